@@ -1,0 +1,200 @@
+//! The message table: everything that actors and http say to each other.
+//!
+//! A request travels `Generate` -> `Submit` -> (`Feed` ...) and, if its reader leaves, `Cancel`.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::batch::{Sampling, TokenId, TokenLogprob};
+use crate::prompt::conversation::Conversation;
+
+/// What a response begins with.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A conversation: rendered as harmony, and the answer is parsed as harmony.
+    Chat(Conversation),
+    /// Plain text: tokenized as it is, and the answer is plain text.
+    Text(String),
+    /// Tokens: taken as they are, and the answer is plain text.
+    Tokens(Vec<TokenId>),
+}
+
+/// How text is gathered before it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coalescing {
+    /// Longest time that text may be held back, in milliseconds; zero sends every token's text at once.
+    pub max_ms: u64,
+    /// Send as soon as this many characters are gathered; zero means no such limit.
+    pub max_chars: usize,
+}
+
+/// Ask for a response. Answered by `Result<Accepted, Refusal>` once the scheduler took it or not, before any byte is sent.
+#[derive(Debug, Clone)]
+pub struct Generate {
+    /// The response's id, made by http; unique; the key for `POST /cancel/{id}`.
+    pub request_id: String,
+    /// The prompt.
+    pub input: Input,
+    /// How many choices; each is a sequence, choice `i` drawn with seed `sampling.seed + i`.
+    pub choices_count: u32,
+    /// Most tokens to generate a choice; `None`: as many as the context has room for.
+    pub max_tokens: Option<u32>,
+    /// How to draw. Stop tokens given by the client; the model's own are added unless `ignore_eos`.
+    pub sampling: Sampling,
+    /// The seed as the client gave it (for the cache key); `None` if it gave none.
+    pub seed: Option<i64>,
+    /// Texts that end a choice; not part of the answer.
+    pub stop_strings: Vec<String>,
+    /// Go on past the model's own end tokens.
+    pub ignore_eos: bool,
+    /// How to gather text.
+    pub coalescing: Coalescing,
+    /// The conversation that this belongs to (`X-Session-ID`).
+    pub session: Option<String>,
+}
+
+/// A response that the scheduler took.
+#[derive(Debug)]
+pub struct Accepted {
+    /// What the prompt became.
+    pub prompt: Arc<PromptReport>,
+    /// What the stream actor sends; dropping it cancels the response.
+    pub parts: mpsc::Receiver<Part>,
+}
+
+/// What became of the input, for `metadata` and usage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptReport {
+    /// The tokens (for `echo` and `return_token_ids`).
+    pub tokens: Arc<[TokenId]>,
+    /// SHA-256 of the request's normalised form; empty for inputs that are not chats.
+    pub cache_key: String,
+    /// Whether the prompt was built before.
+    pub cache_hit: bool,
+    /// `SYS/v1` or `SYS/v2`.
+    pub prompt_version: String,
+}
+
+/// Why a response was not taken; http maps each to a status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The client's input cannot be served as it is (400).
+    Invalid {
+        /// The parameter, as the client named it.
+        param: Option<&'static str>,
+        /// `context_length_exceeded` or another machine-readable code, if there is one.
+        code: Option<&'static str>,
+        /// What was wrong, and what was expected.
+        message: String,
+    },
+    /// Too much waits already (429).
+    QueueFull {
+        /// After how many seconds to come back.
+        retry_after_seconds: u64,
+        /// What is full.
+        message: String,
+    },
+    /// Loading, draining, or the engine is being rebuilt (503).
+    Unavailable {
+        /// After how many seconds to come back.
+        retry_after_seconds: u64,
+        /// `draining`, `loading`, `engine_restarting` or `queue_timeout`.
+        code: &'static str,
+    },
+    /// Something broke inside (500).
+    Internal {
+        /// The id under which the log tells more.
+        error_id: String,
+    },
+}
+
+/// Log-probabilities of one token, as text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenText {
+    /// The token and its log-probability.
+    pub token: TokenLogprob,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// The likeliest tokens at its place, with their bytes.
+    pub top: Vec<(TokenLogprob, Vec<u8>)>,
+}
+
+/// A piece of a response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// Which choice.
+    pub choice: u32,
+    /// What.
+    pub kind: PartKind,
+    /// The generated tokens that this part stands for, in order; parts of a choice joined give all its tokens.
+    pub tokens: Vec<TokenId>,
+    /// Their log-probabilities, if asked for.
+    pub logprobs: Vec<TokenText>,
+    /// Tokens generated in this choice so far.
+    pub completion_tokens: u32,
+}
+
+/// What a part brings.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PartKind {
+    /// Log-probabilities of the prompt, first part of a choice if they were asked for; in [`Part::logprobs`], without the
+    /// prompt's first token.
+    Prompt,
+    /// Text of the analysis channel.
+    Reasoning(String),
+    /// Text of the answer (the final channel, or a preamble; all text if the input was no chat).
+    Content(String),
+    /// A function call begins.
+    ToolCallStart {
+        /// Counts the calls of a choice from zero.
+        index: u32,
+        /// `call_...`, unique.
+        id: String,
+        /// The function.
+        name: String,
+    },
+    /// More of a function call's arguments.
+    ToolCallArguments {
+        /// Which call.
+        index: u32,
+        /// The text as generated.
+        text: String,
+    },
+    /// The choice is at its end; last part of a choice.
+    Finished(Finish),
+}
+
+/// Why a choice ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FinishKind {
+    /// A stop token, or a stop string.
+    Stop {
+        /// The stop string that matched, if one did.
+        matched: Option<String>,
+    },
+    /// The tokens asked for are generated.
+    Length,
+    /// The model called a function.
+    ToolCalls,
+    /// Cancelled by `POST /cancel/{id}` or by a drain that ran out of time.
+    Cancelled,
+    /// It failed; the stream ends with this error.
+    Failed {
+        /// `engine_failed`, `model_numeric_error`, `queue_timeout`, `server_shutdown`.
+        code: &'static str,
+        /// What happened, fit for the client.
+        message: String,
+    },
+}
+
+/// How a choice ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finish {
+    /// Why.
+    pub kind: FinishKind,
+    /// Tokens generated in the analysis channel.
+    pub reasoning_tokens: u32,
+    /// Tokens generated in all.
+    pub completion_tokens: u32,
+}

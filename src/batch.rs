@@ -1,0 +1,269 @@
+//! The contract between scheduler and engine: what one step computes, and what comes back.
+//!
+//! A step is stateless from the engine's side: the batch says which tokens of which sequences to compute, where their keys
+//! and values lie, and how to draw the next token. The engine keeps weights and KV memory, never a sequence. So a rebuilt
+//! engine can go on with any sequence once its tokens have been prefilled again.
+//!
+//! Absent on purpose: text, wire shapes, time.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A point in time, in microseconds since the server's clock was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Micros(pub u64);
+
+impl Micros {
+    /// The time `micros` later.
+    #[must_use]
+    pub const fn plus(self, micros: u64) -> Self {
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// Microseconds from `earlier` to here; zero if `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A row of the model's vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId(pub u32);
+
+/// A sequence: one prompt and the tokens generated after it. Never used twice in a server's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeqId(pub u64);
+
+/// A block of KV memory within its [`KvGroup`]; the two groups count from zero each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockId(pub u32);
+
+/// The two groups of layers, each with blocks of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KvGroup {
+    /// Layers that see every earlier token.
+    Full,
+    /// Layers that see the last `sliding_window` tokens, the token itself included.
+    Sliding,
+}
+
+/// How the next token of a sequence is drawn from its logits.
+///
+/// The order is fixed, for every engine: logit bias, repetition penalty, presence and frequency penalty, stop tokens masked
+/// while `min_tokens` is not reached, then temperature, top-k, top-p, min-p, draw. The draw uses a counter-based generator
+/// keyed by `seed` and the index of the generated token, so that neither batching nor preemption changes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Zero is greedy: the largest logit, the lowest id among equals.
+    pub temperature: f32,
+    /// Keep the smallest set of tokens whose probability reaches this, in (0, 1]; one keeps all.
+    pub top_p: f32,
+    /// Keep this many tokens; zero keeps all.
+    pub top_k: u32,
+    /// Keep tokens at least this share of the likeliest one's probability; zero keeps all.
+    pub min_p: f32,
+    /// Key of the draw.
+    pub seed: u64,
+    /// Divides positive and multiplies negative logits of tokens seen in prompt or output; one is none.
+    pub repetition_penalty: f32,
+    /// Subtracted once from the logit of every token generated so far.
+    pub presence_penalty: f32,
+    /// Subtracted from the logit of a token for each time it was generated so far.
+    pub frequency_penalty: f32,
+    /// Added to logits.
+    pub logit_bias: Vec<(TokenId, f32)>,
+    /// Tokens that end the sequence; masked until `min_tokens` are generated.
+    pub stop_tokens: Vec<TokenId>,
+    /// The sequence may not end by a stop token before this many generated tokens.
+    pub min_tokens: u32,
+    /// How many of the likeliest tokens to report with their log-probability; `None` reports nothing, `Some(0)` the drawn
+    /// token alone. Log-probabilities are those of the model, before penalties, temperature and masks.
+    pub logprobs: Option<u32>,
+    /// Also report log-probabilities of the prompt's tokens (for `echo`).
+    pub prompt_logprobs: bool,
+}
+
+impl Default for Sampling {
+    /// Greedy, with nothing masked and nothing reported.
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            seed: 0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
+            stop_tokens: Vec::new(),
+            min_tokens: 0,
+            logprobs: None,
+            prompt_logprobs: false,
+        }
+    }
+}
+
+impl Sampling {
+    /// Whether drawing needs the tokens that came before: only then does a slice carry its history.
+    #[must_use]
+    pub fn needs_history(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+}
+
+/// What a slice asks for once its last token is computed.
+#[derive(Debug, Clone)]
+pub struct Draw {
+    /// How to draw.
+    pub sampling: Arc<Sampling>,
+    /// How many tokens the sequence has generated before this one: the counter of the draw.
+    pub generated_count: u32,
+    /// All tokens of the sequence so far, prompt first; empty unless [`Sampling::needs_history`].
+    pub history: Vec<TokenId>,
+    /// Where the generated tokens begin in `history`.
+    pub history_prompt_len: usize,
+}
+
+/// A sequence's share of a step: consecutive tokens of one sequence.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    /// Whose tokens these are.
+    pub seq: SeqId,
+    /// Where they stand in [`Batch::tokens`].
+    pub tokens: Range<usize>,
+    /// Position in the sequence of the first of them; everything before is computed.
+    pub start: usize,
+    /// The sequence's block table for full-attention layers, in [`Batch::full_blocks`]: entry `i` holds positions
+    /// `i * block_tokens ..`. Covers every position up to the slice's end.
+    pub full_blocks: Range<usize>,
+    /// The same for sliding-window layers, in [`Batch::sliding_blocks`]; entry 0 is logical block `sliding_first`. Blocks
+    /// that no token of the slice can see are not in the table.
+    pub sliding_blocks: Range<usize>,
+    /// Logical index of the first entry of the sliding block table.
+    pub sliding_first: usize,
+    /// Draw a token after the slice's last position; `None` for a slice that does not reach the sequence's end.
+    pub draw: Option<Draw>,
+    /// Report log-probabilities of this slice's own tokens: entry `i` is the log-probability of the token at
+    /// `start + i + 1`, so the report needs the token that follows. `None` unless prompt log-probabilities are wanted; then
+    /// it holds the following token of every position but the sequence's last.
+    pub prompt_targets: Option<Vec<TokenId>>,
+}
+
+impl Slice {
+    /// How many tokens the slice computes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether the slice computes nothing; the scheduler never plans such a slice.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// One past the last position that the slice computes.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.start + self.tokens.len()
+    }
+}
+
+/// What one step computes. Flat, so that it is filled again and again without allocating.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Tokens of all slices, one slice after another.
+    pub tokens: Vec<TokenId>,
+    /// The slices, decode slices first.
+    pub slices: Vec<Slice>,
+    /// Block tables of all slices for full-attention layers.
+    pub full_blocks: Vec<BlockId>,
+    /// Block tables of all slices for sliding-window layers.
+    pub sliding_blocks: Vec<BlockId>,
+}
+
+impl Batch {
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.slices.clear();
+        self.full_blocks.clear();
+        self.sliding_blocks.clear();
+    }
+}
+
+/// The log-probability of a token, with its rank among all (1 is the likeliest).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub token: TokenId,
+    /// Natural logarithm of its probability under the model.
+    pub logprob: f32,
+    /// Its rank.
+    pub rank: u32,
+}
+
+/// Log-probabilities at one position: the token that stands there, and the likeliest ones.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PositionLogprobs {
+    /// The token drawn, or the prompt's token.
+    pub chosen: TokenLogprob,
+    /// The likeliest tokens, likeliest first; as many as [`Sampling::logprobs`] says.
+    pub top: Vec<TokenLogprob>,
+}
+
+/// Why a sequence got no token although the step succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrawError {
+    /// Its logits hold NaN, or no finite value.
+    NotFinite,
+}
+
+/// What a step reports of one slice: one for each slice that draws or reports prompt log-probabilities, in batch order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampled {
+    /// The sequence.
+    pub seq: SeqId,
+    /// The drawn token; `None` for a slice that does not draw.
+    pub token: Option<Result<TokenId, DrawError>>,
+    /// Log-probabilities at the drawn token, if asked for.
+    pub logprobs: Option<PositionLogprobs>,
+    /// Log-probabilities of the prompt tokens `start + 1 ..`, if asked for.
+    pub prompt_logprobs: Vec<PositionLogprobs>,
+}
+
+/// How a step ended.
+#[derive(Debug, Clone)]
+pub enum StepResult {
+    /// Every slice was computed; the reports of those that draw.
+    Done(Vec<Sampled>),
+    /// The step failed and the engine lost its KV memory: nothing of any sequence is computed any more.
+    Lost,
+}
+
+/// What an engine can hold and compute; fixed once it is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineLimits {
+    /// Tokens in a KV block, in both groups.
+    pub block_tokens: usize,
+    /// Blocks for full-attention layers.
+    pub full_blocks: usize,
+    /// Blocks for sliding-window layers.
+    pub sliding_blocks: usize,
+    /// How many tokens a sliding-window layer sees, the token itself included.
+    pub sliding_window_tokens: usize,
+    /// Most tokens of a step.
+    pub step_tokens_max: usize,
+    /// Most slices of a step.
+    pub step_slices_max: usize,
+    /// Most tokens of a sequence, prompt and output together.
+    pub context_tokens_max: usize,
+    /// Rows of the vocabulary.
+    pub vocab_size: usize,
+    /// Bytes of one full block over all its layers, keys and values.
+    pub full_block_bytes: usize,
+    /// Bytes of one sliding block over all its layers, keys and values.
+    pub sliding_block_bytes: usize,
+}

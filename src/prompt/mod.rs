@@ -1,0 +1,5 @@
+//! Text to tokens and back: harmony's renderer and its streaming parser, the tokenizer, stop strings, the prompt cache.
+//!
+//! Pure: the same input gives the same tokens. Absent on purpose: clocks (the date is an input), wire formats, actors.
+
+pub mod conversation;
