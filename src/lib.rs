@@ -7,5 +7,6 @@ pub mod actors;
 pub mod batch;
 pub mod clock;
 pub mod engine;
+pub mod profile;
 pub mod prompt;
 pub mod scheduler;
