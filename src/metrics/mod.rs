@@ -130,13 +130,11 @@ impl Metrics {
     }
 
     /// A request for a response arrived; the record is handed on with it. `now` begins its TTFT and E2E.
-    #[must_use]
     pub fn received(&self, now: Micros) -> RequestRecord {
         RequestRecord::new(self.clone(), now)
     }
 
     /// A response begins to be streamed to its client; the record lives as long as the stream.
-    #[must_use]
     pub fn stream_opened(&self) -> StreamRecord {
         StreamRecord::new(self.clone())
     }
