@@ -5,6 +5,8 @@
 
 use crate::batch::{Batch, EngineLimits, Sampled};
 
+pub mod fake;
+
 /// Something that runs a model's forward pass over a batch.
 ///
 /// Cut at the batch, not at the operation, so that an engine may fuse what it likes.
