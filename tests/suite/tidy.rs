@@ -8,7 +8,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("batch", &[]),
     ("clock", &["batch"]),
     ("profile", &[]),
-    ("metrics", &[]),
+    ("metrics", &["batch"]),
     ("scheduler", &["batch"]),
     ("engine", &["batch"]),
     ("prompt", &["batch"]),
