@@ -145,10 +145,19 @@ pub struct Slice {
     pub sliding_first: usize,
     /// Draw a token after the slice's last position; `None` for a slice that does not reach the sequence's end.
     pub draw: Option<Draw>,
-    /// Report log-probabilities of this slice's own tokens: entry `i` is the log-probability of the token at
-    /// `start + i + 1`, so the report needs the token that follows. `None` unless prompt log-probabilities are wanted; then
-    /// it holds the following token of every position but the sequence's last.
-    pub prompt_targets: Option<Vec<TokenId>>,
+    /// Report log-probabilities of prompt tokens that this slice predicts; `None` unless they are wanted.
+    pub prompt_targets: Option<PromptTargets>,
+}
+
+/// Which prompt tokens' log-probabilities a slice reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptTargets {
+    /// Entry `i` is the token at `start + i + 1` of the sequence, predicted by the slice's token `i`: there is one for every
+    /// token of the slice but the prompt's last.
+    pub tokens: Vec<TokenId>,
+    /// How many of the likeliest tokens to report at each position: [`Sampling::logprobs`], which a slice that does not draw
+    /// does not carry.
+    pub top_count: u32,
 }
 
 impl Slice {
