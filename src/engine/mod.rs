@@ -5,6 +5,11 @@
 
 use crate::batch::{Batch, EngineLimits, Sampled};
 
+pub mod checkpoint;
+pub mod config;
+pub mod cpu;
+pub mod sampling;
+
 /// Something that runs a model's forward pass over a batch.
 ///
 /// Cut at the batch, not at the operation, so that an engine may fuse what it likes.
