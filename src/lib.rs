@@ -11,3 +11,4 @@ pub mod metrics;
 pub mod profile;
 pub mod prompt;
 pub mod scheduler;
+pub mod source;
