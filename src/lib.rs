@@ -7,6 +7,7 @@ pub mod actors;
 pub mod batch;
 pub mod clock;
 pub mod engine;
+pub mod http;
 pub mod metrics;
 pub mod profile;
 pub mod prompt;
