@@ -26,8 +26,24 @@ fn run(rule: Coalescing, pieces: &[(String, u64)]) -> Vec<String> {
 /// Texts in which graphemes of several code points are common.
 fn texts() -> impl Strategy<Value = String> {
     let atoms = prop::sample::select(vec![
-        "a", " ", "\n", "\r", "e\u{301}", "안", "ᄒ", "ᅡ", "ᆫ", "👩\u{200d}👩\u{200d}👧", "👍🏽", "🇰🇷", "🇯", "1\u{fe0f}\u{20e3}", "क्षि", "\u{200d}",
-        "\u{301}", "print(",
+        "a",
+        " ",
+        "\n",
+        "\r",
+        "e\u{301}",
+        "안",
+        "ᄒ",
+        "ᅡ",
+        "ᆫ",
+        "👩\u{200d}👩\u{200d}👧",
+        "👍🏽",
+        "🇰🇷",
+        "🇯",
+        "1\u{fe0f}\u{20e3}",
+        "क्षि",
+        "\u{200d}",
+        "\u{301}",
+        "print(",
     ]);
     prop::collection::vec(atoms, 0..40).prop_map(|atoms| atoms.concat())
 }
@@ -89,7 +105,8 @@ fn owned(pieces: &[(&str, u64)]) -> Vec<(String, u64)> {
 
 #[test]
 fn the_first_piece_goes_at_once_and_the_next_are_gathered() {
-    let out = run(Coalescing { max_ms: 50, max_chars: 0 }, &owned(&[("Hello", 0), (", ", 10), ("wor", 10), ("ld", 10), ("!", 60)]));
+    let out =
+        run(Coalescing { max_ms: 50, max_chars: 0 }, &owned(&[("Hello", 0), (", ", 10), ("wor", 10), ("ld", 10), ("!", 60)]));
     assert_eq!(out, ["Hell", "o, worl", "d!"]);
 }
 

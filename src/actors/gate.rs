@@ -54,7 +54,8 @@ mod tests {
     fn no_more_than_the_bound_are_inside_however_many_try() {
         let gate = Arc::new(Gate::new(5));
         let passed: Vec<Pass> = std::thread::scope(|scope| {
-            let tries: Vec<_> = (0..4).map(|_| scope.spawn(|| (0..100).filter_map(|_| gate.enter()).collect::<Vec<_>>())).collect();
+            let tries: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..100).filter_map(|_| gate.enter()).collect::<Vec<_>>())).collect();
             tries.into_iter().flat_map(|thread| thread.join().expect("the thread ends")).collect()
         });
         assert_eq!(passed.len(), 5);

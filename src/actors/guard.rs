@@ -15,3 +15,10 @@ pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a panic without a message").to_owned()
 }
+
+/// Logs a failure inside the server under a fresh id, which the client gets to see in place of the message.
+pub(super) fn log_failure(request_id: &str, message: &str) -> String {
+    let error_id = uuid::Uuid::new_v4().simple().to_string();
+    tracing::error!(error_id, request_id, message, "a request failed inside");
+    error_id
+}

@@ -66,12 +66,8 @@ impl Live {
         self.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Tokens of its prompt.
-    pub(super) fn prompt_tokens(&self) -> usize {
-        self.prompt_tokens.load(Ordering::Relaxed)
-    }
-
-    fn phase(&self) -> Phase {
+    /// How far it is.
+    pub(super) fn phase(&self) -> Phase {
         let phase = self.phase.load(Ordering::Relaxed);
         [Phase::Building, Phase::Queued, Phase::Prefill, Phase::Decode]
             .into_iter()

@@ -89,7 +89,7 @@ pub struct Snapshot {
     pub ready: bool,
     /// The scheduler's counts after its last step, submit or cancel.
     pub scheduler: SchedulerCounts,
-    /// KV memory that sequences and the prefix cache hold, in bytes, both groups.
+    /// KV memory that sequences hold, in bytes: their share of all blocks, as if a block of either group weighed the same.
     pub kv_in_use_bytes: u64,
     /// Requests that have not ended, in any phase.
     pub requests_active: usize,

@@ -1,24 +1,30 @@
-//! How often an engine may die before it is given up.
+//! When an engine is given up.
+//!
+//! An engine that dies is rebuilt, and it may die for two reasons: the device is broken, or a request is poison to it. The core finds
+//! out which: it tries the sequences of a lost step alone, and gives up a sequence that was lost twice alone. So a death by itself
+//! says little. What counts as a **strike** is an engine that cannot be rebuilt (or cannot compute one token afterwards), and a
+//! sequence that was given up. Three strikes within a minute, with no successful step between them, mean that nothing works any
+//! more; one step of anybody else's shows that something does.
 
 use crate::batch::Micros;
 
-/// So many deaths without a successful step between them ...
-const DEATHS_MAX_COUNT: usize = 3;
-/// ... within this time, and the engine is dead for good.
-const DEATHS_WINDOW_MICROS: u64 = 60_000_000;
+/// So many strikes without a successful step between them ...
+const STRIKES_MAX_COUNT: usize = 3;
+/// ... within this time, and the engine is given up.
+const WINDOW_MICROS: u64 = 60_000_000;
 
-/// The engine's deaths since its last success.
+/// The strikes since the last success.
 #[derive(Debug, Default)]
-pub(super) struct Deaths {
+pub(super) struct Strikes {
     recent: Vec<Micros>,
 }
 
-impl Deaths {
-    /// Notes a death; true if the engine may be rebuilt once more.
-    pub(super) fn died(&mut self, now: Micros) -> bool {
-        self.recent.retain(|death| now.since(*death) < DEATHS_WINDOW_MICROS);
-        self.recent.push(now);
-        self.recent.len() < DEATHS_MAX_COUNT
+impl Strikes {
+    /// Notes strikes; true if the engine may be rebuilt once more.
+    pub(super) fn add(&mut self, count: usize, now: Micros) -> bool {
+        self.recent.retain(|strike| now.since(*strike) < WINDOW_MICROS);
+        self.recent.extend(std::iter::repeat_n(now, count));
+        self.recent.len() < STRIKES_MAX_COUNT
     }
 
     /// Notes a successful step: what came before is forgiven.
@@ -34,28 +40,28 @@ mod tests {
     const SECOND: u64 = 1_000_000;
 
     #[test]
-    fn the_third_death_in_a_row_is_the_last() {
-        let mut deaths = Deaths::default();
-        assert!(deaths.died(Micros(0)));
-        assert!(deaths.died(Micros(SECOND)));
-        assert!(!deaths.died(Micros(2 * SECOND)));
+    fn the_third_strike_in_a_row_is_the_last() {
+        let mut strikes = Strikes::default();
+        assert!(strikes.add(1, Micros(0)));
+        assert!(strikes.add(0, Micros(SECOND)));
+        assert!(strikes.add(1, Micros(SECOND)));
+        assert!(!strikes.add(1, Micros(2 * SECOND)));
     }
 
     #[test]
     fn a_successful_step_forgives() {
-        let mut deaths = Deaths::default();
+        let mut strikes = Strikes::default();
         for round in 0..10 {
-            assert!(deaths.died(Micros(round)));
-            assert!(deaths.died(Micros(round)));
-            deaths.succeeded();
+            assert!(strikes.add(2, Micros(round)));
+            strikes.succeeded();
         }
     }
 
     #[test]
-    fn deaths_a_minute_apart_are_not_in_a_row() {
-        let mut deaths = Deaths::default();
-        for death in 0..10 {
-            assert!(deaths.died(Micros(death * 31 * SECOND)));
+    fn strikes_half_a_minute_apart_are_not_in_a_row() {
+        let mut strikes = Strikes::default();
+        for strike in 0..10 {
+            assert!(strikes.add(1, Micros(strike * 31 * SECOND)));
         }
     }
 }

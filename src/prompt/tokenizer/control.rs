@@ -3,6 +3,7 @@
 use crate::batch::TokenId;
 
 use super::TokenizerError;
+use super::file::Rows;
 
 /// The control tokens that harmony is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +27,13 @@ pub struct ControlTokens {
 }
 
 impl ControlTokens {
-    /// Looks each of them up.
-    pub(super) fn find(file: &str, id_of: impl Fn(&str) -> Option<TokenId>) -> Result<Self, TokenizerError> {
+    /// Looks each of them up among the control tokens of the vocabulary.
+    pub(super) fn find(file: &str, rows: &Rows) -> Result<Self, TokenizerError> {
+        let id_of = |name: &str| {
+            let named = |(row, bytes): (&bool, &Option<Box<[u8]>>)| *row && bytes.as_deref() == Some(name.as_bytes());
+            let id = rows.is_control.iter().zip(&rows.bytes).position(named)?;
+            u32::try_from(id).ok().map(TokenId)
+        };
         let find = |name: &'static str| id_of(name).ok_or(TokenizerError::MissingControl { file: file.to_owned(), name });
         Ok(Self {
             start: find("<|start|>")?,
