@@ -4,11 +4,13 @@
 //! whatever else is in its batch, however its prompt was sliced, wherever its blocks lie, and however many threads compute;
 //! memory is taken when the engine is made, not when it steps. Absent on purpose: kernels, sequences, time.
 
+mod available;
 mod forward;
 mod memory;
 mod scratch;
 mod weights;
 
+pub use available::available_bytes;
 pub use memory::{CpuOptions, MemoryPlan};
 
 use super::checkpoint::{Checkpoint, Progress};
