@@ -1,6 +1,7 @@
 //! The message table: everything that actors and http say to each other.
 //!
-//! A request travels `Generate` -> `Submit` -> (`Feed` ...) and, if its reader leaves, `Cancel`.
+//! A request travels [`Generate`] -> `Submit` -> (`Feed` ...) and, if its reader leaves, `Cancel`; what the actors say among
+//! themselves is in `mail.rs`.
 
 use std::sync::Arc;
 
@@ -72,7 +73,7 @@ pub struct PromptReport {
     pub cache_key: String,
     /// Whether the prompt was built before.
     pub cache_hit: bool,
-    /// `SYS/v1` or `SYS/v2`.
+    /// `SYS/v1` or `SYS/v2`; empty for inputs that are not chats.
     pub prompt_version: String,
 }
 
@@ -95,11 +96,11 @@ pub enum Refusal {
         /// What is full.
         message: String,
     },
-    /// Loading, draining, or the engine is being rebuilt (503).
+    /// Loading, draining, or the engine is being rebuilt or dead (503).
     Unavailable {
         /// After how many seconds to come back.
         retry_after_seconds: u64,
-        /// `draining`, `loading`, `engine_restarting` or `queue_timeout`.
+        /// `draining`, `loading`, `engine_restarting` or `engine_dead`.
         code: &'static str,
     },
     /// Something broke inside (500).
@@ -127,9 +128,11 @@ pub struct Part {
     pub choice: u32,
     /// What.
     pub kind: PartKind,
-    /// The generated tokens that this part stands for, in order; parts of a choice joined give all its tokens.
+    /// The generated tokens that this part stands for, in order; parts of a choice joined give all its tokens, the stop token
+    /// that ended it included (it comes with the [`PartKind::Finished`]).
     pub tokens: Vec<TokenId>,
-    /// Their log-probabilities, if asked for.
+    /// Log-probabilities, if asked for, of those of `tokens` that are text: harmony's control tokens and headers have none. A
+    /// [`PartKind::Finished`] may bring those of the stop token.
     pub logprobs: Vec<TokenText>,
     /// Tokens generated in this choice so far.
     pub completion_tokens: u32,
@@ -181,7 +184,7 @@ pub enum FinishKind {
     Cancelled,
     /// It failed; the stream ends with this error.
     Failed {
-        /// `engine_failed`, `model_numeric_error`, `queue_timeout`, `server_shutdown`.
+        /// `engine_failed`, `model_numeric_error`, `queue_timeout`, `server_shutdown`, `internal_error`.
         code: &'static str,
         /// What happened, fit for the client.
         message: String,

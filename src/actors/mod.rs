@@ -1,3 +1,35 @@
 //! The actors: shells around the pure rooms. RequestActor, SchedulerActor, StreamActor and their message table.
+//!
+//! Owns: threads and mailboxes, the registry of live requests, the supervision of the engine. Promises: a request's failure ends
+//! that request alone; a request that ends, for whatever reason, leaves no block, no registry entry and no actor behind. Absent on
+//! purpose: wire formats, and decisions, which are the scheduler core's.
+//!
+//! Everything begins with [`start()`], inside an actix `System`; http talks to the [`Service`](service::Service) that it returns.
 
+mod coalesce;
+mod engine_thread;
+mod gate;
+mod guard;
+mod mail;
 pub mod messages;
+mod options;
+mod outbox;
+mod pace;
+mod prepare;
+mod refusal;
+mod registry;
+mod request;
+mod routes;
+mod scheduling;
+pub mod service;
+pub mod snapshot;
+mod start;
+mod status;
+mod stepper;
+mod stream;
+mod supervision;
+mod text;
+
+pub use engine_thread::EngineFactory;
+pub use options::{SchedulingOptions, StartOptions};
+pub use start::{StartError, start};

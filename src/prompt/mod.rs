@@ -2,4 +2,9 @@
 //!
 //! Pure: the same input gives the same tokens. Absent on purpose: clocks (the date is an input), wire formats, actors.
 
+pub mod builder;
 pub mod conversation;
+pub mod detokenizer;
+pub mod harmony;
+pub mod stop;
+pub mod tokenizer;

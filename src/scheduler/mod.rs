@@ -2,84 +2,43 @@
 //!
 //! Owns: every sequence, every block. Promises: a block is free or in use, never both; the same calls give the same plans.
 //! Absent on purpose: clocks, randomness, threads, device errors. Time comes in as `now`.
+//!
+//! A sequence waits ([`admission`]), runs, and ends. While it runs it catches up on `tokens - computed`, a slice a step
+//! ([`planning`]); when it has caught up a token is drawn and appended ([`commit`]), and so on. When blocks run out the newest
+//! gives its blocks back and waits again ([`preemption`]); when the engine fails all do, and whoever was in the lost step is
+//! tried alone ([`suspects`]). Steps may be held for company ([`windows`]).
+//!
+//! A new feature is a file and a call in [`planning`] or [`commit`], never a branch inside their loops.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use crate::batch::{Batch, Micros, PositionLogprobs, Sampling, SeqId, StepResult, TokenId};
+use self::block_pool::BlockPools;
+use self::geometry::{BlockCounts, Geometry};
+use self::queue::WaitingQueue;
+use self::sequence::{Place, Sequences};
+use self::step::Step;
+use self::suspects::Suspects;
+use crate::batch::{Batch, Micros, PositionLogprobs, SeqId, StepResult, TokenId};
 
-/// What the scheduler may use: the engine's limits and the profile's choices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SchedulerLimits {
-    /// Tokens in a KV block.
-    pub block_tokens: usize,
-    /// Blocks for full-attention layers.
-    pub full_blocks: usize,
-    /// Blocks for sliding-window layers.
-    pub sliding_blocks: usize,
-    /// How many tokens a sliding-window layer sees, the token itself included.
-    pub sliding_window_tokens: usize,
-    /// Most tokens of a sequence, prompt and output together.
-    pub context_tokens_max: usize,
-    /// Most tokens of a step.
-    pub token_budget_tokens: usize,
-    /// Most tokens of a prefill slice.
-    pub prefill_slice_tokens: usize,
-    /// Most sequences that run at once, and so most slices of a step.
-    pub running_max_count: usize,
-    /// Most sequences that wait; the next one is rejected.
-    pub waiting_max_count: usize,
-    /// Most prompt tokens that wait together; the next sequence is rejected, unless none waits.
-    pub waiting_max_tokens: usize,
-    /// How long the first waiting prompt may be held so that others join its step; zero never holds.
-    pub prefill_window_micros: u64,
-    /// How long a decode step may be held for sequences about to join; zero never holds.
-    pub decode_window_micros: u64,
-    /// How long a sequence may wait before it is given up; zero waits for ever.
-    pub waiting_max_micros: u64,
-}
+mod admission;
+mod block_pool;
+mod block_tables;
+mod check;
+mod commit;
+mod geometry;
+mod limits;
+mod planning;
+mod preemption;
+mod queue;
+mod sequence;
+mod step;
+mod suspects;
+#[cfg(test)]
+mod tests;
+mod windows;
 
-/// A sequence as it is handed in.
-#[derive(Debug, Clone)]
-pub struct NewSequence {
-    /// The prompt; not empty.
-    pub prompt: Vec<TokenId>,
-    /// Most tokens to generate; at least one.
-    pub max_tokens: u32,
-    /// How to draw them. Its stop tokens end the sequence, and are not reported as tokens.
-    pub sampling: Arc<Sampling>,
-}
-
-/// Why a sequence was not taken. The client must act: shorten, or come back later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reject {
-    /// A prompt must hold at least one token.
-    EmptyPrompt,
-    /// At least one token must be asked for.
-    NoTokensAsked,
-    /// Prompt and output together exceed the context.
-    ContextExceeded {
-        /// Tokens of the prompt.
-        prompt_tokens: usize,
-        /// Tokens asked for.
-        max_tokens: usize,
-        /// Most tokens of a sequence.
-        context_tokens_max: usize,
-    },
-    /// It would never fit, even alone.
-    NeverFits {
-        /// Blocks that it would need.
-        needed_blocks: usize,
-        /// Blocks that there are.
-        total_blocks: usize,
-    },
-    /// Too many sequences wait.
-    QueueFull {
-        /// How many wait.
-        waiting_count: usize,
-        /// Prompt tokens that wait.
-        waiting_tokens: usize,
-    },
-}
+pub use self::admission::{NewSequence, Reject};
+pub use self::limits::SchedulerLimits;
 
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,62 +118,201 @@ pub struct SchedulerCounts {
     pub blocks_cached: usize,
     /// Blocks of both groups that sequences hold.
     pub blocks_in_use: usize,
-    /// How often a running sequence gave its blocks back, since the start.
+    /// How often a running sequence gave its blocks back because they ran out, since the start.
     pub preemptions_total: u64,
-    /// Steps committed since the start.
+    /// Steps committed since the start, lost ones included.
     pub steps_total: u64,
-    /// Prompt tokens computed since the start (recomputed ones included).
+    /// Tokens computed in prefill slices since the start (recomputed ones included).
     pub prefill_tokens_total: u64,
-    /// Tokens generated since the start.
+    /// Tokens generated since the start, ending stop tokens included.
     pub decode_tokens_total: u64,
 }
 
+/// Sums since the start.
+#[derive(Debug, Default)]
+struct Totals {
+    preemptions: u64,
+    steps: u64,
+    prefill_tokens: u64,
+    decode_tokens: u64,
+}
+
 /// The scheduler core.
+///
+/// **Ids are given in the order of arrival, and every running sequence has a smaller id than every waiting one**; of those
+/// that wait, the ones that ran before have smaller ids than those that never ran.
 #[derive(Debug)]
-pub struct Scheduler {}
+pub struct Scheduler {
+    limits: SchedulerLimits,
+    geometry: Geometry,
+    pools: BlockPools,
+    sequences: Sequences,
+    waiting: WaitingQueue,
+    running: BTreeMap<SeqId, Place>,
+    suspects: Suspects,
+    step: Step,
+    next_id: u64,
+    /// No sequence from this id on has ever run.
+    fresh_from: SeqId,
+    /// The latest time that was told: it never goes back.
+    now: Micros,
+    /// When the last step was committed.
+    committed_at: Micros,
+    totals: Totals,
+}
 
 impl Scheduler {
     /// A scheduler with no sequence and every block free.
+    ///
+    /// # Panics
+    /// If a limit allows nothing at all (a block without tokens, a step without slices, a queue without places).
     #[must_use]
-    pub fn new(_limits: SchedulerLimits) -> Self {
-        Self {}
+    pub fn new(limits: SchedulerLimits) -> Self {
+        limits.check();
+        Self {
+            limits,
+            geometry: Geometry::new(&limits),
+            pools: BlockPools::new(BlockCounts { full: limits.full_blocks, sliding: limits.sliding_blocks }),
+            sequences: Sequences::default(),
+            waiting: WaitingQueue::default(),
+            running: BTreeMap::new(),
+            suspects: Suspects::default(),
+            step: Step::default(),
+            next_id: 0,
+            fresh_from: SeqId(0),
+            now: Micros::default(),
+            committed_at: Micros::default(),
+            totals: Totals::default(),
+        }
     }
 
     /// Takes a sequence, or says at once why not.
     ///
     /// # Errors
     /// [`Reject`] if it can never run or the queue is full.
-    pub fn submit(&mut self, _sequence: NewSequence, _now: Micros) -> Result<SeqId, Reject> {
-        todo!()
+    pub fn submit(&mut self, sequence: NewSequence, now: Micros) -> Result<SeqId, Reject> {
+        self.check_possible(&sequence)?;
+        self.check_queue(1, sequence.prompt.len())?;
+        let now = self.advance(now);
+        let seq = self.enqueue(sequence, now);
+        self.check();
+        Ok(seq)
     }
 
     /// Takes all sequences of a request, or none.
     ///
     /// # Errors
     /// As [`Scheduler::submit`]; then nothing was taken.
-    pub fn submit_all(&mut self, _sequences: Vec<NewSequence>, _now: Micros) -> Result<Vec<SeqId>, Reject> {
-        todo!()
+    pub fn submit_all(&mut self, sequences: Vec<NewSequence>, now: Micros) -> Result<Vec<SeqId>, Reject> {
+        for sequence in &sequences {
+            self.check_possible(sequence)?;
+        }
+        self.check_queue(sequences.len(), sequences.iter().map(|sequence| sequence.prompt.len()).sum())?;
+        let now = self.advance(now);
+        let seqs = sequences.into_iter().map(|sequence| self.enqueue(sequence, now)).collect();
+        self.check();
+        Ok(seqs)
     }
 
     /// Ends a sequence; its blocks are free when this returns. Unknown and finished ones are ignored; no event follows.
     /// May be called while a step computes: the step's report of it is then dropped.
-    pub fn cancel(&mut self, _seq: SeqId) {
-        todo!()
+    ///
+    /// The step may still write to those blocks. That is harmless, because **no block is given to anyone before the next plan,
+    /// and there is no plan before the commit**.
+    pub fn cancel(&mut self, seq: SeqId) {
+        self.remove(seq);
+        self.check();
     }
 
     /// What to compute next; `events` receives what ended without a step (queue timeouts).
-    pub fn plan(&mut self, _now: Micros, _events: &mut Vec<Event>) -> Plan<'_> {
-        todo!()
+    ///
+    /// # Panics
+    /// If the step before has not been committed.
+    pub fn plan(&mut self, now: Micros, events: &mut Vec<Event>) -> Plan<'_> {
+        assert!(!self.step.in_flight, "a step is planned before the one before it is committed");
+        let now = self.advance(now);
+        self.expire(now, |seq| {
+            events.push(Event::Finished { seq, reason: FinishReason::QueueTimeout, logprobs: None });
+        });
+        let held_until = self.choose(now);
+        self.step.write(&self.sequences, &self.geometry);
+        self.step.in_flight = !self.step.is_empty();
+        assert!(
+            self.step.in_flight || held_until.is_some() || self.sequences.count() == 0,
+            "sequences wait or run, nothing holds them, and nobody is in the step"
+        );
+        self.check_in_debug();
+        if self.step.in_flight {
+            Plan::Step(&self.step.batch)
+        } else {
+            let deadline = self.first_deadline().map(|(_, deadline)| deadline);
+            Plan::Idle { until: held_until.into_iter().chain(deadline).min() }
+        }
     }
 
     /// Takes the result of the step planned last.
-    pub fn commit(&mut self, _result: StepResult, _now: Micros, _events: &mut Vec<Event>) {
-        todo!()
+    ///
+    /// # Panics
+    /// If no step is being computed, or if the reports are not those that the step's slices ask for.
+    pub fn commit(&mut self, result: StepResult, now: Micros, events: &mut Vec<Event>) {
+        assert!(self.step.in_flight, "a result without a step");
+        self.step.in_flight = false;
+        self.committed_at = self.advance(now);
+        self.totals.steps += 1;
+        match result {
+            StepResult::Done(reports) => self.commit_done(reports, events),
+            StepResult::Lost => self.commit_lost(events),
+        }
+        self.check_in_debug();
     }
 
-    /// Counts for metrics.
+    /// Counts for metrics. Takes time in proportion to the running sequences.
     #[must_use]
     pub fn counts(&self) -> SchedulerCounts {
-        todo!()
+        let decode_count = self.running.values().filter(|place| self.sequences[**place].decodes()).count();
+        let blocks_total = self.pools.full.total_count() + self.pools.sliding.total_count();
+        let blocks_free = self.pools.full.free_count() + self.pools.sliding.free_count();
+        SchedulerCounts {
+            waiting_count: self.waiting.count(),
+            waiting_tokens: self.waiting.demand().prompt_tokens,
+            prefill_count: self.running.len() - decode_count,
+            decode_count,
+            blocks_total,
+            blocks_free,
+            blocks_cached: 0,
+            blocks_in_use: blocks_total - blocks_free,
+            preemptions_total: self.totals.preemptions,
+            steps_total: self.totals.steps,
+            prefill_tokens_total: self.totals.prefill_tokens,
+            decode_tokens_total: self.totals.decode_tokens,
+        }
+    }
+
+    /// The time, which does not go back even if `now` does.
+    fn advance(&mut self, now: Micros) -> Micros {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// Ends a sequence, wherever it is, and frees its blocks; the unknown are ignored.
+    fn remove(&mut self, seq: SeqId) {
+        let place = if let Some(place) = self.running.remove(&seq) {
+            place
+        } else if let Some(place) = self.waiting.find(seq) {
+            self.waiting.leave(&self.sequences[place], &self.geometry);
+            place
+        } else {
+            return;
+        };
+        self.sequences.remove(place).forget_computed(&mut self.pools);
+        self.suspects.forget(seq);
+    }
+
+    fn check_in_debug(&self) {
+        if cfg!(debug_assertions) {
+            self.check_all();
+        } else {
+            self.check();
+        }
     }
 }

@@ -1,2 +1,8 @@
 //! The integration tests, in one binary.
+
+mod fake_hub;
 mod goldens;
+mod metrics;
+mod source;
+mod supply;
+mod tidy;

@@ -1,0 +1,144 @@
+//! What the actors say among themselves.
+//!
+//! Three traps of actix 0.13.5 shape this table. `do_send` is silent when nobody listens any more: everything is sent with
+//! `try_send`. A full mailbox never wakes its senders again: mailboxes have no capacity, and what is in them is bounded by what we
+//! count, one [`Prepare`] or [`Submit`] for each pass of the gate, one [`Cancel`] for each live response. A message whose `send`
+//! future is dropped is thrown away unread: what must be done whoever still waits carries its own reply channel.
+
+use actix::Message;
+use tokio::sync::oneshot;
+
+use crate::actors::gate::Pass;
+use crate::actors::messages::{Accepted, Generate, Input, PromptReport, Refusal};
+use crate::actors::registry::{ResponseId, Ticket};
+use crate::actors::text::{End, TextRules};
+use crate::batch::{PositionLogprobs, TokenId};
+use crate::metrics::RequestRecord;
+use crate::scheduler::NewSequence;
+
+/// Where the answer to a [`Generate`] goes.
+pub(super) type Reply = oneshot::Sender<Result<Accepted, Refusal>>;
+
+/// What stands for a request wherever it is: dropping it takes the request out of the registry and counts it as abandoned.
+#[derive(Debug)]
+pub(super) struct Visitor {
+    /// Its place in the registry.
+    pub(super) ticket: Ticket,
+    /// Its record in the metrics.
+    pub(super) record: RequestRecord,
+}
+
+/// To a RequestActor: do the text work of a request, then hand it to the scheduler.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Prepare {
+    pub(super) generate: Generate,
+    pub(super) visitor: Visitor,
+    pub(super) pass: Pass,
+    pub(super) reply: Reply,
+}
+
+/// To a RequestActor: the tokens of an input.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Vec<TokenId>, Refusal>")]
+pub(super) struct Tokenize {
+    pub(super) input: Input,
+    pub(super) pass: Pass,
+}
+
+/// To a RequestActor: the text of tokens.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<String, Refusal>")]
+pub(super) struct Detokenize {
+    pub(super) tokens: Vec<TokenId>,
+    pub(super) pass: Pass,
+}
+
+/// A request whose text work is done.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// What the prompt became.
+    pub(super) report: PromptReport,
+    /// The choices.
+    pub(super) sequences: Vec<NewSequence>,
+    /// How their text is read.
+    pub(super) rules: TextRules,
+    /// What the client calls the prompt, for errors.
+    pub(super) param: &'static str,
+}
+
+/// To the scheduler: take these sequences, all or none.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Submit {
+    pub(super) prepared: Prepared,
+    pub(super) visitor: Visitor,
+    /// Held until the scheduler has looked at it, so that the gate bounds its mailbox too.
+    pub(super) pass: Pass,
+    pub(super) reply: Reply,
+}
+
+/// To the scheduler: end a response.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Cancel {
+    pub(super) response: ResponseId,
+    /// Who asks.
+    pub(super) by: CancelledBy,
+    /// Answered once its blocks are free; true if it had anything left to compute.
+    pub(super) freed: oneshot::Sender<bool>,
+}
+
+/// Who cancels a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CancelledBy {
+    /// Its StreamActor, which needs no events any more.
+    Stream,
+    /// Somebody else: its stream is told that it was cancelled.
+    Id,
+}
+
+/// To the scheduler: a stop string ended this choice; the others go on.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct CancelChoice {
+    pub(super) response: ResponseId,
+    pub(super) choice: u32,
+}
+
+/// To the scheduler: end everything with `server_shutdown`, and take nothing more.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct EndAll;
+
+/// To the scheduler: drop the engine and stop. Nobody is told when the sender is dropped before.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Stop {
+    /// Answered once the engine is dropped.
+    pub(super) stopped: oneshot::Sender<()>,
+}
+
+/// From the scheduler to a response's StreamActor: what one step brought for its choices.
+#[derive(Debug)]
+pub(super) struct Feed(pub(super) Vec<ChoiceEvent>);
+
+/// What a step brought for one choice.
+#[derive(Debug)]
+pub(super) struct ChoiceEvent {
+    /// Which.
+    pub(super) choice: u32,
+    /// What.
+    pub(super) kind: ChoiceEventKind,
+}
+
+/// See [`ChoiceEvent`].
+#[derive(Debug)]
+pub(super) enum ChoiceEventKind {
+    /// The log-probabilities of its prompt.
+    Prompt(Vec<PositionLogprobs>),
+    /// A token.
+    Token { token: TokenId, logprobs: Option<PositionLogprobs> },
+    /// Its last event.
+    Ended { end: End, logprobs: Option<PositionLogprobs> },
+}

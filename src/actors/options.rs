@@ -1,0 +1,109 @@
+//! What the actors are started with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::actors::engine_thread::EngineFactory;
+use crate::actors::snapshot::ModelLimits;
+use crate::batch::EngineLimits;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::prompt::builder::PromptBuilder;
+use crate::prompt::tokenizer::Tokenizer;
+use crate::scheduler::SchedulerLimits;
+
+/// Everything that the actors need. `app` fills it from the command line and the profile.
+pub struct StartOptions {
+    /// Makes the engine, and makes it again after it died.
+    pub engine: EngineFactory,
+    /// Builds prompts of conversations.
+    pub builder: Arc<PromptBuilder>,
+    /// Tokenizes everything else, and turns tokens back into text.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Counts what happens.
+    pub metrics: Metrics,
+    /// The server's clock.
+    pub clock: Clock,
+    /// How steps are filled, and what may wait.
+    pub scheduling: SchedulingOptions,
+    /// The date that the model is told (`2025-11-22`); `None`: today's, in UTC.
+    pub date: Option<String>,
+    /// Threads of text work; at least one.
+    pub text_threads: usize,
+    /// Most requests whose text work waits or runs; the next one is refused.
+    pub preparing_max_count: usize,
+    /// Threads of streams; at least one.
+    pub stream_threads: usize,
+    /// A reader that takes nothing for so long is cut off.
+    pub slow_reader: Duration,
+    /// The engine counts as stuck if it does not answer for so long, or for ten times its longest step if that is more.
+    pub watchdog: Duration,
+}
+
+impl std::fmt::Debug for StartOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StartOptions").field("scheduling", &self.scheduling).finish_non_exhaustive()
+    }
+}
+
+/// How steps are filled, and what may wait: the profile's share of [`SchedulerLimits`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchedulingOptions {
+    /// Most tokens of a step.
+    pub token_budget_tokens: usize,
+    /// Most tokens of a prefill slice.
+    pub prefill_slice_tokens: usize,
+    /// Most sequences that run at once.
+    pub running_max_count: usize,
+    /// Most sequences that wait.
+    pub waiting_max_count: usize,
+    /// Most prompt tokens that wait together.
+    pub waiting_max_tokens: usize,
+    /// How long the first waiting prompt may be held so that others join its step; zero never holds.
+    pub prefill_window: Duration,
+    /// How long a decode step may be held for sequences about to join; zero never holds.
+    pub decode_window: Duration,
+    /// How long a sequence may wait before it is given up; zero waits for ever.
+    pub waiting_max: Duration,
+}
+
+impl SchedulingOptions {
+    /// What the core may use: these options, as far as the engine can.
+    #[must_use]
+    pub(super) fn core_limits(&self, engine: &EngineLimits) -> SchedulerLimits {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let token_budget_tokens = self.token_budget_tokens.min(engine.step_tokens_max);
+        SchedulerLimits {
+            block_tokens: engine.block_tokens,
+            full_blocks: engine.full_blocks,
+            sliding_blocks: engine.sliding_blocks,
+            sliding_window_tokens: engine.sliding_window_tokens,
+            context_tokens_max: context_tokens_max(engine),
+            token_budget_tokens,
+            prefill_slice_tokens: self.prefill_slice_tokens.min(token_budget_tokens),
+            running_max_count: self.running_max_count.min(engine.step_slices_max),
+            waiting_max_count: self.waiting_max_count,
+            waiting_max_tokens: self.waiting_max_tokens,
+            prefill_window_micros: micros(self.prefill_window),
+            decode_window_micros: micros(self.decode_window),
+            waiting_max_micros: micros(self.waiting_max),
+        }
+    }
+
+    /// What clients may ask for.
+    #[must_use]
+    pub(super) fn model_limits(engine: &EngineLimits) -> ModelLimits {
+        ModelLimits {
+            context_tokens_max: context_tokens_max(engine),
+            vocab_size: engine.vocab_size,
+            block_tokens: engine.block_tokens,
+            kv_bytes: engine.full_blocks * engine.full_block_bytes + engine.sliding_blocks * engine.sliding_block_bytes,
+        }
+    }
+}
+
+/// The model's context, or what the KV memory has room for if that is less: then a request that leaves `max_tokens` open gets
+/// as many as fit.
+fn context_tokens_max(engine: &EngineLimits) -> usize {
+    engine.context_tokens_max.min(engine.full_blocks * engine.block_tokens)
+}

@@ -1,0 +1,73 @@
+//! How fast the engine computes, as observed, and when a refused client should come back.
+
+use crate::batch::Micros;
+
+/// Older steps weigh half after this much computing time.
+const HALF_LIFE_MICROS: f64 = 5_000_000.0;
+
+/// Tokens a second over the last seconds of computing; time in which nothing was computed does not count.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    tokens: f64,
+    micros: f64,
+}
+
+impl Pace {
+    /// Notes a step: how many tokens it computed, and how long that took.
+    pub(super) fn observe(&mut self, tokens: usize, began: Micros, ended: Micros) {
+        // A step of less than a microsecond is a fake engine's.
+        let micros = ended.since(began).max(1) as f64;
+        let decay = 0.5_f64.powf(micros / HALF_LIFE_MICROS);
+        self.tokens = self.tokens * decay + tokens as f64;
+        self.micros = self.micros * decay + micros;
+    }
+
+    /// Tokens a second; zero before the first step.
+    pub(super) fn tokens_per_second(&self) -> f64 {
+        if self.micros > 0.0 { self.tokens * 1e6 / self.micros } else { 0.0 }
+    }
+}
+
+/// Seconds after which `queued_tokens` will have been computed, between 1 and 60; 1 before anything was observed.
+pub(super) fn retry_after_seconds(queued_tokens: usize, tokens_per_second: f64) -> u64 {
+    if tokens_per_second <= 0.0 {
+        return 1;
+    }
+    // The clamp comes first, so that the cast cannot overflow.
+    (queued_tokens as f64 / tokens_per_second).ceil().clamp(1.0, 60.0) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_even_pace_is_observed_as_it_is() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.tokens_per_second(), 0.0);
+        for step in 0..100 {
+            pace.observe(8, Micros(step * 100_000), Micros(step * 100_000 + 20_000));
+        }
+        assert!((pace.tokens_per_second() - 400.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_new_pace_wins_after_a_while() {
+        let mut pace = Pace::default();
+        for _ in 0..100 {
+            pace.observe(1_000, Micros(0), Micros(100_000));
+        }
+        for _ in 0..400 {
+            pace.observe(10, Micros(0), Micros(100_000));
+        }
+        assert!(pace.tokens_per_second() < 200.0);
+    }
+
+    #[test]
+    fn the_wait_is_what_is_queued_over_the_pace_from_one_second_to_sixty() {
+        assert_eq!(retry_after_seconds(1_000, 0.0), 1);
+        assert_eq!(retry_after_seconds(0, 100.0), 1);
+        assert_eq!(retry_after_seconds(1_001, 100.0), 11);
+        assert_eq!(retry_after_seconds(usize::MAX, 0.001), 60);
+    }
+}

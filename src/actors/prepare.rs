@@ -1,0 +1,174 @@
+//! The text work of a request: what the client said becomes sequences for the scheduler.
+//!
+//! Pure but for the date. Owns: the prompt builder. Absent on purpose: threads, mailboxes, bounds.
+
+use std::sync::Arc;
+
+use crate::actors::mail::Prepared;
+use crate::actors::messages::{Generate, Input, PromptReport, Refusal};
+use crate::actors::refusal::context_exceeded;
+use crate::actors::snapshot::ModelLimits;
+use crate::actors::text::TextRules;
+use crate::batch::{Sampling, TokenId};
+use crate::clock::unix_seconds;
+use crate::prompt::builder::{KeyParameters, PromptBuilder};
+use crate::prompt::harmony::parser::ParserStart;
+use crate::prompt::stop::StopSet;
+use crate::prompt::tokenizer::Tokenizer;
+use crate::scheduler::NewSequence;
+
+/// What the text work needs.
+#[derive(Debug, Clone)]
+pub(super) struct TextWork {
+    /// Builds prompts of conversations.
+    pub(super) builder: Arc<PromptBuilder>,
+    /// Tokenizes everything else.
+    pub(super) tokenizer: Arc<Tokenizer>,
+    /// The date that the model is told (`2025-11-22`); `None`: today's, in UTC.
+    pub(super) date: Option<String>,
+}
+
+/// A prompt, of whatever kind.
+struct Prompt {
+    report: PromptReport,
+    harmony: Option<ParserStart>,
+    param: &'static str,
+}
+
+impl TextWork {
+    /// The sequences of a request, and how their answer is read.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] if the input contradicts itself, names tokens that are not in the vocabulary, or leaves no room in
+    /// the context.
+    pub(super) fn prepare(&self, generate: Generate, limits: &ModelLimits) -> Result<Prepared, Refusal> {
+        check_sampling(&generate.sampling, limits.vocab_size)?;
+        let key = key_parameters(&generate);
+        let prompt = self.prompt(generate.input, &key, limits.vocab_size)?;
+        let max_tokens = match generate.max_tokens {
+            Some(max_tokens) => max_tokens,
+            None => room(prompt.report.tokens.len(), limits, prompt.param)?,
+        };
+        let mut sampling = generate.sampling;
+        if !generate.ignore_eos {
+            sampling.stop_tokens.extend(self.tokenizer.control().response_ends());
+        }
+        let sequences = (0..u64::from(generate.choices_count))
+            .map(|choice| NewSequence {
+                prompt: prompt.report.tokens.to_vec(),
+                max_tokens,
+                sampling: Arc::new(Sampling { seed: sampling.seed.wrapping_add(choice), ..sampling.clone() }),
+            })
+            .collect();
+        let rules = TextRules {
+            tokenizer: Arc::clone(&self.tokenizer),
+            harmony: prompt.harmony,
+            stop: Arc::new(StopSet::new(&generate.stop_strings)),
+            coalescing: generate.coalescing,
+        };
+        Ok(Prepared { report: prompt.report, sequences, rules, param: prompt.param })
+    }
+
+    /// The tokens of an input, as [`TextWork::prepare`] would build them.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn tokenize(&self, input: Input, vocab_size: usize) -> Result<Vec<TokenId>, Refusal> {
+        let prompt = self.prompt(input, &KeyParameters::default(), vocab_size)?;
+        Ok(prompt.report.tokens.to_vec())
+    }
+
+    /// The text of tokens.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] for a token that is not in the vocabulary.
+    pub(super) fn detokenize(&self, tokens: &[TokenId], vocab_size: usize) -> Result<String, Refusal> {
+        check_tokens("tokens", tokens, vocab_size)?;
+        Ok(self.tokenizer.decode(tokens))
+    }
+
+    fn prompt(&self, input: Input, key: &KeyParameters, vocab_size: usize) -> Result<Prompt, Refusal> {
+        let plain = |tokens: Vec<TokenId>| Prompt {
+            report: PromptReport {
+                tokens: tokens.into(),
+                cache_key: String::new(),
+                cache_hit: false,
+                prompt_version: String::new(),
+            },
+            harmony: None,
+            param: "prompt",
+        };
+        match input {
+            Input::Chat(conversation) => {
+                let date = self.date.clone().unwrap_or_else(today);
+                let built = self.builder.build(&conversation, key, &date).map_err(|error| Refusal::Invalid {
+                    param: Some("messages"),
+                    code: None,
+                    message: error.to_string(),
+                })?;
+                let report = PromptReport {
+                    tokens: built.tokens,
+                    cache_key: built.cache_key,
+                    cache_hit: built.cache_hit,
+                    prompt_version: built.version.name().to_owned(),
+                };
+                Ok(Prompt { report, harmony: Some(built.parser_start), param: "messages" })
+            }
+            Input::Text(text) => Ok(plain(self.tokenizer.encode_text(&text))),
+            Input::Tokens(tokens) => {
+                check_tokens("prompt", &tokens, vocab_size)?;
+                Ok(plain(tokens))
+            }
+        }
+    }
+}
+
+/// What of a request is part of its cache key.
+fn key_parameters(generate: &Generate) -> KeyParameters {
+    // The shortest decimal that is this f32 is what the client wrote: 0.7, not 0.699999988079071.
+    let written = |value: f32| value.to_string().parse().ok();
+    KeyParameters {
+        temperature: written(generate.sampling.temperature),
+        top_p: written(generate.sampling.top_p),
+        max_tokens: generate.max_tokens.map(u64::from),
+        seed: generate.seed,
+        stop_strings: generate.stop_strings.clone(),
+    }
+}
+
+/// How many tokens the context has left after a prompt.
+fn room(prompt_tokens: usize, limits: &ModelLimits, param: &'static str) -> Result<u32, Refusal> {
+    let left = limits.context_tokens_max.saturating_sub(prompt_tokens);
+    match u32::try_from(left) {
+        Ok(0) => Err(context_exceeded(prompt_tokens, 1, limits.context_tokens_max, param)),
+        room => Ok(room.unwrap_or(u32::MAX)),
+    }
+}
+
+fn check_sampling(sampling: &Sampling, vocab_size: usize) -> Result<(), Refusal> {
+    check_tokens("stop_token_ids", &sampling.stop_tokens, vocab_size)?;
+    let biased: Vec<TokenId> = sampling.logit_bias.iter().map(|(token, _)| *token).collect();
+    check_tokens("logit_bias", &biased, vocab_size)
+}
+
+fn check_tokens(param: &'static str, tokens: &[TokenId], vocab_size: usize) -> Result<(), Refusal> {
+    match tokens.iter().find(|token| token.0 as usize >= vocab_size) {
+        None => Ok(()),
+        Some(token) => Err(Refusal::Invalid {
+            param: Some(param),
+            code: None,
+            message: format!("The token {} is not in the vocabulary; expected a number below {vocab_size}.", token.0),
+        }),
+    }
+}
+
+/// Today's date in UTC.
+fn today() -> String {
+    let seconds = i64::try_from(unix_seconds()).unwrap_or(i64::MAX);
+    let now = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    now.date().to_string()
+}
+
+#[cfg(test)]
+#[path = "prepare_tests.rs"]
+mod tests;

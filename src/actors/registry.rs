@@ -1,0 +1,236 @@
+//! The live requests and the sessions that they belong to.
+//!
+//! Owns: one entry for each request from the moment it is received until its last byte is handed to its reader, or until it is
+//! refused. Promises: an entry goes with its [`Ticket`], whoever holds that last, also in a panic; so nothing stays behind.
+//! Read by http and metrics without asking an actor. Absent on purpose: blocks and sequences, which the scheduler owns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::Notify;
+
+use crate::actors::snapshot::{LiveRequest, Phase};
+use crate::batch::Micros;
+use crate::clock::Clock;
+
+/// A session without a live request counts as active for five minutes: the time a reader takes for an answer and a reply.
+const SESSION_IDLE_MICROS: u64 = 300_000_000;
+/// Sessions remembered at most; a client that names a new one with each request must not fill the memory.
+const SESSIONS_MAX_COUNT: usize = 16_384;
+
+/// What is known of a live request.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// Its id, made by http.
+    pub(super) request_id: String,
+    /// When it was received.
+    pub(super) received: Micros,
+    /// The response's number; never used twice.
+    pub(super) response: ResponseId,
+    session: Option<String>,
+    phase: AtomicU8,
+    prompt_tokens: AtomicUsize,
+    completion_tokens: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+/// A response, as the actors name it among themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct ResponseId(pub(super) u64);
+
+impl Live {
+    /// Notes how far it is; never goes back, so the furthest choice counts.
+    pub(super) fn reached(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Notes how long its prompt is.
+    pub(super) fn set_prompt_tokens(&self, tokens: usize) {
+        self.prompt_tokens.store(tokens, Ordering::Relaxed);
+    }
+
+    /// Notes that more tokens were generated.
+    pub(super) fn add_completion_tokens(&self, tokens: u64) {
+        self.completion_tokens.fetch_add(tokens, Ordering::Relaxed);
+    }
+
+    /// Notes that it is to end; the scheduler looks when it takes the request.
+    pub(super) fn set_cancelled(&self) {
+        self.cancelled.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it is to end.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// How far it is.
+    pub(super) fn phase(&self) -> Phase {
+        let phase = self.phase.load(Ordering::Relaxed);
+        [Phase::Building, Phase::Queued, Phase::Prefill, Phase::Decode]
+            .into_iter()
+            .find(|candidate| *candidate as u8 == phase)
+            .unwrap_or(Phase::Sending)
+    }
+
+    fn describe(&self, now: Micros) -> LiveRequest {
+        LiveRequest {
+            request_id: self.request_id.clone(),
+            phase: self.phase(),
+            age_ms: now.since(self.received) / 1_000,
+            prompt_tokens: self.prompt_tokens.load(Ordering::Relaxed),
+            completion_tokens: self.completion_tokens.load(Ordering::Relaxed),
+            session: self.session.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Session {
+    live_count: usize,
+    last_seen: Micros,
+}
+
+impl Session {
+    fn is_active(&self, now: Micros) -> bool {
+        self.live_count > 0 || now.since(self.last_seen) < SESSION_IDLE_MICROS
+    }
+}
+
+/// All live requests.
+#[derive(Debug)]
+pub(super) struct Registry {
+    clock: Clock,
+    live: DashMap<String, Arc<Live>>,
+    sessions: DashMap<String, Session>,
+    responses: AtomicU64,
+    ended: Notify,
+}
+
+impl Registry {
+    /// No request, no session.
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, live: DashMap::new(), sessions: DashMap::new(), responses: AtomicU64::new(0), ended: Notify::new() }
+    }
+
+    /// Enters a request; `None` if one with this id is live already.
+    pub(super) fn enter(self: &Arc<Self>, request_id: String, session: Option<String>) -> Option<Ticket> {
+        let now = self.clock.now();
+        let live = match self.live.entry(request_id) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(vacant) => {
+                let live = Arc::new(Live {
+                    request_id: vacant.key().clone(),
+                    received: now,
+                    response: ResponseId(self.responses.fetch_add(1, Ordering::Relaxed)),
+                    session,
+                    phase: AtomicU8::new(Phase::Building as u8),
+                    prompt_tokens: AtomicUsize::new(0),
+                    completion_tokens: AtomicU64::new(0),
+                    cancelled: AtomicBool::new(false),
+                });
+                vacant.insert(Arc::clone(&live));
+                live
+            }
+        };
+        if let Some(session) = &live.session {
+            self.enter_session(session, now);
+        }
+        Some(Ticket { registry: Arc::clone(self), live })
+    }
+
+    /// The live request of this id.
+    pub(super) fn find(&self, request_id: &str) -> Option<Arc<Live>> {
+        self.live.get(request_id).map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// How many requests are live.
+    pub(super) fn count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// How many of them the scheduler took.
+    pub(super) fn streams_count(&self) -> usize {
+        self.live.iter().filter(|entry| entry.value().phase() != Phase::Building).count()
+    }
+
+    /// The live requests, oldest first.
+    pub(super) fn describe(&self, now: Micros) -> Vec<LiveRequest> {
+        let mut all: Vec<Arc<Live>> = self.live.iter().map(|entry| Arc::clone(entry.value())).collect();
+        all.sort_by_key(|live| live.response);
+        all.iter().map(|live| live.describe(now)).collect()
+    }
+
+    /// How many sessions are active.
+    pub(super) fn sessions_active(&self, now: Micros) -> usize {
+        self.sessions.iter().filter(|entry| entry.value().is_active(now)).count()
+    }
+
+    /// Resolves once no request is live.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.live.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    fn enter_session(&self, name: &str, now: Micros) {
+        if self.sessions.len() >= SESSIONS_MAX_COUNT && !self.sessions.contains_key(name) {
+            self.sessions.retain(|_, session| session.is_active(now));
+            if self.sessions.len() >= SESSIONS_MAX_COUNT {
+                self.sessions.retain(|_, session| session.live_count > 0);
+            }
+        }
+        let mut session = self.sessions.entry(name.to_owned()).or_insert(Session { live_count: 0, last_seen: now });
+        session.live_count += 1;
+        session.last_seen = now;
+    }
+
+    fn leave(&self, live: &Live) {
+        self.live.remove(&live.request_id);
+        if let Some(name) = &live.session
+            && let Some(mut session) = self.sessions.get_mut(name)
+        {
+            session.live_count = session.live_count.saturating_sub(1);
+            session.last_seen = self.clock.now();
+        }
+        self.ended.notify_waiters();
+    }
+}
+
+/// The right to be in the registry: dropping it takes the request out.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    registry: Arc<Registry>,
+    live: Arc<Live>,
+}
+
+impl std::ops::Deref for Ticket {
+    type Target = Live;
+
+    fn deref(&self) -> &Live {
+        &self.live
+    }
+}
+
+impl Ticket {
+    /// The entry, for those who only note what happens to it.
+    pub(super) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.registry.leave(&self.live);
+    }
+}
+
+#[cfg(test)]
+#[path = "registry_tests.rs"]
+mod tests;

@@ -1,0 +1,97 @@
+//! RequestActors: the text work of requests, on threads of their own.
+//!
+//! A megabyte of text takes milliseconds to tokenize; on an HTTP worker that would hold up every other stream of that worker.
+//! Promises: a request whose text work panics fails alone. The bound on how much waits here is the gate's, not the mailbox's.
+
+use std::sync::Arc;
+
+use actix::{Actor, Addr, Handler, SyncContext};
+
+use crate::actors::guard::{guarded, log_failure};
+use crate::actors::mail::{Detokenize, Prepare, Prepared, Submit, Tokenize};
+use crate::actors::messages::{Generate, Input, Refusal};
+use crate::actors::prepare::TextWork;
+use crate::actors::refusal::refuse;
+use crate::actors::scheduling::SchedulerActor;
+use crate::actors::snapshot::ModelLimits;
+use crate::actors::status::Status;
+use crate::batch::TokenId;
+use crate::clock::Clock;
+use crate::metrics::{Metrics, PromptLookup};
+
+/// One thread of text work.
+#[derive(Debug, Clone)]
+pub(super) struct RequestActor {
+    pub(super) text: TextWork,
+    pub(super) status: Arc<Status>,
+    pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
+    pub(super) scheduler: Addr<SchedulerActor>,
+}
+
+impl Actor for RequestActor {
+    type Context = SyncContext<Self>;
+}
+
+impl RequestActor {
+    fn limits(&self) -> Result<ModelLimits, Refusal> {
+        self.status.limits().ok_or(Refusal::Unavailable { retry_after_seconds: 1, code: "loading" })
+    }
+
+    /// Runs `work`; a panic in it is this request's alone.
+    fn alone<T>(&self, request_id: &str, work: impl FnOnce(&Self) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        guarded(|| work(self)).unwrap_or_else(|message| {
+            self.metrics.request_panicked();
+            Err(Refusal::Internal { error_id: log_failure(request_id, &message) })
+        })
+    }
+
+    fn prepare(&self, generate: Generate) -> Result<Prepared, Refusal> {
+        let is_chat = matches!(generate.input, Input::Chat(_));
+        let prepared = self.text.prepare(generate, &self.limits()?)?;
+        if is_chat {
+            let lookup = if prepared.report.cache_hit { PromptLookup::Hit } else { PromptLookup::Miss };
+            self.metrics.prompt_looked_up(lookup, self.text.builder.counts().cache_size);
+        }
+        Ok(prepared)
+    }
+}
+
+impl Handler<Prepare> for RequestActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Prepare, _: &mut Self::Context) {
+        let Prepare { generate, visitor, pass, reply } = message;
+        if reply.is_closed() {
+            // The client left while this waited; dropping the visitor takes the request out.
+            return;
+        }
+        let request_id = visitor.ticket.request_id.clone();
+        match self.alone(&request_id, |actor| actor.prepare(generate)) {
+            Ok(prepared) => {
+                visitor.ticket.set_prompt_tokens(prepared.report.tokens.len());
+                // If nobody is there to take it, the reply is dropped with the message, and the service says so.
+                let _ = self.scheduler.try_send(Submit { prepared, visitor, pass, reply });
+            }
+            Err(refusal) => refuse(refusal, visitor, reply, self.clock.now()),
+        }
+    }
+}
+
+impl Handler<Tokenize> for RequestActor {
+    type Result = Result<Vec<TokenId>, Refusal>;
+
+    fn handle(&mut self, message: Tokenize, _: &mut Self::Context) -> Self::Result {
+        let Tokenize { input, pass: _pass } = message;
+        self.alone("/tokenize", |actor| actor.text.tokenize(input, actor.limits()?.vocab_size))
+    }
+}
+
+impl Handler<Detokenize> for RequestActor {
+    type Result = Result<String, Refusal>;
+
+    fn handle(&mut self, message: Detokenize, _: &mut Self::Context) -> Self::Result {
+        let Detokenize { tokens, pass: _pass } = message;
+        self.alone("/detokenize", |actor| actor.text.detokenize(&tokens, actor.limits()?.vocab_size))
+    }
+}

@@ -1,0 +1,432 @@
+//! The SchedulerActor: a shell around the scheduler core and the engine's thread.
+//!
+//! Owns: the core, the jobs of the engine's thread, the threads of the streams. Promises: it never waits: submits, cancels and
+//! counts are taken while a step computes; every submit is answered at once; an engine that dies loses no request. A core that
+//! panics, an engine that fails whatever it is given (see `supervision.rs`) or hangs past the watchdog is the end: every request ends with an error, and
+//! the process is told to exit. Decisions by time are the core's: here is one timer, set to what the core asks for, and a
+//! heartbeat.
+
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, Addr, Arbiter, ArbiterHandle, AsyncContext, Context, Handler, SpawnHandle, StreamHandler};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::actors::engine_thread::{Job, Report};
+use crate::actors::guard::guarded;
+use crate::actors::mail::{
+    Cancel, CancelChoice, CancelledBy, ChoiceEvent, ChoiceEventKind, EndAll, Feed, Stop, Submit, Visitor,
+};
+use crate::actors::messages::{Accepted, Part, Refusal};
+use crate::actors::options::SchedulingOptions;
+use crate::actors::refusal::{of_reject, refuse};
+use crate::actors::routes::{CANCELLED, FEED_MAX_COUNT};
+use crate::actors::snapshot::{EngineState, Phase};
+use crate::actors::status::Status;
+use crate::actors::stepper::{Next, Stepper};
+use crate::actors::stream::{PARTS_MAX_COUNT, StreamActor, StreamSetup};
+use crate::actors::supervision::Strikes;
+use crate::actors::text::{End, TextRules};
+use crate::batch::{Batch, EngineLimits, Micros, StepResult};
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::scheduler::NewSequence;
+
+/// How often the actor shows that it lives, and looks whether the engine does.
+const HEARTBEAT_MICROS: u64 = 1_000_000;
+
+/// What the engine's thread is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seat {
+    /// It builds an engine.
+    Building,
+    /// It waits for a step.
+    Free,
+    /// It computes a step that began then.
+    Computing { began: Micros },
+}
+
+/// What the actor is given.
+#[derive(Debug)]
+pub(super) struct SchedulerSetup {
+    pub(super) clock: Clock,
+    pub(super) status: Arc<Status>,
+    pub(super) metrics: Metrics,
+    pub(super) options: SchedulingOptions,
+    pub(super) stream: StreamSetup,
+    pub(super) stream_arbiters: Vec<Arbiter>,
+    pub(super) jobs: std_mpsc::Sender<Job>,
+    pub(super) reports: mpsc::Receiver<Report>,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub(super) struct SchedulerActor {
+    clock: Clock,
+    status: Arc<Status>,
+    metrics: Metrics,
+    options: SchedulingOptions,
+    stream: StreamSetup,
+    stream_arbiters: Vec<Arbiter>,
+    next_arbiter: usize,
+    /// `None` once the engine is given up.
+    jobs: Option<std_mpsc::Sender<Job>>,
+    /// Moves into the context when the actor starts.
+    reports: Option<mpsc::Receiver<Report>>,
+    /// `None` until an engine is loaded, and once it is given up.
+    stepper: Option<Stepper>,
+    engine_limits: Option<EngineLimits>,
+    seat: Seat,
+    /// The batch that is filled for the next step, when no step computes.
+    batch: Batch,
+    /// Heartbeats since the engine's thread last reported while it had something to do.
+    silent_beats: u64,
+    strikes: Strikes,
+    timer: Option<(Micros, SpawnHandle)>,
+    /// Takes nothing more.
+    closed: bool,
+    /// The engine's thread has ended.
+    thread_ended: bool,
+    /// Who waits for that.
+    stopped: Option<oneshot::Sender<()>>,
+}
+
+impl SchedulerActor {
+    /// An actor without an engine; it has one built when it starts.
+    pub(super) fn new(setup: SchedulerSetup) -> Self {
+        Self {
+            clock: setup.clock,
+            status: setup.status,
+            metrics: setup.metrics,
+            options: setup.options,
+            stream: setup.stream,
+            stream_arbiters: setup.stream_arbiters,
+            next_arbiter: 0,
+            jobs: Some(setup.jobs),
+            reports: Some(setup.reports),
+            stepper: None,
+            engine_limits: None,
+            seat: Seat::Building,
+            batch: Batch::default(),
+            silent_beats: 0,
+            strikes: Strikes::default(),
+            timer: None,
+            closed: false,
+            thread_ended: false,
+            stopped: None,
+        }
+    }
+
+    /// Runs a handler; a panic in it is the core's, and nothing can be trusted after it.
+    fn protected(&mut self, work: impl FnOnce(&mut Self)) {
+        if let Err(message) = guarded(|| work(self)) {
+            self.die(format!("the scheduler panicked: {message}"));
+        }
+    }
+
+    /// Plans and begins the next step, if the engine is free and there is one.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        let (Seat::Free, Some(stepper)) = (self.seat, &mut self.stepper) else { return };
+        let now = self.clock.now();
+        match stepper.plan(now, &mut self.batch) {
+            Next::Step => {
+                self.seat = Seat::Computing { began: now };
+                let batch = std::mem::take(&mut self.batch);
+                self.work(Job::Step(batch));
+            }
+            Next::Idle(until) => self.arm(until, ctx),
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        self.silent_beats = 0;
+        // If the thread is gone, its reports end, and `finished` below says so.
+        self.jobs.as_ref().map(|jobs| jobs.send(job));
+    }
+
+    /// Sets the one timer to when the core wants to plan again.
+    fn arm(&mut self, until: Option<Micros>, ctx: &mut Context<Self>) {
+        if let Some((at, handle)) = self.timer {
+            if until == Some(at) {
+                return;
+            }
+            ctx.cancel_future(handle);
+        }
+        self.timer = until.map(|at| {
+            let wait = Duration::from_micros(at.since(self.clock.now()));
+            let handle = ctx.run_later(wait, |actor, ctx| {
+                actor.timer = None;
+                actor.protected(|actor| actor.pump(ctx));
+            });
+            (at, handle)
+        });
+    }
+
+    fn take_report(&mut self, report: Report, ctx: &mut Context<Self>) {
+        let now = self.clock.now();
+        self.silent_beats = 0;
+        self.status.beat(now);
+        let seat = std::mem::replace(&mut self.seat, Seat::Free);
+        match (report, seat) {
+            (Report::Built(limits), _) => self.take_engine(limits),
+            (Report::NotBuilt { message }, _) if self.stepper.is_none() => self.die(message),
+            (Report::NotBuilt { message }, _) => self.rebuild(&message, 1),
+            (Report::Done { batch, sampled }, Seat::Computing { began }) => {
+                self.strikes.succeeded();
+                if let Some(stepper) = &mut self.stepper {
+                    stepper.commit(StepResult::Done(sampled), &batch, began, now);
+                }
+                self.batch = batch;
+            }
+            (Report::Died { batch, message }, Seat::Computing { began }) => {
+                let commit = |stepper: &mut Stepper| stepper.commit(StepResult::Lost, &batch, began, now);
+                let given_up_count = self.stepper.as_mut().map_or(0, commit);
+                self.batch = batch;
+                self.rebuild(&message, given_up_count);
+            }
+            (Report::Done { .. } | Report::Died { .. }, _) => unreachable!("a step is reported only while one computes"),
+        }
+        self.pump(ctx);
+    }
+
+    /// An engine is built: the first one, or the next after one died.
+    fn take_engine(&mut self, limits: EngineLimits) {
+        match self.engine_limits {
+            None => {
+                self.engine_limits = Some(limits);
+                let core = self.options.core_limits(&limits);
+                self.stepper = Some(Stepper::new(core, &limits, Arc::clone(&self.status), self.metrics.clone()));
+                self.status.set_limits(SchedulingOptions::model_limits(&limits));
+            }
+            Some(first) if first != limits => {
+                return self.die(format!("the engine was rebuilt with other limits: {limits:?} instead of {first:?}"));
+            }
+            Some(_) => {
+                self.status.add_restart();
+                self.metrics.engine_restarted();
+            }
+        }
+        self.status.set_engine(EngineState::Ready);
+    }
+
+    /// An engine died: another one is built, unless nothing works any more.
+    fn rebuild(&mut self, message: &str, strikes_count: usize) {
+        tracing::error!(message, "the engine died");
+        if !self.strikes.add(strikes_count, self.clock.now()) {
+            return self.die(format!("the engine died again and again: {message}"));
+        }
+        self.seat = Seat::Building;
+        self.status.set_engine(EngineState::Restarting);
+        self.work(Job::Build);
+    }
+
+    /// The end: every request ends with an error, and the process is told.
+    fn die(&mut self, message: String) {
+        tracing::error!(message, "the engine is given up");
+        self.status.set_dead(message);
+        self.jobs = None;
+        if let Some(stepper) = self.stepper.take() {
+            stepper.abandon(&End::Failed {
+                code: "engine_failed",
+                message: "The engine failed and cannot be restarted.".to_owned(),
+            });
+        }
+    }
+
+    fn beat(&mut self, ctx: &mut Context<Self>) {
+        let loading = self.engine_limits.is_none();
+        if self.seat == Seat::Free || loading {
+            self.status.beat(self.clock.now());
+        } else {
+            // Beats are counted, not time: a process that was stopped for a minute has missed its beats too.
+            self.silent_beats += 1;
+            if self.silent_beats * HEARTBEAT_MICROS > self.status.watchdog_micros() {
+                return self.die(format!("the engine has not answered for {} seconds", self.silent_beats));
+            }
+        }
+        if self.jobs.is_some() {
+            ctx.run_later(Duration::from_micros(HEARTBEAT_MICROS), Self::beat);
+        }
+    }
+
+    fn submit(&mut self, submit: Submit, ctx: &mut Context<Self>) {
+        let Submit { prepared, mut visitor, pass: _pass, reply } = submit;
+        if reply.is_closed() {
+            // The client left while its prompt was built; dropping the visitor takes the request out.
+            return;
+        }
+        let (feed, inbox) = mpsc::channel(FEED_MAX_COUNT);
+        let choices_count = u32::try_from(prepared.sequences.len()).unwrap_or(u32::MAX);
+        let taken = if visitor.ticket.is_cancelled() {
+            // Cancelled by id before the scheduler saw it: it begins and ends, and never holds a block.
+            let ended = |choice| ChoiceEvent { choice, kind: ChoiceEventKind::Ended { end: CANCELLED, logprobs: None } };
+            // Fits: the channel is empty.
+            let _ = feed.try_send(Feed((0..choices_count).map(ended).collect()));
+            Ok(())
+        } else {
+            self.admit(&visitor, prepared.sequences, feed, prepared.param)
+        };
+        match taken {
+            Ok(()) => {
+                visitor.record.admitted(prepared.report.tokens.len());
+                visitor.ticket.reached(Phase::Queued);
+                let (parts, receiver) = mpsc::channel(PARTS_MAX_COUNT);
+                self.open_stream(visitor, prepared.rules, choices_count, parts, inbox, ctx.address());
+                // If nobody waits any more, the receiver is dropped here, which the stream takes for a reader that left.
+                let _ = reply.send(Ok(Accepted { prompt: Arc::new(prepared.report), parts: receiver }));
+            }
+            Err(refusal) => refuse(refusal, visitor, reply, self.clock.now()),
+        }
+        self.pump(ctx);
+    }
+
+    fn admit(
+        &mut self,
+        visitor: &Visitor,
+        sequences: Vec<NewSequence>,
+        feed: mpsc::Sender<Feed>,
+        param: &'static str,
+    ) -> Result<(), Refusal> {
+        let unavailable = |code| Refusal::Unavailable { retry_after_seconds: 1, code };
+        if self.closed {
+            return Err(unavailable("draining"));
+        }
+        let Some(stepper) = &mut self.stepper else {
+            let code = if self.status.engine() == EngineState::Dead { "engine_dead" } else { "loading" };
+            return Err(unavailable(code));
+        };
+        stepper
+            .submit(visitor.ticket.live(), sequences, feed, self.clock.now())
+            .map_err(|reject| of_reject(reject, param, self.status.tokens_per_second()))
+    }
+
+    fn open_stream(
+        &mut self,
+        visitor: Visitor,
+        rules: TextRules,
+        choices_count: u32,
+        parts: mpsc::Sender<Part>,
+        inbox: mpsc::Receiver<Feed>,
+        scheduler: Addr<Self>,
+    ) {
+        let setup = self.stream.clone();
+        StreamActor::start_in_arbiter(&self.stream_arbiter(), move |ctx| {
+            StreamActor::listen(inbox, ctx);
+            StreamActor::new(setup, scheduler, visitor, &rules, choices_count, parts)
+        });
+    }
+
+    /// The next thread for a stream, in turn; a dead one is replaced.
+    fn stream_arbiter(&mut self) -> ArbiterHandle {
+        self.next_arbiter = (self.next_arbiter + 1) % self.stream_arbiters.len();
+        let arbiter = &mut self.stream_arbiters[self.next_arbiter];
+        if !arbiter.alive()
+            && let Ok(fresh) = Arbiter::try_new()
+        {
+            tracing::error!("a thread of the streams is dead and was replaced");
+            *arbiter = fresh;
+        }
+        arbiter.handle()
+    }
+}
+
+impl Actor for SchedulerActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        if let Some(reports) = self.reports.take() {
+            Self::add_stream(ReceiverStream::new(reports), ctx);
+        }
+        self.work(Job::Build);
+        self.beat(ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Context<Self>) {
+        for arbiter in &self.stream_arbiters {
+            arbiter.stop();
+        }
+        Arbiter::current().stop();
+    }
+}
+
+impl StreamHandler<Report> for SchedulerActor {
+    fn handle(&mut self, report: Report, ctx: &mut Context<Self>) {
+        self.protected(|actor| actor.take_report(report, ctx));
+    }
+
+    /// The engine's thread has ended, and the engine with it.
+    fn finished(&mut self, ctx: &mut Context<Self>) {
+        self.thread_ended = true;
+        if let Some(stopped) = self.stopped.take() {
+            // Who asked may have gone.
+            let _ = stopped.send(());
+            ctx.stop();
+        } else if self.jobs.is_some() {
+            self.die("the engine's thread ended".to_owned());
+        }
+    }
+}
+
+impl Handler<Submit> for SchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, submit: Submit, ctx: &mut Context<Self>) {
+        self.protected(|actor| actor.submit(submit, ctx));
+    }
+}
+
+impl Handler<Cancel> for SchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, Cancel { response, by, freed }: Cancel, ctx: &mut Context<Self>) {
+        self.protected(|actor| {
+            let was_live = actor.stepper.as_mut().is_some_and(|stepper| match by {
+                CancelledBy::Stream => stepper.cancel(response),
+                CancelledBy::Id => stepper.end(response, &CANCELLED),
+            });
+            // Who asked may have gone.
+            let _ = freed.send(was_live);
+            actor.pump(ctx);
+        });
+    }
+}
+
+impl Handler<CancelChoice> for SchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, CancelChoice { response, choice }: CancelChoice, ctx: &mut Context<Self>) {
+        self.protected(|actor| {
+            if let Some(stepper) = &mut actor.stepper {
+                stepper.cancel_choice(response, choice);
+            }
+            actor.pump(ctx);
+        });
+    }
+}
+
+impl Handler<EndAll> for SchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, EndAll: EndAll, _: &mut Context<Self>) {
+        self.protected(|actor| {
+            actor.closed = true;
+            if let Some(stepper) = &mut actor.stepper {
+                stepper.end_all(&End::Failed { code: "server_shutdown", message: "The server is shutting down.".to_owned() });
+            }
+        });
+    }
+}
+
+impl Handler<Stop> for SchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, Stop { stopped }: Stop, ctx: &mut Context<Self>) {
+        self.closed = true;
+        self.jobs = None;
+        self.stopped = Some(stopped);
+        if self.thread_ended {
+            StreamHandler::finished(self, ctx);
+        }
+    }
+}

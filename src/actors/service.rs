@@ -1,0 +1,261 @@
+//! The door to the actors: what http calls. Cheap to clone, callable from any thread and runtime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+use tokio::sync::oneshot;
+
+use crate::actors::gate::{Gate, Pass};
+use crate::actors::guard::log_failure;
+use crate::actors::mail::{Cancel, CancelledBy, Detokenize, EndAll, Prepare, Stop, Tokenize, Visitor};
+use crate::actors::messages::{Accepted, Generate, Input, Refusal};
+use crate::actors::pace::retry_after_seconds;
+use crate::actors::registry::Registry;
+use crate::actors::request::RequestActor;
+use crate::actors::scheduling::SchedulerActor;
+use crate::actors::snapshot::{EngineState, LiveRequest, ModelLimits, Phase, PromptCacheCounts, Snapshot};
+use crate::actors::start::StartError;
+use crate::actors::status::Status;
+use crate::batch::TokenId;
+use crate::clock::Clock;
+use crate::metrics::{Metrics, RejectKind};
+use crate::prompt::builder::PromptBuilder;
+use crate::prompt::tokenizer::Tokenizer;
+
+/// How long streams may take to hand over their last parts once they were ended by force.
+const LAST_PARTS: Duration = Duration::from_secs(1);
+
+/// A handle to the running actors.
+#[derive(Debug, Clone)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+/// What all handles share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) registry: Arc<Registry>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) status: Arc<Status>,
+    pub(super) builder: Arc<PromptBuilder>,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) requests: Addr<RequestActor>,
+    pub(super) scheduler: Addr<SchedulerActor>,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Requests that had to be ended before their time (with `server_shutdown`).
+    pub ended_count: usize,
+}
+
+impl Service {
+    pub(super) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Asks for a response; answered once the scheduler took it or not, before any of it is computed.
+    ///
+    /// Dropping the future takes the request back, dropping [`Accepted::parts`] cancels it, in any phase.
+    ///
+    /// # Errors
+    /// [`Refusal`]: what the client sent cannot be served, too much waits, or the server does not take requests now.
+    pub async fn generate(&self, generate: Generate) -> Result<Accepted, Refusal> {
+        let inner = &*self.inner;
+        let record = inner.metrics.received(inner.clock.now());
+        let pass = match self.available().and_then(|()| self.pass()) {
+            Ok(pass) => pass,
+            Err(refusal) => {
+                let kind =
+                    if matches!(refusal, Refusal::QueueFull { .. }) { RejectKind::QueueFull } else { RejectKind::Unavailable };
+                record.rejected(kind);
+                return Err(refusal);
+            }
+        };
+        let request_id = generate.request_id.clone();
+        let Some(ticket) = inner.registry.enter(request_id.clone(), generate.session.clone()) else {
+            record.rejected(RejectKind::Invalid);
+            return Err(Refusal::Invalid {
+                param: None,
+                code: Some("duplicate_request_id"),
+                message: format!("A request with the id {request_id:?} is running already; ids must be unique."),
+            });
+        };
+        let (reply, answer) = oneshot::channel();
+        let visitor = Visitor { ticket, record };
+        // If no RequestActor is left, the message is dropped, and with it `reply`.
+        let _ = inner.requests.try_send(Prepare { generate, visitor, pass, reply });
+        answer.await.unwrap_or_else(|_| {
+            let message = "an actor dropped the request without an answer";
+            Err(Refusal::Internal { error_id: log_failure(&request_id, message) })
+        })
+    }
+
+    /// Cancels a request; true if it was live. Its blocks are free when this returns; its stream ends with
+    /// [`FinishKind::Cancelled`](crate::actors::messages::FinishKind::Cancelled).
+    pub async fn cancel(&self, request_id: &str) -> bool {
+        let Some(live) = self.inner.registry.find(request_id) else { return false };
+        // The mark comes first: a request that the scheduler has not seen yet ends when it does.
+        live.set_cancelled();
+        let building = live.phase() == Phase::Building;
+        let (freed, done) = oneshot::channel();
+        let message = Cancel { response: live.response, by: CancelledBy::Id, freed };
+        // If the scheduler is gone, the message is dropped, and `done` resolves.
+        let _ = self.inner.scheduler.try_send(message);
+        done.await.unwrap_or(false) || building
+    }
+
+    /// The tokens of an input, as [`Service::generate`] would build them; on the text threads, behind their bound.
+    ///
+    /// # Errors
+    /// As [`Service::generate`].
+    pub async fn tokenize(&self, input: Input) -> Result<Vec<TokenId>, Refusal> {
+        let pass = self.pass()?;
+        let answer = self.inner.requests.send(Tokenize { input, pass }).await;
+        answer.unwrap_or_else(|error| Err(Refusal::Internal { error_id: log_failure("/tokenize", &error.to_string()) }))
+    }
+
+    /// The text of tokens; bytes that are no UTF-8 become U+FFFD. On the text threads, behind their bound.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] for a token that is not in the vocabulary; else as [`Service::generate`].
+    pub async fn detokenize(&self, tokens: Vec<TokenId>) -> Result<String, Refusal> {
+        let pass = self.pass()?;
+        let answer = self.inner.requests.send(Detokenize { tokens, pass }).await;
+        answer.unwrap_or_else(|error| Err(Refusal::Internal { error_id: log_failure("/detokenize", &error.to_string()) }))
+    }
+
+    /// The bytes of a token, those of its spelling if it is a control token; empty if it is not in the vocabulary. Cheap.
+    #[must_use]
+    pub fn token_bytes(&self, token: TokenId) -> Vec<u8> {
+        self.inner.tokenizer.bytes_of(token).to_vec()
+    }
+
+    /// The server at this moment; from atomics, never through a mailbox, so that it answers while everything else is stuck.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let inner = &*self.inner;
+        let (status, now) = (&inner.status, inner.clock.now());
+        let (engine, draining, age) = (status.engine(), status.draining(), status.heartbeat_age_micros(now));
+        let alive = engine != EngineState::Dead && age <= status.watchdog_micros();
+        let prompts = inner.builder.counts();
+        let scheduler = status.counts();
+        let kv_bytes = status.limits().map_or(0, |limits| limits.kv_bytes);
+        Snapshot {
+            engine,
+            draining,
+            heartbeat_age_ms: age / 1_000,
+            alive,
+            ready: alive && engine == EngineState::Ready && !draining,
+            scheduler,
+            kv_in_use_bytes: share(kv_bytes, scheduler.blocks_in_use, scheduler.blocks_total),
+            requests_active: inner.registry.count(),
+            streams_active: inner.registry.streams_count(),
+            building_count: inner.gate.inside_count(),
+            sessions_active: inner.registry.sessions_active(now),
+            engine_restarts_total: status.restarts(),
+            tokens_per_second: status.tokens_per_second(),
+            prompt_cache: PromptCacheCounts {
+                hits_total: prompts.cache_hits,
+                misses_total: prompts.cache_misses,
+                entries_count: prompts.cache_size,
+                bytes: prompts.cache_bytes,
+            },
+        }
+    }
+
+    /// The requests that have not ended, oldest first.
+    #[must_use]
+    pub fn live_requests(&self) -> Vec<LiveRequest> {
+        self.inner.registry.describe(self.inner.clock.now())
+    }
+
+    /// What the model can take; `None` until the engine is loaded.
+    #[must_use]
+    pub fn limits(&self) -> Option<ModelLimits> {
+        self.inner.status.limits()
+    }
+
+    /// Waits until the engine is loaded and has computed its first token.
+    ///
+    /// # Errors
+    /// [`StartError::Engine`] if it cannot be built or cannot compute.
+    pub async fn loaded(&self) -> Result<ModelLimits, StartError> {
+        let mut engine = self.inner.status.watch_engine();
+        // The sender lives in `status`, which this handle keeps.
+        let _ = engine.wait_for(|state| *state != EngineState::Loading).await;
+        let message = || self.inner.status.fatal().unwrap_or("it died").to_owned();
+        self.inner.status.limits().ok_or_else(|| StartError::Engine { message: message() })
+    }
+
+    /// Waits until the engine is dead for good, and says why: the process is to exit with code 70, so that whoever runs it
+    /// starts it anew. All requests have been ended with an error by then.
+    pub async fn died(&self) -> String {
+        let mut engine = self.inner.status.watch_engine();
+        // As in `loaded`.
+        let _ = engine.wait_for(|state| *state == EngineState::Dead).await;
+        self.inner.status.fatal().unwrap_or("the engine died").to_owned()
+    }
+
+    /// Takes no new request from now on ([`Refusal::Unavailable`], `draining`); running ones go on.
+    pub fn begin_drain(&self) {
+        self.inner.status.set_draining();
+    }
+
+    /// Waits until every request has ended; those that are still live after `deadline` are ended with an error
+    /// (`server_shutdown`), and their readers get a second to take it. Call [`Service::begin_drain`] before.
+    pub async fn drained(&self, deadline: Duration) -> Drained {
+        let registry = &self.inner.registry;
+        if tokio::time::timeout(deadline, registry.emptied()).await.is_ok() {
+            return Drained { ended_count: 0 };
+        }
+        let ended_count = registry.count();
+        // If the scheduler is gone, there is nothing to end.
+        let _ = self.inner.scheduler.try_send(EndAll);
+        // A reader that still does not take its last parts loses them.
+        let _ = tokio::time::timeout(LAST_PARTS, registry.emptied()).await;
+        Drained { ended_count }
+    }
+
+    /// Drops the engine, after the step that it computes, and stops the actors. The last thing to call.
+    pub async fn stop(&self) {
+        let (stopped, done) = oneshot::channel();
+        // If the scheduler is gone, the message is dropped, and `done` resolves.
+        let _ = self.inner.scheduler.try_send(Stop { stopped });
+        let _ = done.await;
+    }
+
+    /// Whether requests are taken now.
+    fn available(&self) -> Result<(), Refusal> {
+        let status = &self.inner.status;
+        let code = match status.engine() {
+            _ if status.draining() => "draining",
+            EngineState::Ready => return Ok(()),
+            EngineState::Loading => "loading",
+            EngineState::Restarting => "engine_restarting",
+            EngineState::Dead => "engine_dead",
+        };
+        Err(Refusal::Unavailable { retry_after_seconds: 1, code })
+    }
+
+    /// The right to have text work done.
+    fn pass(&self) -> Result<Pass, Refusal> {
+        let gate = &self.inner.gate;
+        gate.enter().ok_or_else(|| Refusal::QueueFull {
+            retry_after_seconds: retry_after_seconds(
+                self.inner.status.counts().waiting_tokens,
+                self.inner.status.tokens_per_second(),
+            ),
+            message: format!("{} prompts are being prepared already; try again later.", gate.max_count()),
+        })
+    }
+}
+
+/// `part` of `whole` of so many bytes.
+fn share(bytes: usize, part: usize, whole: usize) -> u64 {
+    (bytes as u64).checked_div(whole as u64).map_or(0, |bytes_each| bytes_each * part as u64)
+}

@@ -1,0 +1,108 @@
+//! What the server is doing now, as http and metrics read it: copied from atomics and the registry, never asked of an actor.
+
+pub use crate::scheduler::SchedulerCounts;
+
+/// What the engine is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineState {
+    /// It is being built for the first time.
+    Loading,
+    /// It computes.
+    Ready,
+    /// It failed and is being rebuilt; sequences wait.
+    Restarting,
+    /// It failed for good; the process ends with code 70.
+    Dead,
+}
+
+/// How far a live request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Its prompt is being rendered and tokenized, or waits for that.
+    Building,
+    /// The scheduler took it; none of its tokens were computed yet.
+    Queued,
+    /// Its prompt is being computed.
+    Prefill,
+    /// It generates.
+    Decode,
+    /// All its tokens are generated; its reader has not taken everything yet.
+    Sending,
+}
+
+/// A request that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveRequest {
+    /// Its id.
+    pub request_id: String,
+    /// How far it is; the furthest of its choices counts.
+    pub phase: Phase,
+    /// Since it was received, in milliseconds.
+    pub age_ms: u64,
+    /// Tokens of its prompt; zero while it is being built.
+    pub prompt_tokens: usize,
+    /// Tokens generated so far, all choices together.
+    pub completion_tokens: u64,
+    /// The conversation that it belongs to.
+    pub session: Option<String>,
+}
+
+/// Counts of the cache of built prompts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PromptCacheCounts {
+    /// Prompts that were found built.
+    pub hits_total: u64,
+    /// Prompts that had to be built.
+    pub misses_total: u64,
+    /// Prompts held.
+    pub entries_count: usize,
+    /// Bytes held.
+    pub bytes: usize,
+}
+
+/// What the model and its engine can take; fixed once the engine is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelLimits {
+    /// Most tokens of a sequence, prompt and output together.
+    pub context_tokens_max: usize,
+    /// Rows of the vocabulary.
+    pub vocab_size: usize,
+    /// Tokens in a KV block.
+    pub block_tokens: usize,
+    /// Bytes of all KV blocks of both groups.
+    pub kv_bytes: usize,
+}
+
+/// The server at one moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Snapshot {
+    /// What the engine is good for.
+    pub engine: EngineState,
+    /// No new request is taken any more.
+    pub draining: bool,
+    /// Since the scheduler last showed that it makes progress, in milliseconds: while a step computes this grows, while
+    /// nothing is to be done it stays below two seconds.
+    pub heartbeat_age_ms: u64,
+    /// The heartbeat is younger than the watchdog's limit and the engine is not dead: `/health/live`.
+    pub alive: bool,
+    /// The engine is ready, the server alive and not draining: `/health/ready`.
+    pub ready: bool,
+    /// The scheduler's counts after its last step, submit or cancel.
+    pub scheduler: SchedulerCounts,
+    /// KV memory that sequences hold, in bytes: their share of all blocks, as if a block of either group weighed the same.
+    pub kv_in_use_bytes: u64,
+    /// Requests that have not ended, in any phase.
+    pub requests_active: usize,
+    /// Of these, responses that the scheduler took: their stream is open.
+    pub streams_active: usize,
+    /// Requests whose text work waits or runs.
+    pub building_count: usize,
+    /// Distinct sessions with a live request, or with one that ended in the last five minutes.
+    pub sessions_active: usize,
+    /// Engines rebuilt since the start.
+    pub engine_restarts_total: u64,
+    /// Tokens generated and computed a second, observed over the last seconds; zero before the first step.
+    pub tokens_per_second: f64,
+    /// The cache of built prompts.
+    pub prompt_cache: PromptCacheCounts,
+}

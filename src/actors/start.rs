@@ -1,0 +1,100 @@
+//! Starts the actors, in the order in which they need each other.
+
+use std::sync::Arc;
+use std::thread;
+
+use actix::dev::channel;
+use actix::{Addr, Arbiter, Context, SyncArbiter};
+use tokio::sync::mpsc;
+
+use crate::actors::engine_thread;
+use crate::actors::gate::Gate;
+use crate::actors::options::StartOptions;
+use crate::actors::prepare::TextWork;
+use crate::actors::registry::Registry;
+use crate::actors::request::RequestActor;
+use crate::actors::scheduling::{SchedulerActor, SchedulerSetup};
+use crate::actors::service::{Inner, Service};
+use crate::actors::status::Status;
+use crate::actors::stream::StreamSetup;
+
+/// Why the actors cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The operating system gives no thread.
+    #[error("cannot start a thread for {what}: {source}")]
+    Thread {
+        /// What it was for.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The first engine could not be built, or cannot compute.
+    #[error("cannot load the engine: {message}")]
+    Engine {
+        /// What it said.
+        message: String,
+    },
+}
+
+/// Starts everything and returns at once, while the engine loads on its own thread; [`Service::loaded`] waits for it.
+///
+/// Must be called inside an actix `System`, which the actors' threads then belong to.
+///
+/// # Errors
+/// [`StartError::Thread`]; nothing of what was started goes on.
+pub fn start(options: StartOptions) -> Result<Service, StartError> {
+    let watchdog_micros = u64::try_from(options.watchdog.as_micros()).unwrap_or(u64::MAX);
+    let status = Arc::new(Status::new(options.clock.now(), watchdog_micros));
+    let (reports, inbox) = mpsc::channel(1);
+    let engine = |source| StartError::Thread { what: "the engine", source };
+    let jobs = engine_thread::start(options.engine, reports).map_err(engine)?;
+    let streams = |source| StartError::Thread { what: "the streams", source };
+    let stream_arbiters: Result<Vec<Arbiter>, _> = (0..options.stream_threads.max(1)).map(|_| Arbiter::try_new()).collect();
+    let scheduler = run_scheduler(SchedulerActor::new(SchedulerSetup {
+        clock: options.clock,
+        status: Arc::clone(&status),
+        metrics: options.metrics.clone(),
+        options: options.scheduling,
+        stream: StreamSetup { clock: options.clock, metrics: options.metrics.clone(), slow_reader: options.slow_reader },
+        stream_arbiters: stream_arbiters.map_err(streams)?,
+        jobs,
+        reports: inbox,
+    }))?;
+    let text =
+        TextWork { builder: Arc::clone(&options.builder), tokenizer: Arc::clone(&options.tokenizer), date: options.date };
+    let request = RequestActor {
+        text,
+        status: Arc::clone(&status),
+        metrics: options.metrics.clone(),
+        clock: options.clock,
+        scheduler: scheduler.clone(),
+    };
+    let requests = SyncArbiter::start_with_thread_builder(
+        options.text_threads.max(1),
+        || thread::Builder::new().name("text".to_owned()),
+        move || request.clone(),
+    );
+    Ok(Service::new(Inner {
+        clock: options.clock,
+        metrics: options.metrics,
+        registry: Arc::new(Registry::new(options.clock)),
+        gate: Arc::new(Gate::new(options.preparing_max_count)),
+        status,
+        builder: options.builder,
+        tokenizer: options.tokenizer,
+        requests,
+        scheduler,
+    }))
+}
+
+/// Runs the SchedulerActor on an Arbiter of its own, with a mailbox that has no capacity (see `mail.rs`).
+fn run_scheduler(actor: SchedulerActor) -> Result<Addr<SchedulerActor>, StartError> {
+    let arbiter = Arbiter::try_new().map_err(|source| StartError::Thread { what: "the scheduler", source })?;
+    let (sender, receiver) = channel::channel(0);
+    arbiter.spawn_fn(move || {
+        Context::with_receiver(receiver).run(actor);
+    });
+    Ok(Addr::new(sender))
+}

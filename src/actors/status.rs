@@ -1,0 +1,150 @@
+//! What the SchedulerActor last said of itself, for those who must not ask it.
+//!
+//! Written by the SchedulerActor alone, except `draining`. Read by anybody, from atomics and from locks that are held for a
+//! copy only: a health probe is answered while the engine is stuck and every mailbox is full.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::actors::snapshot::{EngineState, ModelLimits};
+use crate::batch::Micros;
+use crate::scheduler::SchedulerCounts;
+
+/// The watchdog allows a step this many times the longest one seen, if that is more than its limit.
+const WATCHDOG_STEPS: u64 = 10;
+
+/// The shared state.
+#[derive(Debug)]
+pub(super) struct Status {
+    engine: watch::Sender<EngineState>,
+    fatal: OnceLock<String>,
+    limits: OnceLock<ModelLimits>,
+    draining: AtomicBool,
+    heartbeat: AtomicU64,
+    longest_step_micros: AtomicU64,
+    restarts: AtomicU64,
+    /// Bits of an f64.
+    tokens_per_second: AtomicU64,
+    counts: Mutex<SchedulerCounts>,
+    watchdog_micros: u64,
+}
+
+impl Status {
+    /// Loading, with a heartbeat `now`.
+    pub(super) fn new(now: Micros, watchdog_micros: u64) -> Self {
+        Self {
+            engine: watch::Sender::new(EngineState::Loading),
+            fatal: OnceLock::new(),
+            limits: OnceLock::new(),
+            draining: AtomicBool::new(false),
+            heartbeat: AtomicU64::new(now.0),
+            longest_step_micros: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
+            tokens_per_second: AtomicU64::new(0),
+            counts: Mutex::new(SchedulerCounts::default()),
+            watchdog_micros,
+        }
+    }
+
+    /// What the engine is good for.
+    pub(super) fn engine(&self) -> EngineState {
+        *self.engine.borrow()
+    }
+
+    /// To wait for another state.
+    pub(super) fn watch_engine(&self) -> watch::Receiver<EngineState> {
+        self.engine.subscribe()
+    }
+
+    /// The engine is good for something else now. Dead is for ever.
+    pub(super) fn set_engine(&self, state: EngineState) {
+        self.engine.send_if_modified(|current| {
+            let changes = *current != EngineState::Dead && *current != state;
+            if changes {
+                *current = state;
+            }
+            changes
+        });
+    }
+
+    /// The engine is dead, and why.
+    pub(super) fn set_dead(&self, message: String) {
+        // The first reason is the one that counts.
+        let _ = self.fatal.set(message);
+        self.set_engine(EngineState::Dead);
+    }
+
+    /// Why the engine is dead.
+    pub(super) fn fatal(&self) -> Option<&str> {
+        self.fatal.get().map(String::as_str)
+    }
+
+    /// What the model can take, once loaded.
+    pub(super) fn limits(&self) -> Option<ModelLimits> {
+        self.limits.get().copied()
+    }
+
+    /// The engine is loaded for the first time.
+    pub(super) fn set_limits(&self, limits: ModelLimits) {
+        // A rebuilt engine has the same limits; the SchedulerActor checks.
+        let _ = self.limits.set(limits);
+    }
+
+    /// Whether new requests are refused.
+    pub(super) fn draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Refuse new requests from now on.
+    pub(super) fn set_draining(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// The scheduler makes progress.
+    pub(super) fn beat(&self, now: Micros) {
+        self.heartbeat.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    /// Since the last heartbeat.
+    pub(super) fn heartbeat_age_micros(&self, now: Micros) -> u64 {
+        now.since(Micros(self.heartbeat.load(Ordering::Relaxed)))
+    }
+
+    /// A step took so long.
+    pub(super) fn observe_step(&self, micros: u64, tokens_per_second: f64) {
+        self.longest_step_micros.fetch_max(micros, Ordering::Relaxed);
+        self.tokens_per_second.store(tokens_per_second.to_bits(), Ordering::Relaxed);
+    }
+
+    /// How long the engine may take for one step before it counts as stuck.
+    pub(super) fn watchdog_micros(&self) -> u64 {
+        self.watchdog_micros.max(self.longest_step_micros.load(Ordering::Relaxed).saturating_mul(WATCHDOG_STEPS))
+    }
+
+    /// Tokens a second, as observed.
+    pub(super) fn tokens_per_second(&self) -> f64 {
+        f64::from_bits(self.tokens_per_second.load(Ordering::Relaxed))
+    }
+
+    /// Another engine was built after one died.
+    pub(super) fn add_restart(&self) {
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Engines rebuilt so far.
+    pub(super) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// The scheduler's counts, all of one moment.
+    pub(super) fn counts(&self) -> SchedulerCounts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// New counts.
+    pub(super) fn set_counts(&self, counts: SchedulerCounts) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+}

@@ -1,0 +1,193 @@
+//! The core together with what follows from its events: streams fed, orphans cancelled, counts published.
+//!
+//! Owns: the scheduler core and the routes. Promises: whenever a call returns, every event of the core is on its way to its
+//! stream, no sequence without a stream is left in the core, and the published counts are the core's. Absent on purpose: the
+//! engine, mailboxes, timers, clocks.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::actors::mail::Feed;
+use crate::actors::pace::Pace;
+use crate::actors::registry::{Live, ResponseId};
+use crate::actors::routes::Routes;
+use crate::actors::status::Status;
+use crate::actors::text::End;
+use crate::batch::{Batch, EngineLimits, Micros, SeqId, StepResult};
+use crate::metrics::{Metrics, SchedulerGauges, StepRecord};
+use crate::scheduler::{Event, FinishReason, NewSequence, Plan, Reject, Scheduler, SchedulerCounts, SchedulerLimits};
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Compute the batch that was filled.
+    Step,
+    /// Nothing until then, or until something is submitted.
+    Idle(Option<Micros>),
+}
+
+/// The core and its surroundings.
+#[derive(Debug)]
+pub(super) struct Stepper {
+    core: Scheduler,
+    routes: Routes,
+    pace: Pace,
+    events: Vec<Event>,
+    status: Arc<Status>,
+    metrics: Metrics,
+    /// Bytes of a block, as the two groups weigh on average.
+    block_bytes: usize,
+}
+
+impl Stepper {
+    /// An empty core.
+    pub(super) fn new(limits: SchedulerLimits, engine: &EngineLimits, status: Arc<Status>, metrics: Metrics) -> Self {
+        let bytes = engine.full_blocks * engine.full_block_bytes + engine.sliding_blocks * engine.sliding_block_bytes;
+        let blocks = (engine.full_blocks + engine.sliding_blocks).max(1);
+        let stepper = Self {
+            core: Scheduler::new(limits),
+            routes: Routes::default(),
+            pace: Pace::default(),
+            events: Vec::new(),
+            status,
+            metrics,
+            block_bytes: bytes / blocks,
+        };
+        stepper.publish();
+        stepper
+    }
+
+    /// Takes all sequences of a response, or none; their events go to `feed`, choice by choice.
+    ///
+    /// # Errors
+    /// [`Reject`] as the core says; then `feed` is dropped.
+    pub(super) fn submit(
+        &mut self,
+        live: Arc<Live>,
+        sequences: Vec<NewSequence>,
+        feed: mpsc::Sender<Feed>,
+        now: Micros,
+    ) -> Result<(), Reject> {
+        let taken = self.core.submit_all(sequences, now)?;
+        self.routes.open(live, &taken, feed);
+        self.publish();
+        Ok(())
+    }
+
+    /// Ends a response whose stream knows already. True if it had anything left to compute.
+    pub(super) fn cancel(&mut self, response: ResponseId) -> bool {
+        let live = self.routes.close(response);
+        self.cancel_all(&live);
+        !live.is_empty()
+    }
+
+    /// Ends one choice whose stream knows already.
+    pub(super) fn cancel_choice(&mut self, response: ResponseId, choice: u32) {
+        let live = self.routes.close_choice(response, choice);
+        self.cancel_all(live.as_slice());
+    }
+
+    /// Ends a response and tells its stream why. True if it had anything left to compute.
+    pub(super) fn end(&mut self, response: ResponseId, end: &End) -> bool {
+        let live = self.routes.end(response, end);
+        self.cancel_all(&live);
+        !live.is_empty()
+    }
+
+    /// Ends every response and tells the streams why.
+    pub(super) fn end_all(&mut self, end: &End) {
+        let live = self.routes.end_all(end);
+        self.cancel_all(&live);
+    }
+
+    /// Tells every stream that it ended and why, without the core, which may be what broke.
+    pub(super) fn abandon(mut self, end: &End) {
+        self.routes.end_all(end);
+        self.routes.flush();
+        self.status.set_counts(SchedulerCounts::default());
+        self.metrics.scheduler(&SchedulerGauges::default());
+    }
+
+    /// What to compute next; for [`Next::Step`] it is in `batch`.
+    pub(super) fn plan(&mut self, now: Micros, batch: &mut Batch) -> Next {
+        let next = match self.core.plan(now, &mut self.events) {
+            Plan::Step(planned) => {
+                copy(planned, batch);
+                Next::Step
+            }
+            Plan::Idle { until } => Next::Idle(until),
+        };
+        if next == Next::Step {
+            self.routes.planned(batch);
+        }
+        self.deliver();
+        next
+    }
+
+    /// Takes the result of the step that was planned last, which was `batch`. Answers how many sequences the core gave up
+    /// because the engine fails on them.
+    pub(super) fn commit(&mut self, result: StepResult, batch: &Batch, began: Micros, now: Micros) -> usize {
+        let computed = matches!(result, StepResult::Done(_));
+        let before = self.core.counts();
+        self.core.commit(result, now, &mut self.events);
+        if computed {
+            let after = self.core.counts();
+            self.pace.observe(batch.tokens.len(), began, now);
+            self.status.observe_step(now.since(began), self.pace.tokens_per_second());
+            let step = StepRecord {
+                slices_count: batch.slices.len(),
+                prefill_tokens: (after.prefill_tokens_total - before.prefill_tokens_total) as usize,
+                decode_tokens: (after.decode_tokens_total - before.decode_tokens_total) as usize,
+                seconds: now.since(began) as f64 / 1e6,
+            };
+            self.metrics.step_committed(step, now);
+        }
+        let given_up = |event: &&Event| matches!(event, Event::Finished { reason: FinishReason::EngineFailed, .. });
+        let given_up_count = self.events.iter().filter(given_up).count();
+        self.deliver();
+        given_up_count
+    }
+
+    fn cancel_all(&mut self, sequences: &[SeqId]) {
+        for seq in sequences {
+            self.core.cancel(*seq);
+        }
+        self.deliver();
+    }
+
+    /// Hands the core's events on, and frees the sequences whose stream does not take them.
+    fn deliver(&mut self) {
+        for event in self.events.drain(..) {
+            self.routes.note(event);
+        }
+        for orphan in self.routes.flush() {
+            self.core.cancel(orphan);
+        }
+        self.publish();
+    }
+
+    fn publish(&self) {
+        let counts = self.core.counts();
+        self.status.set_counts(counts);
+        self.metrics.scheduler(&SchedulerGauges {
+            waiting_count: counts.waiting_count,
+            waiting_tokens: counts.waiting_tokens,
+            running_count: counts.prefill_count + counts.decode_count,
+            blocks_total: counts.blocks_total,
+            blocks_free: counts.blocks_free,
+            blocks_cached: counts.blocks_cached,
+            blocks_in_use: counts.blocks_in_use,
+            kv_bytes_in_use: (counts.blocks_in_use * self.block_bytes) as u64,
+            preemptions_total: counts.preemptions_total,
+        });
+    }
+}
+
+/// Fills `to` with what is in `from`, in the memory that `to` has already.
+fn copy(from: &Batch, to: &mut Batch) {
+    to.tokens.clone_from(&from.tokens);
+    to.slices.clone_from(&from.slices);
+    to.full_blocks.clone_from(&from.full_blocks);
+    to.sliding_blocks.clone_from(&from.sliding_blocks);
+}

@@ -1,0 +1,290 @@
+//! StreamActors: one per response, from the scheduler's tokens to the parts that its reader takes.
+//!
+//! Owns: the text state of all choices, the parts that the reader has not room for, the request's place in the registry. Stops
+//! when everything is handed over, when its reader leaves (in any phase, also while nothing is being sent), or when its reader
+//! takes nothing for too long; in the last two cases the response's blocks are free before the actor is gone. The scheduler never
+//! waits for it, and it never waits for its reader.
+
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, SpawnHandle, StreamHandler, WrapFuture};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::actors::guard::{guarded, log_failure};
+use crate::actors::mail::{Cancel, CancelChoice, CancelledBy, ChoiceEvent, ChoiceEventKind, Feed, Visitor};
+use crate::actors::messages::{Finish, FinishKind, Part, PartKind};
+use crate::actors::outbox::Outbox;
+use crate::actors::registry::Ticket;
+use crate::actors::scheduling::SchedulerActor;
+use crate::actors::snapshot::Phase;
+use crate::actors::text::{ChoiceText, End, Progress, TextRules};
+use crate::batch::Micros;
+use crate::clock::Clock;
+use crate::metrics::{Metrics, Outcome, RequestRecord};
+use crate::scheduler::FinishReason;
+
+/// Parts that a reader may leave untaken before it counts as slow.
+pub(super) const PARTS_MAX_COUNT: usize = 64;
+
+/// What every StreamActor of a server has in common.
+#[derive(Debug, Clone)]
+pub(super) struct StreamSetup {
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    /// A reader that takes nothing for so long is cut off.
+    pub(super) slow_reader: Duration,
+}
+
+/// The actor.
+#[derive(Debug)]
+pub(super) struct StreamActor {
+    setup: StreamSetup,
+    scheduler: Addr<SchedulerActor>,
+    ticket: Ticket,
+    /// `None` once the request has ended.
+    record: Option<RequestRecord>,
+    choices: Vec<ChoiceText>,
+    outbox: Outbox,
+    parts: mpsc::Sender<Part>,
+    /// Waits for room in `parts`.
+    blocked: bool,
+    /// When gathered text is due, and the timer for it.
+    timer: Option<(Micros, SpawnHandle)>,
+    leaving: bool,
+}
+
+impl StreamActor {
+    /// A stream of `choices_count` choices whose reader holds the other end of `parts`.
+    pub(super) fn new(
+        setup: StreamSetup,
+        scheduler: Addr<SchedulerActor>,
+        visitor: Visitor,
+        rules: &TextRules,
+        choices_count: u32,
+        parts: mpsc::Sender<Part>,
+    ) -> Self {
+        Self {
+            setup,
+            scheduler,
+            ticket: visitor.ticket,
+            record: Some(visitor.record),
+            choices: (0..choices_count).map(|choice| ChoiceText::new(choice, rules)).collect(),
+            outbox: Outbox::default(),
+            parts,
+            blocked: false,
+            timer: None,
+            leaving: false,
+        }
+    }
+
+    /// Takes over what the scheduler sends in `feed`. To be called before the actor runs.
+    pub(super) fn listen(feed: mpsc::Receiver<Feed>, ctx: &mut Context<Self>) {
+        Self::add_stream(ReceiverStream::new(feed), ctx);
+    }
+
+    /// Runs `work` on the text state. A panic ends this response, and nothing else.
+    fn on_text(&mut self, ctx: &mut Context<Self>, work: impl FnOnce(&mut Self)) {
+        if self.leaving {
+            return;
+        }
+        if let Err(message) = guarded(|| work(self)) {
+            self.setup.metrics.request_panicked();
+            self.fail(&message);
+            self.cancel();
+        }
+        self.write(ctx);
+        self.arm(ctx);
+    }
+
+    fn take(&mut self, event: ChoiceEvent, now: Micros) {
+        let Some(choice) = self.choices.get_mut(event.choice as usize) else { return };
+        let mut out = Vec::new();
+        match event.kind {
+            ChoiceEventKind::Prompt(logprobs) => choice.take_prompt(&logprobs, &mut out),
+            ChoiceEventKind::Token { token, logprobs } => {
+                if choice.take(token, logprobs.as_ref(), now, &mut out) == Progress::Stopped {
+                    // Fails only if the scheduler is gone, and its blocks with it.
+                    let _ = self.scheduler.try_send(CancelChoice { response: self.ticket.response, choice: event.choice });
+                }
+            }
+            ChoiceEventKind::Ended { end, logprobs } => choice.finish(end, logprobs.as_ref(), now, &mut out),
+        }
+        self.outbox.extend(out);
+    }
+
+    /// Ends every choice that has not ended with an error, and gives up its text state: that may be what panicked.
+    fn fail(&mut self, message: &str) {
+        log_failure(&self.ticket.request_id, message);
+        for (choice, text) in (0..).zip(std::mem::take(&mut self.choices)) {
+            if self.outbox.has_finished(choice) {
+                continue;
+            }
+            let kind = FinishKind::Failed {
+                code: "internal_error",
+                message: "The server failed while it read the model's answer.".to_owned(),
+            };
+            let completion_tokens = text.completion_tokens();
+            let finish = Finish { kind, reasoning_tokens: 0, completion_tokens };
+            let (tokens, logprobs) = (Vec::new(), Vec::new());
+            self.outbox.push(Part { choice, kind: PartKind::Finished(finish), tokens, logprobs, completion_tokens });
+        }
+    }
+
+    /// Hands over as many parts as the reader has room for.
+    fn write(&mut self, ctx: &mut Context<Self>) {
+        while !self.blocked && !self.leaving {
+            let Some(part) = self.outbox.pop() else { break };
+            let brings_text = brings_text(&part);
+            match self.parts.try_send(part) {
+                Ok(()) => self.note_sent(brings_text),
+                Err(TrySendError::Full(part)) => {
+                    self.outbox.put_back(part);
+                    self.wait_for_room(ctx);
+                }
+                Err(TrySendError::Closed(_)) => self.leave(ctx),
+            }
+        }
+        if !self.leaving && self.all_finished() {
+            self.ticket.reached(Phase::Sending);
+            if self.outbox.is_empty() {
+                self.end_record(self.outbox.outcome());
+                self.leaving = true;
+                ctx.stop();
+            }
+        }
+    }
+
+    fn note_sent(&mut self, brings_text: bool) {
+        if brings_text && let Some(record) = &mut self.record {
+            record.first_content(self.setup.clock.now());
+        }
+    }
+
+    fn wait_for_room(&mut self, ctx: &mut Context<Self>) {
+        self.blocked = true;
+        let room = tokio::time::timeout(self.setup.slow_reader, self.parts.clone().reserve_owned());
+        ctx.spawn(room.into_actor(self).map(|room, actor, ctx| match room {
+            Ok(Ok(permit)) => {
+                actor.blocked = false;
+                if let Some(part) = actor.outbox.pop() {
+                    let brings_text = brings_text(&part);
+                    permit.send(part);
+                    actor.note_sent(brings_text);
+                }
+                actor.write(ctx);
+            }
+            Ok(Err(_)) => actor.leave(ctx),
+            Err(_) => {
+                tracing::info!(request_id = actor.ticket.request_id, "a reader took nothing for too long and was cut off");
+                actor.leave(ctx);
+            }
+        }));
+    }
+
+    /// The reader is gone, or as good as gone: frees what the response holds, then stops.
+    fn leave(&mut self, ctx: &mut Context<Self>) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        self.end_record(Outcome::Cancelled);
+        // Until the scheduler has answered, the registry keeps the request: what is not in it holds no block.
+        ctx.wait(self.cancel().into_actor(self).map(|_, _, ctx| ctx.stop()));
+    }
+
+    /// Frees what the response holds; resolves once that is done, or if there is no scheduler any more.
+    fn cancel(&self) -> oneshot::Receiver<bool> {
+        let (freed, receiver) = oneshot::channel();
+        let message = Cancel { response: self.ticket.response, by: CancelledBy::Stream, freed };
+        // If the scheduler is gone, the message is dropped and the receiver resolves.
+        let _ = self.scheduler.try_send(message);
+        receiver
+    }
+
+    /// Sets the one timer to when gathered text is due.
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        let Some(due) = self.choices.iter().filter_map(ChoiceText::deadline).min() else { return };
+        match self.timer {
+            // A timer that rings early finds nothing due and is set again.
+            Some((at, _)) if at <= due => return,
+            Some((_, handle)) => {
+                ctx.cancel_future(handle);
+            }
+            None => {}
+        }
+        let wait = Duration::from_micros(due.since(self.setup.clock.now()));
+        let handle = ctx.run_later(wait, |actor, ctx| {
+            actor.timer = None;
+            actor.on_text(ctx, |actor| {
+                let now = actor.setup.clock.now();
+                let mut out = Vec::new();
+                for choice in &mut actor.choices {
+                    choice.tick(now, &mut out);
+                }
+                actor.outbox.extend(out);
+            });
+        });
+        self.timer = Some((due, handle));
+    }
+
+    fn note_tokens(&mut self, events: &[ChoiceEvent], now: Micros) {
+        let Some(record) = &mut self.record else { return };
+        for same_choice in events.chunk_by(|one, next| one.choice == next.choice) {
+            let is_token = |event: &&ChoiceEvent| matches!(event.kind, ChoiceEventKind::Token { .. });
+            let count = same_choice.iter().filter(is_token).count();
+            if count > 0 {
+                record.tokens(same_choice[0].choice, count, now);
+            }
+            let broken = End::Finished(FinishReason::NotFinite);
+            if same_choice.iter().any(|event| matches!(&event.kind, ChoiceEventKind::Ended { end, .. } if *end == broken)) {
+                self.setup.metrics.nan_logits();
+            }
+        }
+    }
+
+    fn all_finished(&self) -> bool {
+        (0..).zip(&self.choices).all(|(choice, _)| self.outbox.has_finished(choice))
+    }
+
+    fn end_record(&mut self, outcome: Outcome) {
+        if let Some(record) = self.record.take() {
+            record.ended(outcome, self.setup.clock.now());
+        }
+    }
+}
+
+/// Whether a part is content in the sense of TTFT.
+fn brings_text(part: &Part) -> bool {
+    !matches!(part.kind, PartKind::Prompt | PartKind::Finished(_))
+}
+
+impl Actor for StreamActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let parts = self.parts.clone();
+        ctx.spawn(async move { parts.closed().await }.into_actor(self).map(|(), actor, ctx| actor.leave(ctx)));
+    }
+}
+
+impl StreamHandler<Feed> for StreamActor {
+    fn handle(&mut self, Feed(events): Feed, ctx: &mut Context<Self>) {
+        let now = self.setup.clock.now();
+        self.note_tokens(&events, now);
+        self.on_text(ctx, |actor| {
+            for event in events {
+                actor.take(event, now);
+            }
+        });
+    }
+
+    /// The scheduler sends nothing more: everything has ended, or it gave this response up.
+    fn finished(&mut self, ctx: &mut Context<Self>) {
+        if !self.leaving && !self.all_finished() {
+            self.fail("the scheduler gave the response up");
+            self.write(ctx);
+        }
+    }
+}

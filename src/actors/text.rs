@@ -1,0 +1,378 @@
+//! Tokens of a choice to parts of its answer.
+//!
+//! Owns: the text state of one choice: unfinished UTF-8 and the harmony parser, the search for stop strings, the text gathered
+//! for the next part, the tokens that no part stands for yet. Promises: the parts' text joined does not depend on when they were
+//! sent; the parts' tokens joined are the tokens taken, in order; exactly one part is [`PartKind::Finished`], the last one.
+//! Absent on purpose: channels, clocks (time comes in as `now`), other choices.
+//!
+//! Stop strings end the answer (the final channel, preambles, plain text); reasoning and function calls may contain them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::actors::coalesce::Coalescer;
+use crate::actors::messages::{Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
+use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
+use crate::prompt::detokenizer::Detokenizer;
+use crate::prompt::harmony::parser::{Event, EventKind, Parser, ParserStart};
+use crate::prompt::stop::{StopSet, StopStrings};
+use crate::prompt::tokenizer::Tokenizer;
+use crate::scheduler::FinishReason;
+
+/// What all choices of a response have in common.
+#[derive(Debug, Clone)]
+pub(super) struct TextRules {
+    /// Whose tokens these are.
+    pub(super) tokenizer: Arc<Tokenizer>,
+    /// Where in a harmony message the prompt ended; `None` for a plain text answer.
+    pub(super) harmony: Option<ParserStart>,
+    /// What ends the answer.
+    pub(super) stop: Arc<StopSet>,
+    /// How text is gathered.
+    pub(super) coalescing: Coalescing,
+}
+
+/// Why the tokens of a choice end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    /// The scheduler says so.
+    Finished(FinishReason),
+    /// It failed outside the scheduler.
+    Failed {
+        /// The code for the client.
+        code: &'static str,
+        /// The sentence for the client.
+        message: String,
+    },
+}
+
+/// What a choice needs after a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// More tokens.
+    GoesOn,
+    /// Nothing: a stop string ended it, and its sequence is to be cancelled.
+    Stopped,
+}
+
+/// What reads the tokens.
+#[derive(Debug)]
+enum Reader {
+    Plain(Detokenizer),
+    Harmony(Parser),
+}
+
+/// What the gathered text is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Channel {
+    Reasoning,
+    Content,
+    Arguments,
+}
+
+/// One choice of a response.
+#[derive(Debug)]
+pub(super) struct ChoiceText {
+    choice: u32,
+    tokenizer: Arc<Tokenizer>,
+    reader: Reader,
+    stop: StopStrings,
+    coalescer: Coalescer,
+    channel: Channel,
+    tool_calls_count: u32,
+    /// Tokens taken that no event stands for yet.
+    unplaced: VecDeque<(TokenId, Option<TokenText>)>,
+    /// Tokens that the next part stands for.
+    tokens: Vec<TokenId>,
+    logprobs: Vec<TokenText>,
+    completion_tokens: u32,
+    ended: bool,
+}
+
+impl ChoiceText {
+    /// Choice number `choice`, before its first token.
+    pub(super) fn new(choice: u32, rules: &TextRules) -> Self {
+        let reader = match &rules.harmony {
+            Some(start) => Reader::Harmony(Parser::new(Arc::clone(&rules.tokenizer), start.clone())),
+            None => Reader::Plain(Detokenizer::new()),
+        };
+        Self {
+            choice,
+            tokenizer: Arc::clone(&rules.tokenizer),
+            reader,
+            stop: StopStrings::new(Arc::clone(&rules.stop)),
+            coalescer: Coalescer::new(rules.coalescing),
+            channel: Channel::Content,
+            tool_calls_count: 0,
+            unplaced: VecDeque::new(),
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+            completion_tokens: 0,
+            ended: false,
+        }
+    }
+
+    /// Whether its last part was given out.
+    pub(super) fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Tokens taken so far.
+    pub(super) fn completion_tokens(&self) -> u32 {
+        self.completion_tokens
+    }
+
+    /// When [`ChoiceText::tick`] is to be called although no token came.
+    pub(super) fn deadline(&self) -> Option<Micros> {
+        self.coalescer.deadline()
+    }
+
+    /// Takes the log-probabilities of the prompt.
+    pub(super) fn take_prompt(&mut self, logprobs: &[PositionLogprobs], out: &mut Vec<Part>) {
+        let logprobs = logprobs.iter().map(|position| self.token_text(position)).collect();
+        out.push(Part { logprobs, ..self.part(PartKind::Prompt) });
+    }
+
+    /// Takes the next token and appends to `out` what is to be sent now. Ignored after the end: a step may still be computing
+    /// while a stop string ends the choice.
+    pub(super) fn take(
+        &mut self,
+        token: TokenId,
+        logprobs: Option<&PositionLogprobs>,
+        now: Micros,
+        out: &mut Vec<Part>,
+    ) -> Progress {
+        if self.ended {
+            return Progress::GoesOn;
+        }
+        self.completion_tokens += 1;
+        let logprobs = logprobs.map(|position| self.token_text(position));
+        self.unplaced.push_back((token, logprobs));
+        let events = self.read(token);
+        if let Some(matched) = self.apply_all(events, now, out) {
+            self.end(FinishKind::Stop { matched: Some(matched) }, Vec::new(), out);
+            return Progress::Stopped;
+        }
+        if let Some(text) = self.coalescer.take_due(now) {
+            self.emit_text(text, out);
+        }
+        Progress::GoesOn
+    }
+
+    /// No token comes any more: gives out everything that was held back, and the finish.
+    pub(super) fn finish(&mut self, end: End, logprobs: Option<&PositionLogprobs>, now: Micros, out: &mut Vec<Part>) {
+        if self.ended {
+            return;
+        }
+        let mut stop_logprobs = Vec::new();
+        if let End::Finished(FinishReason::Stop(token)) = end {
+            self.completion_tokens += 1;
+            self.unplaced.push_back((token, None));
+            stop_logprobs.extend(logprobs.map(|position| self.token_text(position)));
+            if self.tokenizer.is_control(token) {
+                // It closes harmony's message. A stop token of the client's is no part of the answer, so nobody reads it.
+                let events = self.read(token);
+                if let Some(matched) = self.apply_all(events, now, out) {
+                    return self.end(FinishKind::Stop { matched: Some(matched) }, stop_logprobs, out);
+                }
+            }
+        }
+        let events = self.read_end();
+        if let Some(matched) = self.apply_all(events, now, out) {
+            return self.end(FinishKind::Stop { matched: Some(matched) }, stop_logprobs, out);
+        }
+        self.release_stop(now);
+        let kind = self.finish_kind(end);
+        self.end(kind, stop_logprobs, out);
+    }
+
+    /// Appends what has been held back for long enough.
+    pub(super) fn tick(&mut self, now: Micros, out: &mut Vec<Part>) {
+        if let Some(text) = self.coalescer.take_due(now) {
+            self.emit_text(text, out);
+        }
+    }
+
+    /// The events that `token` completes.
+    fn read(&mut self, token: TokenId) -> Vec<Event> {
+        let mut events = Vec::new();
+        match &mut self.reader {
+            Reader::Harmony(parser) => parser.push(token, &mut events),
+            Reader::Plain(detokenizer) => {
+                let mut text = String::new();
+                // A control token is not text; without a parser it stands for nothing.
+                if !self.tokenizer.is_control(token) {
+                    detokenizer.push(self.tokenizer.bytes_of(token), &mut text);
+                }
+                if !text.is_empty() {
+                    events.push(Event { kind: EventKind::Content(text), tokens: self.unplaced.len() });
+                }
+            }
+        }
+        events
+    }
+
+    /// The events that the end completes.
+    fn read_end(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        match &mut self.reader {
+            Reader::Harmony(parser) => parser.finish(&mut events),
+            Reader::Plain(detokenizer) => {
+                let mut text = String::new();
+                detokenizer.flush(&mut text);
+                if !text.is_empty() {
+                    events.push(Event { kind: EventKind::Content(text), tokens: self.unplaced.len() });
+                }
+            }
+        }
+        events
+    }
+
+    /// The stop string, if one is complete.
+    fn apply_all(&mut self, events: Vec<Event>, now: Micros, out: &mut Vec<Part>) -> Option<String> {
+        events.into_iter().find_map(|event| self.apply(event, now, out))
+    }
+
+    fn apply(&mut self, event: Event, now: Micros, out: &mut Vec<Part>) -> Option<String> {
+        match event.kind {
+            EventKind::Reasoning(text) => {
+                self.enter(Channel::Reasoning, out);
+                self.place(event.tokens, true);
+                self.coalescer.push(&text, now);
+            }
+            EventKind::Content(text) => {
+                self.enter(Channel::Content, out);
+                self.place(event.tokens, true);
+                let mut kept = String::new();
+                let matched = self.stop.push(&text, &mut kept);
+                self.coalescer.push(&kept, now);
+                return matched;
+            }
+            EventKind::ToolCallStart { name } => {
+                self.enter(Channel::Arguments, out);
+                self.flush(out);
+                self.place(event.tokens, false);
+                let id = format!("call_{}", &uuid::Uuid::new_v4().simple().to_string()[..24]);
+                let part = self.part(PartKind::ToolCallStart { index: self.tool_calls_count, id, name });
+                out.push(part);
+                self.tool_calls_count += 1;
+            }
+            EventKind::ToolCallArguments(text) => {
+                self.enter(Channel::Arguments, out);
+                self.place(event.tokens, true);
+                self.coalescer.push(&text, now);
+            }
+            EventKind::MessageEnd => {
+                self.place(event.tokens, false);
+                self.release_stop(now);
+                self.flush(out);
+            }
+            EventKind::ResponseEnd => self.place(event.tokens, false),
+        }
+        None
+    }
+
+    /// What is gathered from here on is part of `channel`.
+    fn enter(&mut self, channel: Channel, out: &mut Vec<Part>) {
+        if self.channel != channel {
+            self.flush(out);
+            self.channel = channel;
+        }
+    }
+
+    /// The next part stands for `count` more tokens. Log-probabilities go with those that are text: in harmony, those after
+    /// the last control token among them, for what comes before is a header.
+    fn place(&mut self, count: usize, is_text: bool) {
+        let from = self.logprobs.len();
+        for _ in 0..count {
+            let Some((token, logprobs)) = self.unplaced.pop_front() else { return };
+            self.tokens.push(token);
+            let Some(logprobs) = logprobs.filter(|_| is_text) else { continue };
+            if !self.tokenizer.is_control(token) {
+                self.logprobs.push(logprobs);
+            } else if matches!(self.reader, Reader::Harmony(_)) {
+                self.logprobs.truncate(from);
+            }
+        }
+    }
+
+    /// What was held back for a stop string is text after all.
+    fn release_stop(&mut self, now: Micros) {
+        let mut text = String::new();
+        self.stop.flush(&mut text);
+        self.coalescer.push(&text, now);
+    }
+
+    fn flush(&mut self, out: &mut Vec<Part>) {
+        if let Some(text) = self.coalescer.take_all() {
+            self.emit_text(text, out);
+        }
+    }
+
+    fn emit_text(&mut self, text: String, out: &mut Vec<Part>) {
+        let kind = match self.channel {
+            Channel::Reasoning => PartKind::Reasoning(text),
+            Channel::Content => PartKind::Content(text),
+            Channel::Arguments => PartKind::ToolCallArguments { index: self.tool_calls_count.saturating_sub(1), text },
+        };
+        let part = self.part(kind);
+        out.push(part);
+    }
+
+    /// A part that stands for all placed tokens.
+    fn part(&mut self, kind: PartKind) -> Part {
+        Part {
+            choice: self.choice,
+            kind,
+            tokens: std::mem::take(&mut self.tokens),
+            logprobs: std::mem::take(&mut self.logprobs),
+            completion_tokens: self.completion_tokens,
+        }
+    }
+
+    fn end(&mut self, kind: FinishKind, stop_logprobs: Vec<TokenText>, out: &mut Vec<Part>) {
+        self.flush(out);
+        self.place(self.unplaced.len(), false);
+        self.logprobs.extend(stop_logprobs);
+        let reasoning_tokens = match &self.reader {
+            Reader::Plain(_) => 0,
+            Reader::Harmony(parser) => parser.reasoning_tokens(),
+        };
+        let part = self.part(PartKind::Finished(Finish { kind, reasoning_tokens, completion_tokens: self.completion_tokens }));
+        out.push(part);
+        self.ended = true;
+    }
+
+    fn finish_kind(&self, end: End) -> FinishKind {
+        let failed = |code, message: &str| FinishKind::Failed { code, message: message.to_owned() };
+        match end {
+            End::Finished(FinishReason::Stop(_)) if self.tool_calls_count > 0 => FinishKind::ToolCalls,
+            End::Finished(FinishReason::Stop(_)) => FinishKind::Stop { matched: None },
+            End::Finished(FinishReason::Length) => FinishKind::Length,
+            End::Finished(FinishReason::Cancelled) => FinishKind::Cancelled,
+            End::Finished(FinishReason::QueueTimeout) => {
+                failed("queue_timeout", "The request waited too long for its turn; try again later.")
+            }
+            End::Finished(FinishReason::EngineFailed) => {
+                failed("engine_failed", "The engine failed while it computed this response.")
+            }
+            End::Finished(FinishReason::NotFinite) => {
+                failed("model_numeric_error", "The model computed values that are not finite.")
+            }
+            End::Failed { code, message } => FinishKind::Failed { code, message },
+        }
+    }
+
+    fn token_text(&self, position: &PositionLogprobs) -> TokenText {
+        let bytes = |token: &TokenLogprob| self.tokenizer.bytes_of(token.token).to_vec();
+        TokenText {
+            token: position.chosen,
+            bytes: bytes(&position.chosen),
+            top: position.top.iter().map(|token| (*token, bytes(token))).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "text_tests.rs"]
+mod tests;

@@ -1,0 +1,266 @@
+//! An engine without weights, for tests: it remembers what every KV slot holds, and answers from that memory.
+//!
+//! Owns: a memory of slots for both groups, shaped like the real one. Promises: a step that reads a slot which does not hold
+//! the right token of the right sequence at the right position is a [`Violation`], and what it answers is a pure function of
+//! the tokens that it finds in the slots, so that a wrong block also gives wrong tokens. Absent on purpose: arithmetic.
+//!
+//! ```
+//! use antiphon::batch::TokenId;
+//! use antiphon::engine::fake::{Answer, FakeEngine, FakeOptions, Fault};
+//!
+//! // Says 7, 8, 9 and then the stop token 1, whatever the prompt; its third step panics.
+//! let engine = FakeEngine::new(FakeOptions {
+//!     answer: Answer::Script { tokens: vec![TokenId(7), TokenId(8), TokenId(9)], stop: TokenId(1) },
+//!     faults: vec![Fault::PanicsAtStep(2)],
+//!     ..FakeOptions::default()
+//! });
+//! // What supervision does after the panic: the same options, an empty memory, and the count of steps goes on.
+//! let rebuilt = engine.rebuild();
+//! assert!(rebuilt.violations().is_empty());
+//! ```
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use self::memory::{Memory, Reading};
+use super::{Engine, EngineError};
+use crate::batch::{Batch, DrawError, EngineLimits, Sampled, SeqId, Slice, TokenId};
+
+mod answer;
+mod memory;
+#[cfg(test)]
+mod tests;
+
+pub use self::answer::Answer;
+pub use self::memory::{Held, Violation};
+
+/// Something that goes wrong in a [`FakeEngine`]. Steps count from zero, over all engines made by [`FakeEngine::rebuild`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// This step is an [`EngineError`].
+    FailsAtStep(u64),
+    /// This step panics.
+    PanicsAtStep(u64),
+    /// Every step that computes this token is an [`EngineError`].
+    FailsOnToken(TokenId),
+    /// Every step that computes this token panics.
+    PanicsOnToken(TokenId),
+    /// Every sequence that holds this token has logits that are not finite.
+    NotFiniteOnToken(TokenId),
+    /// This sequence's logits are not finite once it has generated so many tokens.
+    NotFiniteFor {
+        /// The sequence.
+        seq: SeqId,
+        /// Tokens generated before the draw that fails.
+        generated_count: u32,
+    },
+    /// This step takes so much longer.
+    StallsAtStep {
+        /// The step.
+        step: u64,
+        /// How much longer.
+        stall: Duration,
+    },
+}
+
+/// What a [`FakeEngine`] is to be.
+#[derive(Debug, Clone)]
+pub struct FakeOptions {
+    /// What it can hold and compute.
+    pub limits: EngineLimits,
+    /// Which tokens it draws.
+    pub answer: Answer,
+    /// How long a step takes (it sleeps); zero for tests of the core.
+    pub step_time: Duration,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+}
+
+impl Default for FakeOptions {
+    /// Answers by hash at once, without faults; room for a few dozen short sequences.
+    fn default() -> Self {
+        Self {
+            limits: EngineLimits {
+                block_tokens: 16,
+                full_blocks: 1024,
+                sliding_blocks: 1024,
+                sliding_window_tokens: 128,
+                step_tokens_max: 4096,
+                step_slices_max: 256,
+                context_tokens_max: 4096,
+                vocab_size: 512,
+                full_block_bytes: 4096,
+                sliding_block_bytes: 4096,
+            },
+            answer: Answer::Hash { seed: 0 },
+            step_time: Duration::ZERO,
+            faults: Vec::new(),
+        }
+    }
+}
+
+/// Why a fake step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum FakeError {
+    /// The scheduler's mistake: the batch or the memory is not what it must be.
+    #[error("the batch is wrong: {0}")]
+    Violation(#[from] Violation),
+    /// A planted [`Fault`]; the memory is empty now, as after a rebuild.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// What outlives a rebuild.
+#[derive(Debug, Default)]
+struct Shared {
+    steps: AtomicU64,
+    violations: Mutex<Vec<Violation>>,
+}
+
+/// The engine. See the module's documentation for an example.
+#[derive(Debug)]
+pub struct FakeEngine {
+    options: FakeOptions,
+    memory: Memory,
+    reading: Reading,
+    shared: Arc<Shared>,
+}
+
+impl FakeEngine {
+    /// An engine with an empty memory.
+    #[must_use]
+    pub fn new(options: FakeOptions) -> Self {
+        let memory = Memory::new(&options.limits);
+        Self { options, memory, reading: Reading::default(), shared: Arc::default() }
+    }
+
+    /// Another engine with the same options and an empty memory, as supervision makes one after a failure. It shares the
+    /// count of steps and the list of violations, so that [`Fault::PanicsAtStep`] happens once and no violation is forgotten.
+    #[must_use]
+    pub fn rebuild(&self) -> Self {
+        let memory = Memory::new(&self.options.limits);
+        Self { options: self.options.clone(), memory, reading: Reading::default(), shared: Arc::clone(&self.shared) }
+    }
+
+    /// How many steps were begun, over all rebuilds.
+    #[must_use]
+    pub fn steps_total(&self) -> u64 {
+        self.shared.steps.load(Ordering::Relaxed)
+    }
+
+    /// Every violation so far, over all rebuilds. A supervised engine's panics are caught: a test of the actors keeps one
+    /// [`FakeEngine::rebuild`] beside and asks it at the end.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        self.shared.violations.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// As [`Engine::execute`], with a violation as an error instead of a panic.
+    ///
+    /// # Errors
+    /// [`FakeError`]; after either kind the memory is empty.
+    ///
+    /// # Panics
+    /// By [`Fault::PanicsAtStep`] and [`Fault::PanicsOnToken`].
+    pub fn compute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), FakeError> {
+        let step = self.shared.steps.fetch_add(1, Ordering::Relaxed);
+        self.wait(step);
+        let result = self.fail(step, batch).map_err(FakeError::from).and_then(|()| {
+            self.memory.write(step, batch).and_then(|()| self.answer_all(batch, sampled)).map_err(FakeError::from)
+        });
+        if let Err(error) = &result {
+            self.memory.clear();
+            if let FakeError::Violation(violation) = error {
+                self.shared.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation.clone());
+            }
+        }
+        result
+    }
+
+    fn wait(&self, step: u64) {
+        let stalls = self.options.faults.iter().filter_map(|fault| match fault {
+            Fault::StallsAtStep { step: at, stall } if *at == step => Some(*stall),
+            _ => None,
+        });
+        let time = stalls.fold(self.options.step_time, Duration::saturating_add);
+        if !time.is_zero() {
+            std::thread::sleep(time);
+        }
+    }
+
+    fn fail(&self, step: u64, batch: &Batch) -> Result<(), EngineError> {
+        for fault in &self.options.faults {
+            let message = match *fault {
+                Fault::PanicsAtStep(at) if at == step => panic!("the fake engine panics at step {step}, as told"),
+                Fault::PanicsOnToken(token) if batch.tokens.contains(&token) => {
+                    panic!("the fake engine panics on token {}, as told", token.0)
+                }
+                Fault::FailsAtStep(at) if at == step => format!("step {step} fails, as told"),
+                Fault::FailsOnToken(token) if batch.tokens.contains(&token) => format!("token {} fails, as told", token.0),
+                _ => continue,
+            };
+            return Err(EngineError::Device { slices: batch.slices.len(), message });
+        }
+        Ok(())
+    }
+
+    fn answer_all(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), Violation> {
+        for slice in &batch.slices {
+            // Every slice is read, also one that draws nothing: the real engine reads for it too.
+            self.memory.read(batch, slice, &mut self.reading)?;
+            if slice.draw.is_some() || slice.prompt_targets.is_some() {
+                sampled.push(self.report(slice));
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, slice: &Slice) -> Sampled {
+        let vocab_size = self.options.limits.vocab_size;
+        let tokens = &self.reading.full;
+        let mut report = Sampled { seq: slice.seq, token: None, logprobs: None, prompt_logprobs: Vec::new() };
+        if let Some(draw) = &slice.draw {
+            let broken = self.options.faults.iter().any(|fault| match *fault {
+                Fault::NotFiniteOnToken(token) => tokens.contains(&token),
+                Fault::NotFiniteFor { seq, generated_count } => seq == slice.seq && generated_count == draw.generated_count,
+                _ => false,
+            });
+            let options = &self.options;
+            let token = match broken {
+                true => Err(DrawError::NotFinite),
+                false => options.answer.next(tokens, &self.reading.sliding, &draw.sampling, draw.generated_count, vocab_size),
+            };
+            if let (Ok(token), Some(top)) = (token, draw.sampling.logprobs) {
+                report.logprobs = Some(answer::logprobs(tokens, token, top, vocab_size));
+            }
+            report.token = Some(token);
+        }
+        if let Some(targets) = &slice.prompt_targets {
+            report.prompt_logprobs.extend(
+                targets
+                    .tokens
+                    .iter()
+                    .enumerate()
+                    .map(|(i, target)| answer::logprobs(&tokens[..=slice.start + i], *target, targets.top_count, vocab_size)),
+            );
+        }
+        report
+    }
+}
+
+impl Engine for FakeEngine {
+    fn limits(&self) -> EngineLimits {
+        self.options.limits
+    }
+
+    /// # Panics
+    /// On a [`Violation`] (a bug of the scheduler), and by the faults that panic.
+    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+        match self.compute(batch, sampled) {
+            Ok(()) => Ok(()),
+            Err(FakeError::Engine(error)) => Err(error),
+            Err(FakeError::Violation(violation)) => panic!("the batch is wrong: {violation}"),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Which tokens a fake engine draws, and what log-probabilities it claims.
+
+use crate::batch::{DrawError, PositionLogprobs, Sampling, TokenId, TokenLogprob};
+
+/// How a fake engine finds the next token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// By a hash over the sequence's tokens, this seed and, unless it samples greedily, the seed of its sampling.
+    Hash {
+        /// Another seed gives other tokens.
+        seed: u64,
+    },
+    /// Always these tokens, then the stop token for ever.
+    Script {
+        /// The generated tokens, in order.
+        tokens: Vec<TokenId>,
+        /// What follows them.
+        stop: TokenId,
+    },
+}
+
+impl Answer {
+    /// The token that follows `full`, a pure function of its arguments.
+    ///
+    /// `full`: all tokens of the sequence so far; `sliding`: the last `sliding_window_tokens` of them, as the sliding group
+    /// holds them. Stop tokens are masked while fewer than `min_tokens` are generated.
+    ///
+    /// # Errors
+    /// [`DrawError::NotFinite`] if every token of the vocabulary is masked.
+    pub fn next(
+        &self,
+        full: &[TokenId],
+        sliding: &[TokenId],
+        sampling: &Sampling,
+        generated_count: u32,
+        vocab_size: usize,
+    ) -> Result<TokenId, DrawError> {
+        let vocab_size = u32::try_from(vocab_size).unwrap_or(u32::MAX);
+        let wanted = match self {
+            Self::Hash { seed } => {
+                let draw_seed = if sampling.temperature > 0.0 { sampling.seed } else { 0 };
+                let hash = mix(hash(full) ^ hash(sliding).rotate_left(1) ^ mix(*seed) ^ mix(draw_seed).rotate_left(2));
+                TokenId((hash % u64::from(vocab_size.max(1))) as u32)
+            }
+            Self::Script { tokens, stop } => *tokens.get(generated_count as usize).unwrap_or(stop),
+        };
+        let masked = |token: &TokenId| generated_count < sampling.min_tokens && sampling.stop_tokens.contains(token);
+        (0..vocab_size)
+            .map(|i| TokenId(wanted.0.wrapping_add(i) % vocab_size))
+            .find(|token| !masked(token))
+            .ok_or(DrawError::NotFinite)
+    }
+}
+
+/// Log-probabilities of `chosen` after `before`: it is always the likeliest; the others follow it in the vocabulary.
+pub(super) fn logprobs(before: &[TokenId], chosen: TokenId, top_count: u32, vocab_size: usize) -> PositionLogprobs {
+    let vocab_size = u32::try_from(vocab_size).unwrap_or(u32::MAX).max(1);
+    let likeliest = -((hash(before) % 1000) as f32) / 1000.0;
+    let at = |i: u32| TokenLogprob {
+        token: TokenId(chosen.0.wrapping_add(i) % vocab_size),
+        logprob: likeliest - i as f32,
+        rank: i + 1,
+    };
+    PositionLogprobs { chosen: at(0), top: (0..top_count.min(vocab_size)).map(at).collect() }
+}
+
+fn hash(tokens: &[TokenId]) -> u64 {
+    tokens.iter().fold(tokens.len() as u64, |hash, token| mix(hash ^ u64::from(token.0)))
+}
+
+/// Source: the finalizer of SplitMix64, Steele, Lea and Flood 2014.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}

@@ -1,0 +1,252 @@
+//! What every KV slot of a fake engine holds, and whether a batch reads what it must.
+
+use std::collections::BTreeSet;
+
+use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, PromptTargets, SeqId, Slice, TokenId};
+
+/// What a slot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Whose token.
+    pub seq: SeqId,
+    /// At which position of the sequence.
+    pub position: usize,
+    /// The token.
+    pub token: TokenId,
+    /// The step that wrote it.
+    pub step: u64,
+}
+
+/// A batch that no correct scheduler makes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// More tokens or slices than the engine can compute.
+    #[error("a step of {tokens} tokens in {slices} slices; at most {tokens_max} in {slices_max} are possible")]
+    TooLarge {
+        /// Tokens of the step.
+        tokens: usize,
+        /// Slices of the step.
+        slices: usize,
+        /// Most tokens of a step.
+        tokens_max: usize,
+        /// Most slices of a step.
+        slices_max: usize,
+    },
+    /// A slice contradicts itself or the batch.
+    #[error("the slice of sequence {} is malformed: {what}", seq.0)]
+    Malformed {
+        /// The slice's sequence.
+        seq: SeqId,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A position has no block.
+    #[error("position {position} of sequence {} has no {group:?} block", seq.0)]
+    NoBlock {
+        /// The sequence.
+        seq: SeqId,
+        /// The group of layers.
+        group: KvGroup,
+        /// The position.
+        position: usize,
+    },
+    /// Two sequences write one slot in one step.
+    #[error("sequences {} and {} write the same slot of {group:?} block {}", first.0, second.0, block.0)]
+    WrittenTwice {
+        /// The group of layers.
+        group: KvGroup,
+        /// The block.
+        block: BlockId,
+        /// Who wrote first.
+        first: SeqId,
+        /// Who wrote then.
+        second: SeqId,
+    },
+    /// A slot that a slice reads holds something else.
+    #[error("{group:?} block {} should hold position {position} of sequence {}, and holds {held:?}", block.0, seq.0)]
+    WrongSlot {
+        /// Who reads.
+        seq: SeqId,
+        /// The group of layers.
+        group: KvGroup,
+        /// The block that was read.
+        block: BlockId,
+        /// The position that was expected there.
+        position: usize,
+        /// What is there.
+        held: Option<Held>,
+    },
+}
+
+/// What a slice found in the slots that it reads; kept between slices for its memory.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// All tokens up to the slice's end, from the full group.
+    pub(super) full: Vec<TokenId>,
+    /// What the slice's last token sees, from the sliding group.
+    pub(super) sliding: Vec<TokenId>,
+}
+
+/// The slots of both groups.
+#[derive(Debug)]
+pub(super) struct Memory {
+    limits: EngineLimits,
+    full: Vec<Option<Held>>,
+    sliding: Vec<Option<Held>>,
+}
+
+impl Memory {
+    pub(super) fn new(limits: &EngineLimits) -> Self {
+        let slots = |blocks: usize| vec![None; blocks * limits.block_tokens];
+        Self { limits: *limits, full: slots(limits.full_blocks), sliding: slots(limits.sliding_blocks) }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.full.fill(None);
+        self.sliding.fill(None);
+    }
+
+    /// Writes the tokens of every slice, before any is read: a layer stores its keys and values before it attends.
+    pub(super) fn write(&mut self, step: u64, batch: &Batch) -> Result<(), Violation> {
+        self.check_shape(batch)?;
+        for slice in &batch.slices {
+            for (position, token) in (slice.start..).zip(&batch.tokens[slice.tokens.clone()]) {
+                for group in [KvGroup::Full, KvGroup::Sliding] {
+                    let (block, slot) = self.slot(batch, slice, group, position)?;
+                    let slots = if group == KvGroup::Full { &mut self.full } else { &mut self.sliding };
+                    let held = Held { seq: slice.seq, position, token: *token, step };
+                    if let Some(before) = slots[slot].replace(held)
+                        && before.step == step
+                    {
+                        return Err(Violation::WrittenTwice { group, block, first: before.seq, second: slice.seq });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what `slice` reads: every position up to its end in the full group, and in the sliding group those that any of
+    /// its tokens sees.
+    pub(super) fn read(&self, batch: &Batch, slice: &Slice, reading: &mut Reading) -> Result<(), Violation> {
+        reading.full.clear();
+        reading.sliding.clear();
+        for position in 0..slice.end() {
+            reading.full.push(self.token(batch, slice, KvGroup::Full, position)?);
+        }
+        let last_sees_from = slice.end().saturating_sub(self.limits.sliding_window_tokens);
+        for position in self.first_seen(slice)..slice.end() {
+            let token = self.token(batch, slice, KvGroup::Sliding, position)?;
+            if position >= last_sees_from {
+                reading.sliding.push(token);
+            }
+        }
+        check_draw(slice, &reading.full)?;
+        check_targets(slice, &reading.full)
+    }
+
+    /// The first position that the slice's first token sees in a sliding-window layer.
+    fn first_seen(&self, slice: &Slice) -> usize {
+        (slice.start + 1).saturating_sub(self.limits.sliding_window_tokens)
+    }
+
+    fn token(&self, batch: &Batch, slice: &Slice, group: KvGroup, position: usize) -> Result<TokenId, Violation> {
+        let (block, slot) = self.slot(batch, slice, group, position)?;
+        let held = if group == KvGroup::Full { self.full[slot] } else { self.sliding[slot] };
+        match held {
+            Some(held) if held.seq == slice.seq && held.position == position => Ok(held.token),
+            _ => Err(Violation::WrongSlot { seq: slice.seq, group, block, position, held }),
+        }
+    }
+
+    /// The block and the slot of a position, by the slice's block table.
+    fn slot(&self, batch: &Batch, slice: &Slice, group: KvGroup, position: usize) -> Result<(BlockId, usize), Violation> {
+        let (table, first, blocks) = match group {
+            KvGroup::Full => (&batch.full_blocks[slice.full_blocks.clone()], 0, self.limits.full_blocks),
+            KvGroup::Sliding => {
+                let table = &batch.sliding_blocks[slice.sliding_blocks.clone()];
+                (table, slice.sliding_first, self.limits.sliding_blocks)
+            }
+        };
+        let logical = position / self.limits.block_tokens;
+        let block = logical.checked_sub(first).and_then(|entry| table.get(entry)).copied();
+        match block {
+            Some(block) if (block.0 as usize) < blocks => {
+                Ok((block, block.0 as usize * self.limits.block_tokens + position % self.limits.block_tokens))
+            }
+            _ => Err(Violation::NoBlock { seq: slice.seq, group, position }),
+        }
+    }
+
+    fn check_shape(&self, batch: &Batch) -> Result<(), Violation> {
+        let (tokens, slices) = (batch.tokens.len(), batch.slices.len());
+        let (tokens_max, slices_max) = (self.limits.step_tokens_max, self.limits.step_slices_max);
+        if tokens > tokens_max || slices > slices_max {
+            return Err(Violation::TooLarge { tokens, slices, tokens_max, slices_max });
+        }
+        let mut tokens_end = 0;
+        let mut prefill_seen = false;
+        let mut seen = BTreeSet::new();
+        for slice in &batch.slices {
+            let malformed = |what| Err(Violation::Malformed { seq: slice.seq, what });
+            if slice.is_empty() {
+                return malformed("it computes nothing");
+            }
+            if slice.tokens.start != tokens_end || slice.tokens.end > tokens {
+                return malformed("its tokens do not follow those of the slice before");
+            }
+            tokens_end = slice.tokens.end;
+            if slice.end() > self.limits.context_tokens_max {
+                return malformed("it ends beyond the context");
+            }
+            if slice.full_blocks.end > batch.full_blocks.len() || slice.sliding_blocks.end > batch.sliding_blocks.len() {
+                return malformed("its block tables lie outside the batch");
+            }
+            if slice.sliding_first != self.first_seen(slice) / self.limits.block_tokens {
+                return malformed("its sliding block table does not begin with the first block that it sees");
+            }
+            if !seen.insert(slice.seq) {
+                return malformed("its sequence has another slice");
+            }
+            let decode = slice.len() == 1 && slice.draw.as_ref().is_some_and(|draw| draw.generated_count > 0);
+            if decode && prefill_seen {
+                return malformed("a decode slice after a prefill slice");
+            }
+            prefill_seen |= !decode;
+        }
+        if tokens_end == tokens {
+            Ok(())
+        } else {
+            Err(Violation::Malformed { seq: SeqId(u64::MAX), what: "tokens that belong to no slice" })
+        }
+    }
+}
+
+/// The history must be what the slots hold.
+fn check_draw(slice: &Slice, full: &[TokenId]) -> Result<(), Violation> {
+    let Some(draw) = &slice.draw else { return Ok(()) };
+    let malformed = |what| Err(Violation::Malformed { seq: slice.seq, what });
+    if !draw.sampling.needs_history() {
+        return if draw.history.is_empty() { Ok(()) } else { malformed("a history that nobody needs") };
+    }
+    if draw.history != full {
+        return malformed("its history is not what its slots hold");
+    }
+    if draw.history_prompt_len + draw.generated_count as usize != full.len() {
+        return malformed("its history's prompt and its generated tokens do not add up");
+    }
+    Ok(())
+}
+
+/// The targets must be the tokens that follow.
+fn check_targets(slice: &Slice, full: &[TokenId]) -> Result<(), Violation> {
+    let Some(PromptTargets { tokens: targets, .. }) = &slice.prompt_targets else { return Ok(()) };
+    let known = &full[slice.start + 1..];
+    // The last token's target is in no slot yet; it is there unless the sequence ends with the slice.
+    let expected_len = if slice.draw.is_some() { known.len() } else { known.len() + 1 };
+    if targets.len() != expected_len || targets[..known.len()] != *known {
+        return Err(Violation::Malformed { seq: slice.seq, what: "its prompt targets are not the tokens that follow" });
+    }
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! The routes, and the JSON of the wire.
+
+pub mod observe;

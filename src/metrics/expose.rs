@@ -1,0 +1,27 @@
+//! The text of `/metrics`.
+
+use prometheus::TextEncoder;
+
+use super::{Inner, Process, Stats, lock, process};
+use crate::batch::Micros;
+
+/// The content type of the exposition.
+pub const EXPOSITION_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+pub(super) fn text(inner: &Inner, now: Micros) -> String {
+    let stats = Stats::read(inner, now);
+    let families = &inner.families;
+    families.steps.tokens_per_second.set(stats.tokens_per_second);
+    families.prompts.hits_gauge.set(i64::try_from(stats.prompts.hits).unwrap_or(i64::MAX));
+    families.prompts.hit_rate.set(stats.prompts.hit_rate);
+    families.prompts.entries.set(i64::try_from(stats.prompts.entries).unwrap_or(i64::MAX));
+    let mut gathered = {
+        // Requests change under this lock, so their counts agree with each other.
+        let _whole = lock(&inner.recent);
+        let log_drops = &families.faults.log_drops;
+        log_drops.inc_by(inner.log.dropped_total().saturating_sub(log_drops.get()));
+        families.registry.gather()
+    };
+    gathered.extend(process::families(&Process::read()));
+    TextEncoder::new().encode_to_string(&gathered).expect("gathered families have names and metrics, and text is UTF-8")
+}

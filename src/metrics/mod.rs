@@ -1,0 +1,239 @@
+//! What happened, counted: the recorder behind `/metrics`, `/stats` and `/health`.
+//!
+//! Owns: a Prometheus registry of its own and a bounded window of recent requests. Promises: every admitted request ends in
+//! exactly one of success, failed and cancelled, because one [`RequestRecord`] stands for it from its arrival to its end, so
+//! `requests_total = success + failed + cancelled + active` holds at any moment. Time comes in as `now`.
+//!
+//! Absent on purpose: a global registry, labels with text from users, wire shapes.
+
+mod expose;
+mod families;
+mod log_watch;
+mod maker;
+mod process;
+mod record;
+mod stats;
+mod window;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::batch::Micros;
+
+pub use expose::EXPOSITION_TYPE;
+pub use log_watch::{LogWatch, Warning};
+pub use process::Process;
+pub use record::{Outcome, RejectKind, RequestRecord, StreamRecord};
+pub use stats::{Percentiles, PromptCounts, RequestCounts, Stats};
+
+use families::Families;
+use window::{Rate, Recent};
+
+/// What every number is labelled with; fixed while a model is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelTags {
+    /// The model's name, as `/v1/models` lists it.
+    pub model_id: String,
+    /// `20b`, `120b`, `tiny`, or what else the model is called by.
+    pub model_size: String,
+    /// How the weights are stored: `mxfp4`, `bf16`.
+    pub dtype: String,
+    /// `none` on a CPU, `single` on one GPU.
+    pub gpu_mode: String,
+    /// `SYS/v1` or `SYS/v2`.
+    pub prompt_version: String,
+}
+
+/// The scheduler's state after a step, for gauges; the totals are counted since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SchedulerGauges {
+    /// Sequences that wait.
+    pub waiting_count: usize,
+    /// Prompt tokens that wait.
+    pub waiting_tokens: usize,
+    /// Sequences that run.
+    pub running_count: usize,
+    /// KV blocks of both groups.
+    pub blocks_total: usize,
+    /// Those that nobody holds.
+    pub blocks_free: usize,
+    /// Those that only the prefix cache holds.
+    pub blocks_cached: usize,
+    /// Those that sequences hold.
+    pub blocks_in_use: usize,
+    /// Bytes of the blocks that sequences hold.
+    pub kv_bytes_in_use: u64,
+    /// How often a running sequence gave its blocks back, since the start.
+    pub preemptions_total: u64,
+}
+
+/// A step that was computed and committed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepRecord {
+    /// How many slices it had.
+    pub slices_count: usize,
+    /// Prompt tokens that it computed, recomputed ones included.
+    pub prefill_tokens: usize,
+    /// Tokens that it generated.
+    pub decode_tokens: usize,
+    /// How long the engine computed.
+    pub seconds: f64,
+}
+
+/// What became of a prompt in the builder's cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PromptLookup {
+    /// Found, with equal tokens.
+    Hit,
+    /// Not found, so it was built.
+    Miss,
+}
+
+/// The recorder. Clones are cheap and count into the same numbers.
+#[derive(Clone)]
+pub struct Metrics {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    tags: ModelTags,
+    log: LogWatch,
+    families: Families,
+    recent: Mutex<Recent>,
+    generated: Mutex<Rate>,
+    prompt_cache_entries: AtomicU64,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").field("tags", &self.inner.tags).finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// A recorder with every count at zero.
+    #[must_use]
+    pub fn new(tags: ModelTags) -> Self {
+        Self::with_log(tags, LogWatch::default())
+    }
+
+    /// A recorder that also tells what `log` saw.
+    #[must_use]
+    pub fn with_log(tags: ModelTags, log: LogWatch) -> Self {
+        let families = Families::new(&tags);
+        Self {
+            inner: Arc::new(Inner {
+                tags,
+                log,
+                families,
+                recent: Mutex::new(Recent::default()),
+                generated: Mutex::new(Rate::default()),
+                prompt_cache_entries: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// What every number is labelled with.
+    #[must_use]
+    pub fn tags(&self) -> &ModelTags {
+        &self.inner.tags
+    }
+
+    /// A request for a response arrived; the record is handed on with it. `now` begins its TTFT and E2E.
+    pub fn received(&self, now: Micros) -> RequestRecord {
+        RequestRecord::new(self.clone(), now)
+    }
+
+    /// A response begins to be streamed to its client; the record lives as long as the stream.
+    pub fn stream_opened(&self) -> StreamRecord {
+        StreamRecord::new(self.clone())
+    }
+
+    /// A step was committed.
+    pub fn step_committed(&self, step: StepRecord, now: Micros) {
+        let steps = &self.inner.families.steps;
+        steps.committed.inc();
+        steps.seconds.observe(step.seconds);
+        steps.slices.observe(step.slices_count as f64);
+        steps.tokens.observe((step.prefill_tokens + step.decode_tokens) as f64);
+        steps.prefill_tokens.add(step.prefill_tokens as u64);
+        steps.generated_tokens.add(step.decode_tokens as u64);
+        lock(&self.inner.generated).add(step.decode_tokens as u64, now);
+    }
+
+    /// What the log saw.
+    #[must_use]
+    pub fn log(&self) -> &LogWatch {
+        &self.inner.log
+    }
+
+    /// The scheduler's state; whoever reads it (a scrape) brings it here.
+    pub fn scheduler(&self, state: &SchedulerGauges) {
+        let _alone = lock(&self.inner.recent);
+        self.inner.families.state.set(state);
+    }
+
+    /// A prompt was looked up in the builder's cache, which then holds `entries_count` prompts.
+    pub fn prompt_looked_up(&self, lookup: PromptLookup, entries_count: usize) {
+        match lookup {
+            PromptLookup::Hit => self.inner.families.prompts.hits.inc(),
+            PromptLookup::Miss => self.inner.families.prompts.misses.inc(),
+        }
+        self.inner.prompt_cache_entries.store(entries_count as u64, Ordering::Relaxed);
+    }
+
+    /// A prompt was cut to fit the context.
+    pub fn prompt_truncated(&self) {
+        self.inner.families.prompts.truncations.inc();
+    }
+
+    /// The harmony parser went on after malformed output; `kind` is the parser's name for what it met.
+    pub fn parser_recovered(&self, kind: &'static str, count: u64) {
+        self.inner.families.faults.parser_recoveries.with_label_values(&[kind]).inc_by(count);
+    }
+
+    /// The engine was rebuilt after a failure.
+    pub fn engine_restarted(&self) {
+        self.inner.families.faults.engine_restarts.inc();
+    }
+
+    /// A sequence's logits were not finite.
+    pub fn nan_logits(&self) {
+        self.inner.families.faults.nan_logits.inc();
+    }
+
+    /// The text work of one request panicked and was caught.
+    pub fn request_panicked(&self) {
+        self.inner.families.faults.request_panics.inc();
+    }
+
+    /// How many sessions (`X-Session-ID`) are alive.
+    pub fn sessions_active(&self, count: usize) {
+        self.inner.families.requests.sessions_active.set(gauge(count));
+    }
+
+    /// The numbers of `/stats`.
+    #[must_use]
+    pub fn stats(&self, now: Micros) -> Stats {
+        Stats::read(&self.inner, now)
+    }
+
+    /// The text of `/metrics`, of type [`EXPOSITION_TYPE`].
+    #[must_use]
+    pub fn exposition(&self, now: Micros) -> String {
+        expose::text(&self.inner, now)
+    }
+}
+
+/// Locks for a few instructions; a panic inside one cannot leave counts half written, so poison is ignored.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A count as a gauge's value.
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Text to tokens, and tokens to bytes.
+//!
+//! Owns: the vocabulary of the loaded checkpoint. Promises: [`Tokenizer::encode_text`] never yields a control token, whatever
+//! the text; the bytes of a text's tokens are the text's bytes; time is linear in the text, even for a megabyte of one
+//! character; no text makes it panic; the tokens are those that the `tokenizers` crate gives. Absent on purpose: UTF-8 over the
+//! borders of tokens (the detokenizer's), opening files (the caller's).
+
+use std::collections::HashMap;
+
+use tokenizers::{AddedVocabulary, NormalizerWrapper, OffsetReferential, OffsetType};
+
+use crate::batch::TokenId;
+
+pub use control::ControlTokens;
+pub use error::TokenizerError;
+
+use merges::{Merges, Scratch};
+use token_bytes::TokenBytes;
+use words::Words;
+
+mod control;
+mod error;
+mod file;
+mod merges;
+mod token_bytes;
+mod words;
+
+/// The tokenizer of a checkpoint.
+#[derive(Debug)]
+pub struct Tokenizer {
+    words: Words,
+    merges: Merges,
+    whole_words: Option<HashMap<Box<[u8]>, u32>>,
+    added: AddedVocabulary,
+    bytes: TokenBytes,
+    is_control: Vec<bool>,
+    control: ControlTokens,
+}
+
+impl Tokenizer {
+    /// Reads `json`, the contents of a tokenizer.json; `file` names it in errors. `vocab_size` is the number of rows in the
+    /// model's embedding: no id may lie beyond them, but rows may be left over.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] if the file is no byte-level BPE tokenizer with harmony's control tokens, contradicts itself, or
+    /// does not fit the model.
+    pub fn from_json(file: &str, json: &[u8], vocab_size: usize) -> Result<Self, TokenizerError> {
+        let file::File { words, merges, added, rows, whole_words } = file::read(file, json, vocab_size)?;
+        let control = ControlTokens::find(file, &rows)?;
+        let bytes = TokenBytes::new(&rows.bytes);
+        Ok(Self { words, merges, whole_words, added, bytes, is_control: rows.is_control, control })
+    }
+
+    /// Checks that the tokens by which the model ends (`eos_token_id` of its config.json or generation_config.json) are
+    /// control tokens; `file` names the tokenizer's file in the error.
+    ///
+    /// # Errors
+    /// [`TokenizerError::WrongEnd`]: the tokenizer is likely another model's, though its ids fit.
+    pub fn check_ends(&self, file: &str, ends: &[TokenId]) -> Result<(), TokenizerError> {
+        match ends.iter().find(|end| !self.is_control(**end)) {
+            None => Ok(()),
+            Some(end) => {
+                let found = match self.bytes_of(*end) {
+                    [] => "no token".to_owned(),
+                    bytes => format!("the text {:?}", String::from_utf8_lossy(bytes)),
+                };
+                Err(TokenizerError::WrongEnd { file: file.to_owned(), id: end.0, found })
+            }
+        }
+    }
+
+    /// The tokens of `text`, none of them a control token: `<|start|>` in it becomes ordinary tokens.
+    #[must_use]
+    pub fn encode_text(&self, text: &str) -> Vec<TokenId> {
+        let mut tokens = Vec::with_capacity(text.len() / 4);
+        self.encode_text_into(text, &mut tokens);
+        tokens
+    }
+
+    /// As [`Tokenizer::encode_text`], appended to `tokens`.
+    pub fn encode_text_into(&self, text: &str, tokens: &mut Vec<TokenId>) {
+        let mut scratch = Scratch::default();
+        self.words.split(text, |word| {
+            let whole = self.whole_words.as_ref().and_then(|words| words.get(word.as_bytes()));
+            match whole {
+                Some(id) => tokens.push(TokenId(*id)),
+                None => self.merges.encode(word.as_bytes(), &mut scratch, tokens),
+            }
+        });
+    }
+
+    /// The tokens of `text`, in which spellings of control tokens become control tokens: for `/tokenize` and prompts that are
+    /// plain text, never for what somebody said in a conversation.
+    #[must_use]
+    pub fn encode_with_control(&self, text: &str) -> Vec<TokenId> {
+        let parts = self.added.extract_and_normalize(None::<&NormalizerWrapper>, text);
+        let mut tokens = Vec::with_capacity(text.len() / 4);
+        for (part, _, found) in parts.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+            match found {
+                Some(found) => tokens.extend(found.iter().map(|token| TokenId(token.id))),
+                None => self.encode_text_into(part, &mut tokens),
+            }
+        }
+        tokens
+    }
+
+    /// The bytes that `token` stands for; a control token's are its spelling. Empty for ids that stand for nothing.
+    #[must_use]
+    pub fn bytes_of(&self, token: TokenId) -> &[u8] {
+        self.bytes.get(token.0)
+    }
+
+    /// Harmony's control tokens.
+    #[must_use]
+    pub fn control(&self) -> &ControlTokens {
+        &self.control
+    }
+
+    /// Whether `token` is a control token: harmony's, or another of the file's added tokens.
+    #[must_use]
+    pub fn is_control(&self, token: TokenId) -> bool {
+        self.is_control.get(token.0 as usize).copied().unwrap_or(false)
+    }
+
+    /// How many rows the model's vocabulary has; ids lie below.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The text of `tokens`, spellings of control tokens included; bytes that are no UTF-8 become U+FFFD.
+    #[must_use]
+    pub fn decode(&self, tokens: &[TokenId]) -> String {
+        let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.bytes_of(*token)).copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests;

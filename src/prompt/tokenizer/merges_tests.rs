@@ -1,0 +1,82 @@
+use proptest::prelude::*;
+use tokenizers::Model as _;
+use tokenizers::models::bpe::{BPE, Vocab};
+
+use super::{GONE, Merges, Scratch};
+
+/// A vocabulary over three letters, with merges in any order: also orders in which a merge makes a pair of a lower rank.
+#[derive(Debug, Clone)]
+struct Vocabulary {
+    tokens: Vec<String>,
+    merges: Vec<(usize, usize)>,
+}
+
+impl Vocabulary {
+    /// `picks`: which two tokens known so far make the next one; `order`: sort keys of the merges.
+    fn new(picks: &[(usize, usize)], order: &[u32]) -> Self {
+        let mut tokens: Vec<String> = ["a", "b", "c"].map(String::from).to_vec();
+        let mut merges = Vec::new();
+        for (left, right) in picks {
+            let pair = (left % tokens.len(), right % tokens.len());
+            let joined = tokens[pair.0].clone() + &tokens[pair.1];
+            if joined.len() <= 12 && !merges.contains(&pair) {
+                merges.push(pair);
+                if !tokens.contains(&joined) {
+                    tokens.push(joined);
+                }
+            }
+        }
+        let mut keyed: Vec<_> = merges.into_iter().zip(order.iter().cycle()).collect();
+        keyed.sort_by_key(|(_, key)| **key);
+        Self { tokens, merges: keyed.into_iter().map(|(pair, _)| pair).collect() }
+    }
+
+    fn id(&self, token: &str) -> u32 {
+        self.tokens.iter().position(|known| known == token).map(|id| u32::try_from(id).unwrap()).unwrap()
+    }
+
+    fn ours(&self) -> Merges {
+        let mut of_byte = Box::new([u32::MAX; 256]);
+        for letter in ["a", "b", "c"] {
+            of_byte[usize::from(letter.as_bytes()[0])] = self.id(letter);
+        }
+        let triples = self.merges.iter().map(|(left, right)| {
+            let joined = self.tokens[*left].clone() + &self.tokens[*right];
+            (u32::try_from(*left).unwrap(), u32::try_from(*right).unwrap(), self.id(&joined))
+        });
+        Merges::new(of_byte, triples)
+    }
+
+    fn theirs(&self) -> BPE {
+        let vocab: Vocab = self.tokens.iter().cloned().zip(0..).collect();
+        let merges =
+            self.merges.iter().map(|(left, right)| (self.tokens[*left].clone(), self.tokens[*right].clone())).collect();
+        BPE::builder().vocab_and_merges(vocab, merges).build().unwrap()
+    }
+}
+
+fn vocabularies() -> impl Strategy<Value = Vocabulary> {
+    let picks = prop::collection::vec((any::<usize>(), any::<usize>()), 0..30);
+    (picks, prop::collection::vec(any::<u32>(), 30)).prop_map(|(picks, order)| Vocabulary::new(&picks, &order))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+    #[test]
+    fn both_ways_of_merging_give_what_tokenizers_gives(
+        vocabulary in vocabularies(),
+        word in prop_oneof!["[abc]{1,60}", "a{1,90}", "(ab){1,40}c?", "[abc]{1,9}a{1,40}[abc]{1,9}"],
+    ) {
+        let theirs: Vec<u32> = vocabulary.theirs().tokenize(&word).unwrap().iter().map(|token| token.id).collect();
+        let ours = vocabulary.ours();
+        let start = || Scratch { ids: word.bytes().map(|byte| ours.of_byte[usize::from(byte)]).collect(), ..Scratch::default() };
+        let mut short = start();
+        ours.merge_short(&mut short);
+        prop_assert_eq!(&short.ids, &theirs);
+        let mut long = start();
+        ours.merge_long(&mut long);
+        long.ids.retain(|id| *id != GONE);
+        prop_assert_eq!(&long.ids, &theirs);
+    }
+}

@@ -1,0 +1,165 @@
+//! Who may wait, and who of those that wait may run.
+//!
+//! **First come, first served, without exception: whoever runs arrived before all that wait.** An admission that fails leaves
+//! the queue as it was, and nobody passes the front.
+
+use std::sync::Arc;
+
+use super::Scheduler;
+use super::queue::Demand;
+use super::sequence::{Place, Sequence};
+use super::windows::Gate;
+use crate::batch::{Micros, Sampling, SeqId, TokenId};
+
+/// A sequence as it is handed in.
+#[derive(Debug, Clone)]
+pub struct NewSequence {
+    /// The prompt; not empty.
+    pub prompt: Vec<TokenId>,
+    /// Most tokens to generate; at least one.
+    pub max_tokens: u32,
+    /// How to draw them. Its stop tokens end the sequence, and are not reported as tokens.
+    pub sampling: Arc<Sampling>,
+}
+
+/// Why a sequence was not taken. The client must act: shorten, or come back later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reject {
+    /// A prompt must hold at least one token.
+    EmptyPrompt,
+    /// At least one token must be asked for.
+    NoTokensAsked,
+    /// Prompt and output together exceed the context.
+    ContextExceeded {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Tokens asked for.
+        max_tokens: usize,
+        /// Most tokens of a sequence.
+        context_tokens_max: usize,
+    },
+    /// It would never fit, even alone.
+    NeverFits {
+        /// Blocks that it would need, in the group that is too small.
+        needed_blocks: usize,
+        /// Blocks that there are in that group.
+        total_blocks: usize,
+    },
+    /// Too many sequences wait.
+    QueueFull {
+        /// How many wait.
+        waiting_count: usize,
+        /// Prompt tokens that wait.
+        waiting_tokens: usize,
+    },
+}
+
+impl Scheduler {
+    /// Whether `new` could be served if it were alone.
+    pub(super) fn check_possible(&self, new: &NewSequence) -> Result<(), Reject> {
+        let prompt_tokens = new.prompt.len();
+        let max_tokens = new.max_tokens as usize;
+        if prompt_tokens == 0 {
+            return Err(Reject::EmptyPrompt);
+        }
+        if max_tokens == 0 {
+            return Err(Reject::NoTokensAsked);
+        }
+        let tokens = prompt_tokens.saturating_add(max_tokens);
+        let context_tokens_max = self.limits.context_tokens_max;
+        if tokens > context_tokens_max {
+            return Err(Reject::ContextExceeded { prompt_tokens, max_tokens, context_tokens_max });
+        }
+        // The last token is drawn and never computed: nothing follows it.
+        let need = self.geometry.need(tokens - 1);
+        for (needed_blocks, pool) in [(need.full, &self.pools.full), (need.sliding, &self.pools.sliding)] {
+            let total_blocks = pool.total_count();
+            if needed_blocks > total_blocks {
+                return Err(Reject::NeverFits { needed_blocks, total_blocks });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether so many sequences with so many prompt tokens may wait besides those that do.
+    pub(super) fn check_queue(&self, sequences_count: usize, prompt_tokens: usize) -> Result<(), Reject> {
+        let waiting_count = self.waiting.count();
+        let waiting_tokens = self.waiting.demand().prompt_tokens;
+        let too_many = waiting_count.saturating_add(sequences_count) > self.limits.waiting_max_count;
+        let too_long = waiting_count > 0 && waiting_tokens.saturating_add(prompt_tokens) > self.limits.waiting_max_tokens;
+        if too_many || too_long { Err(Reject::QueueFull { waiting_count, waiting_tokens }) } else { Ok(()) }
+    }
+
+    /// Puts a sequence that passed both checks at the end of the queue.
+    pub(super) fn enqueue(&mut self, new: NewSequence, now: Micros) -> SeqId {
+        let id = SeqId(self.next_id);
+        self.next_id += 1;
+        let place = self.sequences.insert(Sequence::new(id, new, now));
+        self.waiting.enter(place, &self.sequences[place], &self.geometry);
+        id
+    }
+
+    /// Whether a sequence has never run.
+    pub(super) fn is_fresh(&self, seq: SeqId) -> bool {
+        seq >= self.fresh_from
+    }
+
+    /// Lets sequences run from the front of the queue and gives each a slice of this step, until `room` tokens are used up, no
+    /// more may run, the blocks do not suffice for the next one, or the gate holds it.
+    pub(super) fn admit(&mut self, gate: Gate, mut room: usize) {
+        while room > 0
+            && let Some((seq, _)) = self.waiting.front()
+            && !self.suspects.contain(seq)
+            && !(gate.is_held() && self.is_fresh(seq))
+        {
+            match self.admit_front(room) {
+                Some(len) => room -= len,
+                None => break,
+            }
+        }
+    }
+
+    /// Lets the front of the queue run, with a slice of at most `room` tokens; answers the slice's length, or `None` if it
+    /// does not fit or nobody waits.
+    ///
+    /// Everything that it needs to catch up must be free: else it would soon be preempted, or preempt others, and be computed
+    /// twice. It takes the full blocks of all its tokens at once, so that those admitted next count with what is left;
+    /// sliding blocks it takes slice by slice, because it gives them back on the way.
+    pub(super) fn admit_front(&mut self, room: usize) -> Option<usize> {
+        let (seq, place) = self.waiting.front()?;
+        let demand = Demand::of(&self.sequences[place], &self.geometry);
+        if self.running.len() >= self.limits.running_max() || !demand.blocks.fit(self.pools.free()) {
+            return None;
+        }
+        self.waiting.leave(&self.sequences[place], &self.geometry);
+        self.running.insert(seq, place);
+        self.fresh_from = self.fresh_from.max(SeqId(seq.0 + 1));
+        let len = demand.step_tokens.min(room);
+        let sequence = &mut self.sequences[place];
+        let mut missing = sequence.tables.missing(len, &self.geometry);
+        missing.full = demand.blocks.full;
+        sequence.tables.grow(missing, &mut self.pools);
+        self.step.prefills.push((place, len));
+        Some(len)
+    }
+
+    /// Ends the sequences that waited too long for their first step.
+    pub(super) fn expire(&mut self, now: Micros, mut ended: impl FnMut(SeqId)) {
+        while let Some((place, deadline)) = self.first_deadline()
+            && deadline <= now
+        {
+            let seq = self.sequences[place].id;
+            self.remove(seq);
+            ended(seq);
+        }
+    }
+
+    /// The sequence that will have waited too long first, and when.
+    pub(super) fn first_deadline(&self) -> Option<(Place, Micros)> {
+        if self.limits.waiting_max_micros == 0 {
+            return None;
+        }
+        let place = self.waiting.front_from(self.fresh_from)?;
+        Some((place, self.sequences[place].arrived.plus(self.limits.waiting_max_micros)))
+    }
+}

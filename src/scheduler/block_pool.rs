@@ -1,0 +1,82 @@
+//! Which blocks are free.
+
+use super::geometry::BlockCounts;
+use crate::batch::{BlockId, KvGroup};
+
+/// The blocks of one group.
+///
+/// **A block is free or in use, never both.** What is given back last is taken first: its memory is likeliest in a cache.
+#[derive(Debug)]
+pub(super) struct BlockPool {
+    group: KvGroup,
+    free: Vec<BlockId>,
+    in_use: Vec<bool>,
+}
+
+impl BlockPool {
+    fn new(group: KvGroup, blocks: usize) -> Self {
+        let blocks = u32::try_from(blocks).expect("a group has at most 2^32 blocks");
+        Self { group, free: (0..blocks).rev().map(BlockId).collect(), in_use: vec![false; blocks as usize] }
+    }
+
+    pub(super) fn total_count(&self) -> usize {
+        self.in_use.len()
+    }
+
+    pub(super) fn free_count(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Takes a free block.
+    ///
+    /// # Panics
+    /// If none is free: who takes has counted before.
+    pub(super) fn take(&mut self) -> BlockId {
+        let block = self.free.pop().expect("who takes a block has counted the free ones");
+        let in_use = &mut self.in_use[block.0 as usize];
+        assert!(!*in_use, "{:?} block {} was free and in use", self.group, block.0);
+        *in_use = true;
+        block
+    }
+
+    /// Gives a block back.
+    ///
+    /// # Panics
+    /// If it is free already.
+    pub(super) fn give(&mut self, block: BlockId) {
+        let in_use = &mut self.in_use[block.0 as usize];
+        assert!(*in_use, "{:?} block {} was given back twice", self.group, block.0);
+        *in_use = false;
+        self.free.push(block);
+    }
+
+    /// Panics unless exactly `held` are in use, each once, and all others are free.
+    pub(super) fn check(&self, held: impl Iterator<Item = BlockId>) {
+        let mut seen = vec![false; self.in_use.len()];
+        for block in self.free.iter().copied().chain(held) {
+            let seen = &mut seen[block.0 as usize];
+            assert!(!*seen, "{:?} block {} is in two places", self.group, block.0);
+            *seen = true;
+        }
+        assert!(seen.iter().all(|seen| *seen), "a {:?} block is nowhere", self.group);
+        assert!(self.free.iter().all(|block| !self.in_use[block.0 as usize]), "a free {:?} block is in use", self.group);
+    }
+}
+
+/// The blocks of both groups.
+#[derive(Debug)]
+pub(super) struct BlockPools {
+    pub(super) full: BlockPool,
+    pub(super) sliding: BlockPool,
+}
+
+impl BlockPools {
+    pub(super) fn new(totals: BlockCounts) -> Self {
+        Self { full: BlockPool::new(KvGroup::Full, totals.full), sliding: BlockPool::new(KvGroup::Sliding, totals.sliding) }
+    }
+
+    /// Blocks that nobody holds.
+    pub(super) fn free(&self) -> BlockCounts {
+        BlockCounts { full: self.full.free_count(), sliding: self.sliding.free_count() }
+    }
+}

@@ -1,0 +1,54 @@
+//! What the scheduler may use.
+
+/// What the scheduler may use: the engine's limits and the profile's choices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchedulerLimits {
+    /// Tokens in a KV block.
+    pub block_tokens: usize,
+    /// Blocks for full-attention layers.
+    pub full_blocks: usize,
+    /// Blocks for sliding-window layers.
+    pub sliding_blocks: usize,
+    /// How many tokens a sliding-window layer sees, the token itself included.
+    pub sliding_window_tokens: usize,
+    /// Most tokens of a sequence, prompt and output together.
+    pub context_tokens_max: usize,
+    /// Most tokens of a step.
+    pub token_budget_tokens: usize,
+    /// Most tokens of a prefill slice.
+    pub prefill_slice_tokens: usize,
+    /// Most sequences that run at once, and so most slices of a step. Never more run than the token budget has tokens, so
+    /// that every sequence that decodes has its token in every step.
+    pub running_max_count: usize,
+    /// Most sequences that wait; the next one is rejected.
+    pub waiting_max_count: usize,
+    /// Most prompt tokens that wait together; the next sequence is rejected, unless none waits.
+    pub waiting_max_tokens: usize,
+    /// How long the first waiting prompt may be held so that others join its step; zero never holds. Sequences that run go on
+    /// meanwhile. Counted from its arrival; over at once when no other could join.
+    pub prefill_window_micros: u64,
+    /// How long a decode step may be held for sequences about to join; zero never holds. Counted from the commit before it. A
+    /// sequence is about to join when the prefill window holds it, and lets it go before the decode window is over: without a
+    /// prefill window nothing is ever about to join.
+    pub decode_window_micros: u64,
+    /// How long a sequence may wait for its first step before it is given up; zero waits for ever. One that has run and waits
+    /// again is never given up: its reader has tokens already, and it is first in the queue.
+    pub waiting_max_micros: u64,
+}
+
+impl SchedulerLimits {
+    /// Most sequences that run at once, within both limits.
+    pub(super) fn running_max(&self) -> usize {
+        self.running_max_count.min(self.token_budget_tokens)
+    }
+
+    /// Panics if nothing could ever run, or nothing could ever be taken.
+    pub(super) fn check(&self) {
+        assert!(self.block_tokens > 0, "a block that holds no token");
+        assert!(self.full_blocks > 0 && self.sliding_blocks > 0, "a group without a block");
+        assert!(self.sliding_window_tokens > 0, "a sliding window that does not hold the token itself");
+        assert!(self.token_budget_tokens > 0 && self.prefill_slice_tokens > 0, "a step without a token");
+        assert!(self.running_max_count > 0, "no sequence may run");
+        assert!(self.waiting_max_count > 0, "no sequence may wait, and every sequence waits before it runs");
+    }
+}

@@ -1,0 +1,111 @@
+//! Finding the sequence at which the engine fails.
+//!
+//! A lost step says that something in it was too much for the engine, not what. Its sequences become **suspects**. As long as
+//! there are any, **a step holds either one suspect and nothing else (a trial), or no suspect**; trials and other steps take
+//! turns, so that the others' answers go on.
+//!
+//! A suspect is acquitted when it has computed, in trials, everything up to the end of its slice in the lost step: not by its
+//! first trial that succeeds, because a long prompt may be harmless up to the slice that is not.
+//!
+//! A suspect whose steps are lost twice while it is alone in them is given up. Twice, because a device may fail by itself
+//! once, whoever is being computed, and the innocent should not pay; not more often, because each loss costs everybody the
+//! recomputing of everything. For the same reason suspects are tried one by one and not by bisection: bisection loses a step
+//! for each halving (six for 64 sequences, and two more to be sure), this way loses two whatever their number, and what
+//! is prefilled alone does not have to be prefilled again.
+
+use std::collections::BTreeMap;
+
+use super::Scheduler;
+use super::windows::Gate;
+use crate::batch::SeqId;
+
+/// Steps lost while a sequence was alone in them, after which it is given up.
+const LOST_ALONE_MAX: u32 = 2;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Suspicion {
+    /// Acquitted once so many tokens are computed.
+    acquitted_at: usize,
+    lost_alone: u32,
+}
+
+/// The suspects of lost steps.
+#[derive(Debug, Default)]
+pub(super) struct Suspects {
+    line: BTreeMap<SeqId, Suspicion>,
+    /// The step before was a trial.
+    tried_last: bool,
+}
+
+impl Suspects {
+    pub(super) fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
+    pub(super) fn contain(&self, seq: SeqId) -> bool {
+        self.line.contains_key(&seq)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = SeqId> {
+        self.line.keys().copied()
+    }
+
+    fn oldest(&self) -> Option<SeqId> {
+        self.line.first_key_value().map(|(seq, _)| *seq)
+    }
+
+    /// A step that was to compute `seq` up to `end` was lost. Answers whether `seq` is to be given up.
+    pub(super) fn accuse(&mut self, seq: SeqId, end: usize, alone: bool) -> bool {
+        let suspicion = self.line.entry(seq).or_default();
+        suspicion.acquitted_at = suspicion.acquitted_at.max(end);
+        suspicion.lost_alone += u32::from(alone);
+        suspicion.lost_alone >= LOST_ALONE_MAX
+    }
+
+    /// `seq` has computed `computed` tokens.
+    pub(super) fn hear(&mut self, seq: SeqId, computed: usize) {
+        if self.line.get(&seq).is_some_and(|suspicion| computed >= suspicion.acquitted_at) {
+            self.line.remove(&seq);
+        }
+    }
+
+    /// `seq` has ended.
+    pub(super) fn forget(&mut self, seq: SeqId) {
+        self.line.remove(&seq);
+    }
+}
+
+impl Scheduler {
+    /// Chooses the next step while there are suspects: a trial, if the step before was none and it is possible, or a step of
+    /// the others, or a trial after all.
+    pub(super) fn choose_apart(&mut self) {
+        let trial = !self.suspects.tried_last && self.choose_trial();
+        if !trial {
+            self.choose_others();
+        }
+        self.suspects.tried_last = trial || (self.step.is_empty() && self.choose_trial());
+        assert!(!self.step.is_empty(), "there are suspects, and nobody can run");
+    }
+
+    /// A step of the oldest suspect alone; `false` if it waits and cannot be admitted, or was preempted just now.
+    fn choose_trial(&mut self) -> bool {
+        let Some(suspect) = self.suspects.oldest() else { return false };
+        if let Some(place) = self.running.get(&suspect) {
+            self.step.candidates.push(*place);
+            self.catch_up();
+        } else if self.waiting.front().is_some_and(|(front, _)| front == suspect) {
+            self.admit_front(self.limits.token_budget_tokens);
+        }
+        self.step.candidates.clear();
+        !self.step.is_empty()
+    }
+
+    /// A step of those that are no suspects.
+    fn choose_others(&mut self) {
+        let Self { step, running, suspects, .. } = self;
+        step.candidates.extend(running.iter().filter(|(seq, _)| !suspects.contain(**seq)).map(|(_, place)| place));
+        let room = self.catch_up();
+        self.admit(Gate::Open, room);
+        self.step.candidates.clear();
+    }
+}

@@ -1,0 +1,66 @@
+//! How long a step is held so that others join it.
+//!
+//! Two windows, both in the profile:
+//!
+//! * The **prefill window** holds the first sequence that has never run, counted from its arrival, so that others that arrive
+//!   meanwhile are prefilled in the same step. Sequences that run go on meanwhile; those that were preempted are not held.
+//!   **The window of a full batch is over at once**: full means that one more sequence could not join, for want of tokens
+//!   in the budget, of running places, of blocks, or of room in the queue.
+//! * The **decode window** holds a step of decode slices alone, counted from the commit before it, so that a sequence that is
+//!   about to join does join. One is about to join if the prefill window lets it go before the decode window is over; there
+//!   is no other way to know that somebody comes. So **a decode step is held only for a sequence that will be in it**, and a
+//!   decode window longer than the prefill window means that prompts and answers always move in common steps.
+//!
+//! While a lost step's suspects are tried nothing is held.
+
+use super::Scheduler;
+use crate::batch::Micros;
+
+/// Whether sequences that have never run may be admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// They may.
+    Open,
+    /// The first of them is held for others.
+    Held {
+        /// Until then at the latest.
+        until: Micros,
+    },
+}
+
+impl Gate {
+    pub(super) fn is_held(self) -> bool {
+        self != Self::Open
+    }
+}
+
+impl Scheduler {
+    /// Whether the prefill window holds the first fresh sequence, in a step with `room` tokens left.
+    pub(super) fn gate(&self, now: Micros, room: usize) -> Gate {
+        let window = self.limits.prefill_window_micros;
+        let Some(first) = self.waiting.front_from(self.fresh_from).filter(|_| window > 0) else { return Gate::Open };
+        let until = self.sequences[first].arrived.plus(window);
+        if until <= now || self.nobody_could_join(room) { Gate::Open } else { Gate::Held { until } }
+    }
+
+    /// Whether those that wait leave no room for one more.
+    fn nobody_could_join(&self, room: usize) -> bool {
+        let demand = self.waiting.demand();
+        let free = self.pools.free();
+        demand.step_tokens >= room
+            || self.running.len() + self.waiting.count() >= self.limits.running_max()
+            || demand.blocks.full >= free.full
+            || demand.blocks.sliding >= free.sliding
+            || self.check_queue(1, 1).is_err()
+    }
+
+    /// Until when the decode slices of this step are held for the sequence behind `gate`; `None` to go on at once.
+    pub(super) fn decode_hold(&self, gate: Gate) -> Option<Micros> {
+        let Gate::Held { until } = gate else { return None };
+        let (front, _) = self.waiting.front()?;
+        // A preempted sequence in front is not held: it joins this step, and makes it more than a decode step.
+        let decode_step = self.step.prefills.is_empty() && self.is_fresh(front) && !self.step.decodes.is_empty();
+        let joins = until <= self.committed_at.plus(self.limits.decode_window_micros);
+        (decode_step && joins).then_some(until)
+    }
+}

@@ -1,0 +1,227 @@
+//! The layout holds: who imports whom, how long files and functions are, which names are refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each room may import from this crate. `docs/architecture.md` shows the same table.
+const LAYERS: [(&str, &[&str]); 14] = [
+    ("batch", &[]),
+    ("clock", &["batch"]),
+    ("profile", &[]),
+    ("metrics", &["batch"]),
+    ("scheduler", &["batch"]),
+    ("engine", &["batch"]),
+    ("prompt", &["batch"]),
+    ("source", &[]),
+    ("simulate", &["scheduler", "engine", "batch"]),
+    ("actors", &["scheduler", "engine", "prompt", "batch", "clock", "metrics"]),
+    ("http", &["actors", "prompt", "metrics", "batch", "clock"]),
+    ("load", &[]),
+    ("app", &["actors", "http", "engine", "prompt", "profile", "metrics", "source", "clock", "batch", "scheduler"]),
+    ("cli", &["app", "load", "simulate", "profile", "source", "engine", "prompt"]),
+];
+
+/// External crates that only some rooms may name.
+const FENCED: [(&str, &[&str]); 9] = [
+    ("actix", &["actors", "http", "app"]),
+    ("actix_rt", &["actors", "http", "app"]),
+    ("actix_web", &["http", "app"]),
+    ("actix_web_lab", &["http", "app"]),
+    ("tokio", &["actors", "http", "app", "load", "cli"]),
+    ("tokenizers", &["prompt"]),
+    ("antiphon_kernels", &["engine", "app", "cli"]),
+    ("prometheus", &["metrics"]),
+    ("tracing", &["actors", "http", "app", "engine", "source", "cli", "load"]),
+];
+
+/// What the scheduler may not name at all.
+const IMPURE: [&str; 6] = ["Instant", "SystemTime", "HashMap", "HashSet", "std::thread", "rand"];
+
+/// Words that say nothing about what is in a file or a type.
+const REFUSED_NAMES: [&str; 4] = ["manager", "helper", "util", "misc"];
+
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below `folder` that end in one of `endings`.
+fn files(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| endings.iter().any(|known| ending == *known)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Every Rust, CUDA and Python file of the project, with its path from the root.
+fn sources() -> Vec<(String, String)> {
+    let root = root();
+    ["src", "kernels", "tests/suite", "benches", "fuzz", "scripts", "models/recipe"]
+        .iter()
+        .flat_map(|folder| files(&root.join(folder), &["rs", "cu", "cuh", "py"]))
+        .filter(|path| !path.components().any(|part| part.as_os_str() == "target"))
+        .map(|path| {
+            let name = path.strip_prefix(&root).expect("below the root").to_string_lossy().into_owned();
+            (name, fs::read_to_string(&path).expect("a source file is readable"))
+        })
+        .collect()
+}
+
+/// The room that a file of `src` belongs to; `None` for `lib.rs` and `main.rs`.
+fn room(name: &str) -> Option<&str> {
+    let rest = name.strip_prefix("src/")?;
+    let room = rest.split('/').next()?.trim_end_matches(".rs");
+    (!["lib", "main"].contains(&room)).then_some(room)
+}
+
+/// The code of a file without its comments and without test modules at its end.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+        .map(|(index, line)| (index + 1, line.split("//").next().unwrap_or_default()))
+}
+
+/// The name that follows `prefix` wherever it occurs in `line`.
+fn names_after<'a>(line: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    line.match_indices(prefix)
+        .filter(|(at, _)| !line[..*at].ends_with(|before: char| before.is_alphanumeric() || before == '_'))
+        .map(move |(at, _)| {
+            let rest = &line[at + prefix.len()..];
+            rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default()
+        })
+        .filter(|name| !name.is_empty())
+}
+
+fn is_test_file(name: &str) -> bool {
+    name.ends_with("tests.rs") || name.contains("/tests/") || name.starts_with("tests/")
+}
+
+fn fail_if_any(what: &str, offences: &[String]) {
+    assert!(offences.is_empty(), "{what}:\n{}", offences.join("\n"));
+}
+
+#[test]
+fn imports_point_down() {
+    let mut offences = Vec::new();
+    for (name, text) in sources().iter().filter(|(name, _)| !is_test_file(name)) {
+        let Some(room) = room(name) else { continue };
+        let Some((_, allowed)) = LAYERS.iter().find(|(known, _)| *known == room) else {
+            offences.push(format!("{name}: `{room}` is a room that the layering table does not know"));
+            continue;
+        };
+        for (number, line) in code_lines(text) {
+            for target in names_after(line, "crate::") {
+                let known = LAYERS.iter().any(|(other, _)| *other == target);
+                if known && target != room && !allowed.contains(&target) {
+                    offences.push(format!("{name}:{number}: {room} may not import {target}: {}", line.trim()));
+                }
+            }
+            for (fenced, rooms) in FENCED {
+                let path = format!("{fenced}::");
+                let named = line.match_indices(&path).any(|(at, _)| {
+                    !line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':')
+                });
+                if named && !rooms.contains(&room) {
+                    offences.push(format!("{name}:{number}: {room} may not use {fenced}: {}", line.trim()));
+                }
+            }
+            if room == "scheduler" {
+                for impure in IMPURE.iter().filter(|impure| line.contains(**impure)) {
+                    offences.push(format!("{name}:{number}: the scheduler may not name {impure}: {}", line.trim()));
+                }
+            }
+        }
+    }
+    fail_if_any("imports must point down, and siblings do not know each other", &offences);
+}
+
+#[test]
+fn files_are_short() {
+    let offences: Vec<_> = sources()
+        .iter()
+        .filter(|(_, text)| text.lines().count() > FILE_LINES_MAX)
+        .map(|(name, text)| format!("{name}: {} lines, at most {FILE_LINES_MAX}", text.lines().count()))
+        .collect();
+    fail_if_any("files are too long", &offences);
+}
+
+/// A function begins at a line with `fn name` and ends at the first line that closes at the same indentation.
+#[test]
+fn functions_are_short() {
+    let mut offences = Vec::new();
+    for (name, text) in sources().iter().filter(|(name, _)| name.ends_with(".rs")) {
+        let lines: Vec<_> = text.lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            let begins = names_after(code, "fn ").next().is_some() && !code.starts_with("//") && !code.ends_with(';');
+            if !begins {
+                continue;
+            }
+            let indent = &line[..line.len() - code.len()];
+            let end = lines[start..].iter().position(|line| {
+                line.strip_prefix(indent).is_some_and(|rest| rest.starts_with('}')) && !line.trim_end().ends_with('{')
+            });
+            if let Some(length) = end.map(|end| end + 1).filter(|length| *length > FUNCTION_LINES_MAX) {
+                offences.push(format!("{name}:{}: {length} lines, at most {FUNCTION_LINES_MAX}", start + 1));
+            }
+        }
+    }
+    fail_if_any("functions are too long", &offences);
+}
+
+#[test]
+fn names_say_something() {
+    let mut offences = Vec::new();
+    for (name, text) in sources() {
+        for word in REFUSED_NAMES.iter().filter(|word| name.to_lowercase().contains(**word)) {
+            offences.push(format!("{name}: `{word}` in a file's name"));
+        }
+        for (number, line) in text.lines().enumerate() {
+            for kind in ["struct ", "enum ", "trait ", "mod ", "fn ", "class ", "def "] {
+                for item in names_after(line.trim_start(), kind) {
+                    let lower = item.to_lowercase();
+                    let plain_code = !line.trim_start().starts_with("//") && !line.trim_start().starts_with('*');
+                    if plain_code && REFUSED_NAMES.iter().any(|word| lower.split('_').any(|part| part == *word)) {
+                        offences.push(format!("{name}:{}: `{item}` says nothing", number + 1));
+                    }
+                }
+            }
+        }
+    }
+    fail_if_any("names that say nothing", &offences);
+}
+
+/// The compiler keeps this promise; this test keeps the line that asks it to.
+#[test]
+fn the_root_package_forbids_unsafe_code() {
+    for name in ["src/lib.rs", "src/main.rs"] {
+        let text = fs::read_to_string(root().join(name)).expect("readable");
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{name} must forbid unsafe code");
+    }
+}
+
+/// Commits and files speak of the project alone: no path of somebody's machine.
+#[test]
+fn no_file_names_a_machine() {
+    let offences: Vec<_> = sources()
+        .iter()
+        .filter(|(name, _)| name != "tests/suite/tidy.rs")
+        .flat_map(|(name, text)| text.lines().enumerate().map(move |(number, line)| (name, number + 1, line)))
+        .filter(|(_, _, line)| line.contains("/work/") || line.contains("/root/"))
+        .map(|(name, number, line)| format!("{name}:{number}: {}", line.trim()))
+        .collect();
+    fail_if_any("paths of a machine", &offences);
+}
