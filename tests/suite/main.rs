@@ -3,6 +3,7 @@
 mod fake_hub;
 mod goldens;
 mod metrics;
+mod simulation;
 mod source;
 mod supply;
 mod tidy;
