@@ -13,6 +13,7 @@ use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER};
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 
+use super::routes::get;
 use crate::actors::service::Service;
 use crate::actors::snapshot::Snapshot;
 use crate::clock::Clock;
@@ -75,15 +76,14 @@ impl Observed {
 
 /// Mounts the routes; needs `web::Data<Observed>`.
 pub fn configure(config: &mut web::ServiceConfig) {
-    let get = |path: &str| web::resource(path.to_owned());
     config
-        .service(get("/health").route(web::get().to(health)).route(web::head().to(health)))
-        .service(get("/health/live").route(web::get().to(live)).route(web::head().to(live)))
-        .service(get("/health/ready").route(web::get().to(ready)).route(web::head().to(ready)))
-        .service(get("/stats").route(web::get().to(stats)))
-        .service(get("/metrics").route(web::get().to(metrics)))
-        .service(get("/memory_stats").route(web::get().to(memory_stats)))
-        .service(get("/admin/debug/bundle").route(web::get().to(debug_bundle)));
+        .service(get("/health", health))
+        .service(get("/health/live", live))
+        .service(get("/health/ready", ready))
+        .service(get("/stats", stats))
+        .service(get("/metrics", metrics))
+        .service(get("/memory_stats", memory_stats))
+        .service(get("/admin/debug/bundle", debug_bundle));
 }
 
 async fn health(observed: web::Data<Observed>) -> HttpResponse {
