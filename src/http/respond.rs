@@ -90,8 +90,10 @@ pub(super) fn metadata(front: &Front, heading: &Heading, generation: &Generation
     let model = &front.options.model;
     let first = reports.first().expect("a request has a prompt");
     let tokens = prompt_tokens(reports);
+    let chat = !first.prompt_version.is_empty();
     Metadata {
-        prompt_version: first.prompt_version.clone(),
+        // A text is answered under no version of its own.
+        prompt_version: if chat { first.prompt_version.clone() } else { model.prompt_version.clone() },
         model_id: model.model_id.clone(),
         model_size: model.model_size.clone(),
         dtype: model.dtype.clone(),
