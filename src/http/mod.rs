@@ -14,6 +14,7 @@ mod completions;
 mod errors;
 mod front;
 mod generate;
+mod held;
 mod key;
 mod models;
 pub mod observe;
