@@ -98,7 +98,7 @@ async fn a_client_that_leaves_the_queue_touches_nobody_else() {
 
 #[actix_rt::test]
 async fn a_thousand_clients_that_leave_at_any_moment_leave_nothing() {
-    let plan = Plan { endless: true, step_time: Duration::from_micros(500), running_max_count: 16, ..Plan::default() };
+    let plan = Plan { endless: true, step_time: Duration::from_micros(500), running_max_count: 64, ..Plan::default() };
     let world = World::open(Plan { waiting_max_count: 2000, ..plan }).await;
     let address = world.address;
     let clients = (0..1000_u64).map(|index| {
