@@ -13,6 +13,8 @@ use actix_web::web::Data;
 use actix_web::{HttpMessage, HttpResponse, ResponseError};
 use futures_util::FutureExt;
 
+use crate::metrics::Metrics;
+
 use super::errors::ApiError;
 use super::front::RequestId;
 use super::held::Held;
@@ -32,6 +34,8 @@ pub(super) struct Border {
     /// Names that `Host` may hold, lower case; `None` does not check. Guards a server on loopback from web pages whose name
     /// was made to point to 127.0.0.1.
     pub(super) hosts: Option<Vec<String>>,
+    /// Counts the panics.
+    pub(super) metrics: Metrics,
 }
 
 /// Takes a request through the checks to its route, and its answer back with an id.
@@ -56,7 +60,10 @@ pub(super) async fn pass(
         }
         // Handlers answer their own errors; what arrives here comes from actix itself, and its text is not ours.
         Ok(Err(error)) => format!("actix: {error}"),
-        Err(panic) => format!("panic: {}", panic_text(&*panic)),
+        Err(panic) => {
+            border.metrics.request_panicked();
+            format!("panic: {}", panic_text(&*panic))
+        }
     };
     tracing::error!(error_id = id.0, error, "a request broke inside");
     let cause = ApiError::Internal { error_id: id.0 };

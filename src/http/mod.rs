@@ -28,7 +28,7 @@ mod tokens;
 mod wire;
 
 pub use key::{ApiKey, KeyError};
-pub use options::HttpOptions;
+pub use options::{Backend, HttpOptions};
 pub use server::{ServeError, ServerHandle, serve};
 pub use wire::streaming::Dialect;
 pub use wire::terms::SamplingDefaults;

@@ -28,5 +28,5 @@ pub(super) async fn version() -> HttpResponse {
 }
 
 fn context_tokens_max(front: &Front) -> Option<usize> {
-    front.service.limits().map(|limits| limits.context_tokens_max)
+    front.backend.service.limits().map(|limits| limits.context_tokens_max)
 }

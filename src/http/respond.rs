@@ -44,7 +44,8 @@ pub(super) fn order(
 
 /// Answers with a stream. `accepted` are one response a prompt, of `choices_count` choices each.
 pub(super) fn in_stream(request: &HttpRequest, front: &Front, id: &str, parts: Parts, encoder: Encoder) -> HttpResponse {
-    named(stream::respond(request, parts, encoder, front.options.stream_keep_alive), id)
+    let record = front.backend.metrics.stream_opened();
+    named(stream::respond(request, parts, encoder, front.options.stream_keep_alive, record), id)
 }
 
 /// Gathers an answer in one piece. Dropping the future, because the client left, cancels the response.

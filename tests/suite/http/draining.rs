@@ -1,4 +1,4 @@
-//! A server that is about to stop.
+//! A server that has too much to do, or is about to stop.
 
 use std::time::Duration;
 
@@ -59,5 +59,22 @@ async fn a_full_queue_says_when_to_come_back() {
     first.abort();
     second.abort();
     world.assert_empty().await;
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn a_stream_that_waits_shows_that_it_is_alive() {
+    let mut plan = Plan { endless: true, step_time: Duration::from_millis(5), running_max_count: 1, ..Plan::default() };
+    plan.http.stream_keep_alive = Duration::from_millis(20);
+    let world = World::open(plan).await;
+    let address = world.address;
+    let first = actix_rt::spawn(post(address, "/v1/completions", r#"{"prompt":"x","max_tokens":100}"#));
+    world.until(|snapshot| snapshot.scheduler.decode_count == 1).await;
+    let body = r#"{"messages":[{"role":"user","content":"x"}],"max_tokens":1,"stream":true}"#;
+    let waited = post(address, "/v1/chat/completions", body).await;
+    let role = waited.body.find("\"role\"").expect("the role comes at once");
+    let comment = waited.body.find("\n\n: keep-alive\n\n").expect("then silence is filled");
+    assert!(role < comment && waited.chunks().len() >= 2, "{}", waited.body);
+    assert_eq!(first.await.unwrap().status, 200);
     world.close().await;
 }

@@ -25,8 +25,9 @@ const WAYS: [Way; 3] = [Way::Fin, Way::Reset, Way::Half];
 /// A generation that is on its way; dropped, the client has left.
 async fn ask(address: SocketAddr, stream: bool) -> TcpStream {
     let body = format!(r#"{{"prompt":"go on","max_tokens":2000,"temperature":0,"stream":{stream}}}"#);
-    let mut socket = TcpStream::connect(address).await.unwrap();
-    socket.write_all(&request("POST", "/v1/completions", "Content-Type: application/json\r\n", &body)).await.unwrap();
+    let mut socket = TcpStream::connect(address).await.expect("the server listens");
+    let request = request("POST", "/v1/completions", "Content-Type: application/json\r\n", &body);
+    socket.write_all(&request).await.expect("the server reads");
     socket
 }
 
@@ -35,11 +36,11 @@ async fn leave(mut socket: TcpStream, way: Way) -> Option<TcpStream> {
     match way {
         Way::Fin => None,
         Way::Reset => {
-            socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+            socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).expect("Linux can");
             None
         }
         Way::Half => {
-            socket.shutdown().await.unwrap();
+            socket.shutdown().await.expect("it was open");
             Some(socket)
         }
     }

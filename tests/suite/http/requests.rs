@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::client::{Reply, exchange, post, post_with, read, request};
+use super::client::{Reply, exchange, get, post, post_with, read, request};
 use super::world::{CONTEXT_TOKENS_MAX, Plan, World, tokens};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -153,5 +153,29 @@ async fn sessions_have_plain_names() {
         }
     }
     assert_eq!(world.service.snapshot().sessions_active, 2);
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn a_panic_is_one_answer_and_tells_nothing() {
+    let world = World::open(Plan::default()).await;
+    let reply = get(world.address, "/panic").await;
+    let error = reply.error();
+    assert_eq!((reply.status, &error["type"], &error["code"]), (500, &json!("server_error"), &json!("internal_error")));
+    assert!(error["message"].as_str().unwrap().contains(reply.header("x-request-id").unwrap()), "{error}");
+    assert!(!reply.body.contains("secret"), "{error}");
+    assert_eq!(get(world.address, "/version").await.status, 200);
+    assert!(world.backend.metrics.exposition(world.backend.clock.now()).contains("antiphon_request_panics_total{"));
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn refused_requests_are_counted() {
+    let world = World::open(Plan::default()).await;
+    for (path, body) in [(CHAT, "{}"), ("/v1/completions", "{}"), ("/generate", "[]"), ("/generate/stream", "{}")] {
+        assert_eq!(post(world.address, path, body).await.status, 400);
+    }
+    let stats = world.backend.metrics.stats(world.backend.clock.now());
+    assert_eq!((stats.rejected, stats.requests.total), (4, 0));
     world.close().await;
 }

@@ -11,7 +11,7 @@ use antiphon::clock::Clock;
 use antiphon::engine::Engine;
 use antiphon::engine::fake::{Answer, FakeEngine, FakeOptions};
 use antiphon::http::observe::{self, Observed, ServerFacts};
-use antiphon::http::{HttpOptions, ServerHandle, serve};
+use antiphon::http::{Backend, HttpOptions, ServerHandle, serve};
 use antiphon::metrics::{Metrics, ModelTags};
 use antiphon::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
 use antiphon::prompt::tokenizer::Tokenizer;
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     pub(super) running_max_count: usize,
     /// Most sequences that wait.
     pub(super) waiting_max_count: usize,
+    /// KV blocks of each group.
+    pub(super) blocks_count: usize,
     /// How to serve.
     pub(super) http: HttpOptions,
 }
@@ -51,6 +53,7 @@ impl Default for Plan {
             step_time: Duration::ZERO,
             running_max_count: 64,
             waiting_max_count: 256,
+            blocks_count: 4096,
             http,
         }
     }
@@ -59,6 +62,7 @@ impl Default for Plan {
 /// A running server.
 pub(super) struct World {
     pub(super) service: Service,
+    pub(super) backend: Backend,
     pub(super) address: SocketAddr,
     pub(super) server: ServerHandle,
     /// Shares its memory of violations with the engine that computes.
@@ -81,7 +85,7 @@ impl World {
             metrics: metrics.clone(),
             clock,
             scheduling: SchedulingOptions {
-                token_budget_tokens: 512,
+                token_budget_tokens: 512.max(plan.running_max_count),
                 prefill_slice_tokens: 512,
                 running_max_count: plan.running_max_count,
                 waiting_max_count: plan.waiting_max_count,
@@ -100,14 +104,16 @@ impl World {
         .expect("the actors start");
         service.loaded().await.expect("the fake engine loads");
         let facts = ServerFacts::default();
+        let backend = Backend { service: service.clone(), metrics: metrics.clone(), clock };
         let observed = actix_web::web::Data::new(Observed { service: service.clone(), metrics, clock, facts });
         let observe = move |config: &mut actix_web::web::ServiceConfig| {
             config.app_data(observed.clone());
             observe::configure(config);
+            config.route("/panic", actix_web::web::get().to(on_purpose));
         };
-        let server = serve(service.clone(), plan.http, observe).expect("a free port");
+        let server = serve(backend.clone(), plan.http, observe).expect("a free port");
         let address = server.addresses()[0];
-        Self { service, address, server, engine }
+        Self { service, backend, address, server, engine }
     }
 
     /// Waits until nothing runs, then checks that nothing was left behind. Ends the test if that never happens.
@@ -133,6 +139,11 @@ impl World {
     }
 }
 
+/// A handler with a bug.
+async fn on_purpose() -> String {
+    panic!("the secret of the inside")
+}
+
 /// The embedded model's tokenizer.
 pub(super) fn tokenizer() -> Arc<Tokenizer> {
     let json = include_bytes!("../../../models/tiny/tokenizer.json");
@@ -143,8 +154,9 @@ fn fake(plan: &Plan, tokenizer: &Tokenizer) -> FakeOptions {
     let limits = EngineLimits {
         vocab_size: VOCAB_SIZE,
         context_tokens_max: CONTEXT_TOKENS_MAX,
-        full_blocks: 4096,
-        sliding_blocks: 4096,
+        full_blocks: plan.blocks_count,
+        sliding_blocks: plan.blocks_count,
+        step_slices_max: plan.running_max_count,
         ..FakeOptions::default().limits
     };
     let mut tokens = tokenizer.encode_with_control(&plan.answer);
