@@ -13,8 +13,11 @@ use actix_web::web::Data;
 use actix_web::{HttpMessage, HttpResponse, ResponseError};
 use futures_util::FutureExt;
 
+use crate::metrics::Metrics;
+
 use super::errors::ApiError;
 use super::front::RequestId;
+use super::held::Held;
 use super::key::{ApiKey, opens};
 use super::wire::error::clip;
 
@@ -31,35 +34,40 @@ pub(super) struct Border {
     /// Names that `Host` may hold, lower case; `None` does not check. Guards a server on loopback from web pages whose name
     /// was made to point to 127.0.0.1.
     pub(super) hosts: Option<Vec<String>>,
+    /// Counts the panics.
+    pub(super) metrics: Metrics,
 }
 
 /// Takes a request through the checks to its route, and its answer back with an id.
 pub(super) async fn pass(
     border: Data<Border>,
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let id = RequestId::new();
     request.extensions_mut().insert(id.clone());
-    let mut visit = Visit { line: format!("{} {:?}", request.method(), clip(request.path())), id: id.0.clone(), status: None };
+    let held = Held::of(&mut request);
+    let line = format!("{} {:?}", request.method(), clip(request.path()));
+    let mut visit = Visit { line, id: id.0.clone(), status: None, held };
     if let Err(error) = border.check(&request) {
-        let mut response = request.into_response(error.error_response());
-        visit.leave(response.response_mut());
-        return Ok(response);
+        let (request, _) = request.into_parts();
+        return Ok(ServiceResponse::new(request, visit.leave(error.error_response())));
     }
     let error = match AssertUnwindSafe(next.call(request)).catch_unwind().await {
-        Ok(Ok(mut response)) => {
-            visit.leave(response.response_mut());
-            return Ok(response);
+        Ok(Ok(response)) => {
+            let (request, response) = response.into_parts();
+            return Ok(ServiceResponse::new(request, visit.leave(response)));
         }
         // Handlers answer their own errors; what arrives here comes from actix itself, and its text is not ours.
         Ok(Err(error)) => format!("actix: {error}"),
-        Err(panic) => format!("panic: {}", panic_text(&*panic)),
+        Err(panic) => {
+            border.metrics.request_panicked();
+            format!("panic: {}", panic_text(&*panic))
+        }
     };
     tracing::error!(error_id = id.0, error, "a request broke inside");
     let cause = ApiError::Internal { error_id: id.0 };
-    let mut response = cause.error_response();
-    visit.leave(&mut response);
+    let response = visit.leave(cause.error_response());
     Err(InternalError::from_response(cause, response).into())
 }
 
@@ -68,17 +76,23 @@ struct Visit {
     line: String,
     id: String,
     status: Option<u16>,
+    held: Option<Held>,
 }
 
 impl Visit {
-    /// The request is answered: the response is told the id, unless it has one of its own that names the same request.
-    fn leave(&mut self, response: &mut HttpResponse<BoxBody>) {
+    /// The request is answered: the response is told the id, unless it has one of its own that names the same request, and
+    /// takes the body along.
+    fn leave(&mut self, mut response: HttpResponse) -> HttpResponse {
         self.status = Some(response.status().as_u16());
         if let Some(own) = response.headers().get(REQUEST_ID) {
             self.id = String::from_utf8_lossy(own.as_bytes()).into_owned();
         } else {
             let id = HeaderValue::from_str(&self.id).expect("hexadecimal digits are a header value");
             response.headers_mut().insert(REQUEST_ID, id);
+        }
+        match self.held.take() {
+            Some(held) => response.map_body(|_, body| held.until_sent(body)),
+            None => response,
         }
     }
 }

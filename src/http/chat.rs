@@ -28,7 +28,8 @@ pub(super) struct Manner {
 
 /// The handler.
 pub(super) async fn completions(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    let dialect = dialect(&request)?.unwrap_or(front.options.dialect);
+    let asked = dialect(&request).map_err(|error| front.refused(error.into()))?;
+    let dialect = asked.unwrap_or(front.options.dialect);
     answer(request, payload, front, Manner { form: Form::Chat, dialect, named_events: false, id_prefix: "chatcmpl" }).await
 }
 
@@ -39,16 +40,11 @@ pub(super) async fn answer(
     front: Data<Front>,
     manner: Manner,
 ) -> Result<HttpResponse, ApiError> {
-    let body = read_json(&request, payload, &front).await?;
-    let session = session(&request)?;
-    let ChatRequest { model, conversation, generation, streaming, return_token_ids } =
-        ChatRequest::read(body, manner.form, &front.terms()?)?;
-    if streaming.on {
-        check_dialect(manner.dialect, generation.choices_count, !conversation.tools.is_empty())?;
-    }
+    let asked = read(&request, payload, &front, manner).await.map_err(|error| front.refused(error))?;
+    let (ChatRequest { model, conversation, generation, streaming, return_token_ids }, session) = asked;
     let id = response_id(&request, manner.id_prefix);
     let order = respond::order(id.clone(), Input::Chat(conversation), &generation, streaming.coalescing, session);
-    let accepted = front.service.generate(order).await?;
+    let accepted = front.backend.service.generate(order).await?;
 
     let (reports, parts) = respond::opened(vec![accepted], generation.choices_count);
     let heading = respond::heading(&id, &model);
@@ -74,6 +70,20 @@ pub(super) async fn answer(
         })),
     };
     Ok(respond::in_stream(&request, &front, &id, parts, encoder))
+}
+
+async fn read(
+    request: &HttpRequest,
+    payload: Payload,
+    front: &Front,
+    manner: Manner,
+) -> Result<(ChatRequest, Option<String>), ApiError> {
+    let body = read_json(request, payload, front).await?;
+    let chat = ChatRequest::read(body, manner.form, &front.terms()?)?;
+    if chat.streaming.on {
+        check_dialect(manner.dialect, chat.generation.choices_count, !chat.conversation.tools.is_empty())?;
+    }
+    Ok((chat, session(request)?))
 }
 
 /// The typed events know one choice and no calls.

@@ -26,9 +26,7 @@ pub(super) fn prompt_id(id: &str, index: usize) -> String {
 
 /// The handler.
 pub(super) async fn completions(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    let body = read_json(&request, payload, &front).await?;
-    let session = session(&request)?;
-    let asked = CompletionRequest::read(body, &front.terms()?)?;
+    let (asked, session) = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
     let id = response_id(&request, ID_PREFIX);
     let CompletionRequest { generation, streaming, .. } = &asked;
 
@@ -38,7 +36,7 @@ pub(super) async fn completions(request: HttpRequest, payload: Payload, front: D
         // Choices are drawn with seed, seed + 1, …; the next prompt's go on from there.
         order.sampling.seed = order.sampling.seed.wrapping_add(index as u64 * u64::from(generation.choices_count));
         // A refusal drops the prompts that were already taken, which cancels them.
-        accepted.push(front.service.generate(order).await?);
+        accepted.push(front.backend.service.generate(order).await?);
     }
 
     let (reports, parts) = respond::opened(accepted, generation.choices_count);
@@ -63,6 +61,11 @@ pub(super) async fn completions(request: HttpRequest, payload: Payload, front: D
     Ok(respond::in_stream(&request, &front, &id, parts, Encoder::Completion(Box::new(encoder))))
 }
 
+async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<(CompletionRequest, Option<String>), ApiError> {
+    let body = read_json(request, payload, front).await?;
+    Ok((CompletionRequest::read(body, &front.terms()?)?, session(request)?))
+}
+
 /// The prompts as the answer shows them; the text of tokens is only made if it is to be echoed.
 async fn prompts(front: &Front, asked: &CompletionRequest, reports: &[Arc<PromptReport>]) -> Result<Vec<Prompt>, ApiError> {
     let mut prompts = Vec::with_capacity(reports.len());
@@ -70,10 +73,10 @@ async fn prompts(front: &Front, asked: &CompletionRequest, reports: &[Arc<Prompt
         let echo = match input {
             _ if !asked.echo => None,
             Input::Text(text) => Some(text.clone()),
-            Input::Tokens(tokens) => Some(front.service.detokenize(tokens.clone()).await?),
+            Input::Tokens(tokens) => Some(front.backend.service.detokenize(tokens.clone()).await?),
             Input::Chat(_) => unreachable!("a text completion has no chats"),
         };
-        let first_token = report.tokens.first().map(|first| front.service.token_bytes(*first)).unwrap_or_default();
+        let first_token = report.tokens.first().map(|first| front.backend.service.token_bytes(*first)).unwrap_or_default();
         prompts.push(Prompt { tokens: report.tokens.clone(), echo, first_token });
     }
     Ok(prompts)

@@ -178,6 +178,7 @@ fn refusal_message(refusal: &Refusal) -> String {
             "draining" => "the server is shutting down and takes no new requests".to_owned(),
             "loading" => "the model is being loaded".to_owned(),
             "engine_restarting" => "the engine is being restarted".to_owned(),
+            "engine_dead" => "the engine is dead; this server must be restarted".to_owned(),
             "queue_timeout" => "the request waited too long".to_owned(),
             other => format!("the server is not available: {other}"),
         },

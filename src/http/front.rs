@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpMessage, HttpRequest};
+use actix_web::{HttpMessage, HttpRequest, ResponseError};
 use uuid::Uuid;
 
 use crate::actors::messages::Refusal;
-use crate::actors::service::Service;
+use crate::metrics::RejectKind;
 
 use super::errors::ApiError;
-use super::options::HttpOptions;
+use super::options::{Backend, HttpOptions};
 use super::wire::error::WireError;
 use super::wire::streaming::Dialect;
 use super::wire::terms::Terms;
@@ -21,7 +21,7 @@ const LOADING_RETRY_SECONDS: u64 = 5;
 /// What every handler works with.
 #[derive(Debug)]
 pub(super) struct Front {
-    pub(super) service: Service,
+    pub(super) backend: Backend,
     pub(super) options: Arc<HttpOptions>,
     /// All names of the model, its id first.
     pub(super) names: Vec<String>,
@@ -47,7 +47,7 @@ impl Front {
     /// [`Refusal::Unavailable`] while the model is being loaded: nobody knows its vocabulary yet.
     pub(super) fn terms(&self) -> Result<Terms<'_>, ApiError> {
         let loading = Refusal::Unavailable { retry_after_seconds: LOADING_RETRY_SECONDS, code: "loading" };
-        let limits = self.service.limits().ok_or(loading)?;
+        let limits = self.backend.service.limits().ok_or(loading)?;
         Ok(Terms {
             names: &self.names,
             context_tokens_max: limits.context_tokens_max,
@@ -57,6 +57,16 @@ impl Front {
             profiles: &self.options.profiles,
             drawn_seed: draw_seed(),
         })
+    }
+
+    /// Counts a request for a response that the actors never hear of.
+    pub(super) fn refused(&self, error: ApiError) -> ApiError {
+        let kind = match error.status_code().as_u16() {
+            503 => RejectKind::Unavailable,
+            _ => RejectKind::Invalid,
+        };
+        self.backend.metrics.received(self.backend.clock.now()).rejected(kind);
+        error
     }
 }
 

@@ -26,25 +26,29 @@ pub(super) async fn generate(request: HttpRequest, payload: Payload, front: Data
 
 /// `/generate/stream`: a prompt for code, answered with a stream of texts.
 pub(super) async fn stream(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    let body = read_json(&request, payload, &front).await?;
-    let session = session(&request)?;
-    let TextRequest { conversation, generation } = TextRequest::read(body, &front.terms()?)?;
+    let asked = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
+    let (TextRequest { conversation, generation }, session) = asked;
     let id = response_id(&request, "gen");
     let coalescing = front.options.text_coalescing;
     let order = respond::order(id.clone(), Input::Chat(conversation), &generation, coalescing, session);
-    let accepted = front.service.generate(order).await?;
+    let accepted = front.backend.service.generate(order).await?;
     let (_, parts) = respond::opened(vec![accepted], 1);
     Ok(respond::in_stream(&request, &front, &id, parts, Encoder::Text(TextEncoder)))
+}
+
+async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<(TextRequest, Option<String>), ApiError> {
+    let body = read_json(request, payload, front).await?;
+    Ok((TextRequest::read(body, &front.terms()?)?, session(request)?))
 }
 
 /// `/cancel/{request_id}`.
 pub(super) async fn cancel(request: HttpRequest, front: Data<Front>) -> HttpResponse {
     let request_id = request.match_info().query("request_id");
-    let mut found = front.service.cancel(request_id).await;
+    let mut found = front.backend.service.cancel(request_id).await;
     // The prompts of a text completion after the first have ids of their own.
     if request_id.starts_with(super::completions::ID_PREFIX) {
         for index in 1..CHOICES_MAX as usize {
-            found |= front.service.cancel(&super::completions::prompt_id(request_id, index)).await;
+            found |= front.backend.service.cancel(&super::completions::prompt_id(request_id, index)).await;
         }
     }
     let status = if found { "cancelled" } else { "not_found" };

@@ -24,9 +24,9 @@ pub(super) async fn one(request: HttpRequest, front: Data<Front>) -> Result<Http
 
 /// Which build this is.
 pub(super) async fn version() -> HttpResponse {
-    HttpResponse::Ok().json(VersionAnswer { version: env!("CARGO_PKG_VERSION") })
+    HttpResponse::Ok().json(VersionAnswer { version: crate::VERSION })
 }
 
 fn context_tokens_max(front: &Front) -> Option<usize> {
-    front.service.limits().map(|limits| limits.context_tokens_max)
+    front.backend.service.limits().map(|limits| limits.context_tokens_max)
 }

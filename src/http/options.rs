@@ -4,11 +4,24 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::actors::messages::Coalescing;
-use crate::metrics::ModelTags;
+use crate::actors::service::Service;
+use crate::clock::Clock;
+use crate::metrics::{Metrics, ModelTags};
 
 use super::key::ApiKey;
 use super::wire::streaming::Dialect;
 use super::wire::terms::SamplingDefaults;
+
+/// What http stands in front of.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// The actors.
+    pub service: Service,
+    /// Counts what happens.
+    pub metrics: Metrics,
+    /// The server's clock.
+    pub clock: Clock,
+}
 
 /// How to serve. Start from [`HttpOptions::new`].
 #[derive(Debug, Clone)]

@@ -44,7 +44,8 @@ pub(super) fn order(
 
 /// Answers with a stream. `accepted` are one response a prompt, of `choices_count` choices each.
 pub(super) fn in_stream(request: &HttpRequest, front: &Front, id: &str, parts: Parts, encoder: Encoder) -> HttpResponse {
-    named(stream::respond(request, parts, encoder, front.options.stream_keep_alive), id)
+    let record = front.backend.metrics.stream_opened();
+    named(stream::respond(request, parts, encoder, front.options.stream_keep_alive, record), id)
 }
 
 /// Gathers an answer in one piece. Dropping the future, because the client left, cancels the response.
@@ -90,8 +91,10 @@ pub(super) fn metadata(front: &Front, heading: &Heading, generation: &Generation
     let model = &front.options.model;
     let first = reports.first().expect("a request has a prompt");
     let tokens = prompt_tokens(reports);
+    let chat = !first.prompt_version.is_empty();
     Metadata {
-        prompt_version: first.prompt_version.clone(),
+        // A text is answered under no version of its own.
+        prompt_version: if chat { first.prompt_version.clone() } else { model.prompt_version.clone() },
         model_id: model.model_id.clone(),
         model_size: model.model_size.clone(),
         dtype: model.dtype.clone(),

@@ -24,7 +24,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
 }
 
 /// A path that answers to GET, and to HEAD with the same head.
-pub fn get<F, Args>(path: &str, handler: F) -> Resource
+pub(super) fn get<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
@@ -34,7 +34,7 @@ where
 }
 
 /// A path that answers to POST.
-pub fn post<F, Args>(path: &str, handler: F) -> Resource
+pub(super) fn post<F, Args>(path: &str, handler: F) -> Resource
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,

@@ -12,12 +12,11 @@ use actix_web::{App, HttpServer, rt};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::task::JoinHandle;
 
-use crate::actors::service::Service;
 use crate::clock;
 
 use super::border::{self, Border};
 use super::front::Front;
-use super::options::HttpOptions;
+use super::options::{Backend, HttpOptions};
 use super::routes;
 
 /// How long connections that are still open may take to close, once everything is answered.
@@ -86,7 +85,7 @@ impl ServerHandle {
 ///
 /// # Errors
 /// [`ServeError`] if it cannot listen; then nothing runs.
-pub fn serve<O>(service: Service, options: HttpOptions, observe: O) -> Result<ServerHandle, ServeError>
+pub fn serve<O>(backend: Backend, options: HttpOptions, observe: O) -> Result<ServerHandle, ServeError>
 where
     O: Fn(&mut ServiceConfig) + Clone + Send + 'static,
 {
@@ -95,9 +94,9 @@ where
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let loopback = addresses.iter().all(|address| address.ip().is_loopback());
     let hosts = loopback.then(|| options.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect());
-    let border = Data::new(Border { api_keys: options.api_keys.clone(), hosts });
+    let border = Data::new(Border { api_keys: options.api_keys.clone(), hosts, metrics: backend.metrics.clone() });
     let names = options.model_names();
-    let front = Data::new(Front { service, options: Arc::clone(&options), names, started: clock::unix_seconds() });
+    let front = Data::new(Front { backend, options: Arc::clone(&options), names, started: clock::unix_seconds() });
     let app = move || {
         App::new()
             .app_data(border.clone())

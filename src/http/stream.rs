@@ -12,6 +12,9 @@ use actix_web_lab::sse;
 use futures_core::Stream;
 use tokio::time::{Instant, Interval, interval_at};
 
+use crate::actors::messages::{FinishKind, Part, PartKind};
+use crate::metrics::StreamRecord;
+
 use super::errors::ApiError;
 use super::parts::Parts;
 use super::wire::encoder::{Encoder, Frame};
@@ -21,8 +24,14 @@ use super::wire::whole::Broken;
 const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Answers with a stream: from here on every failure travels inside it.
-pub(super) fn respond(request: &HttpRequest, parts: Parts, encoder: Encoder, keep_alive: Duration) -> HttpResponse {
-    let events = Events::new(parts, encoder, keep_alive);
+pub(super) fn respond(
+    request: &HttpRequest,
+    parts: Parts,
+    encoder: Encoder,
+    keep_alive: Duration,
+    record: StreamRecord,
+) -> HttpResponse {
+    let events = Events::new(parts, encoder, keep_alive, record);
     let mut response = sse::Sse::from_stream(events).respond_to(request).map_into_boxed_body();
     response.headers_mut().insert(NO_BUFFERING, HeaderValue::from_static("no"));
     response
@@ -36,16 +45,20 @@ struct Events {
     over: bool,
     /// Fires after silence. Our own, because actix-web-lab's also fires at once, and into a busy stream.
     silence: Interval,
+    /// Counts as cancelled if it is dropped: the client left, or the answer was cancelled by id.
+    record: Option<StreamRecord>,
 }
 
 impl Events {
-    fn new(parts: Parts, mut encoder: Encoder, keep_alive: Duration) -> Self {
+    fn new(parts: Parts, mut encoder: Encoder, keep_alive: Duration, record: StreamRecord) -> Self {
         let mut frames = VecDeque::new();
         encoder.begin(&mut frames);
-        Self { parts, encoder, frames, over: false, silence: interval_at(Instant::now() + keep_alive, keep_alive) }
+        let silence = interval_at(Instant::now() + keep_alive, keep_alive);
+        Self { parts, encoder, frames, over: false, silence, record: Some(record) }
     }
 
-    fn take(&mut self, part: Option<crate::actors::messages::Part>) {
+    fn take(&mut self, part: Option<Part>) {
+        let cancelled = part.as_ref().is_some_and(is_cancelled);
         self.over = match part {
             Some(part) => self.encoder.part(&part, &mut self.frames),
             None => {
@@ -53,10 +66,20 @@ impl Events {
                 true
             }
         };
+        if cancelled {
+            self.record = None;
+        }
         if self.over {
             self.parts.close();
+            if let Some(record) = self.record.take() {
+                record.finished();
+            }
         }
     }
+}
+
+fn is_cancelled(part: &Part) -> bool {
+    matches!(&part.kind, PartKind::Finished(finish) if finish.kind == FinishKind::Cancelled)
 }
 
 /// The actors let go of an answer before its end.

@@ -13,8 +13,8 @@ pub(super) async fn tokenize(request: HttpRequest, payload: Payload, front: Data
     let body = read_json(&request, payload, &front).await?;
     let terms = front.terms()?;
     let asked = TokenizeRequest::read(body, &terms)?;
-    let tokens = front.service.tokenize(asked.input).await?;
-    let text = |token: &_| String::from_utf8_lossy(&front.service.token_bytes(*token)).into_owned();
+    let tokens = front.backend.service.tokenize(asked.input).await?;
+    let text = |token: &_| String::from_utf8_lossy(&front.backend.service.token_bytes(*token)).into_owned();
     Ok(HttpResponse::Ok().json(TokenizeAnswer {
         count: tokens.len(),
         max_model_len: terms.context_tokens_max,
@@ -27,5 +27,5 @@ pub(super) async fn tokenize(request: HttpRequest, payload: Payload, front: Data
 pub(super) async fn detokenize(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
     let body = read_json(&request, payload, &front).await?;
     let tokens = read_detokenize(body, &front.terms()?)?;
-    Ok(HttpResponse::Ok().json(DetokenizeAnswer { prompt: front.service.detokenize(tokens).await? }))
+    Ok(HttpResponse::Ok().json(DetokenizeAnswer { prompt: front.backend.service.detokenize(tokens).await? }))
 }

@@ -2,6 +2,7 @@
 
 mod fake_hub;
 mod goldens;
+mod http;
 mod metrics;
 mod simulation;
 mod source;

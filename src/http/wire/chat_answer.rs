@@ -191,7 +191,7 @@ impl ChatEncoder {
     fn choice(&self, part: &Part) -> ChunkChoice<'static> {
         ChunkChoice {
             index: part.choice,
-            logprobs: ChatLogprobs::of(&part.logprobs),
+            logprobs: logprobs(part),
             token_ids: self.answer.token_ids.as_ref().filter(|_| !part.tokens.is_empty()).map(|_| ids(&part.tokens)),
             ..ChunkChoice::default()
         }
@@ -244,6 +244,12 @@ fn is_empty(kind: &PartKind) -> bool {
         PartKind::Content(text) | PartKind::Reasoning(text) | PartKind::ToolCallArguments { text, .. } => text.is_empty(),
         PartKind::Prompt | PartKind::ToolCallStart { .. } | PartKind::Finished(_) => false,
     }
+}
+
+/// Log-probabilities of a part: OpenAI lists those of the answer's text, not of the analysis, calls or stop tokens.
+fn logprobs(part: &Part) -> Option<ChatLogprobs> {
+    let content = matches!(part.kind, PartKind::Content(_));
+    ChatLogprobs::of(&part.logprobs).filter(|_| content)
 }
 
 /// Token ids as JSON has them.

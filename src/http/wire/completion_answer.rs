@@ -177,7 +177,7 @@ impl CompletionEncoder {
                 false
             }
             PartKind::Finished(finish) => self.finished(part, finish, out),
-            PartKind::Content(text) | PartKind::Reasoning(text) => {
+            PartKind::Content(text) => {
                 let worth = !text.is_empty() || !part.logprobs.is_empty() || self.answer.return_token_ids;
                 if worth && !self.answer.prompt_only {
                     let shape = self.generated(part, text.clone());
@@ -185,8 +185,8 @@ impl CompletionEncoder {
                 }
                 false
             }
-            // A text has no calls: only chats are parsed for them.
-            PartKind::ToolCallStart { .. } | PartKind::ToolCallArguments { .. } => false,
+            // A text has no analysis and no calls: only chats are parsed for them.
+            PartKind::Reasoning(_) | PartKind::ToolCallStart { .. } | PartKind::ToolCallArguments { .. } => false,
         }
     }
 
@@ -218,7 +218,9 @@ impl CompletionEncoder {
 
     /// What a part of the answer adds to its choice.
     fn generated(&mut self, part: &Part, text: String) -> ChoiceShape<'static> {
-        let logprobs = (self.answer.logprobs && !part.logprobs.is_empty()).then(|| {
+        // A stop token is not part of the text, and neither are its log-probabilities.
+        let is_text = matches!(part.kind, PartKind::Content(_));
+        let logprobs = (self.answer.logprobs && is_text && !part.logprobs.is_empty()).then(|| {
             let mut logprobs = CompletionLogprobs::default();
             logprobs.extend(&part.logprobs, &mut self.choices[part.choice as usize].offset);
             logprobs

@@ -11,6 +11,8 @@ use super::sampling::{CHOICES_MAX, Generation, token_ids};
 use super::streaming::Streaming;
 use super::terms::Terms;
 
+/// OpenAI's default for this route.
+const MAX_TOKENS: u32 = 16;
 const PROMPT_EXPECTED: &str = "a string, an array of strings, an array of token ids, or an array of such arrays";
 
 /// Prompts to be continued.
@@ -41,9 +43,8 @@ impl CompletionRequest {
         let echo = fields.flag("echo")?.unwrap_or(false);
         let prompt_only = echo && take_zero(&mut fields);
         let mut generation = Generation::read(&mut fields, terms)?;
-        if prompt_only {
-            generation.max_tokens = Some(1);
-        }
+        let unasked = if prompt_only { 1 } else { MAX_TOKENS };
+        generation.max_tokens = generation.max_tokens.filter(|_| !prompt_only).or(Some(unasked));
         let streaming = Streaming::read(&mut fields, terms, false)?;
         generation.sampling.logprobs = fields.count("logprobs", 0..=TOP_LOGPROBS_MAX)?;
         generation.sampling.prompt_logprobs = echo && generation.sampling.logprobs.is_some();

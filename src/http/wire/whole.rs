@@ -25,7 +25,7 @@ pub(crate) struct WholeChoice {
     pub(crate) reasoning: String,
     /// The calls.
     pub(crate) calls: Vec<WholeCall>,
-    /// Log-probabilities of the generated tokens, if asked for.
+    /// Log-probabilities of the answer's tokens, if asked for.
     pub(crate) logprobs: Vec<TokenText>,
     /// Log-probabilities of the prompt's tokens but the first, if asked for.
     pub(crate) prompt_logprobs: Vec<TokenText>,
@@ -67,12 +67,12 @@ impl Whole {
         let choice = &mut self.choices[part.choice as usize];
         choice.tokens.extend(part.tokens);
         match part.kind {
-            PartKind::Prompt => {
-                choice.prompt_logprobs = part.logprobs;
-                return Ok(());
-            }
+            PartKind::Prompt => choice.prompt_logprobs = part.logprobs,
             PartKind::Reasoning(text) => choice.reasoning.push_str(&text),
-            PartKind::Content(text) => choice.content.push_str(&text),
+            PartKind::Content(text) => {
+                choice.content.push_str(&text);
+                choice.logprobs.extend(part.logprobs);
+            }
             PartKind::ToolCallStart { index, id, name } => {
                 assert_eq!(index as usize, choice.calls.len(), "calls are counted from zero, without gaps");
                 choice.calls.push(WholeCall { id, name, arguments: String::new() });
@@ -83,7 +83,6 @@ impl Whole {
             }
             PartKind::Finished(finish) => choice.finish = Some(finish),
         }
-        choice.logprobs.extend(part.logprobs);
         Ok(())
     }
 

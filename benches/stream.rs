@@ -1,0 +1,88 @@
+//! Events per second of the whole path from the scheduler to a client's socket: StreamActor, encoder, SSE, actix, loopback.
+//!
+//! The fake engine answers at once, so that what is measured is everything but the model. One HTTP worker, one thread of
+//! streams, one event per token; clients, on a thread of their own, read and count.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::LocalSet;
+
+#[path = "../tests/suite/http/world.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod world;
+
+use world::{Plan, World};
+
+/// A server on a thread of its own, which lives as long as the process.
+fn open(streams_count: usize) -> SocketAddr {
+    let (sender, address) = mpsc::channel();
+    thread::spawn(move || {
+        actix_rt::System::new().block_on(async move {
+            let plan = Plan {
+                endless: true,
+                running_max_count: streams_count.max(64),
+                waiting_max_count: streams_count.max(64),
+                // Room for every stream at once: preemption is not what is measured.
+                blocks_count: streams_count.max(64) * 80,
+                ..Plan::default()
+            };
+            let world = World::open(plan).await;
+            sender.send(world.address).expect("the bench waits for it");
+            std::future::pending::<()>().await;
+        });
+    });
+    address.recv().expect("the server starts")
+}
+
+/// Asks for one stream, reads it to its end, and returns how many events it had.
+async fn read_stream(address: SocketAddr, tokens_count: u32) -> usize {
+    let body = format!(r#"{{"prompt":"go on","max_tokens":{tokens_count},"temperature":0,"stream":true}}"#);
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let mut socket = TcpStream::connect(address).await.expect("the server listens");
+    socket.write_all(request.as_bytes()).await.expect("the server reads");
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.expect("the server answers");
+    answer.windows(7).filter(|window| window == b"data: {").count()
+}
+
+/// Reads `streams_count` streams at once; the time from the first connection to the last event.
+fn read_all(runtime: &tokio::runtime::Runtime, address: SocketAddr, streams_count: usize, tokens_count: u32) -> Duration {
+    let begun = Instant::now();
+    let events: usize = LocalSet::new().block_on(runtime, async {
+        let streams: Vec<_> =
+            (0..streams_count).map(|_| tokio::task::spawn_local(read_stream(address, tokens_count))).collect();
+        let mut events = 0;
+        for stream in streams {
+            events += stream.await.expect("a client does not panic");
+        }
+        events
+    });
+    let elapsed = begun.elapsed();
+    // Token events, and one that ends each stream.
+    assert_eq!(events, streams_count * (tokens_count as usize + 1));
+    elapsed
+}
+
+fn events(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut group = criterion.benchmark_group("stream");
+    group.sample_size(10);
+    for (streams_count, tokens_count) in [(1, 1000), (64, 200), (1000, 50)] {
+        let address = open(streams_count);
+        group.throughput(Throughput::Elements(streams_count as u64 * u64::from(tokens_count)));
+        group.bench_function(BenchmarkId::new("events", streams_count), |bencher| {
+            bencher.iter_custom(|rounds| (0..rounds).map(|_| read_all(&runtime, address, streams_count, tokens_count)).sum());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, events);
+criterion_main!(benches);

@@ -1,0 +1,132 @@
+//! Who may ask: keys, hosts, methods, paths.
+
+use antiphon::http::{ApiKey, ServeError};
+use serde_json::json;
+
+use super::client::{exchange, get, post, request};
+use super::world::{Plan, World};
+
+const PATHS: [&str; 17] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/generate",
+    "/generate/stream",
+    "/cancel/x",
+    "/tokenize",
+    "/detokenize",
+    "/v1/models",
+    "/v1/models/tiny",
+    "/models",
+    "/version",
+    "/stats",
+    "/metrics",
+    "/memory_stats",
+    "/admin/debug/bundle",
+    "/nothing",
+    "/health/other",
+];
+
+#[actix_rt::test]
+async fn without_the_key_only_probes_are_answered() {
+    let mut plan = Plan::default();
+    plan.http.api_keys = vec![ApiKey::new("Sesame").unwrap()];
+    let world = World::open(plan).await;
+    let odd = ["//v1/models", "/v1/%6dodels", "/health/%6cive", "/health/live/..", "/health/../metrics", "/Health"];
+    for path in PATHS.iter().chain(&odd) {
+        for method in ["GET", "POST", "PUT", "OPTIONS"] {
+            let reply = exchange(world.address, &request(method, path, "", "")).await;
+            assert_eq!(reply.status, 401, "{method} {path}");
+            assert_eq!(reply.error()["type"], "authentication_error");
+            assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
+        }
+    }
+    for path in ["/health", "/health/live", "/health/ready"] {
+        assert_eq!(get(world.address, path).await.status, 200, "{path}");
+    }
+    for (key, status) in [("Sesame", 200), ("sesame", 401), ("Sesame1", 401), ("", 401)] {
+        let header = format!("Authorization: Bearer {key}\r\n");
+        assert_eq!(exchange(world.address, &request("GET", "/v1/models", &header, "")).await.status, status, "{key:?}");
+        let unknown = exchange(world.address, &request("GET", "/nothing", &header, "")).await.status;
+        assert_eq!(unknown, if status == 200 { 404 } else { 401 });
+    }
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn unknown_paths_and_wrong_methods_are_said_to_be_so() {
+    let world = World::open(Plan::default()).await;
+    for (method, path, status, allow) in [
+        ("GET", "/nothing", 404, None),
+        ("POST", "//v1/models", 404, None),
+        ("GET", "/v1/chat/completions", 405, Some("POST")),
+        ("DELETE", "/v1/models", 405, Some("GET, HEAD")),
+        ("POST", "/health/live", 405, Some("GET, HEAD")),
+        ("OPTIONS", "/generate", 405, Some("POST")),
+    ] {
+        let reply = exchange(world.address, &request(method, path, "Origin: http://evil.example\r\n", "")).await;
+        assert_eq!((reply.status, reply.header("allow")), (status, allow), "{method} {path}");
+        reply.error();
+        assert_eq!(reply.header("access-control-allow-origin"), None);
+    }
+    let head = exchange(world.address, &request("HEAD", "/v1/models", "", "")).await;
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn on_loopback_only_its_own_names_are_answered() {
+    let mut plan = Plan::default();
+    plan.http.allowed_hosts = vec!["Box.lan".to_owned()];
+    let world = World::open(plan).await;
+    for (host, status) in [
+        ("localhost:1", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:80", 200),
+        ("box.LAN", 200),
+        ("evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("a/b?c", 403),
+    ] {
+        let raw = format!("GET /version HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let reply = exchange(world.address, raw.as_bytes()).await;
+        assert_eq!(reply.status, status, "{host}");
+        if status == 403 {
+            assert_eq!(reply.error()["code"], "host_forbidden");
+        }
+    }
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn a_busy_port_is_one_sentence() {
+    let world = World::open(Plan::default()).await;
+    let mut options = Plan::default().http;
+    options.port = world.address.port();
+    let error = antiphon::http::serve(world.backend.clone(), options, |_| {}).unwrap_err();
+    assert!(matches!(error, ServeError::PortBusy { .. }), "{error:?}");
+    assert!(error.to_string().contains("is in use by another process"), "{error}");
+    let options = antiphon::http::HttpOptions { host: "203.0.113.1".to_owned(), ..Plan::default().http };
+    let error = antiphon::http::serve(world.backend.clone(), options, |_| {}).unwrap_err();
+    assert!(matches!(error, ServeError::Address { .. }), "{error:?}");
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn cancel_by_id_ends_the_stream() {
+    let step_time = std::time::Duration::from_millis(5);
+    let world = World::open(Plan { endless: true, step_time, ..Plan::default() }).await;
+    assert_eq!(post(world.address, "/cancel/nobody", "").await.json(), json!({"status": "not_found", "request_id": "nobody"}));
+    let asked = actix_rt::spawn(async move {
+        let body = r#"{"prompt":["a","b"],"max_tokens":1000,"stream":true}"#;
+        post(world.address, "/v1/completions", body).await
+    });
+    world.until(|snapshot| snapshot.scheduler.decode_count == 2).await;
+    let live = world.service.live_requests();
+    let id = live.iter().map(|live| live.request_id.as_str()).min_by_key(|id| id.len()).unwrap();
+    assert_eq!(post(world.address, &format!("/cancel/{id}"), "").await.json()["status"], "cancelled");
+    let chunks = asked.await.unwrap().chunks();
+    let ends = chunks.iter().filter(|chunk| chunk["choices"][0]["finish_reason"] == "cancelled").count();
+    assert_eq!(ends, 2, "both prompts of the request");
+    world.assert_empty().await;
+    world.close().await;
+}

@@ -1,0 +1,126 @@
+//! Clients that leave, in every phase, and what they leave behind: nothing.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::client::{post, request};
+use super::world::{Plan, World};
+
+/// How a client leaves.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// Closes.
+    Fin,
+    /// Closes with unread data thrown away.
+    Reset,
+    /// Says that it will write no more, and stays to read.
+    Half,
+}
+
+const WAYS: [Way; 3] = [Way::Fin, Way::Reset, Way::Half];
+
+/// A generation that is on its way; dropped, the client has left.
+async fn ask(address: SocketAddr, stream: bool) -> TcpStream {
+    let body = format!(r#"{{"prompt":"go on","max_tokens":2000,"temperature":0,"stream":{stream}}}"#);
+    let mut socket = TcpStream::connect(address).await.expect("the server listens");
+    let request = request("POST", "/v1/completions", "Content-Type: application/json\r\n", &body);
+    socket.write_all(&request).await.expect("the server reads");
+    socket
+}
+
+/// Leaves; a half-closed socket is kept by the caller.
+async fn leave(mut socket: TcpStream, way: Way) -> Option<TcpStream> {
+    match way {
+        Way::Fin => None,
+        Way::Reset => {
+            socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).expect("Linux can");
+            None
+        }
+        Way::Half => {
+            socket.shutdown().await.expect("it was open");
+            Some(socket)
+        }
+    }
+}
+
+async fn slow(running_max_count: usize) -> World {
+    World::open(Plan { endless: true, step_time: Duration::from_millis(5), running_max_count, ..Plan::default() }).await
+}
+
+#[actix_rt::test]
+async fn a_client_that_leaves_a_stream_frees_its_blocks() {
+    let world = slow(8).await;
+    for way in WAYS {
+        let mut socket = ask(world.address, true).await;
+        socket.read_exact(&mut [0; 400]).await.unwrap();
+        world.until(|snapshot| snapshot.scheduler.decode_count == 1).await;
+        let left = leave(socket, way).await;
+        world.assert_empty().await;
+        drop(left);
+    }
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn a_client_that_leaves_while_it_waits_for_one_piece_frees_its_blocks() {
+    let world = slow(8).await;
+    for way in WAYS {
+        let socket = ask(world.address, false).await;
+        world.until(|snapshot| snapshot.scheduler.decode_count == 1).await;
+        let left = leave(socket, way).await;
+        world.assert_empty().await;
+        drop(left);
+    }
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn a_client_that_leaves_the_queue_touches_nobody_else() {
+    let world = slow(1).await;
+    let mut witness = ask(world.address, true).await;
+    world.until(|snapshot| snapshot.scheduler.decode_count == 1).await;
+    for (way, stream) in WAYS.into_iter().flat_map(|way| [(way, true), (way, false)]) {
+        let socket = ask(world.address, stream).await;
+        world.until(|snapshot| snapshot.scheduler.waiting_count == 1).await;
+        let left = leave(socket, way).await;
+        world.until(|snapshot| snapshot.scheduler.waiting_count == 0 && snapshot.requests_active == 1).await;
+        drop(left);
+    }
+    // The witness still gets text.
+    witness.read_exact(&mut [0; 2000]).await.unwrap();
+    assert_eq!(world.service.snapshot().requests_active, 1);
+    drop(witness);
+    world.assert_empty().await;
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn a_thousand_clients_that_leave_at_any_moment_leave_nothing() {
+    let plan = Plan { endless: true, step_time: Duration::from_micros(500), running_max_count: 64, ..Plan::default() };
+    let world = World::open(Plan { waiting_max_count: 2000, ..plan }).await;
+    let address = world.address;
+    let clients = (0..1000_u64).map(|index| {
+        actix_rt::spawn(async move {
+            // A fixed spread of moments and ways: what varies between runs is the server's own timing.
+            tokio::time::sleep(Duration::from_millis(index * 7919 % 1500)).await;
+            let mut socket = ask(address, index % 3 != 0).await;
+            let moment = index * 104_729 % 60;
+            if moment > 40 {
+                let _ = socket.read(&mut [0; 100]).await;
+            } else {
+                tokio::time::sleep(Duration::from_millis(moment)).await;
+            }
+            drop(leave(socket, WAYS[index as usize % 3]).await);
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    world.assert_empty().await;
+    let reply = post(address, "/v1/completions", r#"{"prompt":"x","max_tokens":3}"#).await;
+    assert_eq!(reply.status, 200, "the server still serves");
+    world.close().await;
+}

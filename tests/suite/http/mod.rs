@@ -1,0 +1,11 @@
+//! The HTTP border over real sockets, with real actors and the fake engine behind it.
+
+mod access;
+mod client;
+mod dialects;
+mod draining;
+mod leaving;
+mod parameters;
+mod requests;
+mod sockets;
+mod world;
