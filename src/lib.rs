@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 pub mod actors;
+pub mod app;
 pub mod batch;
+pub mod cli;
 pub mod clock;
 pub mod engine;
 pub mod http;
