@@ -103,10 +103,10 @@ impl Stepper {
 
     /// Tells every stream that it ended and why, without the core, which may be what broke.
     pub(super) fn abandon(mut self, end: &End) {
-        self.routes.end_all(end);
-        self.routes.flush();
         self.status.set_counts(SchedulerCounts::default());
         self.metrics.scheduler(&SchedulerGauges::default());
+        self.routes.end_all(end);
+        self.routes.flush();
     }
 
     /// What to compute next; for [`Next::Step`] it is in `batch`.
@@ -156,15 +156,20 @@ impl Stepper {
         self.deliver();
     }
 
-    /// Hands the core's events on, and frees the sequences whose stream does not take them.
+    /// Hands the core's events on, and frees the sequences whose stream does not take them. The counts go first: whoever has
+    /// seen the end of a response finds it gone from them.
     fn deliver(&mut self) {
         for event in self.events.drain(..) {
             self.routes.note(event);
         }
-        for orphan in self.routes.flush() {
-            self.core.cancel(orphan);
-        }
         self.publish();
+        let orphans = self.routes.flush();
+        if !orphans.is_empty() {
+            for orphan in orphans {
+                self.core.cancel(orphan);
+            }
+            self.publish();
+        }
     }
 
     fn publish(&self) {

@@ -112,11 +112,6 @@ impl ChoiceText {
         }
     }
 
-    /// Whether its last part was given out.
-    pub(super) fn ended(&self) -> bool {
-        self.ended
-    }
-
     /// Tokens taken so far.
     pub(super) fn completion_tokens(&self) -> u32 {
         self.completion_tokens
