@@ -4,10 +4,20 @@
 #![forbid(unsafe_code)]
 
 pub mod actors;
+pub mod app;
 pub mod batch;
+pub mod cli;
 pub mod clock;
 pub mod engine;
+pub mod http;
 pub mod metrics;
 pub mod profile;
 pub mod prompt;
 pub mod scheduler;
+pub mod source;
+
+/// The version in `Cargo.toml`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit that this was built from, if the build was told (`ANTIPHON_COMMIT`).
+pub const COMMIT: Option<&str> = option_env!("ANTIPHON_COMMIT");

@@ -1,4 +1,8 @@
 //! The command line: everything it does lives in the library.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    antiphon::cli::run()
+}

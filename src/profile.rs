@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The profiles in the binary, by name.
 const BUILT_IN: [(&str, &str); 4] = [
@@ -74,8 +74,14 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Bounded<MIN, MAX>
     }
 }
 
+impl<const MIN: u64, const MAX: u64> Serialize for Bounded<MIN, MAX> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
 /// A share between zero and one.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Share(f64);
 
 impl Share {
@@ -98,7 +104,7 @@ impl<'de> Deserialize<'de> for Share {
 }
 
 /// How steps are filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchProfile {
     /// How long the first waiting prompt may be held so that others join its step.
@@ -126,7 +132,7 @@ impl Default for BatchProfile {
 }
 
 /// What may wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueProfile {
     /// Most sequences that wait; the next is refused with 429.
@@ -151,7 +157,7 @@ impl Default for QueueProfile {
 }
 
 /// How text leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamProfile {
     /// Longest time that text may be held back so that several tokens share an event; zero sends every token's text at once.
@@ -169,7 +175,7 @@ impl Default for StreamProfile {
 }
 
 /// What the operator wants to see; reported beside what is, never enforced.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TargetProfile {
     /// 95th percentile of the time to the first token.
@@ -204,9 +210,8 @@ pub struct Profile {
 }
 
 /// A profile as it stands in a file.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-#[derive(Default)]
 struct ProfileFile {
     description: String,
     batch: BatchProfile,
@@ -247,15 +252,49 @@ impl Profile {
             let line = error.span().map_or(1, |span| line_of(text, span.start));
             invalid(line, error.message().to_owned())
         })?;
-        let slice = file.batch.prefill_slice_tokens.get();
-        let budget = file.batch.token_budget_tokens.get();
-        if slice > budget {
+        let profile = Self::from_file(name, file);
+        profile.check().map_err(|message| {
             let line = text.lines().position(|line| line.trim_start().starts_with("prefill_slice_tokens")).unwrap_or(0) + 1;
-            let message = format!("prefill_slice_tokens is {slice}, expected at most token_budget_tokens, which is {budget}");
-            return Err(invalid(line, message));
-        }
+            invalid(line, message)
+        })?;
+        Ok(profile)
+    }
+
+    fn from_file(name: &str, file: ProfileFile) -> Self {
         let ProfileFile { description, batch, queue, stream, targets } = file;
-        Ok(Self { name: name.to_owned(), description, batch, queue, stream, targets })
+        Self { name: name.to_owned(), description, batch, queue, stream, targets }
+    }
+
+    /// Whether the values agree with each other; a profile that was read does, one that was overlaid may not.
+    ///
+    /// # Errors
+    /// What does not agree, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        let (slice, budget) = (self.batch.prefill_slice_tokens.get(), self.batch.token_budget_tokens.get());
+        if slice > budget {
+            return Err(format!("prefill_slice_tokens is {slice}, expected at most token_budget_tokens, which is {budget}"));
+        }
+        Ok(())
+    }
+
+    /// The tables of a profile's file, every key filled in.
+    #[must_use]
+    pub fn tables(&self) -> toml::Table {
+        let &Self { batch, queue, stream, targets, .. } = self;
+        let file = ProfileFile { description: self.description.clone(), batch, queue, stream, targets };
+        toml::Table::try_from(file).expect("a profile's values are integers, numbers and a text")
+    }
+
+    /// The same profile with another value of one key.
+    ///
+    /// # Errors
+    /// What is wrong with the value, and what was expected.
+    pub fn overlaid(&self, section: &str, key: &str, value: toml::Value) -> Result<Self, String> {
+        let mut tables = self.tables();
+        let section = tables.get_mut(section).and_then(toml::Value::as_table_mut);
+        section.ok_or("no such table")?.insert(key.to_owned(), value);
+        let file = ProfileFile::deserialize(tables).map_err(|error| error.message().to_owned())?;
+        Ok(Self::from_file(&self.name, file))
     }
 }
 
@@ -305,6 +344,21 @@ mod tests {
                 other => panic!("{text:?}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn one_key_can_be_set_over_a_profile() {
+        let profile = Profile::load("balanced").expect("valid");
+        let set = |section, key, value: i64| profile.overlaid(section, key, toml::Value::Integer(value));
+        let wide = set("batch", "prefill_window_ms", 70).expect("within bounds");
+        assert_eq!(wide.batch.prefill_window_ms.get(), 70);
+        assert_eq!(Profile { batch: profile.batch, ..wide }, profile);
+        let said = set("batch", "running_max_count", 0).expect_err("out of bounds");
+        assert!(said.contains("found 0, expected a whole number from 1 to 65536"), "{said}");
+        assert!(set("batch", "prefil_window_ms", 1).expect_err("unknown").contains("unknown field"));
+        assert!(set("bach", "prefill_window_ms", 1).is_err());
+        let narrow = set("batch", "token_budget_tokens", 1).expect("within bounds");
+        assert!(narrow.check().expect_err("they disagree").contains("at most token_budget_tokens, which is 1"));
     }
 
     #[test]

@@ -5,7 +5,11 @@
 
 use crate::batch::{Batch, EngineLimits, Sampled};
 
+pub mod checkpoint;
+pub mod config;
+pub mod cpu;
 pub mod fake;
+pub mod sampling;
 
 /// Something that runs a model's forward pass over a batch.
 ///

@@ -18,6 +18,8 @@ pub(super) fn text(inner: &Inner, now: Micros) -> String {
     let mut gathered = {
         // Requests change under this lock, so their counts agree with each other.
         let _whole = lock(&inner.recent);
+        let log_drops = &families.faults.log_drops;
+        log_drops.inc_by(inner.log.dropped_total().saturating_sub(log_drops.get()));
         families.registry.gather()
     };
     gathered.extend(process::families(&Process::read()));

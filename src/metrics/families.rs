@@ -220,7 +220,7 @@ impl StateFamilies {
         }
         self.kv_usage.set(state.blocks_in_use as f64 / state.blocks_total.max(1) as f64);
         self.kv_bytes.set(state.kv_bytes_in_use as f64);
-        // The scheduler counts since the start; only its actor calls this, so the difference is exact.
+        // The scheduler counts since the start; the caller's lock makes the difference exact.
         self.preemptions.add(state.preemptions_total.saturating_sub(self.preemptions.get()));
     }
 }

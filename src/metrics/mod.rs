@@ -8,6 +8,7 @@
 
 mod expose;
 mod families;
+mod log_watch;
 mod maker;
 mod process;
 mod record;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::batch::Micros;
 
 pub use expose::EXPOSITION_TYPE;
+pub use log_watch::{LogWatch, Warning};
 pub use process::Process;
 pub use record::{Outcome, RejectKind, RequestRecord, StreamRecord};
 pub use stats::{Percentiles, PromptCounts, RequestCounts, Stats};
@@ -95,6 +97,7 @@ pub struct Metrics {
 
 struct Inner {
     tags: ModelTags,
+    log: LogWatch,
     families: Families,
     recent: Mutex<Recent>,
     generated: Mutex<Rate>,
@@ -111,10 +114,17 @@ impl Metrics {
     /// A recorder with every count at zero.
     #[must_use]
     pub fn new(tags: ModelTags) -> Self {
+        Self::with_log(tags, LogWatch::default())
+    }
+
+    /// A recorder that also tells what `log` saw.
+    #[must_use]
+    pub fn with_log(tags: ModelTags, log: LogWatch) -> Self {
         let families = Families::new(&tags);
         Self {
             inner: Arc::new(Inner {
                 tags,
+                log,
                 families,
                 recent: Mutex::new(Recent::default()),
                 generated: Mutex::new(Rate::default()),
@@ -151,8 +161,15 @@ impl Metrics {
         lock(&self.inner.generated).add(step.decode_tokens as u64, now);
     }
 
-    /// The scheduler's state changed.
+    /// What the log saw.
+    #[must_use]
+    pub fn log(&self) -> &LogWatch {
+        &self.inner.log
+    }
+
+    /// The scheduler's state; whoever reads it (a scrape) brings it here.
     pub fn scheduler(&self, state: &SchedulerGauges) {
+        let _alone = lock(&self.inner.recent);
         self.inner.families.state.set(state);
     }
 
@@ -188,11 +205,6 @@ impl Metrics {
     /// The text work of one request panicked and was caught.
     pub fn request_panicked(&self) {
         self.inner.families.faults.request_panics.inc();
-    }
-
-    /// A log line could not be written.
-    pub fn log_dropped(&self) {
-        self.inner.families.faults.log_drops.inc();
     }
 
     /// How many sessions (`X-Session-ID`) are alive.

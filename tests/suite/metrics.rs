@@ -90,8 +90,8 @@ fn promtool_finds_fault_with_demanded_names_only() {
         eprintln!("promtool is not installed: nothing checked");
         return;
     };
-    promtool.stdin.take().unwrap().write_all(exposition().as_bytes()).unwrap();
-    let output = promtool.wait_with_output().unwrap();
+    promtool.stdin.take().expect("its input is piped").write_all(exposition().as_bytes()).expect("promtool reads all of it");
+    let output = promtool.wait_with_output().expect("promtool ends");
     let found = String::from_utf8_lossy(&output.stderr).into_owned();
     for line in found.lines() {
         let unavoidable = line.starts_with("vllm:") && line.ends_with("metric names should not contain ':'")

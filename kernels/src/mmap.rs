@@ -1,0 +1,153 @@
+//! Files as bytes in memory, without reading them.
+//!
+//! Owns: the mapping of one file. Promises: only regular files are mapped; the bytes are those of the file that was opened,
+//! however its name is used later. Absent: what the bytes mean.
+//!
+//! # A file that shrinks
+//!
+//! The kernel kills a process (SIGBUS) that reads a mapped page which the file no longer has. Nothing short of a copy rules
+//! that out, and a copy of 65 GB is what mapping is there to avoid. Three things make it unlikely: downloads replace
+//! checkpoints by renaming, which leaves the mapped file alone; the mapping holds a shared lock, so that a writer who asks
+//! for the exclusive one waits; and [`MappedFile::check_unchanged`] tells a file that was written to, at the cost of one
+//! system call, so that a server can refuse to go on before it touches a page that is gone.
+
+use std::fs::{File, Metadata, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// A file that cannot be mapped, or must not be used any more.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// The system refused.
+    #[error("cannot map {path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A directory, a pipe, a socket or a device.
+    #[error("cannot map {path}: it is a {kind}, not a regular file", path = path.display())]
+    NotAFile {
+        /// What was found.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// Somebody holds the exclusive lock.
+    #[error("cannot map {path}: another process has locked it for writing", path = path.display())]
+    BeingWritten {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file was written to, or cut, since it was mapped.
+    #[error("{path} has changed since it was opened: it had {before} bytes and has {after}", path = path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Bytes when it was mapped.
+        before: u64,
+        /// Bytes now.
+        after: u64,
+    },
+}
+
+/// A regular file, mapped for reading.
+#[derive(Debug)]
+pub struct MappedFile {
+    path: PathBuf,
+    // Also holds the shared lock.
+    file: File,
+    map: memmap2::Mmap,
+    modified: Option<SystemTime>,
+}
+
+impl MappedFile {
+    /// Maps the file at `path`; a symbolic link is followed. An empty file has no bytes, which is not an error.
+    ///
+    /// # Errors
+    /// [`MapError`] names the path: not there, not readable, not a regular file, or locked for writing.
+    pub fn open(path: &Path) -> Result<Self, MapError> {
+        let failed = |source| MapError::Io { path: path.to_owned(), source };
+        // Asked before opening as well: to open a pipe that nobody writes to is to wait for ever.
+        check_regular(path, &std::fs::metadata(path).map_err(failed)?)?;
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        check_regular(path, &metadata)?;
+        match file.try_lock_shared() {
+            // A file system without locks protects nothing, but serves as well as it ever did.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+            Err(TryLockError::WouldBlock) => return Err(MapError::BeingWritten { path: path.to_owned() }),
+        }
+        // SAFETY: the file is a regular one and mapped read-only; nothing in this process writes to it. Another process that
+        // cuts it meanwhile can end this one with SIGBUS, which is the hazard that the module's doc describes.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(failed)?;
+        Ok(Self { path: path.to_owned(), file, map, modified: metadata.modified().ok() })
+    }
+
+    /// The file's bytes, at the start of a memory page.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether the file is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The path that it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks that nobody wrote to the file since it was mapped.
+    ///
+    /// # Errors
+    /// [`MapError::Changed`] if its length or time of modification is another, [`MapError::Io`] if the system cannot say.
+    pub fn check_unchanged(&self) -> Result<(), MapError> {
+        let metadata = self.file.metadata().map_err(|source| MapError::Io { path: self.path.clone(), source })?;
+        let before = self.map.len() as u64;
+        if metadata.len() == before && metadata.modified().ok() == self.modified {
+            return Ok(());
+        }
+        Err(MapError::Changed { path: self.path.clone(), before, after: metadata.len() })
+    }
+}
+
+fn check_regular(path: &Path, metadata: &Metadata) -> Result<(), MapError> {
+    if metadata.is_file() {
+        return Ok(());
+    }
+    Err(MapError::NotAFile { path: path.to_owned(), kind: kind(metadata) })
+}
+
+#[cfg(unix)]
+fn kind(metadata: &Metadata) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_dir() => "directory",
+        () if kind.is_fifo() => "pipe",
+        () if kind.is_socket() => "socket",
+        () => "device",
+    }
+}
+
+#[cfg(not(unix))]
+fn kind(metadata: &Metadata) -> &'static str {
+    if metadata.is_dir() { "directory" } else { "device" }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! What a server is told before it starts: every setting, checked, with no memory of how it was given.
+
+use std::fmt;
+
+use crate::profile::Profile;
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The first GPU if there is one that fits, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// This GPU.
+    Cuda(u32),
+}
+
+/// How `/v1/chat/completions` streams, unless a request says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SseDialect {
+    /// As OpenAI does.
+    #[default]
+    OpenAi,
+    /// Typed events: start, token, done.
+    Events,
+    /// Both at once.
+    Both,
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps `text`.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// A setting as it took effect; secrets are not in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownValue {
+    /// The table of the settings' file that it stands in, if it is one of a profile's.
+    pub section: Option<&'static str>,
+    /// Its name, as the settings' file spells it.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Where the value came from.
+    pub from: String,
+}
+
+/// What a server is told before it starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServeOptions {
+    /// `tiny`, `20b`, `120b`, a directory, or `org/name`.
+    pub model: String,
+    /// Names under which clients may ask for the model, besides its own.
+    pub served_model_names: Vec<String>,
+    /// The profile, with what was set over it.
+    pub profile: Profile,
+    /// Where to listen.
+    pub host: String,
+    /// Which port; zero takes a free one.
+    pub port: u16,
+    /// Names besides localhost that `Host` may hold while only loopback is bound.
+    pub allowed_hosts: Vec<String>,
+    /// Threads that serve connections, at least one.
+    pub http_workers_count: usize,
+    /// Who may ask; empty is everybody.
+    pub api_keys: Vec<Secret>,
+    /// Largest body of a request.
+    pub body_max_bytes: usize,
+    /// How long a stream may be silent before a comment shows that it is alive.
+    pub keep_alive_seconds: u64,
+    /// How chats are streamed.
+    pub sse_dialect: SseDialect,
+    /// Where to compute.
+    pub device: Device,
+    /// Threads that compute; `None` takes the machine's.
+    pub threads: Option<usize>,
+    /// KV memory; `None` takes what is left beside the weights.
+    pub kv_bytes: Option<u64>,
+    /// The date that the model is told (`2026-11-22`); `None` is today.
+    pub system_date: Option<String>,
+    /// The default instructions: `SYS/v0` (none), `SYS/v1` or `SYS/v2`.
+    pub prompt_version: String,
+    /// Most bytes that the cache of built prompts may hold.
+    pub prompt_cache_bytes: usize,
+    /// How long running responses may go on once the server is asked to stop.
+    pub drain_timeout_seconds: u64,
+    /// After how long without progress the server calls itself stuck.
+    pub watchdog_seconds: u64,
+    /// Every setting as it took effect, in the order of the command line's help.
+    pub shown: Vec<ShownValue>,
+}

@@ -1,0 +1,55 @@
+//! The command line: `serve`, `inspect`, `simulate`, `chat`.
+//!
+//! Owns: the settings and their layers (flag, environment, file, profile), the log, the exit code. Promises: a failure is one
+//! line on standard error, `antiphon: what; what was expected; where it was given`, with exit code 1, or 2 if the command
+//! line is at fault. Absent on purpose: what the commands do, which is the other rooms' part.
+
+mod failure;
+mod file;
+mod layers;
+mod options;
+mod serve;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Command;
+use clap::error::ErrorKind;
+
+use failure::Failure;
+
+fn command() -> Command {
+    let version = match crate::COMMIT {
+        Some(commit) => format!("{} ({commit})", crate::VERSION),
+        None => crate::VERSION.to_owned(),
+    };
+    Command::new("antiphon")
+        .about("A server for OpenAI's GPT-OSS models")
+        .version(version)
+        .subcommand_required(true)
+        .subcommand(serve::command())
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn run() -> ExitCode {
+    match dispatch() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch() -> Result<(), Failure> {
+    let matches = match command().try_get_matches() {
+        Ok(matches) => matches,
+        // Help and version are no failures, and go to standard output.
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return failure::print(&error.to_string());
+        }
+        Err(error) => return Err(failure::usage(&error)),
+    };
+    match matches.subcommand() {
+        Some(("serve", matches)) => serve::run(matches),
+        _ => unreachable!("clap demands a command of the list"),
+    }
+}

@@ -1,0 +1,239 @@
+//! From what was given to what a server is told: every value read and checked, the profile overlaid.
+
+use std::fs;
+
+use super::failure::Failure;
+use super::layers::{Given, Layers, Origin, SettingError};
+use super::settings::{API_KEY_VARIABLE, SETTINGS, Setting};
+use crate::app::{Device, Secret, ServeOptions, ShownValue, SseDialect};
+use crate::profile::{Profile, ProfileError};
+
+/// Why there are no options.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OptionsError {
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The profile makes no sense.
+    #[error("{error}; given by {origin}")]
+    Profile { error: ProfileError, origin: Origin },
+    /// What was set over the profile does not agree with the rest of it.
+    #[error("profile {name} with what was set over it: {message}")]
+    Disagreement { name: String, message: String },
+    /// The file of keys cannot be used.
+    #[error("api_key_file {path}: {message}; expected a file with a key a line; given by {origin}")]
+    ApiKeyFile { path: String, message: String, origin: Origin },
+}
+
+impl From<OptionsError> for Failure {
+    fn from(error: OptionsError) -> Self {
+        if error.is_usage() { Self::Usage(error.to_string()) } else { Self::Failed(error.into()) }
+    }
+}
+
+impl OptionsError {
+    /// Whether the command line is to blame.
+    fn is_usage(&self) -> bool {
+        let origin = match self {
+            Self::Setting(SettingError { origin, .. }) | Self::Profile { origin, .. } | Self::ApiKeyFile { origin, .. } => {
+                origin
+            }
+            Self::Disagreement { .. } => return false,
+        };
+        matches!(origin, Origin::Flag(_))
+    }
+}
+
+/// The options of a server.
+pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<String>) -> Result<ServeOptions, OptionsError> {
+    let profile = profile(layers)?;
+    let shown = shown(layers, &profile);
+    Ok(ServeOptions {
+        model: layers.read("model", "a model", non_empty)?,
+        served_model_names: layers.list("served_model_name"),
+        host: layers.read("host", "an address such as 127.0.0.1", non_empty)?,
+        port: layers.read("port", "a whole number from 0 to 65535", |text| text.parse().ok())?,
+        allowed_hosts: layers.list("allowed_host"),
+        http_workers_count: layers.read("http_workers", "a whole number from 1 to 1024", |text| within(text, 1, 1024))?,
+        api_keys: api_keys(layers, variable)?,
+        body_max_bytes: layers
+            .read("body_max_bytes", "a size from 1KiB to 1GiB", |text| size_within(text, 1 << 10, 1 << 30))?,
+        keep_alive_seconds: layers.read("keep_alive_seconds", "a whole number from 1 to 3600", |text| within(text, 1, 3600))?,
+        sse_dialect: layers.read("sse_dialect", "openai, events or both", dialect)?,
+        device: layers.read("device", "auto, cpu or cuda:N", device)?,
+        threads: layers
+            .read("threads", "auto or a whole number from 1 to 1024", |text| automatic(text, |text| within(text, 1, 1024)))?,
+        kv_bytes: layers.read("kv_bytes", "auto or a size from 1MiB", |text| {
+            automatic(text, |text| size_within(text, 1 << 20, u64::MAX))
+        })?,
+        system_date: layers.read("system_date", "today or a date such as 2026-11-22", date)?,
+        prompt_version: layers.read("prompt_version", "SYS/v0, SYS/v1 or SYS/v2", prompt_version)?,
+        prompt_cache_bytes: layers.read("prompt_cache_bytes", "a size to 1TiB", |text| size_within(text, 0, 1 << 40))?,
+        drain_timeout_seconds: layers
+            .read("drain_timeout_seconds", "a whole number to 86400", |text| within(text, 0, 86_400))?,
+        watchdog_seconds: layers.read("watchdog_seconds", "a whole number from 1 to 86400", |text| within(text, 1, 86_400))?,
+        profile,
+        shown,
+    })
+}
+
+/// The profile with what was set over it.
+fn profile(layers: &Layers) -> Result<Profile, OptionsError> {
+    let Given { text, origin } = layers.value("profile");
+    let mut profile = Profile::load(&text).map_err(|error| OptionsError::Profile { error, origin })?;
+    for setting in SETTINGS {
+        let (Some(section), Some(given)) = (setting.section, layers.given(setting)) else { continue };
+        let Given { text, origin } = given;
+        let number = |text: &str| {
+            let whole = text.parse().ok().map(toml::Value::Integer);
+            whole.or_else(|| text.parse().ok().map(toml::Value::Float))
+        };
+        let wrong =
+            |expected: String| SettingError { name: setting.name, value: text.clone(), expected, origin: origin.clone() };
+        let value = number(text.trim()).ok_or_else(|| wrong("a number".to_owned()))?;
+        profile = profile.overlaid(section, setting.name, value).map_err(|message| {
+            // The profile says "found 0, expected a whole number ...".
+            wrong(message.split_once("expected ").map_or_else(|| message.clone(), |(_, expected)| expected.to_owned()))
+        })?;
+    }
+    let checked = profile.check().map_err(|message| OptionsError::Disagreement { name: profile.name.clone(), message });
+    checked.map(|()| profile)
+}
+
+/// The key of the environment, and those of the file.
+fn api_keys(layers: &Layers, variable: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Secret>, OptionsError> {
+    let mut keys: Vec<Secret> = variable(API_KEY_VARIABLE).filter(|key| !key.is_empty()).map(Secret::new).into_iter().collect();
+    let Given { text: path, origin } = layers.value("api_key_file");
+    if path == "none" {
+        return Ok(keys);
+    }
+    let wrong = |message: String| OptionsError::ApiKeyFile { path: path.clone(), message, origin: origin.clone() };
+    let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
+    let before = keys.len();
+    keys.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| Secret::new(line.to_owned())));
+    // A server that was meant to be locked must not start open.
+    if keys.len() == before { Err(wrong("it holds no key".to_owned())) } else { Ok(keys) }
+}
+
+/// Every setting as it took effect, and where from.
+fn shown(layers: &Layers, profile: &Profile) -> Vec<ShownValue> {
+    let tables = profile.tables();
+    let show = |setting: &Setting| {
+        let Given { text, origin } = match (layers.given(setting), setting.section) {
+            (Some(given), _) => given.clone(),
+            (None, Some(section)) => {
+                Given { text: tables[section][setting.name].to_string(), origin: Origin::Profile(profile.name.clone()) }
+            }
+            (None, None) => layers.value(setting.name),
+        };
+        ShownValue { section: setting.section, name: setting.name, value: text, from: origin.to_string() }
+    };
+    SETTINGS.iter().map(show).collect()
+}
+
+/// The settings as a settings' file, each with where its value came from.
+pub(super) fn as_file(shown: &[ShownValue], has_api_key: bool) -> String {
+    let mut text = String::new();
+    if has_api_key {
+        text.push_str(&format!("# {API_KEY_VARIABLE} is set\n"));
+    }
+    let mut section = None;
+    for ShownValue { section: own, name, value, from } in shown {
+        if *own != section {
+            section = *own;
+            text.push_str(&format!("\n[{}]\n", own.unwrap_or_default()));
+        }
+        let value = if is_number(value) { value.clone() } else { toml::Value::String(value.clone()).to_string() };
+        text.push_str(&format!("{:40} # {from}\n", format!("{name} = {value}")));
+    }
+    text
+}
+
+/// Whether TOML reads the text as a number.
+fn is_number(text: &str) -> bool {
+    let table: Option<toml::Table> = toml::from_str(&format!("x = {text}")).ok();
+    table.is_some_and(|table| table.len() == 1 && (table["x"].is_integer() || table["x"].is_float()))
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// A whole number within bounds.
+fn within<T: std::str::FromStr + PartialOrd + Copy>(text: &str, least: T, most: T) -> Option<T> {
+    text.parse().ok().filter(|value| *value >= least && *value <= most)
+}
+
+/// `auto`, or what `read` understands.
+fn automatic<T>(text: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+    if text == "auto" { Some(None) } else { read(text).map(Some) }
+}
+
+fn size_within<T: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Option<T> {
+    size(text).filter(|bytes| (least..=most).contains(bytes)).and_then(|bytes| T::try_from(bytes).ok())
+}
+
+/// Bytes: `512`, `64MiB`, `1.5GiB`, `8GB`.
+fn size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        "tib" | "t" => 1 << 40,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        _ => return None,
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(unit);
+    }
+    let bytes = number.parse::<f64>().ok()? * unit as f64;
+    (bytes < 1e18).then_some(bytes as u64)
+}
+
+fn dialect(text: &str) -> Option<SseDialect> {
+    match text {
+        "openai" => Some(SseDialect::OpenAi),
+        "events" => Some(SseDialect::Events),
+        "both" => Some(SseDialect::Both),
+        _ => None,
+    }
+}
+
+/// `auto`, `cpu`, `cuda` (the first) or `cuda:N`.
+pub(super) fn device(text: &str) -> Option<Device> {
+    match text {
+        "auto" => Some(Device::Auto),
+        "cpu" => Some(Device::Cpu),
+        "cuda" => Some(Device::Cuda(0)),
+        _ => text.strip_prefix("cuda:")?.parse().ok().map(Device::Cuda),
+    }
+}
+
+fn prompt_version(text: &str) -> Option<String> {
+    ["SYS/v0", "SYS/v1", "SYS/v2"].contains(&text).then(|| text.to_owned())
+}
+
+/// `today`, or a day that exists.
+fn date(text: &str) -> Option<Option<String>> {
+    if text == "today" {
+        return Some(None);
+    }
+    let parts: Vec<&str> = text.split('-').collect();
+    let [year, month, day] = parts[..] else { return None };
+    if (year.len(), month.len(), day.len()) != (4, 2, 2) {
+        return None;
+    }
+    let month = time::Month::try_from(month.parse::<u8>().ok()?).ok()?;
+    time::Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()?;
+    Some(Some(text.to_owned()))
+}
+
+#[cfg(test)]
+#[path = "options_tests.rs"]
+mod tests;

@@ -1,0 +1,92 @@
+//! `antiphon serve`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use tracing_subscriber::filter::EnvFilter;
+
+use super::failure::{Failure, print};
+use super::file;
+use super::layers::{self, Layers};
+use super::options::{OptionsError, as_file, serve_options};
+use super::settings::{CONFIG_VARIABLE, SETTINGS, Setting};
+use crate::app;
+use crate::app::logging::{self, Format};
+
+const ABOUT: &str = "Serve a model over HTTP";
+const MORE: &str = "Every option can also stand in the environment (ANTIPHON_PORT for --port) and in the TOML file that --config \
+                    names (port = 8000; the options of a profile in its tables, [batch] and so on). A flag comes before the \
+                    environment, that before the file, that before the profile.";
+
+/// The command's options.
+pub(super) fn command() -> Command {
+    let arg = |setting: &'static Setting| {
+        let default = if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
+        let arg = Arg::new(setting.name)
+            .long(setting.flag())
+            .value_name(setting.value)
+            .help(format!("{}{default}", setting.help))
+            .allow_hyphen_values(true)
+            .action(if setting.is_list { ArgAction::Append } else { ArgAction::Set });
+        if setting.section.is_some() { arg.help_heading("Over the profile") } else { arg }
+    };
+    Command::new("serve")
+        .about(ABOUT)
+        .after_help(MORE)
+        .args(SETTINGS.iter().map(arg))
+        .arg(Arg::new("config").long("config").value_name("FILE").help("TOML file with settings"))
+        .arg(
+            Arg::new("print_config")
+                .long("print-config")
+                .action(ArgAction::SetTrue)
+                .help("Print every setting with where its value came from, and exit"),
+        )
+}
+
+/// What the command line, the environment and the file say.
+pub(super) fn layers(matches: &ArgMatches, variable: &dyn Fn(&str) -> Option<String>) -> Result<Layers, Failure> {
+    let given = |setting: &'static Setting| {
+        let values: Vec<String> = matches.try_get_many(setting.name).ok()??.cloned().collect();
+        Some((setting.name, values.join(",")))
+    };
+    let flags: BTreeMap<&'static str, String> = SETTINGS.iter().filter_map(given).collect();
+    let path =
+        matches.get_one::<String>("config").cloned().or_else(|| variable(CONFIG_VARIABLE).filter(|path| !path.is_empty()));
+    let file = path.map(|path| file::read(&PathBuf::from(path))).transpose().map_err(anyhow::Error::from)?.unwrap_or_default();
+    Ok(Layers::new(&flags, variable, &file))
+}
+
+/// Starts the log as the settings say.
+pub(super) fn start_log(layers: &Layers) -> Result<logging::Log, Failure> {
+    let format = layers.read("log_format", "text or json", |text| match text {
+        "text" => Some(Format::Text),
+        "json" => Some(Format::Json),
+        _ => None,
+    });
+    let filter = layers.read("log_level", "a level such as info, or a filter such as antiphon=debug", |text| {
+        EnvFilter::builder().parse(text).ok()
+    });
+    let (format, filter) = (format.map_err(OptionsError::from)?, filter.map_err(OptionsError::from)?);
+    logging::start(format, filter).map_err(|error| anyhow::anyhow!("the log's thread: {error}").into())
+}
+
+/// An environment variable; bytes that are no UTF-8 are replaced, so that the message about them can be shown.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// Serves until it is asked to stop.
+pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let layers = layers(matches, &variable)?;
+    let options = serve_options(&layers, &variable)?;
+    if matches.get_flag("print_config") {
+        return print(&as_file(&options.shown, !options.api_keys.is_empty()));
+    }
+    let log = start_log(&layers)?;
+    for name in layers::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned())) {
+        tracing::warn!(name, "no setting has this environment variable");
+    }
+    let ready = Box::new(|address| tracing::info!(%address, "ready"));
+    app::serve(&options, log.watch(), ready).map_err(|error| Failure::Failed(error.into()))
+}

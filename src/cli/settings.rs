@@ -1,0 +1,94 @@
+//! The settings of `antiphon serve`, each once: its name on the command line, in the environment and in a file.
+
+/// A setting: `--drain-timeout-seconds`, `ANTIPHON_DRAIN_TIMEOUT_SECONDS`, `drain_timeout_seconds` in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Setting {
+    /// The file's spelling.
+    pub(super) name: &'static str,
+    /// The table of the file that it stands in; only a profile's settings have one.
+    pub(super) section: Option<&'static str>,
+    /// What the help shows for the value.
+    pub(super) value: &'static str,
+    /// What it does.
+    pub(super) help: &'static str,
+    /// What holds if nobody says otherwise; a profile's settings have the profile's.
+    pub(super) default: &'static str,
+    /// Several values: a flag given again, a text with commas, an array.
+    pub(super) is_list: bool,
+}
+
+impl Setting {
+    /// `--port`, without the dashes.
+    pub(super) fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// `ANTIPHON_PORT`.
+    pub(super) fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_uppercase())
+    }
+
+    /// The setting of this name.
+    pub(super) fn named(name: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.name == name)
+    }
+}
+
+/// How the environment variables of settings begin.
+pub(super) const PREFIX: &str = "ANTIPHON_";
+/// An API key itself; there is no flag for it, since anybody on the machine can read a command line.
+pub(super) const API_KEY_VARIABLE: &str = "ANTIPHON_API_KEY";
+/// The settings' file.
+pub(super) const CONFIG_VARIABLE: &str = "ANTIPHON_CONFIG";
+
+const fn plain(name: &'static str, value: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, section: None, value, help, default, is_list: false }
+}
+
+const fn list(name: &'static str, value: &'static str, help: &'static str) -> Setting {
+    Setting { name, section: None, value, help, default: "", is_list: true }
+}
+
+const fn over(section: &'static str, name: &'static str, help: &'static str) -> Setting {
+    Setting { name, section: Some(section), value: "NUMBER", help, default: "", is_list: false }
+}
+
+/// Every setting, in the order of the help.
+pub(super) const SETTINGS: &[Setting] = &[
+    plain("model", "MODEL", "tiny", "tiny (in the binary), 20b, 120b, a directory, or org/name on the Hugging Face hub"),
+    list("served_model_name", "NAME", "another name for the model in requests; may be given again"),
+    plain("profile", "NAME|FILE", "latency_first", "latency_first, balanced, quality_first, throughput, or a .toml file"),
+    plain("host", "HOST", "127.0.0.1", "address to listen on"),
+    plain("port", "PORT", "8000", "port to listen on; 0 takes a free one"),
+    list("allowed_host", "NAME", "another name that requests' Host may hold while only loopback is bound"),
+    plain("http_workers", "COUNT", "1", "threads that serve connections"),
+    plain("api_key_file", "FILE", "none", "file with a key a line; ANTIPHON_API_KEY holds one key itself"),
+    plain("body_max_bytes", "SIZE", "8MiB", "largest body of a request"),
+    plain("keep_alive_seconds", "SECONDS", "15", "a silent stream shows that it is alive after so long"),
+    plain("sse_dialect", "DIALECT", "openai", "how chats are streamed: openai, events or both"),
+    plain("device", "DEVICE", "auto", "where to compute: auto, cpu or cuda:N"),
+    plain("threads", "COUNT", "auto", "threads that compute; auto takes the machine's"),
+    plain("kv_bytes", "SIZE", "auto", "KV memory, such as 8GiB; auto takes what is left beside the weights"),
+    plain("system_date", "DATE", "today", "date that the model is told, such as 2026-11-22"),
+    plain("prompt_version", "VERSION", "SYS/v1", "default instructions: SYS/v0 (none), SYS/v1 or SYS/v2"),
+    plain("prompt_cache_bytes", "SIZE", "64MiB", "most memory of the cache of built prompts"),
+    plain("drain_timeout_seconds", "SECONDS", "30", "how long responses may go on once the server is asked to stop"),
+    plain("watchdog_seconds", "SECONDS", "30", "after so long without progress the server calls itself stuck"),
+    plain("log_format", "FORMAT", "text", "text or json"),
+    plain("log_level", "LEVEL", "info", "error, warn, info, debug, trace, or a filter such as antiphon=debug"),
+    over("batch", "prefill_window_ms", "how long the first waiting prompt may be held for others"),
+    over("batch", "decode_window_ms", "how long a decode step may be held for sequences about to join"),
+    over("batch", "running_max_count", "most sequences that run at once"),
+    over("batch", "token_budget_tokens", "most tokens of a step"),
+    over("batch", "prefill_slice_tokens", "most tokens of one prompt in a step"),
+    over("queue", "waiting_max_count", "most sequences that wait"),
+    over("queue", "waiting_max_tokens", "most prompt tokens that wait"),
+    over("queue", "waiting_max_seconds", "how long a sequence may wait; 0 is for ever"),
+    over("queue", "preparing_max_count", "most prompts in rendering and tokenization"),
+    over("stream", "coalesce_max_ms", "how long text may be held so that tokens share an event"),
+    over("stream", "coalesce_max_chars", "so many characters are sent at once; 0 is no bound"),
+    over("stream", "slow_reader_seconds", "a reader that takes nothing for so long is cut off"),
+    over("targets", "ttft_p95_ms", "target for the time to the first token"),
+    over("targets", "e2e_p95_ms", "target for the time to the whole answer"),
+    over("targets", "error_rate_max", "target for the share of failed requests"),
+];

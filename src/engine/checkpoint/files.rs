@@ -1,0 +1,155 @@
+//! Where a checkpoint's bytes come from: a directory that is mapped into memory, or bytes within this binary.
+//!
+//! Promises: only regular files of the checkpoint itself are opened, whatever an index or a link says.
+
+use super::error::CheckpointError;
+use antiphon_kernels::mmap::MappedFile;
+use std::borrow::Cow;
+use std::io;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Longest JSON file that is read; the index of the largest released model has 0.1 MB, its tokenizer 28 MB.
+const TEXT_BYTES_MAX: u64 = 256 << 20;
+
+/// The files of a checkpoint, by name.
+#[derive(Debug, Clone)]
+pub struct CheckpointFiles(Source);
+
+#[derive(Debug, Clone)]
+enum Source {
+    /// `root`: where the files lie; `bound`: what links may not lead out of.
+    Directory {
+        root: PathBuf,
+        bound: PathBuf,
+    },
+    Embedded(&'static [(&'static str, &'static [u8])]),
+}
+
+/// The bytes of a file, without a copy; cheap to clone.
+#[derive(Debug, Clone)]
+pub enum FileBytes {
+    /// Within this binary.
+    Embedded(&'static [u8]),
+    /// Mapped from disk.
+    Mapped(Arc<MappedFile>),
+}
+
+impl Deref for FileBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Embedded(bytes) => bytes,
+            Self::Mapped(file) => file.bytes(),
+        }
+    }
+}
+
+impl CheckpointFiles {
+    /// The files in `directory`.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if it is no directory or cannot be read.
+    pub fn directory(directory: &Path) -> Result<Self, CheckpointError> {
+        let file = directory.display().to_string();
+        let root = match directory.canonicalize() {
+            Ok(root) => root,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(CheckpointError::FileMissing { file, expected: "a directory with a checkpoint".to_owned() });
+            }
+            Err(source) => return Err(CheckpointError::Unreadable { file, source }),
+        };
+        if !root.is_dir() {
+            let problem = "not a directory, expected one with a checkpoint".to_owned();
+            return Err(CheckpointError::FileRefused { file, problem });
+        }
+        // The Hugging Face cache keeps `snapshots/REVISION/NAME` as links to `blobs/HASH` beside `snapshots`.
+        let snapshots = root.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"));
+        let bound = snapshots.and_then(Path::parent).map_or_else(|| root.clone(), Path::to_path_buf);
+        Ok(Self(Source::Directory { root, bound }))
+    }
+
+    /// Files within this binary, as names and contents.
+    #[must_use]
+    pub const fn embedded(files: &'static [(&'static str, &'static [u8])]) -> Self {
+        Self(Source::Embedded(files))
+    }
+
+    /// The bytes of a file, mapped if it lies on disk; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] if it is there but cannot be read, is no regular file, or lies outside of the checkpoint.
+    pub fn bytes(&self, file: &str) -> Result<Option<FileBytes>, CheckpointError> {
+        let Some(found) = self.find(file)? else { return Ok(None) };
+        let path = match found {
+            Found::Embedded(bytes) => return Ok(Some(FileBytes::Embedded(bytes))),
+            Found::Path(path) => path,
+        };
+        let mapped = MappedFile::open(&path);
+        let mapped = mapped.map_err(|source| CheckpointError::Unmappable { file: file.to_owned(), source })?;
+        Ok(Some(FileBytes::Mapped(Arc::new(mapped))))
+    }
+
+    /// The content of a JSON file, read into memory; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`], and if it is longer than any JSON file of a checkpoint.
+    pub fn text(&self, file: &str) -> Result<Option<Cow<'static, [u8]>>, CheckpointError> {
+        let Some(found) = self.find(file)? else { return Ok(None) };
+        let path = match found {
+            Found::Embedded(bytes) => return Ok(Some(Cow::Borrowed(bytes))),
+            Found::Path(path) => path,
+        };
+        let length = path.metadata().map_err(|source| unreadable(file, source))?.len();
+        if length > TEXT_BYTES_MAX {
+            let problem = format!("the file has {length} bytes, expected at most {TEXT_BYTES_MAX}");
+            return Err(CheckpointError::FileRefused { file: file.to_owned(), problem });
+        }
+        let text = std::fs::read(&path).map_err(|source| unreadable(file, source))?;
+        Ok(Some(Cow::Owned(text)))
+    }
+
+    /// Where the file is, if it may be opened. Looks before it opens: opening a pipe would wait for its writer.
+    fn find(&self, file: &str) -> Result<Option<Found>, CheckpointError> {
+        let (root, bound) = match &self.0 {
+            Source::Embedded(files) => {
+                return Ok(files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| Found::Embedded(bytes)));
+            }
+            Source::Directory { root, bound } => (root, bound),
+        };
+        let refused = |problem: &str| CheckpointError::FileRefused { file: file.to_owned(), problem: problem.to_owned() };
+        if !is_plain_name(file) {
+            return Err(refused("expected the plain name of a file beside config.json"));
+        }
+        let named = root.join(file);
+        let path = match named.canonicalize() {
+            Ok(path) => path,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && named.symlink_metadata().is_err() => return Ok(None),
+            Err(source) => return Err(unreadable(file, source)),
+        };
+        if !path.starts_with(bound) {
+            return Err(refused("a link that leads out of the checkpoint, expected a file within it"));
+        }
+        let metadata = path.metadata().map_err(|source| unreadable(file, source))?;
+        if !metadata.is_file() {
+            return Err(refused("not a regular file (a directory, a pipe or a device), expected a regular file"));
+        }
+        Ok(Some(Found::Path(path)))
+    }
+}
+
+enum Found {
+    Embedded(&'static [u8]),
+    Path(PathBuf),
+}
+
+/// Whether `file` names something directly in the checkpoint, on every system.
+pub(super) fn is_plain_name(file: &str) -> bool {
+    !file.is_empty() && file != "." && file != ".." && !file.contains(['/', '\\', '\0', ':'])
+}
+
+fn unreadable(file: &str, source: io::Error) -> CheckpointError {
+    CheckpointError::Unreadable { file: file.to_owned(), source }
+}

@@ -1,0 +1,237 @@
+//! Where a model's tensors lie, and that they are what its config says.
+//!
+//! Owns: the mapped shards. Promises: every tensor that the model needs is there once, in the type and shape that the config
+//! asks for, and lies within its file; embedded and on-disk checkpoints take the same path; weights are never copied.
+//! Absent on purpose: arithmetic, the tokenizer, downloads.
+
+mod error;
+mod files;
+mod header;
+mod layout;
+mod shards;
+
+pub use error::CheckpointError;
+pub use files::{CheckpointFiles, FileBytes};
+pub(crate) use layout::{EMBEDDING, FINAL_NORM, OUTPUT, in_layer};
+
+use super::config::{CONFIG_FILE, GENERATION_FILE, ModelConfig, SamplingDefaults};
+use crate::batch::TokenId;
+use half::slice::HalfFloatSliceExt as _;
+use half::{bf16, f16};
+use layout::{Expected, expected_tensors};
+use safetensors::tensor::{Dtype, TensorInfo};
+use shards::{Shards, Stored};
+use std::collections::HashMap;
+use std::ops::{Deref, Range};
+
+/// A checked checkpoint: its config and its tensors' bytes.
+#[derive(Debug)]
+pub struct Checkpoint {
+    config: ModelConfig,
+    sampling: SamplingDefaults,
+    tensors: HashMap<String, Stored>,
+    files: Vec<(String, FileBytes)>,
+    warnings: Vec<String>,
+}
+
+/// How much of a checkpoint has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that have been read.
+    pub done_bytes: u64,
+    /// Bytes that there are to read.
+    pub total_bytes: u64,
+}
+
+/// The bytes of one tensor, where they lie; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct TensorBytes {
+    bytes: FileBytes,
+    range: Range<usize>,
+}
+
+impl Deref for TensorBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.range.clone()]
+    }
+}
+
+impl Checkpoint {
+    /// Reads config.json and generation_config.json, maps the shards, and checks all of them against each other.
+    ///
+    /// Touches headers only, so it takes milliseconds whatever the size of the model.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] for whatever keeps the checkpoint from being served.
+    pub fn open(files: &CheckpointFiles) -> Result<Self, CheckpointError> {
+        let text = files.text(CONFIG_FILE)?.ok_or_else(|| CheckpointError::FileMissing {
+            file: CONFIG_FILE.to_owned(),
+            expected: "the config of a GPT-OSS model".to_owned(),
+        })?;
+        let config = ModelConfig::parse(&text)?;
+        let sampling = match files.text(GENERATION_FILE)? {
+            Some(text) => SamplingDefaults::parse(&text, config.vocab_size)?,
+            None => SamplingDefaults::default(),
+        };
+        if config.eos_tokens.is_empty() && sampling.eos_tokens.is_empty() {
+            return Err(CheckpointError::KeyMissing {
+                file: CONFIG_FILE.to_owned(),
+                key: "eos_token_id".to_owned(),
+                expected: format!("a token id there or in {GENERATION_FILE}"),
+            });
+        }
+        let shards = Shards::open(files)?;
+        let expected = expected_tensors(&config);
+        check_tensors(&shards, &expected)?;
+        let warnings = extra_tensors(&shards, &expected);
+        Ok(Self { config, sampling, tensors: shards.tensors, files: shards.files, warnings })
+    }
+
+    /// The shape of the model.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// What generation_config.json says of sampling.
+    #[must_use]
+    pub fn sampling_defaults(&self) -> &SamplingDefaults {
+        &self.sampling
+    }
+
+    /// Tokens that end a sequence: those of generation_config.json, then those that only config.json has.
+    #[must_use]
+    pub fn eos_tokens(&self) -> Vec<TokenId> {
+        let mut tokens = self.sampling.eos_tokens.clone();
+        tokens.extend(self.config.eos_tokens.iter().filter(|token| !self.sampling.eos_tokens.contains(token)));
+        tokens
+    }
+
+    /// What is odd but does no harm, one sentence each, for the operator.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Bytes of all tensors that the model needs, as they lie in the files.
+    #[must_use]
+    pub fn tensor_bytes(&self) -> u64 {
+        let bytes = |expected: Expected| self.tensors.get(&expected.name).map_or(0, |stored| stored.range.len() as u64);
+        expected_tensors(&self.config).into_iter().map(bytes).sum()
+    }
+
+    /// The bytes of a tensor that [`Self::open`] has checked.
+    ///
+    /// # Panics
+    /// If the model has no tensor of this name.
+    #[must_use]
+    pub fn tensor(&self, name: &str) -> TensorBytes {
+        let stored = self.stored(name);
+        TensorBytes { bytes: stored.bytes.clone(), range: stored.range.clone() }
+    }
+
+    /// A vector, converted to f32.
+    ///
+    /// # Panics
+    /// If the model has no tensor of this name.
+    #[must_use]
+    pub fn vector(&self, name: &str) -> Vec<f32> {
+        let stored = self.stored(name);
+        to_f32(stored.tensor.dtype, &stored.bytes[stored.range.clone()])
+    }
+
+    /// Reads every weight once, in the order of the files, so that the system has them in memory afterwards.
+    pub fn preload(&self, progress: &mut dyn FnMut(Progress)) {
+        /// The smallest memory page of the systems that this runs on.
+        const PAGE_BYTES: usize = 4096;
+        /// How often progress is told.
+        const REPORT_BYTES: usize = 16 << 20;
+        let total_bytes = self.tensor_bytes();
+        let mut done_bytes = 0;
+        let mut tensors: Vec<TensorBytes> =
+            expected_tensors(&self.config).iter().map(|expected| self.tensor(&expected.name)).collect();
+        tensors.sort_by_key(|tensor| (tensor.bytes.as_ptr() as usize, tensor.range.start));
+        for tensor in &tensors {
+            for part in tensor.chunks(REPORT_BYTES) {
+                let touched = part.iter().step_by(PAGE_BYTES).fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+                // Without a use of the sum the reads would be left out.
+                std::hint::black_box(touched);
+                done_bytes += part.len() as u64;
+                progress(Progress { done_bytes, total_bytes });
+            }
+        }
+    }
+
+    /// Checks that no shard was written to since it was opened.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unmappable`] names the shard that has changed.
+    pub fn check_unchanged(&self) -> Result<(), CheckpointError> {
+        for (file, bytes) in &self.files {
+            if let FileBytes::Mapped(mapped) = bytes {
+                let checked = mapped.check_unchanged();
+                checked.map_err(|source| CheckpointError::Unmappable { file: file.clone(), source })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stored(&self, name: &str) -> &Stored {
+        let stored = self.tensors.get(name);
+        stored.unwrap_or_else(|| panic!("`{name}` is not a tensor of this model: the layout and its reader disagree"))
+    }
+}
+
+/// Floats of a stored type as f32, exactly.
+fn to_f32(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    let pairs = || bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+    match dtype {
+        Dtype::BF16 => pairs().map(bf16::from_bits).collect::<Vec<_>>().to_f32_vec(),
+        Dtype::F16 => pairs().map(f16::from_bits).collect::<Vec<_>>().to_f32_vec(),
+        Dtype::F32 => bytes.chunks_exact(4).map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect(),
+        other => panic!("{other} is no float that the layout accepts"),
+    }
+}
+
+/// Each expected tensor must be there, in its type and shape.
+fn check_tensors(shards: &Shards, expected: &[Expected]) -> Result<(), CheckpointError> {
+    let missing: Vec<&Expected> = expected.iter().filter(|tensor| !shards.tensors.contains_key(&tensor.name)).collect();
+    if let Some(first) = missing.first() {
+        return Err(CheckpointError::TensorMissing {
+            file: shards.home_of(&first.name).to_owned(),
+            tensor: first.name.clone(),
+            expected: format!("{} {:?}", first.kind.name(), first.shape),
+            missing: missing.len(),
+        });
+    }
+    for tensor in expected {
+        let stored = &shards.tensors[&tensor.name];
+        let TensorInfo { dtype, shape, .. } = &stored.tensor;
+        if *shape != tensor.shape || !tensor.kind.accepts(*dtype) {
+            return Err(CheckpointError::Tensor {
+                file: stored.file.clone(),
+                tensor: tensor.name.clone(),
+                found: format!("{dtype} {shape:?}"),
+                expected: format!("{} {:?}", tensor.kind.name(), tensor.shape),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A sentence about the tensors that no model of this shape uses, if there are any.
+fn extra_tensors(shards: &Shards, expected: &[Expected]) -> Vec<String> {
+    let needed: std::collections::HashSet<&str> = expected.iter().map(|tensor| tensor.name.as_str()).collect();
+    let extra = shards.tensors.iter().filter(|(name, _)| !needed.contains(name.as_str()));
+    let Some((name, stored)) = extra.clone().min_by_key(|(name, _)| name.as_str()) else { return Vec::new() };
+    let more = match extra.count() {
+        1 => String::new(),
+        count => format!(", and {} more", count - 1),
+    };
+    vec![format!("{}: tensor `{name}` is not one of a GPT-OSS model of this shape and is not used{more}", stored.file)]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! How much memory an engine takes, said before any of it is taken.
+
+use crate::batch::KvGroup;
+use crate::engine::checkpoint::{Checkpoint, CheckpointError};
+use crate::engine::config::ModelConfig;
+use antiphon_kernels::kv::KvLayout;
+use std::fmt;
+
+/// Rows whose logits are computed at once; more rows go in several rounds, so that a prompt's log-probabilities do not take
+/// a vocabulary of memory for each of its tokens.
+pub(super) const LOGIT_ROWS_MAX: usize = 32;
+
+/// How a [`super::CpuEngine`] is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuOptions {
+    /// Threads that compute, the caller's among them.
+    pub threads: usize,
+    /// Tokens in a KV block.
+    pub block_tokens: usize,
+    /// Blocks for full-attention layers.
+    pub full_blocks: usize,
+    /// Blocks for sliding-window layers.
+    pub sliding_blocks: usize,
+    /// Most tokens of a step.
+    pub step_tokens_max: usize,
+    /// Most slices of a step.
+    pub step_slices_max: usize,
+    /// Whether to read every weight once while loading, so that the first request does not wait for the disk.
+    pub preload: bool,
+}
+
+impl CpuOptions {
+    /// Tokens in a KV block unless said otherwise.
+    pub const BLOCK_TOKENS: usize = 16;
+
+    /// Options for `sequences_max` sequences at once in at most `kv_bytes` of KV memory.
+    ///
+    /// Sliding layers get what as many sequences need while each prefills `step_tokens_max` tokens among them; full layers get
+    /// the rest, up to the longest context of all sequences. Neither gets fewer blocks than one sequence of the longest
+    /// context needs, even if that takes more than `kv_bytes`: [`MemoryPlan::check`] tells.
+    #[must_use]
+    pub fn within(config: &ModelConfig, kv_bytes: u64, sequences_max: usize, step_tokens_max: usize) -> Self {
+        let block_tokens = Self::BLOCK_TOKENS;
+        let context_blocks = config.context_tokens_max.div_ceil(block_tokens);
+        // A window that begins within a block and the block that is being filled touch one block more each.
+        let window_blocks = config.sliding_window_tokens.min(config.context_tokens_max).div_ceil(block_tokens) + 2;
+        let sliding_needed = sequences_max * window_blocks + step_tokens_max.div_ceil(block_tokens);
+        let one_sequence = context_blocks.min(window_blocks + step_tokens_max.div_ceil(block_tokens));
+        let bytes = |group| block_bytes(config, block_tokens, group).max(1) as u64;
+        let sliding_most = kv_bytes / 2 / bytes(KvGroup::Sliding);
+        let sliding_blocks = sliding_needed.min(usize::try_from(sliding_most).unwrap_or(usize::MAX)).max(one_sequence);
+        let left = kv_bytes.saturating_sub(sliding_blocks as u64 * bytes(KvGroup::Sliding));
+        let full_most = usize::try_from(left / bytes(KvGroup::Full)).unwrap_or(usize::MAX);
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            block_tokens,
+            full_blocks: full_most.min(context_blocks.saturating_mul(sequences_max)).max(context_blocks),
+            sliding_blocks,
+            step_tokens_max,
+            step_slices_max: sequences_max,
+            preload: true,
+        }
+    }
+}
+
+/// Bytes that an engine takes, by what for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Weights that stay where they lie, in mapped files or in the binary. The system may drop and read them again.
+    pub mapped_weight_bytes: u64,
+    /// KV memory of full-attention layers.
+    pub full_kv_bytes: u64,
+    /// KV memory of sliding-window layers.
+    pub sliding_kv_bytes: u64,
+    /// What a step computes with: activations, logits, the sampler.
+    pub scratch_bytes: u64,
+}
+
+impl MemoryPlan {
+    /// What an engine for `checkpoint` with these options will take.
+    #[must_use]
+    pub fn of(checkpoint: &Checkpoint, options: &CpuOptions) -> Self {
+        let config = checkpoint.config();
+        let pool =
+            |group, blocks: usize| (blocks as u64).saturating_mul(block_bytes(config, options.block_tokens, group) as u64);
+        Self {
+            mapped_weight_bytes: checkpoint.tensor_bytes(),
+            full_kv_bytes: pool(KvGroup::Full, options.full_blocks),
+            sliding_kv_bytes: pool(KvGroup::Sliding, options.sliding_blocks),
+            scratch_bytes: scratch_bytes(config, options),
+        }
+    }
+
+    /// Bytes that must be there and stay: everything but the mapped weights.
+    #[must_use]
+    pub fn allocated_bytes(&self) -> u64 {
+        self.full_kv_bytes.saturating_add(self.sliding_kv_bytes).saturating_add(self.scratch_bytes)
+    }
+
+    /// All bytes.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.allocated_bytes().saturating_add(self.mapped_weight_bytes)
+    }
+
+    /// Refuses a plan that does not fit.
+    ///
+    /// # Errors
+    /// [`CheckpointError::MemoryTooSmall`] if what must stay in memory is more than `available_bytes`.
+    pub fn check(&self, available_bytes: u64) -> Result<(), CheckpointError> {
+        let needed_bytes = self.allocated_bytes();
+        if needed_bytes <= available_bytes {
+            return Ok(());
+        }
+        Err(CheckpointError::MemoryTooSmall { needed_bytes, parts: self.to_string(), available_bytes })
+    }
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        write!(
+            formatter,
+            "weights {} MiB mapped, KV {} MiB full and {} MiB sliding, scratch {} MiB",
+            mib(self.mapped_weight_bytes),
+            mib(self.full_kv_bytes),
+            mib(self.sliding_kv_bytes),
+            mib(self.scratch_bytes)
+        )
+    }
+}
+
+/// The KV memory of one layer of a pool.
+pub(super) fn kv_layout(config: &ModelConfig, block_tokens: usize, blocks: usize) -> KvLayout {
+    KvLayout { blocks, block_tokens, kv_heads: config.kv_heads, head_dim: config.head_dim }
+}
+
+/// Bytes of one block over all layers of its group.
+pub(super) fn block_bytes(config: &ModelConfig, block_tokens: usize, group: KvGroup) -> usize {
+    config.layers_of(group) * kv_layout(config, block_tokens, 1).block_bytes()
+}
+
+/// Values of scratch memory for each token of a step: see [`super::scratch::Scratch`].
+pub(super) fn values_per_token(config: &ModelConfig) -> usize {
+    3 * config.hidden + 2 * config.query_width() + 2 * config.kv_width()
+}
+
+fn scratch_bytes(config: &ModelConfig, options: &CpuOptions) -> u64 {
+    let tokens = options.step_tokens_max as u64;
+    let activations = tokens * values_per_token(config) as u64;
+    let angles = tokens * config.head_dim as u64;
+    let rows = LOGIT_ROWS_MAX as u64 * (2 * config.hidden + config.vocab_size) as u64;
+    // The sampler: adjusted logits, marks, and candidates of two words, twice.
+    let sampler = 6 * config.vocab_size as u64;
+    size_of::<f32>() as u64 * (activations + angles + rows + sampler)
+}

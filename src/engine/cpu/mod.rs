@@ -1,0 +1,206 @@
+//! The engine that computes on the CPU, in f32.
+//!
+//! Owns: KV memory in two groups of layers, scratch memory, the kernels' thread pool. Promises: the same bits for a token
+//! whatever else is in its batch, however its prompt was sliced, wherever its blocks lie, and however many threads compute;
+//! memory is taken when the engine is made, not when it steps. Absent on purpose: kernels, sequences, time.
+
+mod forward;
+mod memory;
+mod scratch;
+mod weights;
+
+pub use memory::{CpuOptions, MemoryPlan};
+
+use super::checkpoint::{Checkpoint, Progress};
+use super::config::ModelConfig;
+use super::sampling::Sampler;
+use super::{Engine, EngineError};
+use crate::batch::{Batch, EngineLimits, KvGroup, Sampled, Slice, TokenId};
+use antiphon_kernels::cpu::Cpu;
+use antiphon_kernels::kv::KvMemory;
+use antiphon_kernels::rope::Rope;
+use memory::{LOGIT_ROWS_MAX, block_bytes, kv_layout};
+use scratch::Scratch;
+use std::sync::Arc;
+use weights::Weights;
+
+/// A GPT-OSS model on the CPU.
+#[derive(Debug)]
+pub struct CpuEngine {
+    checkpoint: Arc<Checkpoint>,
+    limits: EngineLimits,
+    weights: Weights,
+    rope: Rope,
+    /// One for each layer, as many blocks as its group has.
+    kv: Vec<KvMemory>,
+    cpu: Cpu,
+    scratch: Scratch,
+    sampler: Sampler,
+    wanted: Vec<Wanted>,
+}
+
+/// A row of the step whose logits are wanted.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    /// The row among the step's tokens.
+    row: usize,
+    /// Its slice in the batch.
+    slice: usize,
+    /// The slice's report in the step's.
+    report: usize,
+    /// The prompt token whose log-probability is asked for; `None` asks for a draw.
+    target: Option<TokenId>,
+}
+
+impl CpuEngine {
+    /// Makes an engine for a checkpoint, with empty KV memory; `progress` is told how many bytes of weights have been read.
+    ///
+    /// An engine that was lost is replaced by making another from the same checkpoint, with `preload` off: the weights are
+    /// mapped still.
+    ///
+    /// # Panics
+    /// If an option is zero. What may be too large for the machine is told by [`MemoryPlan`] beforehand.
+    #[must_use]
+    pub fn load(checkpoint: Arc<Checkpoint>, options: &CpuOptions, progress: &mut dyn FnMut(Progress)) -> Self {
+        let CpuOptions { block_tokens, full_blocks, sliding_blocks, .. } = *options;
+        let CpuOptions { step_tokens_max, step_slices_max, .. } = *options;
+        let sizes = [block_tokens, full_blocks, sliding_blocks, step_tokens_max, step_slices_max, options.threads];
+        assert!(sizes.iter().all(|size| *size > 0), "no option of an engine may be zero: {options:?}");
+        if options.preload {
+            checkpoint.preload(progress);
+        }
+        let config = checkpoint.config();
+        let blocks = |group| match group {
+            KvGroup::Full => full_blocks,
+            KvGroup::Sliding => sliding_blocks,
+        };
+        let memory = |group: &KvGroup| KvMemory::new(kv_layout(config, block_tokens, blocks(*group)));
+        Self {
+            limits: EngineLimits {
+                block_tokens,
+                full_blocks,
+                sliding_blocks,
+                sliding_window_tokens: config.sliding_window_tokens,
+                step_tokens_max,
+                step_slices_max,
+                context_tokens_max: config.context_tokens_max,
+                vocab_size: config.vocab_size,
+                full_block_bytes: block_bytes(config, block_tokens, KvGroup::Full),
+                sliding_block_bytes: block_bytes(config, block_tokens, KvGroup::Sliding),
+            },
+            weights: Weights::read(&checkpoint),
+            rope: Rope::new(config.rope.theta, config.head_dim, &config.rope.scaling),
+            kv: config.layers.iter().map(memory).collect(),
+            cpu: Cpu::new(options.threads),
+            scratch: Scratch::new(config, step_tokens_max),
+            sampler: Sampler::new(config.vocab_size),
+            wanted: Vec::new(),
+            checkpoint,
+        }
+    }
+
+    /// The shape of the model.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        self.checkpoint.config()
+    }
+
+    /// Computes a step and shows what it computes on the way: `hidden` gets the residual stream `[T, hidden]` before the
+    /// first layer (with 0) and after each layer (with its number from 1), `logits` every row of the step and its `[V]`.
+    ///
+    /// Stores keys and values as [`Engine::execute`] does; draws nothing.
+    ///
+    /// # Panics
+    /// If the batch is not one that the engine's limits allow.
+    pub fn inspect(&mut self, batch: &Batch, hidden: &mut dyn FnMut(usize, &[f32]), logits: &mut dyn FnMut(usize, &[f32])) {
+        self.check(batch);
+        self.forward(batch, hidden);
+        let all: Vec<usize> = (0..batch.tokens.len()).collect();
+        for rows in all.chunks(LOGIT_ROWS_MAX) {
+            self.compute_logits(rows.iter().copied());
+            for (row, row_logits) in rows.iter().zip(self.scratch.logits.chunks_exact(self.limits.vocab_size)) {
+                logits(*row, row_logits);
+            }
+        }
+    }
+
+    /// A batch outside of the limits is a bug of the scheduler.
+    fn check(&self, batch: &Batch) {
+        let limits = &self.limits;
+        let (tokens, slices) = (batch.tokens.len(), batch.slices.len());
+        assert!(tokens <= limits.step_tokens_max, "a step of {tokens} tokens, at most {}", limits.step_tokens_max);
+        assert!(slices <= limits.step_slices_max, "a step of {slices} slices, at most {}", limits.step_slices_max);
+        let mut next = 0;
+        for slice in &batch.slices {
+            assert!(slice.tokens.start == next && !slice.is_empty(), "{:?}: tokens {:?} after {next}", slice.seq, slice.tokens);
+            assert!(slice.end() <= limits.context_tokens_max, "{:?} ends at {}", slice.seq, slice.end());
+            next = slice.tokens.end;
+        }
+        assert_eq!(next, tokens, "every token of a step belongs to a slice");
+    }
+
+    /// Reports what the batch asks for of the rows that [`Self::forward`] has left in the residual stream.
+    fn report(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) {
+        let mut wanted = std::mem::take(&mut self.wanted);
+        wanted.clear();
+        for (index, slice) in batch.slices.iter().enumerate() {
+            if slice.draw.is_some() || slice.prompt_targets.is_some() {
+                want(index, slice, sampled.len(), &mut wanted);
+                sampled.push(Sampled { seq: slice.seq, token: None, logprobs: None, prompt_logprobs: Vec::new() });
+            }
+        }
+        for rows in wanted.chunks(LOGIT_ROWS_MAX) {
+            self.compute_logits(rows.iter().map(|wanted| wanted.row));
+            for (wanted, logits) in rows.iter().zip(self.scratch.logits.chunks_exact(self.limits.vocab_size)) {
+                report_row(&mut self.sampler, &batch.slices[wanted.slice], *wanted, logits, &mut sampled[wanted.report]);
+            }
+        }
+        self.wanted = wanted;
+    }
+}
+
+impl Engine for CpuEngine {
+    fn limits(&self) -> EngineLimits {
+        self.limits
+    }
+
+    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+        self.check(batch);
+        // To read a page that the file no longer has would end the process.
+        self.checkpoint
+            .check_unchanged()
+            .map_err(|error| EngineError::Device { slices: batch.slices.len(), message: error.to_string() })?;
+        self.forward(batch, &mut |_, _| {});
+        self.report(batch, sampled);
+        Ok(())
+    }
+}
+
+/// Adds the rows that `slice` asks for: its prompt targets in order, then its draw.
+fn want(index: usize, slice: &Slice, report: usize, wanted: &mut Vec<Wanted>) {
+    if let Some(targets) = &slice.prompt_targets {
+        assert!(targets.tokens.len() <= slice.len(), "{:?}: more prompt targets than tokens", slice.seq);
+        let rows = slice.tokens.clone().zip(&targets.tokens);
+        wanted.extend(rows.map(|(row, target)| Wanted { row, slice: index, report, target: Some(*target) }));
+    }
+    if slice.draw.is_some() {
+        wanted.push(Wanted { row: slice.tokens.end - 1, slice: index, report, target: None });
+    }
+}
+
+/// Reports one row: the log-probability of a prompt token, or a draw.
+fn report_row(sampler: &mut Sampler, slice: &Slice, wanted: Wanted, logits: &[f32], report: &mut Sampled) {
+    if let (Some(target), Some(targets)) = (wanted.target, &slice.prompt_targets) {
+        report.prompt_logprobs.push(sampler.logprobs(logits, target, targets.top_count));
+        return;
+    }
+    let Some(draw) = &slice.draw else { return };
+    let token = sampler.draw(logits, draw);
+    if let (Ok(token), Some(top_count)) = (token, draw.sampling.logprobs) {
+        report.logprobs = Some(sampler.logprobs(logits, token, top_count));
+    }
+    report.token = Some(token);
+}
+
+#[cfg(test)]
+mod tests;

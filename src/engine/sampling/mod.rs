@@ -1,0 +1,184 @@
+//! Drawing the next token from a row of logits.
+//!
+//! Owns: scratch memory, nothing that lasts from one draw to the next. Promises: what [`Sampling`] documents, in its order; a
+//! draw depends on the logits and on the [`Draw`] alone, so neither batching nor preemption changes it; equal logits go by
+//! the lowest id. Absent on purpose: stop strings, grammars, threads.
+
+mod largest;
+mod logprobs;
+mod philox;
+#[cfg(test)]
+mod tests;
+
+use crate::batch::{Draw, DrawError, PositionLogprobs, Sampling, TokenId};
+use largest::{Candidate, largest};
+
+/// How many of the likeliest tokens top-p looks at first; each further look is [`LOOK_GROWTH`] times wider.
+const LOOK_FIRST: usize = 64;
+const LOOK_GROWTH: usize = 8;
+
+/// Draws tokens; keeps its scratch memory.
+#[derive(Debug, Default)]
+pub struct Sampler {
+    /// The logits of a draw after bias, penalties and masks; `[V]`.
+    adjusted: Vec<f32>,
+    /// For each token, one more than how often it was generated, zero if it was not seen; all zero between draws; `[V]`.
+    marks: Vec<u32>,
+    /// The tokens that are still in the draw.
+    kept: Vec<Candidate>,
+}
+
+impl Sampler {
+    /// A sampler for rows of `vocab_size` logits; all its memory is taken here.
+    #[must_use]
+    pub fn new(vocab_size: usize) -> Self {
+        Self { adjusted: Vec::with_capacity(vocab_size), marks: vec![0; vocab_size], kept: Vec::with_capacity(2 * vocab_size) }
+    }
+
+    /// Draws a token from `logits` `[V]`.
+    ///
+    /// # Errors
+    /// [`DrawError::NotFinite`] if a logit is NaN or positive infinity, or if none is left that is finite.
+    pub fn draw(&mut self, logits: &[f32], draw: &Draw) -> Result<TokenId, DrawError> {
+        // The model's own logits go first: a bias or a mask must not hide that they are broken.
+        finite_max(logits)?;
+        self.adjust(logits, draw);
+        let max = finite_max(&self.adjusted)?;
+        let sampling = &*draw.sampling;
+        if sampling.temperature == 0.0 {
+            let token = (0_u32..).zip(&self.adjusted).find(|(_, logit)| **logit == max).map(|(token, _)| TokenId(token));
+            return token.ok_or(DrawError::NotFinite);
+        }
+        let weight = |logit: f32| f64::from(((logit - max) / sampling.temperature).exp());
+        let share = philox::uniform(sampling.seed, draw.generated_count);
+        let all = self.adjusted.len();
+        let top_k = if sampling.top_k == 0 { all } else { all.min(sampling.top_k as usize) };
+        if top_k == all && sampling.top_p >= 1.0 {
+            return Ok(self.draw_from_all(share, f64::from(sampling.min_p), weight));
+        }
+        self.keep_likeliest(top_k, f64::from(sampling.top_p), weight);
+        self.kept.retain(|candidate| weight(candidate.logit) >= f64::from(sampling.min_p));
+        // By id, as without top-k and top-p, so that a bound that cuts nothing changes nothing.
+        self.kept.sort_unstable_by_key(|candidate| candidate.token);
+        Ok(pick(share, self.kept.iter().map(|candidate| (candidate.token, weight(candidate.logit)))))
+    }
+
+    /// Log-probabilities of the model at the position of `logits` `[V]`: of `chosen` and of the `top_count` likeliest tokens.
+    ///
+    /// # Panics
+    /// If `chosen` is not in the vocabulary.
+    pub fn logprobs(&mut self, logits: &[f32], chosen: TokenId, top_count: u32) -> PositionLogprobs {
+        logprobs::position_logprobs(logits, chosen, top_count as usize, &mut self.kept)
+    }
+
+    /// Copies the logits and applies bias, penalties and the mask of stop tokens, in the order of [`Sampling`].
+    fn adjust(&mut self, logits: &[f32], draw: &Draw) {
+        let sampling = &*draw.sampling;
+        self.adjusted.clear();
+        self.adjusted.extend_from_slice(logits);
+        for (token, bias) in &sampling.logit_bias {
+            if let Some(logit) = self.adjusted.get_mut(token.0 as usize) {
+                *logit += bias;
+            }
+        }
+        if sampling.needs_history() {
+            self.penalise(sampling, draw);
+        }
+        if draw.generated_count < sampling.min_tokens {
+            for token in &sampling.stop_tokens {
+                if let Some(logit) = self.adjusted.get_mut(token.0 as usize) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
+    }
+
+    /// Applies the three penalties, each token once.
+    fn penalise(&mut self, sampling: &Sampling, draw: &Draw) {
+        for (position, token) in draw.history.iter().enumerate() {
+            let mark = &mut self.marks[token.0 as usize];
+            *mark = (*mark).max(1) + u32::from(position >= draw.history_prompt_len);
+        }
+        for token in &draw.history {
+            // Taking the mark makes later occurrences do nothing, and leaves the marks clean for the next draw.
+            let mark = std::mem::take(&mut self.marks[token.0 as usize]);
+            let Some(generated) = mark.checked_sub(1) else { continue };
+            let logit = &mut self.adjusted[token.0 as usize];
+            let penalty = sampling.repetition_penalty;
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            if generated > 0 {
+                *logit -= sampling.presence_penalty + sampling.frequency_penalty * generated as f32;
+            }
+        }
+    }
+
+    /// Draws without top-k and top-p: two passes in order of id, nothing sorted.
+    fn draw_from_all(&mut self, share: f64, min_p: f64, weight: impl Fn(f32) -> f64) -> TokenId {
+        for logit in &mut self.adjusted {
+            let weight = weight(*logit);
+            // The weights take the logits' place; they came from f32 and go back without loss.
+            let kept = if weight >= min_p { weight as f32 } else { 0.0 };
+            *logit = kept;
+        }
+        pick(share, (0..).map(TokenId).zip(self.adjusted.iter().map(|weight| f64::from(*weight))))
+    }
+
+    /// Leaves in `kept` the `top_k` likeliest tokens, and of those the fewest whose share of their weight reaches `top_p`.
+    fn keep_likeliest(&mut self, top_k: usize, top_p: f64, weight: impl Fn(f32) -> f64) {
+        let all = self.adjusted.len();
+        if top_k < all {
+            largest(&self.adjusted, top_k, &mut self.kept);
+            if top_p < 1.0 {
+                let total: f64 = self.kept.iter().map(|candidate| weight(candidate.logit)).sum();
+                self.cut_at(top_p * total, weight);
+            }
+            return;
+        }
+        let total: f64 = self.adjusted.iter().map(|logit| weight(*logit)).sum();
+        let mut look = LOOK_FIRST;
+        loop {
+            largest(&self.adjusted, look, &mut self.kept);
+            if self.cut_at(top_p * total, &weight) || look >= all {
+                return;
+            }
+            look *= LOOK_GROWTH;
+        }
+    }
+
+    /// Cuts `kept`, likeliest first, behind the token with which its weight reaches `mass`; whether it does.
+    fn cut_at(&mut self, mass: f64, weight: impl Fn(f32) -> f64) -> bool {
+        let mut sum = 0.0;
+        let reached = self.kept.iter().position(|candidate| {
+            sum += weight(candidate.logit);
+            sum >= mass
+        });
+        self.kept.truncate(reached.map_or(self.kept.len(), |last| last + 1));
+        reached.is_some()
+    }
+}
+
+/// The largest logit, if the row can be drawn from.
+fn finite_max(logits: &[f32]) -> Result<f32, DrawError> {
+    let mut max = f32::NEG_INFINITY;
+    let mut has_nan = false;
+    for &logit in logits {
+        has_nan |= logit.is_nan();
+        max = max.max(logit);
+    }
+    if has_nan || !max.is_finite() { Err(DrawError::NotFinite) } else { Ok(max) }
+}
+
+/// The token at which the running weight first exceeds `share` of the whole. The likeliest has weight one, so there is one.
+fn pick(share: f64, weighted: impl Iterator<Item = (TokenId, f64)> + Clone) -> TokenId {
+    let target = share * weighted.clone().map(|(_, weight)| weight).sum::<f64>();
+    let mut sum = 0.0;
+    let mut last = TokenId(0);
+    for (token, weight) in weighted.filter(|(_, weight)| *weight > 0.0) {
+        sum += weight;
+        last = token;
+        if sum > target {
+            break;
+        }
+    }
+    last
+}

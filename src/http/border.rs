@@ -1,0 +1,139 @@
+//! The border of every request: its id, the checks that come before any route, and the catch of a panic.
+
+use std::any::Any;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+
+use actix_web::body::BoxBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
+use actix_web::http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use actix_web::{HttpMessage, HttpResponse, ResponseError};
+use futures_util::FutureExt;
+
+use super::errors::ApiError;
+use super::front::RequestId;
+use super::key::{ApiKey, opens};
+use super::wire::error::clip;
+
+/// The header under which every answer tells its id.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Paths that need no key: probes have none.
+const OPEN_PATHS: [&str; 3] = ["/health", "/health/live", "/health/ready"];
+
+/// What is checked before any route.
+#[derive(Debug)]
+pub(super) struct Border {
+    pub(super) api_keys: Vec<ApiKey>,
+    /// Names that `Host` may hold, lower case; `None` does not check. Guards a server on loopback from web pages whose name
+    /// was made to point to 127.0.0.1.
+    pub(super) hosts: Option<Vec<String>>,
+}
+
+/// Takes a request through the checks to its route, and its answer back with an id.
+pub(super) async fn pass(
+    border: Data<Border>,
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let id = RequestId::new();
+    request.extensions_mut().insert(id.clone());
+    let mut visit = Visit { line: format!("{} {:?}", request.method(), clip(request.path())), id: id.0.clone(), status: None };
+    if let Err(error) = border.check(&request) {
+        let mut response = request.into_response(error.error_response());
+        visit.leave(response.response_mut());
+        return Ok(response);
+    }
+    let error = match AssertUnwindSafe(next.call(request)).catch_unwind().await {
+        Ok(Ok(mut response)) => {
+            visit.leave(response.response_mut());
+            return Ok(response);
+        }
+        // Handlers answer their own errors; what arrives here comes from actix itself, and its text is not ours.
+        Ok(Err(error)) => format!("actix: {error}"),
+        Err(panic) => format!("panic: {}", panic_text(&*panic)),
+    };
+    tracing::error!(error_id = id.0, error, "a request broke inside");
+    let cause = ApiError::Internal { error_id: id.0 };
+    let mut response = cause.error_response();
+    visit.leave(&mut response);
+    Err(InternalError::from_response(cause, response).into())
+}
+
+/// A request on its way through; logged once, when it is answered or dropped because its client left.
+struct Visit {
+    line: String,
+    id: String,
+    status: Option<u16>,
+}
+
+impl Visit {
+    /// The request is answered: the response is told the id, unless it has one of its own that names the same request.
+    fn leave(&mut self, response: &mut HttpResponse<BoxBody>) {
+        self.status = Some(response.status().as_u16());
+        if let Some(own) = response.headers().get(REQUEST_ID) {
+            self.id = String::from_utf8_lossy(own.as_bytes()).into_owned();
+        } else {
+            let id = HeaderValue::from_str(&self.id).expect("hexadecimal digits are a header value");
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        // 499 is how nginx logs a client that left before its answer.
+        tracing::info!(request_id = self.id, status = self.status.unwrap_or(499), "{}", self.line);
+    }
+}
+
+impl Border {
+    fn check(&self, request: &ServiceRequest) -> Result<(), ApiError> {
+        if let Some(hosts) = &self.hosts {
+            let host = request.headers().get(HOST).map(|value| String::from_utf8_lossy(value.as_bytes()));
+            if !host.as_deref().is_some_and(|host| is_allowed(host, hosts)) {
+                return Err(ApiError::HostForbidden { host: clip(&host.unwrap_or_default()) });
+            }
+        }
+        let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let open = self.api_keys.is_empty() || OPEN_PATHS.contains(&request.path());
+        if open || opens(&self.api_keys, authorization) { Ok(()) } else { Err(ApiError::Unauthorized) }
+    }
+}
+
+/// Whether a server on loopback may be called by `host`: a name or an address, with or without a port.
+fn is_allowed(host: &str, hosts: &[String]) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let name = bare.to_ascii_lowercase();
+    name == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) || hosts.contains(&name)
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not a text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_allowed;
+
+    #[test]
+    fn loopback_answers_to_its_own_names() {
+        let extra = ["box.lan".to_owned()];
+        for host in ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "127.1.2.3", "[::1]:8000", "[::1]", "Box.lan:80"] {
+            assert!(is_allowed(host, &extra), "{host} was refused");
+        }
+        for host in
+            ["", "evil.example", "evil.example:8000", "localhost.evil.example", "10.0.0.1", "a/b?c", "127.0.0.1:x", ":8000"]
+        {
+            assert!(!is_allowed(host, &extra), "{host} was let in");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `POST /v1/chat/completions`, and what `/generate` shares with it.
+
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+
+use crate::actors::messages::Input;
+
+use super::body::read_json;
+use super::errors::ApiError;
+use super::front::{Front, dialect, response_id, session};
+use super::respond;
+use super::wire::chat_answer::{ChatAnswer, ChatEncoder};
+use super::wire::chat_request::{ChatRequest, Form};
+use super::wire::encoder::Encoder;
+use super::wire::error::WireError;
+use super::wire::event_answer::EventEncoder;
+use super::wire::progress::Progress;
+use super::wire::streaming::Dialect;
+
+/// How a chat is answered: in which dialect a stream speaks, and whether its events have names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) form: Form,
+    pub(super) dialect: Dialect,
+    pub(super) named_events: bool,
+    pub(super) id_prefix: &'static str,
+}
+
+/// The handler.
+pub(super) async fn completions(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
+    let dialect = dialect(&request)?.unwrap_or(front.options.dialect);
+    answer(request, payload, front, Manner { form: Form::Chat, dialect, named_events: false, id_prefix: "chatcmpl" }).await
+}
+
+/// Answers a chat.
+pub(super) async fn answer(
+    request: HttpRequest,
+    payload: Payload,
+    front: Data<Front>,
+    manner: Manner,
+) -> Result<HttpResponse, ApiError> {
+    let body = read_json(&request, payload, &front).await?;
+    let session = session(&request)?;
+    let ChatRequest { model, conversation, generation, streaming, return_token_ids } =
+        ChatRequest::read(body, manner.form, &front.terms()?)?;
+    if streaming.on {
+        check_dialect(manner.dialect, generation.choices_count, !conversation.tools.is_empty())?;
+    }
+    let id = response_id(&request, manner.id_prefix);
+    let order = respond::order(id.clone(), Input::Chat(conversation), &generation, streaming.coalescing, session);
+    let accepted = front.service.generate(order).await?;
+
+    let (reports, parts) = respond::opened(vec![accepted], generation.choices_count);
+    let heading = respond::heading(&id, &model);
+    let metadata = respond::metadata(&front, &heading, &generation, &reports);
+    let progress = Progress::new(respond::prompt_tokens(&reports), generation.choices_count as usize);
+    let token_ids = respond::token_ids(return_token_ids, &reports[0]);
+    if !streaming.on {
+        let whole = respond::gather(parts, progress).await?;
+        return Ok(respond::in_one_piece(ChatAnswer { heading, metadata, token_ids }.whole(&whole), &id));
+    }
+    let include_usage = streaming.include_usage;
+    let encoder = match manner.dialect {
+        Dialect::Events => {
+            let named = manner.named_events;
+            Encoder::Events(Box::new(EventEncoder { heading, metadata, progress, include_usage, named }))
+        }
+        Dialect::OpenAi | Dialect::Both => Encoder::Chat(Box::new(ChatEncoder {
+            answer: ChatAnswer { heading, metadata, token_ids },
+            progress,
+            include_usage,
+            continuous_usage: streaming.continuous_usage,
+            typed: manner.dialect == Dialect::Both,
+        })),
+    };
+    Ok(respond::in_stream(&request, &front, &id, parts, encoder))
+}
+
+/// The typed events know one choice and no calls.
+fn check_dialect(dialect: Dialect, choices_count: u32, tools: bool) -> Result<(), WireError> {
+    let refused = match dialect {
+        Dialect::OpenAi => None,
+        Dialect::Both | Dialect::Events if choices_count > 1 => Some(("n", "more than one choice")),
+        Dialect::Events if tools => Some(("tools", "function calls")),
+        Dialect::Both | Dialect::Events => None,
+    };
+    match refused {
+        None => Ok(()),
+        Some((param, what)) => {
+            let message = format!("a stream of typed events cannot carry {what}");
+            Err(WireError::Unsupported { param: param.to_owned(), message })
+        }
+    }
+}

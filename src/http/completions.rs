@@ -1,0 +1,80 @@
+//! `POST /v1/completions`.
+
+use std::sync::Arc;
+
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+
+use crate::actors::messages::{Input, PromptReport};
+
+use super::body::read_json;
+use super::errors::ApiError;
+use super::front::{Front, response_id, session};
+use super::respond;
+use super::wire::completion_answer::{CompletionAnswer, CompletionEncoder, Prompt};
+use super::wire::completion_request::CompletionRequest;
+use super::wire::encoder::Encoder;
+use super::wire::progress::Progress;
+
+/// What the ids of these answers begin with.
+pub(super) const ID_PREFIX: &str = "cmpl";
+
+/// The id of a prompt of the request `id`: the actors know each prompt as a request of its own.
+pub(super) fn prompt_id(id: &str, index: usize) -> String {
+    if index == 0 { id.to_owned() } else { format!("{id}.{index}") }
+}
+
+/// The handler.
+pub(super) async fn completions(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
+    let body = read_json(&request, payload, &front).await?;
+    let session = session(&request)?;
+    let asked = CompletionRequest::read(body, &front.terms()?)?;
+    let id = response_id(&request, ID_PREFIX);
+    let CompletionRequest { generation, streaming, .. } = &asked;
+
+    let mut accepted = Vec::with_capacity(asked.prompts.len());
+    for (index, input) in asked.prompts.iter().enumerate() {
+        let mut order = respond::order(prompt_id(&id, index), input.clone(), generation, streaming.coalescing, session.clone());
+        // Choices are drawn with seed, seed + 1, …; the next prompt's go on from there.
+        order.sampling.seed = order.sampling.seed.wrapping_add(index as u64 * u64::from(generation.choices_count));
+        // A refusal drops the prompts that were already taken, which cancels them.
+        accepted.push(front.service.generate(order).await?);
+    }
+
+    let (reports, parts) = respond::opened(accepted, generation.choices_count);
+    let heading = respond::heading(&id, &asked.model);
+    let metadata = respond::metadata(&front, &heading, generation, &reports);
+    let choices_count = reports.len() * generation.choices_count as usize;
+    let progress = Progress::new(respond::prompt_tokens(&reports), choices_count);
+    let answer = CompletionAnswer {
+        heading,
+        metadata,
+        prompts: prompts(&front, &asked, &reports).await?,
+        choices_a_prompt: generation.choices_count as usize,
+        logprobs: generation.sampling.logprobs.is_some(),
+        prompt_only: asked.prompt_only,
+        return_token_ids: asked.return_token_ids,
+    };
+    if !streaming.on {
+        let whole = respond::gather(parts, progress).await?;
+        return Ok(respond::in_one_piece(answer.whole(&whole), &id));
+    }
+    let encoder = CompletionEncoder::new(answer, progress, streaming.include_usage, streaming.continuous_usage);
+    Ok(respond::in_stream(&request, &front, &id, parts, Encoder::Completion(Box::new(encoder))))
+}
+
+/// The prompts as the answer shows them; the text of tokens is only made if it is to be echoed.
+async fn prompts(front: &Front, asked: &CompletionRequest, reports: &[Arc<PromptReport>]) -> Result<Vec<Prompt>, ApiError> {
+    let mut prompts = Vec::with_capacity(reports.len());
+    for (input, report) in asked.prompts.iter().zip(reports) {
+        let echo = match input {
+            _ if !asked.echo => None,
+            Input::Text(text) => Some(text.clone()),
+            Input::Tokens(tokens) => Some(front.service.detokenize(tokens.clone()).await?),
+            Input::Chat(_) => unreachable!("a text completion has no chats"),
+        };
+        let first_token = report.tokens.first().map(|first| front.service.token_bytes(*first)).unwrap_or_default();
+        prompts.push(Prompt { tokens: report.tokens.clone(), echo, first_token });
+    }
+    Ok(prompts)
+}

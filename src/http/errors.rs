@@ -1,0 +1,198 @@
+//! Everything that is no success, and its one way to HTTP.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use actix_web::{HttpResponse, ResponseError};
+
+use crate::actors::messages::Refusal;
+
+use super::wire::error::{ErrorObject, SERVER, UNAVAILABLE, WireError, is_passing};
+use super::wire::whole::Broken;
+
+const INVALID: &str = "invalid_request_error";
+const NOT_FOUND: &str = "not_found_error";
+/// When to come back after a failure that passes, where nobody knows better.
+const RETRY_SECONDS: u64 = 5;
+
+/// Why a request got no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ApiError {
+    /// The body or a header asks for what cannot be.
+    #[error("{0}")]
+    Wire(#[from] WireError),
+    /// The actors did not take it.
+    #[error("{}", refusal_message(.0))]
+    Refused(Refusal),
+    /// It was taken and then broke.
+    #[error("{}", .0.message)]
+    Broken(Broken),
+    /// No key, or a wrong one.
+    #[error("this server needs an API key: Authorization: Bearer KEY")]
+    Unauthorized,
+    /// A name under which nobody should reach a server on loopback.
+    #[error("the Host {host:?} is not served here; expected localhost, a loopback address or an allowed name")]
+    HostForbidden {
+        /// The header's value.
+        host: String,
+    },
+    /// No route.
+    #[error("there is no {path}")]
+    UnknownPath {
+        /// The path asked for.
+        path: String,
+    },
+    /// A route, but not for this method.
+    #[error("{path} does not take {method}; it takes {allowed}")]
+    WrongMethod {
+        /// The method asked for.
+        method: String,
+        /// The path asked for.
+        path: String,
+        /// The methods that there are, as in `Allow`.
+        allowed: &'static str,
+    },
+    /// The body is no JSON, as its own header says.
+    #[error("the body must be application/json, without encoding; it is {found}")]
+    MediaType {
+        /// What the header says.
+        found: String,
+    },
+    /// The body is too large.
+    #[error("the body is larger than {max_bytes} bytes")]
+    BodyTooLarge {
+        /// The largest one taken.
+        max_bytes: usize,
+    },
+    /// The body did not arrive in time.
+    #[error("the body did not arrive within {seconds} s")]
+    BodyTooSlow {
+        /// How long it may take.
+        seconds: u64,
+    },
+    /// The body broke off, or was no HTTP.
+    #[error("the body could not be read: it broke off or its framing is wrong")]
+    BodyBroken,
+    /// A bug, caught at the border of this request.
+    #[error("something broke inside; the log tells more under {error_id}")]
+    Internal {
+        /// The id in the log.
+        error_id: String,
+    },
+}
+
+/// How an error looks in HTTP.
+struct Face {
+    status: StatusCode,
+    kind: &'static str,
+    param: Option<String>,
+    code: Option<&'static str>,
+    retry_seconds: Option<u64>,
+    /// The connection is not worth keeping: its next bytes may belong to a body that nobody reads.
+    close: bool,
+}
+
+impl Face {
+    fn new(status: StatusCode, kind: &'static str, code: &'static str) -> Self {
+        Self { status, kind, param: None, code: Some(code), retry_seconds: None, close: false }
+    }
+
+    fn unavailable(code: &'static str, retry_seconds: u64) -> Self {
+        let retry_seconds = Some(retry_seconds.max(1));
+        Self { retry_seconds, close: code == "draining", ..Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, code) }
+    }
+}
+
+impl ApiError {
+    fn face(&self) -> Face {
+        match self {
+            Self::Wire(error) => {
+                let unknown = matches!(error, WireError::UnknownModel { .. });
+                let (status, kind) =
+                    if unknown { (StatusCode::NOT_FOUND, NOT_FOUND) } else { (StatusCode::BAD_REQUEST, INVALID) };
+                Face { param: error.param(), ..Face::new(status, kind, error.code()) }
+            }
+            Self::Refused(Refusal::Invalid { param, code, .. }) => Face {
+                param: param.map(str::to_owned),
+                code: *code,
+                ..Face::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value")
+            },
+            Self::Refused(Refusal::QueueFull { retry_after_seconds, .. }) => Face {
+                retry_seconds: Some((*retry_after_seconds).max(1)),
+                ..Face::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full")
+            },
+            Self::Refused(Refusal::Unavailable { retry_after_seconds, code }) => Face::unavailable(code, *retry_after_seconds),
+            Self::Broken(Broken { code, .. }) if is_passing(code) => Face::unavailable(code, RETRY_SECONDS),
+            Self::Broken(Broken { code, .. }) => Face::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, code),
+            Self::Refused(Refusal::Internal { .. }) | Self::Internal { .. } => {
+                Face::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "internal_error")
+            }
+            Self::Unauthorized => Face::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
+            Self::HostForbidden { .. } => Face::new(StatusCode::FORBIDDEN, "permission_error", "host_forbidden"),
+            Self::UnknownPath { .. } => Face::new(StatusCode::NOT_FOUND, NOT_FOUND, "unknown_path"),
+            Self::WrongMethod { .. } => Face::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed"),
+            Self::MediaType { .. } => Face::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type"),
+            Self::BodyTooLarge { .. } => {
+                Face { close: true, ..Face::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "body_too_large") }
+            }
+            Self::BodyTooSlow { .. } => Face { close: true, ..Face::new(StatusCode::REQUEST_TIMEOUT, INVALID, "body_timeout") },
+            Self::BodyBroken => Face { close: true, ..Face::new(StatusCode::BAD_REQUEST, INVALID, "broken_body") },
+        }
+    }
+
+    /// The error object, for streams and bodies alike.
+    pub(super) fn object(&self) -> ErrorObject {
+        let Face { kind, param, code, .. } = self.face();
+        ErrorObject { message: self.to_string(), kind, param, code }
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.face().status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let face = self.face();
+        let mut response = HttpResponse::build(face.status).json(self.object().body());
+        let headers = response.headers_mut();
+        if let Some(seconds) = face.retry_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if *self == Self::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Self::WrongMethod { allowed, .. } = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+        }
+        if face.close {
+            response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
+        }
+        response
+    }
+}
+
+fn refusal_message(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Invalid { message, .. } | Refusal::QueueFull { message, .. } => message.clone(),
+        Refusal::Unavailable { code, .. } => match *code {
+            "draining" => "the server is shutting down and takes no new requests".to_owned(),
+            "loading" => "the model is being loaded".to_owned(),
+            "engine_restarting" => "the engine is being restarted".to_owned(),
+            "queue_timeout" => "the request waited too long".to_owned(),
+            other => format!("the server is not available: {other}"),
+        },
+        Refusal::Internal { error_id } => format!("something broke inside; the log tells more under {error_id}"),
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Broken> for ApiError {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}

@@ -1,0 +1,103 @@
+//! What every handler works with: the door to the actors, the options, and the id of the request at hand.
+
+use std::sync::Arc;
+
+use actix_web::{HttpMessage, HttpRequest};
+use uuid::Uuid;
+
+use crate::actors::messages::Refusal;
+use crate::actors::service::Service;
+
+use super::errors::ApiError;
+use super::options::HttpOptions;
+use super::wire::error::WireError;
+use super::wire::streaming::Dialect;
+use super::wire::terms::Terms;
+
+const SESSION_MAX_BYTES: usize = 128;
+/// How long loading may still take, where nobody knows.
+const LOADING_RETRY_SECONDS: u64 = 5;
+
+/// What every handler works with.
+#[derive(Debug)]
+pub(super) struct Front {
+    pub(super) service: Service,
+    pub(super) options: Arc<HttpOptions>,
+    /// All names of the model, its id first.
+    pub(super) names: Vec<String>,
+    /// When the server started, in seconds since 1970.
+    pub(super) started: u64,
+}
+
+/// The id that the border gave to a request: 32 hexadecimal digits.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) String);
+
+impl RequestId {
+    /// A new one; never given twice.
+    pub(super) fn new() -> Self {
+        Self(Uuid::new_v4().simple().to_string())
+    }
+}
+
+impl Front {
+    /// What requests are read against. A seed is drawn each time, for a request that brings none.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] while the model is being loaded: nobody knows its vocabulary yet.
+    pub(super) fn terms(&self) -> Result<Terms<'_>, ApiError> {
+        let loading = Refusal::Unavailable { retry_after_seconds: LOADING_RETRY_SECONDS, code: "loading" };
+        let limits = self.service.limits().ok_or(loading)?;
+        Ok(Terms {
+            names: &self.names,
+            context_tokens_max: limits.context_tokens_max,
+            vocab_size: limits.vocab_size,
+            defaults: self.options.sampling,
+            coalescing: self.options.coalescing,
+            profiles: &self.options.profiles,
+            drawn_seed: draw_seed(),
+        })
+    }
+}
+
+/// 64 random bits. A v4 uuid has 6 fixed bits; the two halves have them at different places.
+fn draw_seed() -> u64 {
+    let (high, low) = Uuid::new_v4().as_u64_pair();
+    high ^ low
+}
+
+/// The id of a request: `chatcmpl-…`.
+pub(super) fn response_id(request: &HttpRequest, prefix: &str) -> String {
+    let extensions = request.extensions();
+    let id = extensions.get::<RequestId>().expect("the border gives every request an id");
+    format!("{prefix}-{}", id.0)
+}
+
+/// The conversation that a request belongs to (`X-Session-ID`).
+pub(super) fn session(request: &HttpRequest) -> Result<Option<String>, WireError> {
+    let fits =
+        |text: &str| (1..=SESSION_MAX_BYTES).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    header(request, "X-Session-ID", "1 to 128 printable ASCII characters", |text| fits(text).then(|| text.to_owned()))
+}
+
+/// The dialect that a request asks for (`X-SSE-Dialect`).
+pub(super) fn dialect(request: &HttpRequest) -> Result<Option<Dialect>, WireError> {
+    header(request, "X-SSE-Dialect", Dialect::NAMES, Dialect::named)
+}
+
+fn header<T>(
+    request: &HttpRequest,
+    name: &str,
+    expected: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, WireError> {
+    let Some(value) = request.headers().get(name) else { return Ok(None) };
+    match value.to_str().ok().and_then(read) {
+        Some(read) => Ok(Some(read)),
+        None => Err(WireError::Unfit {
+            param: name.to_owned(),
+            found: format!("a header of {} bytes", value.len()),
+            expected: expected.to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,52 @@
+//! The predecessors' routes: `POST /generate`, `/generate/stream` and `/cancel/{request_id}`.
+
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+
+use crate::actors::messages::Input;
+
+use super::body::read_json;
+use super::chat::{self, Manner};
+use super::errors::ApiError;
+use super::front::{Front, response_id, session};
+use super::respond;
+use super::wire::chat_request::Form;
+use super::wire::encoder::Encoder;
+use super::wire::models::CancelAnswer;
+use super::wire::sampling::CHOICES_MAX;
+use super::wire::streaming::Dialect;
+use super::wire::text_answer::TextEncoder;
+use super::wire::text_request::TextRequest;
+
+/// `/generate`: a chat, or a prompt, answered with named typed events.
+pub(super) async fn generate(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
+    let manner = Manner { form: Form::Generate, dialect: Dialect::Events, named_events: true, id_prefix: "gen" };
+    chat::answer(request, payload, front, manner).await
+}
+
+/// `/generate/stream`: a prompt for code, answered with a stream of texts.
+pub(super) async fn stream(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
+    let body = read_json(&request, payload, &front).await?;
+    let session = session(&request)?;
+    let TextRequest { conversation, generation } = TextRequest::read(body, &front.terms()?)?;
+    let id = response_id(&request, "gen");
+    let coalescing = front.options.text_coalescing;
+    let order = respond::order(id.clone(), Input::Chat(conversation), &generation, coalescing, session);
+    let accepted = front.service.generate(order).await?;
+    let (_, parts) = respond::opened(vec![accepted], 1);
+    Ok(respond::in_stream(&request, &front, &id, parts, Encoder::Text(TextEncoder)))
+}
+
+/// `/cancel/{request_id}`.
+pub(super) async fn cancel(request: HttpRequest, front: Data<Front>) -> HttpResponse {
+    let request_id = request.match_info().query("request_id");
+    let mut found = front.service.cancel(request_id).await;
+    // The prompts of a text completion after the first have ids of their own.
+    if request_id.starts_with(super::completions::ID_PREFIX) {
+        for index in 1..CHOICES_MAX as usize {
+            found |= front.service.cancel(&super::completions::prompt_id(request_id, index)).await;
+        }
+    }
+    let status = if found { "cancelled" } else { "not_found" };
+    HttpResponse::Ok().json(CancelAnswer { status, request_id })
+}

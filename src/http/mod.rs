@@ -1,0 +1,33 @@
+//! The HTTP border: routes, the wire, SSE, errors, keys.
+//!
+//! Owns: sockets, the JSON shapes, the ids of requests. Promises: every answer carries `x-request-id`, every error is the error
+//! object, a bad request is a plain 4xx before any stream begins, and the failure of one request ends that request alone. A
+//! client that leaves drops the body or the waiting handler, and with it the parts: that is how a response is cancelled.
+//!
+//! Absent on purpose: scheduling, text work, the model. CORS headers are never sent: a page from elsewhere cannot call this
+//! server.
+
+mod body;
+mod border;
+mod chat;
+mod completions;
+mod errors;
+mod front;
+mod generate;
+mod key;
+mod models;
+pub mod observe;
+mod options;
+mod parts;
+mod respond;
+pub mod routes;
+mod server;
+mod stream;
+mod tokens;
+mod wire;
+
+pub use key::{ApiKey, KeyError};
+pub use options::HttpOptions;
+pub use server::{ServeError, ServerHandle, serve};
+pub use wire::streaming::Dialect;
+pub use wire::terms::SamplingDefaults;

@@ -1,0 +1,32 @@
+//! `GET /v1/models`, `/v1/models/{id}`, `/models` and `/version`.
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::errors::ApiError;
+use super::front::Front;
+use super::wire::error::{WireError, clip};
+use super::wire::models::{ModelEntry, ModelList, VersionAnswer};
+
+/// The model under all its names.
+pub(super) async fn list(front: Data<Front>) -> HttpResponse {
+    HttpResponse::Ok().json(ModelList::new(&front.names, front.started, context_tokens_max(&front)))
+}
+
+/// The model under one of its names, which may hold slashes.
+pub(super) async fn one(request: HttpRequest, front: Data<Front>) -> Result<HttpResponse, ApiError> {
+    let name = request.match_info().query("model");
+    match ModelEntry::new(name, &front.names, front.started, context_tokens_max(&front)) {
+        Some(entry) => Ok(HttpResponse::Ok().json(entry)),
+        None => Err(WireError::UnknownModel { asked: format!("{:?}", clip(name)), served: front.names.join(", ") }.into()),
+    }
+}
+
+/// Which build this is.
+pub(super) async fn version() -> HttpResponse {
+    HttpResponse::Ok().json(VersionAnswer { version: env!("CARGO_PKG_VERSION") })
+}
+
+fn context_tokens_max(front: &Front) -> Option<usize> {
+    front.service.limits().map(|limits| limits.context_tokens_max)
+}

@@ -1,0 +1,165 @@
+//! Routes that watch the server: health for probes, `/stats`, `/metrics`, `/memory_stats`, the debug bundle.
+//!
+//! Promises: everything is answered from atomics and the recorder, never through an actor's mailbox, so that it answers while
+//! everything else is stuck. Absent on purpose: prompts, answers, keys; nothing that a user wrote is shown.
+
+mod bundle;
+mod health;
+mod memory;
+mod stats;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER};
+use actix_web::{HttpResponse, web};
+use serde::Serialize;
+
+use crate::actors::service::Service;
+use crate::actors::snapshot::Snapshot;
+use crate::clock::Clock;
+use crate::metrics::{EXPOSITION_TYPE, Metrics, Process, SchedulerGauges, Stats};
+
+pub use health::Targets;
+
+/// After how many seconds a probe or a client should come back: about an engine's rebuilding.
+const RETRY_SECONDS: u64 = 5;
+
+/// What the routes read; mounted as `web::Data`.
+#[derive(Debug)]
+pub struct Observed {
+    /// The actors.
+    pub service: Service,
+    /// The recorder.
+    pub metrics: Metrics,
+    /// The server's clock.
+    pub clock: Clock,
+    /// What does not change.
+    pub facts: ServerFacts,
+}
+
+/// What does not change while the server runs.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ServerFacts {
+    /// The profile's name.
+    pub profile: String,
+    /// The profile's targets.
+    pub targets: Targets,
+    /// Bytes of the weights, mapped or copied.
+    pub weights_bytes: u64,
+    /// The effective settings in the order of the command line's help; secrets redacted by who made it.
+    pub settings: Vec<ShownSetting>,
+}
+
+/// A setting as it took effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ShownSetting {
+    /// Its name on the command line, without dashes before it.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+    /// Where the value came from.
+    pub from: String,
+}
+
+/// The server at one moment, as these routes see it.
+struct Moment {
+    snapshot: Snapshot,
+    stats: Stats,
+    process: Process,
+}
+
+impl Observed {
+    fn look(&self) -> Moment {
+        Moment { snapshot: self.service.snapshot(), stats: self.metrics.stats(self.clock.now()), process: Process::read() }
+    }
+}
+
+/// Mounts the routes; needs `web::Data<Observed>`.
+pub fn configure(config: &mut web::ServiceConfig) {
+    let get = |path: &str| web::resource(path.to_owned());
+    config
+        .service(get("/health").route(web::get().to(health)).route(web::head().to(health)))
+        .service(get("/health/live").route(web::get().to(live)).route(web::head().to(live)))
+        .service(get("/health/ready").route(web::get().to(ready)).route(web::head().to(ready)))
+        .service(get("/stats").route(web::get().to(stats)))
+        .service(get("/metrics").route(web::get().to(metrics)))
+        .service(get("/memory_stats").route(web::get().to(memory_stats)))
+        .service(get("/admin/debug/bundle").route(web::get().to(debug_bundle)));
+}
+
+async fn health(observed: web::Data<Observed>) -> HttpResponse {
+    let moment = observed.look();
+    let report = health::report(&moment.snapshot, &moment.stats, &observed.facts, observed.metrics.tags());
+    probe(moment.snapshot.ready, &report)
+}
+
+async fn live(observed: web::Data<Observed>) -> HttpResponse {
+    let snapshot = observed.service.snapshot();
+    probe(snapshot.alive, &health::liveness(&snapshot))
+}
+
+async fn ready(observed: web::Data<Observed>) -> HttpResponse {
+    let snapshot = observed.service.snapshot();
+    probe(snapshot.ready, &health::readiness(&snapshot))
+}
+
+async fn stats(observed: web::Data<Observed>) -> HttpResponse {
+    let moment = observed.look();
+    let limits = observed.service.limits();
+    json(StatusCode::OK, &stats::report(&moment.snapshot, &moment.stats, limits, observed.metrics.tags()))
+}
+
+async fn metrics(observed: web::Data<Observed>) -> HttpResponse {
+    let snapshot = observed.service.snapshot();
+    observed.metrics.scheduler(&gauges(&snapshot));
+    observed.metrics.sessions_active(snapshot.sessions_active);
+    let text = observed.metrics.exposition(observed.clock.now());
+    HttpResponse::Ok().content_type(EXPOSITION_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text)
+}
+
+async fn memory_stats(observed: web::Data<Observed>) -> HttpResponse {
+    let report = memory::report(
+        &observed.service.snapshot(),
+        &Process::read(),
+        observed.service.limits(),
+        observed.facts.weights_bytes,
+        &observed.metrics.tags().gpu_mode,
+    );
+    json(StatusCode::OK, &report)
+}
+
+async fn debug_bundle(observed: web::Data<Observed>) -> HttpResponse {
+    json(StatusCode::OK, &bundle::of(&observed))
+}
+
+fn gauges(snapshot: &Snapshot) -> SchedulerGauges {
+    let scheduler = snapshot.scheduler;
+    SchedulerGauges {
+        waiting_count: scheduler.waiting_count,
+        waiting_tokens: scheduler.waiting_tokens,
+        running_count: scheduler.prefill_count + scheduler.decode_count,
+        blocks_total: scheduler.blocks_total,
+        blocks_free: scheduler.blocks_free,
+        blocks_cached: scheduler.blocks_cached,
+        blocks_in_use: scheduler.blocks_in_use,
+        kv_bytes_in_use: snapshot.kv_in_use_bytes,
+        preemptions_total: scheduler.preemptions_total,
+    }
+}
+
+/// 200 if all is well, else 503 with `Retry-After`.
+fn probe(well: bool, report: &impl Serialize) -> HttpResponse {
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(status, report)
+}
+
+fn json(status: StatusCode, report: &impl Serialize) -> HttpResponse {
+    let mut response = HttpResponse::build(status);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.insert_header((RETRY_AFTER, RETRY_SECONDS));
+    }
+    // What was true a moment ago must not be answered from a cache.
+    response.insert_header((CACHE_CONTROL, "no-store")).json(report)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! `/admin/debug/bundle`: what somebody who is asked for help wants to see, in one document.
+//!
+//! No prompt, no answer, no key, no session's name: the document can be attached to a public report.
+
+use serde::Serialize;
+
+use super::health::{self, HealthReport};
+use super::memory::{self, MemoryReport};
+use super::stats::{self, StatsReport};
+use super::{Observed, ShownSetting};
+use crate::actors::snapshot::{EngineState, LiveRequest, Phase, Snapshot};
+use crate::clock::unix_seconds;
+use crate::metrics::Warning;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Bundle<'a> {
+    created: u64,
+    version: &'static str,
+    build: Build,
+    settings: &'a [ShownSetting],
+    health: HealthReport<'a>,
+    stats: StatsReport<'a>,
+    memory: MemoryReport<'a>,
+    server: Server,
+    requests: Vec<Request>,
+    log_drops_total: u64,
+    warnings: Vec<Line>,
+}
+
+#[derive(Debug, Serialize)]
+struct Build {
+    commit: Option<&'static str>,
+    arch: &'static str,
+    os: &'static str,
+    debug: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Server {
+    engine: &'static str,
+    alive: bool,
+    ready: bool,
+    draining: bool,
+    heartbeat_age_ms: u64,
+    building: usize,
+    requests_active: usize,
+    streams_active: usize,
+    waiting_tokens: usize,
+    prefill_tokens_total: u64,
+    decode_tokens_total: u64,
+}
+
+impl From<&Snapshot> for Server {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self {
+            engine: match snapshot.engine {
+                EngineState::Loading => "loading",
+                EngineState::Ready => "ready",
+                EngineState::Restarting => "restarting",
+                EngineState::Dead => "dead",
+            },
+            alive: snapshot.alive,
+            ready: snapshot.ready,
+            draining: snapshot.draining,
+            heartbeat_age_ms: snapshot.heartbeat_age_ms,
+            building: snapshot.building_count,
+            requests_active: snapshot.requests_active,
+            streams_active: snapshot.streams_active,
+            waiting_tokens: snapshot.scheduler.waiting_tokens,
+            prefill_tokens_total: snapshot.scheduler.prefill_tokens_total,
+            decode_tokens_total: snapshot.scheduler.decode_tokens_total,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Request {
+    request_id: String,
+    phase: &'static str,
+    age_ms: u64,
+    prompt_tokens: usize,
+    completion_tokens: u64,
+}
+
+impl From<LiveRequest> for Request {
+    fn from(live: LiveRequest) -> Self {
+        Self {
+            request_id: live.request_id,
+            phase: match live.phase {
+                Phase::Building => "building",
+                Phase::Queued => "queued",
+                Phase::Prefill => "prefill",
+                Phase::Decode => "decode",
+                Phase::Sending => "sending",
+            },
+            age_ms: live.age_ms,
+            prompt_tokens: live.prompt_tokens,
+            completion_tokens: live.completion_tokens,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Line {
+    unix_seconds: u64,
+    level: &'static str,
+    message: String,
+}
+
+impl From<Warning> for Line {
+    fn from(warning: Warning) -> Self {
+        let Warning { unix_seconds, level, message } = warning;
+        Self { unix_seconds, level, message }
+    }
+}
+
+/// `/admin/debug/bundle`.
+pub(super) fn of(observed: &Observed) -> Bundle<'_> {
+    let (moment, limits, tags) = (observed.look(), observed.service.limits(), observed.metrics.tags());
+    let (snapshot, facts) = (&moment.snapshot, &observed.facts);
+    Bundle {
+        created: unix_seconds(),
+        version: crate::VERSION,
+        build: Build {
+            commit: crate::COMMIT,
+            arch: std::env::consts::ARCH,
+            os: std::env::consts::OS,
+            debug: cfg!(debug_assertions),
+        },
+        settings: &facts.settings,
+        health: health::report(snapshot, &moment.stats, facts, tags),
+        stats: stats::report(snapshot, &moment.stats, limits, tags),
+        memory: memory::report(snapshot, &moment.process, limits, facts.weights_bytes, &tags.gpu_mode),
+        server: snapshot.into(),
+        requests: observed.service.live_requests().into_iter().map(Request::from).collect(),
+        log_drops_total: observed.metrics.log().dropped_total(),
+        warnings: observed.metrics.log().warnings().into_iter().map(Line::from).collect(),
+    }
+}

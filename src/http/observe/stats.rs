@@ -1,0 +1,158 @@
+//! `/stats`: counts since the start, and rates and percentiles of the recent past.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::health::ModelReport;
+use crate::actors::snapshot::{ModelLimits, Snapshot};
+use crate::metrics::{ModelTags, RequestCounts, Stats};
+
+#[derive(Debug, Serialize)]
+pub(super) struct StatsReport<'a> {
+    requests_total: u64,
+    requests_success: u64,
+    requests_failed: u64,
+    requests_cancelled: u64,
+    requests_rejected: u64,
+    active_requests: u64,
+    stream_active: u64,
+    stream_cancelled_total: u64,
+    sessions_active: usize,
+    qps: f64,
+    error_rate: f64,
+    p50_ttft_ms: f64,
+    p95_ttft_ms: f64,
+    p99_ttft_ms: f64,
+    p50_e2e_ms: f64,
+    p95_e2e_ms: f64,
+    p99_e2e_ms: f64,
+    tokens_per_second: f64,
+    uptime_seconds: f64,
+    model_metrics: BTreeMap<String, ModelMetrics>,
+    prompt_metrics: PromptMetrics,
+    model_info: ModelInfo<'a>,
+    gpu_routing: GpuRouting<'a>,
+    kv: Blocks,
+    scheduler: Sequences,
+}
+
+#[derive(Debug, Serialize)]
+struct ModelMetrics {
+    total: u64,
+    success: u64,
+    failed: u64,
+    cancelled: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PromptMetrics {
+    cache_hits: u64,
+    cache_misses: u64,
+    truncations: u64,
+    total_builds: u64,
+    cache_hit_rate: f64,
+    cache_size: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ModelInfo<'a> {
+    #[serde(flatten)]
+    tags: ModelReport<'a>,
+    context_tokens_max: Option<usize>,
+    vocab_size: Option<usize>,
+}
+
+/// Which GPU takes which request; there is nothing to choose on a CPU or a single GPU.
+#[derive(Debug, Serialize)]
+struct GpuRouting<'a> {
+    mode: &'a str,
+    gpus: [(); 0],
+}
+
+/// KV blocks of both groups; `total = free + cached + in_use`.
+#[derive(Debug, Serialize)]
+struct Blocks {
+    total: usize,
+    free: usize,
+    cached: usize,
+    in_use: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Sequences {
+    waiting: usize,
+    prefill: usize,
+    decode: usize,
+    steps_total: u64,
+    preemptions_total: u64,
+    engine_restarts_total: u64,
+}
+
+/// `/stats`.
+pub(super) fn report<'a>(
+    snapshot: &Snapshot,
+    stats: &Stats,
+    limits: Option<ModelLimits>,
+    tags: &'a ModelTags,
+) -> StatsReport<'a> {
+    let scheduler = snapshot.scheduler;
+    let key = format!("{}_{}_{}", tags.model_id, tags.model_size, tags.prompt_version);
+    let RequestCounts { total, success, failed, cancelled, active } = stats.requests;
+    StatsReport {
+        requests_total: total,
+        requests_success: success,
+        requests_failed: failed,
+        requests_cancelled: cancelled,
+        requests_rejected: stats.rejected,
+        active_requests: active,
+        stream_active: stats.stream_active,
+        stream_cancelled_total: stats.stream_cancelled,
+        sessions_active: snapshot.sessions_active,
+        qps: stats.qps,
+        error_rate: stats.error_rate,
+        p50_ttft_ms: stats.ttft.p50_ms,
+        p95_ttft_ms: stats.ttft.p95_ms,
+        p99_ttft_ms: stats.ttft.p99_ms,
+        p50_e2e_ms: stats.e2e.p50_ms,
+        p95_e2e_ms: stats.e2e.p95_ms,
+        p99_e2e_ms: stats.e2e.p99_ms,
+        tokens_per_second: stats.tokens_per_second,
+        uptime_seconds: stats.uptime_seconds,
+        model_metrics: BTreeMap::from([(key, ModelMetrics { total, success, failed, cancelled })]),
+        prompt_metrics: prompts(snapshot, stats),
+        model_info: ModelInfo {
+            tags: tags.into(),
+            context_tokens_max: limits.map(|limits| limits.context_tokens_max),
+            vocab_size: limits.map(|limits| limits.vocab_size),
+        },
+        gpu_routing: GpuRouting { mode: &tags.gpu_mode, gpus: [] },
+        kv: Blocks {
+            total: scheduler.blocks_total,
+            free: scheduler.blocks_free,
+            cached: scheduler.blocks_cached,
+            in_use: scheduler.blocks_in_use,
+        },
+        scheduler: Sequences {
+            waiting: scheduler.waiting_count,
+            prefill: scheduler.prefill_count,
+            decode: scheduler.decode_count,
+            steps_total: scheduler.steps_total,
+            preemptions_total: scheduler.preemptions_total,
+            engine_restarts_total: snapshot.engine_restarts_total,
+        },
+    }
+}
+
+fn prompts(snapshot: &Snapshot, stats: &Stats) -> PromptMetrics {
+    let prompts = stats.prompts;
+    PromptMetrics {
+        cache_hits: prompts.hits,
+        cache_misses: prompts.misses,
+        truncations: prompts.truncations,
+        // Every prompt is asked of the builder, found built or not.
+        total_builds: prompts.hits + prompts.misses,
+        cache_hit_rate: prompts.hit_rate,
+        cache_size: snapshot.prompt_cache.entries_count,
+    }
+}

@@ -1,0 +1,87 @@
+//! How to serve: what `app` passes in from the command line, the profile and the checkpoint.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::actors::messages::Coalescing;
+use crate::metrics::ModelTags;
+
+use super::key::ApiKey;
+use super::wire::streaming::Dialect;
+use super::wire::terms::SamplingDefaults;
+
+/// How to serve. Start from [`HttpOptions::new`].
+#[derive(Debug, Clone)]
+pub struct HttpOptions {
+    /// Where to listen: an address or a name.
+    pub host: String,
+    /// Which port; zero takes a free one.
+    pub port: u16,
+    /// Threads that serve connections, at least one.
+    pub workers_count: usize,
+    /// Who may ask; empty is everybody.
+    pub api_keys: Vec<ApiKey>,
+    /// Names besides localhost that `Host` may hold while only loopback is bound.
+    pub allowed_hosts: Vec<String>,
+    /// What the model is called, as `/v1/models` and `metadata` show it.
+    pub model: ModelTags,
+    /// Other names under which it may be asked for.
+    pub aliases: Vec<String>,
+    /// What a request gets that does not say how to draw.
+    pub sampling: SamplingDefaults,
+    /// How chats are streamed, unless the request says otherwise.
+    pub dialect: Dialect,
+    /// How a stream's text is gathered, unless the request says otherwise.
+    pub coalescing: Coalescing,
+    /// The same for `/generate/stream`.
+    pub text_coalescing: Coalescing,
+    /// The same for each profile that a request may name in `profile`.
+    pub profiles: BTreeMap<String, Coalescing>,
+    /// Largest body.
+    pub body_max_bytes: usize,
+    /// How long a body may take to arrive.
+    pub body_deadline: Duration,
+    /// How long a request's head may take to arrive.
+    pub head_deadline: Duration,
+    /// How long a stream may be silent before a comment shows that it is alive.
+    pub stream_keep_alive: Duration,
+    /// How long a connection may be idle between requests.
+    pub idle_deadline: Duration,
+    /// How long the network may take to acknowledge what was sent before the client counts as gone.
+    pub send_deadline: Duration,
+}
+
+impl HttpOptions {
+    /// The defaults: loopback, one worker, no key.
+    #[must_use]
+    pub fn new(model: ModelTags) -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 8000,
+            workers_count: 1,
+            api_keys: Vec::new(),
+            allowed_hosts: Vec::new(),
+            model,
+            aliases: Vec::new(),
+            sampling: SamplingDefaults::default(),
+            dialect: Dialect::OpenAi,
+            coalescing: Coalescing { max_ms: 0, max_chars: 0 },
+            // 55 ms are 17 chunks a second, and 50 characters the largest chunk that its readers call a chunk.
+            text_coalescing: Coalescing { max_ms: 55, max_chars: 50 },
+            profiles: BTreeMap::new(),
+            body_max_bytes: 8 << 20,
+            body_deadline: Duration::from_secs(10),
+            head_deadline: Duration::from_secs(5),
+            stream_keep_alive: Duration::from_secs(15),
+            // Longer than the 60 s after which proxies let go, so that they never send into a connection that just closed.
+            idle_deadline: Duration::from_secs(75),
+            send_deadline: Duration::from_secs(30),
+        }
+    }
+
+    /// All names of the model, its id first.
+    #[must_use]
+    pub fn model_names(&self) -> Vec<String> {
+        std::iter::once(&self.model.model_id).chain(&self.aliases).cloned().collect()
+    }
+}

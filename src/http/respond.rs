@@ -1,0 +1,120 @@
+//! From a read request to its answer, as a stream or in one piece.
+
+use std::sync::Arc;
+
+use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse};
+
+use crate::actors::messages::{Accepted, Coalescing, Generate, Input, PromptReport};
+use crate::batch::TokenId;
+use crate::clock;
+
+use super::border::REQUEST_ID;
+use super::errors::ApiError;
+use super::front::Front;
+use super::parts::Parts;
+use super::stream;
+use super::wire::encoder::Encoder;
+use super::wire::heading::{Heading, Metadata, Params};
+use super::wire::progress::Progress;
+use super::wire::sampling::Generation;
+use super::wire::whole::Whole;
+
+/// What the actors are asked for.
+pub(super) fn order(
+    request_id: String,
+    input: Input,
+    generation: &Generation,
+    coalescing: Coalescing,
+    session: Option<String>,
+) -> Generate {
+    Generate {
+        request_id,
+        input,
+        choices_count: generation.choices_count,
+        max_tokens: generation.max_tokens,
+        sampling: generation.sampling.clone(),
+        seed: generation.seed,
+        stop_strings: generation.stop_strings.clone(),
+        ignore_eos: generation.ignore_eos,
+        coalescing,
+        session,
+    }
+}
+
+/// Answers with a stream. `accepted` are one response a prompt, of `choices_count` choices each.
+pub(super) fn in_stream(request: &HttpRequest, front: &Front, id: &str, parts: Parts, encoder: Encoder) -> HttpResponse {
+    named(stream::respond(request, parts, encoder, front.options.stream_keep_alive), id)
+}
+
+/// Gathers an answer in one piece. Dropping the future, because the client left, cancels the response.
+pub(super) async fn gather(mut parts: Parts, progress: Progress) -> Result<Whole, ApiError> {
+    let mut whole = Whole::new(progress);
+    while !whole.progress.is_done() {
+        let part = parts.next().await.ok_or_else(stream::lost)?;
+        whole.take(part)?;
+    }
+    Ok(whole)
+}
+
+/// Answers with JSON.
+pub(super) fn in_one_piece(json: String, id: &str) -> HttpResponse {
+    named(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(json), id)
+}
+
+/// Tells the answer's id, which is the one to cancel it by.
+fn named(mut response: HttpResponse, id: &str) -> HttpResponse {
+    let id = HeaderValue::from_str(id).expect("ids are made here, of letters and digits");
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// Splits what the actors took into what the prompts became and where the parts come from.
+pub(super) fn opened(accepted: Vec<Accepted>, choices_count: u32) -> (Vec<Arc<PromptReport>>, Parts) {
+    let (reports, receivers) = accepted.into_iter().map(|accepted| (accepted.prompt, accepted.parts)).unzip();
+    (reports, Parts::new(receivers, choices_count))
+}
+
+/// Tokens of all prompts.
+pub(super) fn prompt_tokens(reports: &[Arc<PromptReport>]) -> usize {
+    reports.iter().map(|report| report.tokens.len()).sum()
+}
+
+/// The head of an answer.
+pub(super) fn heading(id: &str, model: &str) -> Heading {
+    Heading { id: id.to_owned(), created: clock::unix_seconds(), model: model.to_owned() }
+}
+
+/// The end of an answer. With several prompts the key is the first one's.
+pub(super) fn metadata(front: &Front, heading: &Heading, generation: &Generation, reports: &[Arc<PromptReport>]) -> Metadata {
+    let model = &front.options.model;
+    let first = reports.first().expect("a request has a prompt");
+    let tokens = prompt_tokens(reports);
+    Metadata {
+        prompt_version: first.prompt_version.clone(),
+        model_id: model.model_id.clone(),
+        model_size: model.model_size.clone(),
+        dtype: model.dtype.clone(),
+        gpu_mode: model.gpu_mode.clone(),
+        cache_key: first.cache_key.clone(),
+        cache_hit: first.cache_hit,
+        tokens_before: tokens,
+        tokens_after: tokens,
+        truncated: false,
+        truncation_info: None,
+        params: Params {
+            temperature: generation.sampling.temperature,
+            top_p: generation.sampling.top_p,
+            max_tokens: generation.max_tokens,
+            seed: generation.seed,
+            stop_sequences: generation.stop_strings.clone(),
+        },
+        timestamp: heading.created,
+        request_id: heading.id.clone(),
+    }
+}
+
+/// The prompt's tokens, if the client wants token ids.
+pub(super) fn token_ids(wanted: bool, report: &PromptReport) -> Option<Arc<[TokenId]>> {
+    wanted.then(|| report.tokens.clone())
+}

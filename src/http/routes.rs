@@ -1,0 +1,62 @@
+//! The route table. Each path answers to its methods; any other method gets 405 with `Allow`, any other path 404.
+
+use actix_web::guard::{self, Guard};
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Route};
+
+use super::errors::ApiError;
+use super::{chat, completions, generate, models, tokens};
+
+/// All routes of this room but those that observe the server.
+pub(super) fn configure(config: &mut ServiceConfig) {
+    config
+        .service(post("/v1/chat/completions", chat::completions))
+        .service(post("/v1/completions", completions::completions))
+        .service(post("/generate", generate::generate))
+        .service(post("/generate/stream", generate::stream))
+        .service(post("/cancel/{request_id}", generate::cancel))
+        .service(post("/tokenize", tokens::tokenize))
+        .service(post("/detokenize", tokens::detokenize))
+        .service(get("/v1/models", models::list))
+        .service(get("/v1/models/{model:.+}", models::one))
+        .service(get("/models", models::list))
+        .service(get("/version", models::version));
+}
+
+/// A path that answers to GET, and to HEAD with the same head.
+pub fn get<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    resource(path, guard::Any(guard::Get()).or(guard::Head()), handler, "GET, HEAD")
+}
+
+/// A path that answers to POST.
+pub fn post<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    resource(path, guard::Post(), handler, "POST")
+}
+
+fn resource<F, Args>(path: &str, methods: impl Guard + 'static, handler: F, allowed: &'static str) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let other = move |request: HttpRequest| async move {
+        let method = request.method().to_string();
+        Err::<String, _>(ApiError::WrongMethod { method, path: request.path().to_owned(), allowed })
+    };
+    web::resource(path).route(Route::new().guard(methods).to(handler)).default_service(web::to(other))
+}
+
+/// The answer to a path that is not in the table.
+pub(super) async fn unknown(request: HttpRequest) -> Result<String, ApiError> {
+    Err(ApiError::UnknownPath { path: super::wire::error::clip(request.path()) })
+}

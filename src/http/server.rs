@@ -1,0 +1,170 @@
+//! Listening, and stopping.
+
+use std::any::Any;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{App, HttpServer, rt};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::task::JoinHandle;
+
+use crate::actors::service::Service;
+use crate::clock;
+
+use super::border::{self, Border};
+use super::front::Front;
+use super::options::HttpOptions;
+use super::routes;
+
+/// How long connections that are still open may take to close, once everything is answered.
+const SHUTDOWN_SECONDS: u64 = 5;
+/// Connections that may wait to be accepted; the kernel takes less if it is set to.
+const BACKLOG: i32 = 4096;
+
+/// Why the server does not listen. The operator must act.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Somebody else has the port.
+    #[error("{host}:{port} is in use by another process; choose another --port, or stop that process")]
+    PortBusy {
+        /// Where to listen.
+        host: String,
+        /// Which port.
+        port: u16,
+    },
+    /// The port is one that needs rights.
+    #[error("no permission to listen on {host}:{port}; ports below 1024 are reserved: choose another --port")]
+    Forbidden {
+        /// Where to listen.
+        host: String,
+        /// Which port.
+        port: u16,
+    },
+    /// The address is none of this machine, or no address.
+    #[error("cannot listen on {host}:{port}: {source}; expected an address of this machine, such as 127.0.0.1 or 0.0.0.0")]
+    Address {
+        /// Where to listen.
+        host: String,
+        /// Which port.
+        port: u16,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A running server. Dropping the handle does not stop it.
+#[derive(Debug)]
+pub struct ServerHandle {
+    addresses: Vec<SocketAddr>,
+    server: actix_web::dev::ServerHandle,
+    running: JoinHandle<io::Result<()>>,
+}
+
+impl ServerHandle {
+    /// Where it listens; never empty.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Closes the listener and every connection, idle ones at once and others within five seconds. Before that, drain the
+    /// service: while it drains this server still answers, with 503 to new requests.
+    pub async fn stop(self) {
+        self.server.stop(true).await;
+        if let Ok(Err(error)) | Err(error) = self.running.await.map_err(io::Error::other) {
+            tracing::warn!(%error, "the HTTP server did not end cleanly");
+        }
+    }
+}
+
+/// Listens, and serves until the handle is stopped. `observe` adds the routes that show the server's state; it is called once
+/// a worker. Must be called inside a tokio or actix runtime.
+///
+/// # Errors
+/// [`ServeError`] if it cannot listen; then nothing runs.
+pub fn serve<O>(service: Service, options: HttpOptions, observe: O) -> Result<ServerHandle, ServeError>
+where
+    O: Fn(&mut ServiceConfig) + Clone + Send + 'static,
+{
+    let options = Arc::new(options);
+    let listeners = listen(&options)?;
+    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    let loopback = addresses.iter().all(|address| address.ip().is_loopback());
+    let hosts = loopback.then(|| options.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect());
+    let border = Data::new(Border { api_keys: options.api_keys.clone(), hosts });
+    let names = options.model_names();
+    let front = Data::new(Front { service, options: Arc::clone(&options), names, started: clock::unix_seconds() });
+    let app = move || {
+        App::new()
+            .app_data(border.clone())
+            .app_data(front.clone())
+            .wrap(from_fn(border::pass))
+            .configure(routes::configure)
+            .configure(&observe)
+            .default_service(web::to(routes::unknown))
+    };
+    let send_deadline = options.send_deadline;
+    let mut server = HttpServer::new(app)
+        .workers(options.workers_count.max(1))
+        .disable_signals()
+        .tcp_nodelay(true)
+        // Without this a client that leaves while nothing is written is never noticed.
+        .h1_allow_half_closed(false)
+        .keep_alive(options.idle_deadline)
+        .client_request_timeout(options.head_deadline)
+        .client_disconnect_timeout(Duration::from_secs(1))
+        .shutdown_timeout(SHUTDOWN_SECONDS)
+        .on_connect(move |connection, _| watch(connection, send_deadline));
+    for listener in listeners {
+        server = server.listen(listener).map_err(|source| refused(&options, source))?;
+    }
+    let running = server.run();
+    Ok(ServerHandle { addresses, server: running.handle(), running: tokio::spawn(running) })
+}
+
+/// Every address of the host. One that is busy is an error, one that this machine does not have (IPv6, say) is not, as long
+/// as another one works.
+fn listen(options: &HttpOptions) -> Result<Vec<TcpListener>, ServeError> {
+    let addresses = (options.host.as_str(), options.port).to_socket_addrs().map_err(|source| refused(options, source))?;
+    let mut listeners = Vec::new();
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in addresses {
+        match listener(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(refused(options, error)),
+            Err(error) => failure = error,
+        }
+    }
+    if listeners.is_empty() { Err(refused(options, failure)) } else { Ok(listeners) }
+}
+
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A port whose last connections are still closing is not busy.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn refused(options: &HttpOptions, source: io::Error) -> ServeError {
+    let (host, port) = (options.host.clone(), options.port);
+    match source.kind() {
+        io::ErrorKind::AddrInUse => ServeError::PortBusy { host, port },
+        io::ErrorKind::PermissionDenied => ServeError::Forbidden { host, port },
+        _ => ServeError::Address { host, port, source },
+    }
+}
+
+/// Lets the kernel give up a client that vanished without a word, or that stopped reading, once what was sent to it has
+/// waited for so long. Without it that takes fifteen minutes.
+fn watch(connection: &dyn Any, send_deadline: Duration) {
+    let Some(stream) = connection.downcast_ref::<rt::net::TcpStream>() else { return };
+    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(send_deadline)) {
+        tracing::debug!(%error, "cannot set the deadline of a connection");
+    }
+}

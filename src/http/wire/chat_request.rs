@@ -1,0 +1,135 @@
+//! The body of `/v1/chat/completions`, and of `/generate`, which is the same with `prompt` allowed in place of `messages`.
+
+use serde_json::Value;
+
+use crate::prompt::conversation::{Conversation, Message, ReasoningEffort};
+
+use super::error::WireError;
+use super::fields::{Fields, unfit};
+use super::messages;
+use super::sampling::Generation;
+use super::streaming::Streaming;
+use super::terms::Terms;
+use super::tools::Tools;
+
+/// Most likeliest tokens reported at a place.
+pub(crate) const TOP_LOGPROBS_MAX: u32 = 20;
+
+/// Which route's body it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// `/generate`: `prompt` in place of `messages`, streamed unless it says otherwise.
+    Generate,
+}
+
+/// A chat.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ChatRequest {
+    /// The name under which the model was asked for.
+    pub(crate) model: String,
+    /// What was said.
+    pub(crate) conversation: Conversation,
+    /// What to generate.
+    pub(crate) generation: Generation,
+    /// How the answer travels.
+    pub(crate) streaming: Streaming,
+    /// The answer holds token ids.
+    pub(crate) return_token_ids: bool,
+}
+
+impl ChatRequest {
+    /// Reads a body.
+    pub(crate) fn read(body: Value, form: Form, terms: &Terms<'_>) -> Result<Self, WireError> {
+        let mut fields = Fields::of(body, "")?;
+        let model = terms.model(&mut fields)?;
+        let messages = history(&mut fields, form)?;
+        let effort = effort(&mut fields)?;
+        let Tools { tools, forced } = Tools::read(&mut fields)?;
+        let mut generation = Generation::read(&mut fields, terms)?;
+        generation.sampling.logprobs = logprobs(&mut fields)?;
+        let streaming = Streaming::read(&mut fields, terms, form == Form::Generate)?;
+        let return_token_ids = fields.flag("return_token_ids")?.unwrap_or(false);
+        check_answer_kind(&mut fields)?;
+        note_unknown(fields);
+        let conversation = Conversation { messages, tools, effort, forced_tool: forced };
+        Ok(Self { model, conversation, generation, streaming, return_token_ids })
+    }
+}
+
+fn history(fields: &mut Fields, form: Form) -> Result<Vec<Message>, WireError> {
+    let prompt = match form {
+        Form::Chat => None,
+        Form::Generate => fields.text("prompt")?,
+    };
+    match (prompt, fields.list("messages")?) {
+        (None, Some(list)) => messages::read(list, &fields.at("messages")),
+        (Some(content), None) => Ok(vec![Message::User { content }]),
+        (Some(_), Some(_)) => {
+            let message = "stands in place of messages; give one of them".to_owned();
+            Err(WireError::Conflict { param: fields.at("prompt"), message })
+        }
+        (None, None) => Err(WireError::Missing { param: fields.at("messages"), expected: "an array of messages" }),
+    }
+}
+
+/// How much to think. `minimal` is OpenAI's name for the least of newer models; gpt-oss always thinks, so `none` is refused.
+pub(crate) fn effort(fields: &mut Fields) -> Result<ReasoningEffort, WireError> {
+    let path = fields.at("reasoning_effort");
+    match fields.text("reasoning_effort")?.as_deref() {
+        Some("minimal" | "low") => Ok(ReasoningEffort::Low),
+        None | Some("medium") => Ok(ReasoningEffort::Medium),
+        Some("high") => Ok(ReasoningEffort::High),
+        Some(other) => Err(unfit(&path, &Value::String(other.to_owned()), "low, medium or high")),
+    }
+}
+
+fn logprobs(fields: &mut Fields) -> Result<Option<u32>, WireError> {
+    let wanted = fields.flag("logprobs")?.unwrap_or(false);
+    match (wanted, fields.count("top_logprobs", 0..=TOP_LOGPROBS_MAX)?) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => {
+            let message = "only allowed with logprobs: true".to_owned();
+            Err(WireError::Conflict { param: fields.at("top_logprobs"), message })
+        }
+    }
+}
+
+/// The answer is text: what asks for another kind is refused rather than answered with text.
+fn check_answer_kind(fields: &mut Fields) -> Result<(), WireError> {
+    if let Some(mut format) = fields.object("response_format")? {
+        let path = format.at("type");
+        let kind = super::fields::text(format.required("type", "text")?, &path)?;
+        if kind != "text" {
+            let message = format!("{kind:?} is not supported; only \"text\" is");
+            return Err(WireError::Unsupported { param: path, message });
+        }
+    }
+    let path = fields.at("modalities");
+    for (index, kind) in fields.list("modalities")?.unwrap_or_default().iter().enumerate() {
+        if kind != "text" {
+            let message = "only \"text\" is supported".to_owned();
+            return Err(WireError::Unsupported { param: format!("{path}[{index}]"), message });
+        }
+    }
+    Ok(())
+}
+
+/// Names what nobody read, so that a misspelt field can be found.
+pub(crate) fn note_unknown(fields: Fields) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let rest = fields.into_rest();
+    let unknown: Vec<String> =
+        rest.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| super::error::clip(name)).collect();
+    if !unknown.is_empty() {
+        tracing::debug!(?unknown, "fields that this server does not know");
+    }
+}
+
+#[cfg(test)]
+#[path = "chat_request_tests.rs"]
+mod tests;

@@ -1,0 +1,111 @@
+use proptest::prelude::*;
+
+use crate::actors::messages::Coalescing;
+
+use super::super::samples::{blame, terms, value};
+use super::*;
+
+const MESSAGES: &str = r#""messages":[{"role":"user","content":"hi"}]"#;
+
+fn read(rest: &str) -> Result<ChatRequest, WireError> {
+    ChatRequest::read(value(&format!("{{{MESSAGES}{rest}}}")), Form::Chat, &terms())
+}
+
+#[test]
+fn a_bare_chat_is_enough() {
+    let request = read(r#","unheard_of":[1],"another":null"#).unwrap();
+    assert_eq!(request.model, "tiny");
+    assert_eq!(request.conversation.messages, [Message::User { content: "hi".into() }]);
+    assert!(!request.streaming.on && !request.return_token_ids);
+    assert_eq!(request.generation.sampling.logprobs, None);
+}
+
+#[test]
+fn models_are_known_by_all_their_names() {
+    assert_eq!(read(r#","model":"gpt-oss""#).unwrap().model, "gpt-oss");
+    let refused = read(r#","model":"gpt-4""#).unwrap_err();
+    assert_eq!((refused.param().as_deref(), refused.code()), (Some("model"), "model_not_found"));
+    assert_eq!(refused.to_string(), r#"the model "gpt-4" does not exist here; this server has tiny, gpt-oss"#);
+}
+
+#[test]
+fn streams_are_gathered_as_the_request_the_profile_or_the_server_says() {
+    let coalescing = |rest| read(rest).unwrap().streaming.coalescing;
+    assert_eq!(coalescing(r#","stream":true"#), Coalescing { max_ms: 5, max_chars: 0 });
+    assert_eq!(coalescing(r#","stream":true,"profile":"slow""#), Coalescing { max_ms: 99, max_chars: 9 });
+    let asked = r#","stream":true,"profile":"slow","stream_options":{"coalesce_max_ms":1}"#;
+    assert_eq!(coalescing(asked), Coalescing { max_ms: 1, max_chars: 9 });
+    assert_eq!(blame(read(r#","profile":"unknown""#)).0, "profile");
+}
+
+#[test]
+fn stream_options_need_a_stream() {
+    let options = r#","stream_options":{"include_usage":true,"continuous_usage_stats":true}"#;
+    assert_eq!(blame(read(options)), ("stream_options".into(), "conflicting_parameters"));
+    let streaming = read(&format!(r#"{options},"stream":true"#)).unwrap().streaming;
+    assert!(streaming.on && streaming.include_usage && streaming.continuous_usage);
+    let wrong = r#","stream":true,"stream_options":{"include_usage":"yes"}"#;
+    assert_eq!(blame(read(wrong)).0, "stream_options.include_usage");
+}
+
+#[test]
+fn logprobs_come_in_pairs() {
+    let logprobs = |rest| read(rest).map(|request| request.generation.sampling.logprobs);
+    assert_eq!(logprobs(r#","logprobs":true"#), Ok(Some(0)));
+    assert_eq!(logprobs(r#","logprobs":true,"top_logprobs":20"#), Ok(Some(20)));
+    assert_eq!(logprobs(r#","logprobs":false,"top_logprobs":0"#), Ok(None));
+    assert_eq!(blame(logprobs(r#","top_logprobs":5"#)).0, "top_logprobs");
+    assert_eq!(blame(logprobs(r#","logprobs":true,"top_logprobs":21"#)).0, "top_logprobs");
+}
+
+#[test]
+fn what_would_be_ignored_is_refused() {
+    for (rest, param) in [
+        (r#","response_format":{"type":"json_object"}"#, "response_format.type"),
+        (r#","response_format":{"type":"json_schema","json_schema":{}}"#, "response_format.type"),
+        (r#","response_format":{}"#, "response_format.type"),
+        (r#","modalities":["text","audio"]"#, "modalities[1]"),
+        (r#","reasoning_effort":"none""#, "reasoning_effort"),
+    ] {
+        assert_eq!(blame(read(rest)).0, param, "{rest}");
+    }
+    assert!(read(r#","response_format":{"type":"text"},"modalities":["text"]"#).is_ok());
+    assert_eq!(read(r#","reasoning_effort":"high""#).unwrap().conversation.effort, ReasoningEffort::High);
+    assert_eq!(read(r#","reasoning_effort":"minimal""#).unwrap().conversation.effort, ReasoningEffort::Low);
+}
+
+#[test]
+fn generate_takes_a_prompt_in_place_of_messages() {
+    let read = |json: &str| ChatRequest::read(value(json), Form::Generate, &terms());
+    let request = read(r#"{"prompt":"hi"}"#).unwrap();
+    assert_eq!(request.conversation.messages, [Message::User { content: "hi".into() }]);
+    assert!(request.streaming.on, "streamed unless it says otherwise");
+    assert!(!read(r#"{"prompt":"hi","stream":false}"#).unwrap().streaming.on);
+    assert!(read(&format!("{{{MESSAGES}}}")).is_ok());
+    assert_eq!(blame(read(&format!(r#"{{{MESSAGES},"prompt":"hi"}}"#))).0, "prompt");
+    assert_eq!(blame(read("{}")), ("messages".into(), "missing_required_parameter"));
+}
+
+/// Fields whose every wrong value must be refused under their own name, and what none of them takes.
+const FIELDS: &str = "model temperature top_p top_k min_p seed stop stop_token_ids max_tokens max_completion_tokens \
+    repetition_penalty presence_penalty frequency_penalty logit_bias n ignore_eos min_tokens user metadata cache_salt stream \
+    stream_options profile logprobs top_logprobs tools tool_choice parallel_tool_calls response_format reasoning_effort \
+    modalities return_token_ids functions function_call messages";
+
+proptest! {
+    #[test]
+    fn any_value_of_any_field_is_taken_or_blamed(
+        field in prop::sample::select(FIELDS.split_whitespace().collect::<Vec<_>>()),
+        json in prop::sample::select(vec![
+            "null", "\"\"", "-1", "0", "1", "2147483648", "9223372036854775808", "18446744073709551616", "1e308", "\"NaN\"",
+            "true", "false", "[]", "{}", "[[]]", "[{}]", "[null]", "{\"a\":{}}", "0.5", "\"x\"", "[\"x\"]", "[-1]", "[1e308]",
+        ]),
+    ) {
+        let rest = if field == "messages" { String::new() } else { format!("{MESSAGES},") };
+        let request = ChatRequest::read(value(&format!("{{{rest}{field:?}:{json}}}")), Form::Chat, &terms());
+        if let Err(error) = request {
+            let param = error.param().unwrap_or_default();
+            prop_assert!(param.starts_with(field), "{field} = {json} blames {param:?}: {error}");
+        }
+    }
+}

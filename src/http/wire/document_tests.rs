@@ -1,0 +1,80 @@
+use proptest::prelude::*;
+
+use super::super::samples::blame;
+use super::*;
+
+fn refused(json: &str) -> (String, &'static str) {
+    blame(parse(json.as_bytes()))
+}
+
+#[test]
+fn a_key_given_twice_is_refused_at_any_depth() {
+    assert_eq!(refused(r#"{"seed":1,"n":2,"seed":3}"#), ("seed".into(), "duplicate_field"));
+    assert_eq!(refused(r#"{"a":[{"b":{"c":1,"c":1}}]}"#), ("a[0].b.c".into(), "duplicate_field"));
+    assert!(parse(br#"{"a":{"x":1},"b":{"x":1}}"#).is_ok());
+}
+
+#[test]
+fn what_is_no_json_is_refused_where_it_stops() {
+    for (json, param) in [
+        ("", ""),
+        ("nonsense", ""),
+        (r#"{"a":1} x"#, ""),
+        (r#"{"temperature":NaN}"#, "temperature"),
+        (r#"{"temperature":1e999}"#, "temperature"),
+        (r#"{"messages":[{"content":"\ud800"}]}"#, "messages[0].content"),
+        (r#"{"a":1,}"#, ""),
+        ("\u{feff}{}", ""),
+    ] {
+        assert_eq!(refused(json), (param.into(), "invalid_json"), "{json}");
+    }
+    assert_eq!(blame(parse(b"{\"a\":\"\xff\"}")).1, "invalid_json");
+}
+
+#[test]
+fn depth_and_count_are_bounded() {
+    let deep = format!("{}{}", "[".repeat(128), "]".repeat(128));
+    assert_eq!(blame(parse(deep.as_bytes())).1, "invalid_json");
+    let fine = format!("{}{}", "[".repeat(127), "]".repeat(127));
+    assert!(parse(fine.as_bytes()).is_ok());
+    let many = format!("[{}0]", "0,".repeat(VALUES_MAX));
+    assert_eq!(blame(parse(many.as_bytes())), (String::new(), "too_many_values"));
+}
+
+#[test]
+fn key_order_stays() {
+    let schema = r#"{"zeta":1,"alpha":{"b":1,"a":2},"mid":[]}"#;
+    assert_eq!(parse(schema.as_bytes()).unwrap().to_string(), schema);
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_filter("JSON has no infinity", |number| number.is_finite()).prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::hash_map(any::<String>(), inner, 0..6).prop_map(|map| map.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_has_no_key_twice_reads_as_it_does_for_everybody(value in any_json()) {
+        let text = value.to_string();
+        prop_assert_eq!(parse(text.as_bytes()).unwrap(), serde_json::from_str::<Value>(&text).unwrap());
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let strict = parse(&bytes).is_ok();
+        // What is taken here is JSON for everybody else too.
+        prop_assert!(!strict || serde_json::from_slice::<Value>(&bytes).is_ok());
+    }
+}

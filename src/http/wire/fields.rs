@@ -1,0 +1,162 @@
+//! Typed reads from an object that know where they are.
+//!
+//! Each read takes its field out, so what is left at the end is what nobody knows. Null is as good as absent.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use super::document::join;
+use super::error::{WireError, clip};
+
+/// Integers beyond this are not exact as floats, and a float beyond it was perhaps another integer in the text.
+const EXACT_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// An object of a request, with its path.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    path: String,
+    map: Map<String, Value>,
+}
+
+impl Fields {
+    /// The object at `path`; the body's own path is empty.
+    ///
+    /// # Errors
+    /// [`WireError::Unfit`] for what is no object.
+    pub(crate) fn of(value: Value, path: &str) -> Result<Self, WireError> {
+        match value {
+            Value::Object(map) => Ok(Self { path: path.to_owned(), map }),
+            other => Err(unfit(path, &other, "an object")),
+        }
+    }
+
+    /// The path of the field `name`.
+    pub(crate) fn at(&self, name: &str) -> String {
+        join(&self.path, name)
+    }
+
+    /// Takes a field out, whatever it holds; `None` if it is absent or null.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.swap_remove(name).filter(|value| !value.is_null())
+    }
+
+    /// Looks at a field and leaves it where it is.
+    pub(crate) fn peek(&self, name: &str) -> Option<&Value> {
+        self.map.get(name)
+    }
+
+    /// Like [`Fields::take`], for a field that must be there.
+    pub(crate) fn required(&mut self, name: &str, expected: &'static str) -> Result<Value, WireError> {
+        self.take(name).ok_or_else(|| WireError::Missing { param: self.at(name), expected })
+    }
+
+    /// A text.
+    pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, WireError> {
+        self.take(name).map(|value| text(value, &self.at(name))).transpose()
+    }
+
+    /// True or false.
+    pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, WireError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(other) => Err(unfit(&self.at(name), &other, "true or false")),
+        }
+    }
+
+    /// An integer in `range`.
+    pub(crate) fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, WireError> {
+        self.take(name).map(|value| integer(&value, &self.at(name), range)).transpose()
+    }
+
+    /// A count in `range`, which is one of `u32`.
+    pub(crate) fn count(&mut self, name: &str, range: RangeInclusive<u32>) -> Result<Option<u32>, WireError> {
+        let wide = i64::from(*range.start())..=i64::from(*range.end());
+        Ok(self.integer(name, wide)?.map(|number| u32::try_from(number).expect("the range is one of u32")))
+    }
+
+    /// A number that `accepts`, as `expected` says in words. What is too large for f32 is infinite there: `accepts` sees it.
+    pub(crate) fn number(
+        &mut self,
+        name: &str,
+        expected: &str,
+        accepts: impl Fn(f32) -> bool,
+    ) -> Result<Option<f32>, WireError> {
+        self.take(name).map(|value| number(&value, &self.at(name), expected, accepts)).transpose()
+    }
+
+    /// A list.
+    pub(crate) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, WireError> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Array(list)) => Ok(Some(list)),
+            Some(other) => Err(unfit(&self.at(name), &other, "an array")),
+        }
+    }
+
+    /// An object inside this one.
+    pub(crate) fn object(&mut self, name: &str) -> Result<Option<Fields>, WireError> {
+        self.take(name).map(|value| Fields::of(value, &self.at(name))).transpose()
+    }
+
+    /// What nobody took: the fields that this server does not know, and the nulls among those that it does.
+    pub(crate) fn into_rest(self) -> Map<String, Value> {
+        self.map
+    }
+}
+
+/// A text at `path`.
+pub(crate) fn text(value: Value, path: &str) -> Result<String, WireError> {
+    match value {
+        Value::String(text) => Ok(text),
+        other => Err(unfit(path, &other, "a string")),
+    }
+}
+
+/// An integer at `path`, in `range`. `3.0` is as good as `3`: languages without integers write it so.
+pub(crate) fn integer(value: &Value, path: &str, range: RangeInclusive<i64>) -> Result<i64, WireError> {
+    let whole = match value {
+        Value::Number(number) => number.as_i64().or_else(|| {
+            // A u64 beyond i64 is out of every range; only floats are left to look at.
+            let float = number.as_f64().filter(|_| number.is_f64())?;
+            (float.fract() == 0.0 && float.abs() <= EXACT_FLOAT_MAX).then_some(float as i64)
+        }),
+        _ => None,
+    };
+    match whole {
+        Some(number) if range.contains(&number) => Ok(number),
+        _ => Err(unfit(path, value, &format!("an integer from {} to {}", range.start(), range.end()))),
+    }
+}
+
+/// A number at `path` that `accepts`.
+pub(crate) fn number(value: &Value, path: &str, expected: &str, accepts: impl Fn(f32) -> bool) -> Result<f32, WireError> {
+    match value.as_f64() {
+        Some(number) if accepts(number as f32) => Ok(number as f32),
+        _ => Err(unfit(path, value, expected)),
+    }
+}
+
+/// The complaint that the field at `path` holds `found` instead of `expected`.
+pub(crate) fn unfit(path: &str, found: &Value, expected: &str) -> WireError {
+    WireError::Unfit { param: path.to_owned(), found: describe(found), expected: expected.to_owned() }
+}
+
+/// What a value is, in words.
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(text) if text.is_empty() => "an empty string".to_owned(),
+        Value::String(text) => format!("the string {:?}", clip(text)),
+        Value::Array(list) if list.is_empty() => "an empty array".to_owned(),
+        Value::Array(list) => format!("an array of {}", list.len()),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+#[cfg(test)]
+#[path = "fields_tests.rs"]
+mod tests;

@@ -1,0 +1,118 @@
+//! Log-probabilities in OpenAI's two shapes.
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::actors::messages::TokenText;
+
+/// JSON has no infinity; this is how vLLM writes a probability of zero.
+const LOGPROB_MIN: f32 = -9999.0;
+
+/// `logprobs` of a chat's choice.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct ChatLogprobs {
+    content: Vec<ChatToken>,
+}
+
+#[derive(Debug, serde::Serialize)]
+struct ChatToken {
+    token: String,
+    logprob: f32,
+    bytes: Vec<u8>,
+    top_logprobs: Vec<TopToken>,
+}
+
+#[derive(Debug, serde::Serialize)]
+struct TopToken {
+    token: String,
+    logprob: f32,
+    bytes: Vec<u8>,
+}
+
+impl ChatLogprobs {
+    /// Those of `tokens`; `None` if there are none.
+    pub(crate) fn of(tokens: &[TokenText]) -> Option<Self> {
+        let content = tokens.iter().map(|token| ChatToken {
+            token: lossy(&token.bytes),
+            logprob: finite(token.token.logprob),
+            bytes: token.bytes.clone(),
+            top_logprobs: token.top.iter().map(|(top, bytes)| top_token(top.logprob, bytes)).collect(),
+        });
+        (!tokens.is_empty()).then(|| Self { content: content.collect() })
+    }
+}
+
+fn top_token(logprob: f32, bytes: &[u8]) -> TopToken {
+    TopToken { token: lossy(bytes), logprob: finite(logprob), bytes: bytes.to_vec() }
+}
+
+/// `logprobs` of a text completion's choice: lists side by side.
+#[derive(Debug, Default, serde::Serialize)]
+pub(crate) struct CompletionLogprobs {
+    /// Where each token begins, in characters from the begin of the choice's text.
+    text_offset: Vec<usize>,
+    /// `null` for the prompt's first token, which follows nothing.
+    token_logprobs: Vec<Option<f32>>,
+    tokens: Vec<String>,
+    top_logprobs: Vec<Option<Tops>>,
+}
+
+impl CompletionLogprobs {
+    /// Adds the prompt's first token, which has no log-probability. `offset` is where it begins, then where it ends.
+    pub(crate) fn push_first(&mut self, bytes: &[u8], offset: &mut usize) {
+        self.push_text(bytes, offset);
+        self.token_logprobs.push(None);
+        self.top_logprobs.push(None);
+    }
+
+    /// Adds tokens.
+    pub(crate) fn extend(&mut self, tokens: &[TokenText], offset: &mut usize) {
+        for token in tokens {
+            self.push_text(&token.bytes, offset);
+            self.token_logprobs.push(Some(finite(token.token.logprob)));
+            self.top_logprobs.push(Some(Tops::of(token)));
+        }
+    }
+
+    fn push_text(&mut self, bytes: &[u8], offset: &mut usize) {
+        let text = lossy(bytes);
+        self.text_offset.push(*offset);
+        *offset += text.chars().count();
+        self.tokens.push(text);
+    }
+}
+
+/// The likeliest tokens of a place, and the one that stands there, by text; of two with one text the likelier stays.
+#[derive(Debug)]
+struct Tops(Vec<(String, f32)>);
+
+impl Tops {
+    fn of(token: &TokenText) -> Self {
+        let all = token.top.iter().map(|(top, bytes)| (top.logprob, bytes)).chain([(token.token.logprob, &token.bytes)]);
+        let mut pairs: Vec<(String, f32)> = Vec::with_capacity(token.top.len() + 1);
+        for (logprob, bytes) in all {
+            let text = lossy(bytes);
+            if !pairs.iter().any(|(earlier, _)| *earlier == text) {
+                pairs.push((text, finite(logprob)));
+            }
+        }
+        Self(pairs)
+    }
+}
+
+impl Serialize for Tops {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (text, logprob) in &self.0 {
+            map.serialize_entry(text, logprob)?;
+        }
+        map.end()
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn finite(logprob: f32) -> f32 {
+    if logprob.is_nan() { LOGPROB_MIN } else { logprob.max(LOGPROB_MIN) }
+}

@@ -1,0 +1,117 @@
+//! `messages`: the history of a chat.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use crate::prompt::conversation::{Message, ToolCall};
+
+use super::error::WireError;
+use super::fields::{Fields, text, unfit};
+use super::tools::function_name;
+
+const ROLES: &str = "system, developer, user, assistant or tool";
+
+/// Reads the messages at `path`.
+pub(crate) fn read(list: Vec<Value>, path: &str) -> Result<Vec<Message>, WireError> {
+    if list.is_empty() {
+        return Err(unfit(path, &Value::Array(list), "at least one message"));
+    }
+    let mut calls = HashSet::new();
+    let mut messages = Vec::with_capacity(list.len());
+    for (index, value) in list.into_iter().enumerate() {
+        let message = message(Fields::of(value, &format!("{path}[{index}]"))?, &calls)?;
+        if let Message::Assistant { tool_calls, .. } = &message {
+            calls.extend(tool_calls.iter().map(|call| call.id.clone()));
+        }
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+/// One message; `calls` are the ids of the calls before it.
+fn message(mut fields: Fields, calls: &HashSet<String>) -> Result<Message, WireError> {
+    let role_path = fields.at("role");
+    let role = text(fields.required("role", ROLES)?, &role_path)?;
+    // Harmony has no place for a name; it is accepted because OpenAI accepts it.
+    fields.text("name")?;
+    match role.as_str() {
+        "system" => Ok(Message::System { content: content(&mut fields)? }),
+        "developer" => Ok(Message::Developer { content: content(&mut fields)? }),
+        "user" => Ok(Message::User { content: content(&mut fields)? }),
+        "assistant" => assistant(fields),
+        "tool" => {
+            let path = fields.at("tool_call_id");
+            let call_id = text(fields.required("tool_call_id", "the id of the call that this answers")?, &path)?;
+            if !calls.contains(&call_id) {
+                return Err(unfit(&path, &Value::String(call_id), "the id of a call in an earlier assistant message"));
+            }
+            Ok(Message::Tool { call_id, content: content(&mut fields)? })
+        }
+        _ => Err(unfit(&role_path, &Value::String(role), ROLES)),
+    }
+}
+
+fn assistant(mut fields: Fields) -> Result<Message, WireError> {
+    let content = fields.take("content").map(|value| text_or_parts(value, &fields.at("content"))).transpose()?;
+    let newer = fields.text("reasoning")?;
+    let reasoning = fields.text("reasoning_content")?;
+    let path = fields.at("tool_calls");
+    let tool_calls = fields
+        .list("tool_calls")?
+        .unwrap_or_default()
+        .into_iter()
+        .enumerate()
+        .map(|(index, value)| tool_call(Fields::of(value, &format!("{path}[{index}]"))?))
+        .collect::<Result<_, _>>()?;
+    Ok(Message::Assistant { content, reasoning: newer.or(reasoning), tool_calls })
+}
+
+fn tool_call(mut fields: Fields) -> Result<ToolCall, WireError> {
+    check_type(&mut fields, "function")?;
+    let id_path = fields.at("id");
+    let id = text(fields.required("id", "a string")?, &id_path)?;
+    let mut function = Fields::of(fields.required("function", "an object with name and arguments")?, &fields.at("function"))?;
+    let name = function_name(&mut function)?;
+    let arguments_path = function.at("arguments");
+    let arguments = text(function.required("arguments", "a string of JSON")?, &arguments_path)?;
+    Ok(ToolCall { id, name, arguments })
+}
+
+/// `type`, which may be left out, must be `only`.
+pub(super) fn check_type(fields: &mut Fields, only: &str) -> Result<(), WireError> {
+    let path = fields.at("type");
+    match fields.text("type")? {
+        Some(kind) if kind != only => {
+            Err(WireError::Unsupported { param: path, message: format!("{kind:?} is not supported; only {only:?} is") })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn content(fields: &mut Fields) -> Result<String, WireError> {
+    let value = fields.required("content", "a string, or an array of text parts")?;
+    text_or_parts(value, &fields.at("content"))
+}
+
+/// A text, or parts of type text: they are joined as they are.
+fn text_or_parts(value: Value, path: &str) -> Result<String, WireError> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Array(parts) if !parts.is_empty() => parts
+            .into_iter()
+            .enumerate()
+            .map(|(index, part)| {
+                let mut part = Fields::of(part, &format!("{path}[{index}]"))?;
+                check_type(&mut part, "text")?;
+                let text_path = part.at("text");
+                text(part.required("text", "a string")?, &text_path)
+            })
+            .collect(),
+        other => Err(unfit(path, &other, "a string, or an array of text parts")),
+    }
+}
+
+#[cfg(test)]
+#[path = "messages_tests.rs"]
+mod tests;

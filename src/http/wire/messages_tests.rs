@@ -1,0 +1,73 @@
+use super::super::samples::{blame, value};
+use super::*;
+
+fn parse(json: &str) -> Result<Vec<Message>, WireError> {
+    let Value::Array(list) = value(json) else { panic!("{json} is no array") };
+    read(list, "messages")
+}
+
+#[test]
+fn every_role_is_read() {
+    let messages = parse(
+        r#"[{"role":"system","content":"s"},{"role":"developer","content":[{"type":"text","text":"d"},{"text":"e"}]},
+            {"role":"user","content":"u","name":"n"},
+            {"role":"assistant","content":null,"reasoning_content":"r","tool_calls":[
+                {"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]},
+            {"role":"tool","tool_call_id":"c1","content":"t"},
+            {"role":"assistant","content":"a","reasoning":"new","reasoning_content":"old"}]"#,
+    );
+    let call = ToolCall { id: "c1".into(), name: "f".into(), arguments: "{}".into() };
+    assert_eq!(
+        messages.unwrap(),
+        [
+            Message::System { content: "s".into() },
+            Message::Developer { content: "de".into() },
+            Message::User { content: "u".into() },
+            Message::Assistant { content: None, reasoning: Some("r".into()), tool_calls: vec![call] },
+            Message::Tool { call_id: "c1".into(), content: "t".into() },
+            Message::Assistant { content: Some("a".into()), reasoning: Some("new".into()), tool_calls: vec![] },
+        ]
+    );
+}
+
+#[test]
+fn complaints_name_the_place() {
+    for (json, param, code) in [
+        ("[]", "messages", "invalid_value"),
+        ("[7]", "messages[0]", "invalid_value"),
+        (r#"[{"content":"x"}]"#, "messages[0].role", "missing_required_parameter"),
+        (r#"[{"role":"user","content":"x"},{"role":"robot","content":"x"}]"#, "messages[1].role", "invalid_value"),
+        (r#"[{"role":"user"}]"#, "messages[0].content", "missing_required_parameter"),
+        (r#"[{"role":"user","content":7}]"#, "messages[0].content", "invalid_value"),
+        (r#"[{"role":"user","content":[]}]"#, "messages[0].content", "invalid_value"),
+        (
+            r#"[{"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}}]}]"#,
+            "messages[0].content[0].type",
+            "unsupported_value",
+        ),
+        (
+            r#"[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text"}]}]"#,
+            "messages[0].content[1].text",
+            "missing_required_parameter",
+        ),
+        (r#"[{"role":"tool","content":"x"}]"#, "messages[0].tool_call_id", "missing_required_parameter"),
+        (r#"[{"role":"tool","tool_call_id":"c9","content":"x"}]"#, "messages[0].tool_call_id", "invalid_value"),
+        (
+            r#"[{"role":"assistant","tool_calls":[{"id":"c","function":{"name":"f<|channel|>","arguments":""}}]}]"#,
+            "messages[0].tool_calls[0].function.name",
+            "invalid_value",
+        ),
+        (
+            r#"[{"role":"assistant","tool_calls":[{"id":"c","function":{"name":"f","arguments":{}}}]}]"#,
+            "messages[0].tool_calls[0].function.arguments",
+            "invalid_value",
+        ),
+        (
+            r#"[{"role":"assistant","tool_calls":[{"id":"c","type":"custom"}]}]"#,
+            "messages[0].tool_calls[0].type",
+            "unsupported_value",
+        ),
+    ] {
+        assert_eq!(blame(parse(json)), (param.into(), code), "{json}");
+    }
+}

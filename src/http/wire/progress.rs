@@ -1,0 +1,128 @@
+//! How far the choices of an answer are, and what they have used.
+
+use serde::Serialize;
+
+use crate::actors::messages::{Finish, FinishKind, Part, PartKind};
+
+/// `usage`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct Usage {
+    /// Tokens of the prompt, counted once, not once a choice.
+    pub(crate) prompt_tokens: usize,
+    /// Tokens generated, all choices together.
+    pub(crate) completion_tokens: u64,
+    /// Both.
+    pub(crate) total_tokens: u64,
+    /// More about the prompt.
+    pub(crate) prompt_tokens_details: PromptDetails,
+    /// More about the generated tokens.
+    pub(crate) completion_tokens_details: CompletionDetails,
+}
+
+/// More about the prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct PromptDetails {
+    /// Tokens whose keys and values were found computed.
+    pub(crate) cached_tokens: usize,
+}
+
+/// More about the generated tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct CompletionDetails {
+    /// Tokens of the analysis channel, known once a choice has ended.
+    pub(crate) reasoning_tokens: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Choice {
+    completion_tokens: u32,
+    reasoning_tokens: u32,
+    called: bool,
+    finished: bool,
+}
+
+/// How far the choices of an answer are.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    prompt_tokens: usize,
+    choices: Vec<Choice>,
+    open_count: usize,
+}
+
+impl Progress {
+    /// `choices_count` choices, none begun.
+    pub(crate) fn new(prompt_tokens: usize, choices_count: usize) -> Self {
+        Self { prompt_tokens, choices: vec![Choice::default(); choices_count], open_count: choices_count }
+    }
+
+    /// How many choices there are.
+    pub(crate) fn choices_count(&self) -> usize {
+        self.choices.len()
+    }
+
+    /// Takes note of a part.
+    pub(crate) fn take(&mut self, part: &Part) {
+        let choice = &mut self.choices[part.choice as usize];
+        choice.completion_tokens = part.completion_tokens;
+        match &part.kind {
+            PartKind::ToolCallStart { .. } => choice.called = true,
+            PartKind::Finished(finish) => {
+                assert!(!choice.finished, "choice {} ended twice", part.choice);
+                choice.finished = true;
+                choice.completion_tokens = finish.completion_tokens;
+                choice.reasoning_tokens = finish.reasoning_tokens;
+                self.open_count -= 1;
+            }
+            PartKind::Prompt | PartKind::Reasoning(_) | PartKind::Content(_) | PartKind::ToolCallArguments { .. } => {}
+        }
+    }
+
+    /// Every choice has ended.
+    pub(crate) fn is_done(&self) -> bool {
+        self.open_count == 0
+    }
+
+    /// What was used so far.
+    pub(crate) fn usage(&self) -> Usage {
+        let sum = |of: fn(&Choice) -> u32| self.choices.iter().map(|choice| u64::from(of(choice))).sum();
+        let completion_tokens: u64 = sum(|choice| choice.completion_tokens);
+        Usage {
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens,
+            total_tokens: self.prompt_tokens as u64 + completion_tokens,
+            // Nothing of a prompt is kept from one request to the next yet.
+            prompt_tokens_details: PromptDetails { cached_tokens: 0 },
+            completion_tokens_details: CompletionDetails { reasoning_tokens: sum(|choice| choice.reasoning_tokens) },
+        }
+    }
+
+    /// The same, for an answer that shows the prompt alone.
+    pub(crate) fn prompt_usage(&self) -> Usage {
+        Usage {
+            completion_tokens: 0,
+            total_tokens: self.prompt_tokens as u64,
+            completion_tokens_details: CompletionDetails { reasoning_tokens: 0 },
+            ..self.usage()
+        }
+    }
+
+    /// `finish_reason` of a choice that ended so: a stop after a call is `tool_calls`, a cut stays `length`.
+    pub(crate) fn finish_reason(&self, choice: u32, finish: &Finish) -> &'static str {
+        match &finish.kind {
+            FinishKind::Stop { .. } if self.choices[choice as usize].called => "tool_calls",
+            FinishKind::Stop { .. } => "stop",
+            FinishKind::Length => "length",
+            FinishKind::ToolCalls => "tool_calls",
+            FinishKind::Cancelled => "cancelled",
+            FinishKind::Failed { .. } => "error",
+        }
+    }
+}
+
+/// The stop string that ended a choice.
+pub(crate) fn stop_reason(finish: &Finish) -> Option<&str> {
+    match &finish.kind {
+        FinishKind::Stop { matched } => matched.as_deref(),
+        _ => None,
+    }
+}

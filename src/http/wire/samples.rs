@@ -1,0 +1,89 @@
+//! What the tests of this room read requests against, and answer with.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::actors::messages::{Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
+use crate::batch::{TokenId, TokenLogprob};
+
+use super::error::WireError;
+use super::heading::{Heading, Metadata, Params};
+use super::terms::{SamplingDefaults, Terms};
+
+static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| vec!["tiny".to_owned(), "gpt-oss".to_owned()]);
+static PROFILES: LazyLock<BTreeMap<String, Coalescing>> =
+    LazyLock::new(|| BTreeMap::from([("slow".to_owned(), Coalescing { max_ms: 99, max_chars: 9 })]));
+
+/// A context of 1,000 tokens, a vocabulary of 2,048.
+pub(super) fn terms() -> Terms<'static> {
+    Terms {
+        names: &NAMES,
+        context_tokens_max: 1000,
+        vocab_size: 2048,
+        defaults: SamplingDefaults::default(),
+        coalescing: Coalescing { max_ms: 5, max_chars: 0 },
+        profiles: &PROFILES,
+        drawn_seed: 77,
+    }
+}
+
+/// `json` as a tree.
+pub(super) fn value(json: &str) -> Value {
+    super::document::parse(json.as_bytes()).unwrap()
+}
+
+/// What the error object would say: param and code.
+pub(super) fn blame<T: std::fmt::Debug>(result: Result<T, WireError>) -> (String, &'static str) {
+    let error = result.unwrap_err();
+    (error.param().unwrap_or_default(), error.code())
+}
+
+pub(super) fn heading() -> Heading {
+    Heading { id: "id-1".to_owned(), created: 7, model: "tiny".to_owned() }
+}
+
+pub(super) fn metadata() -> Metadata {
+    Metadata {
+        prompt_version: "SYS/v1".to_owned(),
+        model_id: "tiny".to_owned(),
+        model_size: "tiny".to_owned(),
+        dtype: "mxfp4".to_owned(),
+        gpu_mode: "none".to_owned(),
+        cache_key: "ab".to_owned(),
+        cache_hit: false,
+        tokens_before: 3,
+        tokens_after: 3,
+        truncated: false,
+        truncation_info: None,
+        params: Params { temperature: 0.5, top_p: 1.0, max_tokens: None, seed: Some(-1), stop_sequences: Vec::new() },
+        timestamp: 7,
+        request_id: "id-1".to_owned(),
+    }
+}
+
+/// A part that stands for the tokens given, each with a log-probability if `logprobs`.
+pub(super) fn part(choice: u32, kind: PartKind, tokens: &[u32], completion_tokens: u32) -> Part {
+    let tokens = tokens.iter().map(|id| TokenId(*id)).collect();
+    Part { choice, kind, tokens, logprobs: Vec::new(), completion_tokens }
+}
+
+pub(super) fn content(choice: u32, text: &str, completion_tokens: u32) -> Part {
+    part(choice, PartKind::Content(text.to_owned()), &[completion_tokens], completion_tokens)
+}
+
+pub(super) fn finished(choice: u32, kind: FinishKind, completion_tokens: u32) -> Part {
+    let finish = Finish { kind, reasoning_tokens: 1, completion_tokens };
+    part(choice, PartKind::Finished(finish), &[], completion_tokens)
+}
+
+/// A token with its log-probability and one likelier one.
+pub(super) fn token_text(id: u32, text: &str, logprob: f32) -> TokenText {
+    let scored = |id, logprob, rank| TokenLogprob { token: TokenId(id), logprob, rank };
+    TokenText {
+        token: scored(id, logprob, 2),
+        bytes: text.as_bytes().to_vec(),
+        top: vec![(scored(1, -0.25, 1), b"top".to_vec())],
+    }
+}

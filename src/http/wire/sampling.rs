@@ -1,0 +1,200 @@
+//! The fields that every generating route reads alike: how much to generate, how to draw, where to stop.
+
+use serde_json::Value;
+
+use crate::batch::{Sampling, TokenId};
+
+use super::document::join;
+use super::error::{WireError, clip};
+use super::fields::{Fields, integer, number, text, unfit};
+use super::terms::Terms;
+
+/// Most choices of a request, prompts times `n`.
+pub(crate) const CHOICES_MAX: u32 = 128;
+const STOP_STRINGS_MAX: usize = 16;
+const STOP_STRING_MAX_BYTES: usize = 256;
+const STOP_TOKENS_MAX: usize = 64;
+const BIASED_TOKENS_MAX: usize = 1024;
+const CACHE_SALT_MAX_BYTES: usize = 256;
+
+/// Below this a temperature is zero: dividing logits by less leaves f32.
+const TEMPERATURE_MIN: f32 = 1e-5;
+/// The same for the repetition penalty, which divides logits too.
+const REPETITION_PENALTY_MIN: f32 = 1e-3;
+
+/// What a request asks to be generated.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Generation {
+    /// How many choices a prompt.
+    pub(crate) choices_count: u32,
+    /// Most tokens of a choice; `None` is as many as there is room for.
+    pub(crate) max_tokens: Option<u32>,
+    /// How to draw.
+    pub(crate) sampling: Sampling,
+    /// The seed, if the request brought one.
+    pub(crate) seed: Option<i64>,
+    /// Texts that end a choice.
+    pub(crate) stop_strings: Vec<String>,
+    /// Go on past the model's own end.
+    pub(crate) ignore_eos: bool,
+}
+
+impl Generation {
+    /// Reads the fields. `max_tokens` is 1 at least; the caller reads a zero that means something before.
+    pub(crate) fn read(fields: &mut Fields, terms: &Terms<'_>) -> Result<Self, WireError> {
+        let seed = fields.integer("seed", i64::MIN..=i64::MAX)?;
+        let max_tokens = max_tokens(fields, terms)?;
+        let sampling = Sampling {
+            temperature: temperature(fields)?.unwrap_or(terms.defaults.temperature),
+            top_p: fields
+                .number("top_p", "a number above 0, at most 1", |p| p > 0.0 && p <= 1.0)?
+                .unwrap_or(terms.defaults.top_p),
+            top_k: top_k(fields)?.unwrap_or(terms.defaults.top_k),
+            min_p: fields.number("min_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p))?.unwrap_or(0.0),
+            seed: seed.map_or(terms.drawn_seed, i64::cast_unsigned),
+            repetition_penalty: fields
+                .number("repetition_penalty", "a number above 0, at most 2", |x| x > 0.0 && x <= 2.0)?
+                .map_or(1.0, |penalty| penalty.max(REPETITION_PENALTY_MIN)),
+            presence_penalty: additive_penalty(fields, "presence_penalty")?,
+            frequency_penalty: additive_penalty(fields, "frequency_penalty")?,
+            logit_bias: logit_bias(fields, terms)?,
+            stop_tokens: stop_tokens(fields, terms)?,
+            min_tokens: min_tokens(fields, max_tokens, terms)?,
+            logprobs: None,
+            prompt_logprobs: false,
+        };
+        check_labels(fields)?;
+        Ok(Self {
+            choices_count: fields.count("n", 1..=CHOICES_MAX)?.unwrap_or(1),
+            max_tokens,
+            sampling,
+            seed,
+            stop_strings: stop_strings(fields)?,
+            ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
+        })
+    }
+}
+
+fn temperature(fields: &mut Fields) -> Result<Option<f32>, WireError> {
+    let given = fields.number("temperature", "a number from 0 to 2", |t| (0.0..=2.0).contains(&t))?;
+    Ok(given.map(|temperature| if temperature < TEMPERATURE_MIN { 0.0 } else { temperature }))
+}
+
+/// -1 is another way to say all.
+fn top_k(fields: &mut Fields) -> Result<Option<u32>, WireError> {
+    let given = fields.integer("top_k", -1..=i64::from(i32::MAX))?;
+    Ok(given.map(|count| u32::try_from(count).unwrap_or(0)))
+}
+
+fn additive_penalty(fields: &mut Fields, name: &str) -> Result<f32, WireError> {
+    let given = fields.number(name, "a number from -2 to 2", |penalty| (-2.0..=2.0).contains(&penalty))?;
+    Ok(given.unwrap_or(0.0))
+}
+
+/// `max_completion_tokens` is the newer name; it wins.
+fn max_tokens(fields: &mut Fields, terms: &Terms<'_>) -> Result<Option<u32>, WireError> {
+    let most = u32::try_from(terms.context_tokens_max).unwrap_or(u32::MAX).max(1);
+    let older = fields.count("max_tokens", 1..=most)?;
+    Ok(fields.count("max_completion_tokens", 1..=most)?.or(older))
+}
+
+fn min_tokens(fields: &mut Fields, max_tokens: Option<u32>, terms: &Terms<'_>) -> Result<u32, WireError> {
+    let most = u32::try_from(terms.context_tokens_max).unwrap_or(u32::MAX);
+    let least = fields.count("min_tokens", 0..=most)?.unwrap_or(0);
+    match max_tokens {
+        Some(max_tokens) if least > max_tokens => Err(WireError::Conflict {
+            param: fields.at("min_tokens"),
+            message: format!("{least} is more than the {max_tokens} tokens that the answer may have"),
+        }),
+        _ => Ok(least),
+    }
+}
+
+fn stop_strings(fields: &mut Fields) -> Result<Vec<String>, WireError> {
+    let path = fields.at("stop");
+    let strings = match fields.take("stop") {
+        None => return Ok(Vec::new()),
+        Some(Value::String(only)) => vec![(path, only)],
+        Some(Value::Array(list)) if list.len() <= STOP_STRINGS_MAX => list
+            .into_iter()
+            .enumerate()
+            .map(|(index, value)| {
+                let at = format!("{path}[{index}]");
+                text(value, &at).map(|text| (at, text))
+            })
+            .collect::<Result<_, _>>()?,
+        Some(other) => return Err(unfit(&path, &other, &format!("a string, or an array of at most {STOP_STRINGS_MAX}"))),
+    };
+    for (at, string) in &strings {
+        if string.is_empty() || string.len() > STOP_STRING_MAX_BYTES {
+            let found = format!("a string of {} bytes", string.len());
+            let expected = format!("1 to {STOP_STRING_MAX_BYTES} bytes");
+            return Err(WireError::Unfit { param: at.clone(), found, expected });
+        }
+    }
+    Ok(strings.into_iter().map(|(_, string)| string).collect())
+}
+
+fn stop_tokens(fields: &mut Fields, terms: &Terms<'_>) -> Result<Vec<TokenId>, WireError> {
+    let path = fields.at("stop_token_ids");
+    let list = fields.list("stop_token_ids")?.unwrap_or_default();
+    if list.len() > STOP_TOKENS_MAX {
+        return Err(unfit(&path, &Value::Array(list), &format!("at most {STOP_TOKENS_MAX} token ids")));
+    }
+    token_ids(&list, &path, terms)
+}
+
+/// A list of token ids at `path`, each in the vocabulary.
+pub(crate) fn token_ids(list: &[Value], path: &str, terms: &Terms<'_>) -> Result<Vec<TokenId>, WireError> {
+    let range = 0..=i64::from(terms.token_max());
+    list.iter()
+        .enumerate()
+        .map(|(index, value)| {
+            // The path is only written out for a complaint: a prompt may have a hundred thousand ids.
+            let id =
+                integer(value, "", range.clone()).or_else(|_| integer(value, &format!("{path}[{index}]"), range.clone()))?;
+            Ok(TokenId(u32::try_from(id).expect("the range ends with the vocabulary")))
+        })
+        .collect()
+}
+
+fn logit_bias(fields: &mut Fields, terms: &Terms<'_>) -> Result<Vec<(TokenId, f32)>, WireError> {
+    let path = fields.at("logit_bias");
+    let Some(map) = fields.object("logit_bias")?.map(Fields::into_rest) else { return Ok(Vec::new()) };
+    if map.len() > BIASED_TOKENS_MAX {
+        let found = format!("an object of {}", map.len());
+        return Err(WireError::Unfit { param: path, found, expected: format!("at most {BIASED_TOKENS_MAX} token ids") });
+    }
+    let mut biases = Vec::with_capacity(map.len());
+    for (key, value) in map {
+        // `+1` and `01` would be second names of one token.
+        let canonical = |id: &u32| id.to_string() == key && *id <= terms.token_max();
+        let Some(id) = key.parse::<u32>().ok().filter(canonical) else {
+            let found = format!("an object with the key {:?}", clip(&key));
+            let expected = format!("keys that are token ids from 0 to {}", terms.token_max());
+            return Err(WireError::Unfit { param: path, found, expected });
+        };
+        let fits = |bias: f32| (-100.0..=100.0).contains(&bias);
+        biases.push((TokenId(id), number(&value, &join(&path, &key), "a number from -100 to 100", fits)?));
+    }
+    Ok(biases)
+}
+
+/// Fields without effect on the answer; their types still hold.
+fn check_labels(fields: &mut Fields) -> Result<(), WireError> {
+    fields.text("user")?;
+    fields.object("metadata")?;
+    let path = fields.at("cache_salt");
+    if let Some(salt) = fields.text("cache_salt")? {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);
+        if salt.is_empty() || salt.len() > CACHE_SALT_MAX_BYTES || !salt.bytes().all(plain) {
+            let expected = format!("1 to {CACHE_SALT_MAX_BYTES} characters of A-Z a-z 0-9 + / = _ -");
+            return Err(unfit(&path, &Value::String(salt), &expected));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "sampling_tests.rs"]
+mod tests;

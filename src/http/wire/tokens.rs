@@ -1,0 +1,83 @@
+//! `/tokenize` and `/detokenize`, in vLLM's shapes.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::actors::messages::Input;
+use crate::batch::TokenId;
+use crate::prompt::conversation::Conversation;
+
+use super::chat_request::{effort, note_unknown};
+use super::error::WireError;
+use super::fields::Fields;
+use super::messages;
+use super::sampling::token_ids;
+use super::terms::Terms;
+use super::tools::Tools;
+
+/// A text or a chat to be turned into tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct TokenizeRequest {
+    /// What to turn.
+    pub(crate) input: Input,
+    /// The answer also holds each token's text.
+    pub(crate) return_token_strs: bool,
+}
+
+impl TokenizeRequest {
+    /// Reads a body with `prompt` or `messages`.
+    pub(crate) fn read(body: Value, terms: &Terms<'_>) -> Result<Self, WireError> {
+        let mut fields = Fields::of(body, "")?;
+        terms.model(&mut fields)?;
+        // A text has no special tokens of its own here, and a chat always has harmony's.
+        fields.flag("add_special_tokens")?;
+        let input = match (fields.text("prompt")?, fields.list("messages")?) {
+            (Some(text), None) => Input::Text(text),
+            (None, Some(list)) => {
+                let messages = messages::read(list, &fields.at("messages"))?;
+                let effort = effort(&mut fields)?;
+                let Tools { tools, forced } = Tools::read(&mut fields)?;
+                Input::Chat(Conversation { messages, tools, effort, forced_tool: forced })
+            }
+            (Some(_), Some(_)) => {
+                let message = "stands in place of messages; give one of them".to_owned();
+                return Err(WireError::Conflict { param: fields.at("prompt"), message });
+            }
+            (None, None) => return Err(WireError::Missing { param: fields.at("prompt"), expected: "a string, or messages" }),
+        };
+        let return_token_strs = fields.flag("return_token_strs")?.unwrap_or(false);
+        note_unknown(fields);
+        Ok(Self { input, return_token_strs })
+    }
+}
+
+/// The tokens of a text.
+#[derive(Debug, Serialize)]
+pub(crate) struct TokenizeAnswer {
+    /// How many.
+    pub(crate) count: usize,
+    /// Most tokens of a sequence.
+    pub(crate) max_model_len: usize,
+    /// The tokens.
+    pub(crate) tokens: Vec<u32>,
+    /// Their texts, if asked for.
+    pub(crate) token_strs: Option<Vec<String>>,
+}
+
+/// The tokens in a body of `/detokenize`.
+pub(crate) fn read_detokenize(body: Value, terms: &Terms<'_>) -> Result<Vec<TokenId>, WireError> {
+    let mut fields = Fields::of(body, "")?;
+    terms.model(&mut fields)?;
+    let path = fields.at("tokens");
+    let list = fields.list("tokens")?.ok_or(WireError::Missing { param: path.clone(), expected: "an array of token ids" })?;
+    let tokens = token_ids(&list, &path, terms)?;
+    note_unknown(fields);
+    Ok(tokens)
+}
+
+/// The text of tokens.
+#[derive(Debug, Serialize)]
+pub(crate) struct DetokenizeAnswer {
+    /// The text.
+    pub(crate) prompt: String,
+}

@@ -1,0 +1,124 @@
+//! `tools` and `tool_choice`: the functions that the model may call.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use crate::prompt::conversation::Tool;
+
+use super::error::{WireError, clip};
+use super::fields::{Fields, text, unfit};
+use super::messages::check_type;
+
+const TOOLS_MAX: usize = 128;
+const NAME_MAX_BYTES: usize = 64;
+const NAME_EXPECTED: &str = "1 to 64 characters of A-Z a-z 0-9 _ -";
+
+/// The functions that the model may call, and the one that it must.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Tools {
+    /// May be called.
+    pub(crate) tools: Vec<Tool>,
+    /// Must be called.
+    pub(crate) forced: Option<String>,
+}
+
+impl Tools {
+    /// Reads both fields. With `tool_choice: none` the model does not learn of the tools: it cannot call them.
+    pub(crate) fn read(fields: &mut Fields) -> Result<Self, WireError> {
+        refuse_older(fields)?;
+        fields.flag("parallel_tool_calls")?;
+        let tools = tools(fields)?;
+        let path = fields.at("tool_choice");
+        match fields.take("tool_choice") {
+            None => Ok(Self { tools, forced: None }),
+            Some(Value::String(choice)) => match choice.as_str() {
+                "auto" => Ok(Self { tools, forced: None }),
+                "none" => Ok(Self::default()),
+                "required" => required(tools, path),
+                _ => Err(unfit(&path, &Value::String(choice), "auto, none, required, or an object that names a function")),
+            },
+            Some(object @ Value::Object(_)) => named(tools, Fields::of(object, &path)?),
+            Some(other) => Err(unfit(&path, &other, "auto, none, required, or an object that names a function")),
+        }
+    }
+}
+
+/// The names that OpenAI gave these fields before; ignoring them would answer without the functions.
+fn refuse_older(fields: &mut Fields) -> Result<(), WireError> {
+    for (older, newer) in [("functions", "tools"), ("function_call", "tool_choice")] {
+        if fields.take(older).is_some() {
+            let message = format!("the older name is not supported; use {newer}");
+            return Err(WireError::Unsupported { param: fields.at(older), message });
+        }
+    }
+    Ok(())
+}
+
+fn tools(fields: &mut Fields) -> Result<Vec<Tool>, WireError> {
+    let path = fields.at("tools");
+    let list = fields.list("tools")?.unwrap_or_default();
+    if list.len() > TOOLS_MAX {
+        return Err(unfit(&path, &Value::Array(list), &format!("at most {TOOLS_MAX} tools")));
+    }
+    let mut names = HashSet::new();
+    let mut tools = Vec::with_capacity(list.len());
+    for (index, value) in list.into_iter().enumerate() {
+        let mut fields = Fields::of(value, &format!("{path}[{index}]"))?;
+        check_type(&mut fields, "function")?;
+        let mut function = Fields::of(fields.required("function", "an object with a name")?, &fields.at("function"))?;
+        let name_path = function.at("name");
+        let name = function_name(&mut function)?;
+        if !names.insert(name.clone()) {
+            let message = format!("{name:?} is the name of an earlier tool");
+            return Err(WireError::Conflict { param: name_path, message });
+        }
+        let description = function.text("description")?;
+        function.flag("strict")?;
+        let parameters = function.object("parameters")?.map(|schema| Value::Object(schema.into_rest()));
+        tools.push(Tool { name, description, parameters });
+    }
+    Ok(tools)
+}
+
+/// `name`: plain characters only, so that no name can hold harmony's control text.
+pub(super) fn function_name(function: &mut Fields) -> Result<String, WireError> {
+    let path = function.at("name");
+    let name = text(function.required("name", NAME_EXPECTED)?, &path)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if name.is_empty() || name.len() > NAME_MAX_BYTES || !name.bytes().all(plain) {
+        return Err(unfit(&path, &Value::String(name), NAME_EXPECTED));
+    }
+    Ok(name)
+}
+
+/// A call is forced by ending the prompt inside its header, so the function must be known.
+fn required(tools: Vec<Tool>, path: String) -> Result<Tools, WireError> {
+    match tools.as_slice() {
+        [only] => Ok(Tools { forced: Some(only.name.clone()), tools }),
+        [] => Err(WireError::Conflict { param: path, message: "\"required\" needs a tool in tools".to_owned() }),
+        several => Err(WireError::Unsupported {
+            param: path,
+            message: format!(
+                "\"required\" is supported with one tool, not with {}; name the function, or use auto",
+                several.len()
+            ),
+        }),
+    }
+}
+
+fn named(tools: Vec<Tool>, mut choice: Fields) -> Result<Tools, WireError> {
+    check_type(&mut choice, "function")?;
+    let mut function = Fields::of(choice.required("function", "an object with a name")?, &choice.at("function"))?;
+    let path = function.at("name");
+    let name = text(function.required("name", "the name of a tool")?, &path)?;
+    if tools.iter().any(|tool| tool.name == name) {
+        Ok(Tools { tools, forced: Some(name) })
+    } else {
+        Err(unfit(&path, &Value::String(clip(&name)), "the name of a function in tools"))
+    }
+}
+
+#[cfg(test)]
+#[path = "tools_tests.rs"]
+mod tests;

@@ -1,0 +1,50 @@
+use super::super::samples::{blame, value};
+use super::*;
+
+const F: &str =
+    r#"{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","a":1},"strict":true}}"#;
+const G: &str = r#"{"type":"function","function":{"name":"g"}}"#;
+
+fn read(tools: &str, rest: &str) -> Result<Tools, WireError> {
+    Tools::read(&mut Fields::of(value(&format!(r#"{{"tools":[{tools}]{rest}}}"#)), "").unwrap())
+}
+
+#[test]
+fn tools_are_read_with_their_key_order() {
+    let tools = read(&format!("{F},{G}"), r#","parallel_tool_calls":true"#).unwrap();
+    assert_eq!(tools.forced, None);
+    assert_eq!(tools.tools[0].parameters.as_ref().unwrap().to_string(), r#"{"type":"object","a":1}"#);
+    assert_eq!(tools.tools[1], Tool { name: "g".into(), description: None, parameters: None });
+}
+
+#[test]
+fn a_choice_is_honoured_or_refused() {
+    let forced = |name: &str| Some(name.to_owned());
+    assert_eq!(read(F, r#","tool_choice":"auto""#).unwrap().forced, None);
+    assert_eq!(read(F, r#","tool_choice":"none""#).unwrap(), Tools::default());
+    assert_eq!(read(F, r#","tool_choice":"required""#).unwrap().forced, forced("f"));
+    let named = r#","tool_choice":{"type":"function","function":{"name":"g"}}"#;
+    assert_eq!(read(&format!("{F},{G}"), named).unwrap().forced, forced("g"));
+    assert_eq!(blame(read(F, named)), ("tool_choice.function.name".into(), "invalid_value"));
+    let several = read(&format!("{F},{G}"), r#","tool_choice":"required""#);
+    assert_eq!(blame(several), ("tool_choice".into(), "unsupported_value"));
+    assert_eq!(blame(read("", r#","tool_choice":"required""#)), ("tool_choice".into(), "conflicting_parameters"));
+    assert_eq!(blame(read(F, r#","tool_choice":"f""#)), ("tool_choice".into(), "invalid_value"));
+}
+
+#[test]
+fn bad_tools_are_refused_by_place() {
+    for (tool, param) in [
+        (r#"{"type":"function"}"#, "tools[1].function"),
+        (r#"{"type":"web_search"}"#, "tools[1].type"),
+        (r#"{"function":{"name":""}}"#, "tools[1].function.name"),
+        (r#"{"function":{"name":"x<|channel|>final"}}"#, "tools[1].function.name"),
+        (r#"{"function":{"name":"f"}}"#, "tools[1].function.name"),
+        (r#"{"function":{"name":"h","parameters":[]}}"#, "tools[1].function.parameters"),
+    ] {
+        assert_eq!(blame(read(&format!("{F},{tool}"), "")).0, param, "{tool}");
+    }
+    let many: Vec<String> = (0..129).map(|index| format!(r#"{{"function":{{"name":"f{index}"}}}}"#)).collect();
+    assert_eq!(blame(read(&many.join(","), "")).0, "tools");
+    assert_eq!(blame(read(F, r#","functions":[]"#)), ("functions".into(), "unsupported_value"));
+}

@@ -1,0 +1,122 @@
+//! The Hugging Face hub's cache: `models--org--name/{refs,blobs,snapshots}`, shared with Hugging Face's own tools.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::directory::first_missing;
+use super::download::{self, Transfer};
+use super::{ModelContent, ModelFiles, SourceError, id_and_size};
+
+/// Where the hub and its cache are; the environment variables are those of Hugging Face's own tools.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HubSettings {
+    /// `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+    pub cache: PathBuf,
+    /// `HF_ENDPOINT`, without a slash at its end.
+    pub endpoint: String,
+    /// `HF_TOKEN`, else what the file `HF_HOME/token` holds.
+    pub token: Option<String>,
+    /// `HF_HUB_OFFLINE`: nothing is downloaded.
+    pub offline: bool,
+    /// How long to wait before a download that broke off is taken up again; doubles each time.
+    pub retry_pause: Duration,
+}
+
+impl std::fmt::Debug for HubSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let token = self.token.as_ref().map(|_| "(secret)");
+        f.debug_struct("HubSettings")
+            .field("cache", &self.cache)
+            .field("endpoint", &self.endpoint)
+            .field("token", &token)
+            .field("offline", &self.offline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HubSettings {
+    /// The settings of this process's environment.
+    ///
+    /// # Errors
+    /// [`SourceError::Setting`] if a variable makes no sense.
+    pub fn from_environment() -> Result<Self, SourceError> {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// The settings that `variable` tells, a look-up of environment variables.
+    ///
+    /// # Errors
+    /// As [`HubSettings::from_environment`].
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, SourceError> {
+        let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+        // Without HOME (a bare container) the cache is a folder of the temporary one.
+        let user = set("HOME").map_or_else(std::env::temp_dir, PathBuf::from);
+        let path = |name: &str| {
+            set(name).map(|value| value.strip_prefix("~/").map_or_else(|| PathBuf::from(&value), |rest| user.join(rest)))
+        };
+        let user_cache = path("XDG_CACHE_HOME").unwrap_or_else(|| user.join(".cache"));
+        let home = path("HF_HOME").unwrap_or_else(|| user_cache.join("huggingface"));
+        let cache = path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub"));
+        let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
+        let token = set("HF_TOKEN").or_else(|| std::fs::read_to_string(home.join("token")).ok());
+        let offline = match set("HF_HUB_OFFLINE").map(|value| value.to_lowercase()).as_deref() {
+            Some("1" | "true" | "yes" | "on") => true,
+            None | Some("0" | "false" | "no" | "off") => false,
+            Some(value) => {
+                return Err(SourceError::Setting { variable: "HF_HUB_OFFLINE", value: value.to_owned(), expected: "1 or 0" });
+            }
+        };
+        Ok(Self {
+            cache,
+            endpoint: checked_endpoint(&endpoint)?,
+            token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
+            offline,
+            retry_pause: Duration::from_secs(1),
+        })
+    }
+}
+
+/// The endpoint without a slash at its end, if it is the address of a server: hf-hub takes it apart and must not panic on it.
+fn checked_endpoint(endpoint: &str) -> Result<String, SourceError> {
+    let trimmed = endpoint.trim().trim_end_matches('/');
+    let host = trimmed.strip_prefix("https://").or_else(|| trimmed.strip_prefix("http://")).unwrap_or_default();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/[]@".contains(c);
+    if host.is_empty() || host.starts_with(['/', ':']) || !host.chars().all(plain) {
+        return Err(SourceError::Setting {
+            variable: "HF_ENDPOINT",
+            value: endpoint.to_owned(),
+            expected: "an address like https://huggingface.co",
+        });
+    }
+    Ok(trimmed.to_owned())
+}
+
+/// The files of `model` (`org/name`), from the cache or, where it lacks some, from the hub.
+pub(super) fn find(
+    model: &str,
+    settings: &HubSettings,
+    watch: &mut dyn FnMut(Transfer<'_>),
+) -> Result<ModelFiles, SourceError> {
+    let repository = settings.cache.join(format!("models--{}", model.replace('/', "--")));
+    let snapshot = cached_snapshot(&repository);
+    let missing = match &snapshot {
+        Some(snapshot) => first_missing(snapshot)?,
+        None => Some(super::directory::CONFIG.to_owned()),
+    };
+    let path = match (snapshot, missing) {
+        (Some(snapshot), None) => snapshot,
+        (_, Some(file)) if settings.offline => {
+            return Err(SourceError::Offline { model: model.to_owned(), cache: settings.cache.clone(), file });
+        }
+        _ => download::snapshot(model, &repository, settings, watch)?,
+    };
+    let (model_id, model_size) = id_and_size(model);
+    Ok(ModelFiles { name: model.to_owned(), model_id, model_size, content: ModelContent::Directory(path) })
+}
+
+/// The directory of the revision that the cache calls `main`.
+fn cached_snapshot(repository: &Path) -> Option<PathBuf> {
+    let commit = std::fs::read_to_string(repository.join("refs/main")).ok()?;
+    let snapshot = repository.join("snapshots").join(commit.trim());
+    snapshot.is_dir().then_some(snapshot)
+}

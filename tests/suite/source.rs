@@ -1,0 +1,202 @@
+//! Models from the hub: the whole path through hf-hub, against a hub that also cuts off, corrupts and refuses.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use antiphon::source::{HubSettings, ModelContent, ModelFiles, SourceError, Stage, resolve};
+use tempfile::TempDir;
+
+use crate::fake_hub::{COMMIT, FakeHub, Faults};
+
+/// Bytes that no compression or alignment could make look right by chance.
+fn noise(seed: u32, count: usize) -> Vec<u8> {
+    let mut state = seed;
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    })
+    .take(count)
+    .collect()
+}
+
+/// What OpenAI's repositories hold: two shards, and folders that nobody needs here.
+fn repository() -> Vec<(&'static str, Vec<u8>)> {
+    let index =
+        r#"{"metadata":{},"weight_map":{"a":"model-00000-of-00001.safetensors","b":"model-00001-of-00001.safetensors"}}"#;
+    vec![
+        ("config.json", b"{}".to_vec()),
+        ("generation_config.json", b"{ }".to_vec()),
+        ("tokenizer.json", noise(1, 5_000)),
+        ("tokenizer_config.json", b"{  }".to_vec()),
+        ("model.safetensors.index.json", index.as_bytes().to_vec()),
+        ("model-00000-of-00001.safetensors", noise(2, 300_000)),
+        ("model-00001-of-00001.safetensors", noise(3, 200_000)),
+        ("README.md", b"not needed".to_vec()),
+        ("chat_template.jinja", b"not needed".to_vec()),
+        ("original/model.safetensors", noise(4, 10)),
+        ("metal/model.bin", noise(5, 10)),
+    ]
+}
+
+struct World {
+    hub: FakeHub,
+    cache: TempDir,
+}
+
+impl World {
+    fn new(files: &[(&str, Vec<u8>)], faults: Faults) -> Self {
+        Self { hub: FakeHub::start(files, faults), cache: tempfile::tempdir().expect("a temporary folder") }
+    }
+
+    fn settings(&self) -> HubSettings {
+        HubSettings {
+            cache: self.cache.path().to_owned(),
+            endpoint: self.hub.endpoint.clone(),
+            token: None,
+            offline: false,
+            retry_pause: Duration::from_millis(1),
+        }
+    }
+
+    fn find(&self) -> Result<ModelFiles, SourceError> {
+        resolve(Some("20b"), &self.settings(), &mut |_| ())
+    }
+
+    fn repository(&self) -> std::path::PathBuf {
+        self.cache.path().join("models--openai--gpt-oss-20b")
+    }
+}
+
+fn directory(files: &ModelFiles) -> &Path {
+    let ModelContent::Directory(path) = &files.content else { panic!("a hub's model lies in a directory") };
+    path
+}
+
+/// Every needed file is there with its bytes; nothing else is.
+fn assert_whole(files: &ModelFiles) {
+    let path = directory(files);
+    let needed = |name: &str| !name.contains('/') && (name.ends_with(".json") || name.ends_with(".safetensors"));
+    for (name, bytes) in repository() {
+        match fs::read(path.join(name)) {
+            Ok(found) => assert!(needed(name) && found == bytes, "{name} has other bytes, or is not needed"),
+            Err(_) => assert!(!needed(name), "{name} is missing"),
+        }
+    }
+}
+
+#[test]
+fn a_model_is_downloaded_once_and_then_found() {
+    let world = World::new(&repository(), Faults::default());
+    let mut seen = Vec::new();
+    let files = resolve(Some("20b"), &world.settings(), &mut |transfer| {
+        assert!(transfer.model == "openai/gpt-oss-20b" && transfer.done_bytes <= transfer.total_bytes);
+        seen.push((transfer.stage, transfer.done_bytes, transfer.total_bytes));
+    })
+    .expect("the hub has it");
+    assert_eq!(
+        (files.name.as_str(), files.model_id.as_str(), files.model_size.as_str()),
+        ("openai/gpt-oss-20b", "gpt-oss-20b", "20b")
+    );
+    assert_whole(&files);
+    assert!(directory(&files).ends_with(format!("snapshots/{COMMIT}")));
+    assert_eq!(seen.last().map(|last| (last.0, last.1 == last.2)), Some((Stage::Verify, true)), "the bar ends full");
+    let requests = world.hub.requests();
+    assert!(requests[0].starts_with("/api/models/openai/gpt-oss-20b/revision/main"));
+    assert!(requests.iter().all(|path| !path.contains("README") && !path.contains("metal") && !path.contains("original")));
+    assert!(requests.iter().filter(|path| path.contains("/resolve/")).all(|path| path.contains(COMMIT)), "one commit");
+
+    assert_eq!(world.find().expect("it is there"), files);
+    assert_eq!(world.hub.requests().len(), requests.len(), "a complete copy asks nobody");
+    let offline = HubSettings { offline: true, endpoint: "http://127.0.0.1:1".to_owned(), ..world.settings() };
+    assert_eq!(resolve(Some("openai/gpt-oss-20b"), &offline, &mut |_| ()).expect("it is there"), files);
+}
+
+#[test]
+fn a_download_that_is_cut_off_goes_on_where_it_stopped() {
+    let world = World::new(&repository(), Faults { cut: 12, ..Faults::default() });
+    assert_whole(&world.find().expect("each attempt brings half of the rest"));
+    let resumed = |path: &&String| path.contains(".safetensors") && !path.ends_with(" 0-") && path.contains(' ');
+    assert!(world.hub.requests().iter().filter(resumed).count() >= 3, "{:?}", world.hub.requests());
+}
+
+#[test]
+fn what_another_start_left_is_used() {
+    let world = World::new(&repository(), Faults::default());
+    let whole = world.find().expect("the hub has it");
+    let shard = directory(&whole).join("model-00001-of-00001.safetensors");
+    let blob = fs::canonicalize(&shard).expect("a link");
+    fs::remove_file(&shard).expect("removed");
+
+    // A part: the rest is asked for.
+    let bytes = fs::read(&blob).expect("readable");
+    fs::remove_file(&blob).expect("removed");
+    fs::write(blob.with_extension("part"), &bytes[..1234]).expect("written");
+    assert_whole(&world.find().expect("the hub has the rest"));
+    assert!(world.hub.requests().iter().any(|path| path.ends_with("model-00001-of-00001.safetensors 1234-")));
+
+    // A part as long as the file (stopped between the last byte and the renaming), and one that is longer.
+    for part in [bytes.clone(), [bytes.as_slice(), b"more"].concat()] {
+        fs::remove_file(&shard).expect("removed");
+        fs::remove_file(&blob).expect("removed");
+        fs::write(blob.with_extension("part"), part).expect("written");
+        assert_whole(&world.find().expect("it is fetched anew"));
+    }
+}
+
+#[test]
+fn wrong_bytes_are_thrown_away() {
+    let world = World::new(&repository(), Faults { corrupt: 2, ..Faults::default() });
+    assert_whole(&world.find().expect("the third attempt is right"));
+
+    let world = World::new(&repository(), Faults { corrupt: usize::MAX, ..Faults::default() });
+    let said = world.find().expect_err("no attempt is right").to_string();
+    assert!(said.contains("has not the SHA-256"), "{said}");
+    let kept: Vec<_> = fs::read_dir(world.repository().join("blobs")).expect("a folder").flatten().collect();
+    assert!(kept.iter().all(|blob| blob.file_name().len() < 64 || blob.path().extension().is_some()), "{kept:?}");
+    assert!(!world.repository().join("refs/main").exists(), "an incomplete copy is not called main");
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    for (status, advice) in [(401, "HF_TOKEN"), (403, "HF_TOKEN"), (404, "the name of a model that is there"), (429, "later")] {
+        let world = World::new(&repository(), Faults { status: Some(status), ..Faults::default() });
+        let said = world.find().expect_err("refused").to_string();
+        let begin = format!("{} refuses openai/gpt-oss-20b with status {status}; ", world.hub.endpoint);
+        assert!(said.starts_with(&begin) && said.contains(advice), "{said}");
+    }
+    let world = World::new(&repository(), Faults { status: Some(500), ..Faults::default() });
+    let said = world.find().expect_err("refused").to_string();
+    assert!(said.contains("status code 500") && !said.contains('\n'), "{said}");
+
+    let nobody = HubSettings { endpoint: "http://127.0.0.1:1".to_owned(), ..world.settings() };
+    let said = resolve(Some("20b"), &nobody, &mut |_| ()).expect_err("nobody listens").to_string();
+    assert!(said.contains("downloading the list of files of openai/gpt-oss-20b from http://127.0.0.1:1 failed"), "{said}");
+}
+
+#[test]
+fn a_token_opens_what_needs_one() {
+    let world = World::new(&repository(), Faults { token: Some("hf_secret"), ..Faults::default() });
+    assert!(world.find().is_err());
+    let with_token = HubSettings { token: Some("hf_secret".to_owned()), ..world.settings() };
+    assert_whole(&resolve(Some("20b"), &with_token, &mut |_| ()).expect("the token is right"));
+}
+
+#[test]
+fn a_repository_that_is_no_checkpoint_is_refused_by_the_file_it_lacks() {
+    for absent in ["config.json", "tokenizer.json", "model-00001-of-00001.safetensors"] {
+        let files: Vec<_> = repository().into_iter().filter(|(name, _)| *name != absent).collect();
+        let world = World::new(&files, Faults::default());
+        let said = world.find().expect_err("not a checkpoint").to_string();
+        assert!(said.contains(&format!("has no {absent}; expected a checkpoint")), "{said}");
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_named() {
+    let world = World::new(&repository(), Faults::default());
+    let settings = HubSettings { cache: world.cache.path().join("file"), ..world.settings() };
+    fs::write(&settings.cache, "").expect("written");
+    let said = resolve(Some("20b"), &settings, &mut |_| ()).expect_err("not a folder").to_string();
+    assert!(said.contains("file/models--openai--gpt-oss-20b: Not a directory"), "{said}");
+}
