@@ -8,11 +8,10 @@ use crate::actors::mail::Prepared;
 use crate::actors::messages::{Generate, Input, PromptReport, Refusal};
 use crate::actors::refusal::context_exceeded;
 use crate::actors::snapshot::ModelLimits;
-use crate::actors::text::TextRules;
+use crate::actors::text::{Reading, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::unix_seconds;
 use crate::prompt::builder::{KeyParameters, PromptBuilder};
-use crate::prompt::harmony::parser::ParserStart;
 use crate::prompt::stop::StopSet;
 use crate::prompt::tokenizer::Tokenizer;
 use crate::scheduler::NewSequence;
@@ -31,7 +30,7 @@ pub(super) struct TextWork {
 /// A prompt, of whatever kind.
 struct Prompt {
     report: PromptReport,
-    harmony: Option<ParserStart>,
+    reading: Reading,
     param: &'static str,
 }
 
@@ -62,7 +61,7 @@ impl TextWork {
             .collect();
         let rules = TextRules {
             tokenizer: Arc::clone(&self.tokenizer),
-            harmony: prompt.harmony,
+            reading: prompt.reading,
             stop: Arc::new(StopSet::new(&generate.stop_strings)),
             coalescing: generate.coalescing,
         };
@@ -95,7 +94,7 @@ impl TextWork {
                 cache_hit: false,
                 prompt_version: String::new(),
             },
-            harmony: None,
+            reading: Reading::Plain,
             param: "prompt",
         };
         match input {
@@ -112,7 +111,7 @@ impl TextWork {
                     cache_hit: built.cache_hit,
                     prompt_version: built.version.name().to_owned(),
                 };
-                Ok(Prompt { report, harmony: Some(built.parser_start), param: "messages" })
+                Ok(Prompt { report, reading: Reading::Harmony(built.parser_start), param: "messages" })
             }
             Input::Text(text) => Ok(plain(self.tokenizer.encode_text(&text))),
             Input::Tokens(tokens) => {

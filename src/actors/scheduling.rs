@@ -196,7 +196,7 @@ impl SchedulerActor {
             None => {
                 self.engine_limits = Some(limits);
                 let core = self.options.core_limits(&limits);
-                self.stepper = Some(Stepper::new(core, &limits, Arc::clone(&self.status), self.metrics.clone()));
+                self.stepper = Some(Stepper::new(core, Arc::clone(&self.status), self.metrics.clone()));
                 self.status.set_limits(SchedulingOptions::model_limits(&limits));
             }
             Some(first) if first != limits => {
