@@ -3,3 +3,6 @@
 //! Source: OpenAI's harmony format guide, and the behaviour of `openai-harmony` 0.0.8.
 
 pub mod parser;
+pub mod recovery;
+
+mod header;

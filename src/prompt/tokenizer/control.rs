@@ -47,6 +47,12 @@ impl ControlTokens {
         })
     }
 
+    /// Whether the model ends a response by `token`.
+    #[must_use]
+    pub fn ends_response(&self, token: TokenId) -> bool {
+        token == self.return_ || token == self.call || self.end_of_text == Some(token)
+    }
+
     /// The tokens by which the model ends a response.
     #[must_use]
     pub fn response_ends(&self) -> Vec<TokenId> {

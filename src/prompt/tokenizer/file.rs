@@ -5,6 +5,7 @@
 //! words' pattern and the added tokens.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 
 use serde_json::Value;
 use tokenizers::{AddedVocabulary, PreTokenizerWrapper, SplitDelimiterBehavior};
@@ -62,7 +63,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn unsupported(&self, key: &'static str, found: impl ToString, expected: &'static str) -> TokenizerError {
+    fn unsupported(&self, key: &'static str, found: &impl Display, expected: &'static str) -> TokenizerError {
         let found: String = found.to_string().chars().take(120).collect();
         TokenizerError::Unsupported { file: self.file.to_owned(), key, found, expected }
     }
@@ -141,7 +142,7 @@ impl<'a> Reader<'a> {
             bytes.push(match name {
                 Some(name) if *is_control => Some(name.as_bytes().into()),
                 Some(name) => Some(bytes_of(name).ok_or_else(|| {
-                    self.unsupported("model.vocab", format!("{name:?}"), "tokens in the byte-level alphabet of GPT-2")
+                    self.unsupported("model.vocab", &format!("{name:?}"), "tokens in the byte-level alphabet of GPT-2")
                 })?),
                 None => None,
             });
