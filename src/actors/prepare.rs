@@ -42,6 +42,10 @@ impl TextWork {
     /// the context.
     pub(super) fn prepare(&self, generate: Generate, limits: &ModelLimits) -> Result<Prepared, Refusal> {
         check_sampling(&generate.sampling, limits.vocab_size)?;
+        if generate.choices_count == 0 {
+            let message = "No choice was asked for; expected at least one.".to_owned();
+            return Err(Refusal::Invalid { param: Some("n"), code: None, message });
+        }
         let key = key_parameters(&generate);
         let prompt = self.prompt(generate.input, &key, limits.vocab_size)?;
         let max_tokens = match generate.max_tokens {

@@ -58,6 +58,12 @@ impl Service {
         Self { inner: Arc::new(inner) }
     }
 
+    /// What all handles share, for this room's own tests.
+    #[cfg(test)]
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// Asks for a response; answered once the scheduler took it or not, before any of it is computed.
     ///
     /// Dropping the future takes the request back, dropping [`Accepted::parts`] cancels it, in any phase.

@@ -103,20 +103,29 @@ impl StreamActor {
     }
 
     fn take(&mut self, event: ChoiceEvent, now: Micros) {
-        let Some(choice) = self.choices.get_mut(event.choice as usize) else { return };
+        let ChoiceEvent { choice, kind } = event;
+        let Some(text) = self.choices.get_mut(choice as usize) else { return };
+        if self.outbox.has_finished(choice) {
+            return;
+        }
         let mut out = Vec::new();
-        match event.kind {
-            ChoiceEventKind::Prompt(logprobs) => choice.take_prompt(&logprobs, &mut out),
+        match kind {
+            ChoiceEventKind::Prompt(logprobs) => text.take_prompt(&logprobs, &mut out),
             ChoiceEventKind::Token { token, logprobs } => {
-                if choice.take(token, logprobs.as_ref(), now, &mut out) == Progress::Stopped {
+                if text.take(token, logprobs.as_ref(), now, &mut out) == Progress::Stopped {
                     self.cut_short = true;
                     // Fails only if the scheduler is gone, and its blocks with it.
-                    let _ = self.scheduler.try_send(CancelChoice { response: self.ticket.response, choice: event.choice });
+                    let _ = self.scheduler.try_send(CancelChoice { response: self.ticket.response, choice });
                 }
             }
-            ChoiceEventKind::Ended { end, logprobs } => choice.finish(end, logprobs.as_ref(), now, &mut out),
+            ChoiceEventKind::Ended { end, logprobs } => text.finish(end, logprobs.as_ref(), now, &mut out),
         }
         self.outbox.extend(out);
+        if self.outbox.has_finished(choice) {
+            for (kind, count) in text.recoveries().iter() {
+                self.setup.metrics.parser_recovered(kind.name(), u64::from(count));
+            }
+        }
     }
 
     /// Ends every choice that has not ended with an error, and gives up its text state: that may be what panicked.
@@ -301,3 +310,7 @@ impl StreamHandler<Feed> for StreamActor {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

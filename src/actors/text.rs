@@ -15,6 +15,7 @@ use crate::actors::messages::{Coalescing, Finish, FinishKind, Part, PartKind, To
 use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
 use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::harmony::parser::{Event, EventKind, Parser, ParserStart};
+use crate::prompt::harmony::recovery::RecoveryCounts;
 use crate::prompt::stop::{StopSet, StopStrings};
 use crate::prompt::tokenizer::Tokenizer;
 use crate::scheduler::FinishReason;
@@ -131,6 +132,11 @@ impl ChoiceText {
     /// Tokens taken so far.
     pub(super) fn completion_tokens(&self) -> u32 {
         self.completion_tokens
+    }
+
+    /// What the harmony parser overlooked so far.
+    pub(super) fn recoveries(&self) -> RecoveryCounts {
+        if let Reader::Harmony(parser) = &self.reader { *parser.recoveries() } else { RecoveryCounts::default() }
     }
 
     /// When [`ChoiceText::tick`] is to be called although no token came.

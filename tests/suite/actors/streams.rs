@@ -6,6 +6,7 @@ use antiphon::actors::messages::{Coalescing, FinishKind, Generate, Input, PartKi
 use antiphon::actors::snapshot::Phase;
 use antiphon::batch::Sampling;
 use antiphon::engine::fake::Answer;
+use antiphon::prompt::conversation::{Conversation, Message};
 
 use super::world::{Dice, Plan, Said, World, long, plain, read, wait_until, world};
 
@@ -60,6 +61,24 @@ fn answers_do_not_depend_on_who_else_is_answered() {
             assert_eq!(one[0].content, other[0].content);
             assert_eq!(one[0].content, world.text_of(&one[0].tokens));
         }
+        world
+    });
+}
+
+#[test]
+fn a_chat_is_answered_in_channels() {
+    let tokenizer = super::world::tokenizer();
+    let output = "<|channel|>analysis<|message|>Think.<|end|><|start|>assistant<|channel|>final<|message|>Hello!";
+    let tokens = tokenizer.encode_with_control(output);
+    let count = tokens.len() as u32;
+    let answer = Answer::Script { tokens, stop: tokenizer.control().return_ };
+    world(Plan { answer, ..Plan::default() }, |world| async move {
+        let user = Message::User { content: "Hi".to_owned() };
+        let input = Input::Chat(Conversation { messages: vec![user], ..Conversation::default() });
+        let said = world.answer(Generate { input, ..plain("a", "", 100) }).await.remove(0);
+        assert_eq!((said.reasoning.as_str(), said.content.as_str()), ("Think.", "Hello!"));
+        let think = world.tokenizer.encode_text("Think.").len() as u32;
+        assert_eq!((said.finish.reasoning_tokens, said.finish.completion_tokens), (think, count + 1));
         world
     });
 }
