@@ -2,6 +2,7 @@
 
 mod fake_hub;
 mod metrics;
+mod simulation;
 mod source;
 mod supply;
 mod tidy;
