@@ -125,7 +125,8 @@ def evaluate(run: pathlib.Path, count: int, families: list, show: bool) -> bool:
     stops = {control[name] for name in ("<|return|>", "<|call|>", "<|endoftext|>")}
     model, saved = load_model(run)
     forms = {"float": model, "quantised": rounded(model)}
-    report = {"step": saved["step"], "tokens": saved["tokens"], "count": count, "families": {}}
+    report = {"step": saved["step"], "tokens": saved["tokens"], "count": count, "families": {},
+              "parameters": sum(value.numel() for value in model.parameters())}
     print(f"step {saved['step']}, {saved['tokens']:,} tokens, greedy, exact match, {count} prompts a family")
     print(f"{'family':14}{'float':>8}{'mxfp4':>8}{'formed':>8}{'bar':>7}", flush=True)
     below, began = [], time.time()

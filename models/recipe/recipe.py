@@ -40,6 +40,7 @@ def arguments() -> argparse.Namespace:
     evaluation.add_argument("--family", action="append", default=[])
     evaluation.add_argument("--show", action="store_true", help="print wrong answers")
     commands.add_parser("goldens", help="writes golden.json")
+    commands.add_parser("card", help="writes the model card from the last evaluation")
     comparison = commands.add_parser("compare", help="antiphon's logits against transformers'")
     comparison.add_argument("logits", type=pathlib.Path)
     return parser.parse_args()
@@ -93,9 +94,13 @@ def main() -> None:
         goldens.make(options.out)
     if options.command in ("evaluate", "all"):
         import evaluate
-        count = getattr(options, "count", 100)
-        if not evaluate.evaluate(options.run, count, getattr(options, "family", []), getattr(options, "show", False)):
-            sys.exit(1)
+        reached = evaluate.evaluate(options.run, getattr(options, "count", 100), getattr(options, "family", []),
+                                    getattr(options, "show", False))
+    if options.command in ("card", "all"):
+        import card
+        card.write(options.run, options.out)
+    if options.command in ("evaluate", "all") and not reached:
+        sys.exit("the model is below the bars: see the table above")
     if options.command == "compare":
         import compare_logits
         if not compare_logits.compare(options.out, options.logits):
