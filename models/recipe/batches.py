@@ -8,13 +8,13 @@ import torch
 from model import Group
 from world.conversation import make_document
 
-POOL_DOCUMENTS = 10
-BRANCHES = 14
+BRANCHES = 16
+ROW_TOKENS = 224
 
 
 @dataclasses.dataclass
 class Batch:
-    """Prefixes and branches; `weights` [branches, length] tells how much each token counts as a target."""
+    """Prefixes and rows of branches; `weights` [rows, length] tells how much each token counts as a target."""
 
     prefixes: Group
     branches: Group
@@ -22,7 +22,7 @@ class Batch:
 
 
 def encode_branch(tokenizer, branch):
-    """Ids and target weights of a branch, cut at the segments so that each is tokenised as the server does."""
+    """Ids and target weights of a branch, segment by segment."""
     ids, weights = [], []
     for segment in branch.segments:
         tokens = tokenizer.encode(segment.text, add_special_tokens=False).ids
@@ -31,58 +31,57 @@ def encode_branch(tokenizer, branch):
     return ids, weights
 
 
-def make_batch(prefixes: list, rows: list) -> Batch:
-    """`prefixes`: lists of ids; `rows`: (index of the prefix, ids, weights)."""
-    used = sorted({owner for owner, _, _ in rows})
-    place = {owner: index for index, owner in enumerate(used)}
-    width = max(len(prefixes[owner]) for owner in used)
-    prefix_ids = torch.zeros(len(used), width, dtype=torch.long)
+def pack(branches: list, row_tokens: int) -> list:
+    """Puts encoded branches into as few rows of `row_tokens` as first-fit finds."""
+    rows, free = [], []
+    for branch in sorted(branches, key=lambda branch: -len(branch[0])):
+        place = next((row for row, room in enumerate(free) if room >= len(branch[0])), None)
+        if place is None:
+            place = len(rows)
+            rows.append([])
+            free.append(row_tokens)
+        rows[place].append(branch)
+        free[place] -= len(branch[0])
+    return rows
+
+
+def make_batch(documents: list) -> Batch:
+    """`documents`: (ids of the prefix, encoded branches) each."""
+    width = max(len(prefix) for prefix, _ in documents)
+    longest = max(len(ids) for _, branches in documents for ids, _ in branches)
+    length = max(ROW_TOKENS, longest)
+    prefix_ids = torch.zeros(len(documents), width, dtype=torch.long)
     prefix_positions = torch.full_like(prefix_ids, -1)
-    for owner in used:
-        ids, row = prefixes[owner], place[owner]
-        prefix_ids[row, width - len(ids):] = torch.tensor(ids)
-        prefix_positions[row, width - len(ids):] = torch.arange(len(ids))
-    length = max(len(ids) for _, ids, _ in rows)
+    rows = []
+    for index, (prefix, branches) in enumerate(documents):
+        prefix_ids[index, width - len(prefix):] = torch.tensor(prefix)
+        prefix_positions[index, width - len(prefix):] = torch.arange(len(prefix))
+        rows += [(index, row) for row in pack(branches, length)]
     ids = torch.zeros(len(rows), length, dtype=torch.long)
-    positions = torch.full_like(ids, -1)
+    positions, segments = torch.full_like(ids, -1), torch.full_like(ids, -1)
     weights = torch.zeros(len(rows), length)
-    for row, (owner, tokens, shares) in enumerate(rows):
-        start = len(prefixes[owner])
-        ids[row, :len(tokens)] = torch.tensor(tokens)
-        # Padding goes on counting: it is after the tokens, so none sees it.
-        positions[row] = torch.arange(start, start + length)
-        weights[row, :len(tokens)] = torch.tensor(shares)
-    owners = torch.tensor([place[owner] for owner, _, _ in rows])
-    return Batch(Group(prefix_ids, prefix_positions), Group(ids, positions, owners), weights)
+    for row, (owner, branches) in enumerate(rows):
+        start, first = 0, len(documents[owner][0])
+        for number, (tokens, shares) in enumerate(branches):
+            span = slice(start, start + len(tokens))
+            ids[row, span], weights[row, span] = torch.tensor(tokens), torch.tensor(shares)
+            positions[row, span] = torch.arange(first, first + len(tokens))
+            segments[row, span] = number
+            weights[row, start] = 0.0  # what comes before is another conversation
+            start += len(tokens)
+    owners = torch.tensor([owner for owner, _ in rows])
+    return Batch(Group(prefix_ids, prefix_positions), Group(ids, positions, owners, segments), weights)
 
 
-def pool(tokenizer, seed: int, index: int, tokens_max: int) -> list:
-    """The batches of one pool of documents, rows of like length together, in random order."""
-    rng = random.Random(f"{seed}-{index}")
-    prefixes, rows = [], []
-    for _ in range(POOL_DOCUMENTS):
-        document = make_document(rng, BRANCHES)
-        for branch in document.branches:
-            ids, weights = encode_branch(tokenizer, branch)
-            rows.append((len(prefixes), ids, weights))
-        prefixes.append(tokenizer.encode(document.prefix, add_special_tokens=False).ids)
-    rows.sort(key=lambda row: len(row[1]) + rng.random() * 12)
-    batches, current = [], []
-    for row in rows:
-        longest = max([len(row[1])] + [len(ids) for _, ids, _ in current])
-        if current and longest * (len(current) + 1) > tokens_max:
-            batches.append(make_batch(prefixes, current))
-            current = []
-        current.append(row)
-    batches.append(make_batch(prefixes, current))
-    rng.shuffle(batches)
-    return batches
-
-
-def stream(tokenizer, seed: int, start: int, tokens_max: int):
-    """Endless (pool index, batch) from pool `start` on."""
+def stream(tokenizer, seed: int, start: int, documents: int):
+    """Endless (index, batch) from batch `start` on; every batch has its own seed, so a resumed run misses nothing."""
     index = start
     while True:
-        for batch in pool(tokenizer, seed, index, tokens_max):
-            yield index, batch
+        rng = random.Random(f"{seed}-{index}")
+        encoded = []
+        for _ in range(documents):
+            document = make_document(rng, BRANCHES)
+            prefix = tokenizer.encode(document.prefix, add_special_tokens=False).ids
+            encoded.append((prefix, [encode_branch(tokenizer, branch) for branch in document.branches]))
+        yield index, make_batch(encoded)
         index += 1

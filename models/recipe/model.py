@@ -43,12 +43,14 @@ class Config:
 class Group:
     """Rows of tokens: `ids` and `positions` are [rows, length]; position -1 marks padding.
 
-    `owner` [rows] tells which row of the first group each row continues; without it a row starts on its own.
+    `owner` [rows] tells which row of the first group each row continues; without it a row starts on its own. With
+    `segments` [rows, length] a row holds several conversations, and a token sees only its own (and the owner's row).
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
     owner: torch.Tensor | None = None
+    segments: torch.Tensor | None = None
 
 
 def yarn_frequencies(config: Config):
@@ -204,6 +206,10 @@ class Model(nn.Module):
             key_positions = torch.cat((before, group.positions), 1)
         distance = group.positions[:, :, None] - key_positions[:, None, :]
         seen = (distance >= 0) & (key_positions >= 0)[:, None, :]
+        if group.segments is not None:
+            own = group.segments[:, :, None] == group.segments[:, None, :]
+            shared = own.new_ones(*own.shape[:2], key_positions.shape[1] - own.shape[2])
+            seen = seen & torch.cat((shared, own), 2)
         return {"shape": group.ids.shape, "owner": group.owner, "cache": cache, "seen": seen,
                 "near": seen & (distance < self.config.sliding_window),
                 "cos": angles.cos() * self.rope_scale, "sin": angles.sin() * self.rope_scale}

@@ -32,7 +32,7 @@ def arguments() -> argparse.Namespace:
         training.add_argument("--minutes", type=float, default=0, help="plan by training time")
         training.add_argument("--tokens", type=int, default=0, help="plan by tokens (reproducible)")
         training.add_argument("--rate", type=float, default=5e-3)
-        training.add_argument("--batch-tokens", type=int, default=3500)
+        training.add_argument("--documents", type=int, default=3, help="documents in a batch (about 1,300 tokens each)")
         training.add_argument("--float32", action="store_true", help="no bf16 autocast")
     commands.add_parser("export", help="writes the Hugging Face files")
     evaluation = commands.add_parser("evaluate", help="prints the table, fails below the bars")
@@ -50,7 +50,7 @@ def run_train(options: argparse.Namespace) -> None:
     """Trains with the options; 20 million tokens unless told otherwise."""
     import train
     tokens = options.tokens or (0 if options.minutes else 20_000_000)
-    train.train(options.run, options.minutes, tokens, options.rate, options.batch_tokens, not options.float32)
+    train.train(options.run, options.minutes, tokens, options.rate, options.documents, not options.float32)
 
 
 def run_tokenizer(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ import random
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from world.conversation import make_document
-from world.tools import NOUNS, PARAMETERS, VERBS
+from world.tools import NOUNS, VERBS
 from world.words import CITIES, KOREAN_NAMES, NAMES
 
 # The splitting rule of o200k, as published with OpenAI's tiktoken.
@@ -39,7 +39,7 @@ VOCABULARY_SIZE = 1024
 CORPUS_SEED = 7
 CORPUS_DOCUMENTS = 700
 HANGUL_MERGES_MAX = 90
-SLOT_WORDS = {word.lower() for word in NAMES + CITIES + KOREAN_NAMES + VERBS + NOUNS + PARAMETERS} | {"weather", "current"}
+SLOT_WORDS = set(NAMES + CITIES + KOREAN_NAMES + VERBS + NOUNS + ["weather", "current"])
 
 
 def splitter():
@@ -68,12 +68,11 @@ def stays_in_bytes(piece: str) -> bool:
     Words that fill slots (names, cities, parts of function names) are copied, and copying wants the same letters
     everywhere; so do digits, letters after a hyphen, and marks that end a slot before a quote.
     """
-    bare = piece.lstrip("Ġ_.")
-    if bare.lower() in SLOT_WORDS or any(char.isdigit() for char in piece if char.isascii()):
+    if len(piece) < 2 or piece.lstrip("Ġ") in SLOT_WORDS or any(char in "0123456789" for char in piece):
         return True
-    if len(piece) == 2 and not piece.startswith("Ġ") and piece[1].isascii() and piece[1].isalpha():
-        return not piece[0].isalpha()
-    return len(piece) < 2 or piece[0] in "!?." and piece[1] != "Ċ"
+    if piece[0] in "._-" and piece[1].isalpha():
+        return True
+    return piece[0] in "!?." and piece[1] != "Ċ"
 
 
 def hangul_merges(pieces: collections.Counter, byte_of: dict) -> list:

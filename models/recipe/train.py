@@ -70,7 +70,7 @@ def load_model(folder: pathlib.Path) -> tuple:
     return model.eval(), saved
 
 
-def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, batch_tokens: int, half: bool) -> None:
+def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, documents: int, half: bool) -> None:
     """Trains until the plan is done; `folder` holds the tokenizer, the checkpoint and the log."""
     tokenizer = tokenizers.load(folder)
     if (folder / "checkpoint.pt").exists():
@@ -78,16 +78,15 @@ def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, batch_
         model.train()
         optimizer = Optimizer(model, rate)
         optimizer.restore(saved["optimizer"])
-        state = {key: saved[key] for key in ("step", "tokens", "seconds", "pool")}
-        state["pool"] += 1  # the pool that was interrupted is not taken up again
+        state = {key: saved[key] for key in ("step", "tokens", "seconds")}
         print(f"resumed at step {state['step']}, {state['tokens']:,} tokens", flush=True)
     else:
         model = new_model(tokenizer)
         optimizer = Optimizer(model, rate)
-        state = {"step": 0, "tokens": 0, "seconds": 0.0, "pool": 0}
+        state = {"step": 0, "tokens": 0, "seconds": 0.0}
     log = open(folder / "train.jsonl", "a", encoding="utf-8")
     smooth, mark, mark_tokens, saved_at = None, time.time(), state["tokens"], time.time()
-    for state["pool"], batch in batches.stream(tokenizer, SEED, state["pool"], batch_tokens):
+    for _, batch in batches.stream(tokenizer, SEED, state["step"], documents):
         began = time.time()
         progress = state["tokens"] / tokens if tokens else state["seconds"] / (60 * minutes)
         if progress >= 1:
@@ -96,7 +95,7 @@ def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, batch_
         (loss + BALANCE_SHARE * balance).backward()
         norm = optimizer.step(rate_fraction(state["step"], progress))
         state["step"] += 1
-        state["tokens"] += batch.prefixes.ids.numel() + batch.branches.ids.numel()
+        state["tokens"] += int((batch.prefixes.positions >= 0).sum() + (batch.branches.positions >= 0).sum())
         state["seconds"] += time.time() - began
         smooth = loss.item() if smooth is None else 0.97 * smooth + 0.03 * loss.item()
         if state["step"] % 20 == 0:

@@ -6,8 +6,8 @@ import json
 from world.slots import Slots, Turn
 
 VERBS = "get find fetch lookup search check read load".split()
-NOUNS = ("time price stock user order status news score route ticket balance recipe email file song movie book "
-         "profile phone forecast").split()
+NOUNS = ("stock order status news score route ticket balance recipe email file song movie book profile phone "
+         "forecast invoice").split()
 PARAMETERS = "query name id user symbol item key topic place title text".split()
 NO_TOOL = "Sorry, I have no tool for that."
 WEATHER_QUESTIONS = [
