@@ -1,7 +1,8 @@
 //! How fast each CPU kernel is, beside the bandwidth with which this machine reads memory.
 //!
 //! `cargo bench --bench kernels [-- WORD..]`: a word is the name of an instruction set (`portable`, `AVX2`, `AVX-512`) or
-//! part of the name of an operation. Weights rotate through more memory than caches hold, as a step's do. A line is the
+//! part of the name of an operation. Weights rotate through the layers of the model or 128 MiB, as a
+//! step's do, so those of a large model come from memory and those of a tiny one from caches. A line is the
 //! median of its repetitions. Run as a test (without `--bench`) it computes everything once on small shapes.
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
@@ -27,6 +28,8 @@ struct Model {
     window: usize,
     vocab: usize,
     context: usize,
+    /// More layers than this would only repeat.
+    layers: usize,
     tokens: &'static [usize],
 }
 
@@ -43,6 +46,7 @@ const LARGE: Model = Model {
     window: 128,
     vocab: 201_088 / 4,
     context: 4096,
+    layers: 24,
     tokens: &[1, 8, 64],
 };
 
@@ -59,10 +63,11 @@ const TINY: Model = Model {
     window: 64,
     vocab: 2048,
     context: 512,
+    layers: 4,
     tokens: &[1, 64],
 };
 
-/// More memory than caches hold.
+/// More memory than the caches of most machines hold.
 const ROTATION_BYTES: usize = 128 << 20;
 
 /// What runs, and what it has found out.
@@ -106,7 +111,7 @@ fn main() {
     let names = words.into_iter().filter(|word| !word.starts_with('-') && isas.iter().all(|isa| isa.name() != word));
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let roof = read_bandwidth(threads, if full { 1 << 30 } else { 1 << 20 });
-    println!("{threads} threads, {}; this machine reads {roof:.1} GB/s (128 MiB and more, all threads)", isa.name());
+    println!("{threads} threads, {}; this machine reads {roof:.1} GB/s (1 GiB, all threads)", isa.name());
     println!("{:<44} {:>14} {:>13} {:>6} {:>17}", "operation, model, tokens", "time", "bytes moved", "roof", "operations");
     let budget = Duration::from_millis(if full { 700 } else { 0 });
     let mut bench = Bench { cpu: Cpu::with_isa(threads, isa), words: names.collect(), budget, roof };
@@ -165,7 +170,7 @@ fn linear_maps(bench: &mut Bench, model: &Model) {
     ];
     for (name, rows, cols) in maps {
         let matrix_bytes = 2 * rows * cols;
-        let copies = ROTATION_BYTES.div_ceil(matrix_bytes).min(if name == "lm_head" { 1 } else { usize::MAX });
+        let copies = ROTATION_BYTES.div_ceil(matrix_bytes).min(if name == "lm_head" { 1 } else { model.layers });
         let bytes = bf16(copies * rows * cols);
         let bias = values(rows);
         for &tokens in model.tokens {

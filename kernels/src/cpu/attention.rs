@@ -153,7 +153,11 @@ impl Piece<'_> {
         let (head_dim, key_stride, value_stride) = (layout.head_dim, layout.key_stride(), layout.value_stride());
         let keys = &self.memory.keys()[layout.keys(block, self.kv_head)];
         let values = &self.memory.values()[layout.values(block, self.kv_head)];
-        let queries: [&[f32]; R] = std::array::from_fn(|r| &self.q[self.place(row + r).0..][..head_dim]);
+        // Loops and not `from_fn`, whose closure is not always inlined; then vectors would go through memory.
+        let mut queries: [&[f32]; R] = [&[]; R];
+        for (r, query) in queries.iter_mut().enumerate() {
+            *query = &self.q[self.place(row + r).0..][..head_dim];
+        }
         let scores = &mut state.scores[..R * key_stride];
         let scale = s.splat(1.0 / (head_dim as f32).sqrt());
         // Whole vectors of slots; those that are not seen are masked below, and never beyond the padded row.
@@ -178,7 +182,10 @@ impl Piece<'_> {
             weigh(s, &mut scores[vectors.clone()], &mut state.max[row + r], &mut state.total[row + r], sum);
         }
         for dim in (0..value_stride).step_by(S::LANES) {
-            let mut sums: [S::V; R] = std::array::from_fn(|r| s.load(&state.sum[(row + r) * value_stride + dim..]));
+            let mut sums = [s.splat(0.0); R];
+            for (r, sum) in sums.iter_mut().enumerate() {
+                *sum = s.load(&state.sum[(row + r) * value_stride + dim..]);
+            }
             for slot in slots.clone() {
                 let value = s.load(&values[slot * value_stride + dim..]);
                 for r in 0..R {

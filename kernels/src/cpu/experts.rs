@@ -117,7 +117,8 @@ impl Cpu {
             for item in items {
                 let rows = item % blocks * ROWS..(item % blocks * ROWS + ROWS).min(2 * intermediate);
                 let (expert, pairs) = groups.hit[item / blocks].clone();
-                isa.run(GateUp { experts, expert, rows, pairs, tokens: &groups.tokens, panels, out: room });
+                let tokens = &groups.tokens;
+                Scratch::with(|scratch| isa.run(GateUp { experts, expert, rows, pairs, tokens, panels, scratch, out: room }));
             }
         });
 
@@ -128,7 +129,8 @@ impl Cpu {
             for item in items {
                 let rows = item % blocks * ROWS..(item % blocks * ROWS + ROWS).min(hidden);
                 let (expert, pairs) = groups.hit[item / blocks].clone();
-                isa.run(Down { experts, expert, rows, pairs, panels: activations, out: room });
+                let panels = &*activations;
+                Scratch::with(|scratch| isa.run(Down { experts, expert, rows, pairs, panels, scratch, out: room }));
             }
         });
 
@@ -170,6 +172,7 @@ struct GateUp<'a> {
     pairs: Range<usize>,
     tokens: &'a [u32],
     panels: &'a Panels,
+    scratch: &'a mut Scratch,
     out: Outputs<'a>,
 }
 
@@ -181,14 +184,12 @@ impl Kernel for GateUp<'_> {
         let weights = self.experts.gate_up().expert(self.expert);
         let intermediate = self.experts.intermediate();
         let bias = bias(self.experts.gate_up_bias().row(self.expert), &self.rows);
-        let mut scratch = Scratch::new();
-        let mut sums = [[0.0; ROWS]; TOKENS];
         for first in self.pairs.clone().step_by(TOKENS) {
             let pairs = first..self.pairs.end.min(first + TOKENS);
             let mut xs: [&[f32]; TOKENS] = [&[]; TOKENS];
             pairs.clone().zip(&mut xs).for_each(|(pair, x)| *x = self.panels.row(self.tokens[pair] as usize));
-            product::block(s, weights, self.rows.clone(), &xs[..pairs.len()], &mut sums, &mut scratch);
-            for (pair, sums) in pairs.zip(&sums) {
+            product::block(s, weights, self.rows.clone(), &xs[..pairs.len()], self.scratch);
+            for (pair, sums) in pairs.zip(&self.scratch.sums) {
                 let gated = swiglu(s, sums, &bias, self.experts.swiglu());
                 for (index, value) in (self.rows.start / 2..self.rows.end / 2).zip(gated) {
                     self.out.set(pair * intermediate + position(S::LANES, index), value);
@@ -205,6 +206,7 @@ struct Down<'a> {
     rows: Range<usize>,
     pairs: Range<usize>,
     panels: &'a Panels,
+    scratch: &'a mut Scratch,
     out: Outputs<'a>,
 }
 
@@ -216,14 +218,12 @@ impl Kernel for Down<'_> {
         let weights = self.experts.down().expert(self.expert);
         let hidden = self.experts.hidden();
         let bias = bias(self.experts.down_bias().row(self.expert), &self.rows);
-        let mut scratch = Scratch::new();
-        let mut sums = [[0.0; ROWS]; TOKENS];
         for first in self.pairs.clone().step_by(TOKENS) {
             let pairs = first..self.pairs.end.min(first + TOKENS);
             let mut xs: [&[f32]; TOKENS] = [&[]; TOKENS];
             pairs.clone().zip(&mut xs).for_each(|(pair, x)| *x = self.panels.row(pair));
-            product::block(s, weights, self.rows.clone(), &xs[..pairs.len()], &mut sums, &mut scratch);
-            for (pair, sums) in pairs.zip(&sums) {
+            product::block(s, weights, self.rows.clone(), &xs[..pairs.len()], self.scratch);
+            for (pair, sums) in pairs.zip(&self.scratch.sums) {
                 for (row, (sum, bias)) in self.rows.clone().zip(sums.iter().zip(&bias)) {
                     self.out.set(pair * hidden + row, sum + bias);
                 }

@@ -42,7 +42,7 @@ impl Cpu {
         let out = Outputs::new(out);
         pool.run(rows.div_ceil(ROWS), grain(cols, tokens), |blocks| {
             let rows = blocks.start * ROWS..rows.min(blocks.end * ROWS);
-            isa.run(Linear { weight: *weight, bias, rows, panels, out });
+            Scratch::with(|scratch| isa.run(Linear { weight: *weight, bias, rows, panels, scratch, out }));
         });
     }
 }
@@ -53,6 +53,7 @@ struct Linear<'a> {
     bias: Option<&'a [f32]>,
     rows: Range<usize>,
     panels: &'a Panels,
+    scratch: &'a mut Scratch,
     out: Outputs<'a>,
 }
 
@@ -61,8 +62,6 @@ impl Kernel for Linear<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut scratch = Scratch::new();
-        let mut sums = [[0.0; ROWS]; TOKENS];
         let width = Weights::rows(self.weight);
         for first in (0..self.panels.rows()).step_by(TOKENS) {
             let tokens = first..self.panels.rows().min(first + TOKENS);
@@ -70,8 +69,8 @@ impl Kernel for Linear<'_> {
             tokens.clone().zip(&mut xs).for_each(|(token, x)| *x = self.panels.row(token));
             for start in self.rows.clone().step_by(ROWS) {
                 let rows = start..self.rows.end.min(start + ROWS);
-                product::block(s, self.weight, rows.clone(), &xs[..tokens.len()], &mut sums, &mut scratch);
-                for (token, sums) in tokens.clone().zip(&sums) {
+                product::block(s, self.weight, rows.clone(), &xs[..tokens.len()], self.scratch);
+                for (token, sums) in tokens.clone().zip(&self.scratch.sums) {
                     for (row, sum) in rows.clone().zip(sums) {
                         self.out.set(token * width + row, sum + self.bias.map_or(0.0, |bias| bias[row]));
                     }

@@ -11,6 +11,7 @@
 //! Each sum has one accumulator of `LANES` lanes, to which the chunks of K are added in their order, evens before odds, and
 //! which is summed at the end. Tokens, rows and threads only decide which sums are computed side by side.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::simd::{LANES_MAX, Simd};
@@ -168,69 +169,71 @@ impl<S: Simd> Row<S> for Mxfp4Row<'_, S> {
     }
 }
 
-/// Memory of a block's computation, about 28 KiB: on the stack, so in L1.
+/// Memory of a block's computation: some 28 KiB that stay in L1. Each thread has its own and keeps it, because to clear so
+/// much for each block would take longer than a block of one token.
 pub(super) struct Scratch {
+    /// `[TILE, SPAN]`, in the order of [`widen`].
     widened: [f32; TILE * SPAN],
-    accumulators: [f32; TILE * LANES_MAX * TOKENS],
+    /// `[TOKENS, TILE, LANES]`.
+    accumulators: [f32; TOKENS * TILE * LANES_MAX],
+    /// What [`block`] has computed.
+    pub(super) sums: Sums,
 }
 
 impl Scratch {
-    /// New memory.
-    pub(super) fn new() -> Self {
-        Self { widened: [0.0; TILE * SPAN], accumulators: [0.0; TILE * LANES_MAX * TOKENS] }
+    /// Lends this thread's memory to `compute`.
+    pub(super) fn with<T>(compute: impl FnOnce(&mut Self) -> T) -> T {
+        thread_local! {
+            static SCRATCH: RefCell<Box<Scratch>> = RefCell::new(Box::new(Scratch {
+                widened: [0.0; TILE * SPAN],
+                accumulators: [0.0; TOKENS * TILE * LANES_MAX],
+                sums: [[0.0; ROWS]; TOKENS],
+            }));
+        }
+        SCRATCH.with_borrow_mut(|scratch| compute(scratch))
     }
 }
 
-/// Computes `sums[t][n - rows.start]` for every row `n` of `rows` and every activation `xs[t]`.
+/// Computes `scratch.sums[t][n - rows.start]` for every row `n` of `rows` and every activation `xs[t]`.
 #[inline(always)]
-pub(super) fn block<S: Simd, W: Weights>(
-    s: S,
-    weights: W,
-    rows: Range<usize>,
-    xs: &[&[f32]],
-    sums: &mut Sums,
-    scratch: &mut Scratch,
-) {
+pub(super) fn block<S: Simd, W: Weights>(s: S, weights: W, rows: Range<usize>, xs: &[&[f32]], scratch: &mut Scratch) {
     debug_assert!(rows.len() <= ROWS && xs.len() <= TOKENS, "a block of {} rows and {} tokens", rows.len(), xs.len());
     let start = rows.start;
     let mut row = start;
     while row + TILE <= rows.end {
-        tile::<S, W, TILE>(s, weights, row, row - start, xs, sums, scratch);
+        tile::<S, W, TILE>(s, weights, row, row - start, xs, scratch);
         row += TILE;
     }
     while row < rows.end {
-        tile::<S, W, 1>(s, weights, row, row - start, xs, sums, scratch);
+        tile::<S, W, 1>(s, weights, row, row - start, xs, scratch);
         row += 1;
     }
 }
 
 /// The rows `row .. row + R` of a block, whose sums go to `at .. at + R`.
 #[inline(always)]
-fn tile<S: Simd, W: Weights, const R: usize>(
-    s: S,
-    weights: W,
-    row: usize,
-    at: usize,
-    xs: &[&[f32]],
-    sums: &mut Sums,
-    scratch: &mut Scratch,
-) {
-    let rows: [W::Row<S>; R] = std::array::from_fn(|r| weights.row(row + r));
-    let rows = rows.map(|row| row.cut(rows[0].whole()));
+fn tile<S: Simd, W: Weights, const R: usize>(s: S, weights: W, row: usize, at: usize, xs: &[&[f32]], scratch: &mut Scratch) {
+    let whole = weights.cols() / (2 * S::LANES);
+    // Loops and not `from_fn`, here and below: its closure is not always inlined, and then vectors go through memory.
+    let mut rows = [weights.row::<S>(row).cut(whole); R];
+    for (r, slot) in rows.iter_mut().enumerate() {
+        *slot = weights.row::<S>(row + r).cut(whole);
+    }
     if let [x] = xs {
         let accumulators = one_token(s, rows, x);
         for (r, accumulator) in accumulators.into_iter().enumerate() {
-            sums[0][at + r] = s.sum(accumulator);
+            scratch.sums[0][at + r] = s.sum(accumulator);
         }
         return;
     }
-    let accumulators = &mut scratch.accumulators[..xs.len() * R * S::LANES];
+    let Scratch { widened, accumulators, sums } = scratch;
+    let accumulators = &mut accumulators[..xs.len() * R * S::LANES];
     accumulators.fill(0.0);
     let chunks = weights.cols().div_ceil(2 * S::LANES);
     let span = SPAN / (2 * S::LANES);
     for first in (0..chunks).step_by(span) {
         let chunks = first..chunks.min(first + span);
-        let widened = &mut scratch.widened[..chunks.len() * R * 2 * S::LANES];
+        let widened = &mut widened[..chunks.len() * R * 2 * S::LANES];
         widen(s, rows, chunks.clone(), widened);
         let columns = chunks.start * 2 * S::LANES..chunks.end * 2 * S::LANES;
         let mut xs = xs;
@@ -296,13 +299,15 @@ fn multiply<S: Simd, const R: usize, const C: usize>(s: S, widened: &[f32], xs: 
         }
     }
     for (chunk, widened) in widened.chunks_exact(R * 2 * S::LANES).enumerate() {
-        let xs: [&[f32]; C] = std::array::from_fn(|c| &xs[c][chunk * 2 * S::LANES..][..2 * S::LANES]);
         for half in [0, S::LANES] {
-            let xs: [S::V; C] = std::array::from_fn(|c| s.load(&xs[c][half..]));
+            let mut values = [s.splat(0.0); C];
+            for c in 0..C {
+                values[c] = s.load(&xs[c][chunk * 2 * S::LANES + half..]);
+            }
             for r in 0..R {
                 let weight = s.load(&widened[r * 2 * S::LANES + half..]);
                 for c in 0..C {
-                    registers[c][r] = s.fma(weight, xs[c], registers[c][r]);
+                    registers[c][r] = s.fma(weight, values[c], registers[c][r]);
                 }
             }
         }
