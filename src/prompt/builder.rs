@@ -1,11 +1,23 @@
-//! Conversations to prompts.
+//! Conversations to prompts, with a memory of those built before.
+//!
+//! Owns: the prompt cache and its counts. Promises: the same conversation, date and settings give the same tokens and the same
+//! key. Absent on purpose: clocks (the date is an input), truncation (a prompt that is too long is refused by who knows the
+//! context).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::Value;
+
+use super::cache::{CachedPrompt, PromptCache};
+use super::cache_key::cache_key;
 use super::conversation::Conversation;
 use super::harmony::parser::ParserStart;
+use super::harmony::render::{Rendered, render};
 use super::tokenizer::Tokenizer;
 use crate::batch::TokenId;
+
+pub use super::cache_key::KeyParameters;
+pub use super::error::PromptError;
 
 /// Which default instructions a conversation gets that brings none of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -30,6 +42,16 @@ impl PromptVersion {
         }
     }
 
+    /// The instructions of a conversation that brings none.
+    #[must_use]
+    pub const fn instructions(self) -> Option<&'static str> {
+        match self {
+            Self::V0 => None,
+            Self::V1 => Some("You are a helpful AI assistant."),
+            Self::V2 => Some("You are GPT-OSS, a helpful and knowledgeable AI assistant created by OpenAI."),
+        }
+    }
+
     /// The version of this name, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
@@ -46,21 +68,6 @@ pub struct PromptSettings {
     pub version: PromptVersion,
     /// Most bytes that the cache of built prompts may hold; zero caches nothing.
     pub cache_max_bytes: usize,
-}
-
-/// The parameters that are part of the cache key, as the client gave them or as they were filled in.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct KeyParameters {
-    /// Temperature.
-    pub temperature: Option<f64>,
-    /// Nucleus.
-    pub top_p: Option<f64>,
-    /// Most tokens to generate.
-    pub max_tokens: Option<u64>,
-    /// Seed.
-    pub seed: Option<i64>,
-    /// Stop strings, in any order.
-    pub stop_strings: Vec<String>,
 }
 
 /// A prompt ready for the scheduler.
@@ -82,20 +89,6 @@ pub struct BuiltPrompt {
     pub tokens_after: usize,
 }
 
-/// A conversation that cannot be rendered: for the client.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PromptError {
-    /// A tool's answer refers to a call that nobody made.
-    #[error("messages[{index}] answers the tool call {call_id:?}, which no earlier message made")]
-    UnknownCall {
-        /// Which message.
-        index: usize,
-        /// The id that it names.
-        call_id: String,
-    },
-}
-
 /// Counts for metrics and /stats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PromptCounts {
@@ -114,13 +107,23 @@ pub struct PromptCounts {
 pub struct PromptBuilder {
     tokenizer: Arc<Tokenizer>,
     settings: PromptSettings,
+    kept: Mutex<Kept>,
+}
+
+/// What the threads that build prompts share.
+#[derive(Debug)]
+struct Kept {
+    cache: PromptCache,
+    hits: u64,
+    misses: u64,
 }
 
 impl PromptBuilder {
     /// A builder with an empty cache.
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>, settings: PromptSettings) -> Self {
-        Self { tokenizer, settings }
+        let kept = Kept { cache: PromptCache::new(settings.cache_max_bytes), hits: 0, misses: 0 };
+        Self { tokenizer, settings, kept: Mutex::new(kept) }
     }
 
     /// The prompt for `conversation`; `date` (`2025-11-22`) is the current date that the model is told. May be called from
@@ -134,23 +137,62 @@ impl PromptBuilder {
         parameters: &KeyParameters,
         date: &str,
     ) -> Result<BuiltPrompt, PromptError> {
-        let _ = (conversation, parameters);
-        let tokens: Arc<[TokenId]> = self.tokenizer.encode_with_control(date).into();
-        let count = tokens.len();
-        Ok(BuiltPrompt {
-            tokens,
-            cache_key: String::new(),
-            cache_hit: false,
-            version: self.settings.version,
-            parser_start: ParserStart::AssistantHeader,
-            tokens_before: count,
-            tokens_after: count,
-        })
+        let version = self.settings.version;
+        let key = cache_key(conversation, parameters, &self.settings.model_id, version);
+        let input = input_bytes(conversation, date);
+        if let Some(CachedPrompt { tokens, start }) = self.look_up(&key, &input) {
+            return Ok(self.built(tokens, start, key, true));
+        }
+        let Rendered { tokens, start } = render(&self.tokenizer, conversation, version.instructions(), date)?;
+        let tokens: Arc<[TokenId]> = tokens.into();
+        let prompt = CachedPrompt { tokens: Arc::clone(&tokens), start: start.clone() };
+        self.kept().cache.insert(&key, input, prompt);
+        Ok(self.built(tokens, start, key, false))
     }
 
     /// Counts so far.
     #[must_use]
     pub fn counts(&self) -> PromptCounts {
-        PromptCounts::default()
+        let kept = self.kept();
+        PromptCounts {
+            cache_hits: kept.hits,
+            cache_misses: kept.misses,
+            cache_size: kept.cache.len(),
+            cache_bytes: kept.cache.bytes(),
+        }
+    }
+
+    fn look_up(&self, key: &str, input: &[u8]) -> Option<CachedPrompt> {
+        let mut kept = self.kept();
+        let found = kept.cache.get(key, input);
+        match found {
+            Some(_) => kept.hits += 1,
+            None => kept.misses += 1,
+        }
+        found
+    }
+
+    /// The cache holds whole prompts whenever its lock is free, so a panic elsewhere does not spoil it.
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn built(&self, tokens: Arc<[TokenId]>, parser_start: ParserStart, cache_key: String, cache_hit: bool) -> BuiltPrompt {
+        let count = tokens.len();
+        let version = self.settings.version;
+        BuiltPrompt { tokens, cache_key, cache_hit, version, parser_start, tokens_before: count, tokens_after: count }
     }
 }
+
+/// All that a prompt is built from, unambiguously: what a hit is compared by. The tools are written as text, for the order of
+/// a schema's keys reaches the prompt, but is not part of its equality.
+fn input_bytes(conversation: &Conversation, date: &str) -> Vec<u8> {
+    let Conversation { messages, tools, effort, forced_tool } = conversation;
+    let tools: Vec<_> =
+        tools.iter().map(|tool| (&tool.name, &tool.description, tool.parameters.as_ref().map(Value::to_string))).collect();
+    format!("{date:?}{effort:?}{forced_tool:?}{tools:?}{messages:?}").into_bytes()
+}
+
+#[cfg(test)]
+#[path = "builder_tests.rs"]
+mod tests;

@@ -8,3 +8,9 @@ pub mod detokenizer;
 pub mod harmony;
 pub mod stop;
 pub mod tokenizer;
+
+mod cache;
+mod cache_key;
+mod error;
+mod normalise;
+mod python_json;

@@ -5,6 +5,7 @@ mod fake_hub;
 mod goldens;
 mod http;
 mod metrics;
+mod prompt;
 mod simulation;
 mod source;
 mod supply;

@@ -4,5 +4,7 @@
 
 pub mod parser;
 pub mod recovery;
+pub mod render;
 
 mod header;
+mod schema;

@@ -30,7 +30,7 @@ fn events(tokenizer: &Arc<Tokenizer>, start: ParserStart, tokens: &[TokenId]) ->
     for event in &events {
         match &event.kind {
             EventKind::Reasoning(text) | EventKind::Content(text) | EventKind::ToolCallArguments(text) => {
-                assert!(!text.is_empty())
+                assert!(!text.is_empty());
             }
             EventKind::ToolCallStart { .. } => calls += 1,
             EventKind::MessageEnd | EventKind::ResponseEnd => {}

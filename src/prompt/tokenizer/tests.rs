@@ -143,7 +143,7 @@ fn changed(change: impl FnOnce(&mut Value)) -> Result<Tokenizer, TokenizerError>
 }
 
 fn message(result: Result<Tokenizer, TokenizerError>) -> String {
-    result.err().expect("must be refused").to_string()
+    result.expect_err("must be refused").to_string()
 }
 
 #[test]

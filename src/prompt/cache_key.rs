@@ -1,0 +1,83 @@
+//! The key under which a prompt is known to clients and to the cache.
+//!
+//! SHA-256 of the conversation in normalised form, its parameters, the model and the prompt version, as JSON the way Python
+//! writes it: the GPT-OSS HF server's keys, so that they can be compared. Source: `WIRE.md`, section 4.
+
+use sha2::{Digest as _, Sha256};
+
+use super::builder::PromptVersion;
+use super::conversation::{Conversation, Message};
+use super::normalise::normalise;
+use super::python_json::{float, list, optional, string};
+
+/// The parameters that are part of the cache key, as the client gave them or as they were filled in.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct KeyParameters {
+    /// Temperature.
+    pub temperature: Option<f64>,
+    /// Nucleus.
+    pub top_p: Option<f64>,
+    /// Most tokens to generate.
+    pub max_tokens: Option<u64>,
+    /// Seed.
+    pub seed: Option<i64>,
+    /// Stop strings, in any order.
+    pub stop_strings: Vec<String>,
+}
+
+/// The key, in hexadecimal digits.
+pub(super) fn cache_key(
+    conversation: &Conversation,
+    parameters: &KeyParameters,
+    model_id: &str,
+    version: PromptVersion,
+) -> String {
+    let digest = Sha256::digest(key_text(conversation, parameters, model_id, version));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What is hashed. Keys stand in alphabetical order.
+fn key_text(conversation: &Conversation, parameters: &KeyParameters, model_id: &str, version: PromptVersion) -> String {
+    let mut out = String::from("{\"messages\":");
+    list(&mut out, &conversation.messages, |out, message| {
+        let (role, content) = role_and_content(message);
+        out.push_str("{\"content\":");
+        string(out, &normalise(content));
+        out.push_str(",\"role\":");
+        string(out, role);
+        out.push('}');
+    });
+    out.push_str(",\"model_id\":");
+    string(&mut out, model_id);
+    out.push_str(",\"params\":{\"max_tokens\":");
+    optional(&mut out, parameters.max_tokens, |out, value| out.push_str(&value.to_string()));
+    out.push_str(",\"seed\":");
+    optional(&mut out, parameters.seed, |out, value| out.push_str(&value.to_string()));
+    out.push_str(",\"stop_sequences\":");
+    // The order of UTF-8's bytes is the order of code points, by which Python sorts.
+    let mut stop_strings: Vec<&String> = parameters.stop_strings.iter().collect();
+    stop_strings.sort_unstable();
+    list(&mut out, stop_strings, |out, text| string(out, text));
+    out.push_str(",\"temperature\":");
+    optional(&mut out, parameters.temperature, float);
+    out.push_str(",\"top_p\":");
+    optional(&mut out, parameters.top_p, float);
+    out.push_str("},\"prompt_version\":");
+    string(&mut out, version.name());
+    out.push('}');
+    out
+}
+
+fn role_and_content(message: &Message) -> (&'static str, &str) {
+    match message {
+        Message::System { content } => ("system", content),
+        Message::Developer { content } => ("developer", content),
+        Message::User { content } => ("user", content),
+        Message::Assistant { content, .. } => ("assistant", content.as_deref().unwrap_or_default()),
+        Message::Tool { content, .. } => ("tool", content),
+    }
+}
+
+#[cfg(test)]
+#[path = "cache_key_tests.rs"]
+mod tests;

@@ -1,0 +1,5 @@
+//! The prompt room on OpenAI's own vocabulary, against OpenAI's own renderer and tokenizer.
+
+mod harmony;
+mod o200k;
+mod tokens;
