@@ -1,5 +1,6 @@
 //! The integration tests, in one binary.
 
+mod cli;
 mod fake_hub;
 mod goldens;
 mod http;
