@@ -1,5 +1,6 @@
 //! The integration tests, in one binary.
 
+mod actors;
 mod cli;
 mod fake_hub;
 mod goldens;

@@ -34,24 +34,31 @@ pub(super) type Sums = [[f32; ROWS]; TOKENS];
 /// Weights that can be widened chunk by chunk.
 pub(super) trait Weights: Copy + Sync {
     /// One row of them.
-    type Row: Row;
+    type Row<S: Simd>: Row<S>;
 
     /// How many rows.
     fn rows(self) -> usize;
     /// Values in a row.
     fn cols(self) -> usize;
     /// Row `row`.
-    fn row(self, row: usize) -> Self::Row;
+    fn row<S: Simd>(self, row: usize) -> Self::Row<S>;
 }
 
-/// One row of weights.
-pub(super) trait Row: Copy {
-    /// The chunk of `2 * LANES` values with index `chunk`: evens and odds. Past the row's end the values are zero.
-    fn chunk<S: Simd>(self, s: S, chunk: usize) -> (S::V, S::V);
+/// One row of weights, in chunks of `2 * LANES` values.
+pub(super) trait Row<S: Simd>: Copy {
+    /// How many whole chunks the row has.
+    fn whole(self) -> usize;
+    /// The row cut at `whole` whole chunks. Where rows of a tile are cut alike, the compiler sees that an index which is
+    /// good for one is good for all.
+    fn cut(self, whole: usize) -> Self;
+    /// The whole chunk with index `chunk`: evens and odds.
+    fn chunk(self, s: S, chunk: usize) -> (S::V, S::V);
+    /// What is left after the whole chunks, with zeros to fill it up.
+    fn rest(self, s: S) -> (S::V, S::V);
 }
 
 impl<'a> Weights for Bf16Matrix<'a> {
-    type Row = Bf16Row<'a>;
+    type Row<S: Simd> = Bf16Row<'a, S>;
 
     fn rows(self) -> usize {
         Bf16Matrix::rows(&self)
@@ -61,30 +68,46 @@ impl<'a> Weights for Bf16Matrix<'a> {
         Bf16Matrix::cols(&self)
     }
 
-    fn row(self, row: usize) -> Bf16Row<'a> {
-        Bf16Row(Bf16Matrix::row(&self, row))
+    #[inline(always)]
+    fn row<S: Simd>(self, row: usize) -> Bf16Row<'a, S> {
+        let (chunks, rest) = S::halves(Bf16Matrix::row(&self, row));
+        Bf16Row { chunks, rest }
     }
 }
 
 /// The bytes of a row of bf16.
 #[derive(Clone, Copy)]
-pub(super) struct Bf16Row<'a>(&'a [u8]);
+pub(super) struct Bf16Row<'a, S: Simd> {
+    chunks: &'a [S::Halves],
+    rest: &'a [u8],
+}
 
-impl Row for Bf16Row<'_> {
+impl<S: Simd> Row<S> for Bf16Row<'_, S> {
     #[inline(always)]
-    fn chunk<S: Simd>(self, s: S, chunk: usize) -> (S::V, S::V) {
-        let bytes = &self.0[chunk * 4 * S::LANES..];
-        if bytes.len() >= 4 * S::LANES {
-            return s.bf16(bytes);
-        }
+    fn whole(self) -> usize {
+        self.chunks.len()
+    }
+
+    #[inline(always)]
+    fn cut(self, whole: usize) -> Self {
+        Self { chunks: &self.chunks[..whole], ..self }
+    }
+
+    #[inline(always)]
+    fn chunk(self, s: S, chunk: usize) -> (S::V, S::V) {
+        s.bf16(&self.chunks[chunk])
+    }
+
+    #[inline(always)]
+    fn rest(self, s: S) -> (S::V, S::V) {
         let mut padded = [0; 4 * LANES_MAX];
-        padded[..bytes.len()].copy_from_slice(bytes);
-        s.bf16(&padded)
+        padded[..self.rest.len()].copy_from_slice(self.rest);
+        s.bf16(&S::halves(&padded).0[0])
     }
 }
 
 impl<'a> Weights for Mxfp4Matrix<'a> {
-    type Row = Mxfp4Row<'a>;
+    type Row<S: Simd> = Mxfp4Row<'a, S>;
 
     fn rows(self) -> usize {
         Mxfp4Matrix::rows(&self)
@@ -94,15 +117,17 @@ impl<'a> Weights for Mxfp4Matrix<'a> {
         Mxfp4Matrix::cols(&self)
     }
 
-    fn row(self, row: usize) -> Mxfp4Row<'a> {
-        Mxfp4Row { blocks: self.row_blocks(row), scales: self.row_scales(row) }
+    #[inline(always)]
+    fn row<S: Simd>(self, row: usize) -> Mxfp4Row<'a, S> {
+        // A row is whole blocks, and a block of 32 values one chunk or two.
+        Mxfp4Row { chunks: S::nibbles(self.row_blocks(row)).0, scales: self.row_scales(row) }
     }
 }
 
 /// The packed values and the scales of a row of MXFP4.
 #[derive(Clone, Copy)]
-pub(super) struct Mxfp4Row<'a> {
-    blocks: &'a [u8],
+pub(super) struct Mxfp4Row<'a, S: Simd> {
+    chunks: &'a [S::Nibbles],
     scales: &'a [u8],
 }
 
@@ -119,12 +144,27 @@ const E8M0: [f32; 256] = {
     table
 };
 
-impl Row for Mxfp4Row<'_> {
+impl<S: Simd> Row<S> for Mxfp4Row<'_, S> {
     #[inline(always)]
-    fn chunk<S: Simd>(self, s: S, chunk: usize) -> (S::V, S::V) {
-        // A block is one chunk of 32 values or two of 16.
-        let scale = self.scales[chunk * 2 * S::LANES / MXFP4_BLOCK];
-        s.e2m1(&self.blocks[chunk * S::LANES..], E8M0[usize::from(scale)])
+    fn whole(self) -> usize {
+        self.chunks.len()
+    }
+
+    #[inline(always)]
+    fn cut(self, whole: usize) -> Self {
+        let scales = (whole * 2 * S::LANES).div_ceil(MXFP4_BLOCK);
+        Self { chunks: &self.chunks[..whole], scales: &self.scales[..scales] }
+    }
+
+    #[inline(always)]
+    fn chunk(self, s: S, chunk: usize) -> (S::V, S::V) {
+        let scale = self.scales[chunk / (MXFP4_BLOCK / (2 * S::LANES))];
+        s.e2m1(&self.chunks[chunk], E8M0[usize::from(scale)])
+    }
+
+    #[inline(always)]
+    fn rest(self, s: S) -> (S::V, S::V) {
+        (s.splat(0.0), s.splat(0.0))
     }
 }
 
@@ -175,7 +215,8 @@ fn tile<S: Simd, W: Weights, const R: usize>(
     sums: &mut Sums,
     scratch: &mut Scratch,
 ) {
-    let rows: [W::Row; R] = std::array::from_fn(|r| weights.row(row + r));
+    let rows: [W::Row<S>; R] = std::array::from_fn(|r| weights.row(row + r));
+    let rows = rows.map(|row| row.cut(rows[0].whole()));
     if let [x] = xs {
         let accumulators = one_token(s, rows, x);
         for (r, accumulator) in accumulators.into_iter().enumerate() {
@@ -213,12 +254,20 @@ fn tile<S: Simd, W: Weights, const R: usize>(
 
 /// The accumulators of `rows` times one activation, widening in registers.
 #[inline(always)]
-fn one_token<S: Simd, W: Row, const R: usize>(s: S, rows: [W; R], x: &[f32]) -> [S::V; R] {
+fn one_token<S: Simd, W: Row<S>, const R: usize>(s: S, rows: [W; R], x: &[f32]) -> [S::V; R] {
     let mut accumulators = [s.splat(0.0); R];
-    for (chunk, x) in x.chunks_exact(2 * S::LANES).enumerate() {
+    let (whole, rest) = x.split_at(rows[0].whole() * 2 * S::LANES);
+    for (chunk, x) in whole.chunks_exact(2 * S::LANES).enumerate() {
         let (x_even, x_odd) = (s.load(x), s.load(&x[S::LANES..]));
         for r in 0..R {
             let (even, odd) = rows[r].chunk(s, chunk);
+            accumulators[r] = s.fma(odd, x_odd, s.fma(even, x_even, accumulators[r]));
+        }
+    }
+    if !rest.is_empty() {
+        let (x_even, x_odd) = (s.load(rest), s.load(&rest[S::LANES..]));
+        for r in 0..R {
+            let (even, odd) = rows[r].rest(s);
             accumulators[r] = s.fma(odd, x_odd, s.fma(even, x_even, accumulators[r]));
         }
     }
@@ -227,10 +276,10 @@ fn one_token<S: Simd, W: Row, const R: usize>(s: S, rows: [W; R], x: &[f32]) -> 
 
 /// Widens `chunks` of `rows` to `[chunk, R, 2 * LANES]`.
 #[inline(always)]
-fn widen<S: Simd, W: Row, const R: usize>(s: S, rows: [W; R], chunks: Range<usize>, widened: &mut [f32]) {
+fn widen<S: Simd, W: Row<S>, const R: usize>(s: S, rows: [W; R], chunks: Range<usize>, widened: &mut [f32]) {
     for (chunk, widened) in chunks.zip(widened.chunks_exact_mut(R * 2 * S::LANES)) {
         for (row, widened) in rows.iter().zip(widened.chunks_exact_mut(2 * S::LANES)) {
-            let (even, odd) = row.chunk(s, chunk);
+            let (even, odd) = if chunk < row.whole() { row.chunk(s, chunk) } else { row.rest(s) };
             s.store(even, widened);
             s.store(odd, &mut widened[S::LANES..]);
         }

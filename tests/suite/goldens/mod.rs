@@ -1,6 +1,6 @@
 //! The CPU engine against what Hugging Face's `GptOssForCausalLM` computes, and against itself.
 //!
-//! `g1`, `g2` and `tiny` were made in float32 on dequantised weights; see `tests/goldens/README.md`.
+//! `g1` to `g4` and `tiny` were made in float32 on dequantised weights; see `tests/goldens/README.md`.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in what a test calls too")]
 
 mod alike;
@@ -86,6 +86,20 @@ fn g2_logits() {
 #[test]
 fn g2_greedy() {
     check_greedy(&Golden::open("g2"), 0.01);
+}
+
+#[test]
+fn g3_logits_and_greedy() {
+    let golden = Golden::open("g3");
+    check_logits(&golden);
+    check_greedy(&golden, 0.01);
+}
+
+#[test]
+fn g4_logits_and_greedy() {
+    let golden = Golden::open("g4");
+    check_logits(&golden);
+    check_greedy(&golden, 0.01);
 }
 
 #[test]

@@ -19,6 +19,8 @@ impl Avx2 {
 
 impl Simd for Avx2 {
     type V = __m256;
+    type Halves = [u8; 4 * LANES];
+    type Nibbles = [u8; LANES];
 
     const LANES: usize = LANES;
 
@@ -113,8 +115,17 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn bf16(self, bytes: &[u8]) -> (Self::V, Self::V) {
-        let bytes: &[u8; 4 * LANES] = bytes.first_chunk().expect("two vectors' worth of bf16");
+    fn halves(bytes: &[u8]) -> (&[Self::Halves], &[u8]) {
+        bytes.as_chunks()
+    }
+
+    #[inline(always)]
+    fn nibbles(bytes: &[u8]) -> (&[Self::Nibbles], &[u8]) {
+        bytes.as_chunks()
+    }
+
+    #[inline(always)]
+    fn bf16(self, bytes: &Self::Halves) -> (Self::V, Self::V) {
         // SAFETY: `self` exists, so AVX2 was detected; the 32 bytes read are those of `bytes`, at any alignment.
         unsafe {
             let pairs = _mm256_loadu_si256(bytes.as_ptr().cast());
@@ -125,8 +136,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn e2m1(self, bytes: &[u8], scale: f32) -> (Self::V, Self::V) {
-        let bytes: &[u8; LANES] = bytes.first_chunk().expect("two vectors' worth of E2M1");
+    fn e2m1(self, bytes: &Self::Nibbles, scale: f32) -> (Self::V, Self::V) {
         // SAFETY: `self` exists, so AVX2 was detected; the eight bytes read are those of `bytes`, and the eight values of the
         // table those of E2M1, both at any alignment.
         unsafe {

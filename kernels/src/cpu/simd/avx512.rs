@@ -25,6 +25,8 @@ impl Avx512 {
 
 impl Simd for Avx512 {
     type V = __m512;
+    type Halves = [u8; 4 * LANES];
+    type Nibbles = [u8; LANES];
 
     const LANES: usize = LANES;
 
@@ -121,8 +123,17 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn bf16(self, bytes: &[u8]) -> (Self::V, Self::V) {
-        let bytes: &[u8; 4 * LANES] = bytes.first_chunk().expect("two vectors' worth of bf16");
+    fn halves(bytes: &[u8]) -> (&[Self::Halves], &[u8]) {
+        bytes.as_chunks()
+    }
+
+    #[inline(always)]
+    fn nibbles(bytes: &[u8]) -> (&[Self::Nibbles], &[u8]) {
+        bytes.as_chunks()
+    }
+
+    #[inline(always)]
+    fn bf16(self, bytes: &Self::Halves) -> (Self::V, Self::V) {
         // SAFETY: `self` exists, so AVX-512F was detected; the 64 bytes read are those of `bytes`, at any alignment.
         unsafe {
             let pairs = _mm512_loadu_si512(bytes.as_ptr().cast());
@@ -133,8 +144,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn e2m1(self, bytes: &[u8], scale: f32) -> (Self::V, Self::V) {
-        let bytes: &[u8; LANES] = bytes.first_chunk().expect("two vectors' worth of E2M1");
+    fn e2m1(self, bytes: &Self::Nibbles, scale: f32) -> (Self::V, Self::V) {
         // SAFETY: `self` exists, so AVX-512F was detected; the sixteen bytes read are those of `bytes`, and the sixteen values
         // those of `E2M1`, both at any alignment.
         unsafe {

@@ -29,6 +29,10 @@ pub(super) trait Kernel {
 pub(super) trait Simd: Copy {
     /// A vector of f32.
     type V: Copy;
+    /// The bytes of `2 * LANES` bf16 values.
+    type Halves: Copy + 'static;
+    /// The bytes of `2 * LANES` E2M1 values.
+    type Nibbles: Copy + 'static;
 
     /// How many f32 a vector holds.
     const LANES: usize;
@@ -62,11 +66,14 @@ pub(super) trait Simd: Copy {
     /// The sum of all lanes, in one fixed order.
     fn sum(self, v: Self::V) -> f32;
 
-    /// Widens `2 * LANES` bf16 values from `4 * LANES` bytes: those with even index, those with odd.
-    fn bf16(self, bytes: &[u8]) -> (Self::V, Self::V);
-    /// Widens `2 * LANES` E2M1 values from `LANES` bytes and multiplies each by `scale`: those with even index (low
-    /// nibbles), those with odd.
-    fn e2m1(self, bytes: &[u8], scale: f32) -> (Self::V, Self::V);
+    /// Cuts bytes of bf16 into vectors' worths, and what is left.
+    fn halves(bytes: &[u8]) -> (&[Self::Halves], &[u8]);
+    /// Cuts bytes of E2M1 into vectors' worths, and what is left.
+    fn nibbles(bytes: &[u8]) -> (&[Self::Nibbles], &[u8]);
+    /// Widens bf16: the values with even index, those with odd.
+    fn bf16(self, halves: &Self::Halves) -> (Self::V, Self::V);
+    /// Widens E2M1 and multiplies each value by `scale`: those with even index (low nibbles), those with odd.
+    fn e2m1(self, nibbles: &Self::Nibbles, scale: f32) -> (Self::V, Self::V);
 }
 
 /// The magnitudes of E2M1, by the low three bits.

@@ -96,7 +96,7 @@ impl Kernel for Widen<'_> {
     /// The first two vectors' worth of bf16, and of E2M1, in their order in memory.
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> [Vec<f32>; 2] {
-        [s.bf16(self.0), s.e2m1(self.0, self.1)].map(|(even, odd)| {
+        [s.bf16(&S::halves(self.0).0[0]), s.e2m1(&S::nibbles(self.0).0[0], self.1)].map(|(even, odd)| {
             let mut lanes = [[0.0; LANES_MAX]; 2];
             s.store(even, &mut lanes[0]);
             s.store(odd, &mut lanes[1]);
