@@ -155,6 +155,18 @@ fn a_model_of_the_hub_is_downloaded_with_progress_and_inspected() {
     assert_eq!(line, "HF_ENDPOINT=gopher://x; expected an address like https://huggingface.co");
 }
 
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let (hub, cache) = (FakeHub::start(&tiny(), Faults { cut: 2, ..Faults::default() }), tempfile::tempdir().unwrap());
+    let mut command = antiphon(&["inspect", "--model", "20b"]);
+    command.env("HF_HOME", cache.path()).env("HF_ENDPOINT", &hub.endpoint).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stderr.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("gpt-oss-20b"));
+}
+
 /// A copy of the tiny model with one file made wrong.
 fn broken(file: &str, content: &[u8]) -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
