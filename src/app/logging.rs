@@ -171,3 +171,7 @@ impl Visit for Line {
         written.expect("a String takes everything");
     }
 }
+
+#[cfg(test)]
+#[path = "logging_tests.rs"]
+mod tests;

@@ -25,7 +25,7 @@ pub enum ModelError {
         /// The model.
         place: String,
         /// What is wrong.
-        error: CheckpointError,
+        error: Box<CheckpointError>,
     },
     /// The tokenizer.
     #[error("{place}: {error}")]
@@ -53,7 +53,7 @@ impl Model {
             ModelContent::Embedded(_) => format!("the embedded model {}", files.name),
             ModelContent::Directory(path) => path.display().to_string(),
         };
-        let wrong = |error| ModelError::Checkpoint { place: place(), error };
+        let wrong = |error| ModelError::Checkpoint { place: place(), error: Box::new(error) };
         let source = match &files.content {
             ModelContent::Embedded(files) => CheckpointFiles::embedded(files.iter().map(|file| (file.name, file.bytes))),
             ModelContent::Directory(path) => CheckpointFiles::directory(path).map_err(wrong)?,

@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::failure::{Failure, print};
 use super::options::serve_options;
-use super::serve::{layers, setting_args, variable};
+use super::serve::{layers, setting_args, start_log, variable};
 use crate::app::{Model, ServeOptions};
 use crate::engine::config::ModelConfig;
 use crate::engine::cpu::{CpuOptions, MemoryPlan};
@@ -29,7 +29,9 @@ pub(super) fn command() -> Command {
 
 /// Prints what there is to know.
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
-    let options = serve_options(&layers(matches, &variable)?, &variable)?;
+    let layers = layers(matches, &variable)?;
+    let options = serve_options(&layers, &variable)?;
+    let _log = start_log(&layers)?;
     let hub = HubSettings::from_environment().map_err(anyhow::Error::from)?;
     let mut progress = TerminalProgress::default();
     let files = resolve(Some(&options.model), &hub, &mut |transfer| progress.show(transfer)).map_err(anyhow::Error::from)?;

@@ -65,7 +65,9 @@ pub(super) fn start_log(layers: &Layers) -> Result<logging::Log, Failure> {
         _ => None,
     });
     let filter = layers.read("log_level", "a level such as info, or a filter such as antiphon=debug", |text| {
-        EnvFilter::builder().parse(text).ok()
+        // A single word that is no level would be taken for a module's name, and silence everything else.
+        let is_level = ["error", "warn", "info", "debug", "trace", "off"].contains(&text);
+        (is_level || text.contains('=')).then(|| EnvFilter::builder().parse(text).ok())?
     });
     let (format, filter) = (format.map_err(OptionsError::from)?, filter.map_err(OptionsError::from)?);
     logging::start(format, filter).map_err(|error| anyhow::anyhow!("the log's thread: {error}").into())

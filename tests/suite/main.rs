@@ -1,6 +1,7 @@
 //! The integration tests, in one binary.
 
 mod actors;
+mod cli;
 mod fake_hub;
 mod goldens;
 mod http;

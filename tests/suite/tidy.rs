@@ -18,7 +18,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("http", &["actors", "prompt", "metrics", "batch", "clock"]),
     ("load", &[]),
     ("app", &["actors", "http", "engine", "prompt", "profile", "metrics", "source", "clock", "batch", "scheduler"]),
-    ("cli", &["app", "load", "simulate", "profile", "source", "engine", "prompt"]),
+    ("cli", &["batch", "app", "load", "simulate", "profile", "source", "engine", "prompt"]),
 ];
 
 /// External crates that only some rooms may name.

@@ -5,6 +5,7 @@ mod client;
 mod dialects;
 mod draining;
 mod leaving;
+mod observe;
 mod parameters;
 mod requests;
 mod sockets;
