@@ -1,6 +1,6 @@
 //! The predecessors' routes: `POST /generate`, `/generate/stream` and `/cancel/{request_id}`.
 
-use actix_web::web::{Data, Payload};
+use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
 use crate::actors::messages::Input;
@@ -42,8 +42,8 @@ async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<
 }
 
 /// `/cancel/{request_id}`.
-pub(super) async fn cancel(request: HttpRequest, front: Data<Front>) -> HttpResponse {
-    let request_id = request.match_info().query("request_id");
+pub(super) async fn cancel(request_id: Path<String>, front: Data<Front>) -> HttpResponse {
+    let request_id = request_id.as_str();
     let mut found = front.backend.service.cancel(request_id).await;
     // The prompts of a text completion after the first have ids of their own.
     if request_id.starts_with(super::completions::ID_PREFIX) {
