@@ -1,10 +1,12 @@
 //! The only wiring: load the model, start the actors, bind HTTP, drain in order.
 
 pub mod logging;
+mod model;
 mod options;
 
 use std::net::SocketAddr;
 
+pub use model::{Model, ModelError};
 pub use options::{Device, Secret, ServeOptions, ShownValue, SseDialect};
 
 use crate::metrics::LogWatch;

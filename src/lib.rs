@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod profile;
 pub mod prompt;
 pub mod scheduler;
+pub mod simulate;
 pub mod source;
 
 /// The version in `Cargo.toml`.

@@ -113,7 +113,7 @@ fn the_first_piece_goes_at_once_and_the_next_are_gathered() {
 #[test]
 fn characters_end_a_piece_before_time_does() {
     let out = run(Coalescing { max_ms: 1_000, max_chars: 4 }, &owned(&[("ab", 0), ("cd", 0), ("ef", 0), ("gh", 0), ("ij", 0)]));
-    assert_eq!(out, ["a", "bcde", "fghij"]);
+    assert_eq!(out, ["a", "bcde", "fghi", "j"]);
 }
 
 #[test]

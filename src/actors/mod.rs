@@ -8,6 +8,8 @@
 
 mod coalesce;
 mod engine_thread;
+#[cfg(test)]
+mod fixtures;
 mod gate;
 mod guard;
 mod mail;

@@ -93,3 +93,55 @@ fn outcome(kind: &FinishKind) -> Outcome {
         FinishKind::Failed { .. } => Outcome::Failed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::messages::Finish;
+    use crate::batch::TokenId;
+
+    fn part(choice: u32, kind: PartKind, token: u32) -> Part {
+        Part { choice, kind, tokens: vec![TokenId(token)], logprobs: Vec::new(), completion_tokens: token }
+    }
+
+    fn content(choice: u32, text: &str, token: u32) -> Part {
+        part(choice, PartKind::Content(text.to_owned()), token)
+    }
+
+    #[test]
+    fn waiting_text_of_one_kind_and_choice_becomes_one_part() {
+        let mut outbox = Outbox::default();
+        outbox.extend(vec![content(0, "a", 1), content(0, "b", 2), content(1, "c", 3), content(0, "d", 4)]);
+        outbox.push(part(0, PartKind::Reasoning("e".to_owned()), 5));
+        let first = outbox.pop().unwrap();
+        assert_eq!(first.kind, PartKind::Content("ab".to_owned()));
+        assert_eq!((first.tokens, first.completion_tokens), (vec![TokenId(1), TokenId(2)], 2));
+        let rest: Vec<Part> = std::iter::from_fn(|| outbox.pop()).collect();
+        assert_eq!(rest, [content(1, "c", 3), content(0, "d", 4), part(0, PartKind::Reasoning("e".to_owned()), 5)]);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn arguments_of_two_calls_are_not_joined() {
+        let arguments = |index, text: &str| part(0, PartKind::ToolCallArguments { index, text: text.to_owned() }, 1);
+        let mut outbox = Outbox::default();
+        outbox.extend(vec![arguments(0, "{"), arguments(0, "}"), arguments(1, "{}")]);
+        assert_eq!(outbox.pop().unwrap().kind, arguments(0, "{}").kind);
+        assert_eq!(outbox.pop().unwrap().kind, arguments(1, "{}").kind);
+    }
+
+    #[test]
+    fn a_response_ended_as_the_worst_of_its_choices() {
+        let finish =
+            |choice, kind| part(choice, PartKind::Finished(Finish { kind, reasoning_tokens: 0, completion_tokens: 0 }), 0);
+        let mut outbox = Outbox::default();
+        outbox.push(finish(1, FinishKind::Stop { matched: None }));
+        assert!(outbox.has_finished(1) && !outbox.has_finished(0));
+        assert_eq!(outbox.outcome(), Outcome::Stop);
+        outbox.push(finish(0, FinishKind::Length));
+        assert_eq!(outbox.outcome(), Outcome::Length);
+        outbox.push(finish(2, FinishKind::Failed { code: "engine_failed", message: String::new() }));
+        outbox.push(finish(3, FinishKind::Cancelled));
+        assert_eq!(outbox.outcome(), Outcome::Failed);
+    }
+}

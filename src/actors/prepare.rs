@@ -8,11 +8,10 @@ use crate::actors::mail::Prepared;
 use crate::actors::messages::{Generate, Input, PromptReport, Refusal};
 use crate::actors::refusal::context_exceeded;
 use crate::actors::snapshot::ModelLimits;
-use crate::actors::text::TextRules;
+use crate::actors::text::{Reading, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::unix_seconds;
 use crate::prompt::builder::{KeyParameters, PromptBuilder};
-use crate::prompt::harmony::parser::ParserStart;
 use crate::prompt::stop::StopSet;
 use crate::prompt::tokenizer::Tokenizer;
 use crate::scheduler::NewSequence;
@@ -31,7 +30,7 @@ pub(super) struct TextWork {
 /// A prompt, of whatever kind.
 struct Prompt {
     report: PromptReport,
-    harmony: Option<ParserStart>,
+    reading: Reading,
     param: &'static str,
 }
 
@@ -43,6 +42,10 @@ impl TextWork {
     /// the context.
     pub(super) fn prepare(&self, generate: Generate, limits: &ModelLimits) -> Result<Prepared, Refusal> {
         check_sampling(&generate.sampling, limits.vocab_size)?;
+        if generate.choices_count == 0 {
+            let message = "No choice was asked for; expected at least one.".to_owned();
+            return Err(Refusal::Invalid { param: Some("n"), code: None, message });
+        }
         let key = key_parameters(&generate);
         let prompt = self.prompt(generate.input, &key, limits.vocab_size)?;
         let max_tokens = match generate.max_tokens {
@@ -62,7 +65,7 @@ impl TextWork {
             .collect();
         let rules = TextRules {
             tokenizer: Arc::clone(&self.tokenizer),
-            harmony: prompt.harmony,
+            reading: prompt.reading,
             stop: Arc::new(StopSet::new(&generate.stop_strings)),
             coalescing: generate.coalescing,
         };
@@ -95,7 +98,7 @@ impl TextWork {
                 cache_hit: false,
                 prompt_version: String::new(),
             },
-            harmony: None,
+            reading: Reading::Plain,
             param: "prompt",
         };
         match input {
@@ -112,7 +115,7 @@ impl TextWork {
                     cache_hit: built.cache_hit,
                     prompt_version: built.version.name().to_owned(),
                 };
-                Ok(Prompt { report, harmony: Some(built.parser_start), param: "messages" })
+                Ok(Prompt { report, reading: Reading::Harmony(built.parser_start), param: "messages" })
             }
             Input::Text(text) => Ok(plain(self.tokenizer.encode_text(&text))),
             Input::Tokens(tokens) => {

@@ -95,3 +95,30 @@ impl Handler<Detokenize> for RequestActor {
         self.alone("/detokenize", |actor| actor.text.detokenize(&tokens, actor.limits()?.vocab_size))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::fixtures::{metrics, start_options, tokenizer};
+    use crate::actors::start::start;
+
+    #[test]
+    fn text_work_that_panics_fails_its_request_alone() {
+        actix_rt::System::new().block_on(async {
+            let options = start_options();
+            let text = TextWork { builder: Arc::clone(&options.builder), tokenizer: tokenizer(), date: None };
+            let service = start(options).unwrap();
+            service.loaded().await.unwrap();
+            let inner = service.inner();
+            let (status, clock, scheduler) = (Arc::clone(&inner.status), inner.clock, inner.scheduler.clone());
+            let actor = RequestActor { text, status, metrics: metrics(), clock, scheduler };
+            let refusal = actor.alone::<()>("a", |_| panic!("as told"));
+            assert!(matches!(refusal, Err(Refusal::Internal { error_id }) if error_id.len() == 32));
+            let text = actor.metrics.exposition(clock.now());
+            let panics = text.lines().find(|line| line.contains("request_panics_total{")).unwrap();
+            assert!(panics.ends_with(" 1"), "{panics}");
+            assert_eq!(actor.alone("b", |actor| actor.limits()).unwrap(), service.limits().unwrap());
+            service.stop().await;
+        });
+    }
+}

@@ -196,7 +196,7 @@ impl SchedulerActor {
             None => {
                 self.engine_limits = Some(limits);
                 let core = self.options.core_limits(&limits);
-                self.stepper = Some(Stepper::new(core, &limits, Arc::clone(&self.status), self.metrics.clone()));
+                self.stepper = Some(Stepper::new(core, Arc::clone(&self.status), self.metrics.clone()));
                 self.status.set_limits(SchedulingOptions::model_limits(&limits));
             }
             Some(first) if first != limits => {
@@ -320,15 +320,19 @@ impl SchedulerActor {
     /// The next thread for a stream, in turn; a dead one is replaced.
     fn stream_arbiter(&mut self) -> ArbiterHandle {
         self.next_arbiter = (self.next_arbiter + 1) % self.stream_arbiters.len();
-        let arbiter = &mut self.stream_arbiters[self.next_arbiter];
-        if !arbiter.alive()
-            && let Ok(fresh) = Arbiter::try_new()
-        {
-            tracing::error!("a thread of the streams is dead and was replaced");
-            *arbiter = fresh;
-        }
-        arbiter.handle()
+        living(&mut self.stream_arbiters[self.next_arbiter])
     }
+}
+
+/// The thread of a stream arbiter, after replacing it if it is dead.
+fn living(arbiter: &mut Arbiter) -> ArbiterHandle {
+    if !arbiter.alive()
+        && let Ok(fresh) = Arbiter::try_new()
+    {
+        tracing::error!("a thread of the streams is dead and was replaced");
+        *arbiter = fresh;
+    }
+    arbiter.handle()
 }
 
 impl Actor for SchedulerActor {
@@ -428,5 +432,24 @@ impl Handler<Stop> for SchedulerActor {
         if self.thread_ended {
             StreamHandler::finished(self, ctx);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_thread_of_the_streams_is_replaced() {
+        actix_rt::System::new().block_on(async {
+            let mut arbiter = Arbiter::new();
+            assert!(living(&mut arbiter).alive());
+            arbiter.stop();
+            while arbiter.alive() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(living(&mut arbiter).alive());
+            arbiter.stop();
+        });
     }
 }

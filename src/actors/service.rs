@@ -39,6 +39,8 @@ pub(super) struct Inner {
     pub(super) metrics: Metrics,
     pub(super) registry: Arc<Registry>,
     pub(super) gate: Arc<Gate>,
+    /// Most sequences that wait.
+    pub(super) waiting_max_count: usize,
     pub(super) status: Arc<Status>,
     pub(super) builder: Arc<PromptBuilder>,
     pub(super) tokenizer: Arc<Tokenizer>,
@@ -58,6 +60,12 @@ impl Service {
         Self { inner: Arc::new(inner) }
     }
 
+    /// What all handles share, for this room's own tests.
+    #[cfg(test)]
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// Asks for a response; answered once the scheduler took it or not, before any of it is computed.
     ///
     /// Dropping the future takes the request back, dropping [`Accepted::parts`] cancels it, in any phase.
@@ -67,7 +75,7 @@ impl Service {
     pub async fn generate(&self, generate: Generate) -> Result<Accepted, Refusal> {
         let inner = &*self.inner;
         let record = inner.metrics.received(inner.clock.now());
-        let pass = match self.available().and_then(|()| self.pass()) {
+        let pass = match self.available().and_then(|()| self.uncrowded()).and_then(|()| self.pass()) {
             Ok(pass) => pass,
             Err(refusal) => {
                 let kind =
@@ -95,7 +103,7 @@ impl Service {
         })
     }
 
-    /// Cancels a request; true if it was live. Its blocks are free when this returns; its stream ends with
+    /// Cancels a request; true if it had anything left to compute. Its blocks are free when this returns; its stream ends with
     /// [`FinishKind::Cancelled`](crate::actors::messages::FinishKind::Cancelled).
     pub async fn cancel(&self, request_id: &str) -> bool {
         let Some(live) = self.inner.registry.find(request_id) else { return false };
@@ -221,7 +229,8 @@ impl Service {
         Drained { ended_count }
     }
 
-    /// Drops the engine, after the step that it computes, and stops the actors. The last thing to call.
+    /// Drops the engine, after the step that it computes, and stops the actors. The last thing to call; if the engine hangs, so
+    /// does this.
     pub async fn stop(&self) {
         let (stopped, done) = oneshot::channel();
         // If the scheduler is gone, the message is dropped, and `done` resolves.
@@ -242,16 +251,27 @@ impl Service {
         Err(Refusal::Unavailable { retry_after_seconds: 1, code })
     }
 
+    /// Refuses what the scheduler would refuse anyway, before any text work is done for it: under a storm of requests that is
+    /// what keeps the answer quick. The scheduler decides; its counts may be a request behind.
+    fn uncrowded(&self) -> Result<(), Refusal> {
+        let waiting_count = self.inner.status.counts().waiting_count;
+        if waiting_count < self.inner.waiting_max_count {
+            return Ok(());
+        }
+        Err(self.queue_full(format!("{waiting_count} requests wait already; try again later.")))
+    }
+
     /// The right to have text work done.
     fn pass(&self) -> Result<Pass, Refusal> {
         let gate = &self.inner.gate;
-        gate.enter().ok_or_else(|| Refusal::QueueFull {
-            retry_after_seconds: retry_after_seconds(
-                self.inner.status.counts().waiting_tokens,
-                self.inner.status.tokens_per_second(),
-            ),
-            message: format!("{} prompts are being prepared already; try again later.", gate.max_count()),
-        })
+        let full = || format!("{} prompts are being prepared already; try again later.", gate.max_count());
+        gate.enter().ok_or_else(|| self.queue_full(full()))
+    }
+
+    fn queue_full(&self, message: String) -> Refusal {
+        let status = &self.inner.status;
+        let retry_after_seconds = retry_after_seconds(status.counts().waiting_tokens, status.tokens_per_second());
+        Refusal::QueueFull { retry_after_seconds, message }
     }
 }
 

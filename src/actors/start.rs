@@ -81,6 +81,7 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
         metrics: options.metrics,
         registry: Arc::new(Registry::new(options.clock)),
         gate: Arc::new(Gate::new(options.preparing_max_count)),
+        waiting_max_count: options.scheduling.waiting_max_count,
         status,
         builder: options.builder,
         tokenizer: options.tokenizer,

@@ -14,8 +14,8 @@ use crate::actors::registry::{Live, ResponseId};
 use crate::actors::routes::Routes;
 use crate::actors::status::Status;
 use crate::actors::text::End;
-use crate::batch::{Batch, EngineLimits, Micros, SeqId, StepResult};
-use crate::metrics::{Metrics, SchedulerGauges, StepRecord};
+use crate::batch::{Batch, Micros, SeqId, StepResult};
+use crate::metrics::{Metrics, StepRecord};
 use crate::scheduler::{Event, FinishReason, NewSequence, Plan, Reject, Scheduler, SchedulerCounts, SchedulerLimits};
 
 /// What to do next.
@@ -36,15 +36,11 @@ pub(super) struct Stepper {
     events: Vec<Event>,
     status: Arc<Status>,
     metrics: Metrics,
-    /// Bytes of a block, as the two groups weigh on average.
-    block_bytes: usize,
 }
 
 impl Stepper {
     /// An empty core.
-    pub(super) fn new(limits: SchedulerLimits, engine: &EngineLimits, status: Arc<Status>, metrics: Metrics) -> Self {
-        let bytes = engine.full_blocks * engine.full_block_bytes + engine.sliding_blocks * engine.sliding_block_bytes;
-        let blocks = (engine.full_blocks + engine.sliding_blocks).max(1);
+    pub(super) fn new(limits: SchedulerLimits, status: Arc<Status>, metrics: Metrics) -> Self {
         let stepper = Self {
             core: Scheduler::new(limits),
             routes: Routes::default(),
@@ -52,7 +48,6 @@ impl Stepper {
             events: Vec::new(),
             status,
             metrics,
-            block_bytes: bytes / blocks,
         };
         stepper.publish();
         stepper
@@ -103,10 +98,9 @@ impl Stepper {
 
     /// Tells every stream that it ended and why, without the core, which may be what broke.
     pub(super) fn abandon(mut self, end: &End) {
+        self.status.set_counts(SchedulerCounts::default());
         self.routes.end_all(end);
         self.routes.flush();
-        self.status.set_counts(SchedulerCounts::default());
-        self.metrics.scheduler(&SchedulerGauges::default());
     }
 
     /// What to compute next; for [`Next::Step`] it is in `batch`.
@@ -156,31 +150,24 @@ impl Stepper {
         self.deliver();
     }
 
-    /// Hands the core's events on, and frees the sequences whose stream does not take them.
+    /// Hands the core's events on, and frees the sequences whose stream does not take them. The counts go first: whoever has
+    /// seen the end of a response finds it gone from them.
     fn deliver(&mut self) {
         for event in self.events.drain(..) {
             self.routes.note(event);
         }
-        for orphan in self.routes.flush() {
-            self.core.cancel(orphan);
-        }
         self.publish();
+        let orphans = self.routes.flush();
+        if !orphans.is_empty() {
+            for orphan in orphans {
+                self.core.cancel(orphan);
+            }
+            self.publish();
+        }
     }
 
     fn publish(&self) {
-        let counts = self.core.counts();
-        self.status.set_counts(counts);
-        self.metrics.scheduler(&SchedulerGauges {
-            waiting_count: counts.waiting_count,
-            waiting_tokens: counts.waiting_tokens,
-            running_count: counts.prefill_count + counts.decode_count,
-            blocks_total: counts.blocks_total,
-            blocks_free: counts.blocks_free,
-            blocks_cached: counts.blocks_cached,
-            blocks_in_use: counts.blocks_in_use,
-            kv_bytes_in_use: (counts.blocks_in_use * self.block_bytes) as u64,
-            preemptions_total: counts.preemptions_total,
-        });
+        self.status.set_counts(self.core.counts());
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) struct StreamActor {
     parts: mpsc::Sender<Part>,
     /// Waits for room in `parts`.
     blocked: bool,
+    /// Ended a choice before the scheduler did.
+    cut_short: bool,
     /// When gathered text is due, and the timer for it.
     timer: Option<(Micros, SpawnHandle)>,
     leaving: bool,
@@ -74,6 +76,7 @@ impl StreamActor {
             outbox: Outbox::default(),
             parts,
             blocked: false,
+            cut_short: false,
             timer: None,
             leaving: false,
         }
@@ -92,6 +95,7 @@ impl StreamActor {
         if let Err(message) = guarded(|| work(self)) {
             self.setup.metrics.request_panicked();
             self.fail(&message);
+            self.cut_short = true;
             self.cancel();
         }
         self.write(ctx);
@@ -99,19 +103,29 @@ impl StreamActor {
     }
 
     fn take(&mut self, event: ChoiceEvent, now: Micros) {
-        let Some(choice) = self.choices.get_mut(event.choice as usize) else { return };
+        let ChoiceEvent { choice, kind } = event;
+        let Some(text) = self.choices.get_mut(choice as usize) else { return };
+        if self.outbox.has_finished(choice) {
+            return;
+        }
         let mut out = Vec::new();
-        match event.kind {
-            ChoiceEventKind::Prompt(logprobs) => choice.take_prompt(&logprobs, &mut out),
+        match kind {
+            ChoiceEventKind::Prompt(logprobs) => text.take_prompt(&logprobs, &mut out),
             ChoiceEventKind::Token { token, logprobs } => {
-                if choice.take(token, logprobs.as_ref(), now, &mut out) == Progress::Stopped {
+                if text.take(token, logprobs.as_ref(), now, &mut out) == Progress::Stopped {
+                    self.cut_short = true;
                     // Fails only if the scheduler is gone, and its blocks with it.
-                    let _ = self.scheduler.try_send(CancelChoice { response: self.ticket.response, choice: event.choice });
+                    let _ = self.scheduler.try_send(CancelChoice { response: self.ticket.response, choice });
                 }
             }
-            ChoiceEventKind::Ended { end, logprobs } => choice.finish(end, logprobs.as_ref(), now, &mut out),
+            ChoiceEventKind::Ended { end, logprobs } => text.finish(end, logprobs.as_ref(), now, &mut out),
         }
         self.outbox.extend(out);
+        if self.outbox.has_finished(choice) {
+            for (kind, count) in text.recoveries().iter() {
+                self.setup.metrics.parser_recovered(kind.name(), u64::from(count));
+            }
+        }
     }
 
     /// Ends every choice that has not ended with an error, and gives up its text state: that may be what panicked.
@@ -151,7 +165,11 @@ impl StreamActor {
             if self.outbox.is_empty() {
                 self.end_record(self.outbox.outcome());
                 self.leaving = true;
-                ctx.stop();
+                if self.cut_short {
+                    self.stop_when_freed(ctx);
+                } else {
+                    ctx.stop();
+                }
             }
         }
     }
@@ -190,7 +208,11 @@ impl StreamActor {
         }
         self.leaving = true;
         self.end_record(Outcome::Cancelled);
-        // Until the scheduler has answered, the registry keeps the request: what is not in it holds no block.
+        self.stop_when_freed(ctx);
+    }
+
+    /// Stops once the scheduler holds nothing of the response: until then the registry keeps the request.
+    fn stop_when_freed(&mut self, ctx: &mut Context<Self>) {
         ctx.wait(self.cancel().into_actor(self).map(|_, _, ctx| ctx.stop()));
     }
 
@@ -288,3 +310,7 @@ impl StreamHandler<Feed> for StreamActor {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

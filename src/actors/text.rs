@@ -15,6 +15,7 @@ use crate::actors::messages::{Coalescing, Finish, FinishKind, Part, PartKind, To
 use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
 use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::harmony::parser::{Event, EventKind, Parser, ParserStart};
+use crate::prompt::harmony::recovery::RecoveryCounts;
 use crate::prompt::stop::{StopSet, StopStrings};
 use crate::prompt::tokenizer::Tokenizer;
 use crate::scheduler::FinishReason;
@@ -24,12 +25,24 @@ use crate::scheduler::FinishReason;
 pub(super) struct TextRules {
     /// Whose tokens these are.
     pub(super) tokenizer: Arc<Tokenizer>,
-    /// Where in a harmony message the prompt ended; `None` for a plain text answer.
-    pub(super) harmony: Option<ParserStart>,
+    /// What they are.
+    pub(super) reading: Reading,
     /// What ends the answer.
     pub(super) stop: Arc<StopSet>,
     /// How text is gathered.
     pub(super) coalescing: Coalescing,
+}
+
+/// What the tokens of an answer are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Text.
+    Plain,
+    /// Harmony, of which the prompt holds the beginning.
+    Harmony(ParserStart),
+    /// Something at which the reader panics, to see what becomes of the others.
+    #[cfg(test)]
+    Poison,
 }
 
 /// Why the tokens of a choice end.
@@ -60,6 +73,8 @@ pub(super) enum Progress {
 enum Reader {
     Plain(Detokenizer),
     Harmony(Parser),
+    #[cfg(test)]
+    Poison,
 }
 
 /// What the gathered text is part of.
@@ -92,9 +107,11 @@ pub(super) struct ChoiceText {
 impl ChoiceText {
     /// Choice number `choice`, before its first token.
     pub(super) fn new(choice: u32, rules: &TextRules) -> Self {
-        let reader = match &rules.harmony {
-            Some(start) => Reader::Harmony(Parser::new(Arc::clone(&rules.tokenizer), start.clone())),
-            None => Reader::Plain(Detokenizer::new()),
+        let reader = match &rules.reading {
+            Reading::Plain => Reader::Plain(Detokenizer::new()),
+            Reading::Harmony(start) => Reader::Harmony(Parser::new(Arc::clone(&rules.tokenizer), start.clone())),
+            #[cfg(test)]
+            Reading::Poison => Reader::Poison,
         };
         Self {
             choice,
@@ -112,14 +129,14 @@ impl ChoiceText {
         }
     }
 
-    /// Whether its last part was given out.
-    pub(super) fn ended(&self) -> bool {
-        self.ended
-    }
-
     /// Tokens taken so far.
     pub(super) fn completion_tokens(&self) -> u32 {
         self.completion_tokens
+    }
+
+    /// What the harmony parser overlooked so far.
+    pub(super) fn recoveries(&self) -> RecoveryCounts {
+        if let Reader::Harmony(parser) = &self.reader { *parser.recoveries() } else { RecoveryCounts::default() }
     }
 
     /// When [`ChoiceText::tick`] is to be called although no token came.
@@ -208,6 +225,8 @@ impl ChoiceText {
                     events.push(Event { kind: EventKind::Content(text), tokens: self.unplaced.len() });
                 }
             }
+            #[cfg(test)]
+            Reader::Poison => panic!("as told"),
         }
         events
     }
@@ -224,6 +243,8 @@ impl ChoiceText {
                     events.push(Event { kind: EventKind::Content(text), tokens: self.unplaced.len() });
                 }
             }
+            #[cfg(test)]
+            Reader::Poison => panic!("as told"),
         }
         events
     }
@@ -334,10 +355,7 @@ impl ChoiceText {
         self.flush(out);
         self.place(self.unplaced.len(), false);
         self.logprobs.extend(stop_logprobs);
-        let reasoning_tokens = match &self.reader {
-            Reader::Plain(_) => 0,
-            Reader::Harmony(parser) => parser.reasoning_tokens(),
-        };
+        let reasoning_tokens = if let Reader::Harmony(parser) = &self.reader { parser.reasoning_tokens() } else { 0 };
         let part = self.part(PartKind::Finished(Finish { kind, reasoning_tokens, completion_tokens: self.completion_tokens }));
         out.push(part);
         self.ended = true;

@@ -1,1 +1,187 @@
+//! Tokens to parts: harmony's channels, stop strings, log-probabilities, and any tokens at all.
 
+use proptest::prelude::*;
+
+use super::*;
+use crate::actors::fixtures::{VOCAB_SIZE, tokenizer};
+
+fn rules(reading: Reading, stop_strings: &[&str], coalescing: Coalescing) -> TextRules {
+    let stop_strings: Vec<String> = stop_strings.iter().map(|string| (*string).to_owned()).collect();
+    TextRules { tokenizer: tokenizer(), reading, stop: Arc::new(StopSet::new(&stop_strings)), coalescing }
+}
+
+const AT_ONCE: Coalescing = Coalescing { max_ms: 0, max_chars: 0 };
+
+fn harmony(stop_strings: &[&str], coalescing: Coalescing) -> TextRules {
+    rules(Reading::Harmony(ParserStart::AssistantHeader), stop_strings, coalescing)
+}
+
+fn logprobs(token: TokenId) -> PositionLogprobs {
+    PositionLogprobs { chosen: TokenLogprob { token, logprob: -1.0, rank: 1 }, top: Vec::new() }
+}
+
+/// The parts of `tokens`, a millisecond apart, of which the last ends the sequence if it is a control token that can.
+fn parts_of(rules: &TextRules, tokens: &[TokenId]) -> Vec<Part> {
+    let mut choice = ChoiceText::new(0, rules);
+    let mut out = Vec::new();
+    let mut now = Micros(0);
+    for (index, token) in tokens.iter().enumerate() {
+        now = now.plus(1_000);
+        let report = logprobs(*token);
+        if index + 1 == tokens.len() && rules.tokenizer.control().ends_response(*token) {
+            choice.finish(End::Finished(FinishReason::Stop(*token)), Some(&report), now, &mut out);
+        } else if choice.take(*token, Some(&report), now, &mut out) == Progress::Stopped {
+            break;
+        }
+        choice.tick(now, &mut out);
+    }
+    choice.finish(End::Finished(FinishReason::Length), None, now, &mut out);
+    out
+}
+
+fn parts(rules: &TextRules, output: &str) -> Vec<Part> {
+    parts_of(rules, &tokenizer().encode_with_control(output))
+}
+
+/// What came of an output, in a short notation.
+fn shown(parts: &[Part]) -> String {
+    let mut shown = String::new();
+    let mut last = "";
+    for part in parts {
+        let (name, text) = match &part.kind {
+            PartKind::Prompt => ("prompt", ""),
+            PartKind::Reasoning(text) => ("reasoning", text.as_str()),
+            PartKind::Content(text) => ("content", text.as_str()),
+            PartKind::ToolCallStart { index, id, name } => {
+                assert!(id.starts_with("call_") && id.len() == 29);
+                shown += &format!("[call {index} {name}]");
+                last = "call";
+                continue;
+            }
+            PartKind::ToolCallArguments { text, .. } => ("arguments", text.as_str()),
+            PartKind::Finished(finish) => {
+                shown += &format!("[{:?}]", finish.kind);
+                continue;
+            }
+        };
+        if name != last {
+            shown += &format!("[{name}]");
+            last = name;
+        }
+        shown += text;
+    }
+    shown
+}
+
+const ANSWER: &str = "<|channel|>analysis<|message|>Let me think. 안녕<|end|><|start|>assistant<|channel|>final<|message|>\
+                      Hello, 세상!\n<|return|>";
+const CALLS: &str = "<|channel|>analysis<|message|>Two calls.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.\
+                     <|end|><|start|>assistant<|channel|>commentary to=functions.a <|constrain|>json<|message|>{\"x\": 1}<|call|>";
+
+#[test]
+fn channels_become_parts() {
+    let rules = harmony(&[], AT_ONCE);
+    assert_eq!(shown(&parts(&rules, ANSWER)), "[reasoning]Let me think. 안녕[content]Hello, 세상!\n[Stop { matched: None }]");
+    let calls = "[reasoning]Two calls.[content]I look.[call 0 a][arguments]{\"x\": 1}[ToolCalls]";
+    assert_eq!(shown(&parts(&rules, CALLS)), calls);
+}
+
+#[test]
+fn a_call_that_is_cut_off_ends_by_length() {
+    let tokens = tokenizer().encode_with_control(CALLS);
+    let shown = shown(&parts_of(&harmony(&[], AT_ONCE), &tokens[..tokens.len() - 1]));
+    assert!(shown.ends_with("[arguments]{\"x\": 1}[Length]"), "{shown}");
+}
+
+#[test]
+fn gathering_keeps_channels_apart_and_delays_no_end() {
+    let slow = Coalescing { max_ms: 1_000, max_chars: 0 };
+    for output in [ANSWER, CALLS] {
+        let gathered = parts(&harmony(&[], slow), output);
+        assert_eq!(shown(&gathered), shown(&parts(&harmony(&[], AT_ONCE), output)));
+        assert!(gathered.len() < 8, "{gathered:?}");
+    }
+}
+
+#[test]
+fn stop_strings_look_at_the_answer_alone() {
+    let stopped = "[reasoning]Let me think. 안녕[content]Hello, [Stop { matched: Some(\"세상\") }]";
+    assert_eq!(shown(&parts(&harmony(&["세상", "think"], AT_ONCE), ANSWER)), stopped);
+    let whole = shown(&parts(&harmony(&[], AT_ONCE), CALLS));
+    assert_eq!(shown(&parts(&harmony(&["{\"x", "Two"], AT_ONCE), CALLS)), whole);
+}
+
+#[test]
+fn what_was_held_back_for_a_stop_string_is_sent_at_the_end_of_its_message() {
+    let output = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>Hi<|return|>";
+    assert_eq!(shown(&parts(&harmony(&["look.Hi"], AT_ONCE), output)), "[content]I look.Hi[Stop { matched: None }]");
+}
+
+#[test]
+fn log_probabilities_are_those_of_the_text() {
+    let text = |parts: &[Part], wanted: fn(&PartKind) -> bool| {
+        let bytes = parts.iter().filter(|part| wanted(&part.kind)).flat_map(|part| &part.logprobs).flat_map(|text| &text.bytes);
+        String::from_utf8(bytes.copied().collect()).unwrap()
+    };
+    let parts = parts(&harmony(&[], AT_ONCE), ANSWER);
+    assert_eq!(text(&parts, |kind| matches!(kind, PartKind::Reasoning(_))), "Let me think. 안녕");
+    assert_eq!(text(&parts, |kind| matches!(kind, PartKind::Content(_))), "Hello, 세상!\n");
+    assert_eq!(text(&parts, |kind| matches!(kind, PartKind::Finished(_))), "<|return|>");
+}
+
+#[test]
+fn a_stop_token_of_the_client_s_is_no_text() {
+    let mut choice = ChoiceText::new(0, &harmony(&[], AT_ONCE));
+    let tokens = tokenizer().encode_with_control("<|channel|>final<|message|>Hello");
+    let mut out = Vec::new();
+    for token in &tokens {
+        choice.take(*token, None, Micros(0), &mut out);
+    }
+    let comma = tokenizer().encode_text(",")[0];
+    choice.finish(End::Finished(FinishReason::Stop(comma)), None, Micros(0), &mut out);
+    assert_eq!(shown(&out), "[content]Hello[Stop { matched: None }]");
+    assert_eq!(out.last().unwrap().tokens.last(), Some(&comma));
+}
+
+#[test]
+fn after_the_end_nothing_comes() {
+    let mut choice = ChoiceText::new(0, &rules(Reading::Plain, &["b"], AT_ONCE));
+    let mut out = Vec::new();
+    let mut progress = Vec::new();
+    for token in tokenizer().encode_text("a b c d") {
+        progress.push(choice.take(token, None, Micros(0), &mut out));
+    }
+    choice.finish(End::Finished(FinishReason::Length), None, Micros(0), &mut out);
+    choice.tick(Micros(1_000_000), &mut out);
+    assert_eq!(shown(&out), "[content]a [Stop { matched: Some(\"b\") }]");
+    assert_eq!(progress.iter().filter(|progress| **progress == Progress::Stopped).count(), 1);
+}
+
+proptest! {
+    #[test]
+    fn any_tokens_give_the_same_text_however_they_are_gathered(
+        tokens in prop::collection::vec(0..VOCAB_SIZE as u32, 0..120),
+        is_harmony in any::<bool>(),
+        max_ms in 1_u64..40,
+        max_chars in 0_usize..30,
+        stop in prop::collection::vec("[a-e ]{1,3}", 0..3),
+    ) {
+        let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId).collect();
+        let reading = if is_harmony { Reading::Harmony(ParserStart::AssistantHeader) } else { Reading::Plain };
+        let stop: Vec<&str> = stop.iter().map(String::as_str).collect();
+        let at_once = parts_of(&rules(reading.clone(), &stop, AT_ONCE), &tokens);
+        let gathered = parts_of(&rules(reading, &stop, Coalescing { max_ms, max_chars }), &tokens);
+        prop_assert_eq!(shown(&at_once), shown(&gathered));
+        for parts in [&at_once, &gathered] {
+            let sent: Vec<TokenId> = parts.iter().flat_map(|part| &part.tokens).copied().collect();
+            prop_assert!(tokens.starts_with(&sent));
+            let last = parts.last().unwrap();
+            prop_assert_eq!(last.completion_tokens as usize, sent.len());
+            let finishes = parts.iter().filter(|part| matches!(part.kind, PartKind::Finished(_))).count();
+            prop_assert_eq!(finishes, 1);
+            prop_assert!(matches!(last.kind, PartKind::Finished(_)));
+            let stopped = matches!(&last.kind, PartKind::Finished(Finish { kind: FinishKind::Stop { matched: Some(_) }, .. }));
+            prop_assert!(stopped || sent == tokens);
+        }
+    }
+}

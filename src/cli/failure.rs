@@ -23,7 +23,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::Usage(text) => text.clone(),
-            // The rooms' messages hold their causes already.
+            // Errors here name their causes themselves; anyhow's chain would name them twice.
             Self::Failed(error) => error.to_string(),
         };
         // One line, whatever a library put into its message.

@@ -4,12 +4,15 @@
 //! line on standard error, `antiphon: what; what was expected; where it was given`, with exit code 1, or 2 if the command
 //! line is at fault. Absent on purpose: what the commands do, which is the other rooms' part.
 
+mod chat;
 mod failure;
 mod file;
+mod inspect;
 mod layers;
 mod options;
 mod serve;
 mod settings;
+mod simulate;
 
 use std::process::ExitCode;
 
@@ -27,7 +30,7 @@ fn command() -> Command {
         .about("A server for OpenAI's GPT-OSS models")
         .version(version)
         .subcommand_required(true)
-        .subcommand(serve::command())
+        .subcommands([serve::command(), inspect::command(), simulate::command(), chat::command()])
 }
 
 /// Runs the command that the process was started with.
@@ -50,6 +53,9 @@ fn dispatch() -> Result<(), Failure> {
     };
     match matches.subcommand() {
         Some(("serve", matches)) => serve::run(matches),
+        Some(("inspect", matches)) => inspect::run(matches),
+        Some(("simulate", matches)) => simulate::run(matches),
+        Some(("chat", matches)) => chat::run(matches),
         _ => unreachable!("clap demands a command of the list"),
     }
 }

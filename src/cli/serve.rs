@@ -21,6 +21,15 @@ const MORE: &str = "Every option can also stand in the environment (ANTIPHON_POR
 
 /// The command's options.
 pub(super) fn command() -> Command {
+    let print = Arg::new("print_config")
+        .long("print-config")
+        .action(ArgAction::SetTrue)
+        .help("Print every setting with where its value came from, and exit");
+    Command::new("serve").about(ABOUT).after_help(MORE).args(setting_args(|_| true)).arg(print)
+}
+
+/// The options for the settings that `wanted` picks, and for the file that may hold them.
+pub(super) fn setting_args(wanted: impl Fn(&Setting) -> bool) -> Vec<Arg> {
     let arg = |setting: &'static Setting| {
         let default = if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
         let arg = Arg::new(setting.name)
@@ -31,17 +40,8 @@ pub(super) fn command() -> Command {
             .action(if setting.is_list { ArgAction::Append } else { ArgAction::Set });
         if setting.section.is_some() { arg.help_heading("Over the profile") } else { arg }
     };
-    Command::new("serve")
-        .about(ABOUT)
-        .after_help(MORE)
-        .args(SETTINGS.iter().map(arg))
-        .arg(Arg::new("config").long("config").value_name("FILE").help("TOML file with settings"))
-        .arg(
-            Arg::new("print_config")
-                .long("print-config")
-                .action(ArgAction::SetTrue)
-                .help("Print every setting with where its value came from, and exit"),
-        )
+    let config = Arg::new("config").long("config").value_name("FILE").help("TOML file with settings");
+    SETTINGS.iter().filter(|setting| wanted(setting)).map(arg).chain([config]).collect()
 }
 
 /// What the command line, the environment and the file say.

@@ -4,10 +4,12 @@
 //! `vllm:*` are what autoscalers and routers read, `antiphon_*` keep to Prometheus's own rules (base units, `_total`). A number
 //! with several names is recorded once.
 
+use std::sync::Mutex;
+
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::maker::{Counts, Gauges, Maker, Spread};
-use super::{ModelTags, Outcome, RejectKind, SchedulerGauges, gauge};
+use super::{ModelTags, Outcome, RejectKind, SchedulerGauges, gauge, lock};
 
 // Bounds of TTFT, ITL and E2E hold vLLM's, so that dashboards made for it stay usable.
 const TTFT_SECONDS: &[f64] = &[
@@ -184,6 +186,8 @@ pub(super) struct StateFamilies {
     kv_usage: Gauges<2>,
     kv_bytes: Gauges<2>,
     preemptions: Counts<2>,
+    /// Whoever counts preemptions is alone.
+    counting: Mutex<()>,
 }
 
 impl StateFamilies {
@@ -208,6 +212,7 @@ impl StateFamilies {
                 ["antiphon_preemptions_total", "vllm:num_preemptions_total"],
                 "How often a running sequence gave its blocks back.",
             ),
+            counting: Mutex::new(()),
         }
     }
 
@@ -220,7 +225,8 @@ impl StateFamilies {
         }
         self.kv_usage.set(state.blocks_in_use as f64 / state.blocks_total.max(1) as f64);
         self.kv_bytes.set(state.kv_bytes_in_use as f64);
-        // The scheduler counts since the start; the caller's lock makes the difference exact.
+        // The scheduler counts since the start; the counters take the difference.
+        let _alone = lock(&self.counting);
         self.preemptions.add(state.preemptions_total.saturating_sub(self.preemptions.get()));
     }
 }

@@ -169,7 +169,6 @@ impl Metrics {
 
     /// The scheduler's state; whoever reads it (a scrape) brings it here.
     pub fn scheduler(&self, state: &SchedulerGauges) {
-        let _alone = lock(&self.inner.recent);
         self.inner.families.state.set(state);
     }
 

@@ -24,7 +24,7 @@ enum Source {
         root: PathBuf,
         bound: PathBuf,
     },
-    Embedded(&'static [(&'static str, &'static [u8])]),
+    Embedded(Vec<(&'static str, &'static [u8])>),
 }
 
 /// The bytes of a file, without a copy; cheap to clone.
@@ -71,10 +71,10 @@ impl CheckpointFiles {
         Ok(Self(Source::Directory { root, bound }))
     }
 
-    /// Files within this binary, as names and contents.
+    /// Files within this binary, as names and contents; at any alignment.
     #[must_use]
-    pub const fn embedded(files: &'static [(&'static str, &'static [u8])]) -> Self {
-        Self(Source::Embedded(files))
+    pub fn embedded(files: impl IntoIterator<Item = (&'static str, &'static [u8])>) -> Self {
+        Self(Source::Embedded(files.into_iter().collect()))
     }
 
     /// The bytes of a file, mapped if it lies on disk; `None` if there is no such file.

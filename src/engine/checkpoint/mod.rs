@@ -43,6 +43,21 @@ pub struct Progress {
     pub total_bytes: u64,
 }
 
+/// What a shard's header says of one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorEntry<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The shard.
+    pub file: &'a str,
+    /// Its type, as the header names it.
+    pub dtype: String,
+    /// Its shape.
+    pub shape: &'a [usize],
+    /// Its size.
+    pub bytes: usize,
+}
+
 /// The bytes of one tensor, where they lie; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct TensorBytes {
@@ -120,6 +135,21 @@ impl Checkpoint {
     pub fn tensor_bytes(&self) -> u64 {
         let bytes = |expected: Expected| self.tensors.get(&expected.name).map_or(0, |stored| stored.range.len() as u64);
         expected_tensors(&self.config).into_iter().map(bytes).sum()
+    }
+
+    /// Every tensor that the shards hold, by name.
+    #[must_use]
+    pub fn tensors(&self) -> Vec<TensorEntry<'_>> {
+        let mut found: Vec<(&String, &Stored)> = self.tensors.iter().collect();
+        found.sort_unstable_by_key(|(name, _)| *name);
+        let entries = found.into_iter().map(|(name, stored)| TensorEntry {
+            name,
+            file: &stored.file,
+            dtype: stored.tensor.dtype.to_string(),
+            shape: &stored.tensor.shape,
+            bytes: stored.range.len(),
+        });
+        entries.collect()
     }
 
     /// The bytes of a tensor that [`Self::open`] has checked.

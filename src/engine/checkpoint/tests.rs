@@ -77,11 +77,10 @@ fn the_goldens_and_the_embedded_model_open() {
 
 #[test]
 fn embedded_bytes_take_the_same_path() {
-    const FILES: &[(&str, &[u8])] = &[
-        ("config.json", include_bytes!("../../../tests/goldens/g2/config.json")),
-        ("model.safetensors", include_bytes!("../../../tests/goldens/g2/model.safetensors")),
-    ];
-    let embedded = Checkpoint::open(&CheckpointFiles::embedded(FILES)).unwrap();
+    let config: &[u8] = include_bytes!("../../../tests/goldens/g2/config.json");
+    let weights: &[u8] = include_bytes!("../../../tests/goldens/g2/model.safetensors");
+    let files = CheckpointFiles::embedded([("config.json", config), ("model.safetensors", weights)]);
+    let embedded = Checkpoint::open(&files).unwrap();
     let mapped = Checkpoint::open(&CheckpointFiles::directory(&golden("g2")).unwrap()).unwrap();
     assert_eq!(embedded.config(), mapped.config());
     for expected in expected_tensors(mapped.config()) {

@@ -35,26 +35,30 @@ impl CpuOptions {
 
     /// Options for `sequences_max` sequences at once in at most `kv_bytes` of KV memory.
     ///
-    /// Sliding layers get what as many sequences need while each prefills `step_tokens_max` tokens among them; full layers get
-    /// the rest, up to the longest context of all sequences. Neither gets fewer blocks than one sequence of the longest
-    /// context needs, even if that takes more than `kv_bytes`: [`MemoryPlan::check`] tells.
+    /// Sliding layers get what so many windows and one step need, but at most half; full layers get the rest, but no more
+    /// than so many longest contexts. Either gets at least what one window and one step need, whatever `kv_bytes` says:
+    /// [`MemoryPlan::check`] tells whether that fits. A pool may hold less than the longest context.
     #[must_use]
     pub fn within(config: &ModelConfig, kv_bytes: u64, sequences_max: usize, step_tokens_max: usize) -> Self {
         let block_tokens = Self::BLOCK_TOKENS;
         let context_blocks = config.context_tokens_max.div_ceil(block_tokens);
         // A window that begins within a block and the block that is being filled touch one block more each.
-        let window_blocks = config.sliding_window_tokens.min(config.context_tokens_max).div_ceil(block_tokens) + 2;
-        let sliding_needed = sequences_max * window_blocks + step_tokens_max.div_ceil(block_tokens);
-        let one_sequence = context_blocks.min(window_blocks + step_tokens_max.div_ceil(block_tokens));
-        let bytes = |group| block_bytes(config, block_tokens, group).max(1) as u64;
-        let sliding_most = kv_bytes / 2 / bytes(KvGroup::Sliding);
-        let sliding_blocks = sliding_needed.min(usize::try_from(sliding_most).unwrap_or(usize::MAX)).max(one_sequence);
-        let left = kv_bytes.saturating_sub(sliding_blocks as u64 * bytes(KvGroup::Sliding));
-        let full_most = usize::try_from(left / bytes(KvGroup::Full)).unwrap_or(usize::MAX);
+        let window_blocks = config.sliding_window_tokens.div_ceil(block_tokens).saturating_add(2).min(context_blocks);
+        let step_blocks = step_tokens_max.div_ceil(block_tokens);
+        let least = window_blocks + step_blocks;
+        let blocks_in = |bytes: u64, group| {
+            // A model without layers of a group takes no memory for it, however many blocks there are.
+            let block = block_bytes(config, block_tokens, group).max(1) as u64;
+            usize::try_from(bytes / block).unwrap_or(usize::MAX)
+        };
+        let sliding_blocks = window_blocks.saturating_mul(sequences_max).saturating_add(step_blocks);
+        let sliding_blocks = sliding_blocks.min(blocks_in(kv_bytes / 2, KvGroup::Sliding)).max(least);
+        let sliding_bytes = (sliding_blocks as u64).saturating_mul(block_bytes(config, block_tokens, KvGroup::Sliding) as u64);
+        let full_blocks = blocks_in(kv_bytes.saturating_sub(sliding_bytes), KvGroup::Full);
         Self {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             block_tokens,
-            full_blocks: full_most.min(context_blocks.saturating_mul(sequences_max)).max(context_blocks),
+            full_blocks: full_blocks.min(context_blocks.saturating_mul(sequences_max)).max(least),
             sliding_blocks,
             step_tokens_max,
             step_slices_max: sequences_max,

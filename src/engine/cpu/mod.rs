@@ -1,14 +1,17 @@
 //! The engine that computes on the CPU, in f32.
 //!
-//! Owns: KV memory in two groups of layers, scratch memory, the kernels' thread pool. Promises: the same bits for a token
-//! whatever else is in its batch, however its prompt was sliced, wherever its blocks lie, and however many threads compute;
-//! memory is taken when the engine is made, not when it steps. Absent on purpose: kernels, sequences, time.
+//! Owns: KV memory in two groups of layers, scratch memory, the kernels' thread pool. Promises: for one size of block and one
+//! instruction set, the same bits for a token whatever else is in its batch, however its prompt was sliced, wherever its
+//! blocks lie, and however many threads compute; memory is taken when the engine is made, not when it steps. Absent on
+//! purpose: kernels, sequences, time.
 
+mod available;
 mod forward;
 mod memory;
 mod scratch;
 mod weights;
 
+pub use available::available_bytes;
 pub use memory::{CpuOptions, MemoryPlan};
 
 use super::checkpoint::{Checkpoint, Progress};

@@ -1,1 +1,129 @@
+use super::*;
+use crate::batch::{BlockId, Draw, DrawError, Sampling, SeqId};
+use crate::engine::checkpoint::CheckpointFiles;
+use std::path::Path;
 
+fn golden(name: &str) -> Arc<Checkpoint> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+    Arc::new(Checkpoint::open(&CheckpointFiles::directory(&directory).unwrap()).unwrap())
+}
+
+const OPTIONS: CpuOptions = CpuOptions {
+    threads: 1,
+    block_tokens: 16,
+    full_blocks: 10,
+    sliding_blocks: 20,
+    step_tokens_max: 8,
+    step_slices_max: 2,
+    preload: true,
+};
+
+/// One sequence's first tokens.
+fn batch_of(tokens: &[u32], sampling: Sampling) -> Batch {
+    let slice = Slice {
+        seq: SeqId(1),
+        tokens: 0..tokens.len(),
+        start: 0,
+        full_blocks: 0..1,
+        sliding_blocks: 0..1,
+        sliding_first: 0,
+        draw: Some(Draw { sampling: Arc::new(sampling), generated_count: 0, history: Vec::new(), history_prompt_len: 0 }),
+        prompt_targets: None,
+    };
+    Batch {
+        tokens: tokens.iter().map(|token| TokenId(*token)).collect(),
+        slices: vec![slice],
+        full_blocks: vec![BlockId(9)],
+        sliding_blocks: vec![BlockId(19)],
+    }
+}
+
+#[test]
+fn the_plan_counts_what_is_allocated() {
+    let checkpoint = golden("g2");
+    let engine = CpuEngine::load(Arc::clone(&checkpoint), &OPTIONS, &mut |_| {});
+    let plan = MemoryPlan::of(&checkpoint, &OPTIONS);
+    let values = |group| {
+        let of_group = engine.kv.iter().zip(&checkpoint.config().layers).filter(|(_, layer)| **layer == group);
+        of_group.map(|(memory, _)| 4 * (memory.keys().len() + memory.values().len()) as u64).sum::<u64>()
+    };
+    assert_eq!(plan.full_kv_bytes, values(KvGroup::Full));
+    assert_eq!(plan.sliding_kv_bytes, values(KvGroup::Sliding));
+    let limits = engine.limits();
+    assert_eq!(plan.full_kv_bytes, (limits.full_blocks * limits.full_block_bytes) as u64);
+    assert_eq!(plan.sliding_kv_bytes, (limits.sliding_blocks * limits.sliding_block_bytes) as u64);
+    let Scratch { stream, normed, added, queries, keys, values, attended, .. } = &engine.scratch;
+    let rows = [stream, normed, added, queries, keys, values, attended].map(Vec::len).iter().sum::<usize>();
+    assert_eq!(rows, memory::values_per_token(checkpoint.config()) * OPTIONS.step_tokens_max);
+    assert!(plan.scratch_bytes > 4 * (rows + engine.scratch.logits.len()) as u64);
+    assert_eq!(plan.mapped_weight_bytes, checkpoint.tensor_bytes());
+}
+
+#[test]
+fn a_plan_that_does_not_fit_is_refused() {
+    let plan = MemoryPlan::of(&golden("g2"), &CpuOptions { full_blocks: 1_000_000, ..OPTIONS });
+    plan.check(plan.allocated_bytes()).unwrap();
+    let message = plan.check(1 << 30).unwrap_err().to_string();
+    assert!(message.contains("KV 11719 MiB full"), "{message}");
+    assert!(message.ends_with("but only 1073741824 are available"), "{message}");
+}
+
+#[test]
+fn options_share_the_memory_between_the_groups() {
+    let checkpoint = golden("g1");
+    let config = checkpoint.config();
+    for kv_bytes in [0, 1 << 20, 1 << 24, 1 << 28, u64::MAX] {
+        let options = CpuOptions::within(config, kv_bytes, 16, 64);
+        let plan = MemoryPlan::of(&checkpoint, &options);
+        // One window of 16 tokens, the two blocks that it may touch beside, and a step of 64 tokens.
+        assert!(options.full_blocks >= 7 && options.sliding_blocks >= 7);
+        let least = 7 * 2 * block_bytes(config, 16, KvGroup::Full) as u64;
+        assert!(plan.full_kv_bytes + plan.sliding_kv_bytes <= kv_bytes.max(least), "{kv_bytes}: {plan}");
+    }
+    let plenty = CpuOptions::within(config, u64::MAX, 16, 64);
+    assert_eq!((plenty.sliding_blocks, plenty.full_blocks), (16 * 3 + 4, 16 * 2048 / 16));
+}
+
+#[test]
+fn broken_logits_fail_the_sequence_and_not_the_step() {
+    let mut engine = CpuEngine::load(golden("g2"), &OPTIONS, &mut |_| {});
+    engine.weights.final_norm[3] = f32::NAN;
+    let mut sampled = Vec::new();
+    let sampling = Sampling { logprobs: Some(1), ..Sampling::default() };
+    engine.execute(&batch_of(&[1, 2, 3], sampling), &mut sampled).unwrap();
+    assert_eq!(sampled[0].token, Some(Err(DrawError::NotFinite)));
+    assert!(sampled[0].logprobs.is_none());
+}
+
+#[test]
+fn a_shard_that_changes_is_a_device_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/g2");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(golden.join(file), directory.path().join(file)).unwrap();
+    }
+    let files = CheckpointFiles::directory(directory.path()).unwrap();
+    let mut engine = CpuEngine::load(Arc::new(Checkpoint::open(&files).unwrap()), &OPTIONS, &mut |_| {});
+    let batch = batch_of(&[1, 2, 3], Sampling::default());
+    engine.execute(&batch, &mut Vec::new()).unwrap();
+    let shard = std::fs::OpenOptions::new().write(true).open(directory.path().join("model.safetensors")).unwrap();
+    shard.set_len(100).unwrap();
+    let message = engine.execute(&batch, &mut Vec::new()).unwrap_err().to_string();
+    assert!(message.contains("model.safetensors") && message.contains("has changed"), "{message}");
+}
+
+#[test]
+#[should_panic(expected = "a step of 9 tokens, at most 8")]
+fn a_step_beyond_the_limits_is_a_bug() {
+    let mut engine = CpuEngine::load(golden("g2"), &OPTIONS, &mut |_| {});
+    let _ = engine.execute(&batch_of(&[1; 9], Sampling::default()), &mut Vec::new());
+}
+
+#[test]
+#[should_panic(expected = "every token of a step belongs to a slice")]
+fn a_token_without_a_slice_is_a_bug() {
+    let mut engine = CpuEngine::load(golden("g2"), &OPTIONS, &mut |_| {});
+    let mut batch = batch_of(&[1; 3], Sampling::default());
+    batch.tokens.push(TokenId(1));
+    let _ = engine.execute(&batch, &mut Vec::new());
+}

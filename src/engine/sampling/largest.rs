@@ -56,7 +56,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_what_sorting_gives(logits in proptest::collection::vec(-4_i8..4, 0..2000), count in 0_usize..700) {
-            let logits: Vec<f32> = logits.into_iter().map(|logit| f32::from(logit) / 2.0 * -1.0).collect();
+            let logits: Vec<f32> = logits.into_iter().map(|logit| f32::from(logit) / -2.0).collect();
             let mut expected: Vec<Candidate> =
                 (0..).zip(&logits).map(|(token, &logit)| Candidate { token: TokenId(token), logit }).collect();
             expected.sort_by(|a, b| b.logit.partial_cmp(&a.logit).unwrap().then(a.token.cmp(&b.token)));

@@ -1,0 +1,158 @@
+//! Sixteen lanes of AVX-512.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, Simd};
+
+const LANES: usize = 16;
+
+/// E2M1 by all four bits, the sign among them.
+const E2M1: [f32; LANES] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+
+/// This CPU has AVX-512F. Only [`Avx512::detect`] makes one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Avx512(());
+
+impl Avx512 {
+    /// The proof, if the CPU has them.
+    pub(super) fn detect() -> Option<Self> {
+        // AVX2 and FMA for sums across lanes; every CPU with AVX-512 has them, but that is not written anywhere.
+        let detected =
+            is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        detected.then_some(Self(()))
+    }
+}
+
+impl Simd for Avx512 {
+    type V = __m512;
+    type Halves = [u8; 4 * LANES];
+    type Nibbles = [u8; LANES];
+
+    const LANES: usize = LANES;
+
+    fn vectorize<K: Kernel>(self, kernel: K) -> K::Out {
+        #[target_feature(enable = "avx512f,avx2,fma")]
+        fn inside<K: Kernel>(simd: Avx512, kernel: K) -> K::Out {
+            kernel.run(simd)
+        }
+        // SAFETY: `self` exists, so AVX-512F was detected.
+        unsafe { inside(self, kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::V {
+        // SAFETY: `self` exists, so AVX-512F was detected.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> Self::V {
+        let from: &[f32; LANES] = from.first_chunk().expect("a vector's worth of values");
+        // SAFETY: `self` exists, so AVX-512F was detected; the sixteen values read are those of `from`.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn store(self, v: Self::V, to: &mut [f32]) {
+        let to: &mut [f32; LANES] = to.first_chunk_mut().expect("room for a vector");
+        // SAFETY: `self` exists, so AVX-512F was detected; the sixteen values written are those of `to`.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` exists, so AVX-512F was detected.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` exists, so AVX-512F was detected.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` exists, so AVX-512F was detected.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` exists, so AVX-512F was detected.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: `self` exists, so AVX-512F was detected.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` exists, so AVX-512F was detected.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::V, b: Self::V) -> Self::V {
+        // SAFETY: `self` exists, so AVX-512F was detected.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn power(self, shifted: Self::V) -> Self::V {
+        // SAFETY: `self` exists, so AVX-512F was detected.
+        unsafe {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+            _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(127 << 23)))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        // SAFETY: `self` exists, so AVX-512F and AVX2 were detected.
+        unsafe {
+            let upper = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v)));
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(v), upper);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+        }
+    }
+
+    #[inline(always)]
+    fn halves(bytes: &[u8]) -> (&[Self::Halves], &[u8]) {
+        bytes.as_chunks()
+    }
+
+    #[inline(always)]
+    fn nibbles(bytes: &[u8]) -> (&[Self::Nibbles], &[u8]) {
+        bytes.as_chunks()
+    }
+
+    #[inline(always)]
+    fn bf16(self, bytes: &Self::Halves) -> (Self::V, Self::V) {
+        // SAFETY: `self` exists, so AVX-512F was detected; the 64 bytes read are those of `bytes`, at any alignment.
+        unsafe {
+            let pairs = _mm512_loadu_si512(bytes.as_ptr().cast());
+            let even = _mm512_slli_epi32::<16>(pairs);
+            let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+            (_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd))
+        }
+    }
+
+    #[inline(always)]
+    fn e2m1(self, bytes: &Self::Nibbles, scale: f32) -> (Self::V, Self::V) {
+        // SAFETY: `self` exists, so AVX-512F was detected; the sixteen bytes read are those of `bytes`, and the sixteen values
+        // those of `E2M1`, both at any alignment.
+        unsafe {
+            let scaled = _mm512_mul_ps(_mm512_loadu_ps(E2M1.as_ptr()), _mm512_set1_ps(scale));
+            // The lookup reads the low four bits of each lane, which are a whole E2M1 value.
+            let low = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
+            let high = _mm512_srli_epi32::<4>(low);
+            (_mm512_permutexvar_ps(low, scaled), _mm512_permutexvar_ps(high, scaled))
+        }
+    }
+}

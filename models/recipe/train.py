@@ -1,0 +1,114 @@
+"""Trains the model: seeded, with progress lines and checkpoints, and resumes where it was stopped.
+
+The learning rate rises for 60 steps, stays, and falls to nothing over the last part of the plan. The plan is a number
+of tokens (`--tokens`, reproducible) or of minutes of training time (`--minutes`, for a machine that is shared).
+"""
+
+import json
+import os
+import pathlib
+import time
+
+import torch
+import torch.nn.functional as F
+
+import batches
+import circuit
+import tokenizer as tokenizers
+from model import Config, Model
+from optimizer import Optimizer
+
+SEED = 1
+WARM_STEPS = 60
+FLAT_UNTIL = 0.25
+QUANTISE_FROM = 0.55
+BALANCE_SHARE = 0.01
+CHECKPOINT_SECONDS = 180
+
+
+def rate_fraction(step: int, progress: float) -> float:
+    """The share of the learning rate at this step, `progress` being the share of the plan that is done."""
+    warm = min(1.0, (step + 1) / WARM_STEPS)
+    fall = 1.0 if progress < FLAT_UNTIL else max(0.0, (1 - progress) / (1 - FLAT_UNTIL))
+    return warm * max(0.01, fall)
+
+
+def batch_loss(model: Model, batch: batches.Batch, quantise: bool, half: bool):
+    """Mean cross-entropy over the learned tokens, and the balancing loss."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        hidden, balance = model([batch.prefixes, batch.branches], quantise)
+        shape = batch.branches.ids.shape
+        hidden = hidden[batch.prefixes.ids.numel():].view(*shape, -1)[:, :-1]
+        chosen = batch.weights[:, 1:] > 0
+        logits = F.linear(hidden[chosen], model.head)
+    return F.cross_entropy(logits.float(), batch.branches.ids[:, 1:][chosen]), balance
+
+
+def new_model(tokenizer) -> Model:
+    """A model with the copying circuit laid down."""
+    torch.manual_seed(SEED)
+    model = Model(Config(vocab_size=tokenizer.get_vocab_size()))
+    circuit.lay_circuit(model, [tokenizer.id_to_token(index) for index in range(tokenizer.get_vocab_size())])
+    letters = [tokenizer.token_to_id(letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    print(f"parameters {sum(value.numel() for value in model.parameters()):,}, "
+          f"copy loss at initialisation {circuit.copy_loss(model, letters):.4f}", flush=True)
+    return model
+
+
+def save(folder: pathlib.Path, model: Model, optimizer: Optimizer, state: dict) -> None:
+    """Writes the checkpoint in one go: the last good one stays if this is stopped half way."""
+    target = folder / "checkpoint.pt"
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state(), **state}, target.with_suffix(".new"))
+    os.replace(target.with_suffix(".new"), target)
+
+
+def load_model(folder: pathlib.Path) -> tuple:
+    """The model of the last checkpoint in `folder`, and the checkpoint."""
+    saved = torch.load(folder / "checkpoint.pt", weights_only=True)
+    model = Model(Config(vocab_size=saved["model"]["embedding"].shape[0]))
+    model.load_state_dict(saved["model"])
+    return model.eval(), saved
+
+
+def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, documents: int, half: bool) -> None:
+    """Trains until the plan is done; `folder` holds the tokenizer, the checkpoint and the log."""
+    tokenizer = tokenizers.load(folder)
+    if (folder / "checkpoint.pt").exists():
+        model, saved = load_model(folder)
+        model.train()
+        optimizer = Optimizer(model, rate)
+        optimizer.restore(saved["optimizer"])
+        state = {key: saved[key] for key in ("step", "tokens", "seconds")}
+        print(f"resumed at step {state['step']}, {state['tokens']:,} tokens", flush=True)
+    else:
+        model = new_model(tokenizer)
+        optimizer = Optimizer(model, rate)
+        state = {"step": 0, "tokens": 0, "seconds": 0.0}
+    log = open(folder / "train.jsonl", "a", encoding="utf-8")
+    smooth, mark, mark_tokens, saved_at = None, time.time(), state["tokens"], time.time()
+    for _, batch in batches.stream(tokenizer, SEED, state["step"], documents):
+        began = time.time()
+        progress = state["tokens"] / tokens if tokens else state["seconds"] / (60 * minutes)
+        if progress >= 1:
+            break
+        loss, balance = batch_loss(model, batch, progress >= QUANTISE_FROM, half)
+        (loss + BALANCE_SHARE * balance).backward()
+        norm = optimizer.step(rate_fraction(state["step"], progress))
+        state["step"] += 1
+        state["tokens"] += int((batch.prefixes.positions >= 0).sum() + (batch.branches.positions >= 0).sum())
+        state["seconds"] += time.time() - began
+        smooth = loss.item() if smooth is None else 0.97 * smooth + 0.03 * loss.item()
+        if state["step"] % 20 == 0:
+            speed = (state["tokens"] - mark_tokens) / (time.time() - mark)
+            mark, mark_tokens = time.time(), state["tokens"]
+            line = {"step": state["step"], "tokens": state["tokens"], "seconds": round(state["seconds"]),
+                    "progress": round(progress, 3), "loss": round(smooth, 4), "balance": round(balance.item(), 3),
+                    "norm": round(norm, 2), "tokens_per_s": round(speed)}
+            print(json.dumps(line), flush=True)
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+        if time.time() - saved_at > CHECKPOINT_SECONDS:
+            save(folder, model, optimizer, state)
+            saved_at = time.time()
+    save(folder, model, optimizer, state)
+    print("done", json.dumps(state), flush=True)

@@ -1,0 +1,87 @@
+//! What this room's own tests have in common.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use crate::actors::messages::{Coalescing, Generate, Input};
+use crate::actors::options::{SchedulingOptions, StartOptions};
+use crate::batch::{EngineLimits, Sampling};
+use crate::clock::Clock;
+use crate::engine::fake::{FakeEngine, FakeOptions};
+use crate::metrics::{Metrics, ModelTags};
+use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
+use crate::prompt::tokenizer::Tokenizer;
+
+/// Rows of the embedded model's vocabulary.
+pub(super) const VOCAB_SIZE: usize = 2_048;
+
+/// The embedded model's tokenizer.
+pub(super) fn tokenizer() -> Arc<Tokenizer> {
+    static LOADED: LazyLock<Arc<Tokenizer>> = LazyLock::new(|| {
+        let json = include_bytes!("../../models/tiny/tokenizer.json");
+        Arc::new(Tokenizer::from_json("tokenizer.json", json, VOCAB_SIZE).unwrap())
+    });
+    Arc::clone(&LOADED)
+}
+
+/// A builder of prompts for it.
+pub(super) fn builder() -> Arc<PromptBuilder> {
+    let settings = PromptSettings { model_id: "fake".to_owned(), version: PromptVersion::V1, cache_max_bytes: 1 << 20 };
+    Arc::new(PromptBuilder::new(tokenizer(), settings))
+}
+
+/// Metrics at zero.
+pub(super) fn metrics() -> Metrics {
+    Metrics::new(ModelTags {
+        model_id: "fake".to_owned(),
+        model_size: "tiny".to_owned(),
+        dtype: "none".to_owned(),
+        gpu_mode: "none".to_owned(),
+        prompt_version: "SYS/v1".to_owned(),
+    })
+}
+
+/// A server on a fake engine.
+pub(super) fn start_options() -> StartOptions {
+    let limits = EngineLimits { vocab_size: VOCAB_SIZE, ..FakeOptions::default().limits };
+    let engine = FakeEngine::new(FakeOptions { limits, ..FakeOptions::default() });
+    StartOptions {
+        engine: Box::new(move || Ok(Box::new(engine.rebuild()))),
+        builder: builder(),
+        tokenizer: tokenizer(),
+        metrics: metrics(),
+        clock: Clock::start(),
+        scheduling: SchedulingOptions {
+            token_budget_tokens: 256,
+            prefill_slice_tokens: 64,
+            running_max_count: 16,
+            waiting_max_count: 64,
+            waiting_max_tokens: 1 << 20,
+            prefill_window: Duration::ZERO,
+            decode_window: Duration::ZERO,
+            waiting_max: Duration::ZERO,
+        },
+        date: Some("2025-11-22".to_owned()),
+        text_threads: 1,
+        preparing_max_count: 64,
+        stream_threads: 1,
+        slow_reader: Duration::from_secs(60),
+        watchdog: Duration::from_secs(60),
+    }
+}
+
+/// A request.
+pub(super) fn generate(input: Input) -> Generate {
+    Generate {
+        request_id: "a".to_owned(),
+        input,
+        choices_count: 1,
+        max_tokens: Some(10),
+        sampling: Sampling::default(),
+        seed: None,
+        stop_strings: Vec::new(),
+        ignore_eos: false,
+        coalescing: Coalescing { max_ms: 0, max_chars: 0 },
+        session: None,
+    }
+}

@@ -1,0 +1,63 @@
+//! `antiphon simulate`: the scheduler core through seeded worlds, as the tests do, for as many seeds as one likes.
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+
+use super::failure::{Failure, print};
+use crate::simulate::{self, Options, Report};
+
+/// The command's options.
+pub(super) fn command() -> Command {
+    let number = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("NUMBER").default_value(default).value_parser(value_parser!(u64)).help(help)
+    };
+    Command::new("simulate")
+        .about("Live through seeded worlds of the scheduler, and check everything after every call")
+        .arg(number("seed", "0", "the first seed"))
+        .arg(number("worlds", "200", "how many seeds, one after another"))
+        .arg(number("turns", "80", "how long the eventful part of a world lasts"))
+}
+
+/// Lives through the worlds; a world that goes wrong is a failure that names its seed.
+pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    let number = |name: &str| *matches.get_one::<u64>(name).expect("it has a default");
+    let turns = usize::try_from(number("turns")).unwrap_or(usize::MAX);
+    let (first, count) = (number("seed"), number("worlds"));
+    // A world that panics is caught and reported with its seed; the panic itself needs no message.
+    std::panic::set_hook(Box::new(|_| ()));
+    let mut sum = Report::default();
+    for seed in first..first.saturating_add(count) {
+        let report = simulate::run(seed, &Options { turns });
+        if let Some(wrong) = &report.failure {
+            let again = format!("antiphon simulate --seed {seed} --worlds 1 --turns {turns}");
+            return Err(anyhow::anyhow!("seed {seed}: {wrong}; expected a sound world; see it again with `{again}`").into());
+        }
+        add(&mut sum, &report);
+    }
+    print(&format!(
+        "{count} worlds are sound: {} steps of {} slices, {} tokens; sequences: {} taken, {} finished, {} cancelled, {} \
+         preempted; {} requests rejected, {} steps lost, {} held\n",
+        sum.steps_total,
+        sum.slices_total,
+        sum.tokens_total,
+        sum.taken_total,
+        sum.finished_total,
+        sum.cancelled_total,
+        sum.preemptions_total,
+        sum.rejected_total,
+        sum.lost_total,
+        sum.held_total
+    ))
+}
+
+fn add(sum: &mut Report, report: &Report) {
+    sum.steps_total += report.steps_total;
+    sum.slices_total += report.slices_total;
+    sum.taken_total += report.taken_total;
+    sum.rejected_total += report.rejected_total;
+    sum.cancelled_total += report.cancelled_total;
+    sum.finished_total += report.finished_total;
+    sum.tokens_total += report.tokens_total;
+    sum.lost_total += report.lost_total;
+    sum.preemptions_total += report.preemptions_total;
+    sum.held_total += report.held_total;
+}

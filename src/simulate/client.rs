@@ -1,0 +1,163 @@
+//! What the world knows of one sequence, without asking the scheduler: what it must get, and what it got.
+
+use crate::batch::{DrawError, EngineLimits, Micros, PositionLogprobs, Slice, TokenId};
+use crate::engine::fake::Answer;
+use crate::scheduler::{Event, FinishReason, NewSequence};
+
+use super::config::{Config, ROT};
+
+/// One sequence as its client sees it.
+#[derive(Debug)]
+pub(super) struct Client {
+    /// Prompt, then the tokens received.
+    pub(super) tokens: Vec<TokenId>,
+    new: NewSequence,
+    pub(super) arrived: Micros,
+    /// Leading tokens whose keys and values the engine holds, as far as the batches tell.
+    pub(super) computed: usize,
+    /// It had a slice in some step.
+    pub(super) ran: bool,
+    /// Acquitted of a lost step once so many tokens are computed in steps of its own.
+    pub(super) accused_until: Option<usize>,
+    lost_alone: u32,
+    prompt_reported: bool,
+}
+
+impl Client {
+    pub(super) fn new(new: NewSequence, arrived: Micros) -> Self {
+        Self {
+            tokens: new.prompt.clone(),
+            new,
+            arrived,
+            computed: 0,
+            ran: false,
+            accused_until: None,
+            lost_alone: 0,
+            prompt_reported: false,
+        }
+    }
+
+    /// Most tokens that it can ever have.
+    pub(super) fn tokens_max(&self) -> usize {
+        self.new.prompt.len() + self.new.max_tokens as usize
+    }
+
+    /// Whether its next slice is a decode slice.
+    pub(super) fn decodes(&self) -> bool {
+        self.computed >= self.new.prompt.len() && self.computed + 1 == self.tokens.len()
+    }
+
+    /// Tokens of its prompt.
+    pub(super) fn prompt_tokens(&self) -> usize {
+        self.new.prompt.len()
+    }
+
+    fn generated(&self) -> usize {
+        self.tokens.len() - self.new.prompt.len()
+    }
+
+    /// Whether a slice is what a slice of this sequence must be.
+    pub(super) fn check_slice(&self, slice: &Slice, tokens: &[TokenId]) -> Result<(), String> {
+        // From zero again after a preemption; whether it was preempted the world cannot see.
+        expect(slice.start == self.computed || slice.start == 0, || {
+            format!("begins at {}, {} are computed", slice.start, self.computed)
+        })?;
+        expect(self.tokens.get(slice.start..slice.end()) == Some(tokens), || "computes tokens that it has not".into())?;
+        expect(slice.draw.is_some() == (slice.end() == self.tokens.len()), || "draws where it does not end".into())?;
+        if let Some(draw) = &slice.draw {
+            expect(draw.generated_count as usize == self.generated(), || "miscounts what was generated".into())?;
+        }
+        Ok(())
+    }
+
+    /// A step with its slice was computed.
+    pub(super) fn computed_to(&mut self, end: usize) {
+        self.computed = end;
+        if self.accused_until.is_some_and(|until| end >= until) {
+            self.accused_until = None;
+        }
+    }
+
+    /// A step with its slice was lost.
+    pub(super) fn lost(&mut self, end: usize, alone: bool) {
+        self.accused_until = self.accused_until.max(Some(end));
+        self.lost_alone += u32::from(alone);
+    }
+
+    /// Takes an event; answers whether it was the end.
+    pub(super) fn take(&mut self, event: &Event, config: &Config, limits: &EngineLimits) -> Result<bool, String> {
+        match event {
+            Event::PromptLogprobs { logprobs, .. } => self.take_prompt_logprobs(logprobs).map(|()| false),
+            Event::Token { token, logprobs, .. } => {
+                let expected = self.next_alone(config, limits);
+                expect(expected == Ok(*token), || format!("got {token:?}, and alone it gets {expected:?}"))?;
+                expect(!self.new.sampling.stop_tokens.contains(token), || "got a stop token as a token".into())?;
+                expect(self.prompt_reported == self.new.sampling.prompt_logprobs, || "lacks its prompt's report".into())?;
+                self.check_logprobs(logprobs.as_ref(), *token)?;
+                self.tokens.push(*token);
+                Ok(false)
+            }
+            Event::Finished { reason, logprobs, .. } => {
+                self.check_end(*reason, logprobs.as_ref(), config, limits)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn take_prompt_logprobs(&mut self, logprobs: &[PositionLogprobs]) -> Result<(), String> {
+        expect(self.new.sampling.prompt_logprobs, || "did not ask for its prompt's log-probabilities".into())?;
+        expect(!self.prompt_reported, || "got its prompt's log-probabilities twice".into())?;
+        expect(self.generated() == 0, || "got its prompt's log-probabilities after a token".into())?;
+        self.prompt_reported = true;
+        let chosen: Vec<TokenId> = logprobs.iter().map(|logprobs| logprobs.chosen.token).collect();
+        expect(chosen == self.new.prompt[1..], || format!("prompt log-probabilities of {chosen:?}"))?;
+        let top_count = self.new.sampling.logprobs.unwrap_or(0) as usize;
+        expect(logprobs.iter().all(|logprobs| logprobs.top.len() == top_count), || "other likeliest tokens".into())
+    }
+
+    fn check_logprobs(&self, logprobs: Option<&PositionLogprobs>, token: TokenId) -> Result<(), String> {
+        let wanted = self.new.sampling.logprobs.map(|top_count| (token, top_count as usize));
+        let got = logprobs.map(|logprobs| (logprobs.chosen.token, logprobs.top.len()));
+        expect(wanted == got, || format!("log-probabilities of {got:?}, expected {wanted:?}"))
+    }
+
+    fn check_end(
+        &self,
+        reason: FinishReason,
+        logprobs: Option<&PositionLogprobs>,
+        config: &Config,
+        limits: &EngineLimits,
+    ) -> Result<(), String> {
+        let right = match reason {
+            FinishReason::Stop(token) => {
+                self.check_logprobs(logprobs, token)?;
+                self.new.sampling.stop_tokens.contains(&token)
+                    && self.generated() >= self.new.sampling.min_tokens as usize
+                    && self.next_alone(config, limits) == Ok(token)
+            }
+            FinishReason::Length => self.generated() == self.new.max_tokens as usize,
+            FinishReason::NotFinite => self.next_alone(config, limits) == Err(DrawError::NotFinite),
+            FinishReason::EngineFailed => self.lost_alone >= 2,
+            FinishReason::QueueTimeout => !self.ran && config.limits.waiting_max_micros > 0,
+            FinishReason::Cancelled => false,
+        };
+        expect(right, || format!("ended by {reason:?} after {} tokens, wrongly", self.generated()))
+    }
+
+    /// The token that follows if the sequence runs alone on an engine with room for it. Called for every token in turn this
+    /// is what a run alone gives: an answer is a function of the tokens before.
+    fn next_alone(&self, config: &Config, limits: &EngineLimits) -> Result<TokenId, DrawError> {
+        if config.rot && self.tokens.contains(&ROT) {
+            return Err(DrawError::NotFinite);
+        }
+        let seen = self.tokens.len().saturating_sub(limits.sliding_window_tokens);
+        let answer = Answer::Hash { seed: config.answer_seed };
+        let generated = u32::try_from(self.generated()).expect("sequences are short");
+        answer.next(&self.tokens, &self.tokens[seen..], &self.new.sampling, generated, limits.vocab_size)
+    }
+}
+
+/// `Ok` if `right`, else what is wrong.
+pub(super) fn expect(right: bool, wrong: impl FnOnce() -> String) -> Result<(), String> {
+    if right { Ok(()) } else { Err(wrong()) }
+}

@@ -1,0 +1,166 @@
+//! What a seed's world is like: each seed has other limits, other clients and other faults ("swarm testing").
+//!
+//! Source: Groce et al. 2012, "Swarm Testing": a feature that is switched off in some runs leaves room for others to be
+//! driven to their corners.
+
+use std::sync::Arc;
+
+use super::rng::Rng;
+use crate::batch::{EngineLimits, Sampling, TokenId};
+use crate::engine::fake::{Answer, FakeOptions, Fault};
+use crate::scheduler::{NewSequence, SchedulerLimits};
+
+/// Rows of the simulated vocabulary.
+const VOCAB_SIZE: usize = 300;
+/// Steps that compute this token fail, in worlds where there is poison.
+pub(super) const POISON: TokenId = TokenId(13);
+/// Sequences that hold this token have no finite logits, in worlds where there is rot.
+pub(super) const ROT: TokenId = TokenId(17);
+/// Longer sequences than this only make a step slow, since the fake engine reads every position of every slice.
+const LONG_TOKENS: usize = 700;
+
+/// One world.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub(super) limits: SchedulerLimits,
+    /// Seed of the engine's answers.
+    pub(super) answer_seed: u64,
+    /// Requests that arrive before each plan.
+    pub(super) arrivals: f64,
+    /// Of those, how many arrive while a step computes.
+    pub(super) arrives_in_flight: f64,
+    /// How likely a sequence is cancelled before a plan, and while a step computes.
+    pub(super) cancel: f64,
+    /// How likely a step is lost for no fault of its sequences.
+    pub(super) lost: f64,
+    /// How likely the clock jumps by up to an hour.
+    pub(super) jump: f64,
+    /// Some prompts hold [`POISON`].
+    pub(super) poison: bool,
+    /// Some prompts hold [`ROT`].
+    pub(super) rot: bool,
+    /// Most sequences of a request.
+    choices_max: usize,
+    /// Some requests ask for penalties, stop tokens, log-probabilities.
+    rich: bool,
+    /// Most tokens that a request asks for.
+    max_tokens: usize,
+}
+
+impl Config {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        let block_tokens = rng.magnitude(1..=32);
+        let full_blocks = rng.magnitude(8..=512);
+        let sliding_blocks = rng.magnitude(8..=512);
+        let token_budget_tokens = rng.magnitude(16..=4096);
+        let micros = |rng: &mut Rng, max: usize| if rng.chance(0.5) { 0 } else { rng.magnitude(1..=max) as u64 };
+        let limits = SchedulerLimits {
+            block_tokens,
+            full_blocks,
+            sliding_blocks,
+            sliding_window_tokens: rng.magnitude(1..=128),
+            context_tokens_max: if rng.chance(0.2) { 200 } else { 8 * full_blocks * block_tokens },
+            token_budget_tokens,
+            prefill_slice_tokens: rng.magnitude(1..=token_budget_tokens),
+            running_max_count: rng.magnitude(1..=64),
+            waiting_max_count: rng.magnitude(4..=200),
+            waiting_max_tokens: rng.magnitude(50..=100_000),
+            prefill_window_micros: micros(rng, 50_000),
+            decode_window_micros: micros(rng, 50_000),
+            waiting_max_micros: if rng.chance(0.7) { 0 } else { rng.magnitude(1_000..=10_000_000) as u64 },
+        };
+        let sometimes =
+            |rng: &mut Rng, most: f64| if rng.chance(0.5) { 0.0 } else { most * rng.uniform(0..=100) as f64 / 100.0 };
+        Self {
+            limits,
+            answer_seed: rng.uniform(0..=usize::MAX - 1) as u64,
+            arrivals: rng.magnitude(1..=100) as f64 / 10.0,
+            arrives_in_flight: sometimes(rng, 1.0),
+            cancel: sometimes(rng, 0.5),
+            lost: sometimes(rng, 0.1),
+            jump: sometimes(rng, 0.05),
+            poison: rng.chance(0.3),
+            rot: rng.chance(0.3),
+            choices_max: rng.uniform(1..=4),
+            rich: rng.chance(0.7),
+            max_tokens: rng.magnitude(1..=200),
+        }
+    }
+
+    /// The engine that belongs to this world.
+    pub(super) fn engine(&self) -> FakeOptions {
+        let mut faults = Vec::new();
+        if self.poison {
+            faults.push(Fault::FailsOnToken(POISON));
+        }
+        if self.rot {
+            faults.push(Fault::NotFiniteOnToken(ROT));
+        }
+        FakeOptions {
+            limits: EngineLimits {
+                block_tokens: self.limits.block_tokens,
+                full_blocks: self.limits.full_blocks,
+                sliding_blocks: self.limits.sliding_blocks,
+                sliding_window_tokens: self.limits.sliding_window_tokens,
+                step_tokens_max: self.limits.token_budget_tokens,
+                step_slices_max: self.limits.running_max_count,
+                context_tokens_max: self.limits.context_tokens_max,
+                vocab_size: VOCAB_SIZE,
+                full_block_bytes: 1,
+                sliding_block_bytes: 1,
+            },
+            answer: Answer::Hash { seed: self.answer_seed },
+            faults,
+            ..FakeOptions::default()
+        }
+    }
+
+    /// A request: one to four sequences with one prompt.
+    pub(super) fn request(&self, rng: &mut Rng) -> Vec<NewSequence> {
+        let prompt = self.prompt(rng);
+        let max_tokens = if rng.chance(0.02) { 0 } else { rng.uniform(1..=self.max_tokens) as u32 };
+        let sampling = self.sampling(rng, max_tokens);
+        (0..rng.uniform(1..=self.choices_max))
+            .map(|choice| {
+                let sampling = Sampling { seed: sampling.seed + choice as u64, ..sampling.clone() };
+                NewSequence { prompt: prompt.clone(), max_tokens, sampling: Arc::new(sampling) }
+            })
+            .collect()
+    }
+
+    fn prompt(&self, rng: &mut Rng) -> Vec<TokenId> {
+        let capacity = self.limits.full_blocks * self.limits.block_tokens;
+        let len = match rng.uniform(0..=19) {
+            0 => 0,
+            // Up to four times what there is room for: most are rejected, some fit because they end in time.
+            1 | 2 => rng.uniform(capacity..=4 * capacity),
+            3 | 4 => rng.uniform(1..=capacity.min(LONG_TOKENS)),
+            _ => rng.magnitude(1..=capacity.min(LONG_TOKENS)),
+        };
+        let mut prompt: Vec<TokenId> = (0..len).map(|_| TokenId(rng.uniform(20..=VOCAB_SIZE - 1) as u32)).collect();
+        for (present, token) in [(self.poison, POISON), (self.rot, ROT)] {
+            if present && len > 0 && rng.chance(0.1) {
+                prompt[rng.uniform(0..=len - 1)] = token;
+            }
+        }
+        prompt
+    }
+
+    fn sampling(&self, rng: &mut Rng, max_tokens: u32) -> Sampling {
+        if !self.rich {
+            return Sampling::default();
+        }
+        // A few stop tokens of 300 end a sequence now and then; many end it soon.
+        let stops = if rng.chance(0.5) { 0 } else { rng.magnitude(1..=60) as u32 };
+        Sampling {
+            temperature: rng.pick(&[0.0, 1.0]),
+            seed: rng.uniform(0..=1_000) as u64,
+            presence_penalty: if rng.chance(0.2) { 0.5 } else { 0.0 },
+            stop_tokens: (100..100 + stops).map(TokenId).collect(),
+            min_tokens: if rng.chance(0.2) { rng.uniform(0..=max_tokens as usize) as u32 } else { 0 },
+            logprobs: rng.pick(&[None, None, Some(0), Some(3)]),
+            prompt_logprobs: rng.chance(0.2),
+            ..Sampling::default()
+        }
+    }
+}

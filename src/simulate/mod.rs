@@ -1,0 +1,85 @@
+//! Simulated worlds for the scheduler: a seed decides the limits, the clients, the faults and the clock.
+//!
+//! Owns: worlds. Promises: a seed gives the same world for ever; every call to the scheduler is followed by a check of
+//! everything that can be checked. The real scheduler runs, none of its time or randomness is its own, and an engine that
+//! remembers what every KV slot holds answers it ([`crate::engine::fake`]). Absent on purpose: threads, text, the network.
+//!
+//! A world has two parts. In the first anything may happen: arrivals, cancels in any phase, lost steps, sequences at which
+//! the engine fails, clock jumps (safety). In the second nothing new happens, and everything must end in a bounded number of
+//! steps, and every block be free (liveness).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use self::world::World;
+
+mod checks;
+mod client;
+mod config;
+mod rng;
+#[cfg(test)]
+mod tests;
+mod world;
+
+/// How long a world lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Plans of the first part.
+    pub turns: usize,
+}
+
+impl Default for Options {
+    /// Long enough for queues to fill and empty many times.
+    fn default() -> Self {
+        Self { turns: 80 }
+    }
+}
+
+/// What happened in a world.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// The world's seed.
+    pub seed: u64,
+    /// Steps committed, lost ones included.
+    pub steps_total: u64,
+    /// Slices of those steps.
+    pub slices_total: u64,
+    /// Sequences taken.
+    pub taken_total: u64,
+    /// Requests rejected.
+    pub rejected_total: u64,
+    /// Sequences cancelled.
+    pub cancelled_total: u64,
+    /// Sequences that ended otherwise.
+    pub finished_total: u64,
+    /// Tokens received by clients.
+    pub tokens_total: u64,
+    /// Steps lost.
+    pub lost_total: u64,
+    /// Sequences preempted.
+    pub preemptions_total: u64,
+    /// Plans that held a step although something could be computed.
+    pub held_total: u64,
+    /// What was wrong, if anything was; the world ended there.
+    pub failure: Option<String>,
+}
+
+/// Lives through the world of `seed`. A scheduler that panics is a failure like any other.
+#[must_use]
+pub fn run(seed: u64, options: &Options) -> Report {
+    let mut world = World::new(seed);
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        for _ in 0..options.turns {
+            world.turn()?;
+        }
+        world.drain()
+    }));
+    let failure = match outcome {
+        Ok(Ok(())) => None,
+        Ok(Err(wrong)) => Some(wrong),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            Some(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text").to_owned())
+        }
+    };
+    Report { failure, preemptions_total: world.preemptions_total(), ..world.report }
+}

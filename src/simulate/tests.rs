@@ -1,0 +1,83 @@
+//! The worlds must notice what is wrong: each test spoils something on its way between scheduler, engine and clients.
+
+use super::world::World;
+use crate::batch::{Batch, BlockId, Sampled, StepResult, TokenId};
+
+/// Lives through worlds and lets `spoil` change one thing; answers what the first world that was spoilt said.
+fn spoilt(mut spoil: impl FnMut(&mut Batch, &mut Vec<Sampled>) -> bool, before_computing: bool) -> String {
+    for seed in 0..50 {
+        let mut world = World::new(seed);
+        for _ in 0..200 {
+            if world.turn().is_err() {
+                panic!("the world of seed {seed} fails unspoilt");
+            }
+            let Ok(Some(mut batch)) = world.plan(true) else { continue };
+            let spoilt_batch = before_computing && spoil(&mut batch, &mut Vec::new());
+            let result = match world.compute(&batch, false) {
+                Ok(StepResult::Done(mut sampled)) => {
+                    let spoilt_result = !before_computing && spoil(&mut batch, &mut sampled);
+                    world.commit(&batch, StepResult::Done(sampled)).map(|()| spoilt_result)
+                }
+                Ok(StepResult::Lost) => world.commit(&batch, StepResult::Lost).map(|()| false),
+                Err(wrong) => Err(wrong),
+            };
+            match result {
+                Err(wrong) => return wrong,
+                Ok(spoilt_result) => assert!(!spoilt_batch && !spoilt_result, "the world of seed {seed} noticed nothing"),
+            }
+        }
+    }
+    panic!("there was nothing to spoil in fifty worlds");
+}
+
+#[test]
+fn a_wrong_full_block_is_noticed() {
+    let wrong = spoilt(
+        |batch, _| {
+            let slice = batch.slices.iter().find(|slice| slice.full_blocks.len() > 2);
+            slice.map(|slice| batch.full_blocks.swap(slice.full_blocks.start, slice.full_blocks.start + 1)).is_some()
+        },
+        true,
+    );
+    assert!(wrong.contains("should hold position"), "{wrong}");
+}
+
+#[test]
+fn a_wrong_sliding_block_is_noticed() {
+    let wrong = spoilt(
+        |batch, _| {
+            let slice = batch.slices.iter().find(|slice| slice.len() == 1 && slice.sliding_blocks.len() > 2);
+            let Some(slice) = slice else { return false };
+            batch.sliding_blocks[slice.sliding_blocks.start] = BlockId(batch.sliding_blocks[slice.sliding_blocks.end - 1].0);
+            true
+        },
+        true,
+    );
+    assert!(wrong.contains("Sliding block"), "{wrong}");
+}
+
+#[test]
+fn a_missing_block_is_noticed() {
+    let wrong = spoilt(
+        |batch, _| {
+            batch.slices.last_mut().is_some_and(|slice| {
+                slice.full_blocks.end -= 1;
+                true
+            })
+        },
+        true,
+    );
+    assert!(wrong.contains("has no Full block"), "{wrong}");
+}
+
+#[test]
+fn a_token_that_differs_from_a_run_alone_is_noticed() {
+    let wrong = spoilt(
+        |_, sampled| {
+            let token = sampled.iter_mut().find_map(|report| report.token.as_mut());
+            token.map(|token| *token = token.map(|token| TokenId((token.0 + 1) % 20))).is_some()
+        },
+        false,
+    );
+    assert!(wrong.contains("alone it gets"), "{wrong}");
+}

@@ -1,0 +1,134 @@
+//! Golden files: the checkpoint, its prompts, and what Hugging Face computed on them.
+
+use antiphon::batch::TokenId;
+use antiphon::engine::checkpoint::{Checkpoint, CheckpointFiles};
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A checkpoint and what was computed on it.
+pub(super) struct Golden {
+    pub(super) checkpoint: Arc<Checkpoint>,
+    pub(super) cases: Vec<Case>,
+}
+
+/// One prompt.
+pub(super) struct Case {
+    pub(super) name: String,
+    pub(super) prompt: Vec<TokenId>,
+    /// Logits of every position, or of the last alone.
+    pub(super) all_rows: bool,
+    pub(super) logits: Vec<Vec<f32>>,
+    /// The likeliest tokens after the prompt and their logits.
+    pub(super) top: Vec<(TokenId, f32)>,
+    /// The continuation, each token with its margin over the second.
+    pub(super) greedy: Vec<(TokenId, f32)>,
+    /// The residual stream after the embedding and after each layer but the last, then its last norm.
+    pub(super) hidden: Vec<Vec<f32>>,
+}
+
+impl Golden {
+    /// `g1` or `g2`.
+    pub(super) fn open(name: &str) -> Self {
+        let directory = at("tests/goldens").join(name);
+        let bytes = fs::read(directory.join("golden_logits.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let golden = json(&directory.join("golden.json"));
+        let case = |case: &Value| {
+            let name = case["logits"].as_str().unwrap();
+            let greedy = case["greedy"].as_array().unwrap();
+            let greedy = greedy.iter().map(|step| (token(&step["token"]), number(&step["margin"])));
+            Case {
+                name: format!("{}/{name}", directory.file_name().unwrap().display()),
+                prompt: tokens(&case["prompt"]),
+                all_rows: case["rows"] == "all",
+                logits: rows(&tensors, name),
+                top: Vec::new(),
+                greedy: greedy.collect(),
+                hidden: Vec::new(),
+            }
+        };
+        let cases = golden["cases"].as_array().unwrap().iter().map(case).collect();
+        Self { checkpoint: checkpoint(&directory), cases }
+    }
+
+    /// The embedded model with its thirteen prompts; a continuation counts up to its stop token.
+    pub(super) fn tiny() -> Self {
+        let golden = json(&at("tests/goldens/tiny/golden.json"));
+        let case = |case: &Value| {
+            let stop = case["stop_index"].as_u64().map_or(usize::MAX, |stop| usize::try_from(stop).unwrap() + 1);
+            let margins = case["greedy_margin"].as_array().unwrap().iter().map(number);
+            Case {
+                name: format!("tiny/{}", case["name"].as_str().unwrap()),
+                prompt: tokens(&case["prompt_ids"]),
+                all_rows: false,
+                logits: Vec::new(),
+                top: tokens(&case["top20_ids"])
+                    .into_iter()
+                    .zip(case["top20_logits"].as_array().unwrap().iter().map(number))
+                    .collect(),
+                greedy: tokens(&case["greedy_ids"]).into_iter().zip(margins).take(stop).collect(),
+                hidden: Vec::new(),
+            }
+        };
+        let cases = golden["cases"].as_array().unwrap().iter().map(case).collect();
+        Self { checkpoint: checkpoint(&at("models/tiny")), cases }
+    }
+
+    /// The embedded model with two short prompts, all logits and the hidden states of each layer.
+    pub(super) fn tiny_logits() -> Self {
+        let bytes = fs::read(at("tests/goldens/tiny/golden_logits.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let case = |name: &str| {
+            let ids = tensors.tensor(&format!("{name}.ids")).unwrap();
+            let ids = ids.data().chunks_exact(8).map(|id| i64::from_le_bytes(id.try_into().unwrap()));
+            let hidden = (0..).map_while(|layer| tensors.tensor(&format!("{name}.hidden.{layer}")).ok());
+            Case {
+                name: format!("tiny/{name}"),
+                prompt: ids.map(|id| TokenId(u32::try_from(id).unwrap())).collect(),
+                all_rows: true,
+                logits: rows(&tensors, &format!("{name}.logits")),
+                top: Vec::new(),
+                greedy: Vec::new(),
+                hidden: hidden.map(|tensor| floats(tensor.data())).collect(),
+            }
+        };
+        Self { checkpoint: checkpoint(&at("models/tiny")), cases: vec![case("a"), case("b")] }
+    }
+}
+
+fn at(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn checkpoint(directory: &Path) -> Arc<Checkpoint> {
+    Arc::new(Checkpoint::open(&CheckpointFiles::directory(directory).unwrap()).unwrap())
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn token(value: &Value) -> TokenId {
+    TokenId(u32::try_from(value.as_u64().unwrap()).unwrap())
+}
+
+fn tokens(value: &Value) -> Vec<TokenId> {
+    value.as_array().unwrap().iter().map(token).collect()
+}
+
+fn number(value: &Value) -> f32 {
+    value.as_f64().unwrap() as f32
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect()
+}
+
+fn rows(tensors: &SafeTensors<'_>, name: &str) -> Vec<Vec<f32>> {
+    let tensor = tensors.tensor(name).unwrap();
+    let values = floats(tensor.data());
+    values.chunks_exact(*tensor.shape().last().unwrap()).map(<[f32]>::to_vec).collect()
+}

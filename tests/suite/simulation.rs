@@ -1,0 +1,34 @@
+//! The scheduler in simulated worlds. A failure names its seed: `antiphon simulate --from SEED --seeds 1` lives through it again.
+
+use antiphon::simulate::{Options, Report, run};
+
+/// Lives through the worlds of some seeds and adds up what happened.
+fn worlds(seeds: std::ops::Range<u64>) -> Report {
+    let mut sum = Report::default();
+    for seed in seeds {
+        let report = run(seed, &Options::default());
+        assert_eq!(report.failure, None, "in the world of seed {seed}: {report:?}");
+        sum.steps_total += report.steps_total;
+        sum.slices_total += report.slices_total;
+        sum.taken_total += report.taken_total;
+        sum.rejected_total += report.rejected_total;
+        sum.cancelled_total += report.cancelled_total;
+        sum.finished_total += report.finished_total;
+        sum.tokens_total += report.tokens_total;
+        sum.lost_total += report.lost_total;
+        sum.preemptions_total += report.preemptions_total;
+        sum.held_total += report.held_total;
+    }
+    sum
+}
+
+#[test]
+fn two_hundred_and_fifty_worlds_hold_every_invariant() {
+    let sum = worlds(0..250);
+    // The worlds are worth nothing if nothing happens in them.
+    assert!(sum.tokens_total > 10_000, "{sum:?}");
+    for rare in [sum.rejected_total, sum.cancelled_total, sum.lost_total, sum.preemptions_total, sum.held_total] {
+        assert!(rare > 100, "{sum:?}");
+    }
+    assert_eq!(sum.taken_total, sum.cancelled_total + sum.finished_total, "every sequence ends once");
+}
