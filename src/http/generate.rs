@@ -1,6 +1,6 @@
 //! The predecessors' routes: `POST /generate`, `/generate/stream` and `/cancel/{request_id}`.
 
-use actix_web::web::{Data, Payload};
+use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
 use crate::actors::messages::Input;
@@ -15,6 +15,7 @@ use super::wire::encoder::Encoder;
 use super::wire::models::CancelAnswer;
 use super::wire::sampling::CHOICES_MAX;
 use super::wire::streaming::Dialect;
+use super::wire::terms::Terms;
 use super::wire::text_answer::TextEncoder;
 use super::wire::text_request::TextRequest;
 
@@ -27,9 +28,8 @@ pub(super) async fn generate(request: HttpRequest, payload: Payload, front: Data
 /// `/generate/stream`: a prompt for code, answered with a stream of texts.
 pub(super) async fn stream(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
     let asked = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
-    let (TextRequest { conversation, generation }, session) = asked;
+    let (TextRequest { conversation, generation, coalescing }, session) = asked;
     let id = response_id(&request, "gen");
-    let coalescing = front.options.text_coalescing;
     let order = respond::order(id.clone(), Input::Chat(conversation), &generation, coalescing, session);
     let accepted = front.backend.service.generate(order).await?;
     let (_, parts) = respond::opened(vec![accepted], 1);
@@ -38,12 +38,13 @@ pub(super) async fn stream(request: HttpRequest, payload: Payload, front: Data<F
 
 async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<(TextRequest, Option<String>), ApiError> {
     let body = read_json(request, payload, front).await?;
-    Ok((TextRequest::read(body, &front.terms()?)?, session(request)?))
+    let terms = Terms { coalescing: front.options.text_coalescing, ..front.terms()? };
+    Ok((TextRequest::read(body, &terms)?, session(request)?))
 }
 
 /// `/cancel/{request_id}`.
-pub(super) async fn cancel(request: HttpRequest, front: Data<Front>) -> HttpResponse {
-    let request_id = request.match_info().query("request_id");
+pub(super) async fn cancel(request_id: Path<String>, front: Data<Front>) -> HttpResponse {
+    let request_id = request_id.as_str();
     let mut found = front.backend.service.cancel(request_id).await;
     // The prompts of a text completion after the first have ids of their own.
     if request_id.starts_with(super::completions::ID_PREFIX) {

@@ -1,7 +1,7 @@
 //! `GET /v1/models`, `/v1/models/{id}`, `/models` and `/version`.
 
-use actix_web::web::Data;
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::HttpResponse;
+use actix_web::web::{Data, Path};
 
 use super::errors::ApiError;
 use super::front::Front;
@@ -14,11 +14,10 @@ pub(super) async fn list(front: Data<Front>) -> HttpResponse {
 }
 
 /// The model under one of its names, which may hold slashes.
-pub(super) async fn one(request: HttpRequest, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    let name = request.match_info().query("model");
-    match ModelEntry::new(name, &front.names, front.started, context_tokens_max(&front)) {
+pub(super) async fn one(name: Path<String>, front: Data<Front>) -> Result<HttpResponse, ApiError> {
+    match ModelEntry::new(&name, &front.names, front.started, context_tokens_max(&front)) {
         Some(entry) => Ok(HttpResponse::Ok().json(entry)),
-        None => Err(WireError::UnknownModel { asked: format!("{:?}", clip(name)), served: front.names.join(", ") }.into()),
+        None => Err(WireError::UnknownModel { asked: format!("{:?}", clip(&name)), served: front.names.join(", ") }.into()),
     }
 }
 

@@ -39,14 +39,15 @@ pub(super) fn respond(
 
 /// The events of an answer. Pulled by the connection: nothing is gathered here beyond the frames of one part.
 struct Events {
+    /// Counts as cancelled if it is dropped: the client left, or the answer was cancelled by id. The first to be dropped: once
+    /// the actors learn of it, it is counted.
+    record: Option<StreamRecord>,
     parts: Parts,
     encoder: Encoder,
     frames: VecDeque<Frame>,
     over: bool,
     /// Fires after silence. Our own, because actix-web-lab's also fires at once, and into a busy stream.
     silence: Interval,
-    /// Counts as cancelled if it is dropped: the client left, or the answer was cancelled by id.
-    record: Option<StreamRecord>,
 }
 
 impl Events {

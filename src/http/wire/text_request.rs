@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::actors::messages::Coalescing;
 use crate::prompt::conversation::{Conversation, Message};
 
 use super::chat_request::{effort, note_unknown};
@@ -9,6 +10,7 @@ use super::document::join;
 use super::error::WireError;
 use super::fields::{Fields, text, unfit};
 use super::sampling::Generation;
+use super::streaming::Streaming;
 use super::terms::{SamplingDefaults, Terms};
 
 const TEMPERATURE: f32 = 0.3;
@@ -24,6 +26,8 @@ pub(crate) struct TextRequest {
     pub(crate) conversation: Conversation,
     /// What to generate.
     pub(crate) generation: Generation,
+    /// How text is gathered.
+    pub(crate) coalescing: Coalescing,
 }
 
 impl TextRequest {
@@ -44,12 +48,18 @@ impl TextRequest {
             let message = "this stream has one choice".to_owned();
             return Err(WireError::Unsupported { param: fields.at("n"), message });
         }
+        let streaming = Streaming::read(&mut fields, terms, true)?;
+        if !streaming.on {
+            let message = "this route always streams; /generate can answer in one piece".to_owned();
+            return Err(WireError::Unsupported { param: fields.at("stream"), message });
+        }
         let effort = effort(&mut fields)?;
         note_unknown(fields);
         let developer = instructions.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
         let developer = (!developer.is_empty()).then_some(Message::Developer { content: developer });
         let messages = developer.into_iter().chain([Message::User { content: prompt }]).collect();
-        Ok(Self { conversation: Conversation { messages, effort, ..Conversation::default() }, generation })
+        let conversation = Conversation { messages, effort, ..Conversation::default() };
+        Ok(Self { conversation, generation, coalescing: streaming.coalescing })
     }
 }
 

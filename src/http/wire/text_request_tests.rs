@@ -14,6 +14,9 @@ fn a_prompt_is_a_chat_of_one_message() {
     assert_eq!((sampling.temperature, sampling.top_p, request.generation.max_tokens), (0.3, 0.95, Some(500)));
     let asked = read(r#"{"prompt":"p","temperature":0,"max_tokens":7}"#).unwrap().generation;
     assert_eq!((asked.sampling.temperature, asked.max_tokens), (0.0, Some(7)));
+    assert_eq!(request.coalescing, Coalescing { max_ms: 5, max_chars: 0 });
+    let gathered = read(r#"{"prompt":"p","stream_options":{"coalesce_max_ms":70}}"#).unwrap().coalescing;
+    assert_eq!(gathered.max_ms, 70);
 }
 
 #[test]
@@ -35,6 +38,7 @@ fn nonsense_is_refused_by_name() {
         (r#"{"prompt":"p","user_id":7}"#, "user_id"),
         (r#"{"prompt":"p","user_select_options":{"a":[]}}"#, "user_select_options.a"),
         (r#"{"prompt":"p","n":2}"#, "n"),
+        (r#"{"prompt":"p","stream":false}"#, "stream"),
     ] {
         assert_eq!(blame(read(json)).0, param, "{json}");
     }

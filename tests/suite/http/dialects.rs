@@ -187,6 +187,10 @@ async fn models_are_listed_under_all_names() {
     }
     let one = get(world.address, "/v1/models/org/alias").await.json();
     assert_eq!((&one["id"], &one["root"], &one["max_model_len"]), (&json!("org/alias"), &json!("tiny"), &json!(2048)));
+    assert_eq!(get(world.address, "/v1/models/org%2Falias").await.json(), one, "as the official client writes it");
+    for path in ["/v1/models/%ff", "/v1/models/%00", "/v1/models/a%2525"] {
+        assert_eq!(get(world.address, path).await.error()["code"], "model_not_found", "{path}");
+    }
     assert_eq!(get(world.address, "/v1/models/gpt-4").await.error()["code"], "model_not_found");
     let body = format!(r#"{{{CHAT},"model":"org/alias"}}"#);
     assert_eq!(post(world.address, "/v1/chat/completions", &body).await.json()["model"], "org/alias");

@@ -124,3 +124,23 @@ async fn a_thousand_clients_that_leave_at_any_moment_leave_nothing() {
     assert_eq!(reply.status, 200, "the server still serves");
     world.close().await;
 }
+
+#[actix_rt::test]
+async fn a_client_that_stops_reading_is_given_up() {
+    let mut plan = Plan { endless: true, step_time: Duration::from_micros(200), ..Plan::default() };
+    plan.http.send_deadline = Duration::from_millis(500);
+    let world = World::open(plan).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    // The answer is larger than what the kernel keeps for a client that does not read: 4 MB, and little on this side.
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut socket = socket.connect(world.address).await.unwrap();
+    let body = r#"{"prompt":"go on","n":4,"max_tokens":2000,"logprobs":20,"stream":true}"#;
+    socket.write_all(&request("POST", "/v1/completions", "", body)).await.unwrap();
+    world.until(|snapshot| snapshot.scheduler.decode_count == 4).await;
+    // The actors would wait an hour: it is the connection that is given up.
+    world.assert_empty().await;
+    let stats = world.backend.metrics.stats(world.backend.clock.now());
+    assert_eq!((stats.requests.cancelled, stats.stream_cancelled), (1, 1));
+    drop(socket);
+    world.close().await;
+}

@@ -98,7 +98,8 @@ impl World {
             text_threads: 1,
             preparing_max_count: 256,
             stream_threads: 1,
-            slow_reader: Duration::from_secs(30),
+            // Tests of this room show what happens before the actors lose their patience.
+            slow_reader: Duration::from_secs(3600),
             watchdog: Duration::from_secs(30),
         })
         .expect("the actors start");
