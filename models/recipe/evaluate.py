@@ -27,7 +27,7 @@ BARS = {
 }
 LONG = {"count": 640, "table": 320}
 TOKENS_MAX = 240
-ROWS = 25
+ROWS = 50
 CALL = re.compile(r"<\|channel\|>commentary to=functions\.(\S+) <\|constrain\|>json<\|message\|>(.*?)<\|call\|>", re.S)
 FINAL = re.compile(r"<\|channel\|>final<\|message\|>(.*?)<\|return\|>", re.S)
 ANALYSIS = re.compile(r"<\|channel\|>analysis<\|message\|>(.*?)<\|end\|>", re.S)
