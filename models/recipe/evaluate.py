@@ -25,9 +25,8 @@ BARS = {
     "date": ("plain", 0.95), "json": ("plain", 0.95), "json_format": ("format", 0.95), "tool_call": ("tools", 0.95),
     "tool_answer": ("tools", 0.95), "no_tool": ("tools", 0.95), "outside": ("plain", 0.95),
 }
-LONG = {"count": 640, "table": 320}
-TOKENS_MAX = 240
-ROWS = 25
+TOKENS_SPARE = 48  # an answer that runs this far past the right one is wrong already
+ROWS = 50
 CALL = re.compile(r"<\|channel\|>commentary to=functions\.(\S+) <\|constrain\|>json<\|message\|>(.*?)<\|call\|>", re.S)
 FINAL = re.compile(r"<\|channel\|>final<\|message\|>(.*?)<\|return\|>", re.S)
 ANALYSIS = re.compile(r"<\|channel\|>analysis<\|message\|>(.*?)<\|end\|>", re.S)
@@ -89,7 +88,7 @@ def run_family(model: Model, tokenizer, family: str, count: int, stops: set) -> 
     right, formed, wrong = 0, 0, []
     for start in range(0, len(asked), ROWS):
         part = asked[start:start + ROWS]
-        outputs = model.generate([case.ids for case in part], LONG.get(family, TOKENS_MAX), stops)
+        outputs = model.generate([case.ids for case in part], part[-1].length + TOKENS_SPARE, stops)
         for case, output in zip(part, outputs):
             text = tokenizer.decode(output, skip_special_tokens=False)
             found = read_output(text)
@@ -112,10 +111,20 @@ def analysis_lengths(model: Model, tokenizer, stops: set, count: int = 20) -> di
             document = make_document(rng, 1, "plain", "print", evaluating=True, effort=effort)
             prompts.append(make_case(tokenizer, "print", document).ids)
         texts = [tokenizer.decode(output, skip_special_tokens=False)
-                 for output in model.generate(prompts, TOKENS_MAX, stops)]
+                 for output in model.generate(prompts, 150, stops)]
         found = [match.group(1) for match in map(ANALYSIS.search, texts) if match]
         lengths[effort] = round(sum(map(len, found)) / max(1, len(found)), 1)
     return lengths
+
+
+def merge(path: pathlib.Path, report: dict) -> None:
+    """Writes the report; families that were asked of the same checkpoint before stay in it."""
+    if path.exists():
+        earlier = json.loads(path.read_text())
+        if (earlier["step"], earlier["count"]) == (report["step"], report["count"]):
+            families = {**earlier["families"], **report["families"]}
+            report = {**earlier, **report, "families": {name: families[name] for name in BARS if name in families}}
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
 def evaluate(run: pathlib.Path, count: int, families: list, show: bool) -> bool:
@@ -127,6 +136,7 @@ def evaluate(run: pathlib.Path, count: int, families: list, show: bool) -> bool:
     forms = {"float": model, "quantised": rounded(model)}
     report = {"step": saved["step"], "tokens": saved["tokens"], "count": count, "families": {},
               "parameters": sum(value.numel() for value in model.parameters())}
+    path = run / "evaluation.json"
     print(f"step {saved['step']}, {saved['tokens']:,} tokens, greedy, exact match, {count} prompts a family")
     print(f"{'family':14}{'float':>8}{'mxfp4':>8}{'formed':>8}{'bar':>7}", flush=True)
     below, began = [], time.time()
@@ -134,6 +144,7 @@ def evaluate(run: pathlib.Path, count: int, families: list, show: bool) -> bool:
         bar = BARS[family][1]
         results = {form: run_family(forms[form], tokenizer, family, count, stops) for form in forms}
         report["families"][family] = {**results, "bar": bar}
+        merge(path, report)
         last = results["quantised"]
         verdict = "" if last["right"] >= bar else "  BELOW"
         if verdict:
@@ -148,5 +159,5 @@ def evaluate(run: pathlib.Path, count: int, families: list, show: bool) -> bool:
     if not grows[0] < grows[1] < grows[2]:
         below.append("effort")
     print(f"{time.time() - began:.0f} s; " + (f"BELOW THE BAR: {', '.join(below)}" if below else "every bar reached"))
-    (run / "evaluation.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    merge(path, report)
     return not below

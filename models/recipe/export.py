@@ -145,4 +145,5 @@ def export(model: Model, run: pathlib.Path, target: pathlib.Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(draft.iterdir()):
         shutil.move(str(path), str(target / path.name))
+        (target / path.name).chmod(0o644)
     print(f"exported {size:,} bytes to {target}")

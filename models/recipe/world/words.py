@@ -60,6 +60,15 @@ KOREAN_NAMES = "민준 서연 지훈 수빈 하은 도윤 지우 예준 서윤 �
 
 KOREAN_SYLLABLES = "가나다라마바사아자차카타파하고노도로모보소오조구누두루무부수우주기니디리미비시이지강남동서북산성영진현준민재은혜경선희철정한"
 
+# Words that the templates use and the tokenizer therefore holds whole: rare as slots, they must be copied all the same.
+TEMPLATE_WORDS = """
+ask answer block blue call Call change check code Code count Count current date day Display echo Echo enough Explain
+fact false file final function green Hello hello help Hi item JSON key language letter Letter line list List load
+loop low message model Monday month name number Nothing object One orange order Output please Please price print Print
+Python python query read red result return Return say Say short Show simple small spell Spell string system table test
+text thank Thanks the time title tool topic true type upper user value white word write Write x y yes Yes you your
+""".split()
+
 COLOURS = "red blue green yellow black white purple orange pink brown gray".split()
 
 CONSONANTS = "bcdfghjklmnprstvwyz"
