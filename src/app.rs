@@ -1,32 +1,149 @@
 //! The only wiring: load the model, start the actors, bind HTTP, drain in order.
+//!
+//! Owns: the order in which a server starts and stops. Promises: what cannot be served is refused before the port is bound;
+//! the port is bound before the weights are read, so that a busy one is known at once; a signal to stop lets running responses
+//! end. Absent on purpose: decisions, which are the rooms'.
 
+mod device;
 pub mod logging;
 mod model;
 mod options;
+mod wiring;
 
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use model::{Model, ModelError};
 pub use options::{Device, Secret, ServeOptions, ShownValue, SseDialect};
 
+use crate::actors::StartError;
+use crate::actors::service::Service;
+use crate::http::{KeyError, ServeError, ServerHandle};
 use crate::metrics::LogWatch;
+use crate::source::SourceError;
+use wiring::Wired;
+
+/// How long the engine may take to finish its last step.
+const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Why the server did not start, or stopped before its time.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppError {
-    /// This build cannot serve.
-    #[error("this build cannot serve {model}; expected one with an engine")]
-    NoEngine {
+    /// The model's files were not found, or not brought.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The model's files cannot be served.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The machine is too small.
+    #[error("{place}: {message}; --kv-bytes takes less, and --running-max-count or --token-budget-tokens make it go further")]
+    Memory {
         /// The model.
-        model: String,
+        place: String,
+        /// What is needed, and what there is.
+        message: String,
+    },
+    /// The device that was asked for cannot compute.
+    #[error("--device cuda:{index}: {message}; expected --device auto or cpu")]
+    Device {
+        /// Which GPU.
+        index: u32,
+        /// Why not.
+        message: String,
+    },
+    /// A key that no client could send.
+    #[error("API key {place}: {error}")]
+    ApiKey {
+        /// Which of the keys, counted from one.
+        place: usize,
+        /// What is wrong with it.
+        error: KeyError,
+    },
+    /// The actors did not start, or the engine did not load.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Nobody can connect.
+    #[error(transparent)]
+    Listen(#[from] ServeError),
+    /// The system does not tell us when to stop.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+    /// The engine died for good while serving.
+    #[error("the engine died for good: {message}")]
+    EngineDied {
+        /// What it said.
+        message: String,
     },
 }
 
 /// Serves until a signal asks to stop; `ready` is called once with the address that is bound, when requests are taken.
 ///
+/// SIGTERM and SIGINT drain: running responses may end until the drain's time is over, new ones are refused. A second signal
+/// ends the process at once.
+///
 /// # Errors
 /// [`AppError`] if the server cannot start; nothing is left half started.
-pub fn serve(options: &ServeOptions, _log: &LogWatch, _ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {
-    Err(AppError::NoEngine { model: options.model.clone() })
+pub fn serve(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {
+    actix::System::new().block_on(run(options, log, ready))
+}
+
+async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {
+    let mut stop = StopSignals::listen()?;
+    let Wired { service, server } = wiring::start(options, log)?;
+    let address = server.addresses()[0];
+    tokio::select! {
+        loaded = service.loaded() => loaded.map(|_| ())?,
+        // The engine's thread cannot be called off, and nothing is running yet that could be lost.
+        code = stop.next() => std::process::exit(code),
+    }
+    ready(address);
+    tokio::select! {
+        code = stop.next() => tracing::info!(signal = code - SIGNAL_BASE, "draining"),
+        message = service.died() => return Err(AppError::EngineDied { message }),
+    }
+    tokio::select! {
+        () = shut_down(service, server, Duration::from_secs(options.drain_timeout_seconds)) => Ok(()),
+        code = stop.next() => std::process::exit(code),
+    }
+}
+
+/// Lets running responses end, then takes everything down in the order in which it depends on each other.
+async fn shut_down(service: Service, server: ServerHandle, drain: Duration) {
+    service.begin_drain();
+    let drained = service.drained(drain).await;
+    if drained.ended_count > 0 {
+        tracing::warn!(ended_count = drained.ended_count, "requests were ended before their time");
+    }
+    server.stop().await;
+    if tokio::time::timeout(STOP_MAX, service.stop()).await.is_err() {
+        tracing::warn!("the engine did not finish its last step");
+    }
+    tracing::info!("stopped");
+}
+
+/// The exit code of a process that a signal ended is this much above the signal's number.
+const SIGNAL_BASE: i32 = 128;
+
+/// The signals that ask a server to stop.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<Self, AppError> {
+        let listen = |kind| signal(kind).map_err(AppError::Signals);
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one; the exit code that it stands for.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => SIGNAL_BASE + SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SIGNAL_BASE + SignalKind::interrupt().as_raw_value(),
+        }
+    }
 }

@@ -1,0 +1,157 @@
+//! From options to running rooms.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web::Data;
+
+use super::{AppError, Model, ServeOptions, SseDialect, device};
+use crate::actors::messages::Coalescing;
+use crate::actors::service::Service;
+use crate::actors::{self, SchedulingOptions, StartOptions};
+use crate::clock::Clock;
+use crate::engine::checkpoint::Checkpoint;
+use crate::http::observe::{self, Observed, ServerFacts, ShownSetting, Targets};
+use crate::http::{self, ApiKey, Backend, Dialect, HttpOptions, SamplingDefaults, ServerHandle};
+use crate::metrics::{LogWatch, Metrics, ModelTags};
+use crate::profile::{Profile, StreamProfile, built_in_names};
+use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
+use crate::source::{self, HubSettings, TerminalProgress};
+
+/// A server that is bound; its engine may still be loading.
+pub(super) struct Wired {
+    pub(super) service: Service,
+    pub(super) server: ServerHandle,
+}
+
+/// Finds the model, starts the actors, binds the port.
+///
+/// # Errors
+/// [`AppError`]; what was started so far ends with the process.
+pub(super) fn start(options: &ServeOptions, log: &LogWatch) -> Result<Wired, AppError> {
+    let api_keys = api_keys(options)?;
+    let mut progress = TerminalProgress::default();
+    let hub = HubSettings::from_environment()?;
+    let files = source::resolve(Some(&options.model), &hub, &mut |transfer| progress.show(transfer))?;
+    drop(progress);
+    let model = Model::open(&files)?;
+    for warning in model.checkpoint.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let tags = ModelTags {
+        model_id: files.model_id.clone(),
+        model_size: files.model_size.clone(),
+        dtype: "mxfp4".to_owned(),
+        gpu_mode: "none".to_owned(),
+        prompt_version: options.prompt_version.clone(),
+    };
+    let (clock, metrics) = (Clock::start(), Metrics::with_log(tags.clone(), log.clone()));
+    let (checkpoint, tokenizer) = (Arc::new(model.checkpoint), Arc::new(model.tokenizer));
+    let settings = PromptSettings {
+        model_id: files.model_id,
+        version: PromptVersion::from_name(&options.prompt_version).unwrap_or_default(),
+        cache_max_bytes: options.prompt_cache_bytes,
+    };
+    let queue = &options.profile.queue;
+    let service = actors::start(StartOptions {
+        engine: device::engine(options, &files.name, &checkpoint)?,
+        builder: Arc::new(PromptBuilder::new(Arc::clone(&tokenizer), settings)),
+        tokenizer,
+        metrics: metrics.clone(),
+        clock,
+        scheduling: scheduling(&options.profile),
+        date: options.system_date.clone(),
+        text_threads: options.http_workers_count,
+        preparing_max_count: queue.preparing_max_count.count(),
+        stream_threads: options.http_workers_count,
+        slow_reader: Duration::from_secs(options.profile.stream.slow_reader_seconds.get()),
+        watchdog: Duration::from_secs(options.watchdog_seconds),
+    })?;
+    let observed = Data::new(Observed {
+        service: service.clone(),
+        metrics: metrics.clone(),
+        clock,
+        facts: facts(options, checkpoint.tensor_bytes()),
+    });
+    let backend = Backend { service: service.clone(), metrics, clock };
+    let server = http::serve(backend, http_options(options, tags, api_keys, &checkpoint), move |config| {
+        config.app_data(observed.clone());
+        observe::configure(config);
+    })?;
+    Ok(Wired { service, server })
+}
+
+fn api_keys(options: &ServeOptions) -> Result<Vec<ApiKey>, AppError> {
+    let keys = options.api_keys.iter().enumerate();
+    keys.map(|(index, key)| ApiKey::new(key.reveal()).map_err(|error| AppError::ApiKey { place: index + 1, error })).collect()
+}
+
+fn scheduling(profile: &Profile) -> SchedulingOptions {
+    let (batch, queue) = (&profile.batch, &profile.queue);
+    SchedulingOptions {
+        token_budget_tokens: batch.token_budget_tokens.count(),
+        prefill_slice_tokens: batch.prefill_slice_tokens.count(),
+        running_max_count: batch.running_max_count.count(),
+        waiting_max_count: queue.waiting_max_count.count(),
+        waiting_max_tokens: queue.waiting_max_tokens.count(),
+        prefill_window: Duration::from_millis(batch.prefill_window_ms.get()),
+        decode_window: Duration::from_millis(batch.decode_window_ms.get()),
+        waiting_max: Duration::from_secs(queue.waiting_max_seconds.get()),
+    }
+}
+
+fn coalescing(stream: &StreamProfile) -> Coalescing {
+    Coalescing { max_ms: stream.coalesce_max_ms.get(), max_chars: stream.coalesce_max_chars.count() }
+}
+
+/// How each built-in profile gathers text: what a request that names one gets.
+fn profile_coalescing(own: &Profile) -> BTreeMap<String, Coalescing> {
+    let built_in = built_in_names().into_iter().filter_map(|name| Profile::load(name).ok());
+    built_in.chain([own.clone()]).map(|profile| (profile.name.clone(), coalescing(&profile.stream))).collect()
+}
+
+fn http_options(options: &ServeOptions, tags: ModelTags, api_keys: Vec<ApiKey>, checkpoint: &Checkpoint) -> HttpOptions {
+    let (drawn, assumed) = (checkpoint.sampling_defaults(), SamplingDefaults::default());
+    let mut http = HttpOptions::new(tags);
+    http.host.clone_from(&options.host);
+    http.port = options.port;
+    http.workers_count = options.http_workers_count;
+    http.api_keys = api_keys;
+    http.allowed_hosts.clone_from(&options.allowed_hosts);
+    http.aliases.clone_from(&options.served_model_names);
+    http.sampling = SamplingDefaults {
+        temperature: drawn.temperature.unwrap_or(assumed.temperature),
+        top_p: drawn.top_p.unwrap_or(assumed.top_p),
+        top_k: drawn.top_k.unwrap_or(assumed.top_k),
+    };
+    http.dialect = match options.sse_dialect {
+        SseDialect::OpenAi => Dialect::OpenAi,
+        SseDialect::Events => Dialect::Events,
+        SseDialect::Both => Dialect::Both,
+    };
+    http.coalescing = coalescing(&options.profile.stream);
+    http.profiles = profile_coalescing(&options.profile);
+    http.body_max_bytes = options.body_max_bytes;
+    http.stream_keep_alive = Duration::from_secs(options.keep_alive_seconds);
+    http
+}
+
+fn facts(options: &ServeOptions, weights_bytes: u64) -> ServerFacts {
+    let targets = &options.profile.targets;
+    let shown = options.shown.iter().map(|value| ShownSetting {
+        name: value.name.to_owned(),
+        value: value.value.clone(),
+        from: value.from.clone(),
+    });
+    ServerFacts {
+        profile: options.profile.name.clone(),
+        targets: Targets {
+            ttft_p95_ms: targets.ttft_p95_ms.get() as f64,
+            e2e_p95_ms: targets.e2e_p95_ms.get() as f64,
+            error_rate_max: targets.error_rate_max.get(),
+        },
+        weights_bytes,
+        settings: shown.collect(),
+    }
+}
