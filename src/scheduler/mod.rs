@@ -3,12 +3,12 @@
 //! Owns: every sequence, every block. Promises: a block is free or in use, never both; the same calls give the same plans.
 //! Absent on purpose: clocks, randomness, threads, device errors. Time comes in as `now`.
 //!
-//! A sequence waits ([`admission`]), runs, and ends. While it runs it catches up on `tokens - computed`, a slice a step
-//! ([`planning`]); when it has caught up a token is drawn and appended ([`commit`]), and so on. When blocks run out the newest
-//! gives its blocks back and waits again ([`preemption`]); when the engine fails all do, and whoever was in the lost step is
-//! tried alone ([`suspects`]). Steps may be held for company ([`windows`]).
+//! A sequence waits (`admission`), runs, and ends. While it runs it catches up on `tokens - computed`, a slice a step
+//! (`planning`); when it has caught up a token is drawn and appended (`commit`), and so on. When blocks run out the newest
+//! gives its blocks back and waits again (`preemption`); when the engine fails all do, and whoever was in the lost step is
+//! tried alone (`suspects`). Steps may be held for company (`windows`).
 //!
-//! A new feature is a file and a call in [`planning`] or [`commit`], never a branch inside their loops.
+//! A new feature is a file and a call in `planning` or `commit`, never a branch inside their loops.
 
 use std::collections::BTreeMap;
 
