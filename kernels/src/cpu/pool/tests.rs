@@ -32,7 +32,7 @@ fn many_short_jobs_see_each_others_results() {
 }
 
 #[test]
-fn a_helper_that_is_stuck_before_its_work_delays_nobody() {
+fn a_thread_stuck_in_its_piece_leaves_the_others_to_the_rest() {
     let mut pool = Pool::new(3);
     // One piece blocks until all others are done: whoever claims it, the others must be claimed by the rest.
     let done = AtomicUsize::new(0);
