@@ -6,7 +6,8 @@
 //! Why not that crate's own merging: its heap takes 250 to 470 ms for a word of a million equal bytes, this takes less than
 //! a tenth of that; words of prose gain as much as its cache of words brings.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::batch::TokenId;
@@ -106,32 +107,25 @@ impl Merges {
 
     /// Merges `scratch.ids`, leaving [`GONE`] where a symbol went into the one before it.
     ///
-    /// The pairs that may merge wait in buckets by rank, each sorted by position when its turn comes. A merge seldom makes a
-    /// pair of a lower rank than its own, as vocabularies are learnt in that order; if one does, the rest of the bucket is
-    /// put back.
+    /// The pairs that may merge wait in buckets by rank. A merge seldom makes a pair of a lower rank than its own, as
+    /// vocabularies are learnt in that order; if one does, its bucket waits until that pair is done.
     fn merge_long(&self, scratch: &mut Scratch) {
         let len = u32::try_from(scratch.ids.len()).expect("a word is below 4 GiB");
         scratch.next.clear();
         scratch.next.extend((1..len).chain([GONE]));
         scratch.previous.clear();
         scratch.previous.extend([GONE].into_iter().chain(0..len - 1));
-        let mut buckets: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        let mut bucket = (NO_RANK, Vec::new());
+        let mut buckets = Buckets::new();
         for (at, pair) in (0..len).zip(scratch.ids.windows(2)) {
             let rank = self.get(pair[0], pair[1]).rank;
-            if rank != bucket.0 {
-                put(&mut buckets, &mut bucket);
-                bucket.0 = rank;
+            if rank != NO_RANK {
+                buckets.entry(rank).or_default().put(at);
             }
-            bucket.1.push(at);
         }
-        put(&mut buckets, &mut bucket);
-        while let Some((rank, mut positions)) = buckets.pop_first() {
-            positions.sort_unstable();
-            for index in 0..positions.len() {
-                let lowest = self.merge_at(positions[index], rank, scratch, &mut buckets);
-                if lowest < rank {
-                    buckets.entry(rank).or_default().extend_from_slice(&positions[index + 1..]);
+        while let Some((rank, mut bucket)) = buckets.pop_first() {
+            while let Some(at) = bucket.take_first() {
+                if self.merge_at(at, rank, scratch, &mut buckets) < rank {
+                    buckets.insert(rank, bucket);
                     break;
                 }
             }
@@ -139,7 +133,7 @@ impl Merges {
     }
 
     /// Merges the pair at `at` if its rank still is `rank`; answers the lowest rank of the pairs that came of it.
-    fn merge_at(&self, at: u32, rank: u32, scratch: &mut Scratch, buckets: &mut BTreeMap<u32, Vec<u32>>) -> u32 {
+    fn merge_at(&self, at: u32, rank: u32, scratch: &mut Scratch, buckets: &mut Buckets) -> u32 {
         let Scratch { ids, next, previous, .. } = scratch;
         let left = at as usize;
         let right = next[left];
@@ -158,7 +152,7 @@ impl Merges {
         let mut wait = |first: u32, second: u32| {
             let rank = self.get(ids[first as usize], ids[second as usize]).rank;
             if rank != NO_RANK {
-                buckets.entry(rank).or_default().push(first);
+                buckets.entry(rank).or_default().put(first);
                 lowest = lowest.min(rank);
             }
         };
@@ -173,12 +167,39 @@ impl Merges {
     }
 }
 
-/// Puts positions of one rank where they wait; pairs without a merge do not wait.
-fn put(buckets: &mut BTreeMap<u32, Vec<u32>>, (rank, positions): &mut (u32, Vec<u32>)) {
-    if *rank == NO_RANK || positions.is_empty() {
-        positions.clear();
-    } else {
-        buckets.entry(*rank).or_default().append(positions);
+/// The positions of pairs that may merge, by the rank of their merge.
+type Buckets = BTreeMap<u32, Bucket>;
+
+/// Positions of one rank, to be taken first to last. They come nearly in order, and mostly before the first is taken: sorting
+/// them once is a pass over memory, where a heap of a million would jump about in it.
+#[derive(Debug, Default)]
+struct Bucket {
+    /// Last to first once the first was taken.
+    positions: Vec<u32>,
+    is_sorted: bool,
+    /// What came after that.
+    late: BinaryHeap<Reverse<u32>>,
+}
+
+impl Bucket {
+    fn put(&mut self, at: u32) {
+        if self.is_sorted {
+            self.late.push(Reverse(at));
+        } else {
+            self.positions.push(at);
+        }
+    }
+
+    fn take_first(&mut self) -> Option<u32> {
+        if !self.is_sorted {
+            self.positions.sort_unstable_by_key(|at| Reverse(*at));
+            self.is_sorted = true;
+        }
+        match (self.positions.last(), self.late.peek()) {
+            (Some(position), Some(Reverse(late))) if late < position => self.late.pop().map(|Reverse(at)| at),
+            (None, _) => self.late.pop().map(|Reverse(at)| at),
+            (Some(_), _) => self.positions.pop(),
+        }
     }
 }
 

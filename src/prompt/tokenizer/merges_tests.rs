@@ -2,6 +2,8 @@ use proptest::prelude::*;
 use tokenizers::Model as _;
 use tokenizers::models::bpe::{BPE, Vocab};
 
+use crate::batch::TokenId;
+
 use super::{GONE, Merges, Scratch};
 
 /// A vocabulary over three letters, with merges in any order: also orders in which a merge makes a pair of a lower rank.
@@ -53,6 +55,17 @@ impl Vocabulary {
             self.merges.iter().map(|(left, right)| (self.tokens[*left].clone(), self.tokens[*right].clone())).collect();
         BPE::builder().vocab_and_merges(vocab, merges).build().unwrap()
     }
+}
+
+/// Each merge of a and b makes a pair of a lower rank: a million times, the rest of that rank has to wait.
+#[test]
+fn a_million_merges_that_make_lower_ranks_take_a_moment() {
+    let vocabulary =
+        Vocabulary { tokens: ["a", "b", "c", "ab", "abc"].map(String::from).to_vec(), merges: vec![(3, 2), (0, 1)] };
+    let ours = vocabulary.ours();
+    let mut tokens = Vec::new();
+    ours.encode("abc".repeat(1_000_000).as_bytes(), &mut Scratch::default(), &mut tokens);
+    assert!(tokens == vec![TokenId(4); 1_000_000]);
 }
 
 fn vocabularies() -> impl Strategy<Value = Vocabulary> {
