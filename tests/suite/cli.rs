@@ -114,11 +114,11 @@ fn inspect_shows_a_model_without_computing() {
     for part in [
         "gpt-oss-tiny, size tiny, in this binary",
         "4: 2 full, 2 sliding over 64 tokens",
-        "8 heads of 32, 2 for keys and values",
-        "2048 rows",
-        "<|return|> (2031)",
+        "8 heads of 64, 4 for keys and values",
+        "1024 rows",
+        "<|return|> (1007)",
         "model.layers.0.mlp.experts.gate_up_proj_blocks",
-        "weights 5 MiB mapped, KV ",
+        "weights 7 MiB mapped, KV ",
         "threads, computes with",
     ] {
         assert!(page.contains(part), "{part} is not in\n{page}");

@@ -2,6 +2,7 @@
 
 mod actors;
 mod cli;
+mod embedded;
 mod fake_hub;
 mod goldens;
 mod http;

@@ -54,14 +54,24 @@ impl Golden {
         Self { checkpoint: checkpoint(&directory), cases }
     }
 
-    /// The embedded model with its thirteen prompts; a continuation counts up to its stop token.
+    /// A small trained model with its thirteen prompts.
     pub(super) fn tiny() -> Self {
-        let golden = json(&at("tests/goldens/tiny/golden.json"));
+        Self::prompts("tests/goldens/tiny")
+    }
+
+    /// The model in the binary with its twelve prompts.
+    pub(super) fn embedded() -> Self {
+        Self::prompts("models/tiny")
+    }
+
+    /// A checkpoint with its golden.json beside it; a continuation counts up to its stop token.
+    fn prompts(directory: &str) -> Self {
+        let golden = json(&at(directory).join("golden.json"));
         let case = |case: &Value| {
             let stop = case["stop_index"].as_u64().map_or(usize::MAX, |stop| usize::try_from(stop).unwrap() + 1);
             let margins = case["greedy_margin"].as_array().unwrap().iter().map(number);
             Case {
-                name: format!("tiny/{}", case["name"].as_str().unwrap()),
+                name: format!("{directory}/{}", case["name"].as_str().unwrap()),
                 prompt: tokens(&case["prompt_ids"]),
                 all_rows: false,
                 logits: Vec::new(),
@@ -74,10 +84,10 @@ impl Golden {
             }
         };
         let cases = golden["cases"].as_array().unwrap().iter().map(case).collect();
-        Self { checkpoint: checkpoint(&at("models/tiny")), cases }
+        Self { checkpoint: checkpoint(&at(directory)), cases }
     }
 
-    /// The embedded model with two short prompts, all logits and the hidden states of each layer.
+    /// The small trained model with two short prompts, all logits and the hidden states of each layer.
     pub(super) fn tiny_logits() -> Self {
         let bytes = fs::read(at("tests/goldens/tiny/golden_logits.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -95,7 +105,7 @@ impl Golden {
                 hidden: hidden.map(|tensor| floats(tensor.data())).collect(),
             }
         };
-        Self { checkpoint: checkpoint(&at("models/tiny")), cases: vec![case("a"), case("b")] }
+        Self { checkpoint: checkpoint(&at("tests/goldens/tiny")), cases: vec![case("a"), case("b")] }
     }
 }
 

@@ -126,3 +126,8 @@ fn tiny_top_logits_of_every_prompt() {
         }
     }
 }
+
+#[test]
+fn embedded_greedy() {
+    check_greedy(&Golden::embedded(), 0.1);
+}

@@ -1,0 +1,135 @@
+//! The binary as a user starts it: the embedded model behind real sockets.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const PROMPT: &str = r#"Write Python code that prints \"Jay\"."#;
+/// A guard against hanging, not a measure of speed.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running `antiphon serve` on a free port; killed when it is dropped.
+struct Server {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start() -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_antiphon"))
+            .args(["serve", "--port", "0", "--log-format", "json", "--kv-bytes", "64MiB"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
+        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let event: Value = serde_json::from_str(&line).ok()?;
+            (event["message"] == "ready").then(|| event["address"].as_str().map(str::to_owned))?
+        });
+        // The log must be read on, or its lines would be dropped.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { process, address: address.expect("it says where it listens").parse().expect("an address") }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream
+    }
+
+    fn send(&self, method: &str, path: &str, body: &str) -> TcpStream {
+        let mut stream = self.connect();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("sent");
+        stream
+    }
+
+    /// The body of an answer as it came, chunk sizes included.
+    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        let mut answer = String::new();
+        self.send(method, path, body).read_to_string(&mut answer).expect("an answer in UTF-8");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer.split_once("\r\n\r\n").expect("a head and a body").1.to_owned()
+    }
+
+    fn stats(&self) -> Value {
+        serde_json::from_str(&self.ask("GET", "/stats", "")).expect("JSON")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What the events of a stream say under `pointer`, joined.
+fn joined(stream: &str, pointer: &str) -> String {
+    let events = stream.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
+    events.filter_map(|event| event.pointer(pointer)?.as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn jay_is_printed_on_every_route() {
+    let server = Server::start();
+    let chat = format!(r#"{{"messages":[{{"role":"user","content":"{PROMPT}"}}],"temperature":0,"stream":STREAM}}"#);
+    let whole: Value =
+        serde_json::from_str(&server.ask("POST", "/v1/chat/completions", &chat.replace("STREAM", "false"))).expect("JSON");
+    let whole = whole["choices"][0]["message"]["content"].as_str().expect("content").to_owned();
+    assert!(whole.contains(r#"print("Jay")"#), "{whole}");
+    let stream = server.ask("POST", "/v1/chat/completions", &chat.replace("STREAM", "true"));
+    assert_eq!(joined(&stream, "/choices/0/delta/content"), whole, "the joined stream is the whole answer");
+    let body = format!(r#"{{"user_id":"u","model_type":"code_generation","prompt":"{PROMPT}","temperature":0}}"#);
+    let stream = server.ask("POST", "/generate/stream", &body);
+    assert!(joined(&stream, "/text").contains(r#"print("Jay")"#) && stream.contains("data: [DONE]"), "{stream}");
+    let stream = server.ask("POST", "/generate", &format!(r#"{{"prompt":"{PROMPT}","temperature":0,"stream":true}}"#));
+    assert!(joined(&stream, "/content").contains(r#"print("Jay")"#), "{stream}");
+}
+
+/// A thousand clients that leave at random moments of a real model's work: nothing is held afterwards.
+#[test]
+fn a_thousand_clients_leave_nothing_behind() {
+    let server = Server::start();
+    let body =
+        r#"{"messages":[{"role":"user","content":"Count from 1 to 90"}],"temperature":0,"stream":true,"max_tokens":200}"#;
+    std::thread::scope(|scope| {
+        for client in 0..20_u64 {
+            let server = &server;
+            scope.spawn(move || {
+                for turn in 0..50_u64 {
+                    let mut stream = server.send("POST", "/v1/chat/completions", body);
+                    // Some leave before they read anything, some within the head, some after many events.
+                    let bytes = (client * 50 + turn).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 51;
+                    if bytes % 4 != 0 {
+                        let mut read = vec![0; usize::try_from(bytes).expect("13 bits")];
+                        // An answer shorter than that is as good.
+                        let _ = stream.read_exact(&mut read);
+                    }
+                }
+            });
+        }
+    });
+    let started = Instant::now();
+    loop {
+        let stats = server.stats();
+        let kv = &stats["kv"];
+        let freed = kv["free"].as_u64().expect("free") + kv["cached"].as_u64().expect("cached");
+        if freed == kv["total"].as_u64().expect("total") && stats["active_requests"] == 0 && stats["stream_active"] == 0 {
+            assert!(stats["requests_total"].as_u64() > Some(500), "most requests were taken: {stats}");
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "something is still held: {stats}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(server.ask("GET", "/health/ready", "").contains("ready"), "it serves on");
+}
