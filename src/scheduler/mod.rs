@@ -47,7 +47,7 @@ pub enum FinishReason {
     Stop(TokenId),
     /// The tokens asked for are generated.
     Length,
-    /// It was cancelled.
+    /// It was cancelled. For those who tell a reader so: the core reports no event of a cancelled sequence.
     Cancelled,
     /// It waited longer than the queue allows.
     QueueTimeout,
