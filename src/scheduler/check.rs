@@ -37,6 +37,7 @@ impl Scheduler {
     }
 
     fn check_running(&self) {
+        let mut decoding_count = 0;
         for (seq, place) in &self.running {
             let sequence = &self.sequences[*place];
             assert_eq!(sequence.id, *seq, "a running sequence is at its place");
@@ -44,7 +45,11 @@ impl Scheduler {
             assert!(sequence.generated() < sequence.max_tokens as usize, "sequence {} has not ended", seq.0);
             assert!(!self.is_fresh(*seq), "sequence {} runs and has never run", seq.0);
             sequence.tables.check(sequence.computed, &self.geometry);
+            assert_eq!(sequence.decoding, sequence.has_caught_up(), "sequence {} decodes or not", seq.0);
+            assert_eq!(sequence.tokens.last(), Some(&sequence.last), "sequence {} knows its last token", seq.0);
+            decoding_count += usize::from(sequence.decoding);
         }
+        assert_eq!(self.decoding_count, decoding_count, "as many decode as are counted");
     }
 
     fn check_waiting(&self) {
@@ -53,6 +58,7 @@ impl Scheduler {
         for (seq, place) in self.waiting.iter() {
             let sequence = &self.sequences[place];
             assert_eq!(sequence.id, seq, "a waiting sequence is at its place");
+            assert!(!sequence.decoding, "sequence {} waits and decodes", seq.0);
             assert_eq!(sequence.computed, 0, "sequence {} waits with something computed", seq.0);
             assert!(sequence.tables.full().is_empty(), "sequence {} waits and holds full blocks", seq.0);
             assert!(sequence.tables.sliding().is_empty(), "sequence {} waits and holds sliding blocks", seq.0);

@@ -47,7 +47,7 @@ pub enum FinishReason {
     Stop(TokenId),
     /// The tokens asked for are generated.
     Length,
-    /// It was cancelled.
+    /// It was cancelled. For those who tell a reader so: the core reports no event of a cancelled sequence.
     Cancelled,
     /// It waited longer than the queue allows.
     QueueTimeout,
@@ -149,6 +149,8 @@ pub struct Scheduler {
     sequences: Sequences,
     waiting: WaitingQueue,
     running: BTreeMap<SeqId, Place>,
+    /// How many of those that run decode.
+    decoding_count: usize,
     suspects: Suspects,
     step: Step,
     next_id: u64,
@@ -176,6 +178,7 @@ impl Scheduler {
             sequences: Sequences::default(),
             waiting: WaitingQueue::default(),
             running: BTreeMap::new(),
+            decoding_count: 0,
             suspects: Suspects::default(),
             step: Step::default(),
             next_id: 0,
@@ -235,7 +238,7 @@ impl Scheduler {
             events.push(Event::Finished { seq, reason: FinishReason::QueueTimeout, logprobs: None });
         });
         let held_until = self.choose(now);
-        self.step.write(&self.sequences, &self.geometry);
+        self.step.complete(&self.sequences, &self.geometry);
         self.step.in_flight = !self.step.is_empty();
         assert!(
             self.step.in_flight || held_until.is_some() || self.sequences.count() == 0,
@@ -266,17 +269,16 @@ impl Scheduler {
         self.check_in_debug();
     }
 
-    /// Counts for metrics. Takes time in proportion to the running sequences.
+    /// Counts for metrics.
     #[must_use]
     pub fn counts(&self) -> SchedulerCounts {
-        let decode_count = self.running.values().filter(|place| self.sequences[**place].decodes()).count();
         let blocks_total = self.pools.full.total_count() + self.pools.sliding.total_count();
         let blocks_free = self.pools.full.free_count() + self.pools.sliding.free_count();
         SchedulerCounts {
             waiting_count: self.waiting.count(),
             waiting_tokens: self.waiting.demand().prompt_tokens,
-            prefill_count: self.running.len() - decode_count,
-            decode_count,
+            prefill_count: self.running.len() - self.decoding_count,
+            decode_count: self.decoding_count,
             blocks_total,
             blocks_free,
             blocks_cached: 0,
@@ -304,8 +306,14 @@ impl Scheduler {
         } else {
             return;
         };
+        self.set_decoding(place, false);
         self.sequences.remove(place).forget_computed(&mut self.pools);
         self.suspects.forget(seq);
+    }
+
+    fn set_decoding(&mut self, place: Place, decoding: bool) {
+        let before = std::mem::replace(&mut self.sequences[place].decoding, decoding);
+        self.decoding_count = self.decoding_count + usize::from(decoding) - usize::from(before);
     }
 
     fn check_in_debug(&self) {

@@ -13,7 +13,7 @@ impl Scheduler {
             return None;
         }
         self.step.candidates.extend(self.running.values());
-        let room = self.catch_up();
+        let room = self.catch_up(self.decoding_count);
         let gate = self.gate(now, room);
         if let Some(until) = self.decode_hold(gate) {
             self.step.clear();
@@ -26,30 +26,29 @@ impl Scheduler {
         }
     }
 
-    /// Gives each candidate, oldest first, a slice of what it has not computed, and the blocks for it. Answers how many tokens
-    /// of the budget are left for admissions.
+    /// Gives each candidate, oldest first, a slice of what it has not computed, and the blocks for it; `decoding_count` of them
+    /// decode. Answers how many tokens of the budget are left for admissions.
     ///
     /// **Every candidate that decodes is in the step**, unless it is preempted: decode before prefill, because a waiting prompt
     /// can wait one step (TTFT), and a stalled answer is seen at once (ITL). Blocks go by age instead, so that the oldest
     /// always gets on, and whoever is preempted has no slice in this step yet.
-    pub(super) fn catch_up(&mut self) -> usize {
-        let decode_count = self.step.candidates.iter().filter(|place| self.sequences[**place].decodes()).count();
-        let mut room = self.limits.token_budget_tokens - decode_count;
+    pub(super) fn catch_up(&mut self, decoding_count: usize) -> usize {
+        let mut room = self.limits.token_budget_tokens - decoding_count;
         let preemptions_before = self.totals.preemptions;
         let mut next = 0;
         while let Some(&place) = self.step.candidates.get(next) {
             next += 1;
             let sequence = &self.sequences[place];
-            let decodes = sequence.decodes();
-            let len = if decodes { 1 } else { sequence.pending().min(self.geometry.slice_tokens_max).min(room) };
-            if len == 0 || !self.secure_blocks(place, len) {
-                continue;
-            }
-            if decodes {
-                self.step.decodes.push(place);
+            if sequence.decoding {
+                if self.secure_blocks(place, 1) {
+                    self.step.write(place, &self.sequences[place], 1, &self.geometry);
+                }
             } else {
-                room -= len;
-                self.step.prefills.push((place, len));
+                let len = sequence.pending().min(self.geometry.slice_tokens_max).min(room);
+                if len > 0 && self.secure_blocks(place, len) {
+                    room -= len;
+                    self.step.prefills.push((place, len));
+                }
             }
         }
         // Whoever was preempted just now would be the first to be admitted again.

@@ -38,6 +38,7 @@ impl Scheduler {
 
     /// Puts a sequence that does not run any more into the queue; its id makes it first there.
     pub(super) fn send_back(&mut self, place: Place) {
+        self.set_decoding(place, false);
         let sequence = &mut self.sequences[place];
         sequence.forget_computed(&mut self.pools);
         self.waiting.enter(place, sequence, &self.geometry);

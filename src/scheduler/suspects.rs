@@ -92,7 +92,7 @@ impl Scheduler {
         let Some(suspect) = self.suspects.oldest() else { return false };
         if let Some(place) = self.running.get(&suspect) {
             self.step.candidates.push(*place);
-            self.catch_up();
+            self.catch_up(self.decoding_candidates());
         } else if self.waiting.front().is_some_and(|(front, _)| front == suspect) {
             self.admit_front(self.limits.token_budget_tokens);
         }
@@ -104,8 +104,12 @@ impl Scheduler {
     fn choose_others(&mut self) {
         let Self { step, running, suspects, .. } = self;
         step.candidates.extend(running.iter().filter(|(seq, _)| !suspects.contain(**seq)).map(|(_, place)| place));
-        let room = self.catch_up();
+        let room = self.catch_up(self.decoding_candidates());
         self.admit(Gate::Open, room);
         self.step.candidates.clear();
+    }
+
+    fn decoding_candidates(&self) -> usize {
+        self.step.candidates.iter().filter(|place| self.sequences[**place].decoding).count()
     }
 }

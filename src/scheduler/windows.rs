@@ -59,7 +59,7 @@ impl Scheduler {
         let Gate::Held { until } = gate else { return None };
         let (front, _) = self.waiting.front()?;
         // A preempted sequence in front is not held: it joins this step, and makes it more than a decode step.
-        let decode_step = self.step.prefills.is_empty() && self.is_fresh(front) && !self.step.decodes.is_empty();
+        let decode_step = self.step.prefills.is_empty() && self.is_fresh(front) && !self.step.planned.is_empty();
         let joins = until <= self.committed_at.plus(self.limits.decode_window_micros);
         (decode_step && joins).then_some(until)
     }

@@ -1,4 +1,5 @@
-//! The scheduler in simulated worlds. A failure names its seed: `antiphon simulate --from SEED --seeds 1` lives through it again.
+//! The scheduler in simulated worlds. A failure names its seed; `antiphon simulate --seed SEED --worlds 1` lives through it
+//! again.
 
 use antiphon::simulate::{Options, Report, run};
 

@@ -57,14 +57,14 @@ fn preemption_happens_in_the_sliding_group_too() {
 
 #[test]
 fn prefill_does_not_preempt_what_was_admitted_with_it() {
-    // Twelve blocks, and prompts of ten blocks each, prefilled in three steps: the second must wait, not start and be thrown out.
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 12, ..limits() });
-    let first = stage.submit(40, 2);
-    let second = stage.submit(40, 2);
+    // Eleven blocks, and prompts of six blocks each, prefilled in two steps: the second must wait, not start and be thrown out.
+    let mut stage = Stage::new(SchedulerLimits { full_blocks: 11, ..limits() });
+    let first = stage.submit(23, 2);
+    let second = stage.submit(23, 2);
     assert_eq!(stage.step(), [(first, 16)]);
     let steps = stage.finish();
     assert_eq!(stage.scheduler.counts().preemptions_total, 0);
-    assert_eq!(steps.iter().flatten().filter(|(seq, _)| *seq == second).map(|(_, len)| len).sum::<usize>(), 41);
+    assert_eq!(steps.iter().flatten().filter(|(seq, _)| *seq == second).map(|(_, len)| len).sum::<usize>(), 24);
 }
 
 #[test]

@@ -1,0 +1,145 @@
+//! The pure core: steps and planned sequences a second, by how many sequences there are; and cancels, by how many wait.
+//!
+//! `running`: all of them run, and are in every step. `queued`: sixteen run and the others wait. The engine costs nothing here:
+//! its reports are made beside the clock. Sequences have 64 to 320 tokens, one in 256 ends in each step, and another comes.
+//! No loop is longer than the step, so the time for a planned sequence may grow only by what memory costs: with 65,536 running
+//! sequences each step walks through some 60 MB in no order.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use antiphon::batch::{Batch, Micros, Sampled, Sampling, SeqId, StepResult, TokenId};
+use antiphon::scheduler::{Event, NewSequence, Plan, Scheduler, SchedulerLimits};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+const PROMPT_TOKENS: usize = 64;
+const MAX_TOKENS: u32 = 256;
+
+fn limits(running: usize, waiting: usize) -> SchedulerLimits {
+    SchedulerLimits {
+        block_tokens: 16,
+        full_blocks: running * 21,
+        sliding_blocks: running * 13,
+        sliding_window_tokens: 128,
+        context_tokens_max: 4096,
+        // Room for every decode slice, and for the prompts of those that take the place of others.
+        token_budget_tokens: running + PROMPT_TOKENS * running.div_ceil(16),
+        prefill_slice_tokens: PROMPT_TOKENS,
+        running_max_count: running,
+        waiting_max_count: waiting,
+        waiting_max_tokens: usize::MAX,
+        prefill_window_micros: 0,
+        decode_window_micros: 0,
+        waiting_max_micros: 0,
+    }
+}
+
+/// A core in which a number of sequences run, for ever.
+struct Choir {
+    core: Scheduler,
+    sampling: Arc<Sampling>,
+    events: Vec<Event>,
+    reports: Vec<Sampled>,
+    now: Micros,
+}
+
+impl Choir {
+    /// `running` sequences run and `waiting` wait.
+    fn new(running: usize, waiting: usize) -> Self {
+        // In a step everybody may wait who is about to run.
+        let core = Scheduler::new(limits(running, running + waiting));
+        let sampling = Arc::new(Sampling::default());
+        let mut choir = Self { core, sampling, events: Vec::new(), reports: Vec::new(), now: Micros(0) };
+        for i in 0..running + waiting {
+            // They end at different times from the beginning.
+            choir.submit(1 + i as u32 % MAX_TOKENS);
+        }
+        for _ in 0..MAX_TOKENS {
+            choir.step();
+        }
+        choir
+    }
+
+    fn submit(&mut self, max_tokens: u32) {
+        let prompt = vec![TokenId(7); PROMPT_TOKENS];
+        let new = NewSequence { prompt, max_tokens, sampling: Arc::clone(&self.sampling) };
+        self.core.submit(new, self.now).expect("there is room for all");
+    }
+
+    /// One step; the time that the core took for it.
+    fn step(&mut self) -> Duration {
+        self.now = self.now.plus(1_000);
+        let began = Instant::now();
+        let Plan::Step(batch) = self.core.plan(self.now, &mut self.events) else { panic!("they always run") };
+        let planned = began.elapsed();
+        report(batch, &mut self.reports);
+        let reports = std::mem::take(&mut self.reports);
+        let began = Instant::now();
+        self.core.commit(StepResult::Done(reports), self.now, &mut self.events);
+        let time = planned + began.elapsed();
+        let ended = self.events.iter().filter(|event| matches!(event, Event::Finished { .. })).count();
+        self.events.clear();
+        for _ in 0..ended {
+            self.submit(MAX_TOKENS);
+        }
+        time
+    }
+}
+
+/// What an engine reports of a step.
+fn report(batch: &Batch, reports: &mut Vec<Sampled>) {
+    let drawing = batch.slices.iter().filter(|slice| slice.draw.is_some());
+    reports.extend(drawing.map(|slice| Sampled {
+        seq: slice.seq,
+        token: Some(Ok(TokenId(9))),
+        logprobs: None,
+        prompt_logprobs: Vec::new(),
+    }));
+}
+
+fn steps(criterion: &mut Criterion) {
+    for (name, running_max) in [("running", usize::MAX), ("queued", 16)] {
+        let mut group = criterion.benchmark_group(format!("scheduler/{name}"));
+        for sequences in [16, 256, 4_096, 65_536] {
+            let running = sequences.min(running_max);
+            let mut choir = Choir::new(running, sequences - running);
+            group.throughput(Throughput::Elements(running as u64));
+            group.bench_function(BenchmarkId::from_parameter(sequences), |bencher| {
+                bencher.iter_custom(|steps| (0..steps).map(|_| choir.step()).sum());
+            });
+        }
+        group.finish();
+    }
+}
+
+fn cancels(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("scheduler/cancel");
+    for waiting in [16, 256, 4_096, 65_536] {
+        let mut core = Scheduler::new(limits(16, waiting));
+        let sampling = Arc::new(Sampling::default());
+        let submit = |core: &mut Scheduler| -> SeqId {
+            let new = NewSequence { prompt: vec![TokenId(7); 8], max_tokens: 8, sampling: Arc::clone(&sampling) };
+            core.submit(new, Micros(0)).expect("there is room for all")
+        };
+        let mut seqs: Vec<SeqId> = (0..waiting).map(|_| submit(&mut core)).collect();
+        let mut next = 0;
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::from_parameter(waiting), |bencher| {
+            bencher.iter(|| {
+                // An odd stride visits them in no order.
+                next = (next + 40_503) % waiting;
+                core.cancel(black_box(seqs[next]));
+                seqs[next] = submit(&mut core);
+            });
+        });
+    }
+    group.finish();
+}
+
+fn config() -> Criterion {
+    Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3)).sample_size(20)
+}
+
+criterion_group! { name = scheduler; config = config(); targets = steps, cancels }
+criterion_main!(scheduler);
