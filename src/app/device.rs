@@ -44,10 +44,13 @@ pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Check
     }))
 }
 
-/// A line for every tenth of the weights; nothing for those that are read in one go.
+/// Weights up to here are read in a moment: nobody wants to see how.
+const QUIET_BYTES: u64 = 1 << 30;
+
+/// A line for every tenth of the weights, if that takes long enough to be asked about.
 fn log_progress(progress: Progress, tenths: &mut u64) {
     let now = progress.done_bytes * 10 / progress.total_bytes.max(1);
-    if now > *tenths && now < 10 {
+    if progress.total_bytes > QUIET_BYTES && now > *tenths {
         tracing::info!(done_bytes = progress.done_bytes, total_bytes = progress.total_bytes, "loading weights");
         *tenths = now;
     }
