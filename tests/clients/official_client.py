@@ -19,7 +19,7 @@ def whole_answer(client, model):
     assert 'print("Jay")' in choice.message.content, choice.message.content
     assert choice.finish_reason == "stop", choice.finish_reason
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
-    assert answer.to_dict()["metadata"]["model_id"] == model, answer
+    assert answer.metadata["model_id"] == model, answer
     return choice.message.content
 
 
