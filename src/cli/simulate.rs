@@ -31,7 +31,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
             let again = format!("antiphon simulate --seed {seed} --worlds 1 --turns {turns}");
             return Err(anyhow::anyhow!("seed {seed}: {wrong}; expected a sound world; see it again with `{again}`").into());
         }
-        add(&mut sum, &report);
+        sum.add(&report);
     }
     print(&format!(
         "{count} worlds are sound: {} steps of {} slices, {} tokens; sequences: {} taken, {} finished, {} cancelled, {} \
@@ -47,17 +47,4 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         sum.lost_total,
         sum.held_total
     ))
-}
-
-fn add(sum: &mut Report, report: &Report) {
-    sum.steps_total += report.steps_total;
-    sum.slices_total += report.slices_total;
-    sum.taken_total += report.taken_total;
-    sum.rejected_total += report.rejected_total;
-    sum.cancelled_total += report.cancelled_total;
-    sum.finished_total += report.finished_total;
-    sum.tokens_total += report.tokens_total;
-    sum.lost_total += report.lost_total;
-    sum.preemptions_total += report.preemptions_total;
-    sum.held_total += report.held_total;
 }

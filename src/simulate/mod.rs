@@ -63,6 +63,22 @@ pub struct Report {
     pub failure: Option<String>,
 }
 
+impl Report {
+    /// Adds the counts of another world; its failure stays its own.
+    pub fn add(&mut self, other: &Self) {
+        self.steps_total += other.steps_total;
+        self.slices_total += other.slices_total;
+        self.taken_total += other.taken_total;
+        self.rejected_total += other.rejected_total;
+        self.cancelled_total += other.cancelled_total;
+        self.finished_total += other.finished_total;
+        self.tokens_total += other.tokens_total;
+        self.lost_total += other.lost_total;
+        self.preemptions_total += other.preemptions_total;
+        self.held_total += other.held_total;
+    }
+}
+
 /// Lives through the world of `seed`. A scheduler that panics is a failure like any other.
 #[must_use]
 pub fn run(seed: u64, options: &Options) -> Report {

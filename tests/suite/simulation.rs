@@ -9,16 +9,7 @@ fn worlds(seeds: std::ops::Range<u64>) -> Report {
     for seed in seeds {
         let report = run(seed, &Options::default());
         assert_eq!(report.failure, None, "in the world of seed {seed}: {report:?}");
-        sum.steps_total += report.steps_total;
-        sum.slices_total += report.slices_total;
-        sum.taken_total += report.taken_total;
-        sum.rejected_total += report.rejected_total;
-        sum.cancelled_total += report.cancelled_total;
-        sum.finished_total += report.finished_total;
-        sum.tokens_total += report.tokens_total;
-        sum.lost_total += report.lost_total;
-        sum.preemptions_total += report.preemptions_total;
-        sum.held_total += report.held_total;
+        sum.add(&report);
     }
     sum
 }
