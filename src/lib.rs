@@ -7,6 +7,7 @@ pub mod actors;
 pub mod app;
 pub mod batch;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod engine;
 pub mod http;

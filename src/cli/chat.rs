@@ -16,7 +16,7 @@ use super::options::serve_options;
 use super::serve::{layers, setting_args, start_log, variable};
 use super::settings::API_KEY_VARIABLE;
 use crate::app;
-use client::{Client, Piece, Turn};
+use client::{Piece, Server, Turn};
 
 /// The settings of the server that is started for the talk.
 const SETTINGS: [&str; 8] = ["model", "profile", "device", "threads", "kv_bytes", "system_date", "prompt_version", "log_level"];
@@ -47,7 +47,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let talk = Talk { prompt: text("prompt"), system: text("system"), reasoning: matches.get_flag("reasoning") };
     match text("url") {
-        Some(url) => talk.with(&Client::new(&url, variable(API_KEY_VARIABLE))),
+        Some(url) => talk.with(&Server::new(&url, variable(API_KEY_VARIABLE))?),
         None => with_own_server(&layers(matches, &variable)?, talk),
     }
 }
@@ -64,7 +64,9 @@ fn with_own_server(layers: &Layers, talk: Talk) -> Result<(), Failure> {
     thread::spawn(move || {
         // If the server does not start, nothing arrives, and its failure ends the process.
         let Ok(address) = address.recv() else { return };
-        match talk.with(&Client::new(&format!("http://{address}"), key)) {
+        let talked =
+            Server::new(&format!("http://{address}"), key).map_err(Failure::from).and_then(|server| talk.with(&server));
+        match talked {
             Ok(()) => exit(0),
             Err(failure) => {
                 failure.report();
@@ -78,13 +80,13 @@ fn with_own_server(layers: &Layers, talk: Talk) -> Result<(), Failure> {
 }
 
 impl Talk {
-    fn with(&self, client: &Client) -> Result<(), Failure> {
-        let model = client.model()?;
+    fn with(&self, server: &Server) -> Result<(), Failure> {
+        let model = server.model()?;
         let system = self.system.iter().map(|text| Turn { role: "system", content: text.clone() });
         let opening: Vec<Turn> = system.collect();
         let mut turns = opening.clone();
         if let Some(prompt) = &self.prompt {
-            return self.answer(client, &model, &mut turns, prompt);
+            return self.answer(server, &model, &mut turns, prompt);
         }
         let interactive = stdin().is_terminal();
         if interactive {
@@ -102,7 +104,7 @@ impl Talk {
                 "" => {}
                 "/exit" => return Ok(()),
                 "/clear" => turns.clone_from(&opening),
-                prompt => match self.answer(client, &model, &mut turns, prompt) {
+                prompt => match self.answer(server, &model, &mut turns, prompt) {
                     Err(failure) if interactive => {
                         failure.report();
                         turns.pop();
@@ -114,11 +116,11 @@ impl Talk {
     }
 
     /// Asks, prints the answer as it comes, and adds both to the talk.
-    fn answer(&self, client: &Client, model: &str, turns: &mut Vec<Turn>, prompt: &str) -> Result<(), Failure> {
+    fn answer(&self, server: &Server, model: &str, turns: &mut Vec<Turn>, prompt: &str) -> Result<(), Failure> {
         turns.push(Turn { role: "user", content: prompt.to_owned() });
         let (mut answer, mut reasoned) = (String::new(), false);
         let colour = stdout().is_terminal();
-        client.stream(model, turns, &mut |piece| {
+        server.stream(model, turns, &mut |piece| {
             let mut output = stdout().lock();
             let shown = match piece {
                 Piece::Reasoning(_) if !self.reasoning => Ok(()),

@@ -221,7 +221,7 @@ fn fake_openai(events: &'static str) -> (String, thread::JoinHandle<String>) {
     let url = format!("http://{}/v1/", listener.local_addr().expect("bound"));
     let served = thread::spawn(move || {
         let mut sent = String::new();
-        for answer in [r#"{"data":[{"id":"parrot"}]}"#, events] {
+        for (kind, answer) in [("application/json", r#"{"data":[{"id":"parrot"}]}"#), ("text/event-stream", events)] {
             let (mut stream, _) = listener.accept().expect("the client speaks");
             let mut reader = BufReader::new(stream.try_clone().expect("the client speaks"));
             let mut length = 0;
@@ -239,7 +239,8 @@ fn fake_openai(events: &'static str) -> (String, thread::JoinHandle<String>) {
             let mut body = vec![0; length];
             reader.read_exact(&mut body).expect("the client speaks");
             sent.push_str(&String::from_utf8(body).expect("the client speaks"));
-            write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{answer}", answer.len())
+            let (head, length) = ("HTTP/1.1 200 OK\r\nconnection: close", answer.len());
+            write!(stream, "{head}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{answer}")
                 .expect("the client speaks");
         }
         sent
@@ -277,9 +278,12 @@ fn chat_says_what_went_wrong() {
     let (url, _) = fake_openai("data: {\"error\":{\"message\":\"the engine failed\"}}\n\ndata: [DONE]\n\n");
     assert_eq!(refused(&mut antiphon(&["chat", "--url", &url, "Hello"]), 1), "the engine failed");
     let (url, _) = fake_openai("data: {\"choices\":[]}\n\n");
-    assert!(refused(&mut antiphon(&["chat", "--url", &url, "Hello"]), 1).ends_with("ended its answer before [DONE]"));
+    assert!(refused(&mut antiphon(&["chat", "--url", &url, "Hello"]), 1).ends_with("ended its stream before data: [DONE]"));
     let line = refused(&mut antiphon(&["chat", "--url", "http://127.0.0.1:1", "Hello"]), 1);
-    assert!(line.starts_with("http://127.0.0.1:1: ") && line.contains("`antiphon serve` starts one"), "{line}");
+    assert!(
+        line.starts_with("http://127.0.0.1:1 is not reachable: ") && line.contains("`antiphon serve` starts one"),
+        "{line}"
+    );
     let line = refused(&mut antiphon(&["chat", "--url", "nonsense", "Hello"]), 1);
     assert!(line.contains("nonsense"), "{line}");
 }

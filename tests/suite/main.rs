@@ -2,6 +2,7 @@
 
 mod actors;
 mod cli;
+mod client;
 mod embedded;
 mod fake_hub;
 mod goldens;

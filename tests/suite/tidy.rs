@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each room may import from this crate. `docs/architecture.md` shows the same table.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("batch", &[]),
     ("clock", &["batch"]),
     ("profile", &[]),
@@ -16,18 +16,22 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("simulate", &["scheduler", "engine", "batch"]),
     ("actors", &["scheduler", "engine", "prompt", "batch", "clock", "metrics"]),
     ("http", &["actors", "prompt", "metrics", "batch", "clock"]),
-    ("load", &[]),
+    ("client", &[]),
+    ("load", &["client"]),
     ("app", &["actors", "http", "engine", "prompt", "profile", "metrics", "source", "clock", "batch", "scheduler"]),
-    ("cli", &["batch", "app", "load", "simulate", "profile", "source", "engine", "prompt"]),
+    ("cli", &["batch", "app", "client", "load", "simulate", "profile", "source", "engine", "prompt"]),
 ];
 
 /// External crates that only some rooms may name.
-const FENCED: [(&str, &[&str]); 9] = [
+const FENCED: [(&str, &[&str]); 12] = [
     ("actix", &["actors", "http", "app"]),
     ("actix_rt", &["actors", "http", "app"]),
     ("actix_web", &["http", "app"]),
     ("actix_web_lab", &["http", "app"]),
-    ("tokio", &["actors", "http", "app", "load", "cli"]),
+    ("tokio", &["actors", "http", "app", "client", "load", "cli"]),
+    ("hyper", &["client"]),
+    ("hyper_util", &["client"]),
+    ("tokio_rustls", &["client"]),
     ("tokenizers", &["prompt"]),
     ("antiphon_kernels", &["engine", "app", "cli"]),
     ("prometheus", &["metrics"]),
