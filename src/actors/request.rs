@@ -114,7 +114,7 @@ mod tests {
             let actor = RequestActor { text, status, metrics: metrics(), clock, scheduler };
             let refusal = actor.alone::<()>("a", |_| panic!("as told"));
             assert!(matches!(refusal, Err(Refusal::Internal { error_id }) if error_id.len() == 32));
-            let text = actor.metrics.exposition(clock.now());
+            let text = actor.metrics.exposition(crate::metrics::Names::All, clock.now());
             let panics = text.lines().find(|line| line.contains("request_panics_total{")).unwrap();
             assert!(panics.ends_with(" 1"), "{panics}");
             assert_eq!(actor.alone("b", |actor| actor.limits()).unwrap(), service.limits().unwrap());

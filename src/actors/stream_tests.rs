@@ -60,7 +60,13 @@ fn a_panic_in_one_stream_ends_that_stream_alone() {
         assert!(poisoned.recv().await.is_none());
         drop((witness, witness_feed, poison_feed));
         registry.emptied().await;
-        assert!(service.inner().metrics.exposition(service.inner().clock.now()).contains("request_panics_total"));
+        assert!(
+            service
+                .inner()
+                .metrics
+                .exposition(crate::metrics::Names::All, service.inner().clock.now())
+                .contains("request_panics_total")
+        );
         let stats = service.inner().metrics.stats(service.inner().clock.now()).requests;
         assert_eq!((stats.failed, stats.cancelled, stats.active), (1, 1, 0));
         service.stop().await;

@@ -10,14 +10,16 @@ mod stats;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 
+use super::errors::ApiError;
 use super::routes::get;
+use super::wire::error::{WireError, clip};
 use crate::actors::service::Service;
 use crate::actors::snapshot::Snapshot;
 use crate::clock::Clock;
-use crate::metrics::{EXPOSITION_TYPE, Metrics, Process, SchedulerGauges, Stats};
+use crate::metrics::{EXPOSITION_TYPE, Metrics, Names, Process, SchedulerGauges, Stats};
 
 pub use health::Targets;
 
@@ -108,12 +110,26 @@ async fn stats(observed: web::Data<Observed>) -> HttpResponse {
     json(StatusCode::OK, &stats::report(&moment.snapshot, &moment.stats, limits, observed.metrics.tags()))
 }
 
-async fn metrics(observed: web::Data<Observed>) -> HttpResponse {
+/// `?names=prometheus` leaves out the families that other servers named against Prometheus's rules.
+async fn metrics(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
+    let names = names(request.query_string())?;
     let snapshot = observed.service.snapshot();
     observed.metrics.scheduler(&gauges(&snapshot));
     observed.metrics.sessions_active(snapshot.sessions_active);
-    let text = observed.metrics.exposition(observed.clock.now());
-    HttpResponse::Ok().content_type(EXPOSITION_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text)
+    let text = observed.metrics.exposition(names, observed.clock.now());
+    Ok(HttpResponse::Ok().content_type(EXPOSITION_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text))
+}
+
+fn names(query: &str) -> Result<Names, WireError> {
+    match query.split('&').filter_map(|pair| pair.strip_prefix("names=")).next_back() {
+        None | Some("all") => Ok(Names::All),
+        Some("prometheus") => Ok(Names::Prometheus),
+        Some(other) => Err(WireError::Unfit {
+            param: "names".to_owned(),
+            found: format!("{:?}", clip(other)),
+            expected: "all or prometheus".to_owned(),
+        }),
+    }
 }
 
 async fn memory_stats(observed: web::Data<Observed>) -> HttpResponse {

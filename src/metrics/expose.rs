@@ -1,6 +1,7 @@
 //! The text of `/metrics`.
 
 use prometheus::TextEncoder;
+use prometheus::proto::MetricFamily;
 
 use super::{Inner, Process, Stats, lock, process};
 use crate::batch::Micros;
@@ -8,7 +9,27 @@ use crate::batch::Micros;
 /// The content type of the exposition.
 pub const EXPOSITION_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-pub(super) fn text(inner: &Inner, now: Micros) -> String {
+/// Which families to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Names {
+    /// All, those too that other servers named against Prometheus's rules.
+    #[default]
+    All,
+    /// Those that keep to Prometheus's rules for names: no colon, no abbreviated unit.
+    Prometheus,
+}
+
+impl Names {
+    fn show(self, family: &MetricFamily) -> bool {
+        let name = family.name();
+        match self {
+            Self::All => true,
+            Self::Prometheus => !name.contains(':') && !name.ends_with("_ms") && !name.ends_with("_sec"),
+        }
+    }
+}
+
+pub(super) fn text(inner: &Inner, names: Names, now: Micros) -> String {
     let stats = Stats::read(inner, now);
     let families = &inner.families;
     families.steps.tokens_per_second.set(stats.tokens_per_second);
@@ -23,5 +44,6 @@ pub(super) fn text(inner: &Inner, now: Micros) -> String {
         families.registry.gather()
     };
     gathered.extend(process::families(&Process::read()));
+    gathered.retain(|family| names.show(family));
     TextEncoder::new().encode_to_string(&gathered).expect("gathered families have names and metrics, and text is UTF-8")
 }

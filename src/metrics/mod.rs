@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::batch::Micros;
 
-pub use expose::EXPOSITION_TYPE;
+pub use expose::{EXPOSITION_TYPE, Names};
 pub use log_watch::{LogWatch, Warning};
 pub use process::Process;
 pub use record::{Outcome, RejectKind, RequestRecord, StreamRecord};
@@ -217,10 +217,10 @@ impl Metrics {
         Stats::read(&self.inner, now)
     }
 
-    /// The text of `/metrics`, of type [`EXPOSITION_TYPE`].
+    /// The text of `/metrics`, of type [`EXPOSITION_TYPE`], with the families of these `names`.
     #[must_use]
-    pub fn exposition(&self, now: Micros) -> String {
-        expose::text(&self.inner, now)
+    pub fn exposition(&self, names: Names, now: Micros) -> String {
+        expose::text(&self.inner, names, now)
     }
 }
 

@@ -35,7 +35,7 @@ fn one_request_is_counted_once_under_every_name() {
     let stats = metrics.stats(seconds(3.0));
     assert_eq!(stats.requests, RequestCounts { total: 1, success: 1, ..RequestCounts::default() });
     assert_eq!((stats.ttft.p50_ms, stats.e2e.p99_ms), (250.0, 1000.0));
-    let text = metrics.exposition(seconds(3.0));
+    let text = metrics.exposition(Names::All, seconds(3.0));
     for line in [
         "ttft_ms_sum{dtype=\"mxfp4\",gpu_mode=\"none\",model_id=\"gpt-oss-tiny\",model_size=\"tiny\",prompt_version=\"SYS/v1\"} 250",
         "vllm:time_to_first_token_seconds_sum{engine=\"0\",model_name=\"gpt-oss-tiny\"} 0.25",
@@ -82,7 +82,7 @@ fn the_schedulers_totals_become_counters() {
         state.preemptions_total = preemptions_total;
         metrics.scheduler(&state);
     }
-    let text = metrics.exposition(Micros(0));
+    let text = metrics.exposition(Names::All, Micros(0));
     assert!(text.contains("vllm:num_preemptions_total{engine=\"0\",model_name=\"gpt-oss-tiny\"} 5\n"));
     assert!(text.contains("vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"gpt-oss-tiny\"} 0.25\n"));
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use antiphon::metrics::Names;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -165,7 +166,7 @@ async fn a_panic_is_one_answer_and_tells_nothing() {
     assert!(error["message"].as_str().unwrap().contains(reply.header("x-request-id").unwrap()), "{error}");
     assert!(!reply.body.contains("secret"), "{error}");
     assert_eq!(get(world.address, "/version").await.status, 200);
-    assert!(world.backend.metrics.exposition(world.backend.clock.now()).contains("antiphon_request_panics_total{"));
+    assert!(world.backend.metrics.exposition(Names::All, world.backend.clock.now()).contains("antiphon_request_panics_total{"));
     world.close().await;
 }
 
