@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub use crate::http::AllowedOrigin;
 pub use model::{Model, ModelError};
 pub use options::{Device, Secret, ServeOptions, ShownValue, SseDialect};
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::http::AllowedOrigin;
 use crate::profile::Profile;
 
 /// Where to compute.
@@ -80,6 +81,8 @@ pub struct ServeOptions {
     pub port: u16,
     /// Names besides localhost that `Host` may hold while only loopback is bound.
     pub allowed_hosts: Vec<String>,
+    /// Origins whose pages may read the answers; empty is none.
+    pub cors_origins: Vec<AllowedOrigin>,
     /// Threads that serve connections, at least one.
     pub http_workers_count: usize,
     /// Who may ask; empty is everybody.

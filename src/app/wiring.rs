@@ -119,6 +119,7 @@ fn http_options(options: &ServeOptions, tags: ModelTags, api_keys: Vec<ApiKey>, 
     http.workers_count = options.http_workers_count;
     http.api_keys = api_keys;
     http.allowed_hosts.clone_from(&options.allowed_hosts);
+    http.cors_origins.clone_from(&options.cors_origins);
     http.aliases.clone_from(&options.served_model_names);
     http.sampling = SamplingDefaults {
         temperature: drawn.temperature.unwrap_or(assumed.temperature),

@@ -5,7 +5,7 @@ use std::fs;
 use super::failure::Failure;
 use super::layers::{Given, Layers, Origin, SettingError};
 use super::settings::{API_KEY_VARIABLE, SETTINGS, Setting};
-use crate::app::{Device, Secret, ServeOptions, ShownValue, SseDialect};
+use crate::app::{AllowedOrigin, Device, Secret, ServeOptions, ShownValue, SseDialect};
 use crate::profile::{Profile, ProfileError};
 
 /// Why there are no options.
@@ -54,6 +54,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         host: layers.read("host", "an address such as 127.0.0.1", non_empty)?,
         port: layers.read("port", "a whole number from 0 to 65535", |text| text.parse().ok())?,
         allowed_hosts: layers.list("allowed_host"),
+        cors_origins: layers.read("cors_origin", "origins such as https://example.org, or * for every page", origins)?,
         http_workers_count: layers.read("http_workers", "a whole number from 1 to 1024", |text| within(text, 1, 1024))?,
         api_keys: api_keys(layers, variable)?,
         body_max_bytes: layers
@@ -153,6 +154,11 @@ pub(super) fn as_file(shown: &[ShownValue], has_api_key: bool) -> String {
 fn is_number(text: &str) -> bool {
     let table: Option<toml::Table> = toml::from_str(&format!("x = {text}")).ok();
     table.is_some_and(|table| table.len() == 1 && (table["x"].is_integer() || table["x"].is_float()))
+}
+
+/// Origins with commas between them; none is none.
+fn origins(text: &str) -> Option<Vec<AllowedOrigin>> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
 }
 
 fn non_empty(text: &str) -> Option<String> {

@@ -61,6 +61,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     plain("host", "HOST", "127.0.0.1", "address to listen on"),
     plain("port", "PORT", "8000", "port to listen on; 0 takes a free one"),
     list("allowed_host", "NAME", "another name that requests' Host may hold while only loopback is bound"),
+    list("cors_origin", "ORIGIN", "a page from this origin may read the answers; * is every page; may be given again"),
     plain("http_workers", "COUNT", "1", "threads that serve connections"),
     plain("api_key_file", "FILE", "none", "file with a key a line; ANTIPHON_API_KEY holds one key itself"),
     plain("body_max_bytes", "SIZE", "8MiB", "largest body of a request"),

@@ -15,6 +15,7 @@ use futures_util::FutureExt;
 
 use crate::metrics::Metrics;
 
+use super::cors::{Allowance, AllowedOrigin};
 use super::errors::ApiError;
 use super::front::RequestId;
 use super::held::Held;
@@ -34,6 +35,8 @@ pub(super) struct Border {
     /// Names that `Host` may hold, lower case; `None` does not check. Guards a server on loopback from web pages whose name
     /// was made to point to 127.0.0.1.
     pub(super) hosts: Option<Vec<String>>,
+    /// Origins whose pages may read the answers.
+    pub(super) cors_origins: Vec<AllowedOrigin>,
     /// Counts the panics.
     pub(super) metrics: Metrics,
 }
@@ -48,10 +51,11 @@ pub(super) async fn pass(
     request.extensions_mut().insert(id.clone());
     let held = Held::of(&mut request);
     let line = format!("{} {:?}", request.method(), clip(request.path()));
-    let mut visit = Visit { line, id: id.0.clone(), status: None, held };
-    if let Err(error) = border.check(&request) {
+    let allowance = Allowance::of(&border.cors_origins, &request);
+    let mut visit = Visit { line, id: id.0.clone(), status: None, held, allowance };
+    if let Some(response) = border.turn_back(&request, visit.allowance.as_ref()) {
         let (request, _) = request.into_parts();
-        return Ok(ServiceResponse::new(request, visit.leave(error.error_response())));
+        return Ok(ServiceResponse::new(request, visit.leave(response)));
     }
     let error = match AssertUnwindSafe(next.call(request)).catch_unwind().await {
         Ok(Ok(response)) => {
@@ -77,6 +81,8 @@ struct Visit {
     id: String,
     status: Option<u16>,
     held: Option<Held>,
+    /// For a request of a page that may read the answer.
+    allowance: Option<Allowance>,
 }
 
 impl Visit {
@@ -89,6 +95,9 @@ impl Visit {
         } else {
             let id = HeaderValue::from_str(&self.id).expect("hexadecimal digits are a header value");
             response.headers_mut().insert(REQUEST_ID, id);
+        }
+        if let Some(allowance) = &self.allowance {
+            allowance.tell(response.headers_mut());
         }
         match self.held.take() {
             Some(held) => response.map_body(|_, body| held.until_sent(body)),
@@ -105,13 +114,27 @@ impl Drop for Visit {
 }
 
 impl Border {
-    fn check(&self, request: &ServiceRequest) -> Result<(), ApiError> {
+    /// The answer to a request that goes no further: one that is refused, or a browser's question whether it may ask. That
+    /// question carries no key, and learns nothing that the operator did not allow its page.
+    fn turn_back(&self, request: &ServiceRequest, allowance: Option<&Allowance>) -> Option<HttpResponse> {
+        if let Err(error) = self.check_host(request) {
+            return Some(error.error_response());
+        }
+        let preflight = allowance.and_then(|allowance| allowance.preflight(request));
+        preflight.or_else(|| self.check_key(request).err().map(|error| error.error_response()))
+    }
+
+    fn check_host(&self, request: &ServiceRequest) -> Result<(), ApiError> {
         if let Some(hosts) = &self.hosts {
             let host = request.headers().get(HOST).map(|value| String::from_utf8_lossy(value.as_bytes()));
             if !host.as_deref().is_some_and(|host| is_allowed(host, hosts)) {
                 return Err(ApiError::HostForbidden { host: clip(&host.unwrap_or_default()) });
             }
         }
+        Ok(())
+    }
+
+    fn check_key(&self, request: &ServiceRequest) -> Result<(), ApiError> {
         let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let open = self.api_keys.is_empty() || OPEN_PATHS.contains(&request.path());
         if open || opens(&self.api_keys, authorization) { Ok(()) } else { Err(ApiError::Unauthorized) }

@@ -6,10 +6,9 @@ use actix_web::{HttpResponse, ResponseError};
 
 use crate::actors::messages::Refusal;
 
-use super::wire::error::{ErrorObject, SERVER, UNAVAILABLE, WireError, is_passing};
+use super::wire::error::{ErrorObject, INVALID, SERVER, UNAVAILABLE, WireError, is_passing};
 use super::wire::whole::Broken;
 
-const INVALID: &str = "invalid_request_error";
 const NOT_FOUND: &str = "not_found_error";
 /// When to come back after a failure that passes, where nobody knows better.
 const RETRY_SECONDS: u64 = 5;

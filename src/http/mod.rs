@@ -4,13 +4,13 @@
 //! object, a bad request is a plain 4xx before any stream begins, and the failure of one request ends that request alone. A
 //! client that leaves drops the body or the waiting handler, and with it the parts: that is how a response is cancelled.
 //!
-//! Absent on purpose: scheduling, text work, the model. CORS headers are never sent: a page from elsewhere cannot call this
-//! server.
+//! Absent on purpose: scheduling, text work, the model. A page from elsewhere cannot read an answer, unless its origin is named.
 
 mod body;
 mod border;
 mod chat;
 mod completions;
+mod cors;
 mod errors;
 mod front;
 mod generate;
@@ -19,6 +19,7 @@ mod key;
 mod models;
 pub mod observe;
 mod options;
+mod outspoken;
 mod parts;
 mod respond;
 mod routes;
@@ -27,6 +28,7 @@ mod stream;
 mod tokens;
 mod wire;
 
+pub use cors::{AllowedOrigin, NoOrigin};
 pub use key::{ApiKey, KeyError};
 pub use options::{Backend, HttpOptions};
 pub use server::{ServeError, ServerHandle, serve};

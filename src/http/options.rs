@@ -8,6 +8,7 @@ use crate::actors::service::Service;
 use crate::clock::Clock;
 use crate::metrics::{Metrics, ModelTags};
 
+use super::cors::AllowedOrigin;
 use super::key::ApiKey;
 use super::wire::streaming::Dialect;
 use super::wire::terms::SamplingDefaults;
@@ -36,6 +37,8 @@ pub struct HttpOptions {
     pub api_keys: Vec<ApiKey>,
     /// Names besides localhost that `Host` may hold while only loopback is bound.
     pub allowed_hosts: Vec<String>,
+    /// Origins whose pages may read the answers; empty is none.
+    pub cors_origins: Vec<AllowedOrigin>,
     /// What the model is called, as `/v1/models` and `metadata` show it.
     pub model: ModelTags,
     /// Other names under which it may be asked for.
@@ -74,6 +77,7 @@ impl HttpOptions {
             workers_count: 1,
             api_keys: Vec::new(),
             allowed_hosts: Vec::new(),
+            cors_origins: Vec::new(),
             model,
             aliases: Vec::new(),
             sampling: SamplingDefaults::default(),

@@ -1,14 +1,19 @@
 //! Listening, and stopping.
 
-use std::any::Any;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_http::HttpService;
+use actix_http::error::DispatchError;
+use actix_server::{GracefulShutdownSignal, Server};
+use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
+use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpServer, rt};
+use actix_web::{App, Error};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::task::JoinHandle;
 
@@ -17,6 +22,7 @@ use crate::clock;
 use super::border::{self, Border};
 use super::front::Front;
 use super::options::{Backend, HttpOptions};
+use super::outspoken::Outspoken;
 use super::routes;
 
 /// How long connections that are still open may take to close, once everything is answered.
@@ -94,35 +100,64 @@ where
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let loopback = addresses.iter().all(|address| address.ip().is_loopback());
     let hosts = loopback.then(|| options.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect());
-    let border = Data::new(Border { api_keys: options.api_keys.clone(), hosts, metrics: backend.metrics.clone() });
+    let border = Data::new(Border {
+        api_keys: options.api_keys.clone(),
+        hosts,
+        cors_origins: options.cors_origins.clone(),
+        metrics: backend.metrics.clone(),
+    });
     let names = options.model_names();
     let front = Data::new(Front { backend, options: Arc::clone(&options), names, started: clock::unix_seconds() });
-    let app = move || {
-        App::new()
-            .app_data(border.clone())
-            .app_data(front.clone())
-            .wrap(from_fn(border::pass))
-            .configure(routes::configure)
-            .configure(&observe)
-            .default_service(web::to(routes::unknown))
-    };
-    let send_deadline = options.send_deadline;
-    let mut server = HttpServer::new(app)
-        .workers(options.workers_count.max(1))
-        .disable_signals()
-        .tcp_nodelay(true)
+    let mut server = Server::build().workers(options.workers_count.max(1)).disable_signals().shutdown_timeout(SHUTDOWN_SECONDS);
+    let stopping = server.graceful_shutdown_signal();
+    for (listener, address) in listeners.into_iter().zip(&addresses) {
+        let (border, front, shared, observe) = (border.clone(), front.clone(), Arc::clone(&options), observe.clone());
+        let (stopping, name) = (stopping.clone(), format!("http {address}"));
+        let connections = move || connections(&border, &front, &shared, observe.clone(), stopping.clone());
+        server = server.listen(name, listener, connections).map_err(|source| refused(&options, source))?;
+    }
+    let running = server.run();
+    Ok(ServerHandle { addresses, server: running.handle(), running: tokio::spawn(running) })
+}
+
+/// What a worker does with each connection: HTTP/1.1, and the routes.
+fn connections<O>(
+    border: &Data<Border>,
+    front: &Data<Front>,
+    options: &HttpOptions,
+    observe: O,
+    stopping: GracefulShutdownSignal,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<O>
+where
+    O: Fn(&mut ServiceConfig) + Clone + Send + 'static,
+{
+    let app = App::new()
+        .app_data(border.clone())
+        .app_data(front.clone())
+        .wrap(from_fn(border::pass))
+        .configure(routes::configure)
+        .configure(&observe)
+        .default_service(web::to(routes::unknown));
+    // Nothing here asks actix under which name or port it is reached.
+    let app = map_config(app.into_factory().map_err(|error: Error| error.error_response()), |()| AppConfig::default());
+    let http = HttpService::build()
+        .graceful_shutdown_signal(move || {
+            let stopping = stopping.clone();
+            async move { stopping.notified().await }
+        })
         // Without this a client that leaves while nothing is written is never noticed.
         .h1_allow_half_closed(false)
         .keep_alive(options.idle_deadline)
         .client_request_timeout(options.head_deadline)
         .client_disconnect_timeout(Duration::from_secs(1))
-        .shutdown_timeout(SHUTDOWN_SECONDS)
-        .on_connect(move |connection, _| watch(connection, send_deadline));
-    for listener in listeners {
-        server = server.listen(listener).map_err(|source| refused(&options, source))?;
-    }
-    let running = server.run();
-    Ok(ServerHandle { addresses, server: running.handle(), running: tokio::spawn(running) })
+        .h1(app);
+    let send_deadline = options.send_deadline;
+    let accept = fn_service(move |stream: TcpStream| async move {
+        watch(&stream, send_deadline);
+        let peer = stream.peer_addr().ok();
+        Ok((Outspoken::new(stream), peer))
+    });
+    accept.and_then(http)
 }
 
 /// Every address of the host. One that is busy is an error, one that this machine does not have (IPv6, say) is not, as long
@@ -159,11 +194,11 @@ fn refused(options: &HttpOptions, source: io::Error) -> ServeError {
     }
 }
 
-/// Lets the kernel give up a client that vanished without a word, or that stopped reading, once what was sent to it has
-/// waited for so long. Without it that takes fifteen minutes.
-fn watch(connection: &dyn Any, send_deadline: Duration) {
-    let Some(stream) = connection.downcast_ref::<rt::net::TcpStream>() else { return };
-    if let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(send_deadline)) {
+/// Lets the kernel send small events at once, and give up a client that vanished without a word, or that stopped reading, once
+/// what was sent to it has waited for so long. Without it that takes fifteen minutes.
+fn watch(stream: &TcpStream, send_deadline: Duration) {
+    let socket = SockRef::from(stream);
+    if let Err(error) = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(send_deadline))) {
         tracing::debug!(%error, "cannot set the deadline of a connection");
     }
 }

@@ -65,6 +65,10 @@ fn a_wrong_command_line_is_one_line_and_code_2() {
         (&["serve", "--port", "1", "--port", "2"], "cannot be used multiple times"),
         (&["serve", "--port", "70000"], "port is `70000`; expected a whole number from 0 to 65535; given by flag --port"),
         (&["serve", "--profile", "fast"], "no profile `fast`; expected latency_first, balanced"),
+        (
+            &["serve", "--cors-origin", "example.org"],
+            "cors_origin is `example.org`; expected origins such as https://example.org",
+        ),
         (&["serve", "--log-level", "a=b=c"], "log_level is `a=b=c`; expected a level such as info"),
         (&["serve", "--log-level", "loud"], "log_level is `loud`; expected a level such as info"),
         (&["simulate", "--worlds", "many"], "invalid value 'many'"),

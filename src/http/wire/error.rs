@@ -149,6 +149,8 @@ impl ErrorObject {
     }
 }
 
+/// `type` of what the client must change.
+pub(crate) const INVALID: &str = "invalid_request_error";
 /// `type` of what passes.
 pub(crate) const UNAVAILABLE: &str = "unavailable_error";
 /// `type` of what broke inside.

@@ -73,6 +73,52 @@ async fn unknown_paths_and_wrong_methods_are_said_to_be_so() {
     world.close().await;
 }
 
+/// What a page of `origin` hears: the status, and which origin may read the answer.
+async fn heard(world: &World, method: &str, path: &str, origin: &str, more: &str) -> (u16, Option<String>) {
+    let headers = format!("Origin: {origin}\r\n{more}");
+    let reply = exchange(world.address, &request(method, path, &headers, "")).await;
+    let allowed = reply.header("access-control-allow-origin").map(str::to_owned);
+    assert_eq!(reply.header("access-control-allow-credentials"), None);
+    if allowed.is_some() && method == "OPTIONS" && reply.status == 204 {
+        assert_eq!(reply.header("access-control-allow-methods"), Some("GET, HEAD, POST"));
+        assert_eq!(reply.header("access-control-allow-headers"), Some("authorization, content-type"));
+    }
+    (reply.status, allowed)
+}
+
+#[actix_rt::test]
+async fn pages_of_named_origins_may_read_the_answers() {
+    const ASKING: &str =
+        "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization, content-type\r\n";
+    let mut plan = Plan::default();
+    plan.http.api_keys = vec![ApiKey::new("Sesame").unwrap()];
+    plan.http.cors_origins = vec!["https://Page.example".parse().unwrap()];
+    let world = World::open(plan).await;
+    let (page, key) = ("https://page.example", "Authorization: Bearer Sesame\r\n");
+    let named = || Some(page.to_owned());
+    // The question before the request carries no key; the request does. An error can be read as well.
+    assert_eq!(heard(&world, "OPTIONS", "/v1/chat/completions", page, ASKING).await, (204, named()));
+    assert_eq!(heard(&world, "GET", "/v1/models", page, key).await, (200, named()));
+    assert_eq!(heard(&world, "GET", "/v1/models", page, "").await, (401, named()));
+    assert_eq!(heard(&world, "POST", "/v1/chat/completions", page, key).await, (400, named()));
+    // No question, another page, the same name under another scheme.
+    assert_eq!(heard(&world, "OPTIONS", "/v1/models", page, key).await, (405, named()));
+    for other in ["https://evil.example", "http://page.example", "https://page.example:8443", "null"] {
+        assert_eq!(heard(&world, "OPTIONS", "/v1/chat/completions", other, ASKING).await, (401, None), "{other}");
+        assert_eq!(heard(&world, "GET", "/v1/models", other, key).await, (200, None), "{other}");
+    }
+    world.close().await;
+
+    let mut plan = Plan::default();
+    plan.http.cors_origins = vec!["*".parse().unwrap()];
+    let world = World::open(plan).await;
+    let body = r#"{"messages":[{"role":"user","content":"x"}],"max_tokens":4,"stream":true}"#;
+    let reply = super::client::post_with(world.address, "/v1/chat/completions", "Origin: http://any.example\r\n", body).await;
+    assert_eq!((reply.status, reply.header("access-control-allow-origin")), (200, Some("*")), "a stream too");
+    assert_eq!(reply.header("access-control-expose-headers"), Some("x-request-id, retry-after"));
+    world.close().await;
+}
+
 #[actix_rt::test]
 async fn on_loopback_only_its_own_names_are_answered() {
     let mut plan = Plan::default();
