@@ -5,16 +5,19 @@
 //!
 //! # A file that shrinks
 //!
-//! The kernel kills a process (SIGBUS) that reads a mapped page which the file no longer has. Nothing short of a copy rules
-//! that out, and a copy of 65 GB is what mapping is there to avoid. Three things make it unlikely: downloads replace
-//! checkpoints by renaming, which leaves the mapped file alone; the mapping holds a shared lock, so that a writer who asks
-//! for the exclusive one waits; and [`MappedFile::check_unchanged`] tells a file that was written to, at the cost of one
-//! system call, so that a server can refuse to go on before it touches a page that is gone.
+//! The kernel answers the read of a mapped page that the file no longer has with SIGBUS, which ends a process. Downloads
+//! replace checkpoints by renaming, which leaves the mapped file alone, and the mapping holds a shared lock, so that a writer
+//! who asks for the exclusive one waits. If the file is cut all the same, `guard` puts zeros where it was, and
+//! [`MappedFile::check_unchanged`] tells: asked before and after a computation it says whether its result is worth anything.
+
+mod guard;
 
 use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+
+use guard::Guard;
 
 /// A file that cannot be mapped, or must not be used any more.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,12 @@ pub enum MapError {
         /// Bytes now.
         after: u64,
     },
+    /// A page could not be read: the file was cut, or its disk failed.
+    #[error("{path} could not be read any more: it was cut, or its disk failed", path = path.display())]
+    Lost {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// A regular file, mapped for reading.
@@ -60,6 +69,8 @@ pub struct MappedFile {
     path: PathBuf,
     // Also holds the shared lock.
     file: File,
+    // Before the mapping: fields are dropped in this order.
+    guard: Guard,
     map: memmap2::Mmap,
     modified: Option<SystemTime>,
 }
@@ -81,10 +92,11 @@ impl MappedFile {
             Ok(()) | Err(TryLockError::Error(_)) => {}
             Err(TryLockError::WouldBlock) => return Err(MapError::BeingWritten { path: path.to_owned() }),
         }
-        // SAFETY: the file is a regular one and mapped read-only; nothing in this process writes to it. Another process that
-        // cuts it meanwhile can end this one with SIGBUS, which is the hazard that the module's doc describes.
+        // SAFETY: the file is a regular one and mapped read-only; nothing in this process writes to it. If another process
+        // cuts it meanwhile, the guard below keeps the reads of it going, and `check_unchanged` tells.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file, map, modified: metadata.modified().ok() })
+        let guard = Guard::new(&map).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), file, guard, map, modified: metadata.modified().ok() })
     }
 
     /// The file's bytes, at the start of a memory page.
@@ -114,12 +126,14 @@ impl MappedFile {
     /// Checks that nobody wrote to the file since it was mapped.
     ///
     /// # Errors
-    /// [`MapError::Changed`] if its length or time of modification is another, [`MapError::Io`] if the system cannot say.
+    /// [`MapError::Changed`] if its length or time of modification is another, [`MapError::Lost`] if a page of it could not be
+    /// read, [`MapError::Io`] if the system cannot say.
     pub fn check_unchanged(&self) -> Result<(), MapError> {
         let metadata = self.file.metadata().map_err(|source| MapError::Io { path: self.path.clone(), source })?;
         let before = self.map.len() as u64;
         if metadata.len() == before && metadata.modified().ok() == self.modified {
-            return Ok(());
+            let lost = || MapError::Lost { path: self.path.clone() };
+            return if self.guard.is_lost() { Err(lost()) } else { Ok(()) };
         }
         Err(MapError::Changed { path: self.path.clone(), before, after: metadata.len() })
     }

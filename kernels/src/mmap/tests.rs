@@ -72,3 +72,32 @@ fn a_writer_with_the_lock_keeps_readers_out_and_a_reader_keeps_writers_out() {
     let _second = MappedFile::open(file.path()).unwrap();
     assert!(writer.try_lock().is_err());
 }
+
+#[test]
+fn a_file_that_is_cut_while_it_is_read_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("model"), folder.path().join("other"));
+    std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+    std::fs::write(&other, vec![9; 1 << 16]).unwrap();
+    let (mapped, witness) = (MappedFile::open(&path).unwrap(), MappedFile::open(&other).unwrap());
+    mapped.check_unchanged().unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    // Several threads run into the hole at once, as those of a step would.
+    let sums: Vec<u64> = std::thread::scope(|scope| {
+        let sum = || mapped.bytes().iter().map(|byte| u64::from(*byte)).sum();
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(sum)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(sums.iter().all(|sum| *sum < 7 << 20), "{sums:?}");
+    assert!(matches!(mapped.check_unchanged(), Err(MapError::Changed { after: 4096, .. })));
+    witness.check_unchanged().unwrap();
+
+    // The file has its length again, but what was read is worth nothing still.
+    let time = std::fs::metadata(&other).unwrap().modified().unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&other).unwrap();
+    file.set_len(0).unwrap();
+    assert_eq!(witness.bytes()[1 << 15], 0);
+    file.set_len(1 << 16).unwrap();
+    file.set_modified(time).unwrap();
+    assert!(matches!(witness.check_unchanged(), Err(MapError::Lost { .. })));
+}

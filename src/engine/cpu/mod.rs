@@ -14,7 +14,7 @@ mod weights;
 pub use available::available_bytes;
 pub use memory::{CpuOptions, MemoryPlan};
 
-use super::checkpoint::{Checkpoint, Progress};
+use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::config::ModelConfig;
 use super::sampling::Sampler;
 use super::{Engine, EngineError};
@@ -169,13 +169,12 @@ impl Engine for CpuEngine {
 
     fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
         self.check(batch);
-        // To read a page that the file no longer has would end the process.
-        self.checkpoint
-            .check_unchanged()
-            .map_err(|error| EngineError::Device { slices: batch.slices.len(), message: error.to_string() })?;
+        let changed = |error: CheckpointError| EngineError::Device { slices: batch.slices.len(), message: error.to_string() };
+        self.checkpoint.check_unchanged().map_err(changed)?;
         self.forward(batch, &mut |_, _| {});
         self.report(batch, sampled);
-        Ok(())
+        // Of a file that is cut meanwhile zeros are read: nothing of such a step may get out.
+        self.checkpoint.check_unchanged().map_err(changed)
     }
 }
 
