@@ -103,7 +103,11 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
     ready(address);
     tokio::select! {
         code = stop.next() => tracing::info!(signal = code - SIGNAL_BASE, "draining"),
-        message = service.died() => return Err(AppError::EngineDied { message }),
+        message = service.died() => {
+            // Every request was given its error; without this its reader would see a cut stream instead.
+            shut_down(service, server, Duration::ZERO).await;
+            return Err(AppError::EngineDied { message });
+        }
     }
     tokio::select! {
         () = shut_down(service, server, Duration::from_secs(options.drain_timeout_seconds)) => Ok(()),

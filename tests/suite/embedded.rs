@@ -1,7 +1,9 @@
 //! The binary as a user starts it: the embedded model behind real sockets.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,8 +21,12 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::serving("tiny")
+    }
+
+    fn serving(model: &str) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_antiphon"))
-            .args(["serve", "--port", "0", "--log-format", "json", "--kv-bytes", "64MiB"])
+            .args(["serve", "--model", model, "--port", "0", "--log-format", "json", "--kv-bytes", "64MiB"])
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
@@ -71,6 +77,18 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Reads until `wanted` has come.
+fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
+    let mut text = String::new();
+    while !text.contains(wanted) {
+        let mut part = [0; 512];
+        let length = stream.read(&mut part).expect("a stream");
+        assert!(length > 0, "the stream ended early: {text}");
+        text += &String::from_utf8_lossy(&part[..length]);
+    }
+    text
 }
 
 /// What the events of a stream say under `pointer`, joined.
@@ -132,4 +150,31 @@ fn a_thousand_clients_leave_nothing_behind() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(server.ask("GET", "/health/ready", "").contains("ready"), "it serves on");
+}
+
+/// Weights that are cut while they are served end the process in order: the running stream is told, the exit code says it.
+#[test]
+fn a_checkpoint_that_is_cut_ends_every_stream_with_an_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
+    for file in ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(model.join(file), folder.path().join(file)).expect("copied");
+    }
+    let mut server = Server::serving(folder.path().to_str().expect("UTF-8"));
+    let body = r#"{"prompt":"Count from 1 to 90","temperature":0,"max_tokens":4000,"ignore_eos":true,"stream":true}"#;
+    // Many, so that a process that left at once could not have told them all.
+    let mut streams: Vec<TcpStream> = (0..8).map(|_| server.send("POST", "/v1/completions", body)).collect();
+    let begun: Vec<String> = streams.iter_mut().map(|stream| read_until(stream, "data: ")).collect();
+    let weights = OpenOptions::new().write(true).open(folder.path().join("model.safetensors")).expect("opened");
+    weights.set_len(4096).expect("cut");
+    for (stream, mut text) in streams.iter_mut().zip(begun) {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).expect("the stream ends in order");
+        text += &String::from_utf8_lossy(&rest);
+        let error = text.lines().filter_map(|line| line.strip_prefix("data: ")).find(|event| event.contains("\"error\""));
+        let error: Value = serde_json::from_str(error.unwrap_or_else(|| panic!("no error: {text}"))).expect("JSON");
+        assert_eq!(error["error"]["type"], "server_error", "{error}");
+        assert!(text.contains("data: [DONE]"), "{text}");
+    }
+    assert_eq!(server.process.wait().expect("it ended").code(), Some(1));
 }
