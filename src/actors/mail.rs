@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use crate::actors::gate::Pass;
 use crate::actors::messages::{Accepted, Generate, Input, PromptReport, Refusal};
 use crate::actors::registry::{ResponseId, Ticket};
+use crate::actors::snapshot::{SchedulerLook, ViewSize};
 use crate::actors::text::{End, TextRules};
 use crate::batch::{PositionLogprobs, TokenId};
 use crate::metrics::RequestRecord;
@@ -104,6 +105,14 @@ pub(super) enum CancelledBy {
 pub(super) struct CancelChoice {
     pub(super) response: ResponseId,
     pub(super) choice: u32,
+}
+
+/// To the scheduler: what does the core look like? Who asks bounds how often (see `http/observe/console.rs`), and how much.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Look {
+    pub(super) size: ViewSize,
+    pub(super) reply: oneshot::Sender<SchedulerLook>,
 }
 
 /// To the scheduler: end everything with `server_shutdown`, and take nothing more.

@@ -56,7 +56,10 @@ pub(super) fn context_exceeded(prompt: usize, output: usize, context: usize, par
 pub(super) fn refuse(refusal: Refusal, visitor: Visitor, reply: Reply, now: Micros) {
     match reject_kind(&refusal) {
         Some(kind) => visitor.record.rejected(kind),
-        None => visitor.record.ended(Outcome::Failed, now),
+        None => {
+            visitor.ticket.set_outcome(Outcome::Failed);
+            visitor.record.ended(Outcome::Failed, now);
+        }
     }
     // Out of the registry before the client knows, so that it may come again with the same id.
     drop(visitor.ticket);

@@ -4,21 +4,25 @@
 //! refused. Promises: an entry goes with its [`Ticket`], whoever holds that last, also in a panic; so nothing stays behind.
 //! Read by http and metrics without asking an actor. Absent on purpose: blocks and sequences, which the scheduler owns.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::Notify;
 
-use crate::actors::snapshot::{LiveRequest, Phase};
+use crate::actors::snapshot::{EndedRequest, LiveRequest, Phase, Timeline};
 use crate::batch::Micros;
 use crate::clock::Clock;
+use crate::metrics::Outcome;
 
 /// A session without a live request counts as active for five minutes: the time a reader takes for an answer and a reply.
 const SESSION_IDLE_MICROS: u64 = 300_000_000;
 /// Sessions remembered at most; a client that names a new one with each request must not fill the memory.
 const SESSIONS_MAX_COUNT: usize = 16_384;
+/// Ended requests remembered for those who watch: a lock and a copy of some 200 bytes a request.
+const RECENT_MAX_COUNT: usize = 128;
 
 /// What is known of a live request.
 #[derive(Debug)]
@@ -31,6 +35,12 @@ pub(super) struct Live {
     pub(super) response: ResponseId,
     session: Option<String>,
     phase: AtomicU8,
+    clock: Clock,
+    /// When each phase was reached, by its number; zero if it was not.
+    reached: [AtomicU64; Phase::ALL.len()],
+    /// When the first text was handed to the reader; zero before.
+    first_text: AtomicU64,
+    outcome: OnceLock<Outcome>,
     prompt_tokens: AtomicUsize,
     completion_tokens: AtomicU64,
     cancelled: AtomicBool,
@@ -43,7 +53,24 @@ pub(super) struct ResponseId(pub(super) u64);
 impl Live {
     /// Notes how far it is; never goes back, so the furthest choice counts.
     pub(super) fn reached(&self, phase: Phase) {
-        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+        // The clock is read where something changes, not at every token.
+        if self.phase.fetch_max(phase as u8, Ordering::Relaxed) < phase as u8 {
+            self.reached[phase as usize].store(self.clock.now().0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that the first text was handed to the reader.
+    pub(super) fn sent_text(&self, now: Micros) {
+        // Only the request's StreamActor writes it.
+        if self.first_text.load(Ordering::Relaxed) == 0 {
+            self.first_text.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes how it ended.
+    pub(super) fn set_outcome(&self, outcome: Outcome) {
+        // The first one counts.
+        let _ = self.outcome.set(outcome);
     }
 
     /// Notes how long its prompt is.
@@ -69,20 +96,34 @@ impl Live {
     /// How far it is.
     pub(super) fn phase(&self) -> Phase {
         let phase = self.phase.load(Ordering::Relaxed);
-        [Phase::Building, Phase::Queued, Phase::Prefill, Phase::Decode]
-            .into_iter()
-            .find(|candidate| *candidate as u8 == phase)
-            .unwrap_or(Phase::Sending)
+        Phase::ALL.into_iter().find(|candidate| *candidate as u8 == phase).unwrap_or(Phase::Sending)
+    }
+
+    fn timeline(&self) -> Timeline {
+        let at = |mark: &AtomicU64| match mark.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(Micros(at).since(self.received)),
+        };
+        let reached = |phase: Phase| at(&self.reached[phase as usize]);
+        Timeline {
+            received: self.received,
+            queued_micros: reached(Phase::Queued),
+            prefill_micros: reached(Phase::Prefill),
+            decode_micros: reached(Phase::Decode),
+            first_text_micros: at(&self.first_text),
+            sending_micros: reached(Phase::Sending),
+        }
     }
 
     fn describe(&self, now: Micros) -> LiveRequest {
         LiveRequest {
             request_id: self.request_id.clone(),
             phase: self.phase(),
-            age_ms: now.since(self.received) / 1_000,
+            age_micros: now.since(self.received),
             prompt_tokens: self.prompt_tokens.load(Ordering::Relaxed),
             completion_tokens: self.completion_tokens.load(Ordering::Relaxed),
             session: self.session.clone(),
+            timeline: self.timeline(),
         }
     }
 }
@@ -107,12 +148,20 @@ pub(super) struct Registry {
     sessions: DashMap<String, Session>,
     responses: AtomicU64,
     ended: Notify,
+    recent: Mutex<VecDeque<EndedRequest>>,
 }
 
 impl Registry {
     /// No request, no session.
     pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, live: DashMap::new(), sessions: DashMap::new(), responses: AtomicU64::new(0), ended: Notify::new() }
+        Self {
+            clock,
+            live: DashMap::new(),
+            sessions: DashMap::new(),
+            responses: AtomicU64::new(0),
+            ended: Notify::new(),
+            recent: Mutex::default(),
+        }
     }
 
     /// Enters a request; `None` if one with this id is live already.
@@ -127,6 +176,10 @@ impl Registry {
                     response: ResponseId(self.responses.fetch_add(1, Ordering::Relaxed)),
                     session,
                     phase: AtomicU8::new(Phase::Building as u8),
+                    clock: self.clock,
+                    reached: Default::default(),
+                    first_text: AtomicU64::new(0),
+                    outcome: OnceLock::new(),
                     prompt_tokens: AtomicUsize::new(0),
                     completion_tokens: AtomicU64::new(0),
                     cancelled: AtomicBool::new(false),
@@ -163,6 +216,15 @@ impl Registry {
         all.iter().map(|live| live.describe(now)).collect()
     }
 
+    /// The requests that ended last, latest first, at most `count`.
+    pub(super) fn recent(&self, count: usize) -> Vec<EndedRequest> {
+        self.remembered().iter().rev().take(count).cloned().collect()
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, VecDeque<EndedRequest>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many sessions are active.
     pub(super) fn sessions_active(&self, now: Micros) -> usize {
         self.sessions.iter().filter(|entry| entry.value().is_active(now)).count()
@@ -193,6 +255,13 @@ impl Registry {
 
     fn leave(&self, live: &Live) {
         self.live.remove(&live.request_id);
+        let ended = EndedRequest { request: live.describe(self.clock.now()), outcome: live.outcome.get().copied() };
+        let mut recent = self.remembered();
+        if recent.len() == RECENT_MAX_COUNT {
+            recent.pop_front();
+        }
+        recent.push_back(ended);
+        drop(recent);
         if let Some(name) = &live.session
             && let Some(mut session) = self.sessions.get_mut(name)
         {

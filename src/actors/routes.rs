@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::actors::mail::{ChoiceEvent, ChoiceEventKind, Feed};
 use crate::actors::registry::{Live, ResponseId};
-use crate::actors::snapshot::Phase;
+use crate::actors::snapshot::{Owner, Phase};
 use crate::actors::text::End;
 use crate::batch::{Batch, SeqId};
 use crate::scheduler::{Event, FinishReason};
@@ -125,6 +125,12 @@ impl Routes {
         let mut all: Vec<ResponseId> = self.responses.keys().copied().collect();
         all.sort_unstable();
         all.into_iter().flat_map(|response| self.end(response, end)).collect()
+    }
+
+    /// Whose a sequence is.
+    pub(super) fn owner(&self, seq: SeqId) -> Owner {
+        let found = self.sequences.get(&seq).and_then(|(response, choice)| Some((self.responses.get(response)?, *choice)));
+        found.map_or_else(Owner::default, |(route, choice)| Owner { request_id: route.live.request_id.clone(), choice })
     }
 
     fn add(&mut self, seq: SeqId, kind: ChoiceEventKind) {

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::actors::engine_thread::{Job, Report};
 use crate::actors::guard::guarded;
 use crate::actors::mail::{
-    Cancel, CancelChoice, CancelledBy, ChoiceEvent, ChoiceEventKind, EndAll, Feed, Stop, Submit, Visitor,
+    Cancel, CancelChoice, CancelledBy, ChoiceEvent, ChoiceEventKind, EndAll, Feed, Look, Stop, Submit, Visitor,
 };
 use crate::actors::messages::{Accepted, Part, Refusal};
 use crate::actors::options::SchedulingOptions;
@@ -405,6 +405,19 @@ impl Handler<CancelChoice> for SchedulerActor {
                 stepper.cancel_choice(response, choice);
             }
             actor.pump(ctx);
+        });
+    }
+}
+
+impl Handler<Look> for SchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, Look { size, reply }: Look, _: &mut Context<Self>) {
+        self.protected(|actor| {
+            if let Some(stepper) = actor.stepper.as_ref().filter(|_| !reply.is_closed()) {
+                // Who asked may have gone.
+                let _ = reply.send(stepper.look(size));
+            }
         });
     }
 }

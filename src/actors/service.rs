@@ -8,13 +8,15 @@ use tokio::sync::oneshot;
 
 use crate::actors::gate::{Gate, Pass};
 use crate::actors::guard::log_failure;
-use crate::actors::mail::{Cancel, CancelledBy, Detokenize, EndAll, Prepare, Stop, Tokenize, Visitor};
+use crate::actors::mail::{Cancel, CancelledBy, Detokenize, EndAll, Look, Prepare, Stop, Tokenize, Visitor};
 use crate::actors::messages::{Accepted, Generate, Input, Refusal};
 use crate::actors::pace::retry_after_seconds;
 use crate::actors::registry::Registry;
 use crate::actors::request::RequestActor;
 use crate::actors::scheduling::SchedulerActor;
-use crate::actors::snapshot::{EngineState, LiveRequest, ModelLimits, Phase, PromptCacheCounts, Snapshot};
+use crate::actors::snapshot::{
+    EndedRequest, EngineState, LiveRequest, ModelLimits, Phase, PromptCacheCounts, SchedulerLook, Snapshot, ViewSize,
+};
 use crate::actors::start::StartError;
 use crate::actors::status::Status;
 use crate::batch::TokenId;
@@ -25,6 +27,9 @@ use crate::prompt::tokenizer::Tokenizer;
 
 /// How long streams may take to hand over their last parts once they were ended by force.
 const LAST_PARTS: Duration = Duration::from_secs(1);
+
+/// How long one look at the scheduler may take: it answers between two steps' bookkeeping, in far less.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// A handle to the running actors.
 #[derive(Debug, Clone)]
@@ -180,6 +185,21 @@ impl Service {
     #[must_use]
     pub fn live_requests(&self) -> Vec<LiveRequest> {
         self.inner.registry.describe(self.inner.clock.now())
+    }
+
+    /// The requests that ended last, latest first, at most `count`.
+    #[must_use]
+    pub fn recent_requests(&self, count: usize) -> Vec<EndedRequest> {
+        self.inner.registry.recent(count)
+    }
+
+    /// What the scheduler looks like now, for people who watch; `None` if there is no engine, or if the SchedulerActor does not
+    /// answer in time. Goes through its mailbox: whoever asks bounds how often.
+    pub async fn look(&self, size: ViewSize) -> Option<SchedulerLook> {
+        let (reply, answer) = oneshot::channel();
+        // If the scheduler is gone, the message is dropped, and `answer` resolves.
+        let _ = self.inner.scheduler.try_send(Look { size, reply });
+        tokio::time::timeout(LOOK_MAX, answer).await.ok()?.ok()
     }
 
     /// What the model can take; `None` until the engine is loaded.

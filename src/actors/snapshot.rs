@@ -1,6 +1,8 @@
 //! What the server is doing now, as http and metrics read it: copied from atomics and the registry, never asked of an actor.
 
-pub use crate::scheduler::SchedulerCounts;
+use crate::batch::Micros;
+use crate::metrics::Outcome;
+pub use crate::scheduler::{BlockMap, SchedulerCounts, SchedulerView, SequenceView, ViewSize};
 
 /// What the engine is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +15,19 @@ pub enum EngineState {
     Restarting,
     /// It failed for good; the process ends with code 70.
     Dead,
+}
+
+impl EngineState {
+    /// Its name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Ready => "ready",
+            Self::Restarting => "restarting",
+            Self::Dead => "dead",
+        }
+    }
 }
 
 /// How far a live request is.
@@ -30,6 +45,41 @@ pub enum Phase {
     Sending,
 }
 
+impl Phase {
+    /// Every phase, in the order in which a request goes through them.
+    pub const ALL: [Self; 5] = [Self::Building, Self::Queued, Self::Prefill, Self::Decode, Self::Sending];
+
+    /// Its name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Building => "building",
+            Self::Queued => "queued",
+            Self::Prefill => "prefill",
+            Self::Decode => "decode",
+            Self::Sending => "sending",
+        }
+    }
+}
+
+/// When what happened to a request, in microseconds since it was received; `None` for what has not happened, or did not need
+/// to. Of several choices the first counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timeline {
+    /// When it was received, by the server's clock.
+    pub received: Micros,
+    /// The scheduler took it.
+    pub queued_micros: Option<u64>,
+    /// A step with the first of its prompt began.
+    pub prefill_micros: Option<u64>,
+    /// Its first token was generated.
+    pub decode_micros: Option<u64>,
+    /// Its first text was handed to its reader.
+    pub first_text_micros: Option<u64>,
+    /// Its last token was generated.
+    pub sending_micros: Option<u64>,
+}
+
 /// A request that has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveRequest {
@@ -37,14 +87,45 @@ pub struct LiveRequest {
     pub request_id: String,
     /// How far it is; the furthest of its choices counts.
     pub phase: Phase,
-    /// Since it was received, in milliseconds.
-    pub age_ms: u64,
+    /// Since it was received, in microseconds.
+    pub age_micros: u64,
     /// Tokens of its prompt; zero while it is being built.
     pub prompt_tokens: usize,
     /// Tokens generated so far, all choices together.
     pub completion_tokens: u64,
     /// The conversation that it belongs to.
     pub session: Option<String>,
+    /// What happened to it so far.
+    pub timeline: Timeline,
+}
+
+/// A request that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedRequest {
+    /// What it was when it ended; its age is what it took.
+    pub request: LiveRequest,
+    /// How it ended; `None` if it was refused, or its client left before it was decided.
+    pub outcome: Option<Outcome>,
+}
+
+/// What the scheduler looks like at one moment, by requests.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SchedulerLook {
+    /// The core's view.
+    pub view: SchedulerView,
+    /// Whose each entry of the view's `running` is.
+    pub running: Vec<Owner>,
+    /// Whose each entry of the view's `waiting` is.
+    pub waiting: Vec<Owner>,
+}
+
+/// Whose a sequence is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// The request's id; empty for a sequence whose request was just given up.
+    pub request_id: String,
+    /// Which of its choices.
+    pub choice: u32,
 }
 
 /// Counts of the cache of built prompts.

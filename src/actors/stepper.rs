@@ -12,6 +12,7 @@ use crate::actors::mail::Feed;
 use crate::actors::pace::Pace;
 use crate::actors::registry::{Live, ResponseId};
 use crate::actors::routes::Routes;
+use crate::actors::snapshot::{SchedulerLook, SequenceView, ViewSize};
 use crate::actors::status::Status;
 use crate::actors::text::End;
 use crate::batch::{Batch, Micros, SeqId, StepResult};
@@ -141,6 +142,13 @@ impl Stepper {
         let given_up_count = self.events.iter().filter(given_up).count();
         self.deliver();
         given_up_count
+    }
+
+    /// What the core looks like now, by requests.
+    pub(super) fn look(&self, size: ViewSize) -> SchedulerLook {
+        let view = self.core.view(size);
+        let owners = |sequences: &[SequenceView]| sequences.iter().map(|sequence| self.routes.owner(sequence.seq)).collect();
+        SchedulerLook { running: owners(&view.running), waiting: owners(&view.waiting), view }
     }
 
     fn cancel_all(&mut self, sequences: &[SeqId]) {

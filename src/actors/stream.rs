@@ -176,7 +176,9 @@ impl StreamActor {
 
     fn note_sent(&mut self, brings_text: bool) {
         if brings_text && let Some(record) = &mut self.record {
-            record.first_content(self.setup.clock.now());
+            let now = self.setup.clock.now();
+            record.first_content(now);
+            self.ticket.sent_text(now);
         }
     }
 
@@ -272,6 +274,7 @@ impl StreamActor {
 
     fn end_record(&mut self, outcome: Outcome) {
         if let Some(record) = self.record.take() {
+            self.ticket.set_outcome(outcome);
             record.ended(outcome, self.setup.clock.now());
         }
     }

@@ -68,12 +68,8 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch) -> Result<Wired, App
         slow_reader: Duration::from_secs(options.profile.stream.slow_reader_seconds.get()),
         watchdog: Duration::from_secs(options.watchdog_seconds),
     })?;
-    let observed = Data::new(Observed {
-        service: service.clone(),
-        metrics: metrics.clone(),
-        clock,
-        facts: facts(options, checkpoint.tensor_bytes()),
-    });
+    let facts = facts(options, checkpoint.tensor_bytes());
+    let observed = Data::new(Observed::new(service.clone(), metrics.clone(), clock, facts));
     let backend = Backend { service: service.clone(), metrics, clock };
     let server = http::serve(backend, http_options(options, tags, api_keys, &checkpoint), move |config| {
         config.app_data(observed.clone());

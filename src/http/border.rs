@@ -20,12 +20,13 @@ use super::errors::ApiError;
 use super::front::RequestId;
 use super::held::Held;
 use super::key::{ApiKey, opens};
+use super::page;
 use super::wire::error::clip;
 
 /// The header under which every answer tells its id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Paths that need no key: probes have none.
+/// Paths that need no key, besides the page's own: probes have none.
 const OPEN_PATHS: [&str; 3] = ["/health", "/health/live", "/health/ready"];
 
 /// What is checked before any route.
@@ -136,7 +137,8 @@ impl Border {
 
     fn check_key(&self, request: &ServiceRequest) -> Result<(), ApiError> {
         let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let open = self.api_keys.is_empty() || OPEN_PATHS.contains(&request.path());
+        let path = request.path();
+        let open = self.api_keys.is_empty() || OPEN_PATHS.contains(&path) || page::is_open(path);
         if open || opens(&self.api_keys, authorization) { Ok(()) } else { Err(ApiError::Unauthorized) }
     }
 }

@@ -20,6 +20,7 @@ mod models;
 pub mod observe;
 mod options;
 mod outspoken;
+mod page;
 mod parts;
 mod respond;
 mod routes;

@@ -1,9 +1,10 @@
 //! Routes that watch the server: health for probes, `/stats`, `/metrics`, `/memory_stats`, the debug bundle.
 //!
 //! Promises: everything is answered from atomics and the recorder, never through an actor's mailbox, so that it answers while
-//! everything else is stuck. Absent on purpose: prompts, answers, keys; nothing that a user wrote is shown.
+//! everything else is stuck; `/console/live` alone asks an actor too, and answers without it after a second. Absent on purpose: prompts, answers, keys; nothing that a user wrote is shown.
 
 mod bundle;
+mod console;
 mod health;
 mod memory;
 mod stats;
@@ -26,7 +27,7 @@ pub use health::Targets;
 /// After how many seconds a probe or a client should come back: about an engine's rebuilding.
 const RETRY_SECONDS: u64 = 5;
 
-/// What the routes read; mounted as `web::Data`.
+/// What the routes read; mounted as `web::Data`, one for all workers.
 #[derive(Debug)]
 pub struct Observed {
     /// The actors.
@@ -37,6 +38,7 @@ pub struct Observed {
     pub clock: Clock,
     /// What does not change.
     pub facts: ServerFacts,
+    console: console::Latest,
 }
 
 /// What does not change while the server runs.
@@ -71,6 +73,12 @@ struct Moment {
 }
 
 impl Observed {
+    /// What the routes read.
+    #[must_use]
+    pub fn new(service: Service, metrics: Metrics, clock: Clock, facts: ServerFacts) -> Self {
+        Self { service, metrics, clock, facts, console: console::Latest::default() }
+    }
+
     fn look(&self) -> Moment {
         Moment { snapshot: self.service.snapshot(), stats: self.metrics.stats(self.clock.now()), process: Process::read() }
     }
@@ -85,7 +93,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(get("/stats", stats))
         .service(get("/metrics", metrics))
         .service(get("/memory_stats", memory_stats))
-        .service(get("/admin/debug/bundle", debug_bundle));
+        .service(get("/admin/debug/bundle", debug_bundle))
+        .service(get("/console/live", console::live));
 }
 
 async fn health(observed: web::Data<Observed>) -> HttpResponse {

@@ -5,7 +5,7 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Route};
 
 use super::errors::ApiError;
-use super::{chat, completions, generate, models, tokens};
+use super::{chat, completions, generate, models, page, tokens};
 
 /// All routes of this room but those that observe the server.
 pub(super) fn configure(config: &mut ServiceConfig) {
@@ -20,7 +20,10 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(get("/v1/models", models::list))
         .service(get("/v1/models/{model:.+}", models::one))
         .service(get("/models", models::list))
-        .service(get("/version", models::version));
+        .service(get("/version", models::version))
+        .service(get("/", page::root))
+        .service(get("/page/settings.json", page::settings))
+        .service(get("/page/{file}", page::file));
 }
 
 /// A path that answers to GET, and to HEAD with the same head.

@@ -8,6 +8,7 @@
 
 mod expose;
 mod families;
+mod ladder;
 mod log_watch;
 mod maker;
 mod process;
@@ -21,12 +22,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::batch::Micros;
 
 pub use expose::{EXPOSITION_TYPE, Names};
+pub use ladder::Latencies;
 pub use log_watch::{LogWatch, Warning};
 pub use process::Process;
 pub use record::{Outcome, RejectKind, RequestRecord, StreamRecord};
 pub use stats::{Percentiles, PromptCounts, RequestCounts, Stats};
 
 use families::Families;
+use ladder::Watched;
 use window::{Rate, Recent};
 
 /// What every number is labelled with; fixed while a model is served.
@@ -100,6 +103,7 @@ struct Inner {
     log: LogWatch,
     families: Families,
     recent: Mutex<Recent>,
+    watched: Watched,
     generated: Mutex<Rate>,
     prompt_cache_entries: AtomicU64,
 }
@@ -127,6 +131,7 @@ impl Metrics {
                 log,
                 families,
                 recent: Mutex::new(Recent::default()),
+                watched: Watched::default(),
                 generated: Mutex::new(Rate::default()),
                 prompt_cache_entries: AtomicU64::new(0),
             }),
@@ -215,6 +220,12 @@ impl Metrics {
     #[must_use]
     pub fn stats(&self, now: Micros) -> Stats {
         Stats::read(&self.inner, now)
+    }
+
+    /// TTFT and ITL in fine steps, for a plot; counted from the first call until ten seconds after the last.
+    #[must_use]
+    pub fn latencies(&self, now: Micros) -> Latencies {
+        self.inner.watched.look(now)
     }
 
     /// The text of `/metrics`, of type [`EXPOSITION_TYPE`], with the families of these `names`.

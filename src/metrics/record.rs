@@ -140,6 +140,7 @@ impl RequestRecord {
             let ttft = now.since(self.received);
             self.ttft_micros = Some(ttft);
             self.metrics.inner.families.requests.ttft.observe_micros(ttft);
+            self.metrics.inner.watched.ttft(ttft, now);
         }
     }
 
@@ -150,7 +151,9 @@ impl RequestRecord {
             self.last_event.resize(choice + 1, None);
         }
         if let Some(last) = self.last_event[choice].replace(now) {
-            self.metrics.inner.families.requests.itl.observe_micros(now.since(last));
+            let itl = now.since(last);
+            self.metrics.inner.families.requests.itl.observe_micros(itl);
+            self.metrics.inner.watched.itl(itl, now);
         }
         self.completion_tokens += count as u64;
     }

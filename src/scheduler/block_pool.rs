@@ -27,6 +27,11 @@ impl BlockPool {
         self.free.len()
     }
 
+    /// Those that sequences hold, in the order of their ids.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = BlockId> {
+        (0..).map(BlockId).zip(&self.in_use).filter(|(_, in_use)| **in_use).map(|(block, _)| block)
+    }
+
     /// Takes a free block.
     ///
     /// # Panics

@@ -35,10 +35,12 @@ mod step;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod view;
 mod windows;
 
 pub use self::admission::{NewSequence, Reject};
 pub use self::limits::SchedulerLimits;
+pub use self::view::{BlockCell, BlockMap, SchedulerView, SequenceView, ViewSize};
 
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod admission;
 mod losses;
 mod memory;
 mod results;
+mod view;
 mod windows;
 
 /// Blocks of 4 tokens, a window of 8, 32 tokens a step in slices of at most 16; nothing is held and nothing times out.

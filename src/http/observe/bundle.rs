@@ -8,7 +8,7 @@ use super::health::{self, HealthReport};
 use super::memory::{self, MemoryReport};
 use super::stats::{self, StatsReport};
 use super::{Observed, ShownSetting};
-use crate::actors::snapshot::{EngineState, LiveRequest, Phase, Snapshot};
+use crate::actors::snapshot::{LiveRequest, Snapshot};
 use crate::clock::unix_seconds;
 use crate::metrics::Warning;
 
@@ -53,12 +53,7 @@ struct Server {
 impl From<&Snapshot> for Server {
     fn from(snapshot: &Snapshot) -> Self {
         Self {
-            engine: match snapshot.engine {
-                EngineState::Loading => "loading",
-                EngineState::Ready => "ready",
-                EngineState::Restarting => "restarting",
-                EngineState::Dead => "dead",
-            },
+            engine: snapshot.engine.name(),
             alive: snapshot.alive,
             ready: snapshot.ready,
             draining: snapshot.draining,
@@ -86,14 +81,8 @@ impl From<LiveRequest> for Request {
     fn from(live: LiveRequest) -> Self {
         Self {
             request_id: live.request_id,
-            phase: match live.phase {
-                Phase::Building => "building",
-                Phase::Queued => "queued",
-                Phase::Prefill => "prefill",
-                Phase::Decode => "decode",
-                Phase::Sending => "sending",
-            },
-            age_ms: live.age_ms,
+            phase: live.phase.name(),
+            age_ms: live.age_micros / 1_000,
             prompt_tokens: live.prompt_tokens,
             completion_tokens: live.completion_tokens,
         }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::client::{exchange, get, post, request};
 use super::world::{Plan, World};
 
-const PATHS: [&str; 17] = [
+const PATHS: [&str; 19] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/generate",
@@ -22,6 +22,8 @@ const PATHS: [&str; 17] = [
     "/metrics",
     "/memory_stats",
     "/admin/debug/bundle",
+    "/console/live",
+    "/page/nothing",
     "/nothing",
     "/health/other",
 ];
@@ -31,7 +33,19 @@ async fn without_the_key_only_probes_are_answered() {
     let mut plan = Plan::default();
     plan.http.api_keys = vec![ApiKey::new("Sesame").unwrap()];
     let world = World::open(plan).await;
-    let odd = ["//v1/models", "/v1/%6dodels", "/health/%6cive", "/health/live/..", "/health/../metrics", "/Health"];
+    let odd = [
+        "/page",
+        "/page/",
+        "/page/../stats",
+        "/page/app.js/../../stats",
+        "//",
+        "//v1/models",
+        "/v1/%6dodels",
+        "/health/%6cive",
+        "/health/live/..",
+        "/health/../metrics",
+        "/Health",
+    ];
     for path in PATHS.iter().chain(&odd) {
         for method in ["GET", "POST", "PUT", "OPTIONS"] {
             let reply = exchange(world.address, &request(method, path, "", "")).await;
@@ -40,7 +54,7 @@ async fn without_the_key_only_probes_are_answered() {
             assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
         }
     }
-    for path in ["/health", "/health/live", "/health/ready"] {
+    for path in ["/health", "/health/live", "/health/ready", "/", "/page/settings.json", "/page/app.js"] {
         assert_eq!(get(world.address, path).await.status, 200, "{path}");
     }
     for (key, status) in [("Sesame", 200), ("sesame", 401), ("Sesame1", 401), ("", 401)] {

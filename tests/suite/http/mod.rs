@@ -6,6 +6,7 @@ mod dialects;
 mod draining;
 mod leaving;
 mod observe;
+mod page;
 mod parameters;
 mod requests;
 mod sockets;
