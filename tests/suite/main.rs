@@ -3,6 +3,7 @@
 mod actors;
 mod cli;
 mod client;
+mod deploy;
 mod embedded;
 mod fake_hub;
 mod goldens;
