@@ -154,7 +154,13 @@ test('the console shows what runs, and asks nothing while nobody looks', async (
   assert.match(await page.textContent('#health'), /Engine.?ready/);
   const body = JSON.stringify({ messages: [{ role: 'user', content: JAY }], ignore_eos: true, max_tokens: 5000, stream: true });
   const leave = new AbortController();
-  const reading = fetch(`${url}/v1/chat/completions`, { method: 'POST', signal: leave.signal, body, headers: { 'Content-Type': 'application/json' } }).then((response) => response.text()).catch(() => {});
+  // One long answer after another, so that something runs however slow the machine is.
+  const reading = (async () => {
+    while (!leave.signal.aborted) {
+      const asking = fetch(`${url}/v1/chat/completions`, { method: 'POST', signal: leave.signal, body, headers: { 'Content-Type': 'application/json' } });
+      await asking.then((response) => response.text()).catch(() => {});
+    }
+  })();
   await page.locator('#batch .line:not(.head) .p-decode').waitFor();
   await until('tokens are counted', async () => Number((await page.locator('.reading strong span').first().textContent()).replace('k', '00')) > 0);
   assert.match(await page.textContent('#full-note'), /^[1-9]\d* in use/);

@@ -70,6 +70,6 @@ fn alerts_watch_what_there_is_and_the_handbook_knows_them() {
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 5);
     for alert in alerts {
-        assert!(handbook.contains(&format!("**{alert}**")), "docs/operations.md does not say what to do about {alert}");
+        assert!(handbook.contains(&format!("**{alert}.**")), "docs/operations.md does not say what to do about {alert}");
     }
 }
