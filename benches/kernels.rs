@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use antiphon_kernels::cpu::{Cpu, Isa};
+use antiphon_kernels::cpu::{Cpu, Format, Isa, Math, PackedExperts};
 use antiphon_kernels::kv::{KvLayout, KvMemory, KvSlice};
 use antiphon_kernels::rope::{Angles, Rope, RopeScaling};
 use antiphon_kernels::weights::{Bf16Matrix, Experts, Mxfp4Stack, Routes, SwiGlu};
@@ -173,20 +173,25 @@ fn linear_maps(bench: &mut Bench, model: &Model) {
         let copies = ROTATION_BYTES.div_ceil(matrix_bytes).min(if name == "lm_head" { 1 } else { model.layers });
         let bytes = bf16(copies * rows * cols);
         let bias = values(rows);
-        for &tokens in model.tokens {
-            let (x, mut out) = (values(tokens * cols), vec![0.0; tokens * rows]);
-            let label = format!("{name} {rows}x{cols}, {}, {tokens}", model.name);
-            bench.measure(&label, matrix_bytes, 2 * rows * cols * tokens, |cpu, repetition| {
-                let bytes = &bytes[repetition % copies * matrix_bytes..][..matrix_bytes];
-                let matrix = Bf16Matrix::new(bytes, rows, cols).expect("so many bytes were made");
-                cpu.linear(&x, &matrix, Some(&bias), &mut out);
-            });
+        for (kind, format) in [("bf16", Format::Bf16), ("int8", Format::Int8)] {
+            let matrices: Vec<_> = bytes
+                .chunks_exact(matrix_bytes)
+                .map(|bytes| Bf16Matrix::new(bytes, rows, cols).expect("so many bytes were made"))
+                .map(|matrix| bench.cpu.pack(&[matrix], format))
+                .collect();
+            for &tokens in model.tokens {
+                let (x, mut out) = (values(tokens * cols), vec![0.0; tokens * rows]);
+                let label = format!("{name} {kind} {rows}x{cols}, {}, {tokens}", model.name);
+                bench.measure(&label, matrices[0].bytes(), 2 * rows * cols * tokens, |cpu, repetition| {
+                    cpu.linear(&x, &matrices[repetition % copies], Some(&bias), &mut out);
+                });
+            }
         }
     }
 }
 
 fn experts(bench: &mut Bench, model: &Model) {
-    let Model { hidden, intermediate, experts: count, top_k, .. } = *model;
+    let Model { hidden, intermediate, experts: count, .. } = *model;
     let weights = count * hidden * intermediate;
     let bytes: Vec<u8> = noise(weights).map(|bits| (bits >> 24) as u8).collect();
     let scales = vec![120u8; weights / 16];
@@ -200,10 +205,18 @@ fn experts(bench: &mut Bench, model: &Model) {
         bias(hidden),
         SwiGlu::default(),
     );
-    let layer = layer.expect("the shapes fit");
+    let layer = bench.cpu.pack_experts(&layer.expect("the shapes fit"));
+    for (kind, math) in [("exact", Math::Exact), ("fast", Math::Fast)] {
+        bench.cpu.set_math(math);
+        expert_tokens(bench, model, kind, &layer);
+    }
+}
+
+fn expert_tokens(bench: &mut Bench, model: &Model, kind: &str, layer: &PackedExperts) {
+    let Model { hidden, intermediate, experts: count, top_k, .. } = *model;
     for &tokens in model.tokens {
         let (x, mut out) = (values(tokens * hidden), vec![0.0; tokens * hidden]);
-        let label = format!("experts {top_k} of {count}, {}, {tokens}", model.name);
+        let label = format!("experts {kind} {top_k} of {count}, {}, {tokens}", model.name);
         // Neighbouring tokens share no expert, and each repetition takes others.
         let routes = |first: usize| Routes {
             top_k,
@@ -213,7 +226,7 @@ fn experts(bench: &mut Bench, model: &Model) {
         let hit = (tokens * top_k).min(count);
         let expert_bytes = 3 * hidden * intermediate / 2 + 3 * hidden * intermediate / 32;
         bench.measure(&label, hit * expert_bytes, 6 * hidden * intermediate * tokens * top_k, |cpu, repetition| {
-            cpu.experts(&x, &layer, &routes(repetition), &mut out);
+            cpu.experts_add(&x, layer, &routes(repetition), &mut out);
         });
     }
 }

@@ -123,6 +123,18 @@ impl MappedFile {
         &self.path
     }
 
+    /// Lets the system take back the memory of a part of the file that will hardly be read again; a read still finds it on disk.
+    ///
+    /// # Panics
+    /// If the file has no such part.
+    pub fn release(&self, range: std::ops::Range<usize>) {
+        assert!(range.start <= range.end && range.end <= self.map.len(), "bytes {range:?} of {}", self.map.len());
+        #[cfg(target_os = "linux")]
+        // SAFETY: the mapping is read-only and of a file, so that a page which was dropped comes back with the same bytes.
+        // Nothing depends on it: where the system refuses, the memory stays.
+        let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+    }
+
     /// Checks that nobody wrote to the file since it was mapped.
     ///
     /// # Errors

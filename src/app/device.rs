@@ -1,6 +1,6 @@
 //! Where to compute, and how much memory it may take.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use antiphon_kernels::cuda;
@@ -9,7 +9,7 @@ use super::{AppError, Device, ServeOptions};
 use crate::actors::EngineFactory;
 use crate::engine::Engine;
 use crate::engine::checkpoint::{Checkpoint, Progress};
-use crate::engine::cpu::{CpuEngine, CpuOptions, MemoryPlan, available_bytes};
+use crate::engine::cpu::{CpuEngine, CpuOptions, Isa, MemoryPlan, available_bytes};
 
 /// Of the memory that is available, KV memory takes one part in so many unless told otherwise: the weights of a large model
 /// must stay in memory beside it.
@@ -28,18 +28,26 @@ pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Check
     let kv_bytes = options.kv_bytes.unwrap_or_else(|| (available / KV_SHARE).min(KV_BYTES_MAX));
     let (sequences_max, step_tokens_max) = (batch.running_max_count.count(), batch.token_budget_tokens.count());
     let mut cpu = CpuOptions::within(checkpoint.config(), kv_bytes, sequences_max, step_tokens_max);
-    if let Some(threads) = options.threads {
-        cpu.threads = threads;
-    }
+    cpu.threads = options.threads.unwrap_or(cpu.threads);
+    (cpu.math, cpu.dense, cpu.isa) = (options.cpu_math, options.cpu_dense, options.cpu_isa);
     let plan = MemoryPlan::of(checkpoint, &cpu);
     plan.check(available).map_err(|error| AppError::Memory { place: place.to_owned(), message: error.to_string() })?;
-    tracing::info!(threads = cpu.threads, %plan, "computing on the CPU");
+    let isa = cpu.isa.unwrap_or(Isa::best());
+    if isa.name() == "portable" {
+        tracing::warn!("this CPU has no AVX2, or it is not to be used: the portable path is some ten times slower");
+    }
+    tracing::info!(threads = cpu.threads, isa = isa.name(), math = ?cpu.math, dense = ?cpu.dense, %plan, "computing on the CPU");
     let checkpoint = Arc::clone(checkpoint);
-    let first = Cell::new(true);
+    // An engine after the first takes over its weights.
+    let packed = RefCell::new(None);
     Ok(Box::new(move || {
-        let cpu = CpuOptions { preload: first.replace(false), ..cpu };
+        let checkpoint = Arc::clone(&checkpoint);
         let mut tenths = 0;
-        let engine = CpuEngine::load(Arc::clone(&checkpoint), &cpu, &mut |progress| log_progress(progress, &mut tenths));
+        let engine = match packed.take() {
+            Some(weights) => CpuEngine::with_weights(checkpoint, weights, &cpu),
+            None => CpuEngine::load(checkpoint, &cpu, &mut |progress| log_progress(progress, &mut tenths)),
+        };
+        packed.replace(Some(engine.weights()));
         Ok(Box::new(engine) as Box<dyn Engine>)
     }))
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::engine::cpu::{Format, Isa, Math};
 use crate::http::AllowedOrigin;
 use crate::profile::Profile;
 
@@ -97,6 +98,12 @@ pub struct ServeOptions {
     pub device: Device,
     /// Threads that compute; `None` takes the machine's.
     pub threads: Option<usize>,
+    /// How the CPU multiplies MXFP4 weights.
+    pub cpu_math: Math,
+    /// How the CPU keeps the dense weights.
+    pub cpu_dense: Format,
+    /// The instructions that the CPU computes with; `None` takes the fastest.
+    pub cpu_isa: Option<Isa>,
     /// KV memory; `None` takes what is left beside the weights.
     pub kv_bytes: Option<u64>,
     /// The date that the model is told (`2026-11-22`); `None` is today.

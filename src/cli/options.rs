@@ -6,6 +6,7 @@ use super::failure::Failure;
 use super::layers::{Given, Layers, Origin, SettingError};
 use super::settings::{API_KEY_VARIABLE, SETTINGS, Setting};
 use crate::app::{AllowedOrigin, Device, Secret, ServeOptions, ShownValue, SseDialect};
+use crate::engine::cpu::{Format, Isa, Math};
 use crate::profile::{Profile, ProfileError};
 
 /// Why there are no options.
@@ -64,6 +65,10 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         device: layers.read("device", "auto, cpu or cuda:N", device)?,
         threads: layers
             .read("threads", "auto or a whole number from 1 to 1024", |text| automatic(text, |text| within(text, 1, 1024)))?,
+        cpu_math: layers.read("cpu_math", "exact or fast", cpu_math)?,
+        cpu_dense: layers.read("cpu_dense", "bf16 or int8", cpu_dense)?,
+        cpu_isa: layers
+            .read("cpu_isa", "auto, or portable, avx2 or avx-512 where the CPU has it", |text| automatic(text, isa))?,
         kv_bytes: layers.read("kv_bytes", "auto or a size from 1MiB", |text| {
             automatic(text, |text| size_within(text, 1 << 20, u64::MAX))
         })?,
@@ -219,6 +224,27 @@ pub(super) fn device(text: &str) -> Option<Device> {
         "cuda" => Some(Device::Cuda(0)),
         _ => text.strip_prefix("cuda:")?.parse().ok().map(Device::Cuda),
     }
+}
+
+fn cpu_math(text: &str) -> Option<Math> {
+    match text {
+        "exact" => Some(Math::Exact),
+        "fast" => Some(Math::Fast),
+        _ => None,
+    }
+}
+
+fn cpu_dense(text: &str) -> Option<Format> {
+    match text {
+        "bf16" => Some(Format::Bf16),
+        "int8" => Some(Format::Int8),
+        _ => None,
+    }
+}
+
+/// Instructions that this CPU has, by their name in lower case.
+fn isa(text: &str) -> Option<Isa> {
+    Isa::available().into_iter().find(|isa| isa.name().to_lowercase() == text)
 }
 
 fn prompt_version(text: &str) -> Option<String> {

@@ -79,7 +79,7 @@ struct Piece<'a> {
     slice: &'a KvSlice<'a>,
     tokens: Range<usize>,
     kv_head: usize,
-    out: Outputs<'a>,
+    out: Outputs<'a, f32>,
 }
 
 /// What a piece keeps while it goes from block to block; a row is a query: one head of one token.
@@ -208,9 +208,9 @@ impl Piece<'_> {
         let shrink = exp_of(s, state.max[row] - max);
         let factor = shrink / (state.total[row] * shrink + exp_of(s, sink - max));
         let sum = &state.sum[row * layout.value_stride()..][..layout.head_dim];
-        for (dim, value) in sum.iter().enumerate() {
-            self.out.set(place + dim, value * factor);
-        }
+        // SAFETY: a piece has its own tokens and heads, and the pool hands out every piece once.
+        let out = unsafe { self.out.slice(place..place + layout.head_dim) };
+        out.iter_mut().zip(sum).for_each(|(out, value)| *out = value * factor);
     }
 }
 

@@ -1,78 +1,125 @@
-//! Linear maps in bf16: attention's projections, the router, the lm_head.
+//! Linear maps of packed weights: attention's projections, the router, the lm_head.
 //!
-//! What: `out[t][n] = bias[n] + sum over k of weight[n][k] * x[t][k]`.
-//! Shapes: `x [T, K]`, `weight [N, K]` bf16, `bias [N]`, `out [T, N]`; any N, K, T.
+//! What: `out[t][n] = bias[n] + sum over k of weight[n][k] * x[t][k]`, or the same added to what `out` holds.
+//! Shapes: `x [T, K]`, `weight [N, K]` in bf16 or int8, `bias [N]`, `out [T, N]`; any N, K, T.
 //! Source: none but the formula; the loops are those of `product`.
-//! Twin: `reference::linear`, within `1e-6 * sum over k of |weight[n][k] * x[t][k]|` for K up to 4096.
-//! Cost: `2 N K` bytes of weights for every 64 tokens, `2 N K T` operations; measured figures are in `kernels/README.md`.
+//! Twin: `reference::linear`, within `1e-6 * sum over k of |weight[n][k] * x[t][k]|` for K up to 4096; for int8 on the values
+//! that `reference::int8_weights` and `reference::int8_activations` leave.
+//! Cost: `2 N K` bytes of bf16 or `17/16 N K` of int8 for every 64 tokens, `2 N K T` operations; measured figures are in
+//! `docs/performance.md`.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Cpu;
-use super::panels::Panels;
+use super::packed::{Format, GROUP, Packed};
 use super::pool::Outputs;
-use super::product::{self, ROWS, Scratch, TOKENS, Weights};
+use super::product::{self, Bf16F32, Int8Int8, NO_SUMS, Product, TOKENS};
 use super::simd::{Kernel, Simd};
-use crate::weights::Bf16Matrix;
 
-/// Multiplications that are worth claiming a piece of work for: some 3 us of one thread.
-const CLAIM: usize = 1 << 15;
+/// Multiplications that are worth claiming a piece of work for: some 2 us of one thread.
+const CLAIM: usize = 1 << 16;
 
-/// How many blocks of rows a thread claims at once, if a block multiplies `cols` values of `tokens` tokens.
+/// How many groups of rows a thread claims at once, if a group multiplies `cols` values of `tokens` tokens.
 pub(super) fn grain(cols: usize, tokens: usize) -> usize {
-    CLAIM / (ROWS * cols * tokens).max(1)
+    CLAIM / (GROUP * cols * tokens).max(1)
+}
+
+/// What becomes of a result.
+#[derive(Clone, Copy, PartialEq)]
+enum Into {
+    /// It replaces what was there.
+    Set,
+    /// It is added to what was there.
+    Add,
 }
 
 impl Cpu {
     /// A linear map: `out[t][n] = bias[n] + sum over k of weight[n][k] * x[t][k]`.
     ///
-    /// `x`: `[T, K]`; `weight`: `[N, K]`; `bias`: `[N]`; `out`: `[T, N]`. Twin: [`reference::linear`](crate::reference::linear),
-    /// within `1e-6 * sum over k of |weight[n][k] * x[t][k]|` for K up to 4096.
+    /// `x`: `[T, K]`; `weight`: `[N, K]`, bf16 or int8; `bias`: `[N]`; `out`: `[T, N]`. Int8 weights are multiplied with
+    /// activations rounded to int8. Twin: [`reference::linear`](crate::reference::linear), within
+    /// `1e-6 * sum over k of |weight[n][k] * x[t][k]|` for K up to 4096.
     ///
     /// # Panics
-    /// If lengths do not fit.
-    pub fn linear(&mut self, x: &[f32], weight: &Bf16Matrix<'_>, bias: Option<&[f32]>, out: &mut [f32]) {
+    /// If lengths do not fit, or the weights are MXFP4.
+    pub fn linear(&mut self, x: &[f32], weight: &Packed, bias: Option<&[f32]>, out: &mut [f32]) {
+        self.map(x, weight, bias, out, Into::Set);
+    }
+
+    /// The same, added to what `stream` holds.
+    ///
+    /// # Panics
+    /// As [`Cpu::linear`].
+    pub fn linear_add(&mut self, x: &[f32], weight: &Packed, bias: Option<&[f32]>, stream: &mut [f32]) {
+        self.map(x, weight, bias, stream, Into::Add);
+    }
+
+    fn map(&mut self, x: &[f32], weight: &Packed, bias: Option<&[f32]>, out: &mut [f32], into: Into) {
         let (rows, cols) = (weight.rows(), weight.cols());
         assert!(cols > 0 && x.len().is_multiple_of(cols), "{} activations are no rows of {cols}", x.len());
         let tokens = x.len() / cols;
         assert_eq!(out.len(), tokens * rows, "{rows} outputs for each of {tokens} tokens");
         assert!(bias.is_none_or(|bias| bias.len() == rows), "a bias for each of {rows} outputs");
-        let Self { pool, isa, panels, .. } = self;
-        panels.fill(pool, *isa, x, cols);
+        let Self { pool, isa, blocks, padded, .. } = self;
+        let isa = *isa;
         let out = Outputs::new(out);
-        pool.run(rows.div_ceil(ROWS), grain(cols, tokens), |blocks| {
-            let rows = blocks.start * ROWS..rows.min(blocks.end * ROWS);
-            Scratch::with(|scratch| isa.run(Linear { weight: *weight, bias, rows, panels, scratch, out }));
-        });
+        let groups = weight.groups();
+        match weight.format() {
+            Format::Bf16 => {
+                let (x, width) = padded.rows(x, cols);
+                let row = |token: usize| &x[token * width..][..width];
+                pool.run(groups, grain(cols, tokens), |groups| {
+                    isa.run(Linear::<Bf16F32, _> { weight, bias, groups, tokens, row, out, into, form: PhantomData });
+                });
+            }
+            Format::Int8 => {
+                blocks.fill(pool, isa, x, cols, Int8Int8::OFFSET);
+                let row = |token: usize| blocks.row(token);
+                pool.run(groups, grain(cols, tokens), |groups| {
+                    isa.run(Linear::<Int8Int8, _> { weight, bias, groups, tokens, row, out, into, form: PhantomData });
+                });
+            }
+            Format::Mxfp4 => panic!("a linear map of MXFP4 weights is an expert's part"),
+        }
     }
 }
 
-/// Some rows of a linear map, for all tokens.
-struct Linear<'a> {
-    weight: Bf16Matrix<'a>,
+/// Some groups of a linear map, for all tokens; `row` has a token's activations.
+struct Linear<'a, P: Product, F> {
+    weight: &'a Packed,
     bias: Option<&'a [f32]>,
-    rows: Range<usize>,
-    panels: &'a Panels,
-    scratch: &'a mut Scratch,
-    out: Outputs<'a>,
+    groups: Range<usize>,
+    tokens: usize,
+    row: F,
+    out: Outputs<'a, f32>,
+    into: Into,
+    form: PhantomData<P>,
 }
 
-impl Kernel for Linear<'_> {
+impl<'x, P: Product<X: 'x>, F: Fn(usize) -> &'x [P::X]> Kernel for Linear<'_, P, F> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let width = Weights::rows(self.weight);
-        for first in (0..self.panels.rows()).step_by(TOKENS) {
-            let tokens = first..self.panels.rows().min(first + TOKENS);
-            let mut xs: [&[f32]; TOKENS] = [&[]; TOKENS];
-            tokens.clone().zip(&mut xs).for_each(|(token, x)| *x = self.panels.row(token));
-            for start in self.rows.clone().step_by(ROWS) {
-                let rows = start..self.rows.end.min(start + ROWS);
-                product::block(s, self.weight, rows.clone(), &xs[..tokens.len()], self.scratch);
-                for (token, sums) in tokens.clone().zip(&self.scratch.sums) {
-                    for (row, sum) in rows.clone().zip(sums) {
-                        self.out.set(token * width + row, sum + self.bias.map_or(0.0, |bias| bias[row]));
+        let width = self.weight.rows();
+        let mut sums = NO_SUMS;
+        for group in self.groups {
+            let rows = group * GROUP..width.min(group * GROUP + GROUP);
+            let mut bias = [0.0; GROUP];
+            if let Some(all) = self.bias {
+                bias[..rows.len()].copy_from_slice(&all[rows.clone()]);
+            }
+            for first in (0..self.tokens).step_by(TOKENS) {
+                let tokens = first..self.tokens.min(first + TOKENS);
+                let mut xs: [&[P::X]; TOKENS] = [&[]; TOKENS];
+                tokens.clone().zip(&mut xs).for_each(|(token, x)| *x = (self.row)(token));
+                product::group::<S, P>(s, self.weight.group(group), &xs[..tokens.len()], &mut sums);
+                for (token, sums) in tokens.zip(&sums) {
+                    // SAFETY: the pool hands out every group once, so no other thread touches these rows of any token.
+                    let out = unsafe { self.out.slice(token * width + rows.start..token * width + rows.end) };
+                    for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&bias) {
+                        *out = if self.into == Into::Add { *out + (sum + bias) } else { sum + bias };
                     }
                 }
             }

@@ -5,23 +5,39 @@
 //! element follows from the operation's shape, the token's position and the KV block size alone. Another instruction set
 //! may give other last bits. Absent: weights, KV memory, the order of operations in a model.
 
+mod activations;
 mod attention;
 mod experts;
 mod linear;
-mod panels;
+mod packed;
 mod pool;
 mod product;
+mod router;
 mod rows;
 mod simd;
 
+pub use packed::{Format, Packed, PackedExperts};
 pub use simd::Isa;
+
+/// How exactly MXFP4 weights are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Math {
+    /// With activations in f32.
+    #[default]
+    Exact,
+    /// With activations rounded to int8, a scale for every 32 of them. Sums within a block are exact.
+    Fast,
+}
 
 /// The CPU as a device that computes operations.
 #[derive(Debug)]
 pub struct Cpu {
     pool: pool::Pool,
     isa: Isa,
-    panels: panels::Panels,
+    math: Math,
+    blocks: activations::Blocks,
+    padded: activations::Padded,
+    logits: Vec<f32>,
     mixture: experts::Mixture,
 }
 
@@ -41,7 +57,27 @@ impl Cpu {
     /// As [`Cpu::new`].
     #[must_use]
     pub fn with_isa(threads: usize, isa: Isa) -> Self {
-        Self { pool: pool::Pool::new(threads), isa, panels: Default::default(), mixture: Default::default() }
+        Self {
+            pool: pool::Pool::new(threads),
+            isa,
+            math: Math::default(),
+            blocks: Default::default(),
+            padded: Default::default(),
+            logits: Vec::new(),
+            mixture: Default::default(),
+        }
+    }
+
+    /// The same with another arithmetic for experts. That of linear maps follows from the format of their weights.
+    #[must_use]
+    pub fn with_math(mut self, math: Math) -> Self {
+        self.set_math(math);
+        self
+    }
+
+    /// Computes experts with another arithmetic from now on.
+    pub fn set_math(&mut self, math: Math) {
+        self.math = math;
     }
 
     /// How many threads compute, the caller's among them.

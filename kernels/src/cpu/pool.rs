@@ -9,9 +9,10 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -196,18 +197,20 @@ impl Pool {
 
     /// Cuts `out` into rows of `width` values, the last one perhaps shorter, and calls `work` with each row and its index, on
     /// all threads, `grain` rows at a time.
-    pub(super) fn for_rows(&mut self, out: &mut [f32], width: usize, grain: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    pub(super) fn for_rows<T: Send>(
+        &mut self,
+        out: &mut [T],
+        width: usize,
+        grain: usize,
+        work: impl Fn(usize, &mut [T]) + Sync,
+    ) {
         let len = out.len();
-        let start = RowsStart(out.as_mut_ptr());
+        let out = Outputs::new(out);
         self.run(len.div_ceil(width), grain, |rows| {
-            let start = &start;
             for row in rows {
                 let first = row * width;
-                // SAFETY: `row` is below `len / width` rounded up, so `first` is below `len` and the row, cut at `len`, lies
-                // in `out`, which is borrowed until `run` returns; `run` hands out every index once, and rows of different
-                // index do not overlap, so no other reference to these values exists.
-                let row_values = unsafe { std::slice::from_raw_parts_mut(start.0.add(first), width.min(len - first)) };
-                work(row, row_values);
+                // SAFETY: `run` hands out every index once, and rows of different index do not overlap.
+                work(row, unsafe { out.slice(first..len.min(first + width)) });
             }
         });
     }
@@ -223,28 +226,46 @@ impl Drop for Pool {
     }
 }
 
-/// Where the rows begin that [`Pool::for_rows`] hands out.
-struct RowsStart(*mut f32);
+/// Results that threads write side by side, where those of one thread are not neighbours in memory.
+#[derive(Debug)]
+pub(super) struct Outputs<'a, T> {
+    start: *mut T,
+    len: usize,
+    borrowed: PhantomData<&'a mut [T]>,
+}
 
-// SAFETY: the pointer is used only to make references to rows of which each thread has its own.
-unsafe impl Sync for RowsStart {}
+impl<T> Clone for Outputs<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
 
-/// Results that threads store side by side, where rows of one thread are not neighbours in memory.
-#[derive(Clone, Copy)]
-pub(super) struct Outputs<'a>(&'a [AtomicU32]);
+impl<T> Copy for Outputs<'_, T> {}
 
-impl<'a> Outputs<'a> {
-    /// Takes `values` until the stores are done.
-    pub(super) fn new(values: &'a mut [f32]) -> Self {
-        // SAFETY: AtomicU32 has the size and, on every target with 32-bit atomics, the alignment of f32; any bits are a value
-        // of both; the exclusive borrow becomes a shared one of the same life, so nobody else reads or writes meanwhile.
-        Self(unsafe { std::slice::from_raw_parts(values.as_mut_ptr().cast(), values.len()) })
+// SAFETY: what lies behind the pointer is exclusively borrowed for as long as this lives, and is reached through `slice` alone,
+// whose caller promises that no two threads reach the same values.
+unsafe impl<T: Send> Send for Outputs<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Outputs<'_, T> {}
+
+impl<'a, T> Outputs<'a, T> {
+    /// Takes `values` until the writing is done.
+    pub(super) fn new(values: &'a mut [T]) -> Self {
+        Self { start: values.as_mut_ptr(), len: values.len(), borrowed: PhantomData }
     }
 
-    /// Stores `value` at `index`. A relaxed store is an ordinary store instruction.
+    /// The values of `range`, to be read and written.
+    ///
+    /// # Safety
+    /// While the slice lives, no other slice of these values does, on this thread or another.
+    ///
+    /// # Panics
+    /// If there are not so many values.
     #[inline(always)]
-    pub(super) fn set(self, index: usize, value: f32) {
-        self.0[index].store(value.to_bits(), Ordering::Relaxed);
+    pub(super) unsafe fn slice(&self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "values {range:?} of {}", self.len);
+        // SAFETY: the range lies in the borrowed slice, and nobody else has a part of it.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 }
 

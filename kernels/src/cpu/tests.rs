@@ -6,7 +6,7 @@ mod experts;
 mod linear;
 mod rows;
 
-use super::{Cpu, Isa};
+use super::{Cpu, Format, Isa, Math, Packed};
 
 /// Numbers that look random and come again from the same seed.
 struct Numbers(u64);

@@ -1,4 +1,4 @@
-//! Bytes of a checkpoint to f32.
+//! Bytes of a checkpoint to f32, and what rounding to int8 leaves of numbers.
 
 use crate::weights::{MXFP4_BLOCK, Mxfp4Matrix};
 
@@ -32,4 +32,32 @@ pub fn mxfp4_to_f32(matrix: &Mxfp4Matrix<'_>) -> Vec<f32> {
         }
     }
     values
+}
+
+/// What is left of the rows of bf16 weights when each 32 of them are rounded to integers with one scale:
+/// `scale * round(value / scale)`, `scale = max |value| / 127` rounded to bf16. The last block of a row may be shorter.
+#[must_use]
+pub fn int8_weights(bytes: &[u8], cols: usize) -> Vec<f32> {
+    let values = bf16_to_f32(bytes);
+    let blocks = values.chunks_exact(cols).flat_map(|row| row.chunks(MXFP4_BLOCK));
+    let rounded = blocks.flat_map(|block| {
+        let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let scale = half::bf16::from_f32(largest / 127.0).to_f32();
+        let round = move |value: &f32| (value / scale).round_ties_even().clamp(-127.0, 127.0) * scale;
+        block.iter().map(move |value| if scale > 0.0 { round(value) } else { 0.0 })
+    });
+    rounded.collect()
+}
+
+/// What is left of activations when each 32 of a row are rounded to integers with one scale:
+/// `scale * round(x * (127 / max |x|))`, `scale = max |x| / 127`. The last block of a row may be shorter.
+#[must_use]
+pub fn int8_activations(x: &[f32], cols: usize) -> Vec<f32> {
+    let blocks = x.chunks_exact(cols).flat_map(|row| row.chunks(MXFP4_BLOCK));
+    let rounded = blocks.flat_map(|block| {
+        let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        block.iter().map(move |value| (value * inverse).round_ties_even() * (largest / 127.0))
+    });
+    rounded.collect()
 }

@@ -39,6 +39,20 @@ fn mxfp4_values_and_scales() {
 }
 
 #[test]
+fn rounding_to_int8_keeps_a_scale_for_each_block_of_a_row() {
+    // 127 keeps the integers as they are; the second row and the second block of a row have scales of their own.
+    let mut x = vec![0.0; 2 * 34];
+    (x[0], x[1], x[2], x[32], x[33]) = (127.0, -3.4, 0.5, 0.254, 0.0015);
+    (x[34], x[35]) = (-1270.0, 4.0);
+    let rounded = int8_activations(&x, 34);
+    assert_close(&rounded[..3], &[127.0, -3.0, 0.0]);
+    assert_close(&rounded[32..36], &[0.254, 0.002, -1270.0, 0.0]);
+    // 254 and 2 are exact in bf16, and so is their scale of 2.
+    let bytes: Vec<u8> = [254.0, 3.0, -2.0, 0.0].map(|value| half::bf16::from_f32(value).to_le_bytes()).concat();
+    assert_eq!(int8_weights(&bytes, 4), [254.0, 4.0, -2.0, 0.0]);
+}
+
+#[test]
 fn dense_operations() {
     assert_eq!(embed(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, &[2, 0]), [5.0, 6.0, 1.0, 2.0]);
     // mean of squares 12.5, plus 12.5 as eps: divided by 5.

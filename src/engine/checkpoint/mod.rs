@@ -1,7 +1,7 @@
 //! Where a model's tensors lie, and that they are what its config says.
 //!
 //! Owns: the mapped shards. Promises: every tensor that the model needs is there once, in the type and shape that the config
-//! asks for, and lies within its file; embedded and on-disk checkpoints take the same path; weights are never copied.
+//! asks for, and lies within its file; embedded and on-disk checkpoints take the same path; nothing is copied here.
 //! Absent on purpose: arithmetic, the tokenizer, downloads.
 
 mod error;
@@ -70,6 +70,15 @@ impl Deref for TensorBytes {
 
     fn deref(&self) -> &[u8] {
         &self.bytes[self.range.clone()]
+    }
+}
+
+impl TensorBytes {
+    /// Lets the system take back the memory of a tensor that was copied; a read still finds it on disk.
+    pub(crate) fn release(&self) {
+        if let FileBytes::Mapped(file) = &self.bytes {
+            file.release(self.range.clone());
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::CpuEngine;
 use super::scratch::{Scratch, kv_slices};
-use super::weights::{Layer, Linear};
+use super::weights::Layer;
 use crate::batch::{Batch, KvGroup};
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cpu::Cpu;
@@ -48,8 +48,8 @@ impl CpuEngine {
         let (picked, normed) = (&picked[..count * hidden], &mut picked_normed[..count * hidden]);
         let eps = self.checkpoint.config().rms_norm_eps;
         self.cpu.rms_norm(picked, &self.weights.final_norm, eps, normed);
-        let output = self.weights.output.view();
-        self.cpu.linear(normed, &output, None, &mut logits[..count * output.rows()]);
+        let output = &self.weights.output;
+        self.cpu.linear(normed, output, None, &mut logits[..count * output.rows()]);
     }
 }
 
@@ -59,7 +59,7 @@ struct Step<'a> {
     cpu: &'a mut Cpu,
     stream: &'a mut [f32],
     normed: &'a mut [f32],
-    added: &'a mut [f32],
+    projected: &'a mut [f32],
     queries: &'a mut [f32],
     keys: &'a mut [f32],
     values: &'a mut [f32],
@@ -79,7 +79,7 @@ impl<'a> Step<'a> {
             cpu,
             stream: &mut scratch.stream[..hidden],
             normed: &mut scratch.normed[..hidden],
-            added: &mut scratch.added[..hidden],
+            projected: &mut scratch.projected[..query + 2 * kv],
             queries: &mut scratch.queries[..query],
             keys: &mut scratch.keys[..kv],
             values: &mut scratch.values[..kv],
@@ -97,27 +97,26 @@ impl<'a> Step<'a> {
         let ModelConfig { heads, kv_heads, head_dim, rms_norm_eps, .. } = *self.config;
         let cpu = &mut *self.cpu;
         cpu.rms_norm(self.stream, &layer.attention_norm, rms_norm_eps, self.normed);
-        linear(cpu, self.normed, &layer.query, self.queries);
-        linear(cpu, self.normed, &layer.key, self.keys);
-        linear(cpu, self.normed, &layer.value, self.values);
+        let projections = &layer.projections;
+        cpu.linear(self.normed, &projections.weight, projections.bias.as_deref(), self.projected);
+        let (query, kv) = (self.config.query_width(), self.config.kv_width());
+        for (token, row) in self.projected.chunks_exact(query + 2 * kv).enumerate() {
+            self.queries[token * query..][..query].copy_from_slice(&row[..query]);
+            self.keys[token * kv..][..kv].copy_from_slice(&row[query..][..kv]);
+            self.values[token * kv..][..kv].copy_from_slice(&row[query + kv..]);
+        }
         cpu.rotary(self.queries, heads, head_dim, self.angles);
         cpu.rotary(self.keys, kv_heads, head_dim, self.angles);
         memory.store(slices, self.keys, self.values);
         cpu.attention(self.queries, &layer.sinks, window, memory, slices, self.attended);
-        linear(cpu, self.attended, &layer.output, self.added);
-        cpu.add(self.stream, self.added);
+        cpu.linear_add(self.attended, &layer.output.weight, layer.output.bias.as_deref(), self.stream);
     }
 
     /// Adds the experts to the stream.
     fn experts(&mut self, layer: &Layer) {
         let cpu = &mut *self.cpu;
         cpu.rms_norm(self.stream, &layer.expert_norm, self.config.rms_norm_eps, self.normed);
-        cpu.route(self.normed, &layer.router.view(), &layer.router_bias, self.routes);
-        cpu.experts(self.normed, &layer.experts(), self.routes, self.added);
-        cpu.add(self.stream, self.added);
+        cpu.route(self.normed, &layer.router, &layer.router_bias, self.routes);
+        cpu.experts_add(self.normed, &layer.experts, self.routes, self.stream);
     }
-}
-
-fn linear(cpu: &mut Cpu, x: &[f32], map: &Linear, out: &mut [f32]) {
-    cpu.linear(x, &map.weight.view(), map.bias.as_deref(), out);
 }

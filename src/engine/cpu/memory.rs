@@ -1,8 +1,10 @@
 //! How much memory an engine takes, said before any of it is taken.
 
+use super::cores::physical_cores;
 use crate::batch::KvGroup;
 use crate::engine::checkpoint::{Checkpoint, CheckpointError};
 use crate::engine::config::ModelConfig;
+use antiphon_kernels::cpu::{Format, Isa, Math};
 use antiphon_kernels::kv::KvLayout;
 use std::fmt;
 
@@ -25,13 +27,21 @@ pub struct CpuOptions {
     pub step_tokens_max: usize,
     /// Most slices of a step.
     pub step_slices_max: usize,
-    /// Whether to read every weight once while loading, so that the first request does not wait for the disk.
-    pub preload: bool,
+    /// How MXFP4 weights are multiplied.
+    pub math: Math,
+    /// How the dense weights are kept: attention's projections and the lm_head.
+    pub dense: Format,
+    /// The instructions; `None` takes the fastest.
+    pub isa: Option<Isa>,
 }
 
 impl CpuOptions {
     /// Tokens in a KV block unless said otherwise.
     pub const BLOCK_TOKENS: usize = 16;
+    /// The arithmetic unless said otherwise.
+    pub const MATH: Math = Math::Exact;
+    /// The dense weights unless said otherwise.
+    pub const DENSE: Format = Format::Bf16;
 
     /// Options for `sequences_max` sequences at once in at most `kv_bytes` of KV memory.
     ///
@@ -56,13 +66,15 @@ impl CpuOptions {
         let sliding_bytes = (sliding_blocks as u64).saturating_mul(block_bytes(config, block_tokens, KvGroup::Sliding) as u64);
         let full_blocks = blocks_in(kv_bytes.saturating_sub(sliding_bytes), KvGroup::Full);
         Self {
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            threads: physical_cores(),
             block_tokens,
             full_blocks: full_blocks.min(context_blocks.saturating_mul(sequences_max)).max(least),
             sliding_blocks,
             step_tokens_max,
             step_slices_max: sequences_max,
-            preload: true,
+            math: Self::MATH,
+            dense: Self::DENSE,
+            isa: None,
         }
     }
 }
@@ -70,8 +82,10 @@ impl CpuOptions {
 /// Bytes that an engine takes, by what for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Weights that stay where they lie, in mapped files or in the binary. The system may drop and read them again.
+    /// The embedding, which stays where it lies, in a mapped file or in the binary. The system may drop and read it again.
     pub mapped_weight_bytes: u64,
+    /// All other weights, packed.
+    pub packed_weight_bytes: u64,
     /// KV memory of full-attention layers.
     pub full_kv_bytes: u64,
     /// KV memory of sliding-window layers.
@@ -88,17 +102,19 @@ impl MemoryPlan {
         let pool =
             |group, blocks: usize| (blocks as u64).saturating_mul(block_bytes(config, options.block_tokens, group) as u64);
         Self {
-            mapped_weight_bytes: checkpoint.tensor_bytes(),
+            mapped_weight_bytes: 2 * (config.vocab_size * config.hidden) as u64,
+            packed_weight_bytes: packed_bytes(config, options.dense),
             full_kv_bytes: pool(KvGroup::Full, options.full_blocks),
             sliding_kv_bytes: pool(KvGroup::Sliding, options.sliding_blocks),
             scratch_bytes: scratch_bytes(config, options),
         }
     }
 
-    /// Bytes that must be there and stay: everything but the mapped weights.
+    /// Bytes that must be there and stay: everything but the embedding.
     #[must_use]
     pub fn allocated_bytes(&self) -> u64 {
-        self.full_kv_bytes.saturating_add(self.sliding_kv_bytes).saturating_add(self.scratch_bytes)
+        let kv_bytes = self.full_kv_bytes.saturating_add(self.sliding_kv_bytes);
+        kv_bytes.saturating_add(self.scratch_bytes).saturating_add(self.packed_weight_bytes)
     }
 
     /// All bytes.
@@ -125,7 +141,8 @@ impl fmt::Display for MemoryPlan {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         write!(
             formatter,
-            "weights {} MiB mapped, KV {} MiB full and {} MiB sliding, scratch {} MiB",
+            "weights {} MiB packed and {} MiB mapped, KV {} MiB full and {} MiB sliding, scratch {} MiB",
+            mib(self.packed_weight_bytes),
             mib(self.mapped_weight_bytes),
             mib(self.full_kv_bytes),
             mib(self.sliding_kv_bytes),
@@ -146,7 +163,21 @@ pub(super) fn block_bytes(config: &ModelConfig, block_tokens: usize, group: KvGr
 
 /// Values of scratch memory for each token of a step: see [`super::scratch::Scratch`].
 pub(super) fn values_per_token(config: &ModelConfig) -> usize {
-    3 * config.hidden + 2 * config.query_width() + 2 * config.kv_width()
+    2 * config.hidden + 3 * config.query_width() + 4 * config.kv_width()
+}
+
+/// Bytes of the packed weights and the vectors beside them.
+fn packed_bytes(config: &ModelConfig, dense: Format) -> u64 {
+    let (hidden, inner, experts) = (config.hidden, config.intermediate, config.experts);
+    let (query, kv) = (config.query_width(), config.kv_width());
+    let matrices = dense.bytes(query + 2 * kv, hidden)
+        + dense.bytes(hidden, query)
+        + Format::Bf16.bytes(experts, hidden)
+        + Format::Mxfp4.bytes(experts * 2 * inner, hidden)
+        + Format::Mxfp4.bytes(experts * hidden, inner);
+    let vectors = 3 * hidden + query + 2 * kv + config.heads + experts * (2 * inner + hidden + 1);
+    let layer = matrices + size_of::<f32>() * vectors;
+    (config.layers.len() * layer + dense.bytes(config.vocab_size, hidden) + size_of::<f32>() * hidden) as u64
 }
 
 fn scratch_bytes(config: &ModelConfig, options: &CpuOptions) -> u64 {

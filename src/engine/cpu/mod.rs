@@ -1,4 +1,4 @@
-//! The engine that computes on the CPU, in f32.
+//! The engine that computes on the CPU.
 //!
 //! Owns: KV memory in two groups of layers, scratch memory, the kernels' thread pool. Promises: for one size of block and one
 //! instruction set, the same bits for a token whatever else is in its batch, however its prompt was sliced, wherever its
@@ -6,11 +6,13 @@
 //! purpose: kernels, sequences, time.
 
 mod available;
+mod cores;
 mod forward;
 mod memory;
 mod scratch;
 mod weights;
 
+pub use antiphon_kernels::cpu::{Format, Isa, Math};
 pub use available::available_bytes;
 pub use memory::{CpuOptions, MemoryPlan};
 
@@ -32,7 +34,7 @@ use weights::Weights;
 pub struct CpuEngine {
     checkpoint: Arc<Checkpoint>,
     limits: EngineLimits,
-    weights: Weights,
+    weights: Arc<Weights>,
     rope: Rope,
     /// One for each layer, as many blocks as its group has.
     kv: Vec<KvMemory>,
@@ -40,6 +42,16 @@ pub struct CpuEngine {
     scratch: Scratch,
     sampler: Sampler,
     wanted: Vec<Wanted>,
+}
+
+/// Packed weights, which engines after each other share; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SharedWeights(Arc<Weights>);
+
+/// The device that computes.
+fn cpu(options: &CpuOptions) -> Cpu {
+    assert!(options.threads > 0, "someone must compute: {options:?}");
+    Cpu::with_isa(options.threads, options.isa.unwrap_or(Isa::best())).with_math(options.math)
 }
 
 /// A row of the step whose logits are wanted.
@@ -56,22 +68,28 @@ struct Wanted {
 }
 
 impl CpuEngine {
-    /// Makes an engine for a checkpoint, with empty KV memory; `progress` is told how many bytes of weights have been read.
+    /// Makes an engine for a checkpoint, with empty KV memory; `progress` is told how many bytes of weights have been packed.
     ///
-    /// An engine that was lost is replaced by making another from the same checkpoint, with `preload` off: the weights are
-    /// mapped still.
+    /// An engine that was lost is replaced by [`CpuEngine::with_weights`] from the weights of the first.
     ///
     /// # Panics
     /// If an option is zero. What may be too large for the machine is told by [`MemoryPlan`] beforehand.
     #[must_use]
     pub fn load(checkpoint: Arc<Checkpoint>, options: &CpuOptions, progress: &mut dyn FnMut(Progress)) -> Self {
+        let weights = Weights::pack(&checkpoint, options, &mut cpu(options), progress);
+        Self::with_weights(checkpoint, SharedWeights(Arc::new(weights)), options)
+    }
+
+    /// Makes an engine from weights that were packed before, from the same checkpoint with the same `dense`.
+    ///
+    /// # Panics
+    /// As [`CpuEngine::load`].
+    #[must_use]
+    pub fn with_weights(checkpoint: Arc<Checkpoint>, weights: SharedWeights, options: &CpuOptions) -> Self {
         let CpuOptions { block_tokens, full_blocks, sliding_blocks, .. } = *options;
         let CpuOptions { step_tokens_max, step_slices_max, .. } = *options;
         let sizes = [block_tokens, full_blocks, sliding_blocks, step_tokens_max, step_slices_max, options.threads];
         assert!(sizes.iter().all(|size| *size > 0), "no option of an engine may be zero: {options:?}");
-        if options.preload {
-            checkpoint.preload(progress);
-        }
         let config = checkpoint.config();
         let blocks = |group| match group {
             KvGroup::Full => full_blocks,
@@ -91,15 +109,21 @@ impl CpuEngine {
                 full_block_bytes: block_bytes(config, block_tokens, KvGroup::Full),
                 sliding_block_bytes: block_bytes(config, block_tokens, KvGroup::Sliding),
             },
-            weights: Weights::read(&checkpoint),
+            weights: weights.0,
             rope: Rope::new(config.rope.theta, config.head_dim, &config.rope.scaling),
             kv: config.layers.iter().map(memory).collect(),
-            cpu: Cpu::new(options.threads),
+            cpu: cpu(options),
             scratch: Scratch::new(config, step_tokens_max),
             sampler: Sampler::new(config.vocab_size),
             wanted: Vec::new(),
             checkpoint,
         }
+    }
+
+    /// Its weights, for an engine after this one.
+    #[must_use]
+    pub fn weights(&self) -> SharedWeights {
+        SharedWeights(Arc::clone(&self.weights))
     }
 
     /// The shape of the model.

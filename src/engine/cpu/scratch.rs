@@ -14,8 +14,8 @@ pub(super) struct Scratch {
     pub(super) stream: Vec<f32>,
     /// A norm of it, `[T, hidden]`.
     pub(super) normed: Vec<f32>,
-    /// What attention or experts add to it, `[T, hidden]`.
-    pub(super) added: Vec<f32>,
+    /// Queries, keys and values side by side, `[T, (heads + 2 kv_heads) * head_dim]`.
+    pub(super) projected: Vec<f32>,
     /// `[T, heads * head_dim]`.
     pub(super) queries: Vec<f32>,
     /// `[T, kv_heads * head_dim]`.
@@ -50,7 +50,7 @@ impl Scratch {
         Self {
             stream: rows(config.hidden),
             normed: rows(config.hidden),
-            added: rows(config.hidden),
+            projected: rows(config.query_width() + 2 * config.kv_width()),
             queries: rows(config.query_width()),
             keys: rows(config.kv_width()),
             values: rows(config.kv_width()),

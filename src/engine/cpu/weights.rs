@@ -1,16 +1,20 @@
 //! The model's weights as the kernels take them.
 //!
-//! Owns: the small vectors, converted to f32 once. Matrices and experts stay where the checkpoint has them: mapped or embedded.
+//! Owns: matrices and experts, packed in the order in which they are read, and the small vectors in f32. The embedding alone
+//! stays where the checkpoint has it. The checkpoint's pages are given back as soon as they are packed, so that a model is in
+//! memory once.
 
+use super::memory::CpuOptions;
 use crate::batch::KvGroup;
-use crate::engine::checkpoint::{Checkpoint, EMBEDDING, FINAL_NORM, OUTPUT, TensorBytes, in_layer};
+use crate::engine::checkpoint::{Checkpoint, EMBEDDING, FINAL_NORM, OUTPUT, Progress, TensorBytes, in_layer};
 use crate::engine::config::ModelConfig;
+use antiphon_kernels::cpu::{Cpu, Format, Packed, PackedExperts};
 use antiphon_kernels::weights::{Bf16Matrix, Experts, Mxfp4Stack, SwiGlu};
 
 /// Why a view of a checked tensor cannot fail.
 const CHECKED: &str = "the checkpoint's layout has checked the shape of every tensor";
 
-/// A bf16 matrix that owns its share of the checkpoint.
+/// A bf16 matrix that stays in the checkpoint.
 #[derive(Debug)]
 pub(super) struct Matrix {
     bytes: TensorBytes,
@@ -19,10 +23,6 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    fn new(bytes: TensorBytes, rows: usize, cols: usize) -> Self {
-        Self { bytes, rows, cols }
-    }
-
     /// The matrix as a kernel takes it.
     pub(super) fn view(&self) -> Bf16Matrix<'_> {
         Bf16Matrix::new(&self.bytes, self.rows, self.cols).expect(CHECKED)
@@ -32,30 +32,8 @@ impl Matrix {
 /// A linear map: weight and, if the model has it, bias.
 #[derive(Debug)]
 pub(super) struct Linear {
-    pub(super) weight: Matrix,
+    pub(super) weight: Packed,
     pub(super) bias: Option<Vec<f32>>,
-}
-
-/// MXFP4 matrices of all experts of a layer, and their biases.
-#[derive(Debug)]
-struct ExpertMatrices {
-    blocks: TensorBytes,
-    scales: TensorBytes,
-    bias: Matrix,
-    shape: [usize; 3],
-}
-
-impl ExpertMatrices {
-    fn read(checkpoint: &Checkpoint, layer: usize, name: &str, shape: [usize; 3]) -> Self {
-        let tensor = |rest: &str| checkpoint.tensor(&in_layer(layer, &format!("mlp.experts.{name}_proj_{rest}")));
-        let [experts, rows, _] = shape;
-        Self { blocks: tensor("blocks"), scales: tensor("scales"), bias: Matrix::new(tensor("bias"), experts, rows), shape }
-    }
-
-    fn view(&self) -> Mxfp4Stack<'_> {
-        let [experts, rows, cols] = self.shape;
-        Mxfp4Stack::new(&self.blocks, &self.scales, experts, rows, cols).expect(CHECKED)
-    }
 }
 
 /// One layer.
@@ -63,50 +41,14 @@ impl ExpertMatrices {
 pub(super) struct Layer {
     pub(super) group: KvGroup,
     pub(super) attention_norm: Vec<f32>,
-    pub(super) query: Linear,
-    pub(super) key: Linear,
-    pub(super) value: Linear,
+    /// Queries, keys and values in one.
+    pub(super) projections: Linear,
     pub(super) output: Linear,
     pub(super) sinks: Vec<f32>,
     pub(super) expert_norm: Vec<f32>,
-    pub(super) router: Matrix,
+    pub(super) router: Packed,
     pub(super) router_bias: Vec<f32>,
-    gate_up: ExpertMatrices,
-    down: ExpertMatrices,
-    swiglu: SwiGlu,
-}
-
-impl Layer {
-    fn read(checkpoint: &Checkpoint, layer: usize, group: KvGroup) -> Self {
-        let config = checkpoint.config();
-        let (hidden, inner, experts) = (config.hidden, config.intermediate, config.experts);
-        let vector = |rest: &str| checkpoint.vector(&in_layer(layer, rest));
-        let linear = |name: &str, rows, cols| Linear {
-            weight: Matrix::new(checkpoint.tensor(&in_layer(layer, &format!("self_attn.{name}_proj.weight"))), rows, cols),
-            bias: config.attention_bias.then(|| vector(&format!("self_attn.{name}_proj.bias"))),
-        };
-        Self {
-            group,
-            attention_norm: vector("input_layernorm.weight"),
-            query: linear("q", config.query_width(), hidden),
-            key: linear("k", config.kv_width(), hidden),
-            value: linear("v", config.kv_width(), hidden),
-            output: linear("o", hidden, config.query_width()),
-            sinks: vector("self_attn.sinks"),
-            expert_norm: vector("post_attention_layernorm.weight"),
-            router: Matrix::new(checkpoint.tensor(&in_layer(layer, "mlp.router.weight")), experts, hidden),
-            router_bias: vector("mlp.router.bias"),
-            gate_up: ExpertMatrices::read(checkpoint, layer, "gate_up", [experts, 2 * inner, hidden]),
-            down: ExpertMatrices::read(checkpoint, layer, "down", [experts, hidden, inner]),
-            swiglu: SwiGlu { alpha: config.swiglu_alpha, limit: config.swiglu_limit },
-        }
-    }
-
-    /// The layer's experts as a kernel takes them.
-    pub(super) fn experts(&self) -> Experts<'_> {
-        let (gate_up, down) = (&self.gate_up, &self.down);
-        Experts::new(gate_up.view(), gate_up.bias.view(), down.view(), down.bias.view(), self.swiglu).expect(CHECKED)
-    }
+    pub(super) experts: PackedExperts,
 }
 
 /// All weights of a model.
@@ -115,20 +57,105 @@ pub(super) struct Weights {
     pub(super) embedding: Matrix,
     pub(super) layers: Vec<Layer>,
     pub(super) final_norm: Vec<f32>,
-    pub(super) output: Matrix,
+    pub(super) output: Packed,
+}
+
+/// Views the blocks, scales and biases of a layer's experts.
+fn stack(tensors: &[TensorBytes; 3], [experts, rows, cols]: [usize; 3]) -> (Mxfp4Stack<'_>, Bf16Matrix<'_>) {
+    let [blocks, scales, bias] = tensors;
+    let stack = Mxfp4Stack::new(blocks, scales, experts, rows, cols).expect(CHECKED);
+    (stack, Bf16Matrix::new(bias, experts, rows).expect(CHECKED))
+}
+
+/// Packs a checkpoint tensor by tensor.
+struct Packer<'a> {
+    checkpoint: &'a Checkpoint,
+    cpu: &'a mut Cpu,
+    dense: Format,
+    done_bytes: u64,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl Packer<'_> {
+    /// Counts tensors that were packed, and gives their memory back.
+    fn done(&mut self, tensors: &[&TensorBytes]) {
+        for tensor in tensors {
+            tensor.release();
+            self.done_bytes += tensor.len() as u64;
+        }
+        (self.progress)(Progress { done_bytes: self.done_bytes, total_bytes: self.checkpoint.tensor_bytes() });
+    }
+
+    /// Packs matrices of one width, one below the other.
+    fn matrices(&mut self, parts: &[(String, usize)], cols: usize, format: Format) -> Packed {
+        let tensors: Vec<TensorBytes> = parts.iter().map(|(name, _)| self.checkpoint.tensor(name)).collect();
+        let views = tensors.iter().zip(parts).map(|(bytes, (_, rows))| Bf16Matrix::new(bytes, *rows, cols).expect(CHECKED));
+        let packed = self.cpu.pack(&views.collect::<Vec<_>>(), format);
+        self.done(&tensors.iter().collect::<Vec<_>>());
+        packed
+    }
+
+    /// Packs projections of attention.
+    fn linear(&mut self, layer: usize, parts: &[(&str, usize)], cols: usize) -> Linear {
+        let of = |name: &str, rest: &str| in_layer(layer, &format!("self_attn.{name}_proj.{rest}"));
+        let weights: Vec<_> = parts.iter().map(|(name, rows)| (of(name, "weight"), *rows)).collect();
+        let checkpoint = self.checkpoint;
+        let bias = || parts.iter().flat_map(|(name, _)| checkpoint.vector(&of(name, "bias"))).collect();
+        Linear { weight: self.matrices(&weights, cols, self.dense), bias: checkpoint.config().attention_bias.then(bias) }
+    }
+
+    fn experts(&mut self, layer: usize) -> PackedExperts {
+        let ModelConfig { hidden, intermediate, experts, swiglu_alpha, swiglu_limit, .. } = *self.checkpoint.config();
+        let tensors = |name: &str| {
+            let tensor = |rest| self.checkpoint.tensor(&in_layer(layer, &format!("mlp.experts.{name}_proj_{rest}")));
+            ["blocks", "scales", "bias"].map(tensor)
+        };
+        let (gate_up, down) = (tensors("gate_up"), tensors("down"));
+        let swiglu = SwiGlu { alpha: swiglu_alpha, limit: swiglu_limit };
+        let (up, up_bias) = stack(&gate_up, [experts, 2 * intermediate, hidden]);
+        let (low, low_bias) = stack(&down, [experts, hidden, intermediate]);
+        let packed = self.cpu.pack_experts(&Experts::new(up, up_bias, low, low_bias, swiglu).expect(CHECKED));
+        self.done(&gate_up.iter().chain(&down).collect::<Vec<_>>());
+        packed
+    }
+
+    fn layer(&mut self, layer: usize, group: KvGroup) -> Layer {
+        let config = self.checkpoint.config();
+        let (hidden, query, kv) = (config.hidden, config.query_width(), config.kv_width());
+        let checkpoint = self.checkpoint;
+        let vector = |rest: &str| checkpoint.vector(&in_layer(layer, rest));
+        Layer {
+            group,
+            attention_norm: vector("input_layernorm.weight"),
+            projections: self.linear(layer, &[("q", query), ("k", kv), ("v", kv)], hidden),
+            output: self.linear(layer, &[("o", hidden)], query),
+            sinks: vector("self_attn.sinks"),
+            expert_norm: vector("post_attention_layernorm.weight"),
+            // A token that goes to another expert is far off, and the router is small: it is never rounded.
+            router: self.matrices(&[(in_layer(layer, "mlp.router.weight"), config.experts)], hidden, Format::Bf16),
+            router_bias: vector("mlp.router.bias"),
+            experts: self.experts(layer),
+        }
+    }
 }
 
 impl Weights {
-    /// Views the tensors of `checkpoint` and converts its vectors.
-    pub(super) fn read(checkpoint: &Checkpoint) -> Self {
-        let config: &ModelConfig = checkpoint.config();
-        let table = |name| Matrix::new(checkpoint.tensor(name), config.vocab_size, config.hidden);
-        let layers = config.layers.iter().enumerate().map(|(layer, group)| Layer::read(checkpoint, layer, *group));
-        Self {
-            embedding: table(EMBEDDING),
-            layers: layers.collect(),
-            final_norm: checkpoint.vector(FINAL_NORM),
-            output: table(if config.tied_embeddings { EMBEDDING } else { OUTPUT }),
-        }
+    /// Packs the tensors of `checkpoint` on the threads of `cpu`, and converts its vectors.
+    pub(super) fn pack(
+        checkpoint: &Checkpoint,
+        options: &CpuOptions,
+        cpu: &mut Cpu,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Self {
+        let config = checkpoint.config();
+        let mut packer = Packer { checkpoint, cpu, dense: options.dense, done_bytes: 0, progress };
+        let embedding = Matrix { bytes: checkpoint.tensor(EMBEDDING), rows: config.vocab_size, cols: config.hidden };
+        let layers = config.layers.iter().enumerate().map(|(layer, group)| packer.layer(layer, *group)).collect();
+        let output = if config.tied_embeddings { EMBEDDING } else { OUTPUT };
+        let output = packer.matrices(&[(output.to_owned(), config.vocab_size)], config.hidden, options.dense);
+        // What is left is the embedding, of which a row is read now and then, and small vectors.
+        let total_bytes = checkpoint.tensor_bytes();
+        progress(Progress { done_bytes: total_bytes, total_bytes });
+        Self { embedding, layers, final_norm: checkpoint.vector(FINAL_NORM), output }
     }
 }

@@ -3,11 +3,17 @@
 use super::files::Golden;
 use antiphon::batch::{Batch, BlockId, Draw, PromptTargets, Sampled, Sampling, SeqId, Slice, TokenId};
 use antiphon::engine::Engine as _;
-use antiphon::engine::cpu::{CpuEngine, CpuOptions};
+use antiphon::engine::cpu::{CpuEngine, CpuOptions, Format, Math};
 use std::sync::Arc;
 
 /// Tokens in a block: not a power of two, and no divisor of the windows.
 const BLOCK_TOKENS: usize = 6;
+
+/// As the goldens were made.
+pub(super) const EXACT: (Math, Format) = (Math::Exact, Format::Bf16);
+/// Every other arithmetic that the engine has.
+pub(super) const ROUNDED: [(Math, Format); 3] =
+    [(Math::Exact, Format::Int8), (Math::Fast, Format::Bf16), (Math::Fast, Format::Int8)];
 
 /// A sequence and its blocks.
 #[derive(Default)]
@@ -40,13 +46,24 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// An engine with `threads` threads whose free blocks lie in random order.
+    /// An engine with `threads` threads and exact arithmetic whose free blocks lie in random order.
     pub(super) fn new(golden: &Golden, threads: usize) -> Self {
         Self::seeded(golden, threads, BLOCK_TOKENS, 1)
     }
 
     /// The same with blocks of another size, in another order.
     pub(super) fn seeded(golden: &Golden, threads: usize, block_tokens: usize, seed: u64) -> Self {
+        Self::with_arithmetic(golden, threads, block_tokens, seed, EXACT)
+    }
+
+    /// The same with another arithmetic.
+    pub(super) fn with_arithmetic(
+        golden: &Golden,
+        threads: usize,
+        block_tokens: usize,
+        seed: u64,
+        (math, dense): (Math, Format),
+    ) -> Self {
         let blocks = 2400 / block_tokens;
         let options = CpuOptions {
             threads,
@@ -55,7 +72,9 @@ impl Driver {
             sliding_blocks: blocks,
             step_tokens_max: 600,
             step_slices_max: 16,
-            preload: false,
+            math,
+            dense,
+            isa: None,
         };
         let engine = CpuEngine::load(Arc::clone(&golden.checkpoint), &options, &mut |_| {});
         Self { engine, full_free: shuffled(blocks, seed), sliding_free: shuffled(blocks, seed + 1) }

@@ -8,6 +8,7 @@ mod driver;
 mod files;
 mod layers;
 mod reports;
+mod rounded;
 
 use driver::{Driver, Sequence};
 use files::{Case, Golden};

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{E2M1, Kernel, Simd};
+use super::{Kernel, Simd};
 
 const LANES: usize = 8;
 
@@ -19,8 +19,6 @@ impl Avx2 {
 
 impl Simd for Avx2 {
     type V = __m256;
-    type Halves = [u8; 4 * LANES];
-    type Nibbles = [u8; LANES];
 
     const LANES: usize = LANES;
 
@@ -111,45 +109,6 @@ impl Simd for Avx2 {
             let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
-        }
-    }
-
-    #[inline(always)]
-    fn halves(bytes: &[u8]) -> (&[Self::Halves], &[u8]) {
-        bytes.as_chunks()
-    }
-
-    #[inline(always)]
-    fn nibbles(bytes: &[u8]) -> (&[Self::Nibbles], &[u8]) {
-        bytes.as_chunks()
-    }
-
-    #[inline(always)]
-    fn bf16(self, bytes: &Self::Halves) -> (Self::V, Self::V) {
-        // SAFETY: `self` exists, so AVX2 was detected; the 32 bytes read are those of `bytes`, at any alignment.
-        unsafe {
-            let pairs = _mm256_loadu_si256(bytes.as_ptr().cast());
-            let even = _mm256_slli_epi32::<16>(pairs);
-            let odd = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
-            (_mm256_castsi256_ps(even), _mm256_castsi256_ps(odd))
-        }
-    }
-
-    #[inline(always)]
-    fn e2m1(self, bytes: &Self::Nibbles, scale: f32) -> (Self::V, Self::V) {
-        // SAFETY: `self` exists, so AVX2 was detected; the eight bytes read are those of `bytes`, and the eight values of the
-        // table those of E2M1, both at any alignment.
-        unsafe {
-            let scaled = _mm256_mul_ps(_mm256_loadu_ps(E2M1.as_ptr()), _mm256_set1_ps(scale));
-            let sign = _mm256_set1_ps(-0.0);
-            // The lookup reads the low three bits of each lane; the fourth is moved to where f32 has its sign.
-            let low = _mm256_cvtepu8_epi32(_mm_loadl_epi64(bytes.as_ptr().cast()));
-            let high = _mm256_srli_epi32::<4>(low);
-            let even_sign = _mm256_and_ps(_mm256_castsi256_ps(_mm256_slli_epi32::<28>(low)), sign);
-            let odd_sign = _mm256_and_ps(_mm256_castsi256_ps(_mm256_slli_epi32::<28>(high)), sign);
-            let even = _mm256_or_ps(_mm256_permutevar8x32_ps(scaled, low), even_sign);
-            let odd = _mm256_or_ps(_mm256_permutevar8x32_ps(scaled, high), odd_sign);
-            (even, odd)
         }
     }
 }

@@ -6,32 +6,31 @@ use super::{Kernel, Simd};
 
 const LANES: usize = 16;
 
-/// E2M1 by all four bits, the sign among them.
-const E2M1: [f32; LANES] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
-
-/// This CPU has AVX-512F. Only [`Avx512::detect`] makes one.
+/// This CPU has AVX-512 with the instructions that multiply bytes (VNNI). Only [`Avx512::detect`] makes one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Avx512(());
 
 impl Avx512 {
-    /// The proof, if the CPU has them.
+    /// The proof, if the CPU has them. The few CPUs with AVX-512 but without VNNI take the path of AVX2.
     pub(super) fn detect() -> Option<Self> {
         // AVX2 and FMA for sums across lanes; every CPU with AVX-512 has them, but that is not written anywhere.
-        let detected =
-            is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let detected = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma");
         detected.then_some(Self(()))
     }
 }
 
 impl Simd for Avx512 {
     type V = __m512;
-    type Halves = [u8; 4 * LANES];
-    type Nibbles = [u8; LANES];
 
     const LANES: usize = LANES;
 
     fn vectorize<K: Kernel>(self, kernel: K) -> K::Out {
-        #[target_feature(enable = "avx512f,avx2,fma")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
         fn inside<K: Kernel>(simd: Avx512, kernel: K) -> K::Out {
             kernel.run(simd)
         }
@@ -119,40 +118,6 @@ impl Simd for Avx512 {
             let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
-        }
-    }
-
-    #[inline(always)]
-    fn halves(bytes: &[u8]) -> (&[Self::Halves], &[u8]) {
-        bytes.as_chunks()
-    }
-
-    #[inline(always)]
-    fn nibbles(bytes: &[u8]) -> (&[Self::Nibbles], &[u8]) {
-        bytes.as_chunks()
-    }
-
-    #[inline(always)]
-    fn bf16(self, bytes: &Self::Halves) -> (Self::V, Self::V) {
-        // SAFETY: `self` exists, so AVX-512F was detected; the 64 bytes read are those of `bytes`, at any alignment.
-        unsafe {
-            let pairs = _mm512_loadu_si512(bytes.as_ptr().cast());
-            let even = _mm512_slli_epi32::<16>(pairs);
-            let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
-            (_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd))
-        }
-    }
-
-    #[inline(always)]
-    fn e2m1(self, bytes: &Self::Nibbles, scale: f32) -> (Self::V, Self::V) {
-        // SAFETY: `self` exists, so AVX-512F was detected; the sixteen bytes read are those of `bytes`, and the sixteen values
-        // those of `E2M1`, both at any alignment.
-        unsafe {
-            let scaled = _mm512_mul_ps(_mm512_loadu_ps(E2M1.as_ptr()), _mm512_set1_ps(scale));
-            // The lookup reads the low four bits of each lane, which are a whole E2M1 value.
-            let low = _mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
-            let high = _mm512_srli_epi32::<4>(low);
-            (_mm512_permutexvar_ps(low, scaled), _mm512_permutexvar_ps(high, scaled))
         }
     }
 }

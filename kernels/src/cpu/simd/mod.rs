@@ -10,8 +10,16 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
+mod avx2_rows;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx512_rows;
 mod portable;
+mod portable_rows;
+mod rows;
+
+pub(super) use rows::{Rows, Sums};
 
 /// Lanes of the widest vector: buffers on the stack are made for these.
 pub(super) const LANES_MAX: usize = 16;
@@ -26,13 +34,9 @@ pub(super) trait Kernel {
 }
 
 /// An instruction set that this CPU has.
-pub(super) trait Simd: Copy {
+pub(super) trait Simd: Rows {
     /// A vector of f32.
     type V: Copy;
-    /// The bytes of `2 * LANES` bf16 values.
-    type Halves: Copy + 'static;
-    /// The bytes of `2 * LANES` E2M1 values.
-    type Nibbles: Copy + 'static;
 
     /// How many f32 a vector holds.
     const LANES: usize;
@@ -65,19 +69,7 @@ pub(super) trait Simd: Copy {
     fn power(self, shifted: Self::V) -> Self::V;
     /// The sum of all lanes, in one fixed order.
     fn sum(self, v: Self::V) -> f32;
-
-    /// Cuts bytes of bf16 into vectors' worths, and what is left.
-    fn halves(bytes: &[u8]) -> (&[Self::Halves], &[u8]);
-    /// Cuts bytes of E2M1 into vectors' worths, and what is left.
-    fn nibbles(bytes: &[u8]) -> (&[Self::Nibbles], &[u8]);
-    /// Widens bf16: the values with even index, those with odd.
-    fn bf16(self, halves: &Self::Halves) -> (Self::V, Self::V);
-    /// Widens E2M1 and multiplies each value by `scale`: those with even index (low nibbles), those with odd.
-    fn e2m1(self, nibbles: &Self::Nibbles, scale: f32) -> (Self::V, Self::V);
 }
-
-/// The magnitudes of E2M1, by the low three bits.
-const E2M1: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
 
 /// `e^x` in each lane, within 2e-7 relative; zero below -87.7, infinite above 88.37, NaN for NaN.
 ///
@@ -160,17 +152,6 @@ impl Isa {
             Set::Avx2(_) => "AVX2",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512(_) => "AVX-512",
-        }
-    }
-
-    /// How many f32 a vector holds.
-    pub(super) fn lanes(self) -> usize {
-        match self.0 {
-            Set::Portable(_) => portable::Portable::LANES,
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx2(_) => avx2::Avx2::LANES,
-            #[cfg(target_arch = "x86_64")]
-            Set::Avx512(_) => avx512::Avx512::LANES,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Eight lanes in plain Rust, which the compiler turns into whatever vectors the target always has (SSE2, NEON).
 
-use super::{E2M1, Kernel, Simd};
+use super::{Kernel, Simd};
 
 const LANES: usize = 8;
 
@@ -19,8 +19,6 @@ fn each(f: impl Fn(usize) -> f32) -> [f32; LANES] {
 
 impl Simd for Portable {
     type V = [f32; LANES];
-    type Halves = [u8; 4 * LANES];
-    type Nibbles = [u8; LANES];
 
     const LANES: usize = LANES;
 
@@ -87,31 +85,5 @@ impl Simd for Portable {
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
-    }
-
-    #[inline(always)]
-    fn halves(bytes: &[u8]) -> (&[Self::Halves], &[u8]) {
-        bytes.as_chunks()
-    }
-
-    #[inline(always)]
-    fn nibbles(bytes: &[u8]) -> (&[Self::Nibbles], &[u8]) {
-        bytes.as_chunks()
-    }
-
-    #[inline(always)]
-    fn bf16(self, bytes: &Self::Halves) -> (Self::V, Self::V) {
-        let pair =
-            |lane: usize| u32::from_le_bytes([bytes[4 * lane], bytes[4 * lane + 1], bytes[4 * lane + 2], bytes[4 * lane + 3]]);
-        (each(|lane| f32::from_bits(pair(lane) << 16)), each(|lane| f32::from_bits(pair(lane) & 0xffff_0000)))
-    }
-
-    #[inline(always)]
-    fn e2m1(self, bytes: &Self::Nibbles, scale: f32) -> (Self::V, Self::V) {
-        let value = |nibble: u8| {
-            let sign = u32::from(nibble & 8) << 28;
-            f32::from_bits((scale * E2M1[usize::from(nibble & 7)]).to_bits() | sign)
-        };
-        (each(|lane| value(bytes[lane] & 15)), each(|lane| value(bytes[lane] >> 4)))
     }
 }

@@ -1,0 +1,220 @@
+//! Weights in the order in which the kernels read them.
+//!
+//! Owns: copies of a checkpoint's matrices, on huge pages where the system has them. Promises: sixteen rows, a group, lie
+//! together, so that a vector holds the same columns of all of them and a matrix is read once from its first byte to its
+//! last. Absent: arithmetic.
+//!
+//! A group's values, of row `r` of the group:
+//! * bf16: columns `2 p` and `2 p + 1` are the bytes `64 p + 4 r ..+ 4`;
+//! * int8: a block of 32 columns takes 512 bytes, column `c` of it is byte `64 (c / 4) + 4 r + c % 4`, with 128 added; behind
+//!   all blocks stand their scales, sixteen bf16 each;
+//! * MXFP4: a block takes 256 bytes, byte `64 j + 4 r + i` holds column `4 j + i` in its low and column `16 + 4 j + i` in its
+//!   high nibble; behind all blocks stand their scales, sixteen bytes each. Of the scales 0, 252 to 254 and 255, which no
+//!   model uses, the kernels make zeros, infinities and what is not finite.
+
+use memmap2::MmapMut;
+
+use super::Cpu;
+use crate::weights::{Bf16Matrix, Experts, MXFP4_BLOCK, Mxfp4Stack, SwiGlu};
+
+mod fill;
+
+/// Rows of a group.
+pub(super) const GROUP: usize = 16;
+/// Bytes of two columns of a group in bf16.
+pub(super) const BF16_BYTES: usize = 64;
+/// Bytes of a block's values in int8, and of its scales.
+pub(super) const INT8_BYTES: usize = 512;
+pub(super) const INT8_SCALES: usize = 32;
+/// Bytes of a block's values in MXFP4, and of its scales.
+pub(super) const MXFP4_BYTES: usize = 256;
+pub(super) const MXFP4_SCALES: usize = 16;
+
+/// What gates and ups of an expert are cut into: sixteen gates, their ups, sixteen gates, their ups make a block of outputs.
+pub(super) const GATED_ROWS: usize = 2 * MXFP4_BLOCK;
+
+/// How packed weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// As in the checkpoint, value for value.
+    Bf16,
+    /// Rounded to eight bits with a scale for 32 columns of a row.
+    Int8,
+    /// As in the checkpoint, value for value.
+    Mxfp4,
+}
+
+impl Format {
+    /// Bytes of a group of `cols` columns; whole cache lines.
+    fn group_bytes(self, cols: usize) -> usize {
+        let blocks = cols.div_ceil(MXFP4_BLOCK);
+        match self {
+            Self::Bf16 => cols.div_ceil(2) * BF16_BYTES,
+            Self::Int8 => (blocks * (INT8_BYTES + INT8_SCALES)).next_multiple_of(64),
+            Self::Mxfp4 => (blocks * (MXFP4_BYTES + MXFP4_SCALES)).next_multiple_of(64),
+        }
+    }
+
+    /// Bytes that a matrix `[rows, cols]` takes when it is packed.
+    #[must_use]
+    pub fn bytes(self, rows: usize, cols: usize) -> usize {
+        rows.div_ceil(GROUP) * self.group_bytes(cols)
+    }
+}
+
+/// A packed matrix `[rows, cols]`.
+#[derive(Debug)]
+pub struct Packed {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    group_bytes: usize,
+    bytes: MmapMut,
+}
+
+impl Packed {
+    /// Room for a matrix, full of zeros.
+    ///
+    /// # Panics
+    /// If the system does not give the memory.
+    fn new(format: Format, rows: usize, cols: usize) -> Self {
+        let len = format.bytes(rows, cols);
+        let bytes = MmapMut::map_anon(len.max(1));
+        let bytes = bytes.unwrap_or_else(|error| panic!("the system does not give {len} bytes for weights: {error}"));
+        // Where the system has none, small pages serve as well, only slower.
+        #[cfg(target_os = "linux")]
+        let _ = bytes.advise(memmap2::Advice::HugePage);
+        Self { format, rows, cols, group_bytes: format.group_bytes(cols), bytes }
+    }
+
+    /// How they are stored.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// How many rows: outputs of a linear map.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Values in a row.
+    #[must_use]
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Bytes of its groups.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.format.bytes(self.rows, self.cols)
+    }
+
+    /// How many groups.
+    pub(super) fn groups(&self) -> usize {
+        self.rows.div_ceil(GROUP)
+    }
+
+    /// The bytes of group `group`.
+    pub(super) fn group(&self, group: usize) -> &[u8] {
+        &self.bytes[group * self.group_bytes..][..self.group_bytes]
+    }
+}
+
+/// The packed experts of one layer.
+#[derive(Debug)]
+pub struct PackedExperts {
+    pub(super) count: usize,
+    pub(super) hidden: usize,
+    pub(super) intermediate: usize,
+    /// `[count * 2 I, H]`; of each [`GATED_ROWS`] rows the groups hold gates, ups, gates, ups.
+    pub(super) gate_up: Packed,
+    /// In the order of the packed rows.
+    pub(super) gate_up_bias: Vec<f32>,
+    /// `[count * H, I]`.
+    pub(super) down: Packed,
+    pub(super) down_bias: Vec<f32>,
+    pub(super) swiglu: SwiGlu,
+}
+
+impl PackedExperts {
+    /// Bytes of the packed matrices and biases.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.gate_up.bytes() + self.down.bytes() + 4 * (self.gate_up_bias.len() + self.down_bias.len())
+    }
+}
+
+/// The row of `gate_up [2 I, H]`, gates even and ups odd, that is packed as row `row`.
+fn gated_row(row: usize) -> usize {
+    let (unit, within) = (row / GATED_ROWS, row % GATED_ROWS);
+    let (group, lane) = (within / GROUP, within % GROUP);
+    2 * (unit * MXFP4_BLOCK + group / 2 * GROUP + lane) + group % 2
+}
+
+impl Cpu {
+    /// Packs the rows of `parts`, one matrix below the other, as bf16 or int8.
+    ///
+    /// # Panics
+    /// If there is no part, their columns differ, the format is MXFP4, or the system does not give the memory.
+    #[must_use]
+    pub fn pack(&mut self, parts: &[Bf16Matrix<'_>], format: Format) -> Packed {
+        assert!(format != Format::Mxfp4, "bf16 is not turned into MXFP4");
+        let cols = parts.first().expect("at least one matrix").cols();
+        assert!(parts.iter().all(|part| part.cols() == cols), "matrices of one width");
+        let rows: Vec<&[u8]> = parts.iter().flat_map(|part| (0..part.rows()).map(|row| part.row(row))).collect();
+        let mut packed = Packed::new(format, rows.len(), cols);
+        let width = packed.group_bytes;
+        let used = width * packed.groups();
+        self.pool.for_rows(&mut packed.bytes[..used], width, 1, |group, out| {
+            let rows = &rows[group * GROUP..rows.len().min(group * GROUP + GROUP)];
+            match format {
+                Format::Bf16 => fill::bf16(rows, out),
+                Format::Int8 | Format::Mxfp4 => fill::int8(rows, cols, out),
+            }
+        });
+        packed
+    }
+
+    /// Packs the experts of a layer.
+    ///
+    /// # Panics
+    /// If the system does not give the memory.
+    #[must_use]
+    pub fn pack_experts(&mut self, experts: &Experts<'_>) -> PackedExperts {
+        let (count, hidden, intermediate) = (experts.count(), experts.hidden(), experts.intermediate());
+        let widen = |matrix: &Bf16Matrix<'_>, order: &dyn Fn(usize) -> usize| -> Vec<f32> {
+            let value =
+                |expert: usize, at: usize| half::bf16::from_le_bytes(matrix.row(expert).as_chunks::<2>().0[order(at)]).to_f32();
+            (0..count).flat_map(|expert| (0..matrix.cols()).map(move |at| value(expert, at))).collect()
+        };
+        PackedExperts {
+            count,
+            hidden,
+            intermediate,
+            gate_up_bias: widen(experts.gate_up_bias(), &gated_row),
+            down_bias: widen(experts.down_bias(), &|row| row),
+            gate_up: self.pack_stack(experts.gate_up(), gated_row),
+            down: self.pack_stack(experts.down(), |row| row),
+            swiglu: experts.swiglu(),
+        }
+    }
+
+    /// Packs the matrices of all experts; row `row` of an expert's packed matrix is its row `order(row)`.
+    fn pack_stack(&mut self, stack: &Mxfp4Stack<'_>, order: impl Fn(usize) -> usize + Sync) -> Packed {
+        let [experts, rows, cols] = stack.shape();
+        // MXFP4 knows whole blocks only, and an expert's outputs are the next matrix's inputs.
+        assert!(rows.is_multiple_of(MXFP4_BLOCK), "{rows} rows of experts are no whole blocks");
+        let mut packed = Packed::new(Format::Mxfp4, experts * rows, cols);
+        let width = packed.group_bytes;
+        let used = width * packed.groups();
+        self.pool.for_rows(&mut packed.bytes[..used], width, 4, |group, out| {
+            let first = group * GROUP;
+            let matrix = stack.expert(first / rows);
+            let row = |lane: usize| order(first % rows + lane);
+            fill::mxfp4(|lane| (matrix.row_blocks(row(lane)), matrix.row_scales(row(lane))), out);
+        });
+        packed
+    }
+}

@@ -1,0 +1,274 @@
+//! Products of packed rows with AVX2: two vectors hold the sixteen rows of a group.
+//!
+//! One token takes both halves of a group in one pass, as they come from memory. Several tokens take a half at a time, so that
+//! their sums stay in registers; the second half then comes from a cache.
+
+#![expect(clippy::needless_range_loop, reason = "`h` also says where in the group a half lies")]
+
+use std::arch::x86_64::*;
+
+use super::avx2::Avx2;
+use super::rows::{DOUBLED, RAISED, Rows, Sums, check};
+use crate::cpu::activations::Block;
+use crate::cpu::packed::{BF16_BYTES, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
+
+/// Calls a kernel once for both halves, or once for each.
+macro_rules! by_halves {
+    ($kernel:ident, $group:expr, $xs:expr, $blocks:expr, $sums:expr) => {
+        // SAFETY: `self` exists, so AVX2 and FMA were detected; `check` has seen that group and activations are so long.
+        unsafe {
+            if T == 1 {
+                $kernel::<T, 2>($group, $xs, $blocks, 0, $sums);
+            } else {
+                $kernel::<T, 1>($group, $xs, $blocks, 0, $sums);
+                $kernel::<T, 1>($group, $xs, $blocks, 1, $sums);
+            }
+        }
+    };
+}
+
+impl Rows for Avx2 {
+    const TILE: usize = 4;
+
+    #[inline]
+    fn bf16_f32<const T: usize>(self, group: &[u8], xs: &[&[f32]; T], sums: &mut [Sums; T]) {
+        let pairs = check(group.len(), xs, BF16_BYTES, 2);
+        by_halves!(bf16_f32, group, xs, pairs, sums);
+    }
+
+    #[inline]
+    fn mxfp4_f32<const T: usize>(self, group: &[u8], xs: &[&[f32]; T], sums: &mut [Sums; T]) {
+        let blocks = check(group.len(), xs, MXFP4_BYTES + MXFP4_SCALES, 32);
+        by_halves!(mxfp4_f32, group, xs, blocks, sums);
+    }
+
+    #[inline]
+    fn mxfp4_int8<const T: usize>(self, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]) {
+        let blocks = check(group.len(), xs, MXFP4_BYTES + MXFP4_SCALES, 1);
+        by_halves!(mxfp4_int8, group, xs, blocks, sums);
+    }
+
+    #[inline]
+    fn int8_int8<const T: usize>(self, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]) {
+        let blocks = check(group.len(), xs, INT8_BYTES + INT8_SCALES, 1);
+        by_halves!(int8_int8, group, xs, blocks, sums);
+    }
+}
+
+/// Stores eight sums, multiplied by `factor`, to a half of a token's.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn store(total: __m256, factor: f32, half: usize, sums: &mut Sums) {
+    let to = &mut sums.as_chunks_mut::<8>().0[half];
+    // SAFETY: eight values are written to an array of eight.
+    unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_mul_ps(total, _mm256_set1_ps(factor))) };
+}
+
+/// # Safety
+/// The group holds `pairs` pairs of columns, each activation `2 * pairs` values; `first + H` is at most 2.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn bf16_f32<const T: usize, const H: usize>(
+    group: &[u8],
+    xs: &[&[f32]; T],
+    pairs: usize,
+    first: usize,
+    sums: &mut [Sums; T],
+) {
+    let mut even = [[_mm256_setzero_ps(); T]; H];
+    let mut odd = [[_mm256_setzero_ps(); T]; H];
+    let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+    for pair in 0..pairs {
+        for h in 0..H {
+            // SAFETY: `pair` is below `pairs`, to which the caller has checked group and activations.
+            unsafe {
+                let v = _mm256_loadu_si256(group.as_ptr().add(pair * BF16_BYTES + 32 * (first + h)).cast());
+                let left = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v));
+                let right = _mm256_castsi256_ps(_mm256_and_si256(v, high));
+                for t in 0..T {
+                    let x = xs[t].as_ptr().add(2 * pair);
+                    even[h][t] = _mm256_fmadd_ps(left, _mm256_set1_ps(*x), even[h][t]);
+                    odd[h][t] = _mm256_fmadd_ps(right, _mm256_set1_ps(*x.add(1)), odd[h][t]);
+                }
+            }
+        }
+    }
+    for h in 0..H {
+        for t in 0..T {
+            store(_mm256_add_ps(even[h][t], odd[h][t]), 1.0, first + h, &mut sums[t]);
+        }
+    }
+}
+
+/// Eight scales of block `block`, which lie behind the values of all `blocks`: `2^(e - 127)`, zero for 0, infinite for 255.
+///
+/// # Safety
+/// The group holds `blocks` blocks, `block` is one of them, `half` 0 or 1.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn mxfp4_scales(group: &[u8], blocks: usize, block: usize, half: usize) -> __m256 {
+    // SAFETY: the eight bytes read lie in the group.
+    unsafe {
+        let at = blocks * MXFP4_BYTES + block * MXFP4_SCALES + 8 * half;
+        let e = _mm_loadl_epi64(group.as_ptr().add(at).cast());
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_cvtepu8_epi32(e)))
+    }
+}
+
+/// # Safety
+/// The group holds `blocks` blocks, each activation `32 * blocks` values; `first + H` is at most 2.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn mxfp4_f32<const T: usize, const H: usize>(
+    group: &[u8],
+    xs: &[&[f32]; T],
+    blocks: usize,
+    first: usize,
+    sums: &mut [Sums; T],
+) {
+    // SAFETY: the table has sixteen bytes.
+    let table = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(DOUBLED.as_ptr().cast())) };
+    let nibble = _mm256_set1_epi8(15);
+    let mut totals = [[_mm256_setzero_ps(); T]; H];
+    for block in 0..blocks {
+        for h in 0..H {
+            let mut low = [_mm256_setzero_ps(); T];
+            let mut high = [_mm256_setzero_ps(); T];
+            for four in 0..4 {
+                // SAFETY: `block` is below `blocks`, to which the caller has checked group and activations.
+                unsafe {
+                    let at = block * MXFP4_BYTES + 64 * four + 32 * (first + h);
+                    let v = _mm256_loadu_si256(group.as_ptr().add(at).cast());
+                    let mut left = _mm256_shuffle_epi8(table, _mm256_and_si256(v, nibble));
+                    let mut right = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble));
+                    for byte in 0..4 {
+                        // The lowest byte of each lane, with its sign.
+                        let widen = |v| _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(_mm256_slli_epi32::<24>(v)));
+                        let (l, r) = (widen(left), widen(right));
+                        left = _mm256_srli_epi32::<8>(left);
+                        right = _mm256_srli_epi32::<8>(right);
+                        for t in 0..T {
+                            let x = xs[t].as_ptr().add(32 * block + 4 * four + byte);
+                            low[t] = _mm256_fmadd_ps(l, _mm256_set1_ps(*x), low[t]);
+                            high[t] = _mm256_fmadd_ps(r, _mm256_set1_ps(*x.add(16)), high[t]);
+                        }
+                    }
+                }
+            }
+            // SAFETY: as above.
+            let scales = unsafe { mxfp4_scales(group, blocks, block, first + h) };
+            for t in 0..T {
+                totals[h][t] = _mm256_fmadd_ps(_mm256_add_ps(low[t], high[t]), scales, totals[h][t]);
+            }
+        }
+    }
+    for h in 0..H {
+        for t in 0..T {
+            // The table is doubled.
+            store(totals[h][t], 0.5, first + h, &mut sums[t]);
+        }
+    }
+}
+
+/// Four activations in every lane.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn four_of(x: &Block, four: usize) -> __m256i {
+    _mm256_set1_epi32(i32::from_le_bytes(x.values.as_chunks::<4>().0[four].map(i8::cast_unsigned)))
+}
+
+/// # Safety
+/// The group and each activation hold `blocks` blocks; `first + H` is at most 2.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn mxfp4_int8<const T: usize, const H: usize>(
+    group: &[u8],
+    xs: &[&[Block]; T],
+    blocks: usize,
+    first: usize,
+    sums: &mut [Sums; T],
+) {
+    // SAFETY: the table has sixteen bytes.
+    let table = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(RAISED.as_ptr().cast())) };
+    let (nibble, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    let mut totals = [[_mm256_setzero_ps(); T]; H];
+    for block in 0..blocks {
+        for h in 0..H {
+            let mut weights = [_mm256_setzero_si256(); 8];
+            // SAFETY: `block` is below `blocks`, to which the caller has checked group and activations.
+            let scales = unsafe {
+                for four in 0..4 {
+                    let at = block * MXFP4_BYTES + 64 * four + 32 * (first + h);
+                    let v = _mm256_loadu_si256(group.as_ptr().add(at).cast());
+                    weights[four] = _mm256_shuffle_epi8(table, _mm256_and_si256(v, nibble));
+                    weights[four + 4] = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble));
+                }
+                mxfp4_scales(group, blocks, block, first + h)
+            };
+            for t in 0..T {
+                // SAFETY: as above.
+                let x = unsafe { xs[t].get_unchecked(block) };
+                let product = |four| _mm256_maddubs_epi16(weights[four], four_of(x, four));
+                // A sum of four stays below 4 * 2 * 24 * 127 = 24384 and fits 16 bits.
+                let low = _mm256_add_epi16(_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
+                let high = _mm256_add_epi16(_mm256_add_epi16(product(4), product(5)), _mm256_add_epi16(product(6), product(7)));
+                let sum = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
+                let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_set1_epi32(x.shift)));
+                totals[h][t] = _mm256_fmadd_ps(sum, _mm256_mul_ps(scales, _mm256_set1_ps(x.scale)), totals[h][t]);
+            }
+        }
+    }
+    for h in 0..H {
+        for t in 0..T {
+            // The table is doubled.
+            store(totals[h][t], 0.5, first + h, &mut sums[t]);
+        }
+    }
+}
+
+/// # Safety
+/// The group and each activation hold `blocks` blocks; `first + H` is at most 2.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn int8_int8<const T: usize, const H: usize>(
+    group: &[u8],
+    xs: &[&[Block]; T],
+    blocks: usize,
+    first: usize,
+    sums: &mut [Sums; T],
+) {
+    let (raised, ones) = (_mm256_set1_epi8(i8::MIN), _mm256_set1_epi16(1));
+    let mut totals = [[_mm256_setzero_ps(); T]; H];
+    for block in 0..blocks {
+        for h in 0..H {
+            let mut parts = [_mm256_setzero_si256(); T];
+            for four in 0..8 {
+                // SAFETY: `block` is below `blocks`, to which the caller has checked group and activations.
+                let v =
+                    unsafe { _mm256_loadu_si256(group.as_ptr().add(block * INT8_BYTES + 64 * four + 32 * (first + h)).cast()) };
+                // The magnitude goes to the unsigned side and the sign to the other: two products stay below 2 * 127 * 127.
+                let signed = _mm256_xor_si256(v, raised);
+                let magnitude = _mm256_abs_epi8(signed);
+                for t in 0..T {
+                    // SAFETY: as above.
+                    let x = unsafe { xs[t].get_unchecked(block) };
+                    let product = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(four_of(x, four), signed));
+                    parts[t] = _mm256_add_epi32(parts[t], _mm256_madd_epi16(product, ones));
+                }
+            }
+            // SAFETY: as above.
+            let scales = unsafe {
+                let at = blocks * INT8_BYTES + block * INT8_SCALES + 16 * (first + h);
+                let scales = _mm_loadu_si128(group.as_ptr().add(at).cast());
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(scales)))
+            };
+            for t in 0..T {
+                // SAFETY: as above.
+                let x = unsafe { xs[t].get_unchecked(block) };
+                let factor = _mm256_mul_ps(scales, _mm256_set1_ps(x.scale));
+                totals[h][t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(parts[t]), factor, totals[h][t]);
+            }
+        }
+    }
+    for h in 0..H {
+        for t in 0..T {
+            store(totals[h][t], 1.0, first + h, &mut sums[t]);
+        }
+    }
+}
