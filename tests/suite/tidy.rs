@@ -69,12 +69,12 @@ fn files(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// Every Rust, CUDA and Python file of the project, with its path from the root.
+/// Every Rust, CUDA, C++ and Python file of the project, with its path from the root.
 fn sources() -> Vec<(String, String)> {
     let root = root();
     ["src", "kernels", "tests/suite", "benches", "fuzz", "scripts", "models/recipe"]
         .iter()
-        .flat_map(|folder| files(&root.join(folder), &["rs", "cu", "cuh", "py"]))
+        .flat_map(|folder| files(&root.join(folder), &["rs", "cu", "cuh", "cpp", "h", "py"]))
         .filter(|path| !path.components().any(|part| part.as_os_str() == "target"))
         .map(|path| {
             let name = path.strip_prefix(&root).expect("below the root").to_string_lossy().into_owned();

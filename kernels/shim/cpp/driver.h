@@ -1,0 +1,101 @@
+// The driver's objects. A context is its device; a stream is a list of work that runs when somebody waits for it, so that a
+// forgotten synchronisation shows as stale data.
+#pragma once
+
+#include "runtime.h"
+
+#include <deque>
+#include <functional>
+
+namespace shim {
+
+typedef int Result;
+enum : int {
+    OK = 0,
+    INVALID_VALUE = 1,
+    OUT_OF_MEMORY = 2,
+    NO_DEVICE = 100,
+    INVALID_DEVICE = 101,
+    INVALID_IMAGE = 200,
+    INVALID_CONTEXT = 201,
+    INVALID_HANDLE = 400,
+    NOT_FOUND = 500,
+    NOT_READY = 600,
+    ILLEGAL_ADDRESS = 700,
+    LAUNCH_OUT_OF_RESOURCES = 701,
+    LAUNCH_FAILED = 719,
+    NOT_SUPPORTED = 801,
+    CAPTURE_UNSUPPORTED = 900,
+    CAPTURE_INVALIDATED = 901,
+    CAPTURE_UNJOINED = 904,
+};
+
+using Work = std::function<Result()>;
+
+struct Graph {
+    std::vector<Work> work;
+};
+
+struct Capture {
+    Graph graph;
+    Stream* origin;
+    bool invalid = false;
+};
+
+struct Stream {
+    Device* device;
+    bool blocking;  // waits for the default stream, and it for this one
+    std::deque<Work> queue;
+    std::shared_ptr<Capture> capture;
+};
+
+struct Event {
+    Device* device = nullptr;
+    Stream* stream = nullptr;
+    std::shared_ptr<Capture> capture;
+    // Records of this event that were put into the stream, and that have been reached.
+    uint64_t recorded = 0, reached = 0;
+    bool asked = false;
+    double seconds = 0;
+};
+
+struct Function {
+    Device* device;
+    std::string image, name;
+    int dynamic_max = 48 << 10;
+    const Kernel* kernel;
+};
+
+struct Module {
+    Device* device;
+    std::string image, program;
+    std::vector<std::unique_ptr<Function>> functions;
+};
+
+typedef uint64_t Pointer;
+
+constexpr size_t SHARED_MAX = 232448;
+
+/// The context of this thread, or null.
+Device* context();
+Stream* stream_of(void* handle);
+/// Puts work into a stream, or into the graph that it captures.
+Result put(Stream* stream, Work work);
+/// Runs what is in a stream.
+Result finish(Stream* stream);
+Result finish_all(Device& device);
+/// Ends the capture under way on this device, if any, as a call that cannot be captured does.
+bool forbidden_in_capture(Device& device);
+void reset_streams(Device& device);
+void note_error(Device& device, Result code, const std::string& message);
+
+}  // namespace shim
+
+#define API extern "C" SHIM_API shim::Result
+#define ENTER(device)                                          \
+    (device).calls++;                                          \
+    std::lock_guard<std::recursive_mutex> enter_lock((device).lock)
+#define ENTER_CONTEXT()                              \
+    shim::Device* d = shim::context();               \
+    if (!d) return shim::INVALID_CONTEXT;            \
+    ENTER(*d)
