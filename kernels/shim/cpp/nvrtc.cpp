@@ -46,7 +46,7 @@ size_t copy_out(const std::string& from, char* to) {
 
 API nvrtcVersion(int* major, int* minor) {
     *major = 13;
-    *minor = 0;
+    *minor = 999;  // what this makes must never be taken for NVIDIA's, from a cache
     return OK;
 }
 API nvrtcCreateProgram(void** handle, const char* source, const char* name, int headers, const char* const*,

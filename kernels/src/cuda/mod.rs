@@ -3,6 +3,8 @@
 //! Promises: asking never panics and never links; the driver's library is looked for at run time, so one binary serves
 //! machines with and without a GPU. Absent: kernels.
 
+pub mod code;
+
 use cudarc::driver::result::{self, DriverError, device};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
 
