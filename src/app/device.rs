@@ -1,15 +1,16 @@
 //! Where to compute, and how much memory it may take.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use antiphon_kernels::cuda;
+use antiphon_kernels::cuda::{self, CudaError};
 
 use super::{AppError, Device, ServeOptions};
 use crate::actors::EngineFactory;
-use crate::engine::Engine;
 use crate::engine::checkpoint::{Checkpoint, Progress};
 use crate::engine::cpu::{CpuEngine, CpuOptions, Isa, MemoryPlan, available_bytes};
+use crate::engine::cuda::{CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, DeviceMemory};
+use crate::engine::{Engine, EngineError};
 
 /// Of the memory that is available, KV memory takes one part in so many unless told otherwise: the weights of a large model
 /// must stay in memory beside it.
@@ -17,12 +18,60 @@ const KV_SHARE: u64 = 4;
 /// KV memory unless told otherwise, at most: 80,000 tokens of gpt-oss-20b.
 const KV_BYTES_MAX: u64 = 8 << 30;
 
-/// Makes the CPU's engine, again and again from the same mapped weights.
+/// Makes the engine that `--device` asks for, again and again.
 ///
 /// # Errors
-/// [`AppError`] if the device that was asked for cannot compute, or memory is too small.
+/// [`AppError`] if the device that was asked for cannot serve the model, or memory is too small.
 pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>) -> Result<EngineFactory, AppError> {
-    check_device(options.device)?;
+    match options.device {
+        Device::Cpu => {}
+        Device::Cuda(index) => {
+            let refused = |error: CudaEngineError| AppError::Device { index, message: error.to_string() };
+            return cuda_engine(options, index, checkpoint).map_err(refused);
+        }
+        // What keeps the GPU from serving is worth a line; the CPU serves.
+        Device::Auto => match cuda_engine(options, 0, checkpoint) {
+            Ok(factory) => return Ok(factory),
+            Err(CudaEngineError::Device(CudaError::None(reason))) => tracing::info!(%reason, "no GPU"),
+            Err(error) => tracing::warn!(%error, "the GPU does not serve this model"),
+        },
+    }
+    cpu_engine(options, place, checkpoint)
+}
+
+/// Opens the device and plans its memory; the weights go there when the engine is built first, and stay when it is rebuilt.
+fn cuda_engine(options: &ServeOptions, index: u32, checkpoint: &Arc<Checkpoint>) -> Result<EngineFactory, CudaEngineError> {
+    let device = cuda::Device::open(index as usize)?;
+    let (free, total) = device.memory()?;
+    let utilization = options.gpu_memory_utilization;
+    let memory = DeviceMemory { free_bytes: free as u64, total_bytes: total as u64, utilization };
+    let batch = &options.profile.batch;
+    let (sequences_max, step_tokens_max) = (batch.running_max_count.count(), batch.token_budget_tokens.count());
+    let config = checkpoint.config();
+    let cuda = CudaOptions::within(config, memory, options.kv_bytes, sequences_max, step_tokens_max)?;
+    let (name, plan) = (&device.facts().name, CudaPlan::of(config, &cuda));
+    tracing::info!(name, %plan, free_bytes = free, "computing on the GPU");
+    let checkpoint = Arc::clone(checkpoint);
+    let (device, model) = (Cell::new(Some(device)), RefCell::new(None));
+    Ok(Box::new(move || {
+        let failed = |error: CudaEngineError| EngineError::Device { slices: 0, message: error.to_string() };
+        let mut model = model.borrow_mut();
+        if model.is_none() {
+            // A load that failed has taken the device along; another is opened.
+            let device = device.take().map_or_else(|| cuda::Device::open(index as usize), Ok);
+            let mut tenths = 0;
+            let mut progress = |progress| log_progress(progress, &mut tenths);
+            let loaded = CudaModel::load(device.map_err(|error| failed(error.into()))?, &checkpoint, &mut progress);
+            *model = Some(Arc::new(loaded.map_err(failed)?));
+        }
+        let model = model.clone().expect("it was loaded above");
+        let engine = CudaEngine::new(model, &cuda).map_err(failed)?;
+        Ok(Box::new(engine) as Box<dyn Engine>)
+    }))
+}
+
+/// Makes the CPU's engine from the same mapped weights each time.
+fn cpu_engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>) -> Result<EngineFactory, AppError> {
     let batch = &options.profile.batch;
     let available = available_bytes().unwrap_or(u64::MAX);
     let kv_bytes = options.kv_bytes.unwrap_or_else(|| (available / KV_SHARE).min(KV_BYTES_MAX));
@@ -62,21 +111,4 @@ fn log_progress(progress: Progress, tenths: &mut u64) {
         tracing::info!(done_bytes = progress.done_bytes, total_bytes = progress.total_bytes, "loading weights");
         *tenths = now;
     }
-}
-
-/// Says what GPU there is; refuses one that was asked for, as long as there is no engine for it.
-fn check_device(device: Device) -> Result<(), AppError> {
-    match (device, cuda::probe()) {
-        (Device::Cpu, _) => {}
-        (Device::Auto, Ok(cuda)) => {
-            let name = &cuda.devices[0].name;
-            tracing::info!(name, "a GPU is there, but this version computes on the CPU alone");
-        }
-        (Device::Auto, Err(reason)) => tracing::info!(%reason, "no GPU"),
-        (Device::Cuda(index), Ok(_)) => {
-            return Err(AppError::Device { index, message: "this version computes on the CPU alone".to_owned() });
-        }
-        (Device::Cuda(index), Err(reason)) => return Err(AppError::Device { index, message: reason.to_string() }),
-    }
-    Ok(())
 }

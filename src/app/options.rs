@@ -104,6 +104,8 @@ pub struct ServeOptions {
     pub cpu_dense: Format,
     /// The instructions that the CPU computes with; `None` takes the fastest.
     pub cpu_isa: Option<Isa>,
+    /// The share of a GPU's memory that may be used, in (0, 1].
+    pub gpu_memory_utilization: f64,
     /// KV memory; `None` takes what is left beside the weights.
     pub kv_bytes: Option<u64>,
     /// The date that the model is told (`2026-11-22`); `None` is today.

@@ -3,11 +3,13 @@
 //! Owns: weights, KV memory, scratch memory. Promises: a sequence's tokens do not depend on what else is in the batch, on the
 //! number of threads, or on how its prompt was sliced. Absent on purpose: sequences, text, time.
 
-use crate::batch::{Batch, EngineLimits, Sampled};
+use crate::batch::{Batch, BlockId, EngineLimits, Sampled};
+use std::ops::Range;
 
 pub mod checkpoint;
 pub mod config;
 pub mod cpu;
+pub mod cuda;
 pub mod fake;
 pub mod sampling;
 
@@ -38,4 +40,29 @@ pub enum EngineError {
         /// What the device said.
         message: String,
     },
+}
+
+/// A batch outside of the limits is a bug of the scheduler; nothing of it may reach a device, where an index is not checked.
+fn check_batch(limits: &EngineLimits, batch: &Batch) {
+    let (tokens, slices) = (batch.tokens.len(), batch.slices.len());
+    assert!(tokens <= limits.step_tokens_max, "a step of {tokens} tokens, at most {}", limits.step_tokens_max);
+    assert!(slices <= limits.step_slices_max, "a step of {slices} slices, at most {}", limits.step_slices_max);
+    let mut next = 0;
+    for slice in &batch.slices {
+        assert!(slice.tokens.start == next && !slice.is_empty(), "{:?}: tokens {:?} after {next}", slice.seq, slice.tokens);
+        assert!(slice.end() <= limits.context_tokens_max, "{:?} ends at {}", slice.seq, slice.end());
+        next = slice.tokens.end;
+        let last = (slice.end() - 1) / limits.block_tokens;
+        let first_seen = (slice.start + 1).saturating_sub(limits.sliding_window_tokens) / limits.block_tokens;
+        let covers = |table: &Range<usize>, from: usize, first: usize| from <= first && from + table.len() > last;
+        assert!(covers(&slice.full_blocks, 0, 0), "{:?}: the full block table ends before {}", slice.seq, slice.end());
+        let sliding = covers(&slice.sliding_blocks, slice.sliding_first, first_seen);
+        assert!(sliding, "{:?}: the sliding block table does not cover {first_seen}..={last}", slice.seq);
+    }
+    assert_eq!(next, tokens, "every token of a step belongs to a slice");
+    let known = batch.tokens.iter().all(|token| (token.0 as usize) < limits.vocab_size);
+    assert!(known, "a token beyond the vocabulary of {}", limits.vocab_size);
+    let within = |blocks: &[BlockId], count: usize| blocks.iter().all(|block| (block.0 as usize) < count);
+    assert!(within(&batch.full_blocks, limits.full_blocks), "a block beyond the {} full ones", limits.full_blocks);
+    assert!(within(&batch.sliding_blocks, limits.sliding_blocks), "a block beyond the {} sliding ones", limits.sliding_blocks);
 }

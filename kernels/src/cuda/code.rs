@@ -42,7 +42,9 @@ pub enum CodeError {
         message: String,
     },
     /// Neither embedded code nor NVRTC.
-    #[error("this binary was built without nvcc, and NVRTC (libnvrtc.so.13) is not on the loader's path to compile the kernels")]
+    #[error(
+        "this binary was built without nvcc, and NVRTC (libnvrtc.so.13) is not on the loader's path to compile the kernels"
+    )]
     NoCompiler,
     /// NVRTC refused the source.
     #[error("NVRTC failed on {file}: {log}")]

@@ -1,11 +1,36 @@
-//! CUDA devices: what this machine has.
+//! CUDA devices: what this machine has, memory on them, and one safe launch function for each kernel of `kernels/cuda`.
 //!
 //! Promises: asking never panics and never links; the driver's library is looked for at run time, so one binary serves
-//! machines with and without a GPU. Absent: kernels.
+//! machines with and without a GPU. A launch function checks lengths before it launches, and launches are in order. Absent: the
+//! order of operations in a model. What indices on the device hold is the caller's: the engine checks a batch before it sends it.
 
+mod attention;
 pub mod code;
+mod device;
+mod error;
+mod experts;
+mod kernels;
+mod linear;
+mod memory;
+mod rope;
+mod rows;
+mod sample;
+pub mod tile;
 
-use cudarc::driver::result::{self, DriverError, device};
+pub use attention::{
+    AttentionItem, AttentionOperands, CHUNK_TOKENS, DECODE_ROWS, HEAD_DIM_MAX, PREFILL_ROWS, Split, Work, attention,
+    attention_combine, partial_values,
+};
+pub use device::{Device, Graph, Queue};
+pub use error::CudaError;
+pub use experts::{EXPERTS_MAX, ExpertRegions, Mxfp4Tiles, RouteRegions, RouterWeights, experts, route};
+pub use linear::{Activations, Bf16Tiles, Into, linear};
+pub use memory::{Arena, Element, Pinned, Region, region_bytes};
+pub use rope::{AngleTable, HeadShape, KvRegion, rope_store};
+pub use rows::{HIDDEN_MAX, Routed, combine_norm, embed};
+pub use sample::{LogitEdit, NOT_FINITE, REPORT_WORDS, RowDraw, SampleOperands, TOP_MAX, sample};
+
+use cudarc::driver::result::{self, DriverError, device as driver};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};
 
 /// Why there is no CUDA device to compute on.
@@ -64,7 +89,7 @@ pub fn probe() -> Result<Cuda, NoCuda> {
     let answer = unsafe { sys::cuDriverGetVersion(&raw mut version) };
     answer.result().map_err(|error| failed("cuDriverGetVersion", error))?;
     let version = u32::try_from(version).unwrap_or(0);
-    let count = device::get_count().map_err(|error| failed("cuDeviceGetCount", error))?;
+    let count = driver::get_count().map_err(|error| failed("cuDeviceGetCount", error))?;
     let devices = (0..count).map(describe).collect::<Result<Vec<_>, _>>()?;
     if devices.is_empty() {
         return Err(NoCuda::NoDevice);
@@ -74,18 +99,18 @@ pub fn probe() -> Result<Cuda, NoCuda> {
 }
 
 fn describe(ordinal: i32) -> Result<CudaDevice, NoCuda> {
-    let device = device::get(ordinal).map_err(|error| failed("cuDeviceGet", error))?;
+    let device = driver::get(ordinal).map_err(|error| failed("cuDeviceGet", error))?;
     let attribute = |attribute| {
-        // SAFETY: `device` came from `device::get`, which succeeded.
-        let value = unsafe { device::get_attribute(device, attribute) };
+        // SAFETY: `device` came from `driver::get`, which succeeded.
+        let value = unsafe { driver::get_attribute(device, attribute) };
         value.map(|value| u32::try_from(value).unwrap_or(0)).map_err(|error| failed("cuDeviceGetAttribute", error))
     };
     let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
     Ok(CudaDevice {
-        name: device::get_name(device).map_err(|error| failed("cuDeviceGetName", error))?,
-        // SAFETY: `device` came from `device::get`, which succeeded.
-        memory_bytes: unsafe { device::total_mem(device) }.map_err(|error| failed("cuDeviceTotalMem", error))?,
+        name: driver::get_name(device).map_err(|error| failed("cuDeviceGetName", error))?,
+        // SAFETY: `device` came from `driver::get`, which succeeded.
+        memory_bytes: unsafe { driver::total_mem(device) }.map_err(|error| failed("cuDeviceTotalMem", error))?,
         compute_capability: (major, minor),
     })
 }
@@ -96,6 +121,9 @@ fn failed(call: &'static str, error: DriverError) -> NoCuda {
     }
     NoCuda::Driver { call, message: error.to_string() }
 }
+
+#[cfg(test)]
+mod kernel_tests;
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,7 @@ pub use memory::{CpuOptions, MemoryPlan};
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::config::ModelConfig;
 use super::sampling::Sampler;
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, check_batch};
 use crate::batch::{Batch, EngineLimits, KvGroup, Sampled, Slice, TokenId};
 use antiphon_kernels::cpu::Cpu;
 use antiphon_kernels::kv::KvMemory;
@@ -140,7 +140,7 @@ impl CpuEngine {
     /// # Panics
     /// If the batch is not one that the engine's limits allow.
     pub fn inspect(&mut self, batch: &Batch, hidden: &mut dyn FnMut(usize, &[f32]), logits: &mut dyn FnMut(usize, &[f32])) {
-        self.check(batch);
+        check_batch(&self.limits, batch);
         self.forward(batch, hidden);
         let all: Vec<usize> = (0..batch.tokens.len()).collect();
         for rows in all.chunks(LOGIT_ROWS_MAX) {
@@ -149,21 +149,6 @@ impl CpuEngine {
                 logits(*row, row_logits);
             }
         }
-    }
-
-    /// A batch outside of the limits is a bug of the scheduler.
-    fn check(&self, batch: &Batch) {
-        let limits = &self.limits;
-        let (tokens, slices) = (batch.tokens.len(), batch.slices.len());
-        assert!(tokens <= limits.step_tokens_max, "a step of {tokens} tokens, at most {}", limits.step_tokens_max);
-        assert!(slices <= limits.step_slices_max, "a step of {slices} slices, at most {}", limits.step_slices_max);
-        let mut next = 0;
-        for slice in &batch.slices {
-            assert!(slice.tokens.start == next && !slice.is_empty(), "{:?}: tokens {:?} after {next}", slice.seq, slice.tokens);
-            assert!(slice.end() <= limits.context_tokens_max, "{:?} ends at {}", slice.seq, slice.end());
-            next = slice.tokens.end;
-        }
-        assert_eq!(next, tokens, "every token of a step belongs to a slice");
     }
 
     /// Reports what the batch asks for of the rows that [`Self::forward`] has left in the residual stream.
@@ -192,7 +177,7 @@ impl Engine for CpuEngine {
     }
 
     fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
-        self.check(batch);
+        check_batch(&self.limits, batch);
         let changed = |error: CheckpointError| EngineError::Device { slices: batch.slices.len(), message: error.to_string() };
         self.checkpoint.check_unchanged().map_err(changed)?;
         self.forward(batch, &mut |_, _| {});

@@ -2,8 +2,9 @@
 
 use super::files::Golden;
 use antiphon::batch::{Batch, BlockId, Draw, PromptTargets, Sampled, Sampling, SeqId, Slice, TokenId};
-use antiphon::engine::Engine as _;
+use antiphon::engine::Engine;
 use antiphon::engine::cpu::{CpuEngine, CpuOptions, Format, Math};
+use antiphon::engine::cuda::CudaEngine;
 use std::sync::Arc;
 
 /// Tokens in a block: not a power of two, and no divisor of the windows.
@@ -38,14 +39,31 @@ impl Sequence {
     }
 }
 
+/// An engine that shows the logits of every row.
+pub(super) trait Shows: Engine {
+    fn show(&mut self, batch: &Batch, logits: &mut dyn FnMut(usize, &[f32]));
+}
+
+impl Shows for CpuEngine {
+    fn show(&mut self, batch: &Batch, logits: &mut dyn FnMut(usize, &[f32])) {
+        self.inspect(batch, &mut |_, _| {}, logits);
+    }
+}
+
+impl Shows for CudaEngine {
+    fn show(&mut self, batch: &Batch, logits: &mut dyn FnMut(usize, &[f32])) {
+        self.inspect(batch, logits).unwrap();
+    }
+}
+
 /// An engine and its free blocks.
-pub(super) struct Driver {
-    pub(super) engine: CpuEngine,
+pub(super) struct Driver<E = CpuEngine> {
+    pub(super) engine: E,
     full_free: Vec<BlockId>,
     sliding_free: Vec<BlockId>,
 }
 
-impl Driver {
+impl Driver<CpuEngine> {
     /// An engine with `threads` threads and exact arithmetic whose free blocks lie in random order.
     pub(super) fn new(golden: &Golden, threads: usize) -> Self {
         Self::seeded(golden, threads, BLOCK_TOKENS, 1)
@@ -76,8 +94,16 @@ impl Driver {
             dense,
             isa: None,
         };
-        let engine = CpuEngine::load(Arc::clone(&golden.checkpoint), &options, &mut |_| {});
-        Self { engine, full_free: shuffled(blocks, seed), sliding_free: shuffled(blocks, seed + 1) }
+        Self::over(CpuEngine::load(Arc::clone(&golden.checkpoint), &options, &mut |_| {}), seed)
+    }
+}
+
+impl<E: Shows> Driver<E> {
+    /// Drives an engine whose free blocks lie in an order that `seed` decides.
+    pub(super) fn over(engine: E, seed: u64) -> Self {
+        let limits = engine.limits();
+        let (full, sliding) = (shuffled(limits.full_blocks, seed), shuffled(limits.sliding_blocks, seed + 1));
+        Self { engine, full_free: full, sliding_free: sliding }
     }
 
     /// Adds the next `len` tokens of `sequence` to the batch, with blocks for them.
@@ -138,7 +164,7 @@ impl Driver {
             let mut batch = Batch::default();
             let len = sequence.left().min(slice_tokens);
             self.add(&mut batch, &mut sequence, len, None);
-            self.engine.inspect(&batch, &mut |_, _| {}, &mut |_, logits| rows.push(logits.to_vec()));
+            self.engine.show(&batch, &mut |_, logits| rows.push(logits.to_vec()));
             self.slide(&mut sequence);
         }
         self.release(sequence);

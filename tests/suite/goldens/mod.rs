@@ -4,13 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in what a test calls too")]
 
 mod alike;
+mod cuda;
 mod driver;
 mod files;
 mod layers;
 mod reports;
 mod rounded;
 
-use driver::{Driver, Sequence};
+use driver::{Driver, Sequence, Shows};
 use files::{Case, Golden};
 
 /// Largest difference of a logit, absolute.
@@ -54,7 +55,7 @@ fn check_greedy(golden: &Golden, margin_min: f32) {
     assert!(compared > 100, "only {compared} tokens had the margin to compare them");
 }
 
-fn follow(driver: &mut Driver, case: &Case, slice_tokens: usize, margin_min: f32) -> usize {
+fn follow<E: Shows>(driver: &mut Driver<E>, case: &Case, slice_tokens: usize, margin_min: f32) -> usize {
     let mut sequence = Sequence::new(&case.prompt);
     let mut compared = 0;
     for (at, (token, margin)) in case.greedy.iter().enumerate() {

@@ -1,0 +1,61 @@
+// Operations on whole rows of the residual stream: embedding; sum of the experts, residual and norm.
+#include "common.cuh"
+
+// What:    stream[t] = table[token[t]].
+// Shapes:  table [V][H] bf16, tokens [T], stream [T][H] f32; H a multiple of 8. One block a token.
+// Source:  -
+// Twin:    reference::embed, equal.
+// Cost:    6 H T bytes.
+extern "C" __global__ void __launch_bounds__(256)
+    embed(float* __restrict__ stream, const bf16* __restrict__ table, const uint32_t* __restrict__ tokens, int hidden) {
+    const bf16* row = table + (size_t)tokens[blockIdx.x] * hidden;
+    float* out = stream + (size_t)blockIdx.x * hidden;
+    for (int i = threadIdx.x * 8; i < hidden; i += blockDim.x * 8) {
+        const uint4 eight = *reinterpret_cast<const uint4*>(row + i);
+        const float2 a = unpack_bf16x2(eight.x), b = unpack_bf16x2(eight.y), c = unpack_bf16x2(eight.z), d = unpack_bf16x2(eight.w);
+        *reinterpret_cast<float4*>(out + i) = make_float4(a.x, a.y, b.x, b.y);
+        *reinterpret_cast<float4*>(out + i + 4) = make_float4(c.x, c.y, d.x, d.y);
+    }
+}
+KERNEL_EXPORT(embed)
+
+constexpr int NORM_THREADS = 256, NORM_WARPS = NORM_THREADS / 32;
+
+// What:    stream[r] += sum over i of route_weights[r][i] * routed[r][i] (nothing where `routed` is null), then
+//          out[b] = stream[r] * scale / sqrt(mean(stream[r]^2) + eps), with r = rows[b], or b where `rows` is null. With `rows`
+//          the stream is not written: nothing reads it after the last norm.
+// Shapes:  stream [T][H] f32, routed [T][top_k][H] f32, route_weights [T][top_k], scale [H] f32, out [B][stride] bf16. One block
+//          a row; H * 4 bytes of shared memory.
+// Source:  Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
+// Twin:    reference::add, rms_norm and the last sum of reference::experts; 2^-8 relative, which is bf16's rounding.
+// Cost:    (10 + 4 top_k) H bytes a row. The order of the sums is the row's own: no atomics.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS)
+    combine_norm(bf16* __restrict__ out, float* __restrict__ stream, const float* __restrict__ routed,
+                 const float* __restrict__ route_weights, const uint32_t* __restrict__ rows, const float* __restrict__ scale,
+                 int top_k, int hidden, int stride, float eps) {
+    DYN_SMEM(float, values);
+    __shared__ float parts[NORM_WARPS];
+    const size_t row = rows ? rows[blockIdx.x] : blockIdx.x;
+    float squares = 0.0f;
+    for (int i = threadIdx.x; i < hidden; i += NORM_THREADS) {
+        float value = stream[row * hidden + i];
+        if (routed) {
+            float sum = 0.0f;
+            for (int k = 0; k < top_k; k++) sum = fmaf(route_weights[row * top_k + k], routed[(row * top_k + k) * hidden + i], sum);
+            value += sum;
+            if (!rows) stream[row * hidden + i] = value;
+        }
+        values[i] = value;
+        squares = fmaf(value, value, squares);
+    }
+    squares = warp_sum(squares);
+    if ((threadIdx.x & 31) == 0) parts[threadIdx.x >> 5] = squares;
+    __syncthreads();
+    float total = 0.0f;
+#pragma unroll
+    for (int warp = 0; warp < NORM_WARPS; warp++) total += parts[warp];
+    const float inverse = 1.0f / sqrtf(total / (float)hidden + eps);
+    for (int i = threadIdx.x; i < hidden; i += NORM_THREADS)
+        out[(size_t)blockIdx.x * stride + i] = to_bf16(scale[i] * (values[i] * inverse));
+}
+KERNEL_EXPORT(combine_norm)

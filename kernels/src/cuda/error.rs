@@ -1,0 +1,61 @@
+//! What a CUDA device can refuse.
+
+use super::NoCuda;
+use super::code::CodeError;
+use cudarc::driver::result::DriverError;
+use cudarc::driver::sys::CUresult;
+
+/// Why a device cannot be used, or what it could not do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CudaError {
+    /// There is no such device.
+    #[error(transparent)]
+    None(#[from] NoCuda),
+    /// The driver refused a call, or reported the failure of an earlier one.
+    #[error("the CUDA driver failed in {call}: {message}{}", if *.is_sticky { "; the device is lost to this process, which must be started anew" } else { "" })]
+    Driver {
+        /// What was asked.
+        call: &'static str,
+        /// What the driver said.
+        message: String,
+        /// Whether every later call of this process will fail too.
+        is_sticky: bool,
+    },
+    /// There is no code for it.
+    #[error(transparent)]
+    Code(#[from] CodeError),
+    /// The device's memory does not hold what was asked for.
+    #[error("{what} takes {bytes} bytes of device memory, but {free_bytes} are free")]
+    Memory {
+        /// What for.
+        what: &'static str,
+        /// Bytes asked for.
+        bytes: usize,
+        /// Bytes that the device had.
+        free_bytes: usize,
+    },
+}
+
+/// Errors after which CUDA promises nothing in this process (CUDA driver API, "cuCtx" and the entries of `CUresult`).
+const STICKY: [CUresult; 12] = [
+    CUresult::CUDA_ERROR_ILLEGAL_ADDRESS,
+    CUresult::CUDA_ERROR_LAUNCH_FAILED,
+    CUresult::CUDA_ERROR_LAUNCH_TIMEOUT,
+    CUresult::CUDA_ERROR_ASSERT,
+    CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR,
+    CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION,
+    CUresult::CUDA_ERROR_MISALIGNED_ADDRESS,
+    CUresult::CUDA_ERROR_INVALID_ADDRESS_SPACE,
+    CUresult::CUDA_ERROR_INVALID_PC,
+    CUresult::CUDA_ERROR_ECC_UNCORRECTABLE,
+    CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED,
+    CUresult::CUDA_ERROR_DEINITIALIZED,
+];
+
+impl CudaError {
+    /// The driver's error from `call`.
+    pub(super) fn driver(call: &'static str) -> impl Fn(DriverError) -> Self {
+        move |error| Self::Driver { call, message: error.to_string(), is_sticky: STICKY.contains(&error.0) }
+    }
+}

@@ -1,0 +1,178 @@
+//! Embedding, norm, linear maps, rotary embedding with the KV store.
+
+use super::*;
+use crate::kv::{KvLayout, KvMemory, KvSlice};
+use crate::reference;
+use crate::rope::{Angles, Rope, RopeScaling};
+use tile::{TILE_ROWS, bf16_tile_words, pack_bf16};
+
+/// A matrix in the order of the tile core.
+pub(super) fn put_matrix(bench: &Bench, values: &[f32], cols: usize) -> Bf16Tiles {
+    let (rows, bytes) = (values.len() / cols, bf16_bytes(values));
+    let mut words = vec![0; Bf16Tiles::words(rows, cols)];
+    for (tile, out) in words.chunks_exact_mut(bf16_tile_words(cols)).enumerate() {
+        pack_bf16(std::array::from_fn(|row| bytes.chunks_exact(2 * cols).nth(tile * TILE_ROWS + row)), cols, out);
+    }
+    Bf16Tiles::new(bench.put(&words), rows, cols)
+}
+
+#[test]
+fn embedding() {
+    let bench = Bench::new();
+    let (vocab, hidden, tokens) = (7, 104, [3_u32, 0, 6, 3]);
+    let values = numbers(vocab * hidden, 1);
+    let table = bench.put(&values.iter().map(|value| bf16::from_f32(*value)).collect::<Vec<_>>());
+    let (on_device, stream) = (bench.put(&tokens), bench.room::<f32>(4 * hidden));
+    let got = bench.run(|device| {
+        embed(device, &table, &on_device, hidden, 4, &stream).unwrap();
+        device.fetch(&stream).unwrap()
+    });
+    assert_eq!(got, reference::embed(&values, hidden, &tokens));
+}
+
+#[test]
+fn norm_of_rows_with_and_without_experts() {
+    let bench = Bench::new();
+    for (hidden, top_k) in [(32, 1), (104, 3), (2880, 4)] {
+        let (count, eps) = (3, 1e-5);
+        let (x, scale) = (numbers(count * hidden, 1), numbers(hidden, 2));
+        let (outputs, weights) = (numbers(count * top_k * hidden, 3), numbers(count * top_k, 4));
+        let (scale_region, outputs_region, weights_region) = (bench.put(&scale), bench.put(&outputs), bench.put(&weights));
+        let (stream, out) = (bench.put(&x), bench.room_rows(count, hidden));
+        let plain = bench.run(|device| {
+            combine_norm(device, &stream, None, None, &scale_region, eps, count, &out).unwrap();
+            bench.fetch_rows(&out, hidden)
+        });
+        assert_near(&plain, &reference::rms_norm(&x, &scale, eps), 4e-3, "the norm alone");
+        let mut sum = x.clone();
+        for (row, sum) in sum.chunks_exact_mut(hidden).enumerate() {
+            for k in 0..top_k {
+                for (at, sum) in sum.iter_mut().enumerate() {
+                    *sum += weights[row * top_k + k] * outputs[(row * top_k + k) * hidden + at];
+                }
+            }
+        }
+        let routed = Routed { outputs: &outputs_region, weights: &weights_region, top_k };
+        let normed = bench.run(|device| {
+            device.store(&x, &stream).unwrap();
+            combine_norm(device, &stream, Some(routed), None, &scale_region, eps, count, &out).unwrap();
+            let mut both = bench.fetch_rows(&out, hidden);
+            both.extend(device.fetch(&stream).unwrap());
+            both
+        });
+        assert_near(&normed[..count * hidden], &reference::rms_norm(&sum, &scale, eps), 4e-3, "the norm of the sum");
+        assert_near(&normed[count * hidden..], &sum, 1e-6, "the stream");
+        // Rows that are picked leave the stream alone.
+        device_store(&bench, &x, &stream);
+        let rows = bench.put(&[2_u32, 0]);
+        let picked = bench.run(|device| {
+            combine_norm(device, &stream, Some(routed), Some(&rows), &scale_region, eps, 2, &out).unwrap();
+            bench.fetch_rows(&out, hidden)[..2 * hidden].to_vec()
+        });
+        assert_eq!(picked[..hidden], normed[2 * hidden..3 * hidden]);
+        assert_eq!(picked[hidden..], normed[..hidden]);
+        assert_eq!(bench.device.fetch(&stream).unwrap(), x);
+    }
+}
+
+fn device_store(bench: &Bench, values: &[f32], region: &Region<f32>) {
+    bench.device.store(values, region).unwrap();
+}
+
+#[test]
+fn linear_maps_of_odd_shapes() {
+    let bench = Bench::new();
+    for (rows, cols, tokens) in [(16, 32, 1), (5, 8, 3), (50, 180, 9), (33, 96, 17), (20, 352, 40), (17, 64, 70)] {
+        let (x, weights, bias) = (numbers(tokens * cols, 1), numbers(rows * cols, 2), numbers(rows, 3));
+        let (x_rows, matrix, bias_region) = (bench.put_rows(&x, cols), put_matrix(&bench, &weights, cols), bench.put(&bias));
+        let y = bench.room::<f32>(tokens * rows);
+        let got = bench.run(|device| {
+            linear(device, &x_rows, &matrix, Some(&bias_region), tokens, Into::Place, &y).unwrap();
+            device.fetch(&y).unwrap()
+        });
+        let expected = reference::linear(&x, &weights, cols, Some(&bias));
+        assert_near(&got, &expected, 1e-5 * cols as f32, &format!("{rows} x {cols}, {tokens} tokens"));
+        linear(&bench.device, &x_rows, &matrix, None, tokens, Into::Place, &y).unwrap();
+        let without = bench.device.fetch(&y).unwrap();
+        linear(&bench.device, &x_rows, &matrix, Some(&bias_region), tokens, Into::Sum, &y).unwrap();
+        let doubled: Vec<f32> = without.iter().zip(&got).map(|(a, b)| a + b).collect();
+        assert_eq!(bench.device.fetch(&y).unwrap(), doubled, "added to what was there");
+        // A token's bits are the same alone.
+        let alone = bench.put_rows(&x[(tokens - 1) * cols..], cols);
+        let one = bench.room::<f32>(rows);
+        linear(&bench.device, &alone, &matrix, Some(&bias_region), 1, Into::Place, &one).unwrap();
+        assert_eq!(bench.device.fetch(&one).unwrap(), got[(tokens - 1) * rows..]);
+    }
+}
+
+#[test]
+fn rotary_embedding_and_the_kv_store() {
+    let bench = Bench::new();
+    for (heads, kv_heads, head_dim, block_tokens) in [(4, 2, 16, 4), (3, 1, 20, 6), (8, 8, 64, 16)] {
+        let shape = HeadShape { heads, kv_heads, head_dim, block_tokens };
+        let (count, blocks, start) = (7, 5, block_tokens - 2);
+        let rope = Rope::new(10_000.0, head_dim, &RopeScaling::Linear { factor: 3.0 });
+        let every: Vec<usize> = (0..64).collect();
+        let table = Angles::new(&rope, &every);
+        let angles = AngleTable { cos: bench.put(&table.cos), sin: bench.put(&table.sin) };
+        let qkv = numbers(count * shape.qkv_width(), 5);
+        let positions: Vec<usize> = (start..start + count).collect();
+        let block_table = [3_u32, 1, 4, 0];
+        // The third token is padding: it stores nothing.
+        let slot = |position: usize| block_table[position / block_tokens] as usize * block_tokens + position % block_tokens;
+        let slots: Vec<i32> =
+            positions.iter().enumerate().map(|(t, position)| if t == 2 { -1 } else { slot(*position) as i32 }).collect();
+        let on_device = bench.put(&positions.iter().map(|position| *position as i32).collect::<Vec<_>>());
+        let (slot_region, qkv_region) = (bench.put(&slots), bench.put(&qkv));
+        let queries = bench.room::<bf16>(count * heads * shape.row());
+        let mut arena = Arena::new(&bench.device, "a test", KvRegion::bytes(shape, blocks)).unwrap();
+        let kv = KvRegion::new(&mut arena, shape, blocks);
+        let got = bench.run(|device| {
+            rope_store(device, &qkv_region, &angles, &on_device, &slot_region, count, &queries, &kv).unwrap();
+            let mut all = device.fetch(&queries).unwrap();
+            all.extend(device.fetch(kv.keys()).unwrap());
+            all.extend(device.fetch(kv.values()).unwrap());
+            all.iter().map(|value| value.to_f32()).collect::<Vec<_>>()
+        });
+        let width = shape.qkv_width();
+        let part = |from: usize, heads: usize| -> Vec<f32> {
+            qkv.chunks_exact(width).flat_map(|token| token[from * head_dim..(from + heads) * head_dim].to_vec()).collect()
+        };
+        let (mut q, mut k, v) = (part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads));
+        let step = Angles::new(&rope, &positions);
+        reference::rotary(&mut q, heads, head_dim, &step);
+        reference::rotary(&mut k, kv_heads, head_dim, &step);
+        let row = shape.row();
+        let (got_queries, stored) = got.split_at(count * heads * row);
+        let (got_keys, got_values) = stored.split_at(blocks * shape.block_values());
+        let unpadded = |rows: &[f32]| -> Vec<f32> { rows.chunks_exact(row).flat_map(|r| r[..head_dim].to_vec()).collect() };
+        assert_near(&unpadded(got_queries), &q, 4e-3, "queries");
+        let mut memory = KvMemory::new(KvLayout { blocks, block_tokens, kv_heads, head_dim });
+        memory.store(&[KvSlice { rows: 0..count, start, blocks: &block_table, first_block: 0 }], &k, &v);
+        for block in 0..blocks {
+            for (head, slot) in (0..kv_heads).flat_map(|head| (0..block_tokens).map(move |slot| (head, slot))) {
+                let place = block * block_tokens + slot;
+                let layout = memory.layout();
+                let keys = &memory.keys()[layout.keys(block as u32, head)];
+                let mut key: Vec<f32> = (0..head_dim).map(|dim| keys[dim * layout.key_stride() + slot]).collect();
+                let mut value =
+                    memory.values()[layout.values(block as u32, head)][slot * layout.value_stride()..][..head_dim].to_vec();
+                if place as i32 == slot_of_padding(&positions, slot_at(&block_table, block_tokens)) {
+                    (key, value) = (vec![0.0; head_dim], vec![0.0; head_dim]);
+                }
+                let at = ((block * kv_heads + head) * block_tokens + slot) * row;
+                assert_near(&got_keys[at..at + head_dim], &key, 4e-3, "keys");
+                assert_near(&got_values[at..at + head_dim], &value, 4e-3, "values");
+                assert!(got_keys[at + head_dim..at + row].iter().all(|value| *value == 0.0), "padding stays zero");
+            }
+        }
+    }
+}
+
+fn slot_at(table: &[u32], block_tokens: usize) -> impl Fn(usize) -> usize {
+    move |position| table[position / block_tokens] as usize * block_tokens + position % block_tokens
+}
+
+fn slot_of_padding(positions: &[usize], slot: impl Fn(usize) -> usize) -> i32 {
+    slot(positions[2]) as i32
+}

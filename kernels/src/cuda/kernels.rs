@@ -1,0 +1,40 @@
+//! Every kernel by name, and how much shared memory its blocks may ask for.
+
+use super::attention::shared_bytes as attention_bytes;
+use super::tile::sums_bytes;
+
+/// Shared memory that a block may have without asking.
+pub(super) const SHARED_BYTES_PLAIN: usize = 48 << 10;
+
+/// Name, and most dynamic shared memory of a block.
+pub(super) const KERNELS: [(&str, usize); 29] = [
+    ("embed", 0),
+    ("combine_norm", SHARED_BYTES_PLAIN),
+    ("linear_8", sums_bytes(1, 8)),
+    ("linear_16", sums_bytes(1, 16)),
+    ("linear_32", sums_bytes(1, 32)),
+    ("linear_64", sums_bytes(1, 64)),
+    ("linear_add_8", sums_bytes(1, 8)),
+    ("linear_add_16", sums_bytes(1, 16)),
+    ("linear_add_32", sums_bytes(1, 32)),
+    ("linear_add_64", sums_bytes(1, 64)),
+    ("gate_up_8", sums_bytes(2, 8)),
+    ("gate_up_16", sums_bytes(2, 16)),
+    ("gate_up_32", sums_bytes(2, 32)),
+    ("gate_up_64", sums_bytes(2, 64)),
+    ("down_8", sums_bytes(2, 8)),
+    ("down_16", sums_bytes(2, 16)),
+    ("down_32", sums_bytes(2, 32)),
+    ("down_64", sums_bytes(2, 64)),
+    ("rope_store", 0),
+    ("route", SHARED_BYTES_PLAIN),
+    ("group_by_expert", SHARED_BYTES_PLAIN),
+    ("attention_decode_32", attention_bytes(32, 1)),
+    ("attention_decode_64", attention_bytes(64, 1)),
+    ("attention_decode_128", attention_bytes(128, 1)),
+    ("attention_prefill_32", attention_bytes(32, 4)),
+    ("attention_prefill_64", attention_bytes(64, 4)),
+    ("attention_prefill_128", attention_bytes(128, 4)),
+    ("attention_combine", 0),
+    ("sample", 0),
+];

@@ -1,0 +1,56 @@
+//! Why a model cannot be served on a CUDA device.
+
+use crate::engine::checkpoint::CheckpointError;
+use antiphon_kernels::cuda::CudaError;
+
+/// What keeps an engine from being made; each says what would help.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CudaEngineError {
+    /// The device cannot be used, or failed while it was being filled.
+    #[error(transparent)]
+    Device(#[from] CudaError),
+    /// The checkpoint changed while it was read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A size that no kernel is made for.
+    #[error("{what} is {got}, and the CUDA kernels serve at most {most}; --device cpu serves it")]
+    Shape {
+        /// Which size.
+        what: &'static str,
+        /// Its value.
+        got: usize,
+        /// The largest that is served.
+        most: usize,
+    },
+    /// An MXFP4 scale that the kernels do not widen.
+    #[error("{tensor} has a scale of {got}, and the CUDA kernels widen at most {most} (2^{}); --device cpu serves it", i32::from(*.most) - 127)]
+    Scale {
+        /// The tensor.
+        tensor: String,
+        /// The scale, as E8M0.
+        got: u8,
+        /// The largest that is widened.
+        most: u8,
+    },
+    /// The plan does not fit the device.
+    #[error(
+        "the model takes {needed_bytes} bytes of the device ({parts}), but {budget_bytes} may be used \
+         ({free_bytes} of {total_bytes} are free, --gpu-memory-utilization {utilization}); \
+         a larger --gpu-memory-utilization or smaller --token-budget-tokens and --running-max-count help, or --device cpu"
+    )]
+    Memory {
+        /// What the least plan takes.
+        needed_bytes: u64,
+        /// By what for.
+        parts: String,
+        /// What may be used.
+        budget_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+        /// What the device has.
+        total_bytes: u64,
+        /// The share that was asked for.
+        utilization: f64,
+    },
+}

@@ -1,0 +1,288 @@
+//! The engine that computes on a CUDA device: bf16 weights and activations, MXFP4 experts, sums in f32.
+//!
+//! Owns: the weights on the device (a [`CudaModel`], kept when an engine is rebuilt), KV memory in two groups of layers, scratch
+//! memory, captured graphs. Promises: the same bits for a token whatever else is in its batch, however its prompt was sliced and
+//! wherever its blocks lie; device memory is taken when the model is loaded and the engine made, to the byte that [`CudaPlan`]
+//! says, not when it steps. Absent on purpose: kernels, sequences, time.
+
+mod error;
+mod forward;
+mod graphs;
+mod layout;
+mod memory;
+mod rounds;
+mod scratch;
+mod weights;
+
+pub use error::CudaEngineError;
+pub use memory::{CudaOptions, CudaPlan, DeviceMemory};
+
+use super::checkpoint::{Checkpoint, Progress};
+use super::config::ModelConfig;
+use super::sampling::Sampler;
+use super::{Engine, EngineError, check_batch};
+use crate::batch::{Batch, EngineLimits, KvGroup, Sampled};
+use antiphon_kernels::cuda::{Arena, CudaError, Device, KvRegion, Queue, REPORT_WORDS};
+use graphs::Graphs;
+use layout::{HostStep, StepRegions, StepSizes};
+use memory::{block_bytes, head_shape};
+use rounds::{HostRound, RoundRegions, RoundSizes, Wanted, list_wanted, put_report, read_logprobs, reported_token, top_count};
+use scratch::Scratch;
+use std::sync::Arc;
+use weights::Weights;
+
+/// A model's weights on a device.
+#[derive(Debug)]
+pub struct CudaModel {
+    config: ModelConfig,
+    device: Device,
+    weights: Weights,
+}
+
+impl CudaModel {
+    /// Packs the weights and copies them to the device; `progress` is told how many bytes are there.
+    ///
+    /// # Errors
+    /// [`CudaEngineError`] if the device has not the memory or fails, or a weight is one that the kernels do not widen.
+    pub fn load(device: Device, checkpoint: &Checkpoint, progress: &mut dyn FnMut(Progress)) -> Result<Self, CudaEngineError> {
+        // To read a page that the file no longer has would end the process.
+        checkpoint.check_unchanged()?;
+        let weights = Weights::load(&device, checkpoint, progress)?;
+        Ok(Self { config: checkpoint.config().clone(), device, weights })
+    }
+}
+
+/// A GPT-OSS model on a CUDA device.
+#[derive(Debug)]
+pub struct CudaEngine {
+    // Before what they refer to, so that they are dropped first.
+    graphs: Graphs,
+    model: Arc<CudaModel>,
+    options: CudaOptions,
+    limits: EngineLimits,
+    /// One for each layer, as many blocks as its group has.
+    kv: Vec<KvRegion>,
+    scratch: Scratch,
+    step: HostStep,
+    round: HostRound,
+    wanted: Vec<Wanted>,
+    /// Reports what a device's report has no room for.
+    sampler: Sampler,
+}
+
+impl CudaEngine {
+    /// Makes an engine for a loaded model, with empty KV memory.
+    ///
+    /// An engine that was lost is replaced by making another from the same model; where the device is lost too, that fails.
+    ///
+    /// # Errors
+    /// [`CudaEngineError::Device`] if the device has not the memory or fails.
+    ///
+    /// # Panics
+    /// If an option but `partial_slots` is zero.
+    pub fn new(model: Arc<CudaModel>, options: &CudaOptions) -> Result<Self, CudaEngineError> {
+        let CudaOptions { block_tokens, full_blocks, sliding_blocks, step_tokens_max, step_slices_max, .. } = *options;
+        let sizes = [block_tokens, full_blocks, sliding_blocks, step_tokens_max, step_slices_max];
+        assert!(sizes.iter().all(|size| *size > 0), "no option of an engine may be zero: {options:?}");
+        let (config, device) = (&model.config, &model.device);
+        let shape = head_shape(config, block_tokens);
+        let blocks = |group: &KvGroup| match group {
+            KvGroup::Full => full_blocks,
+            KvGroup::Sliding => sliding_blocks,
+        };
+        let kv_bytes = config.layers.iter().map(|group| KvRegion::bytes(shape, blocks(group))).sum();
+        let mut arena = Arena::new(device, "KV memory", kv_bytes)?;
+        let kv = config.layers.iter().map(|group| KvRegion::new(&mut arena, shape, blocks(group))).collect();
+        Ok(Self {
+            graphs: Graphs::default(),
+            limits: EngineLimits {
+                block_tokens,
+                full_blocks,
+                sliding_blocks,
+                sliding_window_tokens: config.sliding_window_tokens,
+                step_tokens_max,
+                step_slices_max,
+                context_tokens_max: config.context_tokens_max,
+                vocab_size: config.vocab_size,
+                full_block_bytes: block_bytes(config, block_tokens, KvGroup::Full),
+                sliding_block_bytes: block_bytes(config, block_tokens, KvGroup::Sliding),
+            },
+            kv,
+            scratch: Scratch::new(device, config, options)?,
+            step: HostStep::default(),
+            round: HostRound::new(config.vocab_size),
+            wanted: Vec::new(),
+            sampler: Sampler::new(config.vocab_size),
+            options: *options,
+            model,
+        })
+    }
+
+    /// The shape of the model.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    /// How many graphs are captured, and how many steps were replays of one.
+    #[must_use]
+    pub fn graph_counts(&self) -> (usize, usize) {
+        self.graphs.counts()
+    }
+
+    /// Computes a step and shows every row of the step and its logits `[V]`; draws nothing.
+    ///
+    /// Stores keys and values as [`Engine::execute`] does.
+    ///
+    /// # Errors
+    /// [`CudaError`] if the device fails.
+    ///
+    /// # Panics
+    /// If the batch is not one that the engine's limits allow.
+    pub fn inspect(&mut self, batch: &Batch, logits: &mut dyn FnMut(usize, &[f32])) -> Result<(), CudaError> {
+        check_batch(&self.limits, batch);
+        if batch.tokens.is_empty() {
+            return Ok(());
+        }
+        self.model.device.bind()?;
+        self.step.fill(batch, &self.model.config, &self.options);
+        self.forward_now()?;
+        let every: Vec<Wanted> = (0..batch.tokens.len()).map(Wanted::bare).collect();
+        for rows in every.chunks(self.options.logit_rows()) {
+            let sizes = RoundSizes { rows: rows.len(), edits: 0 };
+            self.upload_round(rows, &sizes)?;
+            self.queue_logits(&RoundRegions::of(&self.scratch.round, &sizes), rows.len())?;
+            for (index, wanted) in rows.iter().enumerate() {
+                logits(wanted.row, self.fetch_logits(index)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies the step's lists and queues all layers.
+    fn forward_now(&mut self) -> Result<(), CudaError> {
+        let sizes = self.step.sizes();
+        self.upload_step(&sizes)?;
+        self.queue_layers(&StepRegions::of(&self.scratch.step, &sizes), sizes.tokens)
+    }
+
+    fn upload_step(&mut self, sizes: &StepSizes) -> Result<(), CudaError> {
+        let words = sizes.words();
+        self.step.write(sizes, &mut self.scratch.host_step.as_mut_slice()[..words]);
+        self.model.device.upload(Queue::Compute, &self.scratch.host_step, &self.scratch.step, words)
+    }
+
+    /// Copies the lists of a round that takes `rows` from their front.
+    fn upload_round(&mut self, rows: &[Wanted], sizes: &RoundSizes) -> Result<(), CudaError> {
+        let words = sizes.words();
+        self.round.write(rows, sizes, &mut self.scratch.host_round.as_mut_slice()[..words]);
+        self.model.device.upload(Queue::Compute, &self.scratch.host_round, &self.scratch.round, words)
+    }
+
+    fn fetch_logits(&mut self, row: usize) -> Result<&[f32], CudaError> {
+        let (device, vocab) = (&self.model.device, self.limits.vocab_size);
+        device.download(&self.scratch.logits.slice(row * vocab..(row + 1) * vocab), &mut self.scratch.host_logits)?;
+        device.synchronize()?;
+        Ok(self.scratch.host_logits.as_slice())
+    }
+
+    /// A step, round after round; a decode step in one go from its graph.
+    fn compute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), CudaError> {
+        self.model.device.bind()?;
+        self.step.fill(batch, &self.model.config, &self.options);
+        let mut wanted = std::mem::take(&mut self.wanted);
+        list_wanted(batch, sampled, &mut wanted);
+        let computed = self.compute_rounds(batch, &wanted, sampled);
+        self.wanted = wanted;
+        computed
+    }
+
+    fn compute_rounds(&mut self, batch: &Batch, wanted: &[Wanted], sampled: &mut [Sampled]) -> Result<(), CudaError> {
+        let mut taken = self.round.fill(batch, wanted, &self.model.config, &self.options);
+        if self.options.graphs && self.step.is_decode() && taken == wanted.len() && self.replay(wanted)? {
+            return self.read_reports(batch, wanted, sampled);
+        }
+        self.forward_now()?;
+        let mut left = wanted;
+        while taken > 0 {
+            let (rows, rest) = left.split_at(taken);
+            let sizes = self.round.sizes();
+            self.upload_round(rows, &sizes)?;
+            let regions = RoundRegions::of(&self.scratch.round, &sizes);
+            self.queue_logits(&regions, taken)?;
+            self.queue_draws(&regions, taken)?;
+            self.read_reports(batch, rows, sampled)?;
+            left = rest;
+            taken = self.round.fill(batch, left, &self.model.config, &self.options);
+        }
+        self.model.device.synchronize()
+    }
+
+    /// Runs a decode step from a graph, captured now if there is none for its size; false if it fits no graph.
+    fn replay(&mut self, wanted: &[Wanted]) -> Result<bool, CudaError> {
+        let step = self.step.sizes().bucket();
+        let round = self.round.sizes().bucket(step.tokens);
+        let fits = step.tokens <= self.options.step_tokens_max
+            && round.rows <= self.options.logit_rows()
+            && round.edits <= self.options.edits(&self.model.config)
+            && step.words() <= self.scratch.step.len();
+        if !fits {
+            return Ok(false);
+        }
+        self.upload_step(&step)?;
+        self.upload_round(wanted, &round)?;
+        if !self.graphs.has(&step, &round) {
+            let regions = (StepRegions::of(&self.scratch.step, &step), RoundRegions::of(&self.scratch.round, &round));
+            let graph = self.model.device.capture(|| {
+                self.queue_layers(&regions.0, step.tokens)?;
+                if round.rows > 0 {
+                    self.queue_logits(&regions.1, round.rows)?;
+                    self.queue_draws(&regions.1, round.rows)?;
+                }
+                Ok(())
+            })?;
+            self.graphs.keep(step, round, graph);
+        }
+        self.graphs.launch(&step, &round)?;
+        Ok(true)
+    }
+
+    /// Waits for the round and reports its rows.
+    fn read_reports(&mut self, batch: &Batch, rows: &[Wanted], sampled: &mut [Sampled]) -> Result<(), CudaError> {
+        let reports = self.scratch.reports.slice(0..rows.len() * REPORT_WORDS);
+        self.model.device.download(&reports, &mut self.scratch.host_reports)?;
+        self.model.device.synchronize()?;
+        for (index, wanted) in rows.iter().enumerate() {
+            let words = &self.scratch.host_reports.as_slice()[index * REPORT_WORDS..][..REPORT_WORDS];
+            let token = reported_token(words);
+            let logprobs = match (token, top_count(batch, *wanted)) {
+                (Ok(_), Some(count)) if count as usize <= antiphon_kernels::cuda::TOP_MAX => Some(read_logprobs(words, count)),
+                (Ok(token), Some(count)) => {
+                    self.fetch_logits(index)?;
+                    Some(self.sampler.logprobs(self.scratch.host_logits.as_slice(), token, count))
+                }
+                _ => None,
+            };
+            put_report(*wanted, token, logprobs, sampled);
+        }
+        Ok(())
+    }
+}
+
+impl Engine for CudaEngine {
+    fn limits(&self) -> EngineLimits {
+        self.limits
+    }
+
+    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+        check_batch(&self.limits, batch);
+        if batch.tokens.is_empty() {
+            return Ok(());
+        }
+        self.compute(batch, sampled)
+            .map_err(|error| EngineError::Device { slices: batch.slices.len(), message: error.to_string() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

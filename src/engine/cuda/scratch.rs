@@ -1,0 +1,82 @@
+//! What a step computes with: taken once, for the largest step.
+
+use super::layout::step_words_max;
+use super::memory::{CudaOptions, head_shape, round_words_max, scratch_bytes};
+use crate::engine::config::ModelConfig;
+use antiphon_kernels::cuda::{
+    Activations, Arena, CudaError, Device, ExpertRegions, Pinned, REPORT_WORDS, Region, RouteRegions, partial_values,
+};
+use half::bf16;
+
+/// Regions on the device, and the pinned memory beside them.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    /// The residual stream, `[T, hidden]`.
+    pub(super) stream: Region<f32>,
+    /// A norm of it.
+    pub(super) normed: Activations,
+    /// `[T, qkv]`.
+    pub(super) qkv: Region<f32>,
+    /// `[T, heads, row]`.
+    pub(super) queries: Region<bf16>,
+    /// `[T, heads * head_dim]`.
+    pub(super) attended: Activations,
+    /// Partial sums of attention.
+    pub(super) partials: Region<f32>,
+    /// Which experts each token goes to.
+    pub(super) routes: RouteRegions,
+    /// What the experts compute.
+    pub(super) experts: ExpertRegions,
+    /// Norms of the rows whose logits are computed now.
+    pub(super) picked: Activations,
+    /// `[rows, vocab]`.
+    pub(super) logits: Region<f32>,
+    /// Logits on their way back.
+    pub(super) saved: Region<f32>,
+    /// What was drawn.
+    pub(super) reports: Region<u32>,
+    /// The step's lists.
+    pub(super) step: Region<u32>,
+    /// The round's lists.
+    pub(super) round: Region<u32>,
+    pub(super) host_step: Pinned<u32>,
+    pub(super) host_round: Pinned<u32>,
+    pub(super) host_reports: Pinned<u32>,
+    /// One row of logits, for what the device does not report.
+    pub(super) host_logits: Pinned<f32>,
+}
+
+impl Scratch {
+    pub(super) fn new(device: &Device, config: &ModelConfig, options: &CudaOptions) -> Result<Self, CudaError> {
+        let mut arena = Arena::new(device, "the activations", scratch_bytes(config, options))?;
+        let shape = head_shape(config, options.block_tokens);
+        let (tokens, rows) = (options.step_tokens_max, options.logit_rows());
+        let (pairs, vocab) = (tokens * config.experts_per_token, config.vocab_size);
+        let (step_words, round_words) = (step_words_max(config, options), round_words_max(config, options));
+        let scratch = Self {
+            stream: arena.take(tokens * config.hidden),
+            normed: Activations::new(&mut arena, tokens, config.hidden),
+            qkv: arena.take(tokens * shape.qkv_width()),
+            queries: arena.take(tokens * config.heads * shape.row()),
+            attended: Activations::new(&mut arena, tokens, config.query_width()),
+            partials: arena.take(options.partial_slots.max(1) * partial_values(config.heads, config.head_dim)),
+            routes: RouteRegions::new(&mut arena, tokens, config.experts_per_token, config.experts),
+            experts: ExpertRegions {
+                inner: Activations::new(&mut arena, pairs, config.intermediate),
+                outputs: arena.take(pairs * config.hidden),
+            },
+            picked: Activations::new(&mut arena, rows, config.hidden),
+            logits: arena.take(rows * vocab),
+            saved: arena.take(options.edits(config)),
+            reports: arena.take(rows * REPORT_WORDS),
+            step: arena.take(step_words),
+            round: arena.take(round_words),
+            host_step: Pinned::new(device, step_words)?,
+            host_round: Pinned::new(device, round_words)?,
+            host_reports: Pinned::new(device, rows * REPORT_WORDS)?,
+            host_logits: Pinned::new(device, vocab)?,
+        };
+        assert_eq!(arena.left_bytes(), 0, "the plan counts what is taken");
+        Ok(scratch)
+    }
+}

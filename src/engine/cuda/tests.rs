@@ -1,0 +1,272 @@
+use super::*;
+use crate::batch::{Draw, DrawError, PromptTargets, Sampling, SeqId, Slice, TokenId};
+use crate::engine::checkpoint::CheckpointFiles;
+use antiphon_cuda_shim::{CHECKED_SCHEDULES, SCHEDULES};
+use antiphon_kernels::cuda::{Element, Region, RowDraw, SampleOperands, region_bytes, sample};
+use std::path::Path;
+
+fn golden(name: &str) -> Checkpoint {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+    Checkpoint::open(&CheckpointFiles::directory(&directory).unwrap()).unwrap()
+}
+
+const OPTIONS: CudaOptions = CudaOptions {
+    block_tokens: 16,
+    full_blocks: 10,
+    sliding_blocks: 20,
+    step_tokens_max: 8,
+    step_slices_max: 8,
+    partial_slots: 4,
+    graphs: true,
+};
+
+fn put<T: Element>(device: &Device, values: &[T]) -> Region<T> {
+    let region = Arena::new(device, "a test", region_bytes::<T>(values.len())).unwrap().take(values.len());
+    device.store(values, &region).unwrap();
+    region
+}
+
+/// Numbers that a seed fixes, in [0, 1).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1 << 24) as f32
+    }
+
+    fn below(&mut self, count: u32) -> u32 {
+        (self.next() * count as f32) as u32
+    }
+
+    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u32) as usize]
+    }
+
+    fn draw(&mut self, vocab: u32) -> Draw {
+        let tokens = |random: &mut Self, count| (0..count).map(|_| TokenId(random.below(vocab))).collect::<Vec<_>>();
+        let mut logit_bias: Vec<(TokenId, f32)> =
+            (0..self.below(4)).map(|token| (TokenId(token * 3), 1.0 - token as f32)).collect();
+        logit_bias.push((TokenId(vocab + 7), 1.0));
+        let sampling = Sampling {
+            temperature: self.one_of(&[0.0, 0.3, 1.0, 1.7]),
+            top_p: self.one_of(&[1.0, 0.9, 0.35, 0.01]),
+            top_k: self.one_of(&[0, 1, 7, 40, 100_000]),
+            min_p: self.one_of(&[0.0, 0.0, 0.05, 1.0]),
+            seed: u64::from(self.below(1 << 20)) << 20,
+            repetition_penalty: self.one_of(&[1.0, 1.3]),
+            presence_penalty: self.one_of(&[0.0, 0.6]),
+            frequency_penalty: self.one_of(&[0.0, -0.4]),
+            logit_bias,
+            stop_tokens: tokens(self, 2),
+            min_tokens: self.below(4),
+            logprobs: self.one_of(&[None, Some(0), Some(5), Some(20)]),
+            prompt_logprobs: false,
+        };
+        let history = if sampling.needs_history() { tokens(self, 30) } else { Vec::new() };
+        Draw { sampling: Arc::new(sampling), generated_count: self.below(6), history, history_prompt_len: 12 }
+    }
+}
+
+/// A batch of one-token slices with these draws.
+fn batch_of(draws: Vec<Draw>) -> Batch {
+    let slice = |(index, draw)| Slice {
+        seq: SeqId(index as u64),
+        tokens: index..index + 1,
+        start: 0,
+        full_blocks: 0..0,
+        sliding_blocks: 0..0,
+        sliding_first: 0,
+        draw: Some(draw),
+        prompt_targets: None,
+    };
+    Batch { slices: draws.into_iter().enumerate().map(slice).collect(), ..Batch::default() }
+}
+
+/// Draws rows on the device, with everything of the engine but the model around it.
+fn draw_on_device(device: &Device, logits: &[f32], batch: &Batch, masks: &[u32], config: &ModelConfig) -> Vec<u32> {
+    let (mut sampled, mut wanted) = (Vec::new(), Vec::new());
+    list_wanted(batch, &mut sampled, &mut wanted);
+    let mut round = HostRound::new(config.vocab_size);
+    assert_eq!(round.fill(batch, &wanted, config, &OPTIONS), wanted.len());
+    let sizes = round.sizes();
+    let mut words = vec![0; sizes.words()];
+    round.write(&wanted, &sizes, &mut words);
+    let regions = RoundRegions::of(&put(device, &words), &sizes);
+    if !masks.is_empty() {
+        let mut draws = device.fetch(&regions.draws).unwrap();
+        draws.iter_mut().for_each(|draw| draw.mask = 0);
+        device.store(&draws, &regions.draws).unwrap();
+    }
+    let reports = put(device, &vec![0_u32; wanted.len() * REPORT_WORDS]);
+    let (on_device, masks) = (put(device, logits), put(device, if masks.is_empty() { &[0] } else { masks }));
+    let saved = put(device, &vec![0.0_f32; sizes.edits.max(1)]);
+    let operands = SampleOperands {
+        logits: &on_device,
+        draws: &regions.draws,
+        edits: &regions.edits,
+        saved: &saved,
+        masks: &masks,
+        reports: &reports,
+    };
+    sample(device, operands, wanted.len(), config.vocab_size).unwrap();
+    let words = device.fetch(&reports).unwrap();
+    assert!(device.fetch(&on_device).unwrap().iter().zip(logits).all(|(a, b)| a.to_bits() == b.to_bits()), "logits stay");
+    words
+}
+
+#[test]
+fn the_device_draws_what_the_sampler_draws() {
+    let shim = antiphon_cuda_shim::device();
+    let device = Device::open(shim.ordinal()).unwrap();
+    let mut random = Random(3);
+    for vocab in [33, 640, 1500] {
+        let config = ModelConfig { vocab_size: vocab, ..golden("g2").config().clone() };
+        for case in 0..8 {
+            let rows = 5;
+            // Coarse logits tie often.
+            let logits: Vec<f32> = (0..rows * vocab)
+                .map(|_| if case % 2 == 0 { random.next() * 12.0 - 6.0 } else { (random.next() * 9.0).floor() / 2.0 })
+                .collect();
+            let batch = batch_of((0..rows).map(|_| random.draw(vocab as u32)).collect());
+            let mut sampler = Sampler::new(vocab);
+            shim.schedule(SCHEDULES[case % SCHEDULES.len()]);
+            let words = draw_on_device(&device, &logits, &batch, &[], &config);
+            for ((words, logits), slice) in words.chunks_exact(REPORT_WORDS).zip(logits.chunks_exact(vocab)).zip(&batch.slices)
+            {
+                let draw = slice.draw.as_ref().unwrap();
+                let expected = sampler.draw(logits, draw);
+                assert_eq!(reported_token(words), expected, "{vocab}, case {case}: {draw:?}");
+                let (Ok(token), Some(count)) = (expected, draw.sampling.logprobs) else { continue };
+                let (got, expected) = (read_logprobs(words, count), sampler.logprobs(logits, token, count));
+                assert_eq!((got.chosen.rank, got.chosen.token), (expected.chosen.rank, token));
+                assert_eq!(got.top.len(), expected.top.len());
+                for (got, expected) in got.top.iter().zip(&expected.top).chain([(&got.chosen, &expected.chosen)]) {
+                    assert_eq!(got.token, expected.token);
+                    assert!((got.logprob - expected.logprob).abs() < 1e-4, "{got:?}, expected {expected:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn draws_are_the_same_bits_under_every_schedule_and_race_free() {
+    let shim = antiphon_cuda_shim::device();
+    let device = Device::open(shim.ordinal()).unwrap();
+    let config = ModelConfig { vocab_size: 100, ..golden("g2").config().clone() };
+    let mut random = Random(5);
+    let logits: Vec<f32> = (0..300).map(|_| random.next() * 8.0).collect();
+    let sampling =
+        |top_k, top_p| Sampling { temperature: 0.8, top_k, top_p, min_p: 0.01, logprobs: Some(3), ..Sampling::default() };
+    let draws = [sampling(0, 1.0), sampling(9, 0.7), Sampling { presence_penalty: 1.0, ..Sampling::default() }];
+    let draw = |sampling| Draw {
+        sampling: Arc::new(sampling),
+        generated_count: 3,
+        history: vec![TokenId(4), TokenId(4), TokenId(9)],
+        history_prompt_len: 1,
+    };
+    let batch = batch_of(draws.into_iter().map(draw).collect());
+    let expected = draw_on_device(&device, &logits, &batch, &[], &config);
+    shim.check(true);
+    for schedule in CHECKED_SCHEDULES {
+        shim.schedule(schedule);
+        assert_eq!(draw_on_device(&device, &logits, &batch, &[], &config), expected, "{schedule:?}");
+    }
+    assert_eq!(shim.races(), 0, "{}", shim.message());
+}
+
+#[test]
+fn broken_rows_and_masks_are_reported() {
+    let shim = antiphon_cuda_shim::device();
+    let device = Device::open(shim.ordinal()).unwrap();
+    let config = ModelConfig { vocab_size: 40, ..golden("g2").config().clone() };
+    let draw = |temperature| Draw {
+        sampling: Arc::new(Sampling { temperature, ..Sampling::default() }),
+        generated_count: 0,
+        history: Vec::new(),
+        history_prompt_len: 0,
+    };
+    let mut logits = vec![0.0; 4 * 40];
+    (logits[7], logits[40 + 39], logits[3 * 40 + 30]) = (f32::NAN, f32::INFINITY, 5.0);
+    logits[80..120].fill(f32::NEG_INFINITY);
+    let batch = batch_of((0..4).map(|row| draw(row as f32 / 2.0)).collect());
+    let words = draw_on_device(&device, &logits, &batch, &[], &config);
+    let tokens: Vec<_> = words.chunks_exact(REPORT_WORDS).map(reported_token).collect();
+    assert_eq!(tokens[..3], [Err(DrawError::NotFinite); 3]);
+    assert!(tokens[3].is_ok());
+    // A grammar that allows two tokens, the likeliest not among them.
+    let masks = [1 << 3, 1 << (33 - 32)];
+    let greedy = batch_of(vec![draw(0.0)]);
+    let words = draw_on_device(&device, &logits[120..], &greedy, &masks, &config);
+    assert_eq!(reported_token(&words), Ok(TokenId(3)));
+    for seed in 0..8 {
+        let sampling = Sampling { temperature: 1.0, seed, top_p: 0.9, ..Sampling::default() };
+        let warm = batch_of(vec![Draw { sampling: Arc::new(sampling), ..draw(0.0) }]);
+        let token = reported_token(&draw_on_device(&device, &logits[120..], &warm, &masks, &config)).unwrap();
+        assert!([TokenId(3), TokenId(33)].contains(&token), "{token:?}");
+    }
+}
+
+#[test]
+fn the_plan_is_what_is_taken() {
+    let shim = antiphon_cuda_shim::device();
+    let checkpoint = golden("g4");
+    let device = Device::open(shim.ordinal()).unwrap();
+    let before = shim.memory_used() as u64;
+    let model = Arc::new(CudaModel::load(device, &checkpoint, &mut |_| {}).unwrap());
+    let mut engine = CudaEngine::new(model, &OPTIONS).unwrap();
+    let plan = CudaPlan::of(checkpoint.config(), &OPTIONS);
+    let taken = shim.memory_used() as u64 - before;
+    assert_eq!(taken, plan.total_bytes(), "{plan}");
+    let limits = engine.limits();
+    assert_eq!((limits.full_blocks * limits.full_block_bytes) as u64, plan.full_kv_bytes);
+    // A step, captured or not, takes nothing more.
+    let draw = Draw { sampling: Arc::new(Sampling::default()), generated_count: 0, history: Vec::new(), history_prompt_len: 0 };
+    let mut batch = batch_of(vec![draw]);
+    batch.tokens.push(TokenId(1));
+    (batch.full_blocks, batch.sliding_blocks) = (vec![crate::batch::BlockId(9)], vec![crate::batch::BlockId(19)]);
+    (batch.slices[0].full_blocks, batch.slices[0].sliding_blocks) = (0..1, 0..1);
+    engine.execute(&batch, &mut Vec::new()).unwrap();
+    assert_eq!(shim.memory_used() as u64 - before, taken);
+    assert_eq!(engine.graph_counts(), (1, 1));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_what_would_help() {
+    let config = golden("g1").config().clone();
+    let memory = |free_bytes| DeviceMemory { free_bytes, total_bytes: 2 << 30, utilization: 0.5 };
+    let options = CudaOptions::within(&config, memory(2 << 30), None, 16, 64).unwrap();
+    let plan = CudaPlan::of(&config, &options);
+    assert!(plan.total_bytes() <= 1 << 30, "{plan}");
+    let error = CudaOptions::within(&config, memory(1 << 30), None, 16, 64).unwrap_err().to_string();
+    assert!(error.contains("--gpu-memory-utilization") && error.contains("weights 1 MiB"), "{error}");
+    let wide = ModelConfig { head_dim: 256, ..config };
+    let error = CudaOptions::within(&wide, memory(2 << 30), None, 16, 64).unwrap_err().to_string();
+    assert_eq!(error, "head_dim is 256, and the CUDA kernels serve at most 128; --device cpu serves it");
+}
+
+#[test]
+fn prompt_targets_report_and_do_not_draw() {
+    let slice = Slice {
+        seq: SeqId(1),
+        tokens: 0..2,
+        start: 0,
+        full_blocks: 0..0,
+        sliding_blocks: 0..0,
+        sliding_first: 0,
+        draw: None,
+        prompt_targets: Some(PromptTargets { tokens: vec![TokenId(5), TokenId(6)], top_count: 2 }),
+    };
+    let batch = Batch { tokens: vec![TokenId(0), TokenId(5)], slices: vec![slice], ..Batch::default() };
+    let (mut sampled, mut wanted) = (Vec::new(), Vec::new());
+    list_wanted(&batch, &mut sampled, &mut wanted);
+    let mut round = HostRound::new(40);
+    let config = ModelConfig { vocab_size: 40, ..golden("g2").config().clone() };
+    assert_eq!(round.fill(&batch, &wanted, &config, &OPTIONS), 2);
+    let mut words = vec![0; round.sizes().words()];
+    round.write(&wanted, &round.sizes(), &mut words);
+    assert_eq!(words[..2], [0, 1]);
+    let expected = RowDraw { is_draw: 0, wants_logprobs: 1, target: 6, top_count: 2, ..RowDraw::default() };
+    assert_eq!(words[4 + 20..4 + 40], expected.words());
+}

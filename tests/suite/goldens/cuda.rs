@@ -1,0 +1,215 @@
+//! The whole engine on a CUDA device: the goldens' logits and continuations, the same bits however a sequence is computed, captured
+//! steps, draws, failures. The device is the shim's, so this runs without a GPU.
+
+use super::driver::{Driver, Sequence, Shows as _};
+use super::files::{Case, Golden};
+use super::{SLICINGS, follow};
+use antiphon::batch::{Batch, Sampled, Sampling, TokenId};
+use antiphon::engine::Engine as _;
+use antiphon::engine::cuda::{CudaEngine, CudaModel, CudaOptions};
+use antiphon_kernels::cuda::Device;
+use std::sync::Arc;
+
+/// Norm of the difference of a row's logits, relative to the norm of the row.
+const LOGIT_TOLERANCE: f64 = 0.02;
+/// Of so many rows one may be farther, but no farther than this.
+const FAR_ROWS_ONE_IN: usize = 20;
+const DISTANCE_MAX: f64 = 0.25;
+/// Where the likeliest token leads by less, rounding to bf16 may choose another.
+const MARGIN_MIN: f32 = 0.1;
+
+const OPTIONS: CudaOptions = CudaOptions {
+    block_tokens: 6,
+    full_blocks: 400,
+    sliding_blocks: 400,
+    step_tokens_max: 600,
+    step_slices_max: 16,
+    partial_slots: 64,
+    graphs: true,
+};
+
+/// An engine on a device of its own.
+struct Served {
+    driver: Driver<CudaEngine>,
+    model: Arc<CudaModel>,
+    shim: antiphon_cuda_shim::Device,
+}
+
+fn serve(golden: &Golden, options: CudaOptions) -> Served {
+    let shim = antiphon_cuda_shim::device();
+    let device = Device::open(shim.ordinal()).unwrap();
+    let model = Arc::new(CudaModel::load(device, &golden.checkpoint, &mut |_| {}).unwrap());
+    let engine = CudaEngine::new(Arc::clone(&model), &options).unwrap();
+    Served { driver: Driver::over(engine, 1), model, shim }
+}
+
+fn distance(logits: &[f32], expected: &[f32]) -> f64 {
+    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    let difference = squares(&mut logits.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
+    difference / squares(&mut expected.iter().map(|value| f64::from(*value)))
+}
+
+/// Nearly every row must be near. Not all can be: where two experts' router logits differ by less than bf16's rounding, the other
+/// one may be taken, and with these random weights that shows in the logits; the distance is then that of one expert.
+fn check_logits(golden: &Golden) {
+    let mut served = serve(golden, OPTIONS);
+    let mut distances = Vec::new();
+    for case in &golden.cases {
+        let mut rows = served.driver.logits(&case.prompt, usize::MAX);
+        let rows = if case.all_rows { rows } else { rows.split_off(rows.len() - 1) };
+        assert_eq!(rows.len(), case.logits.len());
+        distances.extend(rows.iter().zip(&case.logits).map(|(logits, expected)| distance(logits, expected)));
+    }
+    distances.sort_by(f64::total_cmp);
+    let far = distances.iter().filter(|distance| **distance > LOGIT_TOLERANCE).count();
+    let (median, worst) = (distances[distances.len() / 2], distances[distances.len() - 1]);
+    let what =
+        format!("{}: {far} of {} rows are far, median {median:.4}, worst {worst:.4}", golden.cases[0].name, distances.len());
+    eprintln!("{what}");
+    assert!(far * FAR_ROWS_ONE_IN <= distances.len() && median <= LOGIT_TOLERANCE / 2.0 && worst <= DISTANCE_MAX, "{what}");
+}
+
+fn check_greedy(golden: &Golden) {
+    let mut served = serve(golden, OPTIONS);
+    let compared: usize = golden.cases.iter().map(|case| follow(&mut served.driver, case, 33, MARGIN_MIN)).sum();
+    let (graphs, replays) = served.driver.engine.graph_counts();
+    assert!(compared > 30 && graphs > 0 && replays > graphs, "{compared} tokens, {graphs} graphs, {replays} replays");
+}
+
+#[test]
+fn goldens_of_odd_shapes() {
+    for name in ["g1", "g2", "g3", "g4"] {
+        let golden = Golden::open(name);
+        check_logits(&golden);
+        check_greedy(&golden);
+    }
+}
+
+#[test]
+fn small_trained_model() {
+    check_logits(&Golden::tiny_logits());
+    check_greedy(&Golden::tiny());
+}
+
+#[test]
+fn embedded_model() {
+    check_greedy(&Golden::embedded());
+}
+
+fn bits(rows: &[Vec<f32>]) -> Vec<u32> {
+    rows.iter().flatten().map(|logit| logit.to_bits()).collect()
+}
+
+fn longest(golden: &Golden) -> &Case {
+    golden.cases.iter().max_by_key(|case| case.prompt.len()).unwrap()
+}
+
+#[test]
+fn slices_blocks_and_chunks_do_not_show() {
+    let golden = Golden::open("g1");
+    let prompt = &longest(&golden).prompt;
+    let expected = bits(&serve(&golden, OPTIONS).driver.logits(prompt, usize::MAX));
+    let unsplit = CudaOptions { partial_slots: 0, block_tokens: 16, ..OPTIONS };
+    for options in [OPTIONS, unsplit] {
+        let mut served = serve(&golden, options);
+        for slice_tokens in SLICINGS {
+            let got = bits(&served.driver.logits(prompt, slice_tokens));
+            assert!(got == expected, "slices of {slice_tokens}, {options:?}");
+        }
+    }
+}
+
+#[test]
+fn the_rest_of_the_batch_does_not_show() {
+    let golden = Golden::open("g2");
+    let mut served = serve(&golden, OPTIONS);
+    let driver = &mut served.driver;
+    let prompts: Vec<&[TokenId]> = golden.cases.iter().map(|case| case.prompt.as_slice()).collect();
+    let alone: Vec<Vec<u32>> = prompts.iter().map(|prompt| bits(&driver.logits(prompt, usize::MAX))).collect();
+    let mut sequences: Vec<Sequence> = prompts.iter().map(|prompt| Sequence::new(prompt)).collect();
+    let mut together: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
+    let mut step = 0;
+    while sequences.iter().any(|sequence| sequence.left() > 0) {
+        let (mut batch, mut owner) = (Batch::default(), Vec::new());
+        for (index, sequence) in sequences.iter_mut().enumerate() {
+            let len = sequence.left().min((step * 5 + index * 3) % 11);
+            if len > 0 {
+                driver.add(&mut batch, sequence, len, None);
+                owner.extend(std::iter::repeat_n(index, len));
+            }
+        }
+        driver.engine.show(&batch, &mut |row, logits| {
+            together[owner[row]].extend(logits.iter().map(|logit| logit.to_bits()));
+        });
+        sequences.iter_mut().for_each(|sequence| driver.slide(sequence));
+        step += 1;
+    }
+    for (index, (together, alone)) in together.iter().zip(&alone).enumerate() {
+        assert!(together == alone, "sequence {index} differs from what it is alone");
+    }
+}
+
+/// Decodes all of a golden's prompts side by side and returns what each step reports.
+fn decode(driver: &mut Driver<CudaEngine>, golden: &Golden, steps: usize) -> Vec<Vec<Sampled>> {
+    let mut sequences: Vec<Sequence> = golden.cases.iter().map(|case| Sequence::new(&case.prompt)).collect();
+    let mut reports = Vec::new();
+    for _ in 0..steps {
+        let mut batch = Batch::default();
+        for (index, sequence) in sequences.iter_mut().enumerate() {
+            sequence.seq = index as u64;
+            let len = sequence.left();
+            let warm = Sampling { temperature: 1.0, seed: index as u64, logprobs: Some(3), ..Sampling::default() };
+            driver.add(&mut batch, sequence, len, Some(if index % 2 == 0 { Sampling::default() } else { warm }));
+        }
+        let sampled = driver.execute(&batch);
+        for (sequence, sampled) in sequences.iter_mut().zip(&sampled) {
+            sequence.tokens.push(sampled.token.unwrap().unwrap());
+            driver.slide(sequence);
+        }
+        reports.push(sampled);
+    }
+    reports
+}
+
+#[test]
+fn captured_steps_give_what_queued_ones_give() {
+    let golden = Golden::open("g1");
+    let mut captured = serve(&golden, OPTIONS);
+    let mut queued = serve(&golden, CudaOptions { graphs: false, ..OPTIONS });
+    assert_eq!(decode(&mut captured.driver, &golden, 6), decode(&mut queued.driver, &golden, 6));
+    assert!(captured.driver.engine.graph_counts().1 >= 5, "{:?}", captured.driver.engine.graph_counts());
+    assert_eq!(queued.driver.engine.graph_counts(), (0, 0));
+}
+
+#[test]
+fn a_refused_launch_loses_the_step_and_not_the_model() {
+    let golden = Golden::open("g2");
+    let mut served = serve(&golden, OPTIONS);
+    let case = &golden.cases[0];
+    let expected = bits(&served.driver.logits(&case.prompt, usize::MAX));
+    served.shim.fail_launch(9, antiphon_cuda_shim::Fault::Refused);
+    let mut batch = Batch::default();
+    served.driver.add(&mut batch, &mut Sequence::new(&case.prompt), case.prompt.len(), None);
+    let error = served.driver.engine.execute(&batch, &mut Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("the device failed in a step of 1 slices") && error.contains("launching a kernel"), "{error}");
+    let Served { driver, model, shim: _shim } = served;
+    drop(driver);
+    let mut rebuilt = Driver::over(CudaEngine::new(model, &OPTIONS).unwrap(), 1);
+    assert_eq!(bits(&rebuilt.logits(&case.prompt, usize::MAX)), expected);
+}
+
+#[test]
+fn a_lost_device_is_not_built_again() {
+    let golden = Golden::open("g2");
+    let served = serve(&golden, OPTIONS);
+    let Served { mut driver, model, shim } = served;
+    shim.fail_launch(9, antiphon_cuda_shim::Fault::Kernel);
+    let mut batch = Batch::default();
+    let prompt = &golden.cases[0].prompt;
+    driver.add(&mut batch, &mut Sequence::new(prompt), prompt.len(), None);
+    let error = driver.engine.execute(&batch, &mut Vec::new()).unwrap_err().to_string();
+    assert!(error.contains("must be started anew"), "{error}");
+    drop(driver);
+    let error = CudaEngine::new(model, &OPTIONS).unwrap_err().to_string();
+    assert!(error.contains("must be started anew"), "{error}");
+}
