@@ -11,6 +11,7 @@ pub mod client;
 pub mod clock;
 pub mod engine;
 pub mod http;
+pub mod load;
 pub mod metrics;
 pub mod profile;
 pub mod prompt;

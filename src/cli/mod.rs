@@ -1,4 +1,4 @@
-//! The command line: `serve`, `inspect`, `simulate`, `chat`.
+//! The command line: `serve`, `inspect`, `simulate`, `chat`, `load`.
 //!
 //! Owns: the settings and their layers (flag, environment, file, profile), the log, the exit code. Promises: a failure is one
 //! line on standard error, `antiphon: what; what was expected; where it was given`, with exit code 1, or 2 if the command
@@ -9,6 +9,7 @@ mod failure;
 mod file;
 mod inspect;
 mod layers;
+mod load;
 mod options;
 mod serve;
 mod settings;
@@ -30,7 +31,7 @@ fn command() -> Command {
         .about("A server for OpenAI's GPT-OSS models")
         .version(version)
         .subcommand_required(true)
-        .subcommands([serve::command(), inspect::command(), simulate::command(), chat::command()])
+        .subcommands([serve::command(), inspect::command(), simulate::command(), chat::command(), load::command()])
 }
 
 /// Runs the command that the process was started with.
@@ -56,6 +57,7 @@ fn dispatch() -> Result<(), Failure> {
         Some(("inspect", matches)) => inspect::run(matches),
         Some(("simulate", matches)) => simulate::run(matches),
         Some(("chat", matches)) => chat::run(matches),
+        Some(("load", matches)) => load::run(matches),
         _ => unreachable!("clap demands a command of the list"),
     }
 }

@@ -8,6 +8,7 @@ mod embedded;
 mod fake_hub;
 mod goldens;
 mod http;
+mod load;
 mod metrics;
 mod prompt;
 mod simulation;

@@ -19,7 +19,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("client", &[]),
     ("load", &["client"]),
     ("app", &["actors", "http", "engine", "prompt", "profile", "metrics", "source", "clock", "batch", "scheduler"]),
-    ("cli", &["batch", "app", "client", "load", "simulate", "profile", "source", "engine", "prompt"]),
+    ("cli", &["batch", "clock", "app", "client", "load", "simulate", "profile", "source", "engine", "prompt"]),
 ];
 
 /// External crates that only some rooms may name.

@@ -1,0 +1,196 @@
+//! `antiphon load`: many users of a server, and a report.
+
+mod arguments;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::exit;
+use std::sync::mpsc::channel;
+use std::thread;
+
+use clap::{ArgMatches, Command};
+use tokio::runtime::Builder;
+
+use super::failure::{Failure, print};
+use super::layers::Layers;
+use super::options::serve_options;
+use super::serve::{layers, start_log, variable};
+use super::settings::API_KEY_VARIABLE;
+use crate::app;
+use crate::client::{Api, Client, ClientOptions};
+use crate::clock::unix_seconds;
+use crate::load::{self, Comparison, LoadError, Prompts, Record, Report, Run, compare};
+use arguments::Asked;
+
+/// Descriptors that are asked for: ten thousand streams and what else a process needs.
+const DESCRIPTORS: u64 = 65_536;
+
+/// The command's options.
+pub(super) fn command() -> Command {
+    arguments::command()
+}
+
+/// Loads, or compares two reports.
+pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+    if let Some(paths) = matches.get_many::<String>("compare") {
+        let paths: Vec<&String> = paths.collect();
+        return compare_files(paths[0], paths[1]);
+    }
+    let asked = Asked::read(matches)?;
+    // What the system does not give shows as failures to connect.
+    let _ = rlimit::increase_nofile_limit(DESCRIPTORS);
+    match asked.urls.as_slice() {
+        [] => with_own_server(&layers(matches, &variable)?, asked),
+        _ => at(&asked, variable(API_KEY_VARIABLE)),
+    }
+}
+
+/// Serves on a free port of this machine for one load. The load has a thread of its own; the server keeps this one, for its
+/// signals, and ends with the process.
+fn with_own_server(layers: &Layers, mut asked: Asked) -> Result<(), Failure> {
+    let mut options = serve_options(layers, &variable)?;
+    "127.0.0.1".clone_into(&mut options.host);
+    options.port = 0;
+    let log = start_log(layers)?;
+    let (ready, address) = channel::<SocketAddr>();
+    let key = options.api_keys.first().map(|key| key.reveal().to_owned());
+    thread::spawn(move || {
+        // If the server does not start, nothing arrives, and its failure ends the process.
+        let Ok(address) = address.recv() else { return };
+        asked.urls.push(format!("http://{address}"));
+        match at(&asked, key) {
+            Ok(()) => exit(0),
+            Err(failure) => {
+                failure.report();
+                exit(1);
+            }
+        }
+    });
+    let ready = Box::new(move |address| _ = ready.send(address));
+    app::serve(&options, log.watch(), ready).map_err(|error| Failure::Failed(error.into()))
+}
+
+/// Drives the load, prints and writes the report.
+fn at(asked: &Asked, key: Option<String>) -> Result<(), Failure> {
+    let options = ClientOptions { api_key: key, ca_file: asked.ca_file.clone(), ..ClientOptions::default() };
+    let clients: Result<Vec<Client>, _> = asked.urls.iter().map(|url| Client::new(url, &options)).collect();
+    let clients = clients.map_err(|error| Failure::Usage(error.to_string()))?;
+    let runtime = Builder::new_multi_thread().enable_all().build().map_err(|error| anyhow::anyhow!("no threads: {error}"))?;
+    let (report, records) = runtime.block_on(Box::pin(measure(asked, &clients))).map_err(failed)?;
+    let comparison = in_turn(&report, &asked.urls);
+    print(&load::table(&report))?;
+    if let Some(comparison) = &comparison {
+        print(&format!("\n{comparison}"))?;
+    }
+    write(asked, &report, &records, comparison.as_ref())?;
+    verdict(&report, asked.failed_share_max)
+}
+
+fn failed(error: LoadError) -> Failure {
+    Failure::Failed(error.into())
+}
+
+async fn measure(asked: &Asked, clients: &[Client]) -> Result<(Report, Vec<Record>), LoadError> {
+    let mut options = asked.load.clone();
+    // Also shows that somebody is there, before a thousand requests do.
+    options.model = match &asked.model {
+        Some(model) => model.clone(),
+        None => clients[0].model().await?,
+    };
+    let (mut runs, mut records, mut sweep) = (Vec::new(), Vec::new(), None);
+    let mut notes = Vec::new();
+    for round in 0..asked.rounds {
+        // The order turns round by round, so that what changes with time falls on both.
+        let mut order: Vec<&Client> = clients.iter().collect();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for client in order {
+            let prompts = Prompts::open(&asked.source, asked.prefix_tokens, options.seed, client, &options.model).await?;
+            notes.clone_from(&prompts.notes);
+            if let Some(how) = &asked.sweep {
+                let (more, all, found) = Box::pin(load::sweep(client, &options, how, &prompts)).await;
+                runs.extend(more);
+                records.extend(all);
+                sweep = Some(found);
+            } else {
+                let (run, all) = Box::pin(load::drive(client, &options, &prompts)).await;
+                runs.push(run);
+                records.extend(all);
+            }
+        }
+    }
+    if runs.iter().any(|run| run.token_count == load::TokenCount::Pieces) {
+        notes.push("the server does not tell all its tokens: pieces of text are counted in their place".to_owned());
+    }
+    let report = Report {
+        version: crate::VERSION.to_owned(),
+        created_s: unix_seconds(),
+        api: options.api.path().to_owned(),
+        model: options.model.clone(),
+        seed: options.seed,
+        load: asked.describe(),
+        notes,
+        runs,
+        sweep,
+    };
+    Ok((report, records))
+}
+
+/// The comparison of two servers that were driven in turn.
+fn in_turn(report: &Report, urls: &[String]) -> Option<Comparison> {
+    let [a, b] = urls else { return None };
+    let shown = |url: &str| crate::client::BaseUrl::parse(url).map_or_else(|_| url.to_owned(), |url| url.to_string());
+    let (a, b) = (shown(a), shown(b));
+    let of = |url: &str| report.runs.iter().filter(|run| run.url == url).cloned().collect::<Vec<Run>>();
+    Some(compare(&a, &of(&a), &b, &of(&b)))
+}
+
+fn write(asked: &Asked, report: &Report, records: &[Record], comparison: Option<&Comparison>) -> Result<(), Failure> {
+    let to = |path: &str, text: String| fs::write(path, text).map_err(|error| anyhow::anyhow!("{path}: {error}"));
+    if let Some(path) = &asked.json {
+        let text = serde_json::to_string_pretty(report).map_err(anyhow::Error::from)?;
+        to(path, text + "\n")?;
+    }
+    if let Some(path) = &asked.csv {
+        load::write_csv(path, records).map_err(failed)?;
+    }
+    if let Some(path) = &asked.html {
+        to(path, load::html(report, comparison))?;
+    }
+    Ok(())
+}
+
+/// A failure if the load did not go as it should; the report has been written by then.
+fn verdict(report: &Report, failed_share_max: f64) -> Result<(), Failure> {
+    for run in &report.runs {
+        if let Some(reason) = &run.partial {
+            return Err(anyhow::anyhow!("{}: the load was broken off, the report is partial: {reason}", run.url).into());
+        }
+        if run.failed_share() > failed_share_max {
+            let (failed, sent) = (run.counts.failed, run.counts.sent);
+            let most =
+                run.errors.values().max_by_key(|error| error.count).map_or("nothing was sent", |error| error.example.as_str());
+            return Err(anyhow::anyhow!("{}: {failed} of {sent} requests failed, such as: {most}", run.url).into());
+        }
+    }
+    Ok(())
+}
+
+fn compare_files(a: &str, b: &str) -> Result<(), Failure> {
+    let read = |path: &str| -> Result<Report, Failure> {
+        let wrong = |message: String| {
+            let expected = "a report that antiphon load wrote with --json";
+            failed(LoadError::File { path: path.to_owned(), place: String::new(), message, expected })
+        };
+        let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))
+    };
+    let (of_a, of_b) = (read(a)?, read(b)?);
+    print(&compare(a, &of_a.runs, b, &of_b.runs).to_string())
+}
+
+/// The route of a name.
+fn api(name: &str) -> Option<Api> {
+    Api::from_name(name)
+}

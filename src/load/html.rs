@@ -1,0 +1,196 @@
+//! The report as one page of HTML: no script, nothing fetched, light or dark as the reader's system is.
+
+mod plot;
+
+use std::fmt::Write as _;
+
+use super::compare::Comparison;
+use super::report::{Report, Run, Sample};
+use super::table::rows;
+use plot::{Form, Plot, Series, short};
+
+const STYLE: &str = include_str!("html/style.css");
+
+/// The page of a report, with a comparison if there is one.
+#[must_use]
+pub fn html(report: &Report, comparison: Option<&Comparison>) -> String {
+    let mut page = String::new();
+    let title = escape(&format!("Load on {}", report.model));
+    add(&mut page, format_args!("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>"));
+    page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"><style>");
+    page.push_str(STYLE);
+    add(&mut page, format_args!("</style></head><body><h1>{title}</h1><p class=\"soft\">{}</p>", escape(&report.load)));
+    let (api, seed, version) = (escape(&report.api), report.seed, escape(&report.version));
+    add(&mut page, format_args!("<p class=\"soft\">route {api}, seed {seed}, antiphon {version}</p>"));
+    for note in &report.notes {
+        add(&mut page, format_args!("<p class=\"soft\">Note: {}</p>", escape(note)));
+    }
+    if let Some(comparison) = comparison {
+        compared(comparison, &mut page);
+    }
+    if let Some(found) = report.sweep {
+        let rate = |rate: Option<f64>| rate.map_or_else(|| "none".to_owned(), |rate| format!("{rate:.2}/s"));
+        page.push_str("<div class=\"tiles\">");
+        tile("highest rate that met the targets", &rate(found.met_rate), &mut page);
+        tile("knee: highest rate kept up with", &rate(found.knee_rate), &mut page);
+        page.push_str("</div>");
+    }
+    if report.runs.len() > 1 {
+        against_rate(&report.runs, &mut page);
+    }
+    for (index, run) in report.runs.iter().enumerate() {
+        let open = if report.runs.len() == 1 || index == 0 { " open" } else { "" };
+        let head = escape(&format!("{}, {}", run.url, run.arrivals));
+        add(&mut page, format_args!("<details{open}><summary>{head}</summary>"));
+        one(run, &mut page);
+        page.push_str("</details>");
+    }
+    page.push_str("</body></html>\n");
+    page
+}
+
+fn add(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.write_fmt(arguments).expect("a String takes everything");
+}
+
+/// Text that stands in a page as it is.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn tile(name: &str, value: &str, page: &mut String) {
+    add(page, format_args!("<div class=\"tile\"><b>{}</b><span>{}</span></div>", escape(value), escape(name)));
+}
+
+fn compared(comparison: &Comparison, page: &mut String) {
+    add(page, format_args!("<h2>A against B</h2><p>A: {}<br>B: {}</p>", escape(&comparison.a), escape(&comparison.b)));
+    page.push_str(
+        "<div class=\"wide\"><table><tr><th></th><th>A</th><th>B</th><th>B/A</th><th>from</th><th>to</th><th>pairs</th></tr>",
+    );
+    for ratio in &comparison.ratios {
+        let [least, middle, most] = ratio.ratio;
+        let values =
+            format!("<td>{:.2}</td><td>{:.2}</td><td>{middle:.3}</td><td>{least:.3}</td><td>{most:.3}</td>", ratio.a, ratio.b);
+        add(page, format_args!("<tr><td>{}</td>{values}<td>{}</td></tr>", ratio.name, ratio.pairs));
+    }
+    page.push_str("</table></div>");
+}
+
+/// Latency and throughput of each run against its rate.
+fn against_rate(runs: &[Run], page: &mut String) {
+    let points = |figure: fn(&Run) -> Option<f64>| {
+        let mut points: Vec<(f64, f64)> =
+            runs.iter().filter_map(|run| Some((run.arrivals.rate().unwrap_or(run.requests_per_s), figure(run)?))).collect();
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        points
+    };
+    let series = |name, figure: fn(&Run) -> Option<f64>| Series { name, form: Form::Marks, points: points(figure) };
+    let latency =
+        |title: &str, series| Plot { title: title.to_owned(), x: "requests/s", y: "ms", x_log: true, y_log: true, series };
+    page.push_str("<h2>Against the rate</h2><div class=\"plots\">");
+    let ttft = vec![
+        series("p50", |run| Some(run.latencies.ttft?.p50)),
+        series("p95", |run| Some(run.latencies.ttft?.p95)),
+        series("p99", |run| Some(run.latencies.ttft?.p99)),
+    ];
+    page.push_str(&latency("Time to the first token", ttft).svg());
+    let e2e = vec![
+        series("p50", |run| Some(run.latencies.e2e?.p50)),
+        series("p95", |run| Some(run.latencies.e2e?.p95)),
+        series("p99", |run| Some(run.latencies.e2e?.p99)),
+    ];
+    page.push_str(&latency("Time to the end of the answer", e2e).svg());
+    let itl = vec![series("p50", |run| Some(run.latencies.itl?.p50)), series("p99", |run| Some(run.latencies.itl?.p99))];
+    page.push_str(&latency("Gap between pieces", itl).svg());
+    let completed = vec![
+        series("completed requests/s", |run| Some(run.requests_per_s)),
+        series("met the targets, requests/s", |run| run.goodput_per_s),
+    ];
+    page.push_str(&Plot { y: "requests/s", x_log: false, y_log: false, ..latency("Throughput", completed) }.svg());
+    page.push_str("</div>");
+}
+
+fn one(run: &Run, page: &mut String) {
+    if let Some(reason) = &run.partial {
+        add(page, format_args!("<p class=\"bad\">Partial: {}</p>", escape(reason)));
+    }
+    page.push_str("<div class=\"tiles\">");
+    tile("output tokens/s", &short(run.output_tokens_per_s), page);
+    tile("requests/s", &short(run.requests_per_s), page);
+    if let Some(ttft) = run.latencies.ttft {
+        tile("TTFT p50 / p95, ms", &format!("{} / {}", short(ttft.p50), short(ttft.p95)), page);
+    }
+    if let Some(itl) = run.latencies.itl {
+        tile("ITL p50 / p99, ms", &format!("{} / {}", short(itl.p50), short(itl.p99)), page);
+    }
+    if let Some(goodput) = run.goodput_per_s {
+        tile("goodput, requests/s", &short(goodput), page);
+    }
+    let counts = &run.counts;
+    tile("completed of sent", &format!("{} / {}", counts.completed, counts.sent), page);
+    page.push_str("</div>");
+    add(
+        page,
+        format_args!(
+            "<p>{} left, {} cancelled, {} refused (429), {} failed; {:.1} s</p>",
+            counts.left, counts.cancelled, counts.refused, counts.failed, run.wall_s
+        ),
+    );
+    for (kind, error) in &run.errors {
+        let example = escape(&error.example);
+        add(page, format_args!("<p><span class=\"bad\">{}: {}</span> such as: {example}</p>", escape(kind), error.count));
+    }
+    page.push_str("<div class=\"wide\"><table><tr><th>milliseconds</th><th>count</th><th>mean</th><th>p50</th><th>p90</th><th>p95</th><th>p99</th><th>max</th></tr>");
+    for (name, quantiles) in rows(run) {
+        let Some(q) = quantiles else { continue };
+        add(page, format_args!("<tr><td>{name}</td><td>{}</td>", q.count));
+        for value in [q.mean, q.p50, q.p90, q.p95, q.p99, q.max] {
+            add(page, format_args!("<td>{value:.2}</td>"));
+        }
+        page.push_str("</tr>");
+    }
+    page.push_str("</table></div><h2>Latencies</h2><div class=\"plots\">");
+    for (name, bins) in [("Time to the first token", &run.ttft_bins), ("Gap between pieces (ITL)", &run.itl_bins)] {
+        page.push_str(&distribution(name, bins));
+    }
+    page.push_str("</div>");
+    over_time(&run.samples, page);
+}
+
+/// A histogram and its sum.
+fn distribution(name: &str, bins: &[(f64, u64)]) -> String {
+    let total = bins.iter().map(|(_, count)| count).sum::<u64>().max(1) as f64;
+    let mut sum = 0;
+    let shares = bins.iter().map(|(edge, count)| {
+        sum += count;
+        (*edge, sum as f64 / total * 100.0)
+    });
+    let plot = |title: String, y, form, points| {
+        let series = vec![Series { name: "", form, points }];
+        Plot { title, x: "ms", y, x_log: true, y_log: false, series }.svg()
+    };
+    let counts = bins.iter().map(|(edge, count)| (*edge, *count as f64)).collect();
+    let cumulated = shares.collect();
+    plot(format!("{name}: histogram"), "count", Form::Bars, counts)
+        + &plot(format!("{name}: share not above"), "%", Form::Line, cumulated)
+}
+
+fn over_time(samples: &[Sample], page: &mut String) {
+    let points = |figure: fn(&Sample) -> Option<f64>| {
+        samples.iter().filter_map(|sample| Some((sample.at_s, figure(sample)?))).collect::<Vec<_>>()
+    };
+    let line = |name, figure: fn(&Sample) -> Option<f64>| Series { name, form: Form::Line, points: points(figure) };
+    let plot =
+        |title: &str, y, series| Plot { title: title.to_owned(), x: "seconds", y, x_log: false, y_log: false, series }.svg();
+    page.push_str("<h2>Over time</h2><div class=\"plots\">");
+    page.push_str(&plot("Pieces of answers", "pieces/s", vec![line("", |sample| Some(sample.pieces as f64))]));
+    let concurrency = vec![
+        line("under way, seen by the client", |sample| Some(sample.in_flight as f64)),
+        line("server's batch", |sample| sample.running),
+        line("server's queue", |sample| sample.waiting),
+    ];
+    page.push_str(&plot("Concurrency, batch and queue", "requests", concurrency));
+    let kv = vec![line("", |sample| sample.kv.map(|share| share * 100.0))];
+    page.push_str(&plot("KV memory in use", "%", kv));
+    page.push_str("</div>");
+}

@@ -1,0 +1,220 @@
+//! A plot as SVG: axes, ticks, lines and bars. Colours come from the page's style, so that both its themes have theirs.
+
+use std::fmt::Write as _;
+
+use super::escape;
+
+const WIDTH: f64 = 560.0;
+const HEIGHT: f64 = 260.0;
+const LEFT: f64 = 58.0;
+const RIGHT: f64 = 14.0;
+const TOP: f64 = 14.0;
+const BOTTOM: f64 = 42.0;
+
+/// How a series is drawn.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Form {
+    Line,
+    /// A line with a mark at each point.
+    Marks,
+    /// Bars up to each x, from the x before.
+    Bars,
+}
+
+pub(super) struct Series {
+    pub(super) name: &'static str,
+    pub(super) form: Form,
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+pub(super) struct Plot {
+    pub(super) title: String,
+    pub(super) x: &'static str,
+    pub(super) y: &'static str,
+    pub(super) x_log: bool,
+    pub(super) y_log: bool,
+    pub(super) series: Vec<Series>,
+}
+
+/// From values to places.
+struct Axis {
+    from: f64,
+    to: f64,
+    log: bool,
+    start: f64,
+    length: f64,
+}
+
+impl Axis {
+    fn new(values: &[f64], log: bool, start: f64, length: f64) -> Self {
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (from, to) = if log { (least.max(1e-6), most.max(2e-6)) } else { (least.min(0.0), most * 1.05) };
+        let to = if to > from { to } else { from + 1.0 };
+        Self { from, to, log, start, length }
+    }
+
+    fn at(&self, value: f64) -> f64 {
+        let share = if self.log {
+            (value.max(self.from) / self.from).ln() / (self.to / self.from).ln()
+        } else {
+            (value - self.from) / (self.to - self.from)
+        };
+        self.start + share * self.length
+    }
+
+    /// Round values that lie on the axis.
+    fn ticks(&self) -> Vec<f64> {
+        if self.log && self.to / self.from >= 4.0 {
+            let first = self.from.log10().floor() as i32;
+            let last = self.to.log10().ceil() as i32;
+            let steps: &[f64] = if last - first > 3 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+            let all = (first..=last).flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
+            return all.filter(|tick| (self.from..=self.to).contains(tick)).collect();
+        }
+        let rough = (self.to - self.from) / 5.0;
+        let power = 10_f64.powf(rough.log10().floor());
+        let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|step| *step >= rough).unwrap_or(rough);
+        let first = (self.from / step).ceil() as i64;
+        let last = (self.to / step).floor() as i64;
+        (first..=last).map(|index| index as f64 * step).collect()
+    }
+}
+
+impl Plot {
+    /// The plot, or nothing if it has no points.
+    pub(super) fn svg(&self) -> String {
+        let all = || self.series.iter().flat_map(|series| series.points.iter());
+        let xs: Vec<f64> = all().map(|point| point.0).collect();
+        if xs.is_empty() {
+            return String::new();
+        }
+        let ys: Vec<f64> = all().map(|point| point.1).collect();
+        let x = Axis::new(&xs, self.x_log, LEFT, WIDTH - LEFT - RIGHT);
+        let y = Axis::new(&ys, self.y_log, HEIGHT - BOTTOM, -(HEIGHT - TOP - BOTTOM));
+        let title = escape(&self.title);
+        let mut svg = format!(
+            "<figure><figcaption>{title}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">"
+        );
+        self.axes(&x, &y, &mut svg);
+        for (index, series) in self.series.iter().enumerate() {
+            draw(series, index, &x, &y, &mut svg);
+        }
+        svg.push_str("</svg>");
+        if self.series.len() > 1 {
+            svg.push_str("<p class=\"legend\">");
+            for (index, series) in self.series.iter().enumerate().filter(|(_, series)| !series.points.is_empty()) {
+                add(&mut svg, format_args!("<span><i class=\"s{index}\"></i>{}</span>", series.name));
+            }
+            svg.push_str("</p>");
+        }
+        svg.push_str("</figure>");
+        svg
+    }
+
+    fn axes(&self, x: &Axis, y: &Axis, svg: &mut String) {
+        let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+        for tick in x.ticks() {
+            let at = x.at(tick);
+            add(svg, format_args!("<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>"));
+            let label = short(tick);
+            add(svg, format_args!("<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>", bottom + 16.0));
+        }
+        for tick in y.ticks() {
+            let at = y.at(tick);
+            add(svg, format_args!("<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>"));
+            let label = short(tick);
+            add(svg, format_args!("<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 6.0, at + 4.0));
+        }
+        let (middle, low) = ((LEFT + right) / 2.0, HEIGHT - 6.0);
+        add(svg, format_args!("<text x=\"{middle:.1}\" y=\"{low:.1}\" text-anchor=\"middle\">{}</text>", self.x));
+        let centre = (TOP + bottom) / 2.0;
+        let turned = format_args!("transform=\"rotate(-90 12 {centre})\"").to_string();
+        add(svg, format_args!("<text x=\"12\" y=\"{centre}\" text-anchor=\"middle\" {turned}>{}</text>", self.y));
+    }
+}
+
+fn draw(series: &Series, index: usize, x: &Axis, y: &Axis, svg: &mut String) {
+    if series.form == Form::Bars {
+        let mut from = x.start;
+        let floor = HEIGHT - BOTTOM;
+        for (edge, value) in &series.points {
+            let (to, top) = (x.at(*edge), y.at(*value));
+            let (width, height) = ((to - from - 0.5).max(0.5), (floor - top).max(0.0));
+            if *value > 0.0 {
+                let place = format!("x=\"{from:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"");
+                add(svg, format_args!("<rect class=\"b{index}\" {place}><title>to {}: {value}</title></rect>", short(*edge)));
+            }
+            from = to;
+        }
+        return;
+    }
+    let places: Vec<String> = series.points.iter().map(|(a, b)| format!("{:.1},{:.1}", x.at(*a), y.at(*b))).collect();
+    add(svg, format_args!("<polyline class=\"l{index}\" points=\"{}\"/>", places.join(" ")));
+    if series.form == Form::Marks {
+        for (a, b) in &series.points {
+            let place = format!("cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"", x.at(*a), y.at(*b));
+            add(svg, format_args!("<circle class=\"m{index}\" {place}><title>{}: {}</title></circle>", short(*a), short(*b)));
+        }
+    }
+}
+
+fn add(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    text.write_fmt(arguments).expect("a String takes everything");
+}
+
+/// A number as a tick shows it.
+pub(super) fn short(value: f64) -> String {
+    let size = value.abs();
+    if size >= 1e6 {
+        format!("{}M", plain(value / 1e6))
+    } else if size >= 1e4 {
+        format!("{}k", plain(value / 1e3))
+    } else {
+        plain(value)
+    }
+}
+
+fn plain(value: f64) -> String {
+    let digits = if value.abs() >= 100.0 {
+        0
+    } else if value.abs() >= 1.0 {
+        2
+    } else {
+        4
+    };
+    let text = format!("{value:.digits$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_lie_on_the_axis() {
+        let axis = |values: &[f64], log| Axis::new(values, log, 0.0, 100.0);
+        assert_eq!(axis(&[0.0, 9.0], false).ticks(), [0.0, 2.0, 4.0, 6.0, 8.0]);
+        assert_eq!(axis(&[0.5, 60.0], true).ticks(), [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0]);
+        assert!(!axis(&[3.0, 3.1], true).ticks().is_empty(), "a narrow axis has ticks too");
+        let axis = axis(&[1.0, 100.0], true);
+        assert!((axis.at(10.0) - 50.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_plot_of_nothing_is_nothing_and_numbers_are_short() {
+        let plot = |points| Plot {
+            title: "a<b".to_owned(),
+            x: "x",
+            y: "y",
+            x_log: true,
+            y_log: false,
+            series: vec![Series { name: "s", form: Form::Bars, points }],
+        };
+        assert_eq!(plot(Vec::new()).svg(), "");
+        let svg = plot(vec![(1.0, 0.0), (2.0, 5.0)]).svg();
+        assert!(svg.contains("a&lt;b") && svg.matches("<rect").count() == 1 && !svg.contains("NaN"), "{svg}");
+        assert_eq!([short(0.05), short(12.5), short(1234.0), short(25_000.0)], ["0.05", "12.5", "1234", "25k"]);
+    }
+}

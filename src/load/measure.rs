@@ -1,0 +1,102 @@
+//! What all requests of a run add up to, while it goes on.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+
+use super::record::{Outcome, Record};
+
+/// Seconds of a run that have a place of their own in its timeline; later ones share the last.
+const SECONDS_MAX: usize = 24 * 3600;
+
+/// What a run shares.
+pub(super) struct Shared {
+    pub(super) started: Instant,
+    pub(super) in_flight: AtomicUsize,
+    pub(super) pieces: AtomicU64,
+    pub(super) ended: AtomicUsize,
+    pub(super) failed: AtomicUsize,
+    failed_in_a_row: AtomicUsize,
+    sums: Mutex<Sums>,
+    /// Pieces that came in each second.
+    per_second: Mutex<BTreeMap<usize, u64>>,
+}
+
+/// Histograms are in microseconds with three digits.
+pub(super) struct Sums {
+    pub(super) itl: Histogram<u64>,
+    pub(super) ttft: Histogram<u64>,
+    pub(super) records: Vec<Record>,
+    /// The last failure in words.
+    pub(super) last_failure: Option<String>,
+}
+
+/// Longer times, in microseconds, count as this: a day.
+const TIME_US_MAX: u64 = 24 * 3600 * 1_000_000;
+
+/// A histogram of microseconds.
+pub(super) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, TIME_US_MAX, 3).expect("three digits of a day are allowed")
+}
+
+impl Shared {
+    pub(super) fn new(started: Instant) -> Self {
+        Self {
+            started,
+            in_flight: AtomicUsize::new(0),
+            pieces: AtomicU64::new(0),
+            ended: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
+            failed_in_a_row: AtomicUsize::new(0),
+            sums: Mutex::new(Sums { itl: histogram(), ttft: histogram(), records: Vec::new(), last_failure: None }),
+            per_second: Mutex::default(),
+        }
+    }
+
+    pub(super) fn sums(&self) -> MutexGuard<'_, Sums> {
+        self.sums.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A piece of an answer came.
+    pub(super) fn piece(&self, at: Instant) {
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        let second = (at.saturating_duration_since(self.started).as_secs() as usize).min(SECONDS_MAX);
+        *self.per_second.lock().unwrap_or_else(PoisonError::into_inner).entry(second).or_default() += 1;
+    }
+
+    /// Pieces of each second so far.
+    pub(super) fn per_second(&self) -> BTreeMap<usize, u64> {
+        self.per_second.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A request is over.
+    pub(super) fn ended(&self, record: &Record, gaps_us: &[u32]) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        match record.outcome {
+            Outcome::Failed => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => self.failed_in_a_row.store(0, Ordering::Relaxed),
+        }
+        let mut sums = self.sums();
+        for gap in gaps_us {
+            sums.itl.saturating_record(u64::from(*gap));
+        }
+        if let Some(ttft) = record.ttft_ms {
+            sums.ttft.saturating_record((ttft * 1e3) as u64);
+        }
+        if record.outcome == Outcome::Failed {
+            sums.last_failure.clone_from(&record.message);
+        }
+        sums.records.push(record.clone());
+    }
+
+    /// Whether nothing has gone well for so many requests.
+    pub(super) fn is_hopeless(&self, failures_max: usize) -> bool {
+        self.failed_in_a_row.load(Ordering::Relaxed) >= failures_max
+    }
+}
