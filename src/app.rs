@@ -11,6 +11,8 @@ mod options;
 mod wiring;
 
 use std::net::SocketAddr;
+use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -89,6 +91,38 @@ pub enum AppError {
 /// [`AppError`] if the server cannot start; nothing is left half started.
 pub fn serve(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {
     actix::System::new().block_on(run(options, log, ready))
+}
+
+/// Starts a server on a thread of its own, for this process to call its actors without HTTP between; it ends with the process.
+/// Signals are left to whoever calls, and so is the log.
+///
+/// # Errors
+/// [`AppError`] if it cannot start.
+///
+/// # Panics
+/// If the system gives no thread.
+pub fn serve_beside(options: ServeOptions) -> Result<Service, AppError> {
+    let (told, waiting) = channel();
+    let run = async move || {
+        let started = async {
+            let Wired { service, server } = wiring::start(&options, &LogWatch::default())?;
+            service.loaded().await?;
+            Ok((service, server))
+        };
+        match started.await {
+            Ok((service, _server)) => {
+                let dies = service.clone();
+                // Whoever waits gave up; then nobody needs the service.
+                let _ = told.send(Ok(service));
+                let message = dies.died().await;
+                tracing::error!(message, "the engine of the service beside died");
+            }
+            Err(error) => _ = told.send(Err(error)),
+        }
+    };
+    let body = move || actix::System::new().block_on(run());
+    thread::Builder::new().name("service".to_owned()).spawn(body).expect("the system has a thread for the service");
+    waiting.recv().expect("it tells what came of it before it ends")
 }
 
 async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {

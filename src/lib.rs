@@ -18,6 +18,7 @@ pub mod prompt;
 pub mod scheduler;
 pub mod simulate;
 pub mod source;
+pub mod verify;
 
 /// The version in `Cargo.toml`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

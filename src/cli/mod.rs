@@ -1,4 +1,4 @@
-//! The command line: `serve`, `inspect`, `simulate`, `chat`, `load`.
+//! The command line: `serve`, `inspect`, `simulate`, `chat`, `load`, `verify`.
 //!
 //! Owns: the settings and their layers (flag, environment, file, profile), the log, the exit code. Promises: a failure is one
 //! line on standard error, `antiphon: what; what was expected; where it was given`, with exit code 1, or 2 if the command
@@ -14,6 +14,7 @@ mod options;
 mod serve;
 mod settings;
 mod simulate;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -31,7 +32,8 @@ fn command() -> Command {
         .about("A server for OpenAI's GPT-OSS models")
         .version(version)
         .subcommand_required(true)
-        .subcommands([serve::command(), inspect::command(), simulate::command(), chat::command(), load::command()])
+        .subcommands([serve::command(), inspect::command(), simulate::command(), chat::command()])
+        .subcommands([load::command(), verify::command()])
 }
 
 /// Runs the command that the process was started with.
@@ -58,6 +60,7 @@ fn dispatch() -> Result<(), Failure> {
         Some(("simulate", matches)) => simulate::run(matches),
         Some(("chat", matches)) => chat::run(matches),
         Some(("load", matches)) => load::run(matches),
+        Some(("verify", matches)) => verify::run(matches),
         _ => unreachable!("clap demands a command of the list"),
     }
 }

@@ -15,3 +15,4 @@ mod simulation;
 mod source;
 mod supply;
 mod tidy;
+mod verify;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each room may import from this crate. `docs/architecture.md` shows the same table.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("batch", &[]),
     ("clock", &["batch"]),
     ("profile", &[]),
@@ -18,8 +18,9 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("http", &["actors", "prompt", "metrics", "batch", "clock"]),
     ("client", &[]),
     ("load", &["client"]),
+    ("verify", &["client", "actors", "prompt", "batch"]),
     ("app", &["actors", "http", "engine", "prompt", "profile", "metrics", "source", "clock", "batch", "scheduler"]),
-    ("cli", &["batch", "clock", "app", "client", "load", "simulate", "profile", "source", "engine", "prompt"]),
+    ("cli", &["batch", "clock", "app", "client", "load", "verify", "simulate", "profile", "source", "engine", "prompt"]),
 ];
 
 /// External crates that only some rooms may name.
@@ -28,7 +29,7 @@ const FENCED: [(&str, &[&str]); 12] = [
     ("actix_rt", &["actors", "http", "app"]),
     ("actix_web", &["http", "app"]),
     ("actix_web_lab", &["http", "app"]),
-    ("tokio", &["actors", "http", "app", "client", "load", "cli"]),
+    ("tokio", &["actors", "http", "app", "client", "load", "verify", "cli"]),
     ("hyper", &["client"]),
     ("hyper_util", &["client"]),
     ("tokio_rustls", &["client"]),
