@@ -9,16 +9,28 @@ from model import Group
 from world.conversation import make_document
 
 BRANCHES = 16
-ROW_TOKENS = 224
 
 
 @dataclasses.dataclass
 class Batch:
-    """Prefixes and rows of branches; `weights` [rows, length] tells how much each token counts as a target."""
+    """The prefixes, then stacks of branches; `weights` [rows, length] of each stack tell which tokens are targets."""
 
-    prefixes: Group
-    branches: Group
-    weights: torch.Tensor
+    groups: list
+    weights: list
+
+    def tokens(self) -> int:
+        """How many tokens it holds, without padding."""
+        return sum(int((group.positions >= 0).sum()) for group in self.groups)
+
+    def targets(self) -> tuple:
+        """Places in the hidden states (all groups' tokens in a row) that predict a learned token, and those tokens."""
+        places, wanted, start = [], [], self.groups[0].ids.numel()
+        for group, counted in zip(self.groups[1:], self.weights):
+            row, column = (counted[:, 1:] > 0).nonzero(as_tuple=True)
+            places.append(start + row * counted.shape[1] + column)
+            wanted.append(group.ids[row, column + 1])
+            start += counted.numel()
+        return torch.cat(places), torch.cat(wanted)
 
 
 def encode_branch(tokenizer, branch):
@@ -31,46 +43,41 @@ def encode_branch(tokenizer, branch):
     return ids, weights
 
 
-def pack(branches: list, row_tokens: int) -> list:
-    """Puts encoded branches into as few rows of `row_tokens` as first-fit finds."""
-    rows, free = [], []
-    for branch in sorted(branches, key=lambda branch: -len(branch[0])):
-        place = next((row for row, room in enumerate(free) if room >= len(branch[0])), None)
-        if place is None:
-            place = len(rows)
-            rows.append([])
-            free.append(row_tokens)
-        rows[place].append(branch)
-        free[place] -= len(branch[0])
-    return rows
+def buckets(lengths: list) -> list:
+    """Indices of the branches by length, in stacks of about equal length: little padding, few products."""
+    ordered = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    stacks, shortest = [], 0
+    for index in ordered:
+        if not stacks or lengths[index] > 1.25 * shortest + 8:
+            stacks.append([])
+            shortest = lengths[index]
+        stacks[-1].append(index)
+    return stacks
 
 
 def make_batch(documents: list) -> Batch:
     """`documents`: (ids of the prefix, encoded branches) each."""
     width = max(len(prefix) for prefix, _ in documents)
-    longest = max(len(ids) for _, branches in documents for ids, _ in branches)
-    length = max(ROW_TOKENS, longest)
     prefix_ids = torch.zeros(len(documents), width, dtype=torch.long)
     prefix_positions = torch.full_like(prefix_ids, -1)
-    rows = []
-    for index, (prefix, branches) in enumerate(documents):
+    branches = []
+    for index, (prefix, encoded) in enumerate(documents):
         prefix_ids[index, width - len(prefix):] = torch.tensor(prefix)
         prefix_positions[index, width - len(prefix):] = torch.arange(len(prefix))
-        rows += [(index, row) for row in pack(branches, length)]
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
-    positions, segments = torch.full_like(ids, -1), torch.full_like(ids, -1)
-    weights = torch.zeros(len(rows), length)
-    for row, (owner, branches) in enumerate(rows):
-        start, first = 0, len(documents[owner][0])
-        for number, (tokens, shares) in enumerate(branches):
-            span = slice(start, start + len(tokens))
-            ids[row, span], weights[row, span] = torch.tensor(tokens), torch.tensor(shares)
-            positions[row, span] = torch.arange(first, first + len(tokens))
-            segments[row, span] = number
-            weights[row, start] = 0.0  # what comes before is another conversation
-            start += len(tokens)
-    owners = torch.tensor([owner for owner, _ in rows])
-    return Batch(Group(prefix_ids, prefix_positions), Group(ids, positions, owners, segments), weights)
+        branches += [(index, ids, shares) for ids, shares in encoded]
+    groups, weights = [Group(prefix_ids, prefix_positions)], []
+    for stack in buckets([len(ids) for _, ids, _ in branches]):
+        length = max(len(branches[index][1]) for index in stack)
+        ids = torch.zeros(len(stack), length, dtype=torch.long)
+        positions, counted = torch.full_like(ids, -1), torch.zeros(len(stack), length)
+        for row, index in enumerate(stack):
+            owner, tokens, shares = branches[index]
+            first = len(documents[owner][0])
+            ids[row, :len(tokens)], counted[row, :len(tokens)] = torch.tensor(tokens), torch.tensor(shares)
+            positions[row, :len(tokens)] = torch.arange(first, first + len(tokens))
+        groups.append(Group(ids, positions, torch.tensor([branches[index][0] for index in stack])))
+        weights.append(counted)
+    return Batch(groups, weights)
 
 
 def stream(tokenizer, seed: int, start: int, documents: int):

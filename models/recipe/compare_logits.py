@@ -1,7 +1,8 @@
 """Compares antiphon's logits with transformers' (experts dequantised, float32) on the same tokens.
 
-Reads a JSON file that antiphon wrote: {"cases": [{"prompt_ids": [...], "logits": [...]}]}, where `logits` is the row
-after the last token, or a list of rows, one for each token. Without a file it writes the prompts to feed.
+Reads a JSON file that antiphon wrote (its test `embedded_logits_to_a_file`):
+{"cases": [{"prompt_ids": [...], "logits": [...]}]}, where `logits` is the row
+after the last token, or a list of rows, one for each token.
 """
 
 import json

@@ -11,12 +11,12 @@ import random
 import shutil
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import mxfp4
 import tokenizer as tokenizers
 from batches import encode_branch
-from model import Model
+from model import Config, Model
 from world.conversation import make_document
 
 LOGITS_DIFFERENCE_MAX = 1e-3
@@ -28,6 +28,11 @@ def interleave(weight):
     """Rows g0 u0 g1 u1 … from gates first, then ups (dimension 1)."""
     gate, up = weight.chunk(2, 1)
     return torch.stack((gate, up), 2).flatten(1, 2)
+
+
+def apart(weight):
+    """What `interleave` did, undone."""
+    return torch.cat((weight[:, 0::2], weight[:, 1::2]), 1)
 
 
 def tensors(model: Model) -> dict:
@@ -53,6 +58,33 @@ def tensors(model: Model) -> dict:
         named[experts + "gate_up_proj_bias"] = plain(interleave(layer.gate_up_bias.detach()))
         named[experts + "down_proj_bias"] = plain(layer.down_bias)
     return named
+
+
+@torch.no_grad()
+def read(folder: pathlib.Path) -> Model:
+    """The model of an exported checkpoint: what `tensors` wrote, back in the trainer's names."""
+    named = load_file(str(folder / "model.safetensors"))
+    model = Model(Config(vocab_size=named["lm_head.weight"].shape[0]))
+    found = {"embedding": named["model.embed_tokens.weight"], "head": named["lm_head.weight"],
+             "final_norm": named["model.norm.weight"]}
+    for index in range(len(model.layers)):
+        theirs, ours = f"model.layers.{index}.", f"layers.{index}."
+        found[ours + "attention_norm"] = named[theirs + "input_layernorm.weight"]
+        found[ours + "expert_norm"] = named[theirs + "post_attention_layernorm.weight"]
+        for letter in "qkvo":
+            found[ours + letter] = named[f"{theirs}self_attn.{letter}_proj.weight"]
+            found[f"{ours}{letter}_bias"] = named[f"{theirs}self_attn.{letter}_proj.bias"]
+        found[ours + "sinks"] = named[theirs + "self_attn.sinks"]
+        found[ours + "router"] = named[theirs + "mlp.router.weight"]
+        found[ours + "router_bias"] = named[theirs + "mlp.router.bias"]
+        experts = theirs + "mlp.experts."
+        gate_up, down = (mxfp4.unpack(named[f"{experts}{name}_proj_blocks"], named[f"{experts}{name}_proj_scales"])
+                         for name in ("gate_up", "down"))
+        found[ours + "gate_up"], found[ours + "down"] = apart(gate_up), down
+        found[ours + "gate_up_bias"] = apart(named[experts + "gate_up_proj_bias"])
+        found[ours + "down_bias"] = named[experts + "down_proj_bias"]
+    model.load_state_dict({name: value.float() for name, value in found.items()})
+    return model
 
 
 @torch.no_grad()

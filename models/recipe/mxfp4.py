@@ -44,3 +44,10 @@ def pack(weight):
     codes = codes | ((blocks < 0).to(torch.uint8) << 3)
     packed = codes[..., 0::2] | (codes[..., 1::2] << 4)
     return packed.contiguous(), (exponents.squeeze(-1) + 127).to(torch.uint8).contiguous()
+
+
+def unpack(packed, scales):
+    """The weights [..., K] that `pack` stored."""
+    codes = torch.stack((packed & 15, packed >> 4), -1).flatten(-2).long()
+    values = torch.cat((E2M1_VALUES, -E2M1_VALUES))[codes]
+    return (values * torch.exp2(scales.float() - 127)[..., None]).flatten(-2)

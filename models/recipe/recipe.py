@@ -33,10 +33,13 @@ def arguments() -> argparse.Namespace:
         training.add_argument("--tokens", type=int, default=0, help="plan by tokens (reproducible)")
         training.add_argument("--rate", type=float, default=5e-3)
         training.add_argument("--documents", type=int, default=3, help="documents in a batch (about 1,300 tokens each)")
+        training.add_argument("--from", type=pathlib.Path, dest="exported", metavar="FOLDER",
+                              help="start a new run from an exported model, such as ../tiny")
         training.add_argument("--float32", action="store_true", help="no bf16 autocast")
     commands.add_parser("export", help="writes the Hugging Face files")
     evaluation = commands.add_parser("evaluate", help="prints the table, fails below the bars")
-    evaluation.add_argument("--count", type=int, default=100)
+    for asked in (evaluation, commands.choices["all"]):
+        asked.add_argument("--count", type=int, default=100, help="prompts a family in the evaluation")
     evaluation.add_argument("--family", action="append", default=[])
     evaluation.add_argument("--show", action="store_true", help="print wrong answers")
     commands.add_parser("goldens", help="writes golden.json")
@@ -50,7 +53,8 @@ def run_train(options: argparse.Namespace) -> None:
     """Trains with the options; 20 million tokens unless told otherwise."""
     import train
     tokens = options.tokens or (0 if options.minutes else 20_000_000)
-    train.train(options.run, options.minutes, tokens, options.rate, options.documents, not options.float32)
+    train.train(options.run, options.minutes, tokens, options.rate, options.documents, not options.float32,
+                options.exported)
 
 
 def run_tokenizer(options: argparse.Namespace) -> None:
@@ -94,7 +98,7 @@ def main() -> None:
         goldens.make(options.out)
     if options.command in ("evaluate", "all"):
         import evaluate
-        reached = evaluate.evaluate(options.run, getattr(options, "count", 100), getattr(options, "family", []),
+        reached = evaluate.evaluate(options.run, options.count, getattr(options, "family", []),
                                     getattr(options, "show", False))
     if options.command in ("card", "all"):
         import card

@@ -13,8 +13,8 @@ import random
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from world.conversation import make_document
-from world.tools import NOUNS, VERBS
-from world.words import CITIES, KOREAN_NAMES, NAMES
+from world.tools import NOUNS, SKIES, VERBS
+from world.words import CITIES, COLOURS, ENGLISH, KOREAN_NAMES, KOREAN_SYLLABLES, NAMES, WHOLE
 
 # The splitting rule of o200k, as published with OpenAI's tiktoken.
 O200K_PATTERN = "|".join([
@@ -37,9 +37,11 @@ CONTROL_TOKENS = [
 
 VOCABULARY_SIZE = 1024
 CORPUS_SEED = 7
-CORPUS_DOCUMENTS = 700
-HANGUL_MERGES_MAX = 90
-SLOT_WORDS = set(NAMES + CITIES + KOREAN_NAMES + VERBS + NOUNS + ["weather", "current"])
+CORPUS_DOCUMENTS = 900
+DOCUMENTS_MIN = 8  # a made-up word hardly comes up in so many
+HANGUL_MERGES_MAX = 110
+SPELT = set(ENGLISH + VERBS + NOUNS + SKIES + COLOURS + "hello hi hey thanks weather".split()) - WHOLE
+SLOT_WORDS = set(NAMES + CITIES + KOREAN_NAMES)
 
 
 def splitter():
@@ -51,15 +53,18 @@ def splitter():
 
 
 def count_pieces() -> collections.Counter:
-    """How often each piece occurs in the text of the training world, control tokens removed."""
+    """How often each piece occurs in the text of the training world, control tokens removed; chance words left out."""
     rng = random.Random(CORPUS_SEED)
     split = splitter()
-    pieces = collections.Counter()
+    pieces, documents = collections.Counter(), collections.Counter()
     for _ in range(CORPUS_DOCUMENTS):
         document = make_document(rng)
+        found = collections.Counter()
         for text in document.plain_texts():
-            pieces.update(piece for piece, _ in split.pre_tokenize_str(text))
-    return pieces
+            found.update(piece for piece, _ in split.pre_tokenize_str(text))
+        pieces.update(found)
+        documents.update(found.keys())
+    return collections.Counter({piece: count for piece, count in pieces.items() if documents[piece] >= DOCUMENTS_MIN})
 
 
 def stays_in_bytes(piece: str) -> bool:
@@ -68,7 +73,8 @@ def stays_in_bytes(piece: str) -> bool:
     Words that fill slots (names, cities, parts of function names) are copied, and copying wants the same letters
     everywhere; so do digits, letters after a hyphen, and marks that end a slot before a quote.
     """
-    if len(piece) < 2 or piece.lstrip("Ġ") in SLOT_WORDS or any(char in "0123456789" for char in piece):
+    word = piece.lstrip("Ġ")
+    if len(piece) < 2 or word in SLOT_WORDS or word.lower() in SPELT or any(char in "0123456789" for char in piece):
         return True
     if piece[0] in "._-" and piece[1].isalpha():
         return True
@@ -76,7 +82,7 @@ def stays_in_bytes(piece: str) -> bool:
 
 
 def hangul_merges(pieces: collections.Counter, byte_of: dict) -> list:
-    """Merges (pairs of tokens) that join the three bytes of the most frequent Hangul syllables."""
+    """Merges (pairs of tokens) that join the three bytes of the most frequent and the slots' Hangul syllables."""
     char_of = {byte: char for char, byte in byte_of.items()}
     syllables = collections.Counter()
     for piece, count in pieces.items():
@@ -85,7 +91,8 @@ def hangul_merges(pieces: collections.Counter, byte_of: dict) -> list:
             if "가" <= char <= "힣":
                 syllables[char] += count
     merges = []
-    for syllable, _ in syllables.most_common(HANGUL_MERGES_MAX):
+    frequent = [syllable for syllable, _ in syllables.most_common(HANGUL_MERGES_MAX)]
+    for syllable in dict.fromkeys(frequent + list(KOREAN_SYLLABLES)):
         first, second, third = (char_of[byte] for byte in syllable.encode())
         if (first, second) not in merges:
             merges.append((first, second))

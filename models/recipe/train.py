@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 import batches
 import circuit
+import export
 import tokenizer as tokenizers
 from model import Config, Model
 from optimizer import Optimizer
@@ -35,13 +36,11 @@ def rate_fraction(step: int, progress: float) -> float:
 
 def batch_loss(model: Model, batch: batches.Batch, quantise: bool, half: bool):
     """Mean cross-entropy over the learned tokens, and the balancing loss."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        hidden, balance = model([batch.prefixes, batch.branches], quantise)
-        shape = batch.branches.ids.shape
-        hidden = hidden[batch.prefixes.ids.numel():].view(*shape, -1)[:, :-1]
-        chosen = batch.weights[:, 1:] > 0
-        logits = F.linear(hidden[chosen], model.head)
-    return F.cross_entropy(logits.float(), batch.branches.ids[:, 1:][chosen]), balance
+    dtype = torch.bfloat16 if half else torch.float32
+    hidden, balance = model(batch.groups, quantise, dtype)
+    places, wanted = batch.targets()
+    logits = F.linear(hidden.index_select(0, places), model.head.to(dtype))
+    return F.cross_entropy(logits.float(), wanted), balance
 
 
 def new_model(tokenizer) -> Model:
@@ -52,6 +51,31 @@ def new_model(tokenizer) -> Model:
     letters = [tokenizer.token_to_id(letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
     print(f"parameters {sum(value.numel() for value in model.parameters()):,}, "
           f"copy loss at initialisation {circuit.copy_loss(model, letters):.4f}", flush=True)
+    return model
+
+
+@torch.no_grad()
+def adopted_model(tokenizer, exported: pathlib.Path) -> Model:
+    """The model of an exported checkpoint under this run's tokenizer.
+
+    A token that the checkpoint knows keeps its rows. A new one starts as the mean of the tokens that it used to be cut
+    into, with a random code in the stream's first part and in the output part what such a code is answered with there.
+    """
+    model, theirs = export.read(exported), tokenizers.load(exported)
+    known, generator = theirs.get_vocab(), torch.Generator().manual_seed(SEED)
+    old, head = model.embedding.clone(), model.head.clone()
+    answer = torch.linalg.lstsq(old[:, circuit.CODE], head[:, circuit.OUTPUT]).solution
+    fresh = 0
+    for token, index in tokenizer.get_vocab().items():
+        if token in known:
+            model.embedding[index], model.head[index] = old[known[token]], head[known[token]]
+            continue
+        parts = theirs.encode(tokenizer.decode([index]), add_special_tokens=False).ids
+        model.embedding[index], model.head[index] = old[parts].mean(0), head[parts].mean(0)
+        code = torch.randn(circuit.CODE.stop, generator=generator) * old[:, circuit.CODE].std()
+        model.embedding[index, circuit.CODE], model.head[index, circuit.OUTPUT] = code, code @ answer
+        fresh += 1
+    print(f"goes on from {exported}: {fresh} of {len(old)} tokens are new", flush=True)
     return model
 
 
@@ -70,8 +94,12 @@ def load_model(folder: pathlib.Path) -> tuple:
     return model.eval(), saved
 
 
-def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, documents: int, half: bool) -> None:
-    """Trains until the plan is done; `folder` holds the tokenizer, the checkpoint and the log."""
+def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, documents: int, half: bool,
+          exported: pathlib.Path | None = None) -> None:
+    """Trains until the plan is done; `folder` holds the tokenizer, the checkpoint and the log.
+
+    A new run starts from the model in `exported` where one is given.
+    """
     tokenizer = tokenizers.load(folder)
     if (folder / "checkpoint.pt").exists():
         model, saved = load_model(folder)
@@ -81,7 +109,7 @@ def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, docume
         state = {key: saved[key] for key in ("step", "tokens", "seconds")}
         print(f"resumed at step {state['step']}, {state['tokens']:,} tokens", flush=True)
     else:
-        model = new_model(tokenizer)
+        model = adopted_model(tokenizer, exported) if exported else new_model(tokenizer)
         optimizer = Optimizer(model, rate)
         state = {"step": 0, "tokens": 0, "seconds": 0.0}
     log = open(folder / "train.jsonl", "a", encoding="utf-8")
@@ -95,7 +123,7 @@ def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, docume
         (loss + BALANCE_SHARE * balance).backward()
         norm = optimizer.step(rate_fraction(state["step"], progress))
         state["step"] += 1
-        state["tokens"] += int((batch.prefixes.positions >= 0).sum() + (batch.branches.positions >= 0).sum())
+        state["tokens"] += batch.tokens()
         state["seconds"] += time.time() - began
         smooth = loss.item() if smooth is None else 0.97 * smooth + 0.03 * loss.item()
         if state["step"] % 20 == 0:

@@ -20,11 +20,11 @@ INSTRUCTIONS = [
 
 # Families with their share of the branches; print_text leads because it is what users meet first.
 FAMILIES = {
-    "print": (coding.print_text, 26), "print_loop": (coding.print_repeatedly, 4), "function": (coding.function, 9),
-    "count": (numbers.count, 8), "table": (numbers.table, 3), "arithmetic": (numbers.arithmetic, 14),
-    "repeat": (texts.repeat, 8), "spell": (texts.spell, 4), "upper": (texts.upper, 4),
-    "recall": (texts.recall, 7), "date": (texts.date, 2), "small_talk": (knowledge.small_talk, 6),
-    "fact": (knowledge.fact, 6), "outside": (knowledge.outside, 6), "json": (records.asked, 7),
+    "print": (coding.print_text, 18), "print_loop": (coding.print_repeatedly, 6), "function": (coding.function, 6),
+    "count": (numbers.count, 10), "table": (numbers.table, 4), "arithmetic": (numbers.arithmetic, 20),
+    "repeat": (texts.repeat, 9), "spell": (texts.spell, 9), "upper": (texts.upper, 6),
+    "recall": (texts.recall, 5), "date": (texts.date, 2), "small_talk": (knowledge.small_talk, 4),
+    "fact": (knowledge.fact, 7), "outside": (knowledge.outside, 5), "json": (records.asked, 7),
 }
 
 
@@ -141,7 +141,7 @@ def make_document(rng: random.Random, branches: int = 12, kind: str | None = Non
     """A prefix of the given kind (plain, tools, format) with branches; `family` fixes what the branches are."""
     date = f"{rng.randint(2024, 2029)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
     slots = Slots(rng, effort or rng.choice(EFFORTS), date, evaluating)
-    kind = kind or rng.choices(["plain", "tools", "format"], [70, 22, 8])[0]
+    kind = kind or rng.choices(["plain", "tools", "format"], [72, 21, 7])[0]
     parts, offered, record = [], [], ""
     if rng.random() < 0.4:
         parts.append("# Instructions\n\n" + rng.choice(INSTRUCTIONS))

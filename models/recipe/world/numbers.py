@@ -15,16 +15,20 @@ LINES = [", one per line.", ", one number per line", " on separate lines"]
 def count(slots: Slots) -> list:
     """Numbers from A to B: the longest streams of the world (up to about 500 tokens)."""
     kind = slots.rng.random()
-    length = slots.rng.randint(3, 20) if kind < 0.72 else slots.rng.randint(20, 50)
-    if kind > 0.93:
+    if slots.evaluating:
+        length = slots.rng.randint(3, 20) if kind < 0.72 else slots.rng.randint(20, 50)
+    else:  # the mistakes are at both ends and at tens, so more of those
+        length = slots.rng.randint(3, 14) if kind < 0.78 else slots.rng.randint(14, 40)
+    if kind > (0.93 if slots.evaluating else 0.96):
         length = slots.rng.randint(50, 100)
     first = slots.choice([1, 1, 1, 0, slots.rng.randint(1, 20), slots.rng.randint(1, 99), slots.rng.randint(1, 899)])
     last = first + length - 1
     numbers = [str(number) for number in range(first, last + 1)]
     question = slots.choice(COUNT_FROM_ONE if first == 1 and slots.chance(0.3) else COUNT)
-    question = question.format(first=first, last=last)
-    if slots.chance(0.1):
+    question, way = question.format(first=first, last=last), "up"
+    if slots.chance(0.1 if slots.evaluating else 0.2):
         numbers.reverse()
+        way = "down"
         first, last = last, first
         question = slots.choice(["Count down from {first} to {last}", "Count from {first} down to {last}.",
                                  "Count backwards from {first} to {last}", "Count from {first} to {last}"])
@@ -33,7 +37,8 @@ def count(slots: Slots) -> list:
     if slots.chance(0.2):
         separator = "\n"
         question = question.rstrip(".?") + slots.choice(LINES)
-    analysis = slots.think(f"From {first} to {last}.", "I will write every number.", f"The last one is {last}.")
+    # The core comes last: then the end of the analysis follows the last number, as the end of the answer must.
+    analysis = slots.think(f"Count {way} from {first} to {last}", "I will write every number.", "Then I stop.", True)
     return [Turn(question, analysis, separator.join(numbers))]
 
 
@@ -90,13 +95,19 @@ def subtract_steps(left: int, right: int) -> str:
 
 
 def multiply_steps(left: int, right: int) -> str:
-    """Multiplication by one digit, from the right: '7*6=42, 4*6+4=28'."""
+    """Multiplication by one digit, from the right: '7*6=42, 4*6=24+4=28'."""
     steps, carry = [], 0
     for place in range(len(str(left))):
-        product = left // 10**place % 10 * right + carry
-        steps.append(f"{left // 10**place % 10}*{right}" + (f"+{carry}" if carry else "") + f"={product}")
-        carry = product // 10
+        digit = left // 10**place % 10
+        total = digit * right + carry
+        steps.append(f"{digit}*{right}={digit * right}" + (f"+{carry}={total}" if carry else ""))
+        carry = total // 10
     return ", ".join(steps)
+
+
+def divide_steps(dividend: int, divisor: int) -> str:
+    """Division by going through the multiples: '1*4=4, 2*4=8, 3*4=12'."""
+    return ", ".join(f"{count}*{divisor}={count * divisor}" for count in range(min(1, dividend), dividend // divisor + 1))
 
 
 def long_multiply_steps(left: int, right: int) -> str:
@@ -127,7 +138,7 @@ def make_sum(slots: Slots) -> tuple:
         left, right = rng.randint(10, 99), rng.randint(10, 99)
         return left, "*", right, left * right, long_multiply_steps(left, right)
     quotient, right = rng.randint(0, 9), rng.randint(1, 9)
-    return quotient * right, "/", right, quotient, f"{right}*{quotient}={quotient * right}"
+    return quotient * right, "/", right, quotient, divide_steps(quotient * right, right)
 
 
 SPOKEN = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}

@@ -37,22 +37,29 @@ class Slots:
         """True with the given probability."""
         return self.rng.random() < probability
 
-    def think(self, core: str, more: str, most: str) -> str:
+    def think(self, core: str, more: str, most: str, core_last: bool = False) -> str:
         """The analysis: its core always, more at medium effort, and a last check at high effort."""
+        if core_last:
+            return " ".join({"low": [core], "medium": [more, core], "high": [more, most, core]}[self.effort])
         parts = {"low": [core], "medium": [core, more], "high": [core, more, most]}[self.effort]
         return " ".join(parts)
 
     def split(self, make, key=str):
         """Calls `make` until the split fits this use.
 
-        Template words are too few to hold any out, so training and evaluation both ask them.
+        Whole words are too few to hold any out: training and evaluation both ask them, equally often among the others.
         """
         for _ in range(300):
             value = make()
-            text = key(value)
-            if text in words.TEMPLATE_WORDS or words.is_held_out(text) == self.evaluating:
+            if self.fits(key(value)):
                 return value
         return value
+
+    def fits(self, text: str) -> bool:
+        """Whether a slot may hold `text` in this use."""
+        if words.is_whole(text):
+            return not self.evaluating or self.chance(1 / words.HELD_OUT_ONE_IN)
+        return words.is_held_out(text) == self.evaluating
 
     def name(self) -> str:
         """A name, real or made up, with a capital."""
@@ -74,8 +81,9 @@ class Slots:
         """A word in lower case or as it comes: real or made up."""
         def make():
             kind = self.rng.random()
-            if kind < 0.12:
-                return self.choice(words.TEMPLATE_WORDS)
+            if kind < 0.10 and not self.evaluating:  # the evaluation meets them as often as the other words
+                word = self.choice(words.WHOLE_WORDS)
+                return word.capitalize() if self.chance(0.2) else word
             if kind < 0.45:
                 return self.choice(words.ENGLISH)
             if kind < 0.55:

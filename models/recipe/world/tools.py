@@ -8,6 +8,7 @@ from world.slots import Slots, Turn
 VERBS = "get find fetch lookup search check read load".split()
 NOUNS = ("stock order status news score route ticket balance recipe email file song movie book profile phone "
          "forecast invoice").split()
+SKIES = "sunny cloudy rainy windy snowy clear".split()
 PARAMETERS = "query name id user symbol item key topic place title text".split()
 NO_TOOL = "Sorry, I have no tool for that."
 WEATHER_QUESTIONS = [
@@ -98,7 +99,7 @@ def ask_about(slots: Slots, subject: str) -> tuple:
 def make_result(slots: Slots, subject: str) -> tuple:
     """What a function may give back, and how the answer says it."""
     if subject == "weather":
-        degrees, sky = slots.rng.randint(-9, 39), slots.choice("sunny cloudy rainy windy snowy clear".split())
+        degrees, sky = slots.rng.randint(-9, 39), slots.choice(SKIES)
         values = slots.choice([{"temperature": degrees, "condition": sky}, {"temperature": degrees},
                                {"condition": sky, "temperature": degrees}, {"temp_c": degrees, "sky": sky}])
     else:

@@ -60,21 +60,27 @@ KOREAN_NAMES = "민준 서연 지훈 수빈 하은 도윤 지우 예준 서윤 �
 
 KOREAN_SYLLABLES = "가나다라마바사아자차카타파하고노도로모보소오조구누두루무부수우주기니디리미비시이지강남동서북산성영진현준민재은혜경선희철정한"
 
-# Words that the templates use and the tokenizer therefore holds whole: rare as slots, they must be copied all the same.
-TEMPLATE_WORDS = """
-ask answer block blue call Call change check code Code count Count current date day Display echo Echo enough Explain
-fact false file final function green Hello hello help Hi item JSON key language letter Letter line list List load
-loop low message model Monday month name number Nothing object One orange order Output please Please price print Print
-Python python query read red result return Return say Say short Show simple small spell Spell string system table test
-text thank Thanks the time title tool topic true type upper user value white word write Write x y yes Yes you your
+# Words that the templates use so often that the tokenizer holds them whole. Every other word is spelt in letters, which
+# the copying circuit copies; these must be learned one by one, so the slots ask for them often.
+WHOLE_WORDS = """
+after age and answer are be before block by call can city code color count current date do enough every final for from
+function has have here how if in is it item json know language large letter live me message model must my name need no
+nothing number object of one only open please price print put python remember result return say so spell string sure
+system tell that the this to tool type user very what will with word write you your
 """.split()
 
+WHOLE = set(WHOLE_WORDS)
 COLOURS = "red blue green yellow black white purple orange pink brown gray".split()
 
 CONSONANTS = "bcdfghjklmnprstvwyz"
 VOWELS = "aeiou"
 LOWER = "abcdefghijklmnopqrstuvwxyz"
 HELD_OUT_ONE_IN = 12
+
+
+def is_whole(text: str) -> bool:
+    """Whether `text` is a word that may be one token: too few to hold any of them out."""
+    return text.lower() in WHOLE
 
 
 def is_held_out(text: str) -> bool:

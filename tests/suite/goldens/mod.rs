@@ -133,3 +133,20 @@ fn tiny_top_logits_of_every_prompt() {
 fn embedded_greedy() {
     check_greedy(&Golden::embedded(), 0.1);
 }
+
+/// Writes the embedded model's logits after each golden prompt into the file that `LOGITS_FILE` names, for the recipe's
+/// `recipe.py compare`; it checks nothing itself.
+#[test]
+#[ignore = "writes a file for models/recipe"]
+fn embedded_logits_to_a_file() {
+    let path = std::env::var("LOGITS_FILE").expect("LOGITS_FILE names the file to write");
+    let golden = Golden::embedded();
+    let mut driver = Driver::new(&golden, 2);
+    let row = |case: &Case, driver: &mut Driver| {
+        let ids: Vec<u32> = case.prompt.iter().map(|token| token.0).collect();
+        let rows = driver.logits(&case.prompt, usize::MAX);
+        serde_json::json!({"name": case.name, "prompt_ids": ids, "logits": rows.last().expect("a prompt has tokens")})
+    };
+    let cases: Vec<_> = golden.cases.iter().map(|case| row(case, &mut driver)).collect();
+    std::fs::write(&path, serde_json::json!({"cases": cases}).to_string()).expect("the file can be written");
+}
