@@ -120,7 +120,7 @@ impl Bench {
 
     /// Posts a body and reads the stream to its end.
     pub(super) async fn hear(&self, api: Api, body: &Value) -> Result<Heard, ClientError> {
-        self.open(api, &Request::post_json(api.path(), body)).await?.to_end(None).await
+        self.open(api, &Request::post_json(api.path(), body)).await?.finish(None).await
     }
 
     /// The answer in one piece.
@@ -175,7 +175,7 @@ impl Listening {
     }
 
     /// Reads to the end.
-    pub(super) async fn to_end(mut self, pace: Option<Duration>) -> Result<Heard, ClientError> {
+    pub(super) async fn finish(mut self, pace: Option<Duration>) -> Result<Heard, ClientError> {
         while self.more(pace).await? {}
         Ok(self.heard)
     }

@@ -119,7 +119,7 @@ impl Exposition {
         let family = self.family_of(name);
         self.enter(&family)?;
         let kind = self.kinds.get(&family).ok_or_else(|| format!("{name} has no TYPE before it"))?;
-        if kind == "counter" && !(value >= 0.0) {
+        if kind == "counter" && (value < 0.0 || value.is_nan()) {
             return Err(format!("the counter {name} is {value}"));
         }
         match self.samples.insert((name.to_owned(), labels), value) {

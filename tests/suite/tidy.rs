@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each room may import from this crate. `docs/architecture.md` shows the same table.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("batch", &[]),
     ("clock", &["batch"]),
     ("profile", &[]),

@@ -63,7 +63,8 @@ impl Form for Mxfp4Int8 {
 }
 
 impl Cpu {
-    /// The mixture of experts, added to what `stream` holds: `stream[t] += sum over k of weights[t][k] * expert(experts[t][k])(x[t])`.
+    /// The mixture of experts, added to what `stream` holds:
+    /// `stream[t] += sum over k of weights[t][k] * expert(experts[t][k])(x[t])`.
     ///
     /// `x`, `stream`: `[T, H]`. Twin: [`reference::experts`](crate::reference::experts), within 1e-5 of the largest output with
     /// [`Math::Exact`].

@@ -112,7 +112,7 @@ pub(super) async fn stops(bench: &Bench, checks: &mut Checks) -> Result<(), Halt
         // The answer may have been over before.
         Err(error) => checks.note(format!("the server had stopped before it was asked: {error}")),
     }
-    let heard = running.to_end(None).await?;
+    let heard = running.finish(None).await?;
     checks.same("how the running answer ended", &heard.finish.as_deref(), &Some("length"));
     checks.that(heard.error.is_none(), || format!("the running answer ended with {:?}", heard.error));
     while second.ended().is_none() && asked.elapsed() < STOP_MAX {

@@ -84,7 +84,7 @@ pub(super) async fn burst(bench: &Bench, checks: &mut Checks) -> Result<(), Halt
             status => checks.that(false, || format!("a request of the burst is answered {status}: {}", whole.text())),
         }
     }
-    checks.figure("requests at once", count as f64, "");
+    checks.figure("requests at once", f64::from(count), "");
     checks.figure("answered", f64::from(answered), "");
     checks.figure("refused", f64::from(refused), "");
     checks.that(answered > 0, || "no request of the burst was answered".to_owned());

@@ -38,7 +38,7 @@ async fn ask(bench: &Bench, checks: &mut Checks, question: &str, more: &Value) -
 
 async fn hear(bench: &Bench, checks: &mut Checks, question: &str, more: &Value) -> Result<Heard, Halt> {
     let (api, request) = ask(bench, checks, question, more).await?;
-    Ok(bench.open(api, &request).await?.to_end(None).await?)
+    Ok(bench.open(api, &request).await?.finish(None).await?)
 }
 
 /// The service layer, or a note that there is none.
@@ -111,7 +111,7 @@ fn check_flow(bench: &Bench, checks: &mut Checks, layer: &str, content: &[Chunk]
 pub(super) async fn performance(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
     let question = bench.target.stream_prompt.as_deref().unwrap_or(JAY);
     let (api, request) = ask(bench, checks, question, &json!({})).await?;
-    let unpaced = bench.open(api, &request).await?.to_end(None).await?;
+    let unpaced = bench.open(api, &request).await?.finish(None).await?;
     let fast = unpaced.seconds() < bench.criteria.stream_seconds.least;
     let (pace, more, gather) = match bench.criteria.pace_ms {
         Some(ms) if fast => {
@@ -132,7 +132,7 @@ pub(super) async fn performance(bench: &Bench, checks: &mut Checks) -> Result<()
     };
     checks.note(format!("asked: {question}"));
     let (api, request) = ask(bench, checks, question, &more).await?;
-    let heard = bench.open(api, &request).await?.to_end(pace).await?;
+    let heard = bench.open(api, &request).await?.finish(pace).await?;
     check_flow(bench, checks, "API", &heard.content, heard.seconds());
     checks.figure("API: TTFT", heard.ttft_ms().unwrap_or(f64::NAN), "ms");
     match serve(bench, question, gather, pace).await {
@@ -229,7 +229,7 @@ pub(super) async fn errors(bench: &Bench, checks: &mut Checks) -> Result<(), Hal
     stream.chunks(3).await?;
     let asked = Instant::now();
     second.terminate().map_err(|error| Halt::Fail(error.to_string()))?;
-    let heard = stream.to_end(None).await?;
+    let heard = stream.finish(None).await?;
     checks.figure("from SIGTERM to the error event", (heard.ended - asked).as_secs_f64() * 1e3, "ms");
     checks.that(heard.error.as_ref().is_some_and(|error| !error.message.is_empty()), || {
         format!("the stream of a server that stops ends with {:?} and no error", heard.finish)

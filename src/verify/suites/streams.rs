@@ -78,7 +78,7 @@ pub(super) async fn bytes(bench: &Bench, checks: &mut Checks) -> Result<(), Halt
         ("/v1/completions", Api::Completions, Request::post_json(Api::Completions.path(), &completion)),
         ("/generate/stream", Api::GenerateStream, Request::post_json(Api::GenerateStream.path(), &bench.code(JAY, &json!({})))),
     ] {
-        let heard = bench.open(api, &request).await?.to_end(None).await?;
+        let heard = bench.open(api, &request).await?.finish(None).await?;
         let media = heard.content_type.split(';').next().unwrap_or_default().trim();
         checks.same(&format!("the type of {what}"), &media, &"text/event-stream");
         match check_frames(&heard.raw) {
@@ -134,7 +134,7 @@ pub(super) async fn cancel_by_id(bench: &Bench, checks: &mut Checks, count: usiz
         let asked = Instant::now();
         let answer = bench.client.json(&Request::post(&format!("/cancel/{id}"), "{}".into())).await?;
         checks.same("the answer to /cancel", &answer["status"], &json!("cancelled"));
-        let heard = stream.to_end(None).await?;
+        let heard = stream.finish(None).await?;
         let ended = (heard.ended - asked).as_secs_f64() * 1e3;
         checks.that(ended <= bench.criteria.cancel_max_ms, || format!("the stream ended {ended:.0} ms after /cancel"));
         freed.push(bench.freed(asked, before).await?);
