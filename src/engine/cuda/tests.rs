@@ -240,7 +240,7 @@ fn what_does_not_fit_is_refused_with_what_would_help() {
     let plan = CudaPlan::of(&config, &options);
     assert!(plan.total_bytes() <= 1 << 30, "{plan}");
     let error = CudaOptions::within(&config, memory(1 << 30), None, 16, 64).unwrap_err().to_string();
-    assert!(error.contains("--gpu-memory-utilization") && error.contains("weights 1 MiB"), "{error}");
+    assert!(error.contains("--gpu-memory-utilization") && error.contains("weights 2 MiB"), "{error}");
     let wide = ModelConfig { head_dim: 256, ..config };
     let error = CudaOptions::within(&wide, memory(2 << 30), None, 16, 64).unwrap_err().to_string();
     assert_eq!(error, "head_dim is 256, and the CUDA kernels serve at most 128; --device cpu serves it");
