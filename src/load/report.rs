@@ -308,22 +308,19 @@ fn is_good(record: &Record, targets: &Targets) -> bool {
 
 /// The histogram in bins whose edges grow evenly in proportion.
 fn bins(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
-    const BINS: i32 = 48;
+    const BINS: u16 = 48;
     if histogram.is_empty() {
         return Vec::new();
     }
     let (low, high) = (histogram.min().max(1) as f64, histogram.max().max(2) as f64 * 1.001);
     let step = (high / low).powf(1.0 / f64::from(BINS)).max(1.000_001);
-    let mut from = 0;
-    (1..=BINS)
-        .map(|bin| {
-            let edge = low * step.powi(bin);
-            let to = if bin == BINS { u64::MAX } else { edge as u64 };
-            let count = if to >= from { histogram.count_between(from, to) } else { 0 };
-            from = to.saturating_add(1).max(from);
-            (edge / 1e3, count)
-        })
-        .collect()
+    let mut bins: Vec<(f64, u64)> = (1..=BINS).map(|bin| (low * step.powi(i32::from(bin)), 0)).collect();
+    for value in histogram.iter_recorded() {
+        // Each recorded value goes to one bin: the histogram's own count of a range takes whole buckets at both ends, twice.
+        let at = bins.partition_point(|(edge, _)| *edge < value.value_iterated_to() as f64);
+        bins[at.min(usize::from(BINS) - 1)].1 += value.count_at_value();
+    }
+    bins.into_iter().map(|(edge, count)| (edge / 1e3, count)).collect()
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ fn inspect_shows_a_model_without_computing() {
         "1024 rows",
         "<|return|> (1007)",
         "model.layers.0.mlp.experts.gate_up_proj_blocks",
-        "weights 7 MiB mapped, KV ",
+        "weights 7 MiB packed and 1 MiB mapped, KV ",
         "threads, computes with",
     ] {
         assert!(page.contains(part), "{part} is not in\n{page}");

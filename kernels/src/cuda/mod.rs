@@ -137,7 +137,7 @@ mod tests {
                 assert!(cuda.driver_version >= (11, 0), "{cuda:?}");
                 assert!(!cuda.devices.is_empty());
                 for device in &cuda.devices {
-                    assert!(!device.name.is_empty() && device.memory_bytes > 1 << 30, "{device:?}");
+                    assert!(!device.name.is_empty() && device.memory_bytes >= 1 << 30, "{device:?}");
                     assert!(device.compute_capability >= (3, 0), "{device:?}");
                 }
             }
