@@ -44,7 +44,8 @@ fn add(engine: &CpuEngine, batch: &mut Batch, index: usize, start: usize, len: u
         prompt_targets: None,
     });
     // Tokens of all kinds, so that every expert has work.
-    batch.tokens.extend((start..start + len).map(|at| TokenId(u32::try_from((at * 37 + index) % 2000).expect("below 2000"))));
+    let token = |at: usize| u32::try_from((at * 37 + index) % limits.vocab_size).expect("a vocabulary fits");
+    batch.tokens.extend((start..start + len).map(|at| TokenId(token(at))));
     batch.full_blocks.extend(blocks());
     batch.sliding_blocks.extend(blocks());
 }
