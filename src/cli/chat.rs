@@ -3,19 +3,12 @@
 mod client;
 
 use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
-use std::net::SocketAddr;
-use std::process::exit;
-use std::sync::mpsc::channel;
-use std::thread;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::failure::Failure;
-use super::layers::Layers;
-use super::options::serve_options;
-use super::serve::{layers, setting_args, start_log, variable};
+use super::serve::{layers, serve_for, setting_args, variable};
 use super::settings::API_KEY_VARIABLE;
-use crate::app;
 use client::{Piece, Server, Turn};
 
 /// The settings of the server that is started for the talk.
@@ -48,35 +41,8 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let talk = Talk { prompt: text("prompt"), system: text("system"), reasoning: matches.get_flag("reasoning") };
     match text("url") {
         Some(url) => talk.with(&Server::new(&url, variable(API_KEY_VARIABLE))?),
-        None => with_own_server(&layers(matches, &variable)?, talk),
+        None => serve_for(&layers(matches, &variable)?, move |url, key| talk.with(&Server::new(&url, key)?)),
     }
-}
-
-/// Serves on a free port of this machine for one talk. The talk has a thread of its own; the server keeps this one, for its
-/// signals, and ends with the process.
-fn with_own_server(layers: &Layers, talk: Talk) -> Result<(), Failure> {
-    let mut options = serve_options(layers, &variable)?;
-    "127.0.0.1".clone_into(&mut options.host);
-    options.port = 0;
-    let log = start_log(layers)?;
-    let (ready, address) = channel::<SocketAddr>();
-    let key = options.api_keys.first().map(|key| key.reveal().to_owned());
-    thread::spawn(move || {
-        // If the server does not start, nothing arrives, and its failure ends the process.
-        let Ok(address) = address.recv() else { return };
-        let talked =
-            Server::new(&format!("http://{address}"), key).map_err(Failure::from).and_then(|server| talk.with(&server));
-        match talked {
-            Ok(()) => exit(0),
-            Err(failure) => {
-                failure.report();
-                exit(1);
-            }
-        }
-    });
-    // The talk may have ended before the server was ready.
-    let ready = Box::new(move |address| _ = ready.send(address));
-    app::serve(&options, log.watch(), ready).map_err(|error| Failure::Failed(error.into()))
 }
 
 impl Talk {

@@ -3,20 +3,13 @@
 mod arguments;
 
 use std::fs;
-use std::net::SocketAddr;
-use std::process::exit;
-use std::sync::mpsc::channel;
-use std::thread;
 
 use clap::{ArgMatches, Command};
 use tokio::runtime::Builder;
 
 use super::failure::{Failure, print};
-use super::layers::Layers;
-use super::options::serve_options;
-use super::serve::{layers, start_log, variable};
+use super::serve::{layers, serve_for, variable};
 use super::settings::API_KEY_VARIABLE;
-use crate::app;
 use crate::client::{Api, Client, ClientOptions};
 use crate::clock::unix_seconds;
 use crate::load::{self, Comparison, LoadError, Prompts, Record, Report, Run, compare};
@@ -39,35 +32,10 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let asked = Asked::read(matches)?;
     // What the system does not give shows as failures to connect.
     let _ = rlimit::increase_nofile_limit(DESCRIPTORS);
-    match asked.urls.as_slice() {
-        [] => with_own_server(&layers(matches, &variable)?, asked),
-        _ => at(&asked, variable(API_KEY_VARIABLE)),
+    if !asked.urls.is_empty() {
+        return at(&asked, variable(API_KEY_VARIABLE));
     }
-}
-
-/// Serves on a free port of this machine for one load. The load has a thread of its own; the server keeps this one, for its
-/// signals, and ends with the process.
-fn with_own_server(layers: &Layers, mut asked: Asked) -> Result<(), Failure> {
-    let mut options = serve_options(layers, &variable)?;
-    "127.0.0.1".clone_into(&mut options.host);
-    options.port = 0;
-    let log = start_log(layers)?;
-    let (ready, address) = channel::<SocketAddr>();
-    let key = options.api_keys.first().map(|key| key.reveal().to_owned());
-    thread::spawn(move || {
-        // If the server does not start, nothing arrives, and its failure ends the process.
-        let Ok(address) = address.recv() else { return };
-        asked.urls.push(format!("http://{address}"));
-        match at(&asked, key) {
-            Ok(()) => exit(0),
-            Err(failure) => {
-                failure.report();
-                exit(1);
-            }
-        }
-    });
-    let ready = Box::new(move |address| _ = ready.send(address));
-    app::serve(&options, log.watch(), ready).map_err(|error| Failure::Failed(error.into()))
+    serve_for(&layers(matches, &variable)?, move |url, key| at(&Asked { urls: vec![url], ..asked }, key))
 }
 
 /// Drives the load, prints and writes the report.

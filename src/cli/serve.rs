@@ -1,7 +1,11 @@
 //! `antiphon serve`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::exit;
+use std::sync::mpsc::channel;
+use std::thread;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing_subscriber::filter::EnvFilter;
@@ -90,5 +94,33 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         tracing::warn!(name, "no setting has this environment variable");
     }
     let ready = Box::new(|address| tracing::info!(%address, "ready"));
+    app::serve(&options, log.watch(), ready).map_err(|error| Failure::Failed(error.into()))
+}
+
+/// Serves on a free port of this machine for one `task`, which gets the server's URL and its first API key. The task has a thread
+/// of its own; the server keeps this one, for its signals, and ends with the process.
+pub(super) fn serve_for(
+    layers: &Layers,
+    task: impl FnOnce(String, Option<String>) -> Result<(), Failure> + Send + 'static,
+) -> Result<(), Failure> {
+    let mut options = serve_options(layers, &variable)?;
+    "127.0.0.1".clone_into(&mut options.host);
+    options.port = 0;
+    let log = start_log(layers)?;
+    let (ready, address) = channel::<SocketAddr>();
+    let key = options.api_keys.first().map(|key| key.reveal().to_owned());
+    thread::spawn(move || {
+        // If the server does not start, nothing arrives, and its failure ends the process.
+        let Ok(address) = address.recv() else { return };
+        match task(format!("http://{address}"), key) {
+            Ok(()) => exit(0),
+            Err(failure) => {
+                failure.report();
+                exit(1);
+            }
+        }
+    });
+    // The task may have ended before the server was ready.
+    let ready = Box::new(move |address| _ = ready.send(address));
     app::serve(&options, log.watch(), ready).map_err(|error| Failure::Failed(error.into()))
 }
