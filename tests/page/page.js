@@ -195,14 +195,15 @@ test('the keyboard is enough', async ({ url, browser }) => {
   await page.evaluate(() => document.activeElement.blur());
   await page.keyboard.press('g');
   await page.keyboard.press('c');
-  assert.equal(await page.isVisible('#console'), true);
+  await page.locator('#console').waitFor();
   await page.keyboard.press('?');
-  assert.equal(await page.isVisible('#keys-dialog'), true);
+  await page.locator('#keys-dialog[open]').waitFor();
   await page.keyboard.press('Escape');
+  await page.locator('#keys-dialog').waitFor({ state: 'hidden' });
   await page.keyboard.press('t');
   assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), 'light');
   await page.keyboard.press('/');
-  assert.equal(await page.evaluate(() => document.activeElement.id), 'input');
+  await page.locator('#input:focus').waitFor();
   await check();
 });
 
