@@ -8,7 +8,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use crate::fake_hub::{COMMIT, FakeHub, Faults};
+use crate::fake_hub::{COMMIT, FakeHub, Faults, tiny};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_antiphon");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -130,12 +130,6 @@ fn inspect_shows_a_model_without_computing() {
     let (code, page, _) = ended(antiphon(&["inspect"]).env("ANTIPHON_MODEL", "tests/goldens/g1"));
     assert_eq!(code, 0);
     assert!(page.contains("g1, size custom, ") && page.contains("2 sliding over 16 tokens"), "{page}");
-}
-
-/// The tiny model's files, as a hub would list them.
-fn tiny() -> Vec<(&'static str, Vec<u8>)> {
-    let names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"];
-    names.map(|name| (name, fs::read(format!("{ROOT}/models/tiny/{name}")).expect("the embedded model is here"))).to_vec()
 }
 
 #[test]

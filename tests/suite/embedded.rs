@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::fake_hub::{FakeHub, Faults, tiny};
+
 const PROMPT: &str = r#"Write Python code that prints \"Jay\"."#;
 /// A guard against hanging, not a measure of speed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -25,8 +27,13 @@ impl Server {
     }
 
     fn serving(model: &str) -> Self {
+        Self::serving_with(model, &[])
+    }
+
+    fn serving_with(model: &str, variables: &[(&str, &str)]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_antiphon"))
             .args(["serve", "--model", model, "--port", "0", "--log-format", "json", "--kv-bytes", "64MiB"])
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
@@ -112,6 +119,24 @@ fn jay_is_printed_on_every_route() {
     assert!(joined(&stream, "/text").contains(r#"print("Jay")"#) && stream.contains("data: [DONE]"), "{stream}");
     let stream = server.ask("POST", "/generate", &format!(r#"{{"prompt":"{PROMPT}","temperature":0,"stream":true}}"#));
     assert!(joined(&stream, "/content").contains(r#"print("Jay")"#), "{stream}");
+}
+
+/// What `serve --model 20b` does on a machine that never saw the model: it is fetched, past a download that breaks off, and answers.
+#[test]
+fn a_model_of_the_hub_is_fetched_and_served() {
+    let (hub, cache) =
+        (FakeHub::start(&tiny(), Faults { cut: 1, ..Faults::default() }), tempfile::tempdir().expect("a folder"));
+    let (elsewhere, place) = (cache.path().join("elsewhere"), cache.path().join("hub"));
+    let variables =
+        [("HF_HOME", elsewhere.as_path()), ("HF_HUB_CACHE", place.as_path()), ("HF_ENDPOINT", Path::new(&hub.endpoint))];
+    let variables = variables.map(|(name, value)| (name, value.to_str().expect("UTF-8")));
+    let server = Server::serving_with("20b", &variables);
+    let models: Value = serde_json::from_str(&server.ask("GET", "/v1/models", "")).expect("JSON");
+    assert_eq!(models["data"][0]["id"], "gpt-oss-20b");
+    let body = format!(r#"{{"messages":[{{"role":"user","content":"{PROMPT}"}}],"temperature":0}}"#);
+    let answer = server.ask("POST", "/v1/chat/completions", &body);
+    assert!(answer.contains(r#"print(\"Jay\")"#), "{answer}");
+    assert!(place.join("models--openai--gpt-oss-20b/refs/main").exists() && !elsewhere.exists());
 }
 
 /// A thousand clients that leave at random moments of a real model's work: nothing is held afterwards.

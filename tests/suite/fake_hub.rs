@@ -13,6 +13,13 @@ use sha2::{Digest, Sha256};
 
 pub(crate) const COMMIT: &str = "6cee5e81ee83917806bbde320786a8fb61efebee";
 
+/// The embedded model's files, as a hub would list them.
+pub(crate) fn tiny() -> Vec<(&'static str, Vec<u8>)> {
+    let names = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"];
+    let read = |name| std::fs::read(format!("{}/models/tiny/{name}", env!("CARGO_MANIFEST_DIR"))).expect("it is here");
+    names.map(|name| (name, read(name))).to_vec()
+}
+
 /// What the hub does wrong.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use antiphon::source::{HubSettings, ModelContent, ModelFiles, SourceError, Stage, resolve};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::fake_hub::{COMMIT, FakeHub, Faults};
@@ -73,10 +74,14 @@ fn directory(files: &ModelFiles) -> &Path {
     path
 }
 
+/// Whether a file of the repository is one that serving needs.
+fn needed(name: &str) -> bool {
+    !name.contains('/') && (name.ends_with(".json") || name.ends_with(".safetensors"))
+}
+
 /// Every needed file is there with its bytes; nothing else is.
 fn assert_whole(files: &ModelFiles) {
     let path = directory(files);
-    let needed = |name: &str| !name.contains('/') && (name.ends_with(".json") || name.ends_with(".safetensors"));
     for (name, bytes) in repository() {
         match fs::read(path.join(name)) {
             Ok(found) => assert!(needed(name) && found == bytes, "{name} has other bytes, or is not needed"),
@@ -199,4 +204,30 @@ fn a_cache_that_cannot_be_written_is_named() {
     fs::write(&settings.cache, "").expect("written");
     let said = resolve(Some("20b"), &settings, &mut |_| ()).expect_err("not a folder").to_string();
     assert!(said.contains("file/models--openai--gpt-oss-20b: Not a directory"), "{said}");
+}
+
+/// The shard's part is a device that is always full, so the system itself refuses the bytes.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_said_with_what_is_needed() {
+    let world = World::new(&repository(), Faults::default());
+    let (name, bytes) = ("model-00000-of-00001.safetensors", noise(2, 300_000));
+    let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let blobs = world.repository().join("blobs");
+    fs::create_dir_all(&blobs).expect("made");
+    let part = blobs.join(format!("{hash}.part"));
+    std::os::unix::fs::symlink("/dev/full", &part).expect("linked");
+    let said = world.find().expect_err("no room").to_string();
+    // The index came before the sum was known.
+    let summed = |name: &str| needed(name) && !name.ends_with("index.json");
+    let total: usize = repository().iter().filter(|(name, _)| summed(name)).map(|(_, bytes)| bytes.len()).sum();
+    let place = world.cache.path().display();
+    assert!(
+        said.starts_with(&format!("no space left in {place} while downloading {name}; expected {total} bytes for ")),
+        "{said}"
+    );
+    assert!(!world.repository().join("refs/main").exists(), "an incomplete copy is not called main");
+    // Once there is room again, what came before is used and the rest is fetched.
+    fs::remove_file(part).expect("removed");
+    assert_whole(&world.find().expect("there is room"));
 }
