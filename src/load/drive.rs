@@ -21,6 +21,8 @@ use super::scrape::scrape;
 use crate::client::Client;
 
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// The last sample stands for at least as many seconds.
+const LAST_SAMPLE_S: f64 = 0.2;
 const BAR_EVERY: Duration = Duration::from_millis(250);
 /// Clients that leave or cancel do so within this time, until answers have shown how long they take.
 const WHIM_MAX: Duration = Duration::from_secs(1);
@@ -187,32 +189,39 @@ async fn open(world: &Arc<World>) {
     while talks.join_next().await.is_some() {}
 }
 
-/// Looks at the run, and at the server's own figures, every second.
+/// Looks at the run, and at the server's own figures, every second, and once more at its end.
 async fn sample(world: Arc<World>) -> Vec<Sample> {
     let mut samples: Vec<Sample> = Vec::new();
-    let mut has_metrics = true;
+    let (mut has_metrics, mut then, mut before) = (true, world.shared.started, 0);
     loop {
-        let scraped = if has_metrics { tokio::time::timeout(SAMPLE_EVERY, scrape(&world.client)).await.ok() } else { None };
+        let is_over = world.stop.load(Ordering::Relaxed);
+        let asks = has_metrics && !is_over;
+        let scraped = if asks { tokio::time::timeout(SAMPLE_EVERY, scrape(&world.client)).await.ok() } else { None };
         // A server that has none is not asked again; one that is too slow to answer is.
         has_metrics &= scraped.is_none_or(|scraped| scraped.is_some());
         let scraped = scraped.flatten().unwrap_or_default();
-        samples.push(Sample {
-            at_s: world.shared.started.elapsed().as_secs_f64(),
-            in_flight: world.shared.in_flight.load(Ordering::Relaxed),
-            running: scraped.running,
-            waiting: scraped.waiting,
-            kv: scraped.kv,
-            pieces: 0,
-        });
-        let next = Instant::now() + SAMPLE_EVERY;
-        while Instant::now() < next {
-            if world.stop.load(Ordering::Relaxed) {
-                let pieces = world.shared.per_second();
-                for (second, sample) in samples.iter_mut().enumerate() {
-                    sample.pieces = pieces.get(&second).copied().unwrap_or(0);
-                }
-                return samples;
+        let (now, pieces) = (Instant::now(), world.shared.pieces.load(Ordering::Relaxed));
+        let span_s = (now - then).as_secs_f64();
+        // A rate of a few milliseconds would be noise.
+        if !is_over || span_s >= LAST_SAMPLE_S || samples.len() < 2 {
+            samples.push(Sample {
+                at_s: (now - world.shared.started).as_secs_f64(),
+                pieces_per_s: if samples.is_empty() { 0.0 } else { (pieces - before) as f64 / span_s.max(1e-9) },
+                in_flight: world.shared.in_flight.load(Ordering::Relaxed),
+                running: scraped.running,
+                waiting: scraped.waiting,
+                kv: scraped.kv,
+            });
+            // Before the first there is no time to speak of: what came in it counts into the next.
+            if samples.len() > 1 {
+                (then, before) = (now, pieces);
             }
+        }
+        if is_over {
+            return samples;
+        }
+        let next = now + SAMPLE_EVERY;
+        while Instant::now() < next && !world.stop.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -223,7 +232,8 @@ async fn show(world: Arc<World>) {
     let draw = if world.options.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let talks = world.options.requests_max.map(|count| (count * world.options.turns) as u64);
     let bar = ProgressBar::with_draw_target(talks, draw);
-    let form = if talks.is_some() { "{bar:20} {pos}/{len} {elapsed} {msg}" } else { "{spinner} {pos} {elapsed} {msg}" };
+    let form =
+        if talks.is_some() { "{bar:20} {pos}/{len} {elapsed} {wide_msg}" } else { "{spinner} {pos} {elapsed} {wide_msg}" };
     bar.set_style(ProgressStyle::with_template(form).expect("a template that indicatif knows"));
     let (mut then, mut before) = (Instant::now(), 0);
     while !world.stop.load(Ordering::Relaxed) {
@@ -235,9 +245,8 @@ async fn show(world: Arc<World>) {
         let (in_flight, failed) = (&world.shared.in_flight, &world.shared.failed);
         bar.set_position(world.shared.ended.load(Ordering::Relaxed) as u64);
         bar.set_message(format!(
-            "TTFT p50 {:.0} p95 {:.0} ms, {rate:.0} tokens/s, {} under way, {} failed",
-            ttft.map_or(0.0, |ttft| ttft.p50),
-            ttft.map_or(0.0, |ttft| ttft.p95),
+            "TTFT {}, {rate:.0} tokens/s, {} under way, {} failed",
+            ttft.map_or_else(|| "-".to_owned(), |ttft| format!("p50 {:.0} p95 {:.0} ms", ttft.p50, ttft.p95)),
             in_flight.load(Ordering::Relaxed),
             failed.load(Ordering::Relaxed)
         ));

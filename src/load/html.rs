@@ -4,8 +4,11 @@ mod plot;
 
 use std::fmt::Write as _;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use super::compare::Comparison;
-use super::report::{Report, Run, Sample};
+use super::report::{Quantiles, Report, Run, Sample};
 use super::table::rows;
 use plot::{Form, Plot, Series, short};
 
@@ -21,7 +24,9 @@ pub fn html(report: &Report, comparison: Option<&Comparison>) -> String {
     page.push_str(STYLE);
     add(&mut page, format_args!("</style></head><body><h1>{title}</h1><p class=\"soft\">{}</p>", escape(&report.load)));
     let (api, seed, version) = (escape(&report.api), report.seed, escape(&report.version));
-    add(&mut page, format_args!("<p class=\"soft\">route {api}, seed {seed}, antiphon {version}</p>"));
+    let made = i64::try_from(report.created_s).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
+    let made = made.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
+    add(&mut page, format_args!("<p class=\"soft\">route {api}, seed {seed}, antiphon {version}, {made}</p>"));
     for note in &report.notes {
         add(&mut page, format_args!("<p class=\"soft\">Note: {}</p>", escape(note)));
     }
@@ -35,7 +40,9 @@ pub fn html(report: &Report, comparison: Option<&Comparison>) -> String {
         tile("knee: highest rate kept up with", &rate(found.knee_rate), &mut page);
         page.push_str("</div>");
     }
-    if report.runs.len() > 1 {
+    // Rounds at one rate, or of users who set their own, have no curve.
+    let rates = || report.runs.iter().filter_map(|run| run.arrivals.rate());
+    if rates().any(|rate| Some(rate) != rates().next()) {
         against_rate(&report.runs, &mut page);
     }
     for (index, run) in report.runs.iter().enumerate() {
@@ -79,14 +86,20 @@ fn compared(comparison: &Comparison, page: &mut String) {
 /// Latency and throughput of each run against its rate.
 fn against_rate(runs: &[Run], page: &mut String) {
     let points = |figure: fn(&Run) -> Option<f64>| {
-        let mut points: Vec<(f64, f64)> =
-            runs.iter().filter_map(|run| Some((run.arrivals.rate().unwrap_or(run.requests_per_s), figure(run)?))).collect();
+        let mut points: Vec<(f64, f64)> = runs.iter().filter_map(|run| Some((run.arrivals.rate()?, figure(run)?))).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         points
     };
     let series = |name, figure: fn(&Run) -> Option<f64>| Series { name, form: Form::Marks, points: points(figure) };
-    let latency =
-        |title: &str, series| Plot { title: title.to_owned(), x: "requests/s", y: "ms", x_log: true, y_log: true, series };
+    let latency = |title: &str, series| Plot {
+        title: title.to_owned(),
+        x: "requests/s",
+        y: "milliseconds",
+        x_log: true,
+        y_log: true,
+        series,
+        marks: Vec::new(),
+    };
     page.push_str("<h2>Against the rate</h2><div class=\"plots\">");
     let ttft = vec![
         series("p50", |run| Some(run.latencies.ttft?.p50)),
@@ -136,6 +149,13 @@ fn one(run: &Run, page: &mut String) {
             counts.left, counts.cancelled, counts.refused, counts.failed, run.wall_s
         ),
     );
+    let targets = [("TTFT", run.targets.ttft_ms), ("TPOT", run.targets.tpot_ms), ("E2E", run.targets.e2e_ms)];
+    let targets = targets.into_iter().filter_map(|(name, most)| Some(format!("{name} at most {} ms", short(most?))));
+    let targets: Vec<String> = targets.collect();
+    if let Some(share) = run.good_share {
+        let percent = share * 100.0;
+        add(page, format_args!("<p>Targets: {}; met by {percent:.1} % of the requests</p>", targets.join(", ")));
+    }
     for (kind, error) in &run.errors {
         let example = escape(&error.example);
         add(page, format_args!("<p><span class=\"bad\">{}: {}</span> such as: {example}</p>", escape(kind), error.count));
@@ -149,16 +169,23 @@ fn one(run: &Run, page: &mut String) {
         }
         page.push_str("</tr>");
     }
-    page.push_str("</table></div><h2>Latencies</h2><div class=\"plots\">");
-    for (name, bins) in [("Time to the first token", &run.ttft_bins), ("Gap between pieces (ITL)", &run.itl_bins)] {
-        page.push_str(&distribution(name, bins));
+    page.push_str("</table></div>");
+    let latencies = &run.latencies;
+    if latencies.ttft.is_none() {
+        page.push_str("<p>No answer had a token: there are no latencies to draw.</p>");
+    } else {
+        page.push_str("<h2>Latencies</h2><div class=\"plots\">");
+        page.push_str(&distribution("Time to the first token", "answers", &run.ttft_bins, latencies.ttft));
+        page.push_str(&distribution("Gap between pieces (ITL)", "gaps", &run.itl_bins, latencies.itl));
+        page.push_str("</div>");
     }
-    page.push_str("</div>");
     over_time(&run.samples, page);
 }
 
 /// A histogram and its sum.
-fn distribution(name: &str, bins: &[(f64, u64)]) -> String {
+fn distribution(name: &str, what: &'static str, bins: &[(f64, u64)], quantiles: Option<Quantiles>) -> String {
+    let marks = quantiles.map_or_else(Vec::new, |q| vec![("p50", q.p50), ("p95", q.p95), ("p99", q.p99)]);
+
     let total = bins.iter().map(|(_, count)| count).sum::<u64>().max(1) as f64;
     let mut sum = 0;
     let shares = bins.iter().map(|(edge, count)| {
@@ -167,12 +194,12 @@ fn distribution(name: &str, bins: &[(f64, u64)]) -> String {
     });
     let plot = |title: String, y, form, points| {
         let series = vec![Series { name: "", form, points }];
-        Plot { title, x: "ms", y, x_log: true, y_log: false, series }.svg()
+        Plot { title, x: "milliseconds", y, x_log: true, y_log: false, series, marks: marks.clone() }.svg()
     };
     let counts = bins.iter().map(|(edge, count)| (*edge, *count as f64)).collect();
     let cumulated = shares.collect();
-    plot(format!("{name}: histogram"), "count", Form::Bars, counts)
-        + &plot(format!("{name}: share not above"), "%", Form::Line, cumulated)
+    plot(format!("{name}: histogram"), what, Form::Bars, counts)
+        + &plot(format!("{name}: cumulative"), "% not above", Form::Line, cumulated)
 }
 
 fn over_time(samples: &[Sample], page: &mut String) {
@@ -180,10 +207,13 @@ fn over_time(samples: &[Sample], page: &mut String) {
         samples.iter().filter_map(|sample| Some((sample.at_s, figure(sample)?))).collect::<Vec<_>>()
     };
     let line = |name, figure: fn(&Sample) -> Option<f64>| Series { name, form: Form::Line, points: points(figure) };
-    let plot =
-        |title: &str, y, series| Plot { title: title.to_owned(), x: "seconds", y, x_log: false, y_log: false, series }.svg();
+    let plot = |title: &str, y, series| {
+        Plot { title: title.to_owned(), x: "seconds", y, x_log: false, y_log: false, series, marks: Vec::new() }.svg()
+    };
     page.push_str("<h2>Over time</h2><div class=\"plots\">");
-    page.push_str(&plot("Pieces of answers", "pieces/s", vec![line("", |sample| Some(sample.pieces as f64))]));
+    if samples.iter().any(|sample| sample.pieces_per_s > 0.0) {
+        page.push_str(&plot("Pieces of answers", "pieces/s", vec![line("", |sample| Some(sample.pieces_per_s))]));
+    }
     let concurrency = vec![
         line("under way, seen by the client", |sample| Some(sample.in_flight as f64)),
         line("server's batch", |sample| sample.running),
@@ -191,6 +221,6 @@ fn over_time(samples: &[Sample], page: &mut String) {
     ];
     page.push_str(&plot("Concurrency, batch and queue", "requests", concurrency));
     let kv = vec![line("", |sample| sample.kv.map(|share| share * 100.0))];
-    page.push_str(&plot("KV memory in use", "%", kv));
+    page.push_str(&plot("KV memory in use", "% of blocks", kv));
     page.push_str("</div>");
 }

@@ -1,6 +1,5 @@
 //! What all requests of a run add up to, while it goes on.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -8,9 +7,6 @@ use std::time::Instant;
 use hdrhistogram::Histogram;
 
 use super::record::{Outcome, Record};
-
-/// Seconds of a run that have a place of their own in its timeline; later ones share the last.
-const SECONDS_MAX: usize = 24 * 3600;
 
 /// What a run shares.
 pub(super) struct Shared {
@@ -21,8 +17,6 @@ pub(super) struct Shared {
     pub(super) failed: AtomicUsize,
     failed_in_a_row: AtomicUsize,
     sums: Mutex<Sums>,
-    /// Pieces that came in each second.
-    per_second: Mutex<BTreeMap<usize, u64>>,
 }
 
 /// Histograms are in microseconds with three digits.
@@ -52,24 +46,11 @@ impl Shared {
             failed: AtomicUsize::new(0),
             failed_in_a_row: AtomicUsize::new(0),
             sums: Mutex::new(Sums { itl: histogram(), ttft: histogram(), records: Vec::new(), last_failure: None }),
-            per_second: Mutex::default(),
         }
     }
 
     pub(super) fn sums(&self) -> MutexGuard<'_, Sums> {
         self.sums.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A piece of an answer came.
-    pub(super) fn piece(&self, at: Instant) {
-        self.pieces.fetch_add(1, Ordering::Relaxed);
-        let second = (at.saturating_duration_since(self.started).as_secs() as usize).min(SECONDS_MAX);
-        *self.per_second.lock().unwrap_or_else(PoisonError::into_inner).entry(second).or_default() += 1;
-    }
-
-    /// Pieces of each second so far.
-    pub(super) fn per_second(&self) -> BTreeMap<usize, u64> {
-        self.per_second.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A request is over.

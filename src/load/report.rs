@@ -144,13 +144,13 @@ pub enum TokenCount {
     Pieces,
 }
 
-/// A second of a run.
+/// A moment of a run, about a second after the one before.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Sample {
     /// Seconds from the start.
     pub at_s: f64,
-    /// Pieces of answers in this second.
-    pub pieces: u64,
+    /// Pieces of answers a second since the moment before.
+    pub pieces_per_s: f64,
     /// Requests under way.
     pub in_flight: usize,
     /// The server's batch.

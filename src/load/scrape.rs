@@ -13,9 +13,13 @@ pub(super) struct Scraped {
     pub(super) kv: Option<f64>,
 }
 
-const RUNNING: [&str; 3] = ["vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing"];
-const WAITING: [&str; 3] = ["vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred"];
-const KV: [&str; 3] = ["vllm:kv_cache_usage_perc", "sglang:token_usage", "llamacpp:kv_cache_usage_ratio"];
+/// Ours first, then those that other servers have.
+const RUNNING: [&str; 4] =
+    ["antiphon_sequences_running", "vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing"];
+const WAITING: [&str; 4] =
+    ["antiphon_sequences_waiting", "vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred"];
+const KV: [&str; 4] =
+    ["antiphon_kv_usage_ratio", "vllm:kv_cache_usage_perc", "sglang:token_usage", "llamacpp:kv_cache_usage_ratio"];
 
 /// Asks a server; nothing if it has no `/metrics`.
 pub(super) async fn scrape(client: &Client) -> Option<Scraped> {
@@ -24,11 +28,14 @@ pub(super) async fn scrape(client: &Client) -> Option<Scraped> {
 }
 
 fn read(page: &str) -> Scraped {
-    Scraped { running: sum(page, &RUNNING), waiting: sum(page, &WAITING), kv: sum(page, &KV) }
+    let sum = |names: &[&str]| found(page, names).map(|values| values.iter().sum());
+    // A share of several engines is their mean.
+    let kv = found(page, &KV).map(|values| values.iter().sum::<f64>() / values.len() as f64);
+    Scraped { running: sum(&RUNNING), waiting: sum(&WAITING), kv }
 }
 
-/// The sum over all labels of the first of these that the page has.
-fn sum(page: &str, names: &[&str]) -> Option<f64> {
+/// The values, over all labels, of the first of these that the page has.
+fn found(page: &str, names: &[&str]) -> Option<Vec<f64>> {
     let value = |line: &str, name: &str| {
         let rest = line.strip_prefix(name)?;
         let rest = if rest.starts_with('{') { rest.rsplit_once('}')?.1 } else { rest };
@@ -36,7 +43,7 @@ fn sum(page: &str, names: &[&str]) -> Option<f64> {
     };
     names.iter().find_map(|name| {
         let values: Vec<f64> = page.lines().filter_map(|line| value(line, name)).collect();
-        (!values.is_empty()).then(|| values.iter().sum())
+        (!values.is_empty()).then_some(values)
     })
 }
 
@@ -47,8 +54,11 @@ mod tests {
     #[test]
     fn figures_are_found_under_the_names_of_several_servers() {
         let page = "# HELP vllm:num_requests_running x\nvllm:num_requests_running{engine=\"0\"} 3.0\nvllm:num_requests_running{engine=\"1\"} 4\n\
-                    sglang:num_queue_reqs{a=\"}\"} 2\nvllm:kv_cache_usage_perc 0.5 1700000000\nvllm:num_requests_waiting_total 9\n";
+                    sglang:num_queue_reqs{a=\"}\"} 2\nvllm:kv_cache_usage_perc{engine=\"0\"} 0.75 1700000000\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.25\nvllm:num_requests_waiting_total 9\n";
         assert_eq!(read(page), Scraped { running: Some(7.0), waiting: Some(2.0), kv: Some(0.5) });
+        let ours = "antiphon_sequences_running 2\nvllm:num_requests_running{engine=\"0\"} 2\nantiphon_sequences_waiting 1\n\
+                    antiphon_kv_usage_ratio 0.125\n";
+        assert_eq!(read(ours), Scraped { running: Some(2.0), waiting: Some(1.0), kv: Some(0.125) });
         assert_eq!(read("nothing"), Scraped::default());
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct Plot {
     pub(super) x_log: bool,
     pub(super) y_log: bool,
     pub(super) series: Vec<Series>,
+    /// Places on the x axis that have a name.
+    pub(super) marks: Vec<(&'static str, f64)>,
 }
 
 /// From values to places.
@@ -65,16 +67,21 @@ impl Axis {
 
     /// Round values that lie on the axis.
     fn ticks(&self) -> Vec<f64> {
-        if self.log && self.to / self.from >= 4.0 {
-            let first = self.from.log10().floor() as i32;
-            let last = self.to.log10().ceil() as i32;
-            let steps: &[f64] = if last - first > 3 { &[1.0] } else { &[1.0, 2.0, 5.0] };
-            let all = (first..=last).flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
-            return all.filter(|tick| (self.from..=self.to).contains(tick)).collect();
+        if self.log && self.to / self.from >= 2.0 {
+            let powers = self.from.log10().floor() as i32..=self.to.log10().ceil() as i32;
+            let ticks = |steps: &[f64]| -> Vec<f64> {
+                let all = powers.clone().flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
+                all.filter(|tick| (self.from..=self.to).contains(tick)).collect()
+            };
+            // As few as can be read from.
+            let forms: [&[f64]; 3] = [&[1.0], &[1.0, 2.0, 5.0], &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0]];
+            return forms.iter().map(|steps| ticks(steps)).find(|ticks| ticks.len() >= 4).unwrap_or_else(|| ticks(forms[2]));
         }
         let rough = (self.to - self.from) / 5.0;
         let power = 10_f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|step| *step >= rough).unwrap_or(rough);
+        // Quarters of hundreds, but no halves of what is counted.
+        let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|step| step * power);
+        let step = steps.into_iter().find(|step| *step >= rough && (power >= 10.0 || *step != 2.5 * power)).unwrap_or(rough);
         let first = (self.from / step).ceil() as i64;
         let last = (self.to / step).floor() as i64;
         (first..=last).map(|index| index as f64 * step).collect()
@@ -100,6 +107,7 @@ impl Plot {
         for (index, series) in self.series.iter().enumerate() {
             draw(series, index, &x, &y, &mut svg);
         }
+        self.name_places(&x, &mut svg);
         svg.push_str("</svg>");
         if self.series.len() > 1 {
             svg.push_str("<p class=\"legend\">");
@@ -110,6 +118,20 @@ impl Plot {
         }
         svg.push_str("</figure>");
         svg
+    }
+
+    fn name_places(&self, x: &Axis, svg: &mut String) {
+        // A curve that climbs leaves room under it, bars leave it above them.
+        let top = if self.series[0].form == Form::Line { HEIGHT - BOTTOM - 36.0 } else { TOP + 10.0 };
+        for (index, (name, value)) in self.marks.iter().enumerate() {
+            let (at, low) = (x.at(*value), HEIGHT - BOTTOM);
+            add(svg, format_args!("<line class=\"mark\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{low}\"/>"));
+            // Below each other, as they may be close; to the right unless there is no room.
+            let (side, anchor) = if at > WIDTH * 0.8 { (-4.0, "end") } else { (4.0, "start") };
+            let (text, height) = (at + side, top + 14.0 * index as f64);
+            let place = format!("x=\"{text:.1}\" y=\"{height:.1}\" text-anchor=\"{anchor}\"");
+            add(svg, format_args!("<text class=\"name\" {place}>{name} {}</text>", short(*value)));
+        }
     }
 
     fn axes(&self, x: &Axis, y: &Axis, svg: &mut String) {
@@ -151,7 +173,8 @@ fn draw(series: &Series, index: usize, x: &Axis, y: &Axis, svg: &mut String) {
     }
     let places: Vec<String> = series.points.iter().map(|(a, b)| format!("{:.1},{:.1}", x.at(*a), y.at(*b))).collect();
     add(svg, format_args!("<polyline class=\"l{index}\" points=\"{}\"/>", places.join(" ")));
-    if series.form == Form::Marks {
+    // A line of one point is none.
+    if series.form == Form::Marks || series.points.len() == 1 {
         for (a, b) in &series.points {
             let place = format!("cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"", x.at(*a), y.at(*b));
             add(svg, format_args!("<circle class=\"m{index}\" {place}><title>{}: {}</title></circle>", short(*a), short(*b)));
@@ -197,6 +220,10 @@ mod tests {
         let axis = |values: &[f64], log| Axis::new(values, log, 0.0, 100.0);
         assert_eq!(axis(&[0.0, 9.0], false).ticks(), [0.0, 2.0, 4.0, 6.0, 8.0]);
         assert_eq!(axis(&[0.5, 60.0], true).ticks(), [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0]);
+        assert_eq!(axis(&[0.003, 90.0], true).ticks(), [0.01, 0.1, 1.0, 10.0]);
+        assert_eq!(axis(&[130.0, 560.0], true).ticks(), [150.0, 200.0, 300.0, 400.0, 500.0]);
+        assert_eq!(axis(&[0.0, 100.0], false).ticks(), [0.0, 25.0, 50.0, 75.0, 100.0]);
+        assert_eq!(axis(&[0.0, 11.0], false).ticks(), [0.0, 5.0, 10.0]);
         assert!(!axis(&[3.0, 3.1], true).ticks().is_empty(), "a narrow axis has ticks too");
         let axis = axis(&[1.0, 100.0], true);
         assert!((axis.at(10.0) - 50.0).abs() < 1e-9);
@@ -211,9 +238,11 @@ mod tests {
             x_log: true,
             y_log: false,
             series: vec![Series { name: "s", form: Form::Bars, points }],
+            marks: vec![("p50", 1.5)],
         };
         assert_eq!(plot(Vec::new()).svg(), "");
         let svg = plot(vec![(1.0, 0.0), (2.0, 5.0)]).svg();
+        assert!(svg.contains(">p50 1.5</text>"), "{svg}");
         assert!(svg.contains("a&lt;b") && svg.matches("<rect").count() == 1 && !svg.contains("NaN"), "{svg}");
         assert_eq!([short(0.05), short(12.5), short(1234.0), short(25_000.0)], ["0.05", "12.5", "1234", "25k"]);
     }
