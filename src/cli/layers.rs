@@ -78,6 +78,12 @@ impl Layers {
         Self { given: SETTINGS.iter().filter_map(|setting| Some((setting.name, given(setting)?))).collect() }
     }
 
+    /// With a value of our own for a setting that nobody gave.
+    pub(super) fn or(mut self, name: &'static str, text: &str) -> Self {
+        self.given.entry(name).or_insert_with(|| Given { text: text.to_owned(), origin: Origin::Default });
+        self
+    }
+
     /// The value of a setting, if anybody gave it.
     pub(super) fn given(&self, setting: &Setting) -> Option<&Given> {
         self.given.get(setting.name)

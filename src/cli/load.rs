@@ -3,8 +3,10 @@
 mod arguments;
 
 use std::fs;
+use std::thread;
 
 use clap::{ArgMatches, Command};
+use rlimit::Resource;
 use tokio::runtime::Builder;
 
 use super::failure::{Failure, print};
@@ -12,11 +14,13 @@ use super::serve::{layers, serve_for, variable};
 use super::settings::API_KEY_VARIABLE;
 use crate::client::{Api, Client, ClientOptions};
 use crate::clock::unix_seconds;
-use crate::load::{self, Comparison, LoadError, Prompts, Record, Report, Run, compare};
+use crate::load::{self, Arrivals, Comparison, LoadError, Prompts, Record, Report, Run, compare};
 use arguments::Asked;
 
-/// Descriptors that are asked for: ten thousand streams and what else a process needs.
+/// Descriptors that are asked for where nobody knows how many connections there will be.
 const DESCRIPTORS: u64 = 65_536;
+/// Descriptors that are no connections: files, the runtime's, the scrape's.
+const DESCRIPTORS_BESIDE: u64 = 100;
 
 /// The command's options.
 pub(super) fn command() -> Command {
@@ -30,12 +34,47 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         return compare_files(paths[0], paths[1]);
     }
     let asked = Asked::read(matches)?;
-    // What the system does not give shows as failures to connect.
-    let _ = rlimit::increase_nofile_limit(DESCRIPTORS);
+    make_room(&asked)?;
     if !asked.urls.is_empty() {
         return at(&asked, variable(API_KEY_VARIABLE));
     }
-    serve_for(&layers(matches, &variable)?, move |url, key| at(&Asked { urls: vec![url], ..asked }, key))
+    // Its log would stand between the lines of the bar.
+    let layers = layers(matches, &variable)?.or("log_level", "warn");
+    serve_for(&layers, move |url, key| at(&Asked { urls: vec![url], ..asked }, key))?;
+    // Ctrl-C has stopped the server. It also stops the load, whose thread ends this process once its report is written.
+    loop {
+        thread::park();
+    }
+}
+
+/// Descriptors for as many connections as are open at once, or a failure that says how many there may be.
+fn make_room(asked: &Asked) -> Result<(), Failure> {
+    let (option, users) = match asked.load.arrivals {
+        Arrivals::Closed { concurrency } => ("--concurrency", concurrency),
+        Arrivals::Bursts { count, .. } => ("--burst", count),
+        // How many are under way is the server's doing.
+        Arrivals::Poisson { .. } | Arrivals::Constant { .. } => ("--rate", 0),
+    };
+    let users = users.min(asked.load.requests_max.unwrap_or(usize::MAX)) as u64;
+    // Our own server has the other end of each; of two servers each keeps its connections for the next round.
+    let ends = if asked.urls.len() == 1 { 1 } else { 2 };
+    let needed = users * ends + DESCRIPTORS_BESIDE;
+    let wanted = needed.max(DESCRIPTORS);
+    let (soft, hard) = Resource::NOFILE.get().map_err(|error| anyhow::anyhow!("the limit of open files: {error}"))?;
+    let mut given = soft.max(wanted);
+    // Only a privileged process may lift the hard limit.
+    if Resource::NOFILE.set(given, hard.max(given)).is_err() {
+        given = soft.max(wanted.min(hard));
+        Resource::NOFILE.set(given, hard).map_err(|error| anyhow::anyhow!("the limit of open files, {given}: {error}"))?;
+    }
+    if given < needed {
+        return Err(anyhow::anyhow!(
+            "{option} {users} needs {needed} open files and this process may have {given}; expected fewer, or a higher limit \
+             (`ulimit -Hn {needed}` as root, LimitNOFILE= of a unit)"
+        )
+        .into());
+    }
+    Ok(())
 }
 
 /// Drives the load, prints and writes the report.
@@ -67,7 +106,7 @@ async fn measure(asked: &Asked, clients: &[Client]) -> Result<(Report, Vec<Recor
     };
     let (mut runs, mut records, mut sweep) = (Vec::new(), Vec::new(), None);
     let mut notes = Vec::new();
-    for round in 0..asked.rounds {
+    'rounds: for round in 0..asked.rounds {
         // The order turns round by round, so that what changes with time falls on both.
         let mut order: Vec<&Client> = clients.iter().collect();
         if round % 2 == 1 {
@@ -85,6 +124,9 @@ async fn measure(asked: &Asked, clients: &[Client]) -> Result<(Report, Vec<Recor
                 let (run, all) = Box::pin(load::drive(client, &options, &prompts)).await;
                 runs.push(run);
                 records.extend(all);
+            }
+            if runs.last().is_some_and(|run: &Run| run.partial.is_some()) {
+                break 'rounds;
             }
         }
     }

@@ -37,6 +37,16 @@ pub enum ClientError {
         /// What the system says.
         message: String,
     },
+    /// This machine has no room for one more connection.
+    #[error(
+        "no connection to {url}: {message}; this process has no free descriptor or port left, `ulimit -n` says how many it may have"
+    )]
+    Exhausted {
+        /// Which server.
+        url: String,
+        /// What the system says.
+        message: String,
+    },
     /// The server closed the connection, or broke HTTP, before its answer was complete.
     #[error("{url} broke off {when}: {message}")]
     Broken {
@@ -114,6 +124,7 @@ impl ClientError {
         match self {
             Self::Url { .. } | Self::Unsendable { .. } | Self::Certificates { .. } => "request".to_owned(),
             Self::Connect { .. } => "connect".to_owned(),
+            Self::Exhausted { .. } => "exhausted".to_owned(),
             Self::Broken { .. } => "broken".to_owned(),
             Self::Refused { refusal, .. } => format!("http_{}", refusal.status),
             Self::NotAStream { .. } => "not_a_stream".to_owned(),

@@ -91,6 +91,14 @@ impl Connection {
     }
 }
 
+/// Whether it is this machine that has no descriptor or port left, and not the server that is to blame.
+fn is_exhausted(error: &std::io::Error) -> bool {
+    // The standard library has no kinds for these two; they are the same on every Unix.
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    error.kind() == std::io::ErrorKind::AddrNotAvailable || matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}
+
 /// What an error of hyper says with its causes, which hold the system's words.
 pub(super) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -124,7 +132,14 @@ impl Connector {
         let wrong = |message: String| ClientError::Connect { url: self.url.to_string(), message };
         let connecting = tokio::time::timeout(self.connect_max, self.socket());
         let late = || format!("no connection within {} s", self.connect_max.as_secs_f64());
-        let socket = connecting.await.map_err(|_| wrong(late()))?.map_err(|error| wrong(reason(&error)))?;
+        let refused = |error: std::io::Error| {
+            if is_exhausted(&error) {
+                ClientError::Exhausted { url: self.url.to_string(), message: reason(&error) }
+            } else {
+                wrong(reason(&error))
+            }
+        };
+        let socket = connecting.await.map_err(|_| wrong(late()))?.map_err(refused)?;
         let (sender, driver) = http1::handshake(TokioIo::new(socket)).await.map_err(|error| wrong(reason(&error)))?;
         Ok(Connection { sender, driver: Box::pin(driver), closed: None, used_at: Instant::now() })
     }
@@ -171,4 +186,18 @@ fn tls(url: &BaseUrl, ca_file: Option<&str>) -> Result<(TlsConnector, ServerName
         .with_no_client_auth();
     let name = ServerName::try_from(url.bare_host().to_owned()).map_err(|_| ClientError::Url { url: url.to_string() })?;
     Ok((TlsConnector::from(Arc::new(config)), name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::is_exhausted;
+
+    #[test]
+    fn a_machine_without_descriptors_is_told_from_a_server_that_is_not_there() {
+        // As `ulimit -n` makes the system say: too many open files.
+        assert!(is_exhausted(&Error::from_raw_os_error(24)) && is_exhausted(&ErrorKind::AddrNotAvailable.into()));
+        assert!(!is_exhausted(&ErrorKind::ConnectionRefused.into()) && !is_exhausted(&Error::from_raw_os_error(110)));
+    }
 }

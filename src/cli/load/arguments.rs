@@ -89,6 +89,9 @@ pub(super) fn command() -> Command {
     limits(command, value)
         .next_help_heading("The server of --embedded")
         .args(setting_args(|setting| SETTINGS.contains(&setting.name)))
+        .mut_arg("log_level", |arg| {
+            arg.help("error, warn, info, debug, trace, or a filter such as antiphon=debug [default: warn]")
+        })
 }
 
 /// The options that say what is good enough.
