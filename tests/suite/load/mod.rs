@@ -1,6 +1,9 @@
 //! The load client against servers whose behaviour is known, and its command as its user meets it.
 
+mod interrupted;
+mod many;
 mod responder;
+mod tls;
 
 use std::fs;
 use std::process::{Command, Output, Stdio};
@@ -11,7 +14,7 @@ use antiphon::load::{Arrivals, LoadOptions, Outcome, PromptSource, Prompts, Reco
 use responder::{Manner, Responder};
 use serde_json::Value;
 
-fn options(arrivals: Arrivals, requests: usize) -> LoadOptions {
+pub(crate) fn options(arrivals: Arrivals, requests: usize) -> LoadOptions {
     LoadOptions {
         api: Api::Chat,
         model: "parrot".to_owned(),

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub(crate) struct Manner {
     pub(crate) refuse_every: usize,
     /// After so many answers it closes every connection unanswered, if not zero.
     pub(crate) dies_after: usize,
+    /// An answer pauses after its first piece until so many have come as far, if not zero.
+    pub(crate) together: usize,
 }
 
 #[derive(Default)]
@@ -31,6 +33,19 @@ struct Shared {
     cancelled: Mutex<Vec<String>>,
     bodies: Mutex<Vec<Value>>,
     turn: Mutex<()>,
+    begun: Mutex<usize>,
+    all_begun: Condvar,
+}
+
+impl Shared {
+    /// Waits until so many answers have begun.
+    fn meet(&self) {
+        let mut begun = self.begun.lock().expect("no thread panics with it");
+        *begun += 1;
+        self.all_begun.notify_all();
+        let wanted = self.manner.together;
+        drop(self.all_begun.wait_while(begun, |begun| *begun < wanted).expect("no thread panics with it"));
+    }
 }
 
 /// The server; it lives as long as the process.
@@ -53,6 +68,10 @@ impl Responder {
             }
         });
         Self { address, shared }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn url(&self) -> String {
@@ -138,6 +157,9 @@ fn answer(shared: &Shared, mut stream: &TcpStream, path: &str, body: &Value, num
     for piece in 0..count {
         if piece > 0 {
             thread::sleep(shared.manner.gap);
+        }
+        if piece == 1 {
+            shared.meet();
         }
         cancelled = shared.cancelled.lock().expect("no thread panics with it").contains(&id);
         if cancelled {
