@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -16,9 +17,13 @@ const PROMPT: &str = r#"Write Python code that prints \"Jay\"."#;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running `antiphon serve` on a free port; killed when it is dropped.
-struct Server {
-    process: Child,
+pub(super) struct Server {
+    pub(super) process: Child,
     address: SocketAddr,
+    /// What it logged before it was ready.
+    pub(super) log: String,
+    /// What it logs then.
+    later: Option<JoinHandle<String>>,
 }
 
 impl Server {
@@ -31,20 +36,32 @@ impl Server {
     }
 
     fn serving_with(model: &str, variables: &[(&str, &str)]) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_antiphon"))
-            .args(["serve", "--model", model, "--port", "0", "--log-format", "json", "--kv-bytes", "64MiB"])
-            .envs(variables.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+        command.args(["serve", "--model", model, "--kv-bytes", "64MiB"]).envs(variables.iter().copied());
+        Self::of(&mut command)
+    }
+
+    /// Starts `antiphon serve ...` and waits until it is ready.
+    pub(super) fn of(command: &mut Command) -> Self {
+        let command = command.args(["--port", "0", "--log-format", "json"]).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("the binary starts");
+        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines().map_while(Result::ok);
+        let mut log = String::new();
+        let address = lines.by_ref().find_map(|line| {
+            log += &format!("{line}\n");
             let event: Value = serde_json::from_str(&line).ok()?;
             (event["message"] == "ready").then(|| event["address"].as_str().map(str::to_owned))?
         });
         // The log must be read on, or its lines would be dropped.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { process, address: address.expect("it says where it listens").parse().expect("an address") }
+        let later = std::thread::spawn(move || lines.map(|line| line + "\n").collect());
+        let address = address.unwrap_or_else(|| panic!("it says where it listens: {log}")).parse().expect("an address");
+        Self { process, address, log, later: Some(later) }
+    }
+
+    /// Waits until it ends by itself: its exit code, and what it logged since it was ready.
+    pub(super) fn end(&mut self) -> (Option<i32>, String) {
+        let code = self.process.wait().expect("it ended").code();
+        (code, self.later.take().expect("it ends once").join().expect("its log is text"))
     }
 
     fn connect(&self) -> TcpStream {
@@ -53,7 +70,7 @@ impl Server {
         stream
     }
 
-    fn send(&self, method: &str, path: &str, body: &str) -> TcpStream {
+    pub(super) fn send(&self, method: &str, path: &str, body: &str) -> TcpStream {
         let mut stream = self.connect();
         write!(
             stream,
@@ -66,14 +83,14 @@ impl Server {
     }
 
     /// The body of an answer as it came, chunk sizes included.
-    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+    pub(super) fn ask(&self, method: &str, path: &str, body: &str) -> String {
         let mut answer = String::new();
         self.send(method, path, body).read_to_string(&mut answer).expect("an answer in UTF-8");
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         answer.split_once("\r\n\r\n").expect("a head and a body").1.to_owned()
     }
 
-    fn stats(&self) -> Value {
+    pub(super) fn stats(&self) -> Value {
         serde_json::from_str(&self.ask("GET", "/stats", "")).expect("JSON")
     }
 }
@@ -87,7 +104,7 @@ impl Drop for Server {
 }
 
 /// Reads until `wanted` has come.
-fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
+pub(super) fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
     let mut text = String::new();
     while !text.contains(wanted) {
         let mut part = [0; 512];
@@ -99,7 +116,7 @@ fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
 }
 
 /// What the events of a stream say under `pointer`, joined.
-fn joined(stream: &str, pointer: &str) -> String {
+pub(super) fn joined(stream: &str, pointer: &str) -> String {
     let events = stream.lines().filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ")?).ok());
     events.filter_map(|event| event.pointer(pointer)?.as_str().map(str::to_owned)).collect()
 }

@@ -4,6 +4,7 @@ mod actors;
 mod cli;
 mod client;
 mod deploy;
+mod device;
 mod embedded;
 mod fake_hub;
 mod goldens;

@@ -48,7 +48,8 @@ void report(const char* what, uintptr_t address, uint32_t other) {
              shared ? "shared" : "global", block_number(), current->linear, block_of(other), ((other & WHO) - 1) % 1024,
              other & (SEVERAL_LANES | SEVERAL_WARPS) ? " and others" : "");
     fprintf(stderr, "cuda shim: %s\n", text);
-    if (d.message.empty()) d.message = text;
+    // Says more than what was there before, such as a name that was looked up in the wrong module.
+    if (d.races == 1) d.message = text;
 }
 
 void remember_read(Cell& cell, const Access& now) {

@@ -18,6 +18,7 @@ enum : int {
     INVALID_DEVICE = 101,
     INVALID_IMAGE = 200,
     INVALID_CONTEXT = 201,
+    NO_BINARY_FOR_GPU = 209,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     NOT_READY = 600,
@@ -88,6 +89,14 @@ Result finish_all(Device& device);
 bool forbidden_in_capture(Device& device);
 void reset_streams(Device& device);
 void note_error(Device& device, Result code, const std::string& message);
+/// The driver's version as cuDriverGetVersion says it.
+int version();
+/// Takes over what ANTIPHON_SHIM says, the first time.
+void read_environment();
+/// Plants the fault that ANTIPHON_SHIM's file asks for, if it is there.
+void look_for_fault(Device& device);
+/// Whether a planted fault refuses this launch, of a kernel or of a graph.
+bool is_refused(Device& device);
 
 }  // namespace shim
 

@@ -58,6 +58,7 @@ const char* name_of(int code) {
         case INVALID_DEVICE: return "CUDA_ERROR_INVALID_DEVICE";
         case INVALID_IMAGE: return "CUDA_ERROR_INVALID_IMAGE";
         case INVALID_CONTEXT: return "CUDA_ERROR_INVALID_CONTEXT";
+        case NO_BINARY_FOR_GPU: return "CUDA_ERROR_NO_BINARY_FOR_GPU";
         case INVALID_HANDLE: return "CUDA_ERROR_INVALID_HANDLE";
         case NOT_FOUND: return "CUDA_ERROR_NOT_FOUND";
         case NOT_READY: return "CUDA_ERROR_NOT_READY";
@@ -83,6 +84,8 @@ Device& device(int ordinal) {
 
 Device* context() { return current_context; }
 
+int version() { return driver_version; }
+
 void note_error(Device& d, Result code, const std::string& message) {
     last_failed = &d;
     if (code == LAUNCH_FAILED || code == ILLEGAL_ADDRESS) d.sticky = code;
@@ -91,7 +94,10 @@ void note_error(Device& d, Result code, const std::string& message) {
 
 }  // namespace shim
 
-API cuInit(unsigned) { return OK; }
+API cuInit(unsigned) {
+    read_environment();
+    return OK;
+}
 API cuDriverGetVersion(int* version) {
     *version = driver_version;
     return OK;
@@ -204,6 +210,7 @@ SHIM_API void shim_reset(int ordinal) {
     d.launch_fault = d.allocation_fault = {};
     d.calls = d.launches = 0;
     d.launched.clear();
+    d.planted.clear();
 }
 SHIM_API void shim_set_schedule(int ordinal, int order, unsigned seed, int copies_early) {
     std::lock_guard<std::recursive_mutex> guard(device(ordinal).lock);
@@ -217,6 +224,10 @@ SHIM_API void shim_set_capability(int ordinal, int major, int minor) {
     device(ordinal).minor = minor;
 }
 SHIM_API void shim_set_driver_version(int version) { driver_version = version ? version : DRIVER_VERSION; }
+SHIM_API void shim_plant(int ordinal, const char* image) {
+    std::lock_guard<std::recursive_mutex> guard(device(ordinal).lock);
+    device(ordinal).planted = image;
+}
 SHIM_API int shim_races(int ordinal) { return device(ordinal).races; }
 SHIM_API long shim_calls(int ordinal) { return device(ordinal).calls; }
 SHIM_API long shim_launches(int ordinal) { return device(ordinal).launches; }

@@ -65,6 +65,7 @@ Result launch(Function* f, dim3 grid, dim3 block, uint32_t dynamic, void* handle
     Device& d = *s->device;
     ENTER(d);
     if (d.sticky) return d.sticky;
+    look_for_fault(d);
     if (f->device != &d) return refuse(d, *f, INVALID_HANDLE, "a function of another device");
     if (extra) return refuse(d, *f, NOT_SUPPORTED, "arguments packed into a buffer");
     const uint64_t threads = (uint64_t)block.x * block.y * block.z;
@@ -77,9 +78,7 @@ Result launch(Function* f, dim3 grid, dim3 block, uint32_t dynamic, void* handle
     if (dynamic > (uint32_t)f->dynamic_max) {
         return refuse(d, *f, INVALID_VALUE, std::to_string(dynamic) + " bytes of shared memory, " + std::to_string(f->dynamic_max) + " allowed");
     }
-    if (d.launch_fault.at > 0 && !d.launch_fault.sticky && --d.launch_fault.at == 0) {
-        return refuse(d, *f, d.launch_fault.code, "a fault that the test planted");
-    }
+    if (is_refused(d)) return refuse(d, *f, d.launch_fault.code, "a fault that the test planted");
     auto values = std::make_shared<std::vector<std::vector<char>>>();
     for (size_t i = 0; i < f->kernel->sizes.size(); i++) {
         const auto* bytes = static_cast<const char*>(arguments[i]);
@@ -111,6 +110,8 @@ void register_kernel(const char* name, const char* file, void* function, Trampol
         abort();
     }
 }
+
+bool is_refused(Device& d) { return d.launch_fault.at > 0 && !d.launch_fault.sticky && --d.launch_fault.at == 0; }
 
 Library* find_library(const std::string& image, bool checked) {
     std::lock_guard<std::mutex> guard(libraries_lock);
@@ -150,6 +151,8 @@ extern "C" SHIM_API const char* shim_load_kernels(const char* path, const char* 
 API cuModuleLoadData(void** handle, const void* image) {
     ENTER_CONTEXT();
     if (d->sticky) return d->sticky;
+    // As an older driver answers code of CUDA 13, whoever made it.
+    if (version() < 13000) return NO_BINARY_FOR_GPU;
     auto module = std::make_unique<Module>();
     module->device = d;
     if (!read_image(image, *module)) return INVALID_IMAGE;
@@ -168,8 +171,12 @@ API cuModuleUnload(void* handle) {
 API cuModuleGetFunction(void** handle, void* module_handle, const char* name) {
     auto* module = static_cast<Module*>(module_handle);
     ENTER(*module->device);
-    const Library* library = find_library(module->image, false);
-    if (!library) library = find_library(module->image, true);
+    const std::string& planted = module->device->planted;
+    const Library* library = module->image.empty() && !planted.empty() ? find_library(planted, false) : nullptr;
+    const bool is_planted = library && library->kernels.count(name);
+    const std::string& image = is_planted ? planted : module->image;
+    if (!is_planted) library = find_library(image, false);
+    if (!library) library = find_library(image, true);
     if (!library) return NOT_FOUND;
     const auto found = library->kernels.find(name);
     if (found == library->kernels.end() || (!module->program.empty() && found->second.file != module->program)) {
@@ -178,7 +185,7 @@ API cuModuleGetFunction(void** handle, void* module_handle, const char* name) {
     }
     auto function = std::make_unique<Function>();
     function->device = module->device;
-    function->image = module->image;
+    function->image = image;
     function->name = name;
     function->kernel = &found->second;
     *handle = function.get();

@@ -234,6 +234,12 @@ API cuGraphInstantiate(void** exec, void* graph, unsigned long long flags) {
 API cuGraphLaunch(void* exec, void* handle) {
     ENTER_STREAM(handle);
     const auto work = static_cast<Graph*>(exec)->work;
+    Device& d = *s->device;
+    look_for_fault(d);
+    if (is_refused(d)) {
+        note_error(d, d.launch_fault.code, "a graph: a fault that the test planted");
+        return d.launch_fault.code;
+    }
     return put(s, [work, s] {
         for (const auto& one : work) {
             if (s->device->sticky) break;

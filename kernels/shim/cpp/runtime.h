@@ -151,6 +151,7 @@ struct Device {
     uint32_t launch_number = 0;
     int major = 9, minor = 0;
     std::vector<Stream*> streams;
+    std::string planted;  // a library whose kernels stand in for those of the same name in the project's own
     std::map<std::string, long> launched;
 };
 

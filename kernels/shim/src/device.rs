@@ -1,9 +1,11 @@
 //! A device that a test has for itself, and what the test may turn.
 
 use std::ffi::{CString, c_int};
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::api::{Api, api};
+use crate::planted::{Planted, load_library};
 
 /// Who runs next whenever a thread has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +158,8 @@ impl Device {
         }
     }
 
-    /// Lets the `nth` launch from now fail, counted from 1. Launches of a replayed graph count for [`Fault::Kernel`].
+    /// Lets the `nth` launch from now fail, counted from 1. A replayed graph is one launch for
+    /// [`Fault::Refused`], and as many as it has kernels for [`Fault::Kernel`].
     pub fn fail_launch(&self, nth: u32, fault: Fault) {
         let code = match fault {
             Fault::Kernel => 700,
@@ -172,6 +175,19 @@ impl Device {
         if let Some((api, number)) = self.shim() {
             (api.fail_allocation)(number, c_int::try_from(nth).expect("a small number"));
         }
+    }
+
+    /// Puts a bug into the project's kernels: modules that this device loads from now on have it.
+    ///
+    /// # Panics
+    /// As [`load_library`].
+    pub fn plant(&self, bug: Planted) {
+        let Some((api, number)) = self.shim() else { return };
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cuda");
+        // A module's image is what asks for a library by name; these modules are the project's own.
+        drop(load_library(bug.name, &folder, Some(bug)));
+        let name = CString::new(bug.name).expect("a bug's name has no zero byte");
+        (api.plant)(number, name.as_ptr());
     }
 
     /// Races seen since the device was taken; 0 on silicon.

@@ -11,6 +11,8 @@ mod api;
 pub mod compile;
 mod device;
 mod planted;
+mod stand_in;
 
 pub use device::{CHECKED_SCHEDULES, Device, Fault, Order, SCHEDULES, Schedule, device, devices};
 pub use planted::{Planted, library_image, load_library};
+pub use stand_in::stand_in;

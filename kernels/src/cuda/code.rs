@@ -10,7 +10,6 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaModule, DriverError};
 use cudarc::nvrtc::{Ptx, sys};
 
@@ -30,9 +29,17 @@ pub enum CodeError {
     /// The device is too old.
     #[error("this GPU has compute capability {}.{}; the kernels need 8.0 (Ampere) or newer", .0.0, .0.1)]
     Architecture((u32, u32)),
-    /// The driver is too old for the embedded code, and NVRTC is not there to make other code.
-    #[error("the driver cannot load the embedded kernels ({0}): they need driver 580 (CUDA 13.0) or newer")]
-    DriverTooOld(String),
+    /// The driver is too old for the code that is there.
+    #[error(
+        "the driver serves CUDA {}.{} and cannot load the kernels ({message}); they need driver 580 (CUDA 13.0) or newer",
+        .version.0, .version.1
+    )]
+    DriverTooOld {
+        /// Newest CUDA version that the driver serves.
+        version: (u32, u32),
+        /// What it said.
+        message: String,
+    },
     /// The driver refused the code.
     #[error("the driver failed to load the kernels of {file}: {message}")]
     Load {
@@ -56,6 +63,9 @@ pub enum CodeError {
     },
 }
 
+/// CUDA version of the embedded code. What an older driver says of newer code differs with its age, so its version decides.
+const VERSION: (u32, u32) = (13, 0);
+
 /// Whether compiled kernels are in this binary.
 #[must_use]
 pub fn embedded() -> bool {
@@ -70,43 +80,47 @@ pub fn cache_folder() -> Option<PathBuf> {
     Some(base.join("antiphon/kernels"))
 }
 
-/// Loads every file's kernels for a device of this compute capability. `cache`: where compiled code is kept, if anywhere.
+/// Loads every file's kernels for a device of this compute capability. `driver`: newest CUDA version that the driver serves;
+/// `cache`: where compiled code is kept, if anywhere.
 ///
 /// # Errors
 /// [`CodeError`].
 pub fn modules(
     context: &Arc<CudaContext>,
     capability: (u32, u32),
+    driver: (u32, u32),
     cache: Option<&Path>,
 ) -> Result<Vec<Arc<CudaModule>>, CodeError> {
     if capability < (8, 0) {
         return Err(CodeError::Architecture(capability));
     }
-    FILES.iter().map(|file| module(context, file, capability, cache)).collect()
+    FILES.iter().map(|file| module(context, file, capability, driver, cache)).collect()
 }
 
 fn module(
     context: &Arc<CudaContext>,
     file: &'static KernelFile,
     capability: (u32, u32),
+    driver: (u32, u32),
     cache: Option<&Path>,
 ) -> Result<Arc<CudaModule>, CodeError> {
+    let failed = |error: DriverError| {
+        let message = error.to_string();
+        if driver < VERSION {
+            CodeError::DriverTooOld { version: driver, message }
+        } else {
+            CodeError::Load { file: file.name, message }
+        }
+    };
     if let Some(fatbin) = file.fatbin {
         match context.load_module(Ptx::from_binary(fatbin.to_vec())) {
             Ok(module) => return Ok(module),
             // An older driver may still take what an NVRTC of its own age makes.
-            Err(error) if too_old(&error) && !present() => return Err(CodeError::DriverTooOld(error.to_string())),
-            Err(error) if too_old(&error) => {}
-            Err(error) => return Err(CodeError::Load { file: file.name, message: error.to_string() }),
+            Err(_) if driver < VERSION && present() => {}
+            Err(error) => return Err(failed(error)),
         }
     }
-    let image = compiled(file, capability, cache)?;
-    let loaded = context.load_module(Ptx::from_binary(image));
-    loaded.map_err(|error| CodeError::Load { file: file.name, message: error.to_string() })
-}
-
-fn too_old(error: &DriverError) -> bool {
-    matches!(error.0, CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION)
+    context.load_module(Ptx::from_binary(compiled(file, capability, cache)?)).map_err(failed)
 }
 
 /// Code for one file: from the cache, or made and put there.
@@ -235,7 +249,7 @@ mod tests {
             compiled(file, (8, 0), Some(folder.path())).expect("compiles");
         }
         assert_eq!(entries(folder.path()), 2 * FILES.len(), "another architecture has its own");
-        let all = modules(&context, (9, 0), Some(folder.path())).expect("loads");
+        let all = modules(&context, (9, 0), VERSION, Some(folder.path())).expect("loads");
         assert_eq!(all.len(), FILES.len());
     }
 
@@ -243,7 +257,7 @@ mod tests {
     fn an_old_device_is_refused_with_its_number() {
         let device = antiphon_cuda_shim::device();
         let context = CudaContext::new(device.ordinal()).expect("a context");
-        let error = modules(&context, (7, 5), None).expect_err("too old");
+        let error = modules(&context, (7, 5), VERSION, None).expect_err("too old");
         assert!(error.to_string().contains("7.5") && error.to_string().contains("8.0"), "{error}");
     }
 

@@ -5,7 +5,7 @@
 
 use super::kernels::{KERNELS, SHARED_BYTES_PLAIN};
 use super::memory::{Element, Pinned, Region};
-use super::{CudaDevice, CudaError, NoCuda, code, probe};
+use super::{Cuda, CudaDevice, CudaError, NoCuda, code, probe};
 use cudarc::driver::sys::{self, CUfunction_attribute_enum, CUstreamCaptureMode_enum};
 use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, result};
 use std::collections::HashMap;
@@ -83,13 +83,15 @@ impl Device {
     /// # Errors
     /// [`CudaError::None`] if there is no such device, [`CudaError::Driver`] if its kernels do not load.
     pub fn open(ordinal: usize) -> Result<Self, CudaError> {
-        let facts = probe()?.devices.into_iter().nth(ordinal).ok_or(NoCuda::NoDevice)?;
+        let Cuda { driver_version, devices } = probe()?;
+        let count = devices.len();
+        let facts = devices.into_iter().nth(ordinal).ok_or(NoCuda::NoSuchDevice { ordinal, count })?;
         let context = CudaContext::new(ordinal).map_err(CudaError::driver("making a context"))?;
         // SAFETY: nothing is allocated yet; the two streams are ordered by `join` where one needs the other.
         unsafe { context.disable_event_tracking() };
         let stream = || context.new_stream().map_err(CudaError::driver("making a stream"));
         let (compute, copies) = (stream()?, stream()?);
-        let modules = code::modules(&context, facts.compute_capability, code::cache_folder().as_deref())?;
+        let modules = code::modules(&context, facts.compute_capability, driver_version, code::cache_folder().as_deref())?;
         let mut kernels = HashMap::new();
         for (name, shared_bytes) in KERNELS {
             let found = modules.iter().find_map(|module| module.load_function(name).ok());
@@ -99,6 +101,9 @@ impl Device {
                 is_sticky: false,
             };
             let function = found.ok_or_else(missing)?;
+            // The driver loads code when it is first asked about it; a capture must not be the first to ask.
+            let registers = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_NUM_REGS;
+            function.get_attribute(registers).map_err(CudaError::driver("loading a kernel"))?;
             if shared_bytes > SHARED_BYTES_PLAIN {
                 let attribute = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                 let bytes = i32::try_from(shared_bytes).expect("a block has less than 256 KiB");
@@ -180,6 +185,21 @@ impl Device {
         // SAFETY: both sides have as many elements; the target is pinned and its owner waits before it reads.
         unsafe { result::memcpy_dtoh_async(target, from.address(), self.stream(Queue::Compute)) }
             .map_err(CudaError::driver("copying from the device"))
+    }
+
+    /// Queues a copy of `from` into the front of `to`, both on the device, with the kernels.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`].
+    ///
+    /// # Panics
+    /// If `to` is shorter.
+    pub fn copy<T: Element>(&self, from: &Region<T>, to: &Region<T>) -> Result<(), CudaError> {
+        assert!(from.len() <= to.len(), "{} elements into {}", from.len(), to.len());
+        let stream = self.stream(Queue::Compute);
+        // SAFETY: both sides have as many bytes.
+        unsafe { result::memcpy_dtod_async(to.address(), from.address(), from.len() * size_of::<T>(), stream) }
+            .map_err(CudaError::driver("copying on the device"))
     }
 
     /// Copies `values` to the device and waits.

@@ -43,6 +43,14 @@ pub enum NoCuda {
     /// The driver is there and sees no device.
     #[error("the CUDA driver sees no device")]
     NoDevice,
+    /// The driver sees devices, but not this one.
+    #[error("there is no CUDA device {ordinal}; the driver sees {count}, from 0 on")]
+    NoSuchDevice {
+        /// Which was asked for.
+        ordinal: usize,
+        /// How many there are.
+        count: usize,
+    },
     /// The driver failed.
     #[error("the CUDA driver failed in {call}: {message}")]
     Driver {

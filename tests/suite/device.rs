@@ -1,0 +1,127 @@
+//! `antiphon serve` on a CUDA device, as a user starts it: the stand-in is the driver that the binary finds.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use antiphon_cuda_shim::stand_in;
+use tempfile::TempDir;
+
+use super::embedded::{Server, joined, read_until};
+
+const ASK: &str =
+    r#"{"messages":[{"role":"user","content":"Write Python code that prints \"Jay\"."}],"temperature":0,"stream":true}"#;
+
+/// `antiphon serve --model tiny` with `args`, on a machine whose driver is the stand-in with `settings`.
+fn serve(folder: &TempDir, settings: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    command.args(["serve", "--model", "tiny", "--running-max-count", "8", "--token-budget-tokens", "128"]).args(args);
+    command.envs(stand_in(folder.path(), settings)).env("XDG_CACHE_HOME", folder.path());
+    command
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn answer(server: &Server) -> String {
+    joined(&server.ask("POST", "/v1/chat/completions", ASK), "/choices/0/delta/content")
+}
+
+#[test]
+fn the_device_that_is_asked_for_answers() {
+    for device in ["cuda:0", "cuda:3", "auto"] {
+        let folder = folder();
+        let server = Server::of(&mut serve(&folder, "memory_bytes=134217728", &["--device", device]));
+        assert!(server.log.contains("computing on the GPU") && server.log.contains("CPU shim"), "{}", server.log);
+        let text = answer(&server);
+        assert!(text.contains(r#"print("Jay")"#), "{device}: {text}");
+    }
+}
+
+#[test]
+fn kv_memory_grows_with_the_utilization() {
+    let blocks = |utilization: &str| {
+        let folder = folder();
+        let args = ["--device", "cuda", "--gpu-memory-utilization", utilization];
+        let server = Server::of(&mut serve(&folder, "memory_bytes=50331648", &args));
+        server.stats()["kv"]["total"].as_u64().expect("a count")
+    };
+    let (few, more) = (blocks("0.7"), blocks("0.8"));
+    assert!(few < more, "{few} blocks of 70 %, {more} of 80 %");
+}
+
+/// Standard error of a start that fails.
+fn refusal(mut command: Command) -> String {
+    let Output { status, stderr, .. } = command.args(["--port", "0"]).output().expect("the binary starts");
+    let text = String::from_utf8(stderr).expect("UTF-8");
+    assert_eq!(status.code(), Some(1), "{text}");
+    text
+}
+
+#[test]
+fn what_cannot_serve_says_why_and_what_would_help() {
+    let cases: [(&str, &str, &[&str]); 4] = [
+        ("driver=12080", "cuda:0", &["the driver serves CUDA 12.8", "they need driver 580 (CUDA 13.0) or newer"]),
+        ("capability=7.5", "cuda:0", &["this GPU has compute capability 7.5", "need 8.0 (Ampere) or newer"]),
+        ("memory_bytes=4194304", "cuda:0", &["weights", "KV", "scratch", "--gpu-memory-utilization", "--token-budget-tokens"]),
+        ("", "cuda:9", &["there is no CUDA device 9; the driver sees 8"]),
+    ];
+    for (settings, device, said) in cases {
+        let folder = folder();
+        let text = refusal(serve(&folder, settings, &["--device", device]));
+        let starts = text.contains(&format!("--device {device}: ")) && text.contains("expected --device auto or cpu");
+        assert!(starts && said.iter().all(|part| text.contains(part)), "{settings}: {text}");
+    }
+    if !fs::exists("/dev/nvidiactl").unwrap_or(false) {
+        let folder = folder();
+        let mut command = serve(&folder, "", &["--device", "cuda"]);
+        command.env_remove("LD_LIBRARY_PATH");
+        let text = refusal(command);
+        assert!(text.contains("--device cuda:0: no CUDA driver (libcuda.so.1) on this machine"), "{text}");
+    }
+}
+
+#[test]
+fn auto_serves_on_the_cpu_and_says_why() {
+    for (settings, said) in [("memory_bytes=4194304", "--gpu-memory-utilization"), ("driver=12080", "driver 580")] {
+        let folder = folder();
+        let server = Server::of(&mut serve(&folder, settings, &["--device", "auto"]));
+        let log = &server.log;
+        assert!(
+            log.contains("the GPU does not serve this model") && log.contains(said) && log.contains("computing on the CPU"),
+            "{log}"
+        );
+        assert!(answer(&server).contains(r#"print("Jay")"#));
+    }
+}
+
+/// Begins an answer, and once it streams, makes the device's next launch fail.
+fn fail_in_mid_answer(server: &Server, folder: &TempDir, fault: &str) -> String {
+    let mut stream = server.send("POST", "/v1/chat/completions", ASK);
+    let mut text = read_until(&mut stream, "\"content\":");
+    fs::write(folder.path().join("fault"), fault).expect("written");
+    std::io::Read::read_to_string(&mut stream, &mut text).expect("the stream ends in order");
+    text
+}
+
+#[test]
+fn a_step_that_is_refused_does_not_show_in_the_answer() {
+    let folder = folder();
+    let server = Server::of(&mut serve(&folder, "memory_bytes=134217728", &["--device", "cuda"]));
+    let expected = answer(&server);
+    let text = fail_in_mid_answer(&server, &folder, "refused");
+    assert_eq!(joined(&text, "/choices/0/delta/content"), expected);
+    assert_eq!(server.stats()["scheduler"]["engine_restarts_total"], 1, "{}", server.stats());
+}
+
+#[test]
+fn a_lost_device_ends_the_process_with_a_clear_message() {
+    let folder = folder();
+    let mut server = Server::of(&mut serve(&folder, "memory_bytes=134217728", &["--device", "cuda"]));
+    let text = fail_in_mid_answer(&server, &folder, "lost");
+    assert!(text.contains("\"error\"") && text.contains("server_error") && text.contains("data: [DONE]"), "{text}");
+    let (code, log) = server.end();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("the engine is given up"), "{log}");
+    assert!(log.contains("antiphon: the engine died") && log.contains("must be started anew"), "{log}");
+}
