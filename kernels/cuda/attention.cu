@@ -4,7 +4,8 @@
 //          16 rows a warp, a row being a token and one of the query heads that share the block's KV head.
 // Shapes:  queries [T][heads][row], keys, values [block][kv head][slot][row] bf16 as rope_store leaves them; sinks [heads] f32;
 //          out [T][stride] bf16; items [count][10] (AttentionItem); blocks: the batch's block tables; partials
-//          [slot][heads][head_dim + 2] f32: maximum, sum, weighted values of a chunk. Grid: (items, kv heads).
+//          [slot][heads][head_dim + 2] f32: maximum, sum, weighted values of a chunk. Grid: (any, kv heads); a block takes every
+//          gridDim.x-th item.
 // Source:  Dao et al. 2022, arXiv:2205.14135; Flash-Decoding for the split; Xiao et al. 2023, arXiv:2309.17453 (sinks).
 // Twin:    reference::attention; 1e-2 of the largest value, the rounding of q, k, v and the weights to bf16.
 // Cost:    4 head_dim bytes a KV head and position for each item; 4 head_dim operations a query head and position.
@@ -153,12 +154,11 @@ struct Whole {
 
 template <int DIM, int KEYS, int WARPS>
 __device__ __forceinline__ void attention_item(bf16* out, float* partials, const bf16* queries, const bf16* keys, const bf16* values,
-                                               const float* sinks, const int* items, const int* item_count, const int* blocks, int heads,
-                                               int kv_heads, int head_dim, int row, int block_tokens, int stride, float scale) {
+                                               const float* sinks, const int* items, int index, const int* blocks, int heads, int kv_heads,
+                                               int head_dim, int row, int block_tokens, int stride, float scale) {
     using Tile = Attention<DIM, KEYS, WARPS>;
     DYN_SMEM(bf16, shared);  // two stages of keys and values, then Whole
-    if ((int)blockIdx.x >= *item_count) return;
-    const int* words = items + (size_t)blockIdx.x * ITEM_INTS;
+    const int* words = items + (size_t)index * ITEM_INTS;
     const AttentionItem item = {words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7], words[8], words[9]};
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, kv_head = blockIdx.y, group = heads / kv_heads;
     // The lane's two rows: their token, head and what they see.
@@ -261,8 +261,9 @@ __device__ __forceinline__ void attention_item(bf16* out, float* partials, const
              const bf16* __restrict__ values, const float* __restrict__ sinks, const int* __restrict__ items,                      \
              const int* __restrict__ item_count, const int* __restrict__ blocks, int heads, int kv_heads, int head_dim, int row,   \
              int block_tokens, int stride, float scale) {                                                                          \
-        attention_item<dim, keys_a_tile, warps>(out, partials, queries, keys, values, sinks, items, item_count, blocks, heads,     \
-                                                kv_heads, head_dim, row, block_tokens, stride, scale);                             \
+        for (int index = blockIdx.x; index < *item_count; index += gridDim.x)                                                      \
+            attention_item<dim, keys_a_tile, warps>(out, partials, queries, keys, values, sinks, items, index, blocks, heads,      \
+                                                    kv_heads, head_dim, row, block_tokens, stride, scale);                         \
     }                                                                                                                              \
     KERNEL_EXPORT(name)
 

@@ -1,6 +1,6 @@
 //! Paged attention. Kernels: `cuda/attention.cu`.
 //!
-//! Work comes as a list of items; the host writes it (see [`AttentionItem`]) and the kernel's grid may be longer than the list.
+//! Work comes as a list of items; the host writes it (see [`AttentionItem`]) and the list may be shorter than its room.
 
 use super::device::{Arg, Grid};
 use super::linear::Activations;
@@ -93,13 +93,15 @@ pub struct AttentionOperands<'a> {
 /// The work list of one kind of item.
 #[derive(Debug, Clone, Copy)]
 pub struct Work<'a, T: Element> {
-    /// The entries.
+    /// Room for the entries; how much there is decides how many blocks are launched.
     pub items: &'a Region<T>,
     /// One number: how many of them there are.
     pub count: &'a Region<i32>,
-    /// How many blocks to launch: at least the count.
-    pub grid: usize,
 }
+
+/// Blocks of a launch at most; each takes every so many-th item. One warp of a block in decode has room for six beside it on a
+/// multiprocessor, so this is some five rounds of the largest devices.
+const BLOCKS_MAX: usize = 4096;
 
 /// f32 values of a slot of partial sums.
 #[must_use]
@@ -153,7 +155,8 @@ pub fn attention(
         (true, _) => "attention_prefill_128",
     };
     let warps = if is_prefill { PREFILL_ROWS / 16 } else { 1 };
-    let grid = Grid { blocks: (work.grid, shape.kv_heads), threads: 32 * warps, shared_bytes: shared_bytes(dim, warps) };
+    let blocks = work.items.len().min((BLOCKS_MAX / shape.kv_heads).max(1));
+    let grid = Grid { blocks: (blocks, shape.kv_heads), threads: 32 * warps, shared_bytes: shared_bytes(dim, warps) };
     let args: [Arg; 16] = [
         (&operands.out.values).into(),
         operands.partials.into(),
@@ -187,7 +190,7 @@ pub fn attention_combine(
     work: Work<'_, Split>,
 ) -> Result<(), CudaError> {
     let shape = kv.shape;
-    let grid = Grid { blocks: (work.grid, shape.heads.div_ceil(4)), threads: 128, shared_bytes: 0 };
+    let grid = Grid { blocks: (work.items.len(), shape.heads.div_ceil(4)), threads: 128, shared_bytes: 0 };
     let args: [Arg; 8] = [
         (&operands.out.values).into(),
         operands.partials.into(),

@@ -62,6 +62,12 @@ impl Bf16Tiles {
         Self { words, rows, cols }
     }
 
+    /// Its words, to be filled.
+    #[must_use]
+    pub fn region(&self) -> &Region<u32> {
+        &self.words
+    }
+
     /// Outputs.
     #[must_use]
     pub fn rows(&self) -> usize {

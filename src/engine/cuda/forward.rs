@@ -80,7 +80,7 @@ impl CudaEngine {
         let operands = AttentionOperands {
             queries: &scratch.queries,
             sinks: &layer.sinks,
-            blocks: &group.table,
+            blocks: &step.words,
             partials: &scratch.partials,
             out: &scratch.attended,
         };

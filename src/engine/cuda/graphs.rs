@@ -1,37 +1,42 @@
-//! Captured decode steps, by size.
+//! Decode steps that were captured when the engine was made, one for each size.
 
-use super::layout::StepSizes;
-use super::rounds::RoundSizes;
 use antiphon_kernels::cuda::{CudaError, Graph};
-use std::collections::HashMap;
-
-/// Graphs that are kept; a server whose sequences grow meets a new size at each power of two of its context.
-const GRAPHS_MAX: usize = 128;
 
 /// The graphs of an engine.
 #[derive(Debug, Default)]
 pub(super) struct Graphs {
-    graphs: HashMap<(StepSizes, RoundSizes), Graph>,
+    /// Most sequences of each, ascending.
+    graphs: Vec<(usize, Graph)>,
     replays: usize,
 }
 
+/// The sizes that are captured for steps of up to `most` sequences: each up to 8, then steps of 8 up to 64, of 32 above; padding
+/// costs attention's and the dense layers' share of a token, no expert.
+pub(super) fn sizes(most: usize) -> impl Iterator<Item = usize> {
+    let fits = move |size: &usize| *size < most;
+    (1..=8).chain((16..=64).step_by(8)).chain((96..).step_by(32)).take_while(fits).chain((most > 0).then_some(most))
+}
+
 impl Graphs {
-    pub(super) fn has(&self, step: &StepSizes, round: &RoundSizes) -> bool {
-        self.graphs.contains_key(&(*step, *round))
+    /// Keeps the graph of the next size.
+    pub(super) fn keep(&mut self, size: usize, graph: Graph) {
+        assert!(self.graphs.last().is_none_or(|(last, _)| *last < size), "sizes ascend");
+        self.graphs.push((size, graph));
     }
 
-    /// Keeps a graph; the ones before it go if there are too many, and are captured again when they are needed.
-    pub(super) fn keep(&mut self, step: StepSizes, round: RoundSizes, graph: Graph) {
-        if self.graphs.len() >= GRAPHS_MAX {
-            self.graphs.clear();
-        }
-        self.graphs.insert((step, round), graph);
+    /// The smallest size that holds `tokens` sequences.
+    pub(super) fn size_of(&self, tokens: usize) -> Option<usize> {
+        self.graphs.iter().map(|(size, _)| *size).find(|size| *size >= tokens)
     }
 
-    /// Queues a graph that is there.
-    pub(super) fn launch(&mut self, step: &StepSizes, round: &RoundSizes) -> Result<(), CudaError> {
+    /// Queues the graph of this size.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(super) fn launch(&mut self, size: usize) -> Result<(), CudaError> {
         self.replays += 1;
-        self.graphs[&(*step, *round)].launch()
+        let at = self.graphs.binary_search_by_key(&size, |(size, _)| *size).expect("the size of a graph");
+        self.graphs[at].1.launch()
     }
 
     /// Graphs that are there, and launches.

@@ -18,46 +18,38 @@ const COUNTS: usize = 8;
 #[derive(Debug, Default)]
 struct Lists {
     slots: Vec<i32>,
-    table: Vec<u32>,
     decode: Vec<AttentionItem>,
     prefill: Vec<AttentionItem>,
     splits: Vec<Split>,
 }
 
 /// How long each list may be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct GroupSizes {
-    pub(super) table: usize,
     pub(super) decode: usize,
     pub(super) prefill: usize,
     pub(super) splits: usize,
 }
 
-/// How many tokens, and how long the lists of the full and of the sliding layers may be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+/// How many tokens, how long the lists of the full and of the sliding layers may be, and how many blocks the tables name.
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct StepSizes {
     pub(super) tokens: usize,
     pub(super) groups: [GroupSizes; 2],
+    pub(super) blocks: usize,
 }
 
 impl StepSizes {
-    /// The next larger sizes that a graph is captured for: few enough that graphs are used again.
-    pub(super) fn bucket(self) -> Self {
-        let list = |len: usize| if len == 0 { 0 } else { len.next_power_of_two().max(16) };
-        let group = |sizes: GroupSizes| GroupSizes {
-            table: list(sizes.table),
-            decode: list(sizes.decode),
-            prefill: list(sizes.prefill),
-            splits: list(sizes.splits),
+    /// The largest decode step of `tokens` sequences, without block tables.
+    pub(super) fn decode(tokens: usize, config: &ModelConfig, options: &CudaOptions) -> Self {
+        let group = |group: KvGroup| {
+            let seen = window(config, group).min(config.context_tokens_max);
+            // Wherever a window begins, it touches one chunk more than it fills.
+            let chunks = (seen.div_ceil(CHUNK_TOKENS) + 1).min(config.context_tokens_max.div_ceil(CHUNK_TOKENS));
+            let parts = (config.heads / config.kv_heads).div_ceil(DECODE_ROWS);
+            GroupSizes { decode: (tokens * chunks).min(options.partial_slots + tokens) * parts, prefill: 0, splits: tokens }
         };
-        // Up to 8 every size has its own graph; then steps of 8 up to 64, of 32 above: padding costs attention's and the dense layers'
-        // share of a token, no expert.
-        let tokens = match self.tokens {
-            tokens @ 0..=8 => tokens,
-            tokens @ 9..=64 => tokens.next_multiple_of(8),
-            tokens => tokens.next_multiple_of(32),
-        };
-        Self { tokens, groups: self.groups.map(group) }
+        Self { tokens, groups: [group(KvGroup::Full), group(KvGroup::Sliding)], blocks: 0 }
     }
 
     /// Words that a step of these sizes takes.
@@ -65,6 +57,7 @@ impl StepSizes {
         self.place().end
     }
 
+    /// What grows with the sequences comes last, so that where the rest lies follows from how many tokens there are.
     fn place(&self) -> Places {
         let mut end = COUNTS;
         let mut take = |words: usize| {
@@ -73,14 +66,25 @@ impl StepSizes {
             start
         };
         let (tokens, positions) = (take(self.tokens), take(self.tokens));
-        let groups = self.groups.map(|sizes| GroupPlaces {
+        let mut groups = self.groups.map(|sizes| GroupPlaces {
             slots: take(self.tokens),
-            table: take(sizes.table),
-            decode: take(sizes.decode * ITEM_WORDS),
-            prefill: take(sizes.prefill * ITEM_WORDS),
             splits: take(sizes.splits * SPLIT_WORDS),
+            prefill: take(sizes.prefill * ITEM_WORDS),
+            decode: 0,
         });
-        Places { tokens, positions, groups, end }
+        for index in [1, 0] {
+            groups[index].decode = take(self.groups[index].decode * ITEM_WORDS);
+        }
+        let blocks = take(self.blocks);
+        Places { tokens, positions, groups, blocks, end }
+    }
+}
+
+/// How many positions a token of these layers sees.
+fn window(config: &ModelConfig, group: KvGroup) -> usize {
+    match group {
+        KvGroup::Full => config.context_tokens_max,
+        KvGroup::Sliding => config.sliding_window_tokens,
     }
 }
 
@@ -88,12 +92,12 @@ struct Places {
     tokens: usize,
     positions: usize,
     groups: [GroupPlaces; 2],
+    blocks: usize,
     end: usize,
 }
 
 struct GroupPlaces {
     slots: usize,
-    table: usize,
     decode: usize,
     prefill: usize,
     splits: usize,
@@ -105,12 +109,13 @@ pub(super) struct StepRegions {
     pub(super) positions: Region<i32>,
     pub(super) token_count: Region<i32>,
     pub(super) groups: [GroupRegions; 2],
+    /// All words: an item says where among them its block table begins.
+    pub(super) words: Region<u32>,
 }
 
 /// The lists for the layers of one group.
 pub(super) struct GroupRegions {
     pub(super) slots: Region<i32>,
-    pub(super) table: Region<u32>,
     decode: (Region<AttentionItem>, Region<i32>),
     prefill: (Region<AttentionItem>, Region<i32>),
     splits: (Region<Split>, Region<i32>),
@@ -120,13 +125,13 @@ impl GroupRegions {
     /// The work of one kind; `None` if there is none.
     pub(super) fn items(&self, is_prefill: bool) -> Option<Work<'_, AttentionItem>> {
         let (items, count) = if is_prefill { &self.prefill } else { &self.decode };
-        (!items.is_empty()).then(|| Work { items, count, grid: items.len() })
+        (!items.is_empty()).then_some(Work { items, count })
     }
 
     /// Tokens whose partial sums are merged; `None` if there are none.
     pub(super) fn splits(&self) -> Option<Work<'_, Split>> {
         let (items, count) = &self.splits;
-        (!items.is_empty()).then(|| Work { items, count, grid: items.len() })
+        (!items.is_empty()).then_some(Work { items, count })
     }
 }
 
@@ -141,7 +146,6 @@ impl StepRegions {
             index += 3;
             GroupRegions {
                 slots: words.view(at.slots, sizes.tokens),
-                table: words.view(at.table, lens.table),
                 decode: (words.view(at.decode, lens.decode), count(first)),
                 prefill: (words.view(at.prefill, lens.prefill), count(first + 1)),
                 splits: (words.view(at.splits, lens.splits), count(first + 2)),
@@ -154,6 +158,7 @@ impl StepRegions {
             positions: words.view(places.positions, sizes.tokens),
             token_count: count(0),
             groups,
+            words: words.clone(),
         }
     }
 }
@@ -164,6 +169,8 @@ pub(super) struct HostStep {
     tokens: Vec<u32>,
     positions: Vec<i32>,
     groups: [Lists; 2],
+    /// The block tables of the full layers, then those of the sliding ones.
+    blocks: Vec<u32>,
 }
 
 fn int(count: usize) -> i32 {
@@ -177,9 +184,11 @@ impl HostStep {
         self.tokens.extend(batch.tokens.iter().map(|token| token.0));
         self.positions.clear();
         self.positions.extend(batch.slices.iter().flat_map(|slice| slice.start..slice.end()).map(int));
-        for (lists, group) in self.groups.iter_mut().zip([KvGroup::Full, KvGroup::Sliding]) {
-            lists.fill(batch, group, config, options);
-        }
+        self.blocks.clear();
+        self.blocks.extend(batch.full_blocks.iter().chain(&batch.sliding_blocks).map(|block| block.0));
+        let [full, sliding] = &mut self.groups;
+        full.fill(batch, KvGroup::Full, 0, config, options);
+        sliding.fill(batch, KvGroup::Sliding, batch.full_blocks.len(), config, options);
     }
 
     /// Whether every slice is one token: such a step can be captured.
@@ -188,14 +197,17 @@ impl HostStep {
     }
 
     pub(super) fn sizes(&self) -> StepSizes {
-        let group = |lists: &Lists| GroupSizes {
-            table: lists.table.len(),
-            decode: lists.decode.len(),
-            prefill: lists.prefill.len(),
-            splits: lists.splits.len(),
-        };
+        let group =
+            |lists: &Lists| GroupSizes { decode: lists.decode.len(), prefill: lists.prefill.len(), splits: lists.splits.len() };
         let [full, sliding] = &self.groups;
-        StepSizes { tokens: self.tokens.len(), groups: [group(full), group(sliding)] }
+        StepSizes { tokens: self.tokens.len(), groups: [group(full), group(sliding)], blocks: self.blocks.len() }
+    }
+
+    /// The same lists laid out as in a captured step of `captured` sizes: all but what comes last have their places there.
+    pub(super) fn sizes_within(&self, captured: &StepSizes) -> StepSizes {
+        let (own, mut sizes) = (self.sizes(), *captured);
+        (sizes.groups[0].decode, sizes.blocks) = (own.groups[0].decode, own.blocks);
+        sizes
     }
 
     /// Writes the lists where `sizes` has them; tokens that fill up to its size store nothing and attend to nothing.
@@ -215,11 +227,12 @@ impl HostStep {
         put(places.positions, sizes.tokens, &mut self.positions.iter().map(|position| position.cast_unsigned()), 0);
         for ((lists, at), lens) in self.groups.iter().zip(&places.groups).zip(&sizes.groups) {
             put(at.slots, sizes.tokens, &mut lists.slots.iter().map(|slot| slot.cast_unsigned()), u32::MAX);
-            put(at.table, lens.table, &mut lists.table.iter().copied(), 0);
-            put(at.decode, lens.decode * ITEM_WORDS, &mut lists.decode.iter().flat_map(AttentionItem::words), 0);
-            put(at.prefill, lens.prefill * ITEM_WORDS, &mut lists.prefill.iter().flat_map(AttentionItem::words), 0);
+            let words = |item: &AttentionItem| AttentionItem { table: item.table + int(places.blocks), ..*item }.words();
+            put(at.decode, lens.decode * ITEM_WORDS, &mut lists.decode.iter().flat_map(words), 0);
+            put(at.prefill, lens.prefill * ITEM_WORDS, &mut lists.prefill.iter().flat_map(words), 0);
             put(at.splits, lens.splits * SPLIT_WORDS, &mut lists.splits.iter().flat_map(Split::words), 0);
         }
+        put(places.blocks, sizes.blocks, &mut self.blocks.iter().copied(), 0);
         for (lists, counts) in self.groups.iter().zip(words[1..7].as_chunks_mut::<3>().0) {
             *counts = [lists.decode.len(), lists.prefill.len(), lists.splits.len()].map(|len| len as u32);
         }
@@ -227,25 +240,20 @@ impl HostStep {
 }
 
 impl Lists {
-    fn fill(&mut self, batch: &Batch, group: KvGroup, config: &ModelConfig, options: &CudaOptions) {
+    /// `tables`: where the group's block tables begin among all.
+    fn fill(&mut self, batch: &Batch, group: KvGroup, tables: usize, config: &ModelConfig, options: &CudaOptions) {
         self.slots.clear();
         self.decode.clear();
         self.prefill.clear();
         self.splits.clear();
-        self.table.clear();
         let blocks = match group {
             KvGroup::Full => &batch.full_blocks,
             KvGroup::Sliding => &batch.sliding_blocks,
         };
-        self.table.extend(blocks.iter().map(|block| block.0));
         if config.layers_of(group) == 0 {
             self.slots.resize(batch.tokens.len(), -1);
             return;
         }
-        let window = match group {
-            KvGroup::Full => config.context_tokens_max,
-            KvGroup::Sliding => config.sliding_window_tokens,
-        };
         let mut slots_used = 0;
         for slice in &batch.slices {
             let (range, first) = match group {
@@ -259,12 +267,12 @@ impl Lists {
             let item = AttentionItem {
                 token: int(slice.tokens.start),
                 start: int(slice.start),
-                table: int(range.start),
+                table: int(tables + range.start),
                 table_first: int(first),
                 chunk: 0,
                 chunk_end: int(slice.end().div_ceil(CHUNK_TOKENS)),
                 partial: -1,
-                window: int(window),
+                window: int(window(config, group)),
                 ..AttentionItem::default()
             };
             self.add(slice, item, config, options.partial_slots, &mut slots_used);
@@ -299,16 +307,11 @@ impl Lists {
     }
 }
 
-/// Words of the largest step, a graph's padding included.
+/// Words of the largest step: every sequence with its longest context, all of the tokens in prefill or one each.
 pub(super) fn step_words_max(config: &ModelConfig, options: &CudaOptions) -> usize {
     let (tokens, slices, group) = (options.step_tokens_max, options.step_slices_max, config.heads / config.kv_heads);
-    let context_blocks = config.context_tokens_max.div_ceil(options.block_tokens);
-    let split_items = (options.partial_slots + slices) * group.div_ceil(DECODE_ROWS);
-    let sizes = GroupSizes {
-        table: slices * context_blocks,
-        decode: split_items,
-        prefill: tokens * group / PREFILL_ROWS + slices,
-        splits: slices,
-    };
-    StepSizes { tokens: tokens.max(slices), groups: [sizes; 2] }.bucket().words()
+    let decode = StepSizes::decode(slices, config, options);
+    let groups = decode.groups.map(|sizes| GroupSizes { prefill: tokens * group / PREFILL_ROWS + slices, ..sizes });
+    let blocks = 2 * slices * config.context_tokens_max.div_ceil(options.block_tokens);
+    StepSizes { tokens: tokens.max(slices), groups, blocks }.words()
 }

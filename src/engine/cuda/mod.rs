@@ -47,8 +47,17 @@ impl CudaModel {
     pub fn load(device: Device, checkpoint: &Checkpoint, progress: &mut dyn FnMut(Progress)) -> Result<Self, CudaEngineError> {
         // To read a page that the file no longer has would end the process.
         checkpoint.check_unchanged()?;
-        let weights = Weights::load(&device, checkpoint, progress)?;
+        let weights = weights::load(&device, checkpoint, progress)?;
         Ok(Self { config: checkpoint.config().clone(), device, weights })
+    }
+
+    /// A model of this shape whose weights mean nothing: for measurements.
+    ///
+    /// # Errors
+    /// [`CudaEngineError`] if the device has not the memory or fails.
+    pub fn noise(device: Device, config: &ModelConfig) -> Result<Self, CudaEngineError> {
+        let weights = weights::noise(&device, config)?;
+        Ok(Self { config: config.clone(), device, weights })
     }
 }
 
@@ -93,7 +102,7 @@ impl CudaEngine {
         let kv_bytes = config.layers.iter().map(|group| KvRegion::bytes(shape, blocks(group))).sum();
         let mut arena = Arena::new(device, "KV memory", kv_bytes)?;
         let kv = config.layers.iter().map(|group| KvRegion::new(&mut arena, shape, blocks(group))).collect();
-        Ok(Self {
+        let mut engine = Self {
             graphs: Graphs::default(),
             limits: EngineLimits {
                 block_tokens,
@@ -115,7 +124,26 @@ impl CudaEngine {
             sampler: Sampler::new(config.vocab_size),
             options: *options,
             model,
-        })
+        };
+        engine.capture_decode_steps()?;
+        Ok(engine)
+    }
+
+    /// Captures a decode step for each size, so that none is captured while somebody waits.
+    fn capture_decode_steps(&mut self) -> Result<(), CudaError> {
+        let most = self.options.logit_rows().min(self.options.step_tokens_max);
+        for size in graphs::sizes(if self.options.graphs { most } else { 0 }) {
+            let step = StepSizes::decode(size, &self.model.config, &self.options);
+            let round = RoundSizes { rows: size, edits: self.options.edits(&self.model.config) };
+            let regions = (StepRegions::of(&self.scratch.step, &step), RoundRegions::of(&self.scratch.round, &round));
+            let graph = self.model.device.capture(|| {
+                self.queue_layers(&regions.0, size)?;
+                self.queue_logits(&regions.1, size)?;
+                self.queue_draws(&regions.1, size)
+            })?;
+            self.graphs.keep(size, graph);
+        }
+        Ok(())
     }
 
     /// The shape of the model.
@@ -128,6 +156,19 @@ impl CudaEngine {
     #[must_use]
     pub fn graph_counts(&self) -> (usize, usize) {
         self.graphs.counts()
+    }
+
+    /// Which experts the last layer chose for the first `tokens` rows of the last step, `experts_per_token` a row: how many weights
+    /// a step has read.
+    ///
+    /// # Errors
+    /// [`CudaError`] if the device fails.
+    ///
+    /// # Panics
+    /// If no step has so many rows.
+    pub fn chosen_experts(&self, tokens: usize) -> Result<Vec<i32>, CudaError> {
+        let top_k = self.model.config.experts_per_token;
+        self.model.device.fetch(&self.scratch.routes.experts.slice(0..tokens * top_k))
     }
 
     /// Computes a step and shows every row of the step and its logits `[V]`; draws nothing.
@@ -159,6 +200,22 @@ impl CudaEngine {
         Ok(())
     }
 
+    /// Prepares a decode step on the host as [`Engine::execute`] does, and sends nothing: how much a device waits for between steps.
+    ///
+    /// # Panics
+    /// If the batch is not one that the engine's limits allow, or no size of a captured step holds it.
+    pub fn prepare(&mut self, batch: &Batch) {
+        check_batch(&self.limits, batch);
+        self.step.fill(batch, &self.model.config, &self.options);
+        let mut wanted = std::mem::take(&mut self.wanted);
+        list_wanted(batch, &mut Vec::with_capacity(batch.slices.len()), &mut wanted);
+        let taken = self.round.fill(batch, &wanted, &self.model.config, &self.options);
+        let size = self.graphs.size_of(taken).expect("a captured size holds the batch");
+        self.write_step(&self.step_sizes(size));
+        self.write_round(&wanted, &self.round_sizes(size));
+        self.wanted = wanted;
+    }
+
     /// Copies the step's lists and queues all layers.
     fn forward_now(&mut self) -> Result<(), CudaError> {
         let sizes = self.step.sizes();
@@ -166,16 +223,27 @@ impl CudaEngine {
         self.queue_layers(&StepRegions::of(&self.scratch.step, &sizes), sizes.tokens)
     }
 
-    fn upload_step(&mut self, sizes: &StepSizes) -> Result<(), CudaError> {
+    /// Writes the step's lists for the device.
+    fn write_step(&mut self, sizes: &StepSizes) -> usize {
         let words = sizes.words();
         self.step.write(sizes, &mut self.scratch.host_step.as_mut_slice()[..words]);
+        words
+    }
+
+    /// Writes the lists of a round that takes `rows` from their front.
+    fn write_round(&mut self, rows: &[Wanted], sizes: &RoundSizes) -> usize {
+        let words = sizes.words();
+        self.round.write(rows, sizes, &mut self.scratch.host_round.as_mut_slice()[..words]);
+        words
+    }
+
+    fn upload_step(&mut self, sizes: &StepSizes) -> Result<(), CudaError> {
+        let words = self.write_step(sizes);
         self.model.device.upload(Queue::Compute, &self.scratch.host_step, &self.scratch.step, words)
     }
 
-    /// Copies the lists of a round that takes `rows` from their front.
     fn upload_round(&mut self, rows: &[Wanted], sizes: &RoundSizes) -> Result<(), CudaError> {
-        let words = sizes.words();
-        self.round.write(rows, sizes, &mut self.scratch.host_round.as_mut_slice()[..words]);
+        let words = self.write_round(rows, sizes);
         self.model.device.upload(Queue::Compute, &self.scratch.host_round, &self.scratch.round, words)
     }
 
@@ -199,7 +267,12 @@ impl CudaEngine {
 
     fn compute_rounds(&mut self, batch: &Batch, wanted: &[Wanted], sampled: &mut [Sampled]) -> Result<(), CudaError> {
         let mut taken = self.round.fill(batch, wanted, &self.model.config, &self.options);
-        if self.options.graphs && self.step.is_decode() && taken == wanted.len() && self.replay(wanted)? {
+        let draws_all = taken == wanted.len() && taken == batch.slices.len();
+        if self.step.is_decode()
+            && draws_all
+            && let Some(size) = self.graphs.size_of(taken)
+        {
+            self.replay(size, wanted)?;
             return self.read_reports(batch, wanted, sampled);
         }
         self.forward_now()?;
@@ -218,33 +291,20 @@ impl CudaEngine {
         self.model.device.synchronize()
     }
 
-    /// Runs a decode step from a graph, captured now if there is none for its size; false if it fits no graph.
-    fn replay(&mut self, wanted: &[Wanted]) -> Result<bool, CudaError> {
-        let step = self.step.sizes().bucket();
-        let round = self.round.sizes().bucket(step.tokens);
-        let fits = step.tokens <= self.options.step_tokens_max
-            && round.rows <= self.options.logit_rows()
-            && round.edits <= self.options.edits(&self.model.config)
-            && step.words() <= self.scratch.step.len();
-        if !fits {
-            return Ok(false);
-        }
-        self.upload_step(&step)?;
-        self.upload_round(wanted, &round)?;
-        if !self.graphs.has(&step, &round) {
-            let regions = (StepRegions::of(&self.scratch.step, &step), RoundRegions::of(&self.scratch.round, &round));
-            let graph = self.model.device.capture(|| {
-                self.queue_layers(&regions.0, step.tokens)?;
-                if round.rows > 0 {
-                    self.queue_logits(&regions.1, round.rows)?;
-                    self.queue_draws(&regions.1, round.rows)?;
-                }
-                Ok(())
-            })?;
-            self.graphs.keep(step, round, graph);
-        }
-        self.graphs.launch(&step, &round)?;
-        Ok(true)
+    /// Runs a decode step from the graph of this size.
+    fn replay(&mut self, size: usize, wanted: &[Wanted]) -> Result<(), CudaError> {
+        self.upload_step(&self.step_sizes(size))?;
+        self.upload_round(wanted, &self.round_sizes(size))?;
+        self.graphs.launch(size)
+    }
+
+    /// The step's lists as the captured step of this size has them.
+    fn step_sizes(&self, size: usize) -> StepSizes {
+        self.step.sizes_within(&StepSizes::decode(size, &self.model.config, &self.options))
+    }
+
+    fn round_sizes(&self, size: usize) -> RoundSizes {
+        RoundSizes { rows: size, ..self.round.sizes() }
     }
 
     /// Waits for the round and reports its rows.

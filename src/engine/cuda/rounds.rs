@@ -52,18 +52,13 @@ pub(super) fn list_wanted(batch: &Batch, sampled: &mut Vec<Sampled>, wanted: &mu
 }
 
 /// How long a round's lists may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RoundSizes {
     pub(super) rows: usize,
     pub(super) edits: usize,
 }
 
 impl RoundSizes {
-    pub(super) fn bucket(self, step_rows: usize) -> Self {
-        let edits = if self.edits == 0 { 0 } else { self.edits.next_power_of_two() };
-        Self { rows: if self.rows == 0 { 0 } else { step_rows }, edits }
-    }
-
     fn draws_at(&self) -> usize {
         self.rows.next_multiple_of(4)
     }

@@ -6,7 +6,9 @@ use antiphon_kernels::cuda::{Element, Region, RowDraw, SampleOperands, region_by
 use std::path::Path;
 
 fn golden(name: &str) -> Checkpoint {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+    // Cargo says it when it runs a test; scripts/gpu-check does where there is no cargo.
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let directory = Path::new(&root).join("tests/goldens").join(name);
     Checkpoint::open(&CheckpointFiles::directory(&directory).unwrap()).unwrap()
 }
 
@@ -211,6 +213,9 @@ fn broken_rows_and_masks_are_reported() {
 #[test]
 fn the_plan_is_what_is_taken() {
     let shim = antiphon_cuda_shim::device();
+    if shim.real() {
+        return; // A driver does not say what a process has taken.
+    }
     let checkpoint = golden("g4");
     let device = Device::open(shim.ordinal()).unwrap();
     let before = shim.memory_used() as u64;
@@ -229,7 +234,7 @@ fn the_plan_is_what_is_taken() {
     (batch.slices[0].full_blocks, batch.slices[0].sliding_blocks) = (0..1, 0..1);
     engine.execute(&batch, &mut Vec::new()).unwrap();
     assert_eq!(shim.memory_used() as u64 - before, taken);
-    assert_eq!(engine.graph_counts(), (1, 1));
+    assert_eq!(engine.graph_counts(), (OPTIONS.step_slices_max, 1), "captured when it was made");
 }
 
 #[test]

@@ -137,9 +137,9 @@ impl Placed {
         let width = self.case.shape.heads * self.case.shape.head_dim;
         bench.run(|device| {
             bench.device.store(&vec![bf16::NAN; out.values.len()], &out.values).unwrap();
-            let work = Work { items: &item_region, count: &count, grid: items.len() + 2 };
+            let work = Work { items: &item_region, count: &count };
             attention(device, operands, kv, work, is_prefill).unwrap();
-            let work = Work { items: &split_region, count: &split_count, grid: splits.len() + 1 };
+            let work = Work { items: &split_region, count: &split_count };
             attention_combine(device, operands, kv, work).unwrap();
             bench.fetch_rows(out, width)
         })
@@ -148,34 +148,45 @@ impl Placed {
 
 #[test]
 fn decode_and_prefill_items_give_the_same_bits_near_the_reference() {
-    for case in CASES {
-        let bench = Bench::new();
-        let placed = place(&bench, case);
-        let prefill = placed.compute(&bench, &placed.items(PREFILL_ROWS), &[], true);
-        assert_near(&prefill, &placed.expected, 1e-2, &format!("{case:?}"));
-        let group = case.shape.group();
-        let decode: Vec<AttentionItem> = placed.items(group).iter().flat_map(|item| halves(*item)).collect();
-        assert!(placed.compute(&bench, &decode, &[], false) == prefill, "{case:?}: decode items");
-        // Each token's chunks as items of their own.
-        let (mut split_items, mut splits, mut slots) = (Vec::new(), Vec::new(), 0);
-        for token in 0..case.length - case.start {
-            let position = case.start + token;
-            let from = (position + 1).saturating_sub(case.window) / CHUNK_TOKENS;
-            let chunks = position / CHUNK_TOKENS + 1 - from;
-            for chunk in 0..chunks {
-                let item = AttentionItem {
-                    chunk: (from + chunk) as i32,
-                    chunk_end: (from + chunk + 1) as i32,
-                    partial: (slots + chunk) as i32,
-                    ..placed.item(token * group, group)
-                };
-                split_items.extend(halves(item));
-            }
-            splits.push(Split { token: token as i32, first: slots as i32, chunks: chunks as i32 });
-            slots += chunks;
+    CASES.into_iter().for_each(|case| check(&Bench::new(), case));
+}
+
+/// A prompt's last tokens over several tiles and chunks.
+pub(super) fn check_sample(bench: &Bench) {
+    check(bench, CASES[3]);
+}
+
+/// A window of five.
+pub(super) fn check_window(bench: &Bench) {
+    check(bench, CASES[2]);
+}
+
+fn check(bench: &Bench, case: Case) {
+    let placed = place(bench, case);
+    let prefill = placed.compute(bench, &placed.items(PREFILL_ROWS), &[], true);
+    assert_near(&prefill, &placed.expected, 1e-2, &format!("{case:?}"));
+    let group = case.shape.group();
+    let decode: Vec<AttentionItem> = placed.items(group).iter().flat_map(|item| halves(*item)).collect();
+    assert!(placed.compute(bench, &decode, &[], false) == prefill, "{case:?}: decode items");
+    // Each token's chunks as items of their own.
+    let (mut split_items, mut splits, mut slots) = (Vec::new(), Vec::new(), 0);
+    for token in 0..case.length - case.start {
+        let position = case.start + token;
+        let from = (position + 1).saturating_sub(case.window) / CHUNK_TOKENS;
+        let chunks = position / CHUNK_TOKENS + 1 - from;
+        for chunk in 0..chunks {
+            let item = AttentionItem {
+                chunk: (from + chunk) as i32,
+                chunk_end: (from + chunk + 1) as i32,
+                partial: (slots + chunk) as i32,
+                ..placed.item(token * group, group)
+            };
+            split_items.extend(halves(item));
         }
-        assert!(placed.compute(&bench, &split_items, &splits, false) == prefill, "{case:?}: split items");
+        splits.push(Split { token: token as i32, first: slots as i32, chunks: chunks as i32 });
+        slots += chunks;
     }
+    assert!(placed.compute(bench, &split_items, &splits, false) == prefill, "{case:?}: split items");
 }
 
 /// An item as several of at most [`DECODE_ROWS`].

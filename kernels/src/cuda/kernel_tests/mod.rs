@@ -3,10 +3,11 @@
 
 mod attention;
 mod experts;
+mod planted;
 mod rows;
 
 use super::*;
-use antiphon_cuda_shim::{CHECKED_SCHEDULES, SCHEDULES};
+use antiphon_cuda_shim::{CHECKED_SCHEDULES, Planted, SCHEDULES};
 use half::bf16;
 
 /// A device of the shim with the kernels loaded.
@@ -17,7 +18,17 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
+        Self::on(antiphon_cuda_shim::device())
+    }
+
+    /// The same with a bug in the kernels.
+    pub(super) fn planted(bug: Planted) -> Self {
         let shim = antiphon_cuda_shim::device();
+        shim.plant(bug);
+        Self::on(shim)
+    }
+
+    fn on(shim: antiphon_cuda_shim::Device) -> Self {
         let device = Device::open(shim.ordinal()).unwrap();
         Self { shim, device }
     }

@@ -32,7 +32,10 @@ fn embedding() {
 
 #[test]
 fn norm_of_rows_with_and_without_experts() {
-    let bench = Bench::new();
+    check_norm(&Bench::new());
+}
+
+pub(super) fn check_norm(bench: &Bench) {
     for (hidden, top_k) in [(32, 1), (104, 3), (2880, 4)] {
         let (count, eps) = (3, 1e-5);
         let (x, scale) = (numbers(count * hidden, 1), numbers(hidden, 2));
@@ -63,7 +66,7 @@ fn norm_of_rows_with_and_without_experts() {
         assert_near(&normed[..count * hidden], &reference::rms_norm(&sum, &scale, eps), 4e-3, "the norm of the sum");
         assert_near(&normed[count * hidden..], &sum, 1e-6, "the stream");
         // Rows that are picked leave the stream alone.
-        device_store(&bench, &x, &stream);
+        device_store(bench, &x, &stream);
         let rows = bench.put(&[2_u32, 0]);
         let picked = bench.run(|device| {
             combine_norm(device, &stream, Some(routed), Some(&rows), &scale_region, eps, 2, &out).unwrap();
@@ -81,10 +84,13 @@ fn device_store(bench: &Bench, values: &[f32], region: &Region<f32>) {
 
 #[test]
 fn linear_maps_of_odd_shapes() {
-    let bench = Bench::new();
+    check_linear(&Bench::new());
+}
+
+pub(super) fn check_linear(bench: &Bench) {
     for (rows, cols, tokens) in [(16, 32, 1), (5, 8, 3), (50, 180, 9), (33, 96, 17), (20, 352, 40), (17, 64, 70)] {
         let (x, weights, bias) = (numbers(tokens * cols, 1), numbers(rows * cols, 2), numbers(rows, 3));
-        let (x_rows, matrix, bias_region) = (bench.put_rows(&x, cols), put_matrix(&bench, &weights, cols), bench.put(&bias));
+        let (x_rows, matrix, bias_region) = (bench.put_rows(&x, cols), put_matrix(bench, &weights, cols), bench.put(&bias));
         let y = bench.room::<f32>(tokens * rows);
         let got = bench.run(|device| {
             linear(device, &x_rows, &matrix, Some(&bias_region), tokens, Into::Place, &y).unwrap();
@@ -107,7 +113,10 @@ fn linear_maps_of_odd_shapes() {
 
 #[test]
 fn rotary_embedding_and_the_kv_store() {
-    let bench = Bench::new();
+    check_rotary(&Bench::new());
+}
+
+pub(super) fn check_rotary(bench: &Bench) {
     for (heads, kv_heads, head_dim, block_tokens) in [(4, 2, 16, 4), (3, 1, 20, 6), (8, 8, 64, 16)] {
         let shape = HeadShape { heads, kv_heads, head_dim, block_tokens };
         let (count, blocks, start) = (7, 5, block_tokens - 2);

@@ -1,0 +1,64 @@
+//! Bugs planted in the project's kernels, one text changed each. The checks of the other files must find them, so these tests say
+//! what the checks are worth: each bug is found in the way that is written beside it.
+
+use super::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// What the check says when it finds the bug.
+const RACE: &str = " race";
+const OUTSIDE: &str = "outside every allocation";
+const SCHEDULE: &str = "changes the result";
+const REFERENCE: &str = "expected";
+
+/// Runs a check on kernels with a bug; it must fail, and say one of `words`.
+fn find(check: fn(&Bench), bug: Planted, words: &[&str]) {
+    let bench = Bench::planted(bug);
+    if bench.shim.real() {
+        return; // Nothing is planted in a driver.
+    }
+    let checked = catch_unwind(AssertUnwindSafe(|| check(&bench)));
+    let panic = checked.err().unwrap_or_else(|| panic!("{}: nobody noticed", bug.name));
+    let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+    let said = format!("{text}; {}", bench.shim.message());
+    assert!(words.iter().any(|word| said.contains(word)), "{}: {said}", bug.name);
+}
+
+macro_rules! bugs {
+    ($($name:ident: $check:expr, $file:literal, $from:literal => $to:literal, $says:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            find($check, Planted { name: stringify!($name), file: $file, from: $from, to: $to }, &$says);
+        }
+    )*};
+}
+
+bugs! {
+    // Warps read the parts of warps that have not written them.
+    a_missing_barrier_in_linear: rows::check_linear, "linear.cu",
+        "(sums, acc, warp, lane);\n    __syncthreads();" => "(sums, acc, warp, lane);", [RACE, SCHEDULE, REFERENCE];
+    a_missing_barrier_in_a_norm: rows::check_norm, "rows.cu",
+        "] = squares;\n    __syncthreads();" => "] = squares;", [RACE, SCHEDULE, REFERENCE];
+    a_missing_barrier_in_the_experts: experts::check_sample, "experts.cu",
+        "__syncthreads();\n    for (int i = threadIdx.x; i < 16 *" => "for (int i = threadIdx.x; i < 16 *", [RACE, SCHEDULE, REFERENCE];
+    // The next tile is copied over one that a slower warp still reads.
+    a_missing_barrier_between_tiles_of_attention: attention::check_sample, "attention.cu",
+        "+ Tile::TILE, lane);\n        __syncthreads();" => "+ Tile::TILE, lane);", [RACE, SCHEDULE, REFERENCE];
+    a_missing_barrier_in_the_groups: experts::check_routes, "route.cu",
+        "        *tile_count = tile;\n    }\n    __syncthreads();" => "        *tile_count = tile;\n    }", [RACE, SCHEDULE, REFERENCE];
+    a_wrong_wait_count_in_attention: attention::check_sample, "attention.cu",
+        "cp_async_wait<1>()" => "cp_async_wait<2>()", [RACE, SCHEDULE, REFERENCE, "never waited for"];
+    // Rows past the last token belong to nobody: only the checker sees that they are read.
+    a_read_past_the_tokens_of_linear: rows::check_linear, "linear.cu",
+        "min(first_token + 8 * n + (lane >> 2), tokens - 1)" => "first_token + 8 * n + (lane >> 2)", [OUTSIDE];
+    a_read_past_the_router: experts::check_routes, "route.cu",
+        "expert < expert_count; expert += ROUTE_WARPS" => "expert <= expert_count; expert += ROUTE_WARPS", [OUTSIDE, RACE];
+    an_off_by_one_in_the_values_stored: rows::check_rotary, "rope.cu",
+        "i < kv_heads * head_dim;" => "i <= kv_heads * head_dim;", [RACE, REFERENCE, OUTSIDE];
+    an_off_by_one_in_an_experts_tile: experts::check_sample, "experts.cu",
+        "row >= hidden || token >= tile.count" => "row >= hidden || token > tile.count", [RACE, SCHEDULE, REFERENCE, OUTSIDE];
+    an_off_by_one_in_the_window: attention::check_window, "attention.cu",
+        "max(0, to[side] - item.window)" => "max(0, to[side] - item.window - 1)", [REFERENCE];
+    // A pair counts itself among those before it.
+    an_off_by_one_in_the_groups: experts::check_routes, "route.cu",
+        "(1u << lane) - 1u" => "(2u << lane) - 1u", [RACE, SCHEDULE, REFERENCE, "left"];
+}

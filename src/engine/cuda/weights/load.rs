@@ -1,0 +1,166 @@
+//! Weights of a checkpoint. Packs on the host, some tiles a thread, into one of two pinned buffers while the other is copied.
+
+use super::{Source, Weights, build, weight_bytes};
+use crate::engine::checkpoint::{Checkpoint, Progress, TensorBytes};
+use crate::engine::cuda::CudaEngineError;
+use antiphon_kernels::cuda::tile::{
+    SCALE_MAX, TILE_ROWS, bf16_tile_words, mxfp4_tile_scales, mxfp4_tile_words, pack_bf16, pack_mxfp4_codes, pack_mxfp4_scales,
+};
+use antiphon_kernels::cuda::{Arena, Bf16Tiles, CudaError, Device, Mxfp4Tiles, Pinned, Queue, Region};
+use half::bf16;
+use std::num::NonZero;
+use std::thread;
+
+/// Words of a pinned buffer: 32 MiB, half a millisecond of a fast bus.
+const BUFFER_WORDS: usize = 8 << 20;
+
+/// Packs and copies every weight; `progress` is told how many bytes of the checkpoint are on the device.
+///
+/// # Errors
+/// [`CudaEngineError`] if the device fails, or a weight is one that the kernels do not widen.
+pub(in crate::engine::cuda) fn load(
+    device: &Device,
+    checkpoint: &Checkpoint,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Weights, CudaEngineError> {
+    let config = checkpoint.config();
+    let mut loader = Loader {
+        device,
+        checkpoint,
+        arena: Arena::new(device, "the weights", weight_bytes(config))?,
+        buffers: [Pinned::new(device, BUFFER_WORDS)?, Pinned::new(device, BUFFER_WORDS)?],
+        next: 0,
+        threads: thread::available_parallelism().map_or(1, NonZero::get),
+        done_bytes: 0,
+        progress,
+    };
+    let weights = build(&mut loader, config)?;
+    device.synchronize_copies()?;
+    assert_eq!(loader.arena.left_bytes(), 0, "the plan counts what is loaded");
+    Ok(weights)
+}
+
+/// Packs into one buffer while the other is copied.
+struct Loader<'a> {
+    device: &'a Device,
+    checkpoint: &'a Checkpoint,
+    arena: Arena,
+    buffers: [Pinned<u32>; 2],
+    next: usize,
+    threads: usize,
+    done_bytes: u64,
+    progress: &'a mut dyn FnMut(Progress),
+}
+
+impl Source for Loader<'_> {
+    fn vector(&mut self, names: &[String], len: usize) -> Result<Region<f32>, CudaEngineError> {
+        let values: Vec<f32> = names.iter().flat_map(|name| self.checkpoint.vector(name)).collect();
+        assert_eq!(values.len(), len, "{names:?}: the checkpoint's shapes were checked");
+        self.floats(&values)
+    }
+
+    fn floats(&mut self, values: &[f32]) -> Result<Region<f32>, CudaEngineError> {
+        let region: Region<f32> = self.arena.take(values.len());
+        self.fill(&region.view(0, values.len()), 1, |index, words| words[0] = values[index].to_bits())?;
+        Ok(region)
+    }
+
+    fn rows(&mut self, name: &str, count: usize, cols: usize, stride: usize) -> Result<Region<bf16>, CudaEngineError> {
+        let bytes = self.checkpoint.tensor(name);
+        let rows: Vec<&[u8]> = bytes.chunks_exact(2 * cols).collect();
+        assert_eq!(rows.len(), count, "{name}: the checkpoint's shapes were checked");
+        let region: Region<bf16> = self.arena.take(count * stride);
+        self.fill(&region.view(0, count * stride / 2), stride / 2, |row, words| {
+            words.fill(0);
+            for (word, four) in words.iter_mut().zip(rows[row].as_chunks::<4>().0) {
+                *word = u32::from_le_bytes(*four);
+            }
+        })?;
+        self.tell(bytes.len());
+        Ok(region)
+    }
+
+    fn matrix(&mut self, names: &[String], rows: usize, cols: usize) -> Result<Bf16Tiles, CudaEngineError> {
+        let bytes: Vec<TensorBytes> = names.iter().map(|name| self.checkpoint.tensor(name)).collect();
+        let sources: Vec<&[u8]> = bytes.iter().flat_map(|bytes| bytes.chunks_exact(2 * cols)).collect();
+        assert_eq!(sources.len(), rows, "{names:?}: the checkpoint's shapes were checked");
+        let words: Region<u32> = self.arena.take(Bf16Tiles::words(rows, cols));
+        self.fill(&words, bf16_tile_words(cols), |tile, words| {
+            pack_bf16(std::array::from_fn(|row| sources.get(tile * TILE_ROWS + row).copied()), cols, words);
+        })?;
+        self.tell(bytes.iter().map(|bytes| bytes.len()).sum());
+        Ok(Bf16Tiles::new(words, rows, cols))
+    }
+
+    fn experts(
+        &mut self,
+        name: &str,
+        experts: usize,
+        rows: usize,
+        cols: usize,
+        source: impl Fn(usize) -> usize + Sync,
+    ) -> Result<Mxfp4Tiles, CudaEngineError> {
+        let [blocks, scales] = ["blocks", "scales"].map(|rest| self.checkpoint.tensor(&format!("{name}_{rest}")));
+        if let Some(&got) = scales.iter().max().filter(|scale| **scale > SCALE_MAX) {
+            return Err(CudaEngineError::Scale { tensor: format!("{name}_scales"), got, most: SCALE_MAX });
+        }
+        let tiles = Mxfp4Tiles::new(&mut self.arena, experts, rows, cols);
+        let count = Mxfp4Tiles::tiles(rows);
+        self.fill(&tiles.codes, mxfp4_tile_words(cols), |index, words| {
+            let matrix = &blocks[index / count * rows * cols / 2..][..rows * cols / 2];
+            pack_mxfp4_codes(tile_rows(matrix, cols / 2, |place| source(index % count * TILE_ROWS + place)), cols, words);
+        })?;
+        self.fill(&tiles.scales, mxfp4_tile_scales(cols), |index, words| {
+            let matrix = &scales[index / count * rows * cols / 32..][..rows * cols / 32];
+            pack_mxfp4_scales(tile_rows(matrix, cols / 32, |place| source(index % count * TILE_ROWS + place)), cols, words);
+        })?;
+        let bias = self.checkpoint.tensor(&format!("{name}_bias"));
+        let values = bias.as_chunks::<2>().0;
+        self.fill(&tiles.bias.view(0, values.len()), 1, |index, words| {
+            words[0] = bf16::from_le_bytes(values[index]).to_f32().to_bits();
+        })?;
+        self.tell(blocks.len() + scales.len() + bias.len());
+        Ok(tiles)
+    }
+}
+
+impl Loader<'_> {
+    fn tell(&mut self, bytes: usize) {
+        self.done_bytes += bytes as u64;
+        let total_bytes = self.checkpoint.tensor_bytes().max(self.done_bytes);
+        (self.progress)(Progress { done_bytes: self.done_bytes, total_bytes });
+    }
+
+    /// Fills a region part by part: `pack` writes the `words` of the part that it is told.
+    fn fill(&mut self, region: &Region<u32>, words: usize, pack: impl Fn(usize, &mut [u32]) + Sync) -> Result<(), CudaError> {
+        assert!(words <= BUFFER_WORDS, "a tile of {words} words");
+        let (parts, at_once) = (region.len() / words, BUFFER_WORDS / words);
+        for first in (0..parts).step_by(at_once) {
+            let count = at_once.min(parts - first);
+            let buffer = &mut self.buffers[self.next];
+            let target = &mut buffer.as_mut_slice()[..count * words];
+            let share = count.div_ceil(self.threads).max(1 + (1 << 14) / words);
+            thread::scope(|scope| {
+                for (chunk, target) in target.chunks_mut(share * words).enumerate() {
+                    let pack = &pack;
+                    let mut work = move || {
+                        for (index, out) in target.chunks_exact_mut(words).enumerate() {
+                            pack(first + chunk * share + index, out);
+                        }
+                    };
+                    if count <= share { work() } else { drop(scope.spawn(work)) }
+                }
+            });
+            // The other buffer is free once its copy is done; this one is copied while that one is filled.
+            self.device.synchronize_copies()?;
+            self.device.upload(Queue::Copies, buffer, &region.slice(first * words..(first + count) * words), count * words)?;
+            self.next ^= 1;
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a tile, of `bytes` each, as `source` names them; `None` beyond the matrix.
+fn tile_rows(matrix: &[u8], bytes: usize, source: impl Fn(usize) -> usize) -> [Option<&[u8]>; TILE_ROWS] {
+    std::array::from_fn(|place| matrix.get(source(place) * bytes..)?.get(..bytes))
+}

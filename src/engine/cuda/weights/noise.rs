@@ -1,0 +1,111 @@
+//! Weights that mean nothing, of a model's exact size: to measure a model without its checkpoint.
+
+use super::{Source, Weights, build, weight_bytes};
+use crate::engine::config::ModelConfig;
+use crate::engine::cuda::CudaEngineError;
+use antiphon_kernels::cuda::{Arena, Bf16Tiles, CudaError, Device, Mxfp4Tiles, Pinned, Queue, Region};
+use half::bf16;
+
+/// Words of a pattern, which is repeated: 4 MiB.
+const PATTERN_WORDS: usize = 1 << 20;
+
+/// Takes a model's weights and fills them with noise: matrices of bf16 in +-1/16, experts of every code with scales 2^-7 to 2^-4,
+/// norms of one, biases in +-1/16. What comes out is finite and differs from token to token.
+///
+/// # Errors
+/// [`CudaEngineError`] if the device has not the memory or fails.
+pub(in crate::engine::cuda) fn noise(device: &Device, config: &ModelConfig) -> Result<Weights, CudaEngineError> {
+    let mut state = 1_u64;
+    let mut pattern = |of: fn(u64) -> u32| {
+        let mut words = Pinned::new(device, PATTERN_WORDS)?;
+        for word in words.as_mut_slice() {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *word = of(state >> 32);
+        }
+        Ok::<_, CudaError>(words)
+    };
+    let mut noise = Noise {
+        device,
+        arena: Arena::new(device, "the weights", weight_bytes(config))?,
+        bf16: pattern(|bits| pair(bits as u16) | pair((bits >> 16) as u16) << 16)?,
+        codes: pattern(|bits| bits as u32)?,
+        scales: pattern(|bits| 0x7878_7878 + (bits as u32 & 0x0303_0303))?,
+        floats: pattern(|bits| small(bits as u16).to_bits())?,
+    };
+    let weights = build(&mut noise, config)?;
+    device.synchronize_copies()?;
+    assert_eq!(noise.arena.left_bytes(), 0, "the plan counts what is taken");
+    Ok(weights)
+}
+
+fn small(bits: u16) -> f32 {
+    (f32::from(bits) / 32768.0 - 1.0) / 16.0
+}
+
+fn pair(bits: u16) -> u32 {
+    u32::from(bf16::from_f32(small(bits)).to_bits())
+}
+
+struct Noise<'a> {
+    device: &'a Device,
+    arena: Arena,
+    bf16: Pinned<u32>,
+    codes: Pinned<u32>,
+    scales: Pinned<u32>,
+    floats: Pinned<u32>,
+}
+
+/// Copies a pattern into a region until that is full. The patterns are never written again, so nothing is waited for.
+fn fill(device: &Device, pattern: &Pinned<u32>, region: &Region<u32>) -> Result<(), CudaError> {
+    for begin in (0..region.len()).step_by(PATTERN_WORDS) {
+        let end = region.len().min(begin + PATTERN_WORDS);
+        device.upload(Queue::Copies, pattern, &region.slice(begin..end), end - begin)?;
+    }
+    Ok(())
+}
+
+impl Source for Noise<'_> {
+    fn vector(&mut self, names: &[String], len: usize) -> Result<Region<f32>, CudaEngineError> {
+        if names[0].ends_with("norm.weight") {
+            return self.floats(&vec![1.0; len]);
+        }
+        let region: Region<f32> = self.arena.take(len);
+        fill(self.device, &self.floats, &region.view(0, len))?;
+        Ok(region)
+    }
+
+    fn floats(&mut self, values: &[f32]) -> Result<Region<f32>, CudaEngineError> {
+        let region = self.arena.take(values.len());
+        self.device.store(values, &region)?;
+        Ok(region)
+    }
+
+    fn rows(&mut self, _: &str, count: usize, cols: usize, stride: usize) -> Result<Region<bf16>, CudaEngineError> {
+        let region: Region<bf16> = self.arena.take(count * stride);
+        // What lies beyond `cols` is multiplied with zeros.
+        debug_assert!(cols <= stride);
+        fill(self.device, &self.bf16, &region.view(0, count * stride / 2))?;
+        Ok(region)
+    }
+
+    fn matrix(&mut self, _: &[String], rows: usize, cols: usize) -> Result<Bf16Tiles, CudaEngineError> {
+        let words: Region<u32> = self.arena.take(Bf16Tiles::words(rows, cols));
+        fill(self.device, &self.bf16, &words)?;
+        Ok(Bf16Tiles::new(words, rows, cols))
+    }
+
+    fn experts(
+        &mut self,
+        _: &str,
+        experts: usize,
+        rows: usize,
+        cols: usize,
+        _: impl Fn(usize) -> usize + Sync,
+    ) -> Result<Mxfp4Tiles, CudaEngineError> {
+        let tiles = Mxfp4Tiles::new(&mut self.arena, experts, rows, cols);
+        fill(self.device, &self.codes, &tiles.codes)?;
+        fill(self.device, &self.scales, &tiles.scales)?;
+        fill(self.device, &self.floats, &tiles.bias.view(0, experts * rows))?;
+        Ok(tiles)
+    }
+}
