@@ -146,7 +146,7 @@ pub struct Slice {
     /// Draw a token after the slice's last position; `None` for a slice that does not reach the sequence's end.
     pub draw: Option<Draw>,
     /// Report log-probabilities of prompt tokens that this slice predicts; `None` unless they are wanted.
-    pub prompt_targets: Option<PromptTargets>,
+    pub prompt_targets: Option<Box<PromptTargets>>,
 }
 
 /// Which prompt tokens' log-probabilities a slice reports.
@@ -237,8 +237,8 @@ pub struct Sampled {
     pub seq: SeqId,
     /// The drawn token; `None` for a slice that does not draw.
     pub token: Option<Result<TokenId, DrawError>>,
-    /// Log-probabilities at the drawn token, if asked for.
-    pub logprobs: Option<PositionLogprobs>,
+    /// Log-probabilities at the drawn token, if asked for; in a box, because few ask and all are moved.
+    pub logprobs: Option<Box<PositionLogprobs>>,
     /// Log-probabilities of the prompt tokens `start + 1 ..`, if asked for.
     pub prompt_logprobs: Vec<PositionLogprobs>,
 }

@@ -147,7 +147,7 @@ pub(super) enum ChoiceEventKind {
     /// The log-probabilities of its prompt.
     Prompt(Vec<PositionLogprobs>),
     /// A token.
-    Token { token: TokenId, logprobs: Option<PositionLogprobs> },
+    Token { token: TokenId, logprobs: Option<Box<PositionLogprobs>> },
     /// Its last event.
-    Ended { end: End, logprobs: Option<PositionLogprobs> },
+    Ended { end: End, logprobs: Option<Box<PositionLogprobs>> },
 }

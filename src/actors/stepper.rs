@@ -104,11 +104,11 @@ impl Stepper {
         self.routes.flush();
     }
 
-    /// What to compute next; for [`Next::Step`] it is in `batch`.
+    /// What to compute next; for [`Next::Step`] it is in `batch`, which holds an earlier one or none before.
     pub(super) fn plan(&mut self, now: Micros, batch: &mut Batch) -> Next {
         let next = match self.core.plan(now, &mut self.events) {
             Plan::Step(planned) => {
-                copy(planned, batch);
+                std::mem::swap(planned, batch);
                 Next::Step
             }
             Plan::Idle { until } => Next::Idle(until),
@@ -177,12 +177,4 @@ impl Stepper {
     fn publish(&self) {
         self.status.set_counts(self.core.counts());
     }
-}
-
-/// Fills `to` with what is in `from`, in the memory that `to` has already.
-fn copy(from: &Batch, to: &mut Batch) {
-    to.tokens.clone_from(&from.tokens);
-    to.slices.clone_from(&from.slices);
-    to.full_blocks.clone_from(&from.full_blocks);
-    to.sliding_blocks.clone_from(&from.sliding_blocks);
 }

@@ -112,13 +112,13 @@ impl StreamActor {
         match kind {
             ChoiceEventKind::Prompt(logprobs) => text.take_prompt(&logprobs, &mut out),
             ChoiceEventKind::Token { token, logprobs } => {
-                if text.take(token, logprobs.as_ref(), now, &mut out) == Progress::Stopped {
+                if text.take(token, logprobs.as_deref(), now, &mut out) == Progress::Stopped {
                     self.cut_short = true;
                     // Fails only if the scheduler is gone, and its blocks with it.
                     let _ = self.scheduler.try_send(CancelChoice { response: self.ticket.response, choice });
                 }
             }
-            ChoiceEventKind::Ended { end, logprobs } => text.finish(end, logprobs.as_ref(), now, &mut out),
+            ChoiceEventKind::Ended { end, logprobs } => text.finish(end, logprobs.as_deref(), now, &mut out),
         }
         self.outbox.extend(out);
         if self.outbox.has_finished(choice) {

@@ -232,7 +232,7 @@ impl FakeEngine {
                 false => options.answer.next(tokens, &self.reading.sliding, &draw.sampling, draw.generated_count, vocab_size),
             };
             if let (Ok(token), Some(top)) = (token, draw.sampling.logprobs) {
-                report.logprobs = Some(answer::logprobs(tokens, token, top, vocab_size));
+                report.logprobs = Some(Box::new(answer::logprobs(tokens, token, top, vocab_size)));
             }
             report.token = Some(token);
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Scheduler;
 use super::queue::Demand;
+use super::running::Runner;
 use super::sequence::{Place, Sequence};
 use super::windows::Gate;
 use crate::batch::{Micros, Sampling, SeqId, TokenId};
@@ -128,18 +129,18 @@ impl Scheduler {
     pub(super) fn admit_front(&mut self, room: usize) -> Option<usize> {
         let (seq, place) = self.waiting.front()?;
         let demand = Demand::of(&self.sequences[place], &self.geometry);
-        if self.running.len() >= self.limits.running_max() || !demand.blocks.fit(self.pools.free()) {
+        if self.running.count() >= self.limits.running_max() || !demand.blocks.fit(self.pools.free()) {
             return None;
         }
         self.waiting.leave(&self.sequences[place], &self.geometry);
-        self.running.insert(seq, place);
         self.fresh_from = self.fresh_from.max(SeqId(seq.0 + 1));
         let len = demand.step_tokens.min(room);
-        let sequence = &mut self.sequences[place];
-        let mut missing = sequence.tables.missing(len, &self.geometry);
+        let mut runner = Runner::new(place, &self.sequences[place]);
+        let mut missing = runner.tables.missing(len, &self.geometry);
         missing.full = demand.blocks.full;
-        sequence.tables.grow(missing, &mut self.pools);
-        self.step.prefills.push((place, len));
+        runner.tables.grow(missing, &mut self.tables, &mut self.pools);
+        let at = self.running.enter(runner);
+        self.step.prefills.push((at, len));
         Some(len)
     }
 

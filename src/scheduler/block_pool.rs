@@ -10,17 +10,17 @@ use crate::batch::{BlockId, KvGroup};
 pub(super) struct BlockPool {
     group: KvGroup,
     free: Vec<BlockId>,
-    in_use: Vec<bool>,
+    in_use: InUse,
 }
 
 impl BlockPool {
     fn new(group: KvGroup, blocks: usize) -> Self {
         let blocks = u32::try_from(blocks).expect("a group has at most 2^32 blocks");
-        Self { group, free: (0..blocks).rev().map(BlockId).collect(), in_use: vec![false; blocks as usize] }
+        Self { group, free: (0..blocks).rev().map(BlockId).collect(), in_use: InUse::new(blocks as usize) }
     }
 
     pub(super) fn total_count(&self) -> usize {
-        self.in_use.len()
+        self.in_use.count
     }
 
     pub(super) fn free_count(&self) -> usize {
@@ -29,7 +29,7 @@ impl BlockPool {
 
     /// Those that sequences hold, in the order of their ids.
     pub(super) fn in_use(&self) -> impl Iterator<Item = BlockId> {
-        (0..).map(BlockId).zip(&self.in_use).filter(|(_, in_use)| **in_use).map(|(block, _)| block)
+        (0..).map(BlockId).take(self.in_use.count).filter(|block| self.in_use.get(*block))
     }
 
     /// Takes a free block.
@@ -38,9 +38,8 @@ impl BlockPool {
     /// If none is free: who takes has counted before.
     pub(super) fn take(&mut self) -> BlockId {
         let block = self.free.pop().expect("who takes a block has counted the free ones");
-        let in_use = &mut self.in_use[block.0 as usize];
-        assert!(!*in_use, "{:?} block {} was free and in use", self.group, block.0);
-        *in_use = true;
+        let was_in_use = self.in_use.set(block, true);
+        assert!(!was_in_use, "{:?} block {} was free and in use", self.group, block.0);
         block
     }
 
@@ -49,22 +48,45 @@ impl BlockPool {
     /// # Panics
     /// If it is free already.
     pub(super) fn give(&mut self, block: BlockId) {
-        let in_use = &mut self.in_use[block.0 as usize];
-        assert!(*in_use, "{:?} block {} was given back twice", self.group, block.0);
-        *in_use = false;
+        let was_in_use = self.in_use.set(block, false);
+        assert!(was_in_use, "{:?} block {} was given back twice", self.group, block.0);
         self.free.push(block);
     }
 
     /// Panics unless exactly `held` are in use, each once, and all others are free.
     pub(super) fn check(&self, held: impl Iterator<Item = BlockId>) {
-        let mut seen = vec![false; self.in_use.len()];
+        let mut seen = vec![false; self.in_use.count];
         for block in self.free.iter().copied().chain(held) {
             let seen = &mut seen[block.0 as usize];
             assert!(!*seen, "{:?} block {} is in two places", self.group, block.0);
             *seen = true;
         }
         assert!(seen.iter().all(|seen| *seen), "a {:?} block is nowhere", self.group);
-        assert!(self.free.iter().all(|block| !self.in_use[block.0 as usize]), "a free {:?} block is in use", self.group);
+        assert!(self.free.iter().all(|block| !self.in_use.get(*block)), "a free {:?} block is in use", self.group);
+    }
+}
+
+/// Whether each block is in use: a bit a block, because blocks come and go in no order, and a million bits stay in a cache.
+#[derive(Debug)]
+struct InUse {
+    words: Vec<u64>,
+    count: usize,
+}
+
+impl InUse {
+    fn new(count: usize) -> Self {
+        Self { words: vec![0; count.div_ceil(64)], count }
+    }
+
+    fn get(&self, block: BlockId) -> bool {
+        self.words[block.0 as usize / 64] >> (block.0 % 64) & 1 == 1
+    }
+
+    /// Answers what it was before.
+    fn set(&mut self, block: BlockId, in_use: bool) -> bool {
+        let before = self.get(block);
+        self.words[block.0 as usize / 64] ^= u64::from(before != in_use) << (block.0 % 64);
+        before
     }
 }
 

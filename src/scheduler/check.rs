@@ -2,6 +2,7 @@
 
 use super::Scheduler;
 use super::queue::Demand;
+use super::sequence::PromptLogprobs;
 use crate::batch::SeqId;
 
 impl Scheduler {
@@ -9,12 +10,12 @@ impl Scheduler {
     pub(super) fn check(&self) {
         assert_eq!(
             self.sequences.count(),
-            self.waiting.count() + self.running.len(),
+            self.waiting.count() + self.running.count(),
             "a sequence either waits or runs, never both and never neither"
         );
-        assert!(self.running.len() <= self.limits.running_max(), "more sequences run than may");
-        if let (Some((newest, _)), Some((front, _))) = (self.running.last_key_value(), self.waiting.front()) {
-            assert!(*newest < front, "sequence {} runs, and {} that came before waits", newest.0, front.0);
+        assert!(self.running.count() <= self.limits.running_max(), "more sequences run than may");
+        if let (Some(newest), Some((front, _))) = (self.running.newest(), self.waiting.front()) {
+            assert!(newest.seq < front, "sequence {} runs, and {} that came before waits", newest.seq.0, front.0);
         }
     }
 
@@ -24,12 +25,14 @@ impl Scheduler {
         self.check();
         self.check_running();
         self.check_waiting();
-        let held = || self.running.values().map(|place| &self.sequences[*place].tables);
-        self.pools.full.check(held().flat_map(|tables| tables.full().iter().copied()));
-        self.pools.sliding.check(held().flat_map(|tables| tables.sliding().iter().copied()));
+        let held = || self.running.iter().map(|runner| &runner.tables);
+        self.pools.full.check(held().flat_map(|held| held.full(&self.tables).iter().copied()));
+        self.pools.sliding.check(held().flat_map(|held| held.sliding(&self.tables).iter().copied()));
+        self.tables.full.check(held().map(|held| &held.full));
+        self.tables.sliding.check(held().map(|held| &held.sliding));
         for suspect in self.suspects.iter() {
             assert!(
-                self.running.contains_key(&suspect) || self.waiting.find(suspect).is_some(),
+                self.running.find(suspect).is_some() || self.waiting.find(suspect).is_some(),
                 "sequence {} is a suspect and has ended",
                 suspect.0
             );
@@ -37,19 +40,23 @@ impl Scheduler {
     }
 
     fn check_running(&self) {
-        let mut decoding_count = 0;
-        for (seq, place) in &self.running {
-            let sequence = &self.sequences[*place];
-            assert_eq!(sequence.id, *seq, "a running sequence is at its place");
-            assert!(sequence.pending() > 0, "sequence {} runs with nothing to compute", seq.0);
-            assert!(sequence.generated() < sequence.max_tokens as usize, "sequence {} has not ended", seq.0);
-            assert!(!self.is_fresh(*seq), "sequence {} runs and has never run", seq.0);
-            sequence.tables.check(sequence.computed, &self.geometry);
-            assert_eq!(sequence.decoding, sequence.has_caught_up(), "sequence {} decodes or not", seq.0);
-            assert_eq!(sequence.tokens.last(), Some(&sequence.last), "sequence {} knows its last token", seq.0);
-            decoding_count += usize::from(sequence.decoding);
+        self.running.check();
+        for runner in self.running.iter() {
+            let (seq, sequence) = (runner.seq, &self.sequences[runner.place]);
+            assert_eq!(sequence.id, seq, "a running sequence is at its place");
+            assert!(runner.pending() > 0, "sequence {} runs with nothing to compute", seq.0);
+            assert!(runner.generated_count < sequence.max_tokens, "sequence {} has not ended", seq.0);
+            assert!(!self.is_fresh(seq), "sequence {} runs and has never run", seq.0);
+            runner.tables.check(runner.computed, &self.geometry);
+            assert_eq!(runner.decoding, runner.has_caught_up(), "sequence {} decodes or not", seq.0);
+            let tokens_count = sequence.tokens.len() + runner.latest().len();
+            assert_eq!(runner.tokens_count, tokens_count, "sequence {} has as many tokens as are counted", seq.0);
+            assert_eq!(runner.prompt_len(), sequence.prompt_len, "sequence {} has generated what is counted", seq.0);
+            let last = runner.latest().last().or(sequence.tokens.last());
+            assert_eq!(last, Some(&runner.last), "sequence {} knows its last token", seq.0);
+            let gathers = matches!(sequence.prompt_logprobs, PromptLogprobs::Gathering(_));
+            assert_eq!(runner.gathers, gathers, "sequence {} gathers log-probabilities or not", seq.0);
         }
-        assert_eq!(self.decoding_count, decoding_count, "as many decode as are counted");
     }
 
     fn check_waiting(&self) {
@@ -58,10 +65,6 @@ impl Scheduler {
         for (seq, place) in self.waiting.iter() {
             let sequence = &self.sequences[place];
             assert_eq!(sequence.id, seq, "a waiting sequence is at its place");
-            assert!(!sequence.decoding, "sequence {} waits and decodes", seq.0);
-            assert_eq!(sequence.computed, 0, "sequence {} waits with something computed", seq.0);
-            assert!(sequence.tables.full().is_empty(), "sequence {} waits and holds full blocks", seq.0);
-            assert!(sequence.tables.sliding().is_empty(), "sequence {} waits and holds sliding blocks", seq.0);
             demand = demand.plus(Demand::of(sequence, &self.geometry));
             fresh_count += usize::from(self.is_fresh(seq));
         }

@@ -10,13 +10,13 @@
 //!
 //! A new feature is a file and a call in `planning` or `commit`, never a branch inside their loops.
 
-use std::collections::BTreeMap;
-
 use self::block_pool::BlockPools;
+use self::block_tables::Tables;
 use self::geometry::{BlockCounts, Geometry};
 use self::queue::WaitingQueue;
-use self::sequence::{Place, Sequences};
-use self::step::Step;
+use self::running::Running;
+use self::sequence::Sequences;
+use self::step::{Material, Step};
 use self::suspects::Suspects;
 use crate::batch::{Batch, Micros, PositionLogprobs, SeqId, StepResult, TokenId};
 
@@ -30,9 +30,11 @@ mod limits;
 mod planning;
 mod preemption;
 mod queue;
+mod running;
 mod sequence;
 mod step;
 mod suspects;
+mod table;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -76,7 +78,7 @@ pub enum Event {
         /// The token; never a stop token, unless the sequence has none.
         token: TokenId,
         /// Its log-probabilities, if asked for.
-        logprobs: Option<PositionLogprobs>,
+        logprobs: Option<Box<PositionLogprobs>>,
     },
     /// The sequence ended; the last event of it, exactly one. A stop token that ended it is inside the reason.
     Finished {
@@ -85,15 +87,16 @@ pub enum Event {
         /// Why.
         reason: FinishReason,
         /// The ending stop token's log-probabilities, if asked for.
-        logprobs: Option<PositionLogprobs>,
+        logprobs: Option<Box<PositionLogprobs>>,
     },
 }
 
 /// What to do next.
 #[derive(Debug)]
 pub enum Plan<'a> {
-    /// Compute this, then commit its result.
-    Step(&'a Batch),
+    /// Compute this, then commit its result. It may be exchanged for a batch planned earlier by the same core, whose memory
+    /// then serves the next step.
+    Step(&'a mut Batch),
     /// Nothing to compute until `until`, or until something is submitted if it is `None`.
     Idle {
         /// When to plan again at the latest.
@@ -148,11 +151,10 @@ pub struct Scheduler {
     limits: SchedulerLimits,
     geometry: Geometry,
     pools: BlockPools,
+    tables: Tables,
     sequences: Sequences,
     waiting: WaitingQueue,
-    running: BTreeMap<SeqId, Place>,
-    /// How many of those that run decode.
-    decoding_count: usize,
+    running: Running,
     suspects: Suspects,
     step: Step,
     next_id: u64,
@@ -177,10 +179,10 @@ impl Scheduler {
             limits,
             geometry: Geometry::new(&limits),
             pools: BlockPools::new(BlockCounts { full: limits.full_blocks, sliding: limits.sliding_blocks }),
+            tables: Tables::default(),
             sequences: Sequences::default(),
             waiting: WaitingQueue::default(),
-            running: BTreeMap::new(),
-            decoding_count: 0,
+            running: Running::default(),
             suspects: Suspects::default(),
             step: Step::default(),
             next_id: 0,
@@ -240,7 +242,8 @@ impl Scheduler {
             events.push(Event::Finished { seq, reason: FinishReason::QueueTimeout, logprobs: None });
         });
         let held_until = self.choose(now);
-        self.step.complete(&self.sequences, &self.geometry);
+        let Self { step, running, sequences, tables, geometry, .. } = self;
+        step.complete(Material { running, sequences, tables, geometry });
         self.step.in_flight = !self.step.is_empty();
         assert!(
             self.step.in_flight || held_until.is_some() || self.sequences.count() == 0,
@@ -248,7 +251,7 @@ impl Scheduler {
         );
         self.check_in_debug();
         if self.step.in_flight {
-            Plan::Step(&self.step.batch)
+            Plan::Step(&mut self.step.batch)
         } else {
             let deadline = self.first_deadline().map(|(_, deadline)| deadline);
             Plan::Idle { until: held_until.into_iter().chain(deadline).min() }
@@ -279,8 +282,8 @@ impl Scheduler {
         SchedulerCounts {
             waiting_count: self.waiting.count(),
             waiting_tokens: self.waiting.demand().prompt_tokens,
-            prefill_count: self.running.len() - self.decoding_count,
-            decode_count: self.decoding_count,
+            prefill_count: self.running.count() - self.running.decoding_count(),
+            decode_count: self.running.decoding_count(),
             blocks_total,
             blocks_free,
             blocks_cached: 0,
@@ -300,22 +303,21 @@ impl Scheduler {
 
     /// Ends a sequence, wherever it is, and frees its blocks; the unknown are ignored.
     fn remove(&mut self, seq: SeqId) {
-        let place = if let Some(place) = self.running.remove(&seq) {
-            place
+        if let Some(at) = self.running.find(seq) {
+            self.end(at);
         } else if let Some(place) = self.waiting.find(seq) {
             self.waiting.leave(&self.sequences[place], &self.geometry);
-            place
-        } else {
-            return;
-        };
-        self.set_decoding(place, false);
-        self.sequences.remove(place).forget_computed(&mut self.pools);
-        self.suspects.forget(seq);
+            self.sequences.remove(place);
+            self.suspects.forget(seq);
+        }
     }
 
-    fn set_decoding(&mut self, place: Place, decoding: bool) {
-        let before = std::mem::replace(&mut self.sequences[place].decoding, decoding);
-        self.decoding_count = self.decoding_count + usize::from(decoding) - usize::from(before);
+    /// Ends the running sequence at this index, and frees its blocks.
+    fn end(&mut self, at: usize) {
+        let (seq, place) = (self.running[at].seq, self.running[at].place);
+        self.running.end(at, &mut self.tables, &mut self.pools);
+        self.sequences.remove(place);
+        self.suspects.forget(seq);
     }
 
     fn check_in_debug(&self) {

@@ -1,22 +1,23 @@
 //! Who is in the next step.
 
 use super::Scheduler;
+use super::step::Material;
 use super::windows::Gate;
-use crate::batch::Micros;
+use crate::batch::{Micros, SeqId};
 
 impl Scheduler {
     /// Chooses the next step. `Some`: nobody is in it, because it is held until then.
     pub(super) fn choose(&mut self, now: Micros) -> Option<Micros> {
-        self.step.clear();
+        self.running.tidy(&mut self.tables);
+        self.step.begin();
         if !self.suspects.is_empty() {
             self.choose_apart();
             return None;
         }
-        self.step.candidates.extend(self.running.values());
-        let room = self.catch_up(self.decoding_count);
+        let room = self.catch_up(self.running.decoding_count(), |_, _| true);
         let gate = self.gate(now, room);
         if let Some(until) = self.decode_hold(gate) {
-            self.step.clear();
+            self.step.withdraw();
             return Some(until);
         }
         self.admit(gate, room);
@@ -32,22 +33,28 @@ impl Scheduler {
     /// **Every candidate that decodes is in the step**, unless it is preempted: decode before prefill, because a waiting prompt
     /// can wait one step (TTFT), and a stalled answer is seen at once (ITL). Blocks go by age instead, so that the oldest
     /// always gets on, and whoever is preempted has no slice in this step yet.
-    pub(super) fn catch_up(&mut self, decoding_count: usize) -> usize {
+    pub(super) fn catch_up(&mut self, decoding_count: usize, is_candidate: impl Fn(&Self, SeqId) -> bool) -> usize {
         let mut room = self.limits.token_budget_tokens - decoding_count;
         let preemptions_before = self.totals.preemptions;
         let mut next = 0;
-        while let Some(&place) = self.step.candidates.get(next) {
+        // The line may become shorter on the way.
+        while next < self.running.line_len() {
+            let at = next;
             next += 1;
-            let sequence = &self.sequences[place];
-            if sequence.decoding {
-                if self.secure_blocks(place, 1) {
-                    self.step.write(place, &self.sequences[place], 1, &self.geometry);
+            let runner = &self.running[at];
+            if runner.is_gone() || !is_candidate(self, runner.seq) {
+                continue;
+            }
+            if runner.decoding {
+                if self.secure_blocks(at, 1) {
+                    let Self { step, running, sequences, tables, geometry, .. } = self;
+                    step.write(at, 1, Material { running, sequences, tables, geometry });
                 }
             } else {
-                let len = sequence.pending().min(self.geometry.slice_tokens_max).min(room);
-                if len > 0 && self.secure_blocks(place, len) {
+                let len = runner.pending().min(self.geometry.slice_tokens_max).min(room);
+                if len > 0 && self.secure_blocks(at, len) {
                     room -= len;
-                    self.step.prefills.push((place, len));
+                    self.step.prefills.push((at, len));
                 }
             }
         }

@@ -1,11 +1,11 @@
-//! One sequence, and where all of them are kept.
+//! A sequence as it was handed in and what came of it, and where all of them are kept.
+//!
+//! What a step needs of a sequence that runs is kept apart, in `running`: here is what it does not read.
 
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use super::NewSequence;
-use super::block_pool::BlockPools;
-use super::block_tables::BlockTables;
 use crate::batch::{Micros, PositionLogprobs, Sampling, SeqId, TokenId};
 
 /// Log-probabilities of a prompt's tokens, gathered over the slices of its prefill.
@@ -17,23 +17,13 @@ pub(super) enum PromptLogprobs {
     Gathering(Vec<PositionLogprobs>),
 }
 
-/// A prompt and the tokens generated after it.
-///
-/// **`computed` is less than the number of tokens: there is always something to compute.**
+/// A prompt and the tokens generated after it. It waits, or a runner stands for it.
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub(super) id: SeqId,
-    /// Prompt first.
+    /// Prompt first; while it runs, the latest tokens are its runner's.
     pub(super) tokens: Vec<TokenId>,
-    /// The last of them. A decode slice needs no other, and `tokens` lies far away: with 65,536 sequences reading it there took
-    /// a third of a step's time.
-    pub(super) last: TokenId,
     pub(super) prompt_len: usize,
-    /// Leading tokens whose keys and values are stored.
-    pub(super) computed: usize,
-    /// Whether it runs and has caught up but for one token after its prompt; else it waits or is being prefilled.
-    pub(super) decoding: bool,
-    pub(super) tables: BlockTables,
     pub(super) max_tokens: u32,
     pub(super) sampling: Arc<Sampling>,
     pub(super) arrived: Micros,
@@ -49,39 +39,11 @@ impl Sequence {
         Self {
             id,
             prompt_len: new.prompt.len(),
-            last: *new.prompt.last().expect("a prompt without tokens is rejected"),
             tokens: new.prompt,
-            computed: 0,
-            decoding: false,
-            tables: BlockTables::default(),
             max_tokens: new.max_tokens,
             sampling: new.sampling,
             arrived,
             prompt_logprobs,
-        }
-    }
-
-    /// Tokens generated so far.
-    pub(super) fn generated(&self) -> usize {
-        self.tokens.len() - self.prompt_len
-    }
-
-    /// Tokens that are not computed yet.
-    pub(super) fn pending(&self) -> usize {
-        self.tokens.len() - self.computed
-    }
-
-    /// What `decoding` must say of a running sequence.
-    pub(super) fn has_caught_up(&self) -> bool {
-        self.pending() == 1 && self.computed >= self.prompt_len
-    }
-
-    /// Gives all blocks back; everything must be computed again.
-    pub(super) fn forget_computed(&mut self, pools: &mut BlockPools) {
-        self.tables.release(pools);
-        self.computed = 0;
-        if let PromptLogprobs::Gathering(logprobs) = &mut self.prompt_logprobs {
-            logprobs.clear();
         }
     }
 }
@@ -115,11 +77,6 @@ impl Sequences {
     pub(super) fn remove(&mut self, place: Place) -> Sequence {
         self.vacant.push(place);
         self.places[place.0 as usize].take().expect("a place is given up once")
-    }
-
-    /// Whether `seq` lives at `place`: it may have ended, and another may live there now.
-    pub(super) fn lives(&self, place: Place, seq: SeqId) -> bool {
-        self.places[place.0 as usize].as_ref().is_some_and(|sequence| sequence.id == seq)
     }
 }
 

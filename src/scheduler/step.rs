@@ -1,16 +1,19 @@
 //! The step in the making: who is in it, and the batch that says so to the engine.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::block_tables::Tables;
 use super::geometry::Geometry;
-use super::sequence::{Place, PromptLogprobs, Sequence, Sequences};
-use crate::batch::{Batch, Draw, PromptTargets, SeqId, Slice};
+use super::running::{Runner, Running};
+use super::sequence::Sequences;
+use crate::batch::{Batch, Draw, PromptTargets, Sampling, SeqId, Slice};
 
 /// A slice of the step, as far as its commit needs it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Planned {
-    pub(super) place: Place,
-    pub(super) seq: SeqId,
-    /// Position of its first token.
-    pub(super) start: usize,
+    /// Index of its runner.
+    pub(super) at: usize,
     /// One past the position of its last token.
     pub(super) end: usize,
     /// Whether it asks for a token.
@@ -19,30 +22,45 @@ pub(super) struct Planned {
     pub(super) reports_prompt: bool,
 }
 
+/// What slices are made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Material<'s> {
+    pub(super) running: &'s Running,
+    pub(super) sequences: &'s Sequences,
+    pub(super) tables: &'s Tables,
+    pub(super) geometry: &'s Geometry,
+}
+
 /// The step that is planned or computed. Its memory is used again for the next.
 #[derive(Debug, Default)]
 pub(super) struct Step {
-    /// Who may be given a slice, oldest first.
-    pub(super) candidates: Vec<Place>,
-    /// Who is prefilled, by how many tokens; their slices are written when all decode slices are.
-    pub(super) prefills: Vec<(Place, usize)>,
+    /// Who is prefilled (indices of runners), by how many tokens; their slices are written when all decode slices are.
+    pub(super) prefills: Vec<(usize, usize)>,
     /// The slices that are written, in the batch's order.
     pub(super) planned: Vec<Planned>,
     /// What the engine is to compute.
     pub(super) batch: Batch,
     /// Whether the engine computes it now.
     pub(super) in_flight: bool,
+    /// Of an earlier step, whose slices are in the batch until they are overwritten.
+    earlier: Earlier,
 }
 
 impl Step {
-    pub(super) fn clear(&mut self) {
-        self.candidates.clear();
-        self.prefills.clear();
-        self.planned.clear();
-        // The slices of the step before are overwritten one by one: dropping them here would take another walk through them.
+    /// Begins a step with nobody in it.
+    pub(super) fn begin(&mut self) {
+        self.withdraw();
+        self.earlier.begin();
+        // The slices of an earlier step are overwritten one by one: dropping them here would take another walk through them.
         self.batch.tokens.clear();
         self.batch.full_blocks.clear();
         self.batch.sliding_blocks.clear();
+    }
+
+    /// Nobody is in the step after all.
+    pub(super) fn withdraw(&mut self) {
+        self.prefills.clear();
+        self.planned.clear();
     }
 
     /// Whether nobody has a slice.
@@ -50,73 +68,120 @@ impl Step {
         self.planned.is_empty() && self.prefills.is_empty()
     }
 
-    /// Appends a slice of the next `len` tokens of the sequence at `place`.
-    pub(super) fn write(&mut self, place: Place, sequence: &Sequence, len: usize, geometry: &Geometry) {
-        let slice = slice(&mut self.batch, sequence, len, geometry);
-        let (start, end) = (slice.start, slice.end());
-        let (draws, reports_prompt) = (slice.draw.is_some(), slice.prompt_targets.is_some());
-        match self.batch.slices.get_mut(self.planned.len()) {
-            Some(old) => *old = slice,
-            None => self.batch.slices.push(slice),
-        }
-        self.planned.push(Planned { place, seq: sequence.id, start, end, draws, reports_prompt });
+    /// Appends a slice of the next `len` tokens of the runner at `at`.
+    pub(super) fn write(&mut self, at: usize, len: usize, material: Material<'_>) {
+        let runner = &material.running[at];
+        let end = runner.computed + len;
+        let draws = end == runner.tokens_count;
+        let draw = draws.then(|| self.draw(runner, material.sequences));
+        let slice = slice(&mut self.batch, runner, end, draw, material);
+        let reports_prompt = slice.prompt_targets.is_some();
+        self.earlier.overwrite(self.planned.len(), slice, &mut self.batch.slices);
+        self.planned.push(Planned { at, end, draws, reports_prompt });
     }
 
     /// Appends the prefill slices; the batch is complete then.
-    pub(super) fn complete(&mut self, sequences: &Sequences, geometry: &Geometry) {
+    pub(super) fn complete(&mut self, material: Material<'_>) {
         for i in 0..self.prefills.len() {
-            let (place, len) = self.prefills[i];
-            self.write(place, &sequences[place], len, geometry);
+            let (at, len) = self.prefills[i];
+            self.write(at, len, material);
         }
         self.batch.slices.truncate(self.planned.len());
     }
+
+    fn draw(&mut self, runner: &Runner, sequences: &Sequences) -> Draw {
+        // Copied only for those that need it: a history is as long as the context.
+        let (history, history_prompt_len) = match runner.needs_history {
+            true => ([&sequences[runner.place].tokens, runner.latest()].concat(), runner.prompt_len()),
+            false => (Vec::new(), 0),
+        };
+        let sampling = self.earlier.sampling(runner.seq, &mut self.batch.slices);
+        let sampling = sampling.unwrap_or_else(|| Arc::clone(&sequences[runner.place].sampling));
+        Draw { sampling, generated_count: runner.generated_count, history, history_prompt_len }
+    }
 }
 
-/// A slice of the next `len` tokens of `sequence`, whose tokens and block tables are appended to `batch`.
-fn slice(batch: &mut Batch, sequence: &Sequence, len: usize, geometry: &Geometry) -> Slice {
-    let start = sequence.computed;
-    let end = start + len;
+/// The samplings in the slices of an earlier step, for those who are in this one too.
+///
+/// To own a sampling once more, or once less, takes a walk to far memory. Who decodes was in the earlier step as well, and in
+/// the same order but for those who came between: so the samplings move from slice to slice.
+#[derive(Debug, Default)]
+struct Earlier {
+    /// How many slices were looked at.
+    seen_count: usize,
+    /// Those that were overwritten before anybody asked for them.
+    overwritten: VecDeque<(SeqId, Arc<Sampling>)>,
+}
+
+impl Earlier {
+    fn begin(&mut self) {
+        self.seen_count = 0;
+        self.overwritten.clear();
+    }
+
+    /// The sampling of `seq`, if it drew in the earlier step. To be asked in the order of ids, else it finds less.
+    fn sampling(&mut self, seq: SeqId, slices: &mut [Slice]) -> Option<Arc<Sampling>> {
+        while let Some((earlier, _)) = self.overwritten.front()
+            && *earlier <= seq
+        {
+            let (earlier, sampling) = self.overwritten.pop_front()?;
+            if earlier == seq {
+                return Some(sampling);
+            }
+        }
+        while let Some(earlier) = slices.get_mut(self.seen_count)
+            && earlier.seq <= seq
+        {
+            self.seen_count += 1;
+            if earlier.seq == seq {
+                return earlier.draw.take().map(|draw| draw.sampling);
+            }
+        }
+        None
+    }
+
+    /// Puts `slice` at `at`.
+    fn overwrite(&mut self, at: usize, slice: Slice, slices: &mut Vec<Slice>) {
+        let Some(earlier) = slices.get_mut(at) else { return slices.push(slice) };
+        let earlier = std::mem::replace(earlier, slice);
+        if self.seen_count <= at {
+            self.seen_count = at + 1;
+            self.overwritten.extend(earlier.draw.map(|draw| (earlier.seq, draw.sampling)));
+        }
+    }
+}
+
+/// A slice of the tokens of `runner` before `end`; they and its block tables are appended to `batch`.
+fn slice(batch: &mut Batch, runner: &Runner, end: usize, draw: Option<Draw>, material: Material<'_>) -> Slice {
+    let Material { sequences, tables, geometry, .. } = material;
+    let start = runner.computed;
     let tokens_from = batch.tokens.len();
-    if sequence.decoding {
-        batch.tokens.push(sequence.last);
+    if runner.decoding {
+        batch.tokens.push(runner.last);
     } else {
-        batch.tokens.extend_from_slice(&sequence.tokens[start..end]);
+        batch.tokens.extend_from_slice(&sequences[runner.place].tokens[start..end]);
     }
     let full_from = batch.full_blocks.len();
-    batch.full_blocks.extend_from_slice(&sequence.tables.full()[..geometry.blocks(end)]);
+    batch.full_blocks.extend_from_slice(&runner.tables.full(tables)[..geometry.blocks(end)]);
     let sliding_from = batch.sliding_blocks.len();
-    let (head, tail) = sequence.tables.sliding().as_slices();
-    batch.sliding_blocks.extend_from_slice(head);
-    batch.sliding_blocks.extend_from_slice(tail);
+    batch.sliding_blocks.extend_from_slice(runner.tables.sliding(tables));
     Slice {
-        seq: sequence.id,
+        seq: runner.seq,
         tokens: tokens_from..batch.tokens.len(),
         start,
         full_blocks: full_from..batch.full_blocks.len(),
         sliding_blocks: sliding_from..batch.sliding_blocks.len(),
-        sliding_first: sequence.tables.sliding_first(),
-        draw: (end == sequence.tokens.len()).then(|| draw(sequence)),
-        prompt_targets: prompt_targets(sequence, start, end),
+        sliding_first: runner.tables.sliding_first(),
+        draw,
+        prompt_targets: runner.gathers.then(|| Box::new(prompt_targets(runner, end, sequences))),
     }
 }
 
-fn draw(sequence: &Sequence) -> Draw {
-    // Copied only for those that need it: a history is as long as the context.
-    let (history, history_prompt_len) = match sequence.sampling.needs_history() {
-        true => (sequence.tokens.clone(), sequence.prompt_len),
-        false => (Vec::new(), 0),
-    };
-    let generated_count = u32::try_from(sequence.generated()).expect("no more than max_tokens are generated");
-    Draw { sampling: sequence.sampling.clone(), generated_count, history, history_prompt_len }
-}
-
-fn prompt_targets(sequence: &Sequence, start: usize, end: usize) -> Option<PromptTargets> {
-    match sequence.prompt_logprobs {
-        PromptLogprobs::Settled => None,
-        PromptLogprobs::Gathering(_) => Some(PromptTargets {
-            // Nothing is generated before these are settled, so that the tokens end with the prompt.
-            tokens: sequence.tokens[start + 1..sequence.tokens.len().min(end + 1)].to_vec(),
-            top_count: sequence.sampling.logprobs.unwrap_or(0),
-        }),
+fn prompt_targets(runner: &Runner, end: usize, sequences: &Sequences) -> PromptTargets {
+    let sequence = &sequences[runner.place];
+    PromptTargets {
+        // Nothing is generated before these are settled, so that the tokens end with the prompt.
+        tokens: sequence.tokens[runner.computed + 1..sequence.tokens.len().min(end + 1)].to_vec(),
+        top_count: sequence.sampling.logprobs.unwrap_or(0),
     }
 }

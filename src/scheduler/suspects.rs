@@ -90,26 +90,22 @@ impl Scheduler {
     /// A step of the oldest suspect alone; `false` if it waits and cannot be admitted, or was preempted just now.
     fn choose_trial(&mut self) -> bool {
         let Some(suspect) = self.suspects.oldest() else { return false };
-        if let Some(place) = self.running.get(&suspect) {
-            self.step.candidates.push(*place);
-            self.catch_up(self.decoding_candidates());
+        if self.running.find(suspect).is_some() {
+            self.choose_some(|_, seq| seq == suspect);
         } else if self.waiting.front().is_some_and(|(front, _)| front == suspect) {
             self.admit_front(self.limits.token_budget_tokens);
         }
-        self.step.candidates.clear();
         !self.step.is_empty()
     }
 
     /// A step of those that are no suspects.
     fn choose_others(&mut self) {
-        let Self { step, running, suspects, .. } = self;
-        step.candidates.extend(running.iter().filter(|(seq, _)| !suspects.contain(**seq)).map(|(_, place)| place));
-        let room = self.catch_up(self.decoding_candidates());
+        let room = self.choose_some(|core, seq| !core.suspects.contain(seq));
         self.admit(Gate::Open, room);
-        self.step.candidates.clear();
     }
 
-    fn decoding_candidates(&self) -> usize {
-        self.step.candidates.iter().filter(|place| self.sequences[**place].decoding).count()
+    fn choose_some(&mut self, is_candidate: impl Fn(&Self, SeqId) -> bool) -> usize {
+        let decoding = self.running.iter().filter(|runner| runner.decoding && is_candidate(self, runner.seq));
+        self.catch_up(decoding.count(), is_candidate)
     }
 }

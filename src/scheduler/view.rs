@@ -4,6 +4,7 @@
 
 use super::Scheduler;
 use super::block_pool::BlockPool;
+use super::running::Runner;
 use super::sequence::Sequence;
 use crate::batch::{BlockId, Micros, SeqId};
 
@@ -97,16 +98,27 @@ impl BlockMap {
 }
 
 impl SequenceView {
-    fn of(sequence: &Sequence) -> Self {
+    fn running(runner: &Runner, sequence: &Sequence) -> Self {
+        Self {
+            decoding: runner.decoding,
+            computed_tokens: runner.computed,
+            generated_tokens: runner.generated_count as usize,
+            full_blocks: runner.tables.full.len(),
+            sliding_blocks: runner.tables.sliding.len(),
+            ..Self::waiting(sequence)
+        }
+    }
+
+    fn waiting(sequence: &Sequence) -> Self {
         Self {
             seq: sequence.id,
-            decoding: sequence.decoding,
+            decoding: false,
             prompt_tokens: sequence.prompt_len,
-            computed_tokens: sequence.computed,
-            generated_tokens: sequence.generated(),
+            computed_tokens: 0,
+            generated_tokens: sequence.tokens.len() - sequence.prompt_len,
             max_tokens: sequence.max_tokens,
-            full_blocks: sequence.tables.full().len(),
-            sliding_blocks: sequence.tables.sliding().len(),
+            full_blocks: 0,
+            sliding_blocks: 0,
             arrived: sequence.arrived,
         }
     }
@@ -119,17 +131,17 @@ impl Scheduler {
     /// If a map may have no cell.
     #[must_use]
     pub fn view(&self, size: ViewSize) -> SchedulerView {
-        let shown = || self.running.values().take(size.running_max_count).map(|place| &self.sequences[*place]);
+        let shown = || self.running.iter().take(size.running_max_count);
         let mut full = BlockMap::new(&self.pools.full, size.cells_max_count);
         let mut sliding = BlockMap::new(&self.pools.sliding, size.cells_max_count);
-        for (holder, sequence) in shown().enumerate() {
-            full.mark(sequence.tables.full().iter().copied(), holder);
-            sliding.mark(sequence.tables.sliding().iter().copied(), holder);
+        for (holder, runner) in shown().enumerate() {
+            full.mark(runner.tables.full(&self.tables).iter().copied(), holder);
+            sliding.mark(runner.tables.sliding(&self.tables).iter().copied(), holder);
         }
         let waiting = self.waiting.iter().take(size.waiting_max_count);
         SchedulerView {
-            running: shown().map(SequenceView::of).collect(),
-            waiting: waiting.map(|(_, place)| SequenceView::of(&self.sequences[place])).collect(),
+            running: shown().map(|runner| SequenceView::running(runner, &self.sequences[runner.place])).collect(),
+            waiting: waiting.map(|(_, place)| SequenceView::waiting(&self.sequences[place])).collect(),
             block_tokens: self.geometry.block_tokens,
             full,
             sliding,

@@ -48,7 +48,7 @@ impl Scheduler {
         let demand = self.waiting.demand();
         let free = self.pools.free();
         demand.step_tokens >= room
-            || self.running.len() + self.waiting.count() >= self.limits.running_max()
+            || self.running.count() + self.waiting.count() >= self.limits.running_max()
             || demand.blocks.full >= free.full
             || demand.blocks.sliding >= free.sliding
             || self.check_queue(1, 1).is_err()

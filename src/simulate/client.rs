@@ -93,12 +93,12 @@ impl Client {
                 expect(expected == Ok(*token), || format!("got {token:?}, and alone it gets {expected:?}"))?;
                 expect(!self.new.sampling.stop_tokens.contains(token), || "got a stop token as a token".into())?;
                 expect(self.prompt_reported == self.new.sampling.prompt_logprobs, || "lacks its prompt's report".into())?;
-                self.check_logprobs(logprobs.as_ref(), *token)?;
+                self.check_logprobs(logprobs.as_deref(), *token)?;
                 self.tokens.push(*token);
                 Ok(false)
             }
             Event::Finished { reason, logprobs, .. } => {
-                self.check_end(*reason, logprobs.as_ref(), config, limits)?;
+                self.check_end(*reason, logprobs.as_deref(), config, limits)?;
                 Ok(true)
             }
         }

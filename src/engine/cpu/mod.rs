@@ -208,7 +208,7 @@ fn report_row(sampler: &mut Sampler, slice: &Slice, wanted: Wanted, logits: &[f3
     let Some(draw) = &slice.draw else { return };
     let token = sampler.draw(logits, draw);
     if let (Ok(token), Some(top_count)) = (token, draw.sampling.logprobs) {
-        report.logprobs = Some(sampler.logprobs(logits, token, top_count));
+        report.logprobs = Some(Box::new(sampler.logprobs(logits, token, top_count)));
     }
     report.token = Some(token);
 }

@@ -246,6 +246,6 @@ pub(super) fn put_report(
         report.prompt_logprobs.extend(logprobs);
     } else {
         report.token = Some(token);
-        report.logprobs = logprobs;
+        report.logprobs = logprobs.map(Box::new);
     }
 }

@@ -261,7 +261,7 @@ fn prompt_targets_report_and_do_not_draw() {
         sliding_blocks: 0..0,
         sliding_first: 0,
         draw: None,
-        prompt_targets: Some(PromptTargets { tokens: vec![TokenId(5), TokenId(6)], top_count: 2 }),
+        prompt_targets: Some(Box::new(PromptTargets { tokens: vec![TokenId(5), TokenId(6)], top_count: 2 })),
     };
     let batch = Batch { tokens: vec![TokenId(0), TokenId(5)], slices: vec![slice], ..Batch::default() };
     let (mut sampled, mut wanted) = (Vec::new(), Vec::new());

@@ -241,7 +241,7 @@ fn check_draw(slice: &Slice, full: &[TokenId]) -> Result<(), Violation> {
 
 /// The targets must be the tokens that follow.
 fn check_targets(slice: &Slice, full: &[TokenId]) -> Result<(), Violation> {
-    let Some(PromptTargets { tokens: targets, .. }) = &slice.prompt_targets else { return Ok(()) };
+    let Some(PromptTargets { tokens: targets, .. }) = slice.prompt_targets.as_deref() else { return Ok(()) };
     let known = &full[slice.start + 1..];
     // The last token's target is in no slot yet; it is there unless the sequence ends with the slice.
     let expected_len = if slice.draw.is_some() { known.len() } else { known.len() + 1 };

@@ -198,7 +198,7 @@ impl<E: Shows> Driver<E> {
 /// Asks for the log-probabilities of `tokens`, from the batch's last slice.
 pub(super) fn ask_prompt_logprobs(batch: &mut Batch, tokens: &[TokenId], top_count: u32) {
     let slice = batch.slices.last_mut().unwrap();
-    slice.prompt_targets = Some(PromptTargets { tokens: tokens.to_vec(), top_count });
+    slice.prompt_targets = Some(Box::new(PromptTargets { tokens: tokens.to_vec(), top_count }));
 }
 
 /// The blocks of a pool in an order that `seed` decides.

@@ -1,0 +1,249 @@
+//! The sequences that run, in the order of their ids.
+//!
+//! What a step reads and writes of each lies side by side here, so that a step walks through memory once: with 65,536 of them,
+//! reading each where its prompt is kept took four times as long as everything else.
+
+use std::ops::{Index, IndexMut};
+
+use super::block_pool::BlockPools;
+use super::block_tables::{BlockTables, Tables};
+use super::sequence::{Place, PromptLogprobs, Sequence, Sequences};
+use crate::batch::{SeqId, TokenId};
+
+/// So many generated tokens go to their sequence together: each visit there costs a walk to far memory.
+const LATEST_MAX_COUNT: usize = 10;
+
+/// A sequence that runs: what a decode step needs of it.
+///
+/// **`computed` is less than the number of tokens: there is always something to compute.**
+#[derive(Debug)]
+pub(super) struct Runner {
+    pub(super) seq: SeqId,
+    /// Where the rest of it is kept.
+    pub(super) place: Place,
+    /// It ended, and is only still in the line.
+    gone: bool,
+    /// Whether it has caught up but for one token after its prompt; else it is being prefilled.
+    pub(super) decoding: bool,
+    /// Whether its draws need all its tokens.
+    pub(super) needs_history: bool,
+    /// Whether log-probabilities of its prompt are gathered.
+    pub(super) gathers: bool,
+    /// The last of its tokens.
+    pub(super) last: TokenId,
+    /// Generated tokens that its sequence has not been given yet, and how many.
+    latest: [TokenId; LATEST_MAX_COUNT],
+    latest_count: u8,
+    /// Tokens, prompt and output.
+    pub(super) tokens_count: usize,
+    /// Tokens generated so far, and still to be generated.
+    pub(super) generated_count: u32,
+    left_count: u32,
+    /// Leading tokens whose keys and values are stored.
+    pub(super) computed: usize,
+    /// Bit `i` is set if a stop token is `i` modulo 64: whether a token may be one is known without looking at the list.
+    stops: u64,
+    pub(super) tables: BlockTables,
+}
+
+impl Runner {
+    /// Begins to run `sequence`, which is kept at `place`: nothing is computed, no block is held.
+    pub(super) fn new(place: Place, sequence: &Sequence) -> Self {
+        let stops = &sequence.sampling.stop_tokens;
+        let generated = sequence.tokens.len() - sequence.prompt_len;
+        let generated_count = u32::try_from(generated).expect("no more than max_tokens are generated");
+        Self {
+            seq: sequence.id,
+            place,
+            gone: false,
+            decoding: false,
+            needs_history: sequence.sampling.needs_history(),
+            gathers: matches!(sequence.prompt_logprobs, PromptLogprobs::Gathering(_)),
+            last: *sequence.tokens.last().expect("a prompt without tokens is rejected"),
+            latest: [TokenId(0); LATEST_MAX_COUNT],
+            latest_count: 0,
+            tokens_count: sequence.tokens.len(),
+            generated_count,
+            left_count: sequence.max_tokens - generated_count,
+            computed: 0,
+            stops: stops.iter().fold(0, |bits, token| bits | bit(*token)),
+            tables: BlockTables::default(),
+        }
+    }
+
+    /// Whether it runs no more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Tokens of its prompt.
+    pub(super) fn prompt_len(&self) -> usize {
+        self.tokens_count - self.generated_count as usize
+    }
+
+    /// Tokens that are not computed yet.
+    pub(super) fn pending(&self) -> usize {
+        self.tokens_count - self.computed
+    }
+
+    /// What `decoding` must say.
+    pub(super) fn has_caught_up(&self) -> bool {
+        self.pending() == 1 && self.computed >= self.prompt_len()
+    }
+
+    /// Whether the tokens asked for are generated.
+    pub(super) fn is_complete(&self) -> bool {
+        self.left_count == 0
+    }
+
+    /// Whether `token` is one of its stop tokens.
+    pub(super) fn stops_at(&self, token: TokenId, sequences: &Sequences) -> bool {
+        self.stops & bit(token) != 0 && sequences[self.place].sampling.stop_tokens.contains(&token)
+    }
+
+    /// Appends a generated token.
+    pub(super) fn append(&mut self, token: TokenId, sequences: &mut Sequences) {
+        if usize::from(self.latest_count) == LATEST_MAX_COUNT {
+            self.hand_over(&mut sequences[self.place]);
+        }
+        self.latest[usize::from(self.latest_count)] = token;
+        self.latest_count += 1;
+        self.last = token;
+        self.tokens_count += 1;
+        self.generated_count += 1;
+        self.left_count -= 1;
+    }
+
+    /// Generated tokens that its sequence has not been given yet.
+    pub(super) fn latest(&self) -> &[TokenId] {
+        &self.latest[..usize::from(self.latest_count)]
+    }
+
+    fn hand_over(&mut self, sequence: &mut Sequence) {
+        sequence.tokens.extend_from_slice(self.latest());
+        self.latest_count = 0;
+    }
+}
+
+fn bit(token: TokenId) -> u64 {
+    1 << (token.0 % 64)
+}
+
+/// All that run.
+///
+/// An index into them holds from the beginning of a plan to its commit: who ends stays in the line until the next plan, and
+/// whoever else comes or is taken out does so at its end.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    /// Oldest first.
+    line: Vec<Runner>,
+    gone_count: usize,
+    decoding_count: usize,
+}
+
+impl Running {
+    pub(super) fn count(&self) -> usize {
+        self.line.len() - self.gone_count
+    }
+
+    /// How many of them decode.
+    pub(super) fn decoding_count(&self) -> usize {
+        self.decoding_count
+    }
+
+    /// How long the line is, with those who are gone.
+    pub(super) fn line_len(&self) -> usize {
+        self.line.len()
+    }
+
+    /// Oldest first.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Runner> {
+        self.line.iter().filter(|runner| !runner.gone)
+    }
+
+    pub(super) fn newest(&self) -> Option<&Runner> {
+        self.iter().next_back()
+    }
+
+    /// Where `seq` is, if it runs.
+    pub(super) fn find(&self, seq: SeqId) -> Option<usize> {
+        let at = self.line.binary_search_by_key(&seq, |runner| runner.seq).ok()?;
+        (!self.line[at].gone).then_some(at)
+    }
+
+    /// Puts the newest at the end; answers its index.
+    pub(super) fn enter(&mut self, runner: Runner) -> usize {
+        self.line.push(runner);
+        self.line.len() - 1
+    }
+
+    pub(super) fn set_decoding(&mut self, at: usize, decoding: bool) {
+        let before = std::mem::replace(&mut self.line[at].decoding, decoding);
+        self.decoding_count = self.decoding_count + usize::from(decoding) - usize::from(before);
+    }
+
+    /// The one at `at` has ended: its blocks are given back.
+    pub(super) fn end(&mut self, at: usize, tables: &mut Tables, pools: &mut BlockPools) {
+        self.set_decoding(at, false);
+        let runner = &mut self.line[at];
+        assert!(!std::mem::replace(&mut runner.gone, true), "sequence {} ends once", runner.seq.0);
+        runner.tables.release(tables, pools);
+        self.gone_count += 1;
+    }
+
+    /// Takes the newest out, whose blocks are given back, and gives its sequence its tokens; answers its index and its place.
+    pub(super) fn take_newest(
+        &mut self,
+        sequences: &mut Sequences,
+        tables: &mut Tables,
+        pools: &mut BlockPools,
+    ) -> Option<(usize, Place)> {
+        loop {
+            let mut runner = self.line.pop()?;
+            if runner.gone {
+                self.gone_count -= 1;
+                continue;
+            }
+            runner.tables.release(tables, pools);
+            runner.hand_over(&mut sequences[runner.place]);
+            self.decoding_count -= usize::from(runner.decoding);
+            return Some((self.line.len(), runner.place));
+        }
+    }
+
+    /// Forgets those who are gone, and packs the tables, where it pays. Indices change.
+    pub(super) fn tidy(&mut self, tables: &mut Tables) {
+        if self.gone_count > self.line.len() / 8 {
+            self.line.retain(|runner| !runner.gone);
+            self.gone_count = 0;
+        }
+        let held = self.line.iter_mut().filter(|runner| !runner.gone).map(|runner| &mut runner.tables);
+        if tables.full.wants_packing() {
+            tables.full.pack(held.map(|held| &mut held.full));
+        } else if tables.sliding.wants_packing() {
+            tables.sliding.pack(held.map(|held| &mut held.sliding));
+        }
+    }
+
+    /// Panics unless the line is in order and its counts are right.
+    pub(super) fn check(&self) {
+        assert!(self.line.is_sorted_by(|older, newer| older.seq < newer.seq), "who runs is in the order of arrival");
+        assert_eq!(self.gone_count, self.line.iter().filter(|runner| runner.gone).count(), "as many are gone as are counted");
+        let decoding_count = self.iter().filter(|runner| runner.decoding).count();
+        assert_eq!(self.decoding_count, decoding_count, "as many decode as are counted");
+    }
+}
+
+impl Index<usize> for Running {
+    type Output = Runner;
+
+    fn index(&self, at: usize) -> &Runner {
+        &self.line[at]
+    }
+}
+
+impl IndexMut<usize> for Running {
+    fn index_mut(&mut self, at: usize) -> &mut Runner {
+        &mut self.line[at]
+    }
+}
