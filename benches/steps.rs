@@ -1,0 +1,166 @@
+//! How long the engine waits between two steps: from the end of one to the beginning of the next, on the real actors.
+//!
+//! In that time the result goes to the SchedulerActor, the core commits it and plans, and the batch goes to the engine's thread.
+//! The engine here computes nothing and takes as long for a step as a GPU does with so many sequences; what it draws goes to
+//! StreamActors, which work while it computes, and to readers. Sequences have 64 to 320 tokens, and when one ends another comes.
+
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use antiphon::actors::messages::{Coalescing, Generate, Input};
+use antiphon::actors::service::Service;
+use antiphon::actors::{SchedulingOptions, StartOptions, start};
+use antiphon::batch::{Batch, EngineLimits, Sampled, Sampling, TokenId};
+use antiphon::clock::Clock;
+use antiphon::engine::{Engine, EngineError};
+use antiphon::metrics::{Metrics, ModelTags};
+use antiphon::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
+use antiphon::prompt::tokenizer::Tokenizer;
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use tokio::sync::oneshot;
+use tokio::task::spawn_local;
+
+const PROMPT_TOKENS: usize = 64;
+const MAX_TOKENS: u32 = 256;
+const VOCAB_SIZE: usize = 2_048;
+
+/// Takes its time, and tells how long it waited for each step that nearly everybody is in.
+struct Pacemaker {
+    sequences_count: usize,
+    step_time: Duration,
+    ended: Option<Instant>,
+    waits: mpsc::Sender<Duration>,
+}
+
+impl Engine for Pacemaker {
+    fn limits(&self) -> EngineLimits {
+        EngineLimits {
+            block_tokens: 16,
+            full_blocks: self.sequences_count * 21,
+            sliding_blocks: self.sequences_count * 13,
+            sliding_window_tokens: 128,
+            step_tokens_max: 65_536,
+            step_slices_max: self.sequences_count,
+            context_tokens_max: 4_096,
+            vocab_size: VOCAB_SIZE,
+            full_block_bytes: 1,
+            sliding_block_bytes: 1,
+        }
+    }
+
+    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+        let began = Instant::now();
+        if let Some(ended) = self.ended.filter(|_| batch.slices.len() * 10 > self.sequences_count * 9) {
+            // At the end nobody listens.
+            let _ = self.waits.send(began - ended);
+        }
+        thread::sleep(self.step_time);
+        let drawing = batch.slices.iter().filter(|slice| slice.draw.is_some());
+        sampled.extend(drawing.map(|slice| Sampled {
+            seq: slice.seq,
+            token: Some(Ok(TokenId(100))),
+            logprobs: None,
+            prompt_logprobs: Vec::new(),
+        }));
+        self.ended = Some(Instant::now());
+        Ok(())
+    }
+}
+
+fn begin(sequences_count: usize, step_time: Duration, waits: &mpsc::Sender<Duration>) -> Service {
+    let json = include_bytes!("../models/tiny/tokenizer.json");
+    let tokenizer =
+        Arc::new(Tokenizer::from_json("tokenizer.json", json, VOCAB_SIZE).expect("the embedded tokenizer is sound"));
+    let settings = PromptSettings { model_id: "none".to_owned(), version: PromptVersion::V1, cache_max_bytes: 0 };
+    let waits = waits.clone();
+    let tags = ["none"; 4].map(str::to_owned);
+    let [model_id, model_size, dtype, gpu_mode] = tags;
+    start(StartOptions {
+        engine: Box::new(move || Ok(Box::new(Pacemaker { sequences_count, step_time, ended: None, waits: waits.clone() }))),
+        builder: Arc::new(PromptBuilder::new(Arc::clone(&tokenizer), settings)),
+        tokenizer,
+        metrics: Metrics::new(ModelTags { model_id, model_size, dtype, gpu_mode, prompt_version: "SYS/v1".to_owned() }),
+        clock: Clock::start(),
+        scheduling: SchedulingOptions {
+            token_budget_tokens: 65_536,
+            prefill_slice_tokens: PROMPT_TOKENS,
+            running_max_count: sequences_count,
+            waiting_max_count: sequences_count,
+            waiting_max_tokens: usize::MAX,
+            prefill_window: Duration::ZERO,
+            decode_window: Duration::ZERO,
+            waiting_max: Duration::ZERO,
+        },
+        date: None,
+        text_threads: 1,
+        preparing_max_count: sequences_count,
+        stream_threads: 1,
+        slow_reader: Duration::from_secs(60),
+        watchdog: Duration::from_secs(60),
+    })
+    .expect("the actors start")
+}
+
+fn request(index: usize, turn: u32) -> Generate {
+    Generate {
+        request_id: format!("{index}-{turn}"),
+        input: Input::Tokens(vec![TokenId(100); PROMPT_TOKENS]),
+        choices_count: 1,
+        // They end at different times from the beginning.
+        max_tokens: Some(if turn == 0 { 1 + index as u32 % MAX_TOKENS } else { MAX_TOKENS }),
+        sampling: Sampling::default(),
+        seed: None,
+        stop_strings: Vec::new(),
+        ignore_eos: false,
+        coalescing: Coalescing { max_ms: 0, max_chars: 0 },
+        session: None,
+    }
+}
+
+/// So many sequences run until the sender is dropped; what the engine waited arrives at the receiver.
+fn run(sequences_count: usize, step_time: Duration) -> (mpsc::Receiver<Duration>, oneshot::Sender<()>) {
+    let (sender, waits) = mpsc::channel();
+    let (end, ended) = oneshot::channel::<()>();
+    thread::spawn(move || {
+        actix_rt::System::new().block_on(async move {
+            let service = begin(sequences_count, step_time, &sender);
+            service.loaded().await.expect("the engine loads");
+            for index in 0..sequences_count {
+                let service = service.clone();
+                spawn_local(async move {
+                    // Nothing is taken any more when the service is stopped.
+                    for turn in 0.. {
+                        let Ok(mut accepted) = service.generate(request(index, turn)).await else { break };
+                        while accepted.parts.recv().await.is_some() {}
+                    }
+                });
+            }
+            // An error says that it was dropped.
+            let _ = ended.await;
+            service.stop().await;
+        });
+    });
+    (waits, end)
+}
+
+fn waits(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("steps/wait");
+    for (sequences_count, step_ms) in [(1, 2), (32, 2), (256, 5), (4_096, 100)] {
+        let (waits, _end) = run(sequences_count, Duration::from_millis(step_ms));
+        group.bench_function(BenchmarkId::from_parameter(sequences_count), |bencher| {
+            bencher.iter_custom(|wanted| {
+                while waits.try_recv().is_ok() {}
+                (0..wanted).map(|_| waits.recv().expect("the engine runs")).sum()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn config() -> Criterion {
+    Criterion::default().warm_up_time(Duration::from_secs(2)).measurement_time(Duration::from_secs(6)).sample_size(20)
+}
+
+criterion_group! { name = steps; config = config(); targets = waits }
+criterion_main!(steps);
