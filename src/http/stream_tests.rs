@@ -1,8 +1,15 @@
 use std::future::poll_fn;
 
+use actix_web::body::to_bytes;
+use actix_web::test::TestRequest;
+use proptest::prelude::*;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::super::wire::event_answer::EventEncoder;
+use super::super::wire::progress::Progress;
+use super::super::wire::samples;
 use super::super::wire::text_answer::TextEncoder;
 use super::*;
 use crate::actors::messages::Finish;
@@ -97,5 +104,73 @@ async fn only_streams_that_were_cut_count_as_cancelled() {
         drop(events);
         cancelled += u64::from(is_cut);
         assert_eq!(streams(&metrics), (0, cancelled));
+    }
+}
+
+/// Events as the HTML standard reads them (section 9.2.6, "Interpreting an event stream"): a name and a datum each.
+fn interpreted(stream: &str) -> Vec<(String, String)> {
+    let (mut events, mut name, mut data) = (Vec::new(), String::new(), String::new());
+    let one_way = stream.replace("\r\n", "\n").replace('\r', "\n");
+    for line in one_way.split('\n') {
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "" if line.is_empty() => {
+                let (name, mut data) = (std::mem::take(&mut name), std::mem::take(&mut data));
+                if data.pop().is_some() {
+                    events.push((name, data));
+                }
+            }
+            "event" => name = value.to_owned(),
+            "data" => data = data + value + "\n",
+            _ => {}
+        }
+    }
+    events
+}
+
+fn named_events() -> EventEncoder {
+    let (heading, metadata, progress) = (samples::heading(), samples::metadata(), Progress::new(3, 1));
+    EventEncoder { heading, metadata, progress, include_usage: false, named: true }
+}
+
+/// The body of a whole stream of `texts`.
+fn body(texts: &[String], encoder: Encoder) -> String {
+    let (sender, receiver) = mpsc::channel(texts.len() + 1);
+    let contents = texts.iter().map(|text| part(PartKind::Content(text.clone())));
+    for part in contents.chain([finished(FinishKind::Length)]) {
+        sender.try_send(part).expect("the channel has room");
+    }
+    let parts = Parts::new(vec![receiver], 1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let bytes = runtime.block_on(async {
+        let request = TestRequest::default().to_http_request();
+        let response = respond(&request, parts, encoder, KEEP_ALIVE, metrics().stream_opened());
+        to_bytes(response.into_body()).await.expect("the body ends")
+    });
+    String::from_utf8(bytes.to_vec()).expect("events are UTF-8")
+}
+
+proptest! {
+    #[test]
+    fn any_text_comes_back_from_the_events_and_no_line_end_gets_into_one(
+        texts in prop::collection::vec("([\r\n:{}\" ]|data: |event: x|\\n\\n|\u{2028}|\u{0}|안|😀|\\PC){0,12}", 1..6),
+        named in any::<bool>(),
+    ) {
+        let encoder = match named {
+            true => Encoder::Events(Box::new(named_events())),
+            false => Encoder::Text(TextEncoder),
+        };
+        let body = body(&texts, encoder);
+        prop_assert!(!body.contains('\r'));
+        // Each event is one line of data, and its name before it: no text makes another line.
+        prop_assert!(body.lines().all(|line| line.is_empty() || line.starts_with("data: ") || line.starts_with("event: ")));
+        let events = interpreted(&body);
+        let said = |(_, data): &(String, String)| -> Option<String> {
+            let event: Value = serde_json::from_str(data).ok()?;
+            event.get(if named { "content" } else { "text" })?.as_str().map(str::to_owned)
+        };
+        prop_assert_eq!(events.iter().filter_map(said).collect::<String>(), texts.concat());
+        prop_assert!(events.iter().all(|(name, _)| name.is_empty() != named), "{:?}", events);
     }
 }

@@ -1,8 +1,10 @@
+use actix_web::ResponseError;
 use proptest::prelude::*;
 
 use crate::actors::messages::Coalescing;
 
-use super::super::samples::{blame, terms, value};
+use super::super::super::errors::ApiError;
+use super::super::samples::{any_json, blame, terms, value};
 use super::*;
 
 const MESSAGES: &str = r#""messages":[{"role":"user","content":"hi"}]"#;
@@ -91,6 +93,61 @@ const FIELDS: &str = "model temperature top_p top_k min_p seed stop stop_token_i
     repetition_penalty presence_penalty frequency_penalty logit_bias n ignore_eos min_tokens user metadata cache_salt stream \
     stream_options profile logprobs top_logprobs tools tool_choice parallel_tool_calls response_format reasoning_effort \
     modalities return_token_ids functions function_call messages";
+
+/// Bodies that are nearly right: messages with roles and any content, and some fields with any value; and any JSON at all.
+fn bodies() -> impl Strategy<Value = Value> {
+    let role = prop::sample::select(vec!["system", "developer", "user", "assistant", "tool", "function", "nobody"]);
+    let content = prop_oneof![any::<String>().prop_map(Value::from), any_json()];
+    let extra = prop::collection::hash_map("name|tool_calls|tool_call_id|reasoning|thinking|refusal", any_json(), 0..2);
+    let message = (role, content, extra).prop_map(|(role, content, extra)| {
+        let fields = [("role".to_owned(), role.into()), ("content".to_owned(), content)];
+        Value::Object(extra.into_iter().chain(fields).collect())
+    });
+    let messages = prop::collection::vec(prop_oneof![4 => message, 1 => any_json()], 0..4).prop_map(Value::from);
+    let number = prop_oneof![(-3_i64..300).prop_map(Value::from), (-3.0..3.0).prop_map(Value::from)];
+    let value = prop_oneof![2 => number, 1 => any::<bool>().prop_map(Value::from), 1 => any_json()];
+    let name = prop::sample::select(FIELDS.split_whitespace().collect::<Vec<_>>()).prop_map(str::to_owned);
+    let fields = prop::collection::hash_map(name, value, 0..4);
+    let near = (messages, fields)
+        .prop_map(|(messages, fields)| Value::Object([("messages".to_owned(), messages)].into_iter().chain(fields).collect()));
+    prop_oneof![8 => near, 1 => any_json()]
+}
+
+/// Panics unless a request that was taken asks for what can be done.
+fn check_taken(request: &ChatRequest) {
+    let (terms, generation) = (terms(), &request.generation);
+    let sampling = &generation.sampling;
+    assert!(terms.names.contains(&request.model) && !request.conversation.messages.is_empty());
+    assert!(generation.choices_count > 0 && generation.stop_strings.iter().all(|stop| !stop.is_empty()));
+    assert!(generation.max_tokens.is_none_or(|count| (1..=1_000).contains(&count) && sampling.min_tokens <= count));
+    assert!((0.0..=2.0).contains(&sampling.temperature) && sampling.top_p > 0.0 && sampling.top_p <= 1.0);
+    assert!((0.0..=1.0).contains(&sampling.min_p) && sampling.repetition_penalty > 0.0);
+    assert!(sampling.presence_penalty.abs() <= 2.0 && sampling.frequency_penalty.abs() <= 2.0);
+    assert!(sampling.logprobs.is_none_or(|count| count <= TOP_LOGPROBS_MAX));
+    let tokens = sampling.stop_tokens.iter().chain(sampling.logit_bias.iter().map(|(token, _)| token));
+    assert!(tokens.copied().all(|token| (token.0 as usize) < terms.vocab_size));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn any_body_is_a_request_that_can_be_served_or_an_error_that_says_where(body in bodies(), generate in any::<bool>()) {
+        let form = if generate { Form::Generate } else { Form::Chat };
+        let is_object = body.is_object();
+        match ChatRequest::read(value(&body.to_string()), form, &terms()) {
+            Ok(request) => check_taken(&request),
+            Err(error) => {
+                let unknown_model = matches!(error, WireError::UnknownModel { .. });
+                let param = error.param();
+                let answer = ApiError::from(error);
+                prop_assert_eq!(answer.status_code().as_u16(), if unknown_model { 404 } else { 400 });
+                prop_assert!(param.is_some() == is_object, "{param:?} of {body}: {answer}");
+                prop_assert!(answer.object().message.len() < 1_000 && !answer.object().message.is_empty());
+            }
+        }
+    }
+}
 
 proptest! {
     #[test]

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::samples::blame;
+use super::super::samples::{any_json, blame};
 use super::*;
 
 fn refused(json: &str) -> (String, &'static str) {
@@ -45,23 +45,6 @@ fn depth_and_count_are_bounded() {
 fn key_order_stays() {
     let schema = r#"{"zeta":1,"alpha":{"b":1,"a":2},"mid":[]}"#;
     assert_eq!(parse(schema.as_bytes()).unwrap().to_string(), schema);
-}
-
-fn any_json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
-        any::<f64>().prop_filter("JSON has no infinity", |number| number.is_finite()).prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
-    ];
-    leaf.prop_recursive(4, 32, 6, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::hash_map(any::<String>(), inner, 0..6).prop_map(|map| map.into_iter().collect()),
-        ]
-    })
 }
 
 proptest! {

@@ -22,7 +22,7 @@ pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod progress;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 pub(crate) mod sampling;
 pub(crate) mod streaming;
 pub(crate) mod terms;

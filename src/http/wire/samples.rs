@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use proptest::prelude::*;
 use serde_json::Value;
 
 use crate::actors::messages::{Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
@@ -40,11 +41,11 @@ pub(super) fn blame<T: std::fmt::Debug>(result: Result<T, WireError>) -> (String
     (error.param().unwrap_or_default(), error.code())
 }
 
-pub(super) fn heading() -> Heading {
+pub(crate) fn heading() -> Heading {
     Heading { id: "id-1".to_owned(), created: 7, model: "tiny".to_owned() }
 }
 
-pub(super) fn metadata() -> Metadata {
+pub(crate) fn metadata() -> Metadata {
     Metadata {
         prompt_version: "SYS/v1".to_owned(),
         model_id: "tiny".to_owned(),
@@ -86,4 +87,22 @@ pub(super) fn token_text(id: u32, text: &str, logprob: f32) -> TokenText {
         bytes: text.as_bytes().to_vec(),
         top: vec![(scored(1, -0.25, 1), b"top".to_vec())],
     }
+}
+
+/// Any JSON, a few levels deep.
+pub(super) fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_filter("JSON has no infinity", |number| number.is_finite()).prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::hash_map(any::<String>(), inner, 0..6).prop_map(|map| map.into_iter().collect()),
+        ]
+    })
 }
