@@ -1,8 +1,9 @@
 //! The core together with what follows from its events: streams fed, orphans cancelled, counts published.
 //!
-//! Owns: the scheduler core and the routes. Promises: whenever a call returns, every event of the core is on its way to its
-//! stream, no sequence without a stream is left in the core, and the published counts are the core's. Absent on purpose: the
-//! engine, mailboxes, timers, clocks.
+//! Owns: the scheduler core and the routes. Promises: after [`Stepper::deliver`] every event of the core is on its way to its
+//! stream, no sequence without a stream is left in the core, and the published counts are the core's; so they are when any
+//! other call returns, except that what comes of a plan and a commit waits for it. Absent on purpose: the engine, mailboxes,
+//! timers, clocks.
 
 use std::sync::Arc;
 
@@ -100,11 +101,13 @@ impl Stepper {
     /// Tells every stream that it ended and why, without the core, which may be what broke.
     pub(super) fn abandon(mut self, end: &End) {
         self.status.set_counts(SchedulerCounts::default());
+        self.note_events();
         self.routes.end_all(end);
         self.routes.flush();
     }
 
-    /// What to compute next; for [`Next::Step`] it is in `batch`, which holds an earlier one or none before.
+    /// What to compute next; for [`Next::Step`] it is in `batch`, which holds an earlier one or none before. To be followed by
+    /// [`Stepper::deliver`].
     pub(super) fn plan(&mut self, now: Micros, batch: &mut Batch) -> Next {
         let next = match self.core.plan(now, &mut self.events) {
             Plan::Step(planned) => {
@@ -116,12 +119,11 @@ impl Stepper {
         if next == Next::Step {
             self.routes.planned(batch);
         }
-        self.deliver();
         next
     }
 
     /// Takes the result of the step that was planned last, which was `batch`. Answers how many sequences the core gave up
-    /// because the engine fails on them.
+    /// because the engine fails on them. To be followed by [`Stepper::deliver`].
     pub(super) fn commit(&mut self, result: StepResult, batch: &Batch, began: Micros, now: Micros) -> usize {
         let computed = matches!(result, StepResult::Done(_));
         let before = self.core.counts();
@@ -139,9 +141,7 @@ impl Stepper {
             self.metrics.step_committed(step, now);
         }
         let given_up = |event: &&Event| matches!(event, Event::Finished { reason: FinishReason::EngineFailed, .. });
-        let given_up_count = self.events.iter().filter(given_up).count();
-        self.deliver();
-        given_up_count
+        self.events.iter().filter(given_up).count()
     }
 
     /// What the core looks like now, by requests.
@@ -160,10 +160,8 @@ impl Stepper {
 
     /// Hands the core's events on, and frees the sequences whose stream does not take them. The counts go first: whoever has
     /// seen the end of a response finds it gone from them.
-    fn deliver(&mut self) {
-        for event in self.events.drain(..) {
-            self.routes.note(event);
-        }
+    pub(super) fn deliver(&mut self) {
+        self.note_events();
         self.publish();
         let orphans = self.routes.flush();
         if !orphans.is_empty() {
@@ -171,6 +169,12 @@ impl Stepper {
                 self.core.cancel(orphan);
             }
             self.publish();
+        }
+    }
+
+    fn note_events(&mut self) {
+        for event in self.events.drain(..) {
+            self.routes.note(event);
         }
     }
 
