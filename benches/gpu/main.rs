@@ -1,6 +1,6 @@
 //! Measures the CUDA engine on this machine's device, part by part; `scripts/gpu-check` runs the parts, each in a process of its own.
 //!
-//! `gpu facts|kernels|model FOLDER [MODEL]` adds to the results in a folder, `gpu report FOLDER` makes tables of them. Weights are
+//! `gpu facts|host|kernels|model FOLDER [MODEL]` adds to the results in a folder, `gpu report FOLDER` makes tables of them. Weights are
 //! noise of a model's exact size, so no checkpoint is needed. Tiny shapes run on the shim, in `scripts/cuda-check`.
 #![expect(clippy::print_stdout, reason = "each measurement is shown as it comes")]
 
@@ -16,7 +16,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-const USAGE: &str = "usage: gpu facts FOLDER | gpu kernels FOLDER MODEL | gpu model FOLDER MODEL | gpu report FOLDER";
+const USAGE: &str =
+    "usage: gpu facts FOLDER | gpu host FOLDER | gpu kernels FOLDER MODEL | gpu model FOLDER MODEL | gpu report FOLDER";
 /// What is copied to learn the bandwidth: many times the second-level cache.
 const COPY_BYTES: usize = 4 << 30;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ["facts", folder] => facts(Path::new(folder)),
         ["kernels", folder, model] => measure_kernels(Path::new(folder), model),
         ["model", folder, model] => measure_model(Path::new(folder), model),
+        ["host", folder] => measure_host(Path::new(folder)),
         ["report", folder] => report::report(Path::new(folder)),
         _ => {
             println!("{USAGE}");
@@ -50,6 +52,10 @@ fn open() -> Result<Device, String> {
 fn measure_kernels(folder: &Path, model: &str) -> Result<(), String> {
     let results = Results::new(folder, &format!("kernels {model}"));
     kernels::measure(&open()?, &models::model(model)?, &results, roof(folder))
+}
+
+fn measure_host(folder: &Path) -> Result<(), String> {
+    steps::measure_host(open()?, &models::host(), &Results::new(folder, "host"))
 }
 
 fn measure_model(folder: &Path, model: &str) -> Result<(), String> {

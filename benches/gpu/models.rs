@@ -56,6 +56,30 @@ fn tiny() -> Model {
     Model { name: "tiny", config: shape.config(), batches: &[1, 3], context: 130, prompts: &[20, 40], kernel_tokens: &[1, 9] }
 }
 
+/// What the host sees of 20b: its heads, window and context, with almost no weights.
+pub(crate) fn host() -> Model {
+    let shape = Shape {
+        layers: 2,
+        experts: 2,
+        top_k: 1,
+        hidden: 32,
+        heads: 64,
+        kv_heads: 8,
+        head_dim: 16,
+        vocab: 512,
+        window: 128,
+        context: 131_072,
+    };
+    Model {
+        name: "host",
+        config: shape.config(),
+        batches: &[1, 8, 32, 128, 256],
+        context: 1024,
+        prompts: &[],
+        kernel_tokens: &[],
+    }
+}
+
 struct Shape {
     layers: usize,
     experts: usize,

@@ -52,6 +52,31 @@ pub(crate) fn measure(device: Device, model: &Model, results: &Results, roof: Ro
     Ok(())
 }
 
+/// Measures what the host does between two decode steps of 20b's shape. Nothing is computed, so any device will do: the model has
+/// the heads, the context and the blocks of 20b, and almost no weights.
+pub(crate) fn measure_host(device: Device, model: &Model, results: &Results) -> Result<(), String> {
+    let most = model.batches.last().copied().unwrap_or(1);
+    let blocks_each = (model.context + 2).div_ceil(BLOCK_TOKENS);
+    let options = CudaOptions {
+        block_tokens: BLOCK_TOKENS,
+        full_blocks: most * blocks_each,
+        sliding_blocks: most * blocks_each,
+        step_tokens_max: most,
+        step_slices_max: most,
+        partial_slots: 8192,
+        graphs: true,
+    };
+    let weights = Arc::new(CudaModel::noise(device, &model.config).map_err(|error| error.to_string())?);
+    let engine = CudaEngine::new(weights, &options).map_err(|error| error.to_string())?;
+    let mut run = Run { engine, model, results, roof: Roof::default(), blocks_each, filled: 0 };
+    for sequences in model.batches.iter().copied() {
+        let mut batch = Batch::default();
+        (0..sequences).for_each(|sequence| run.add(&mut batch, sequence, model.context, 1, true));
+        run.host_work(sequences, &batch)?;
+    }
+    Ok(())
+}
+
 struct Run<'a> {
     engine: CudaEngine,
     model: &'a Model,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::batch::{Draw, DrawError, PromptTargets, Sampling, SeqId, Slice, TokenId};
 use crate::engine::checkpoint::CheckpointFiles;
-use antiphon_cuda_shim::{CHECKED_SCHEDULES, SCHEDULES};
+use antiphon_cuda_shim::{CHECKED_SCHEDULES, Planted, SCHEDULES};
 use antiphon_kernels::cuda::{Element, Region, RowDraw, SampleOperands, region_bytes, sample};
 use std::path::Path;
 
@@ -176,6 +176,44 @@ fn draws_are_the_same_bits_under_every_schedule_and_race_free() {
         assert_eq!(draw_on_device(&device, &logits, &batch, &[], &config), expected, "{schedule:?}");
     }
     assert_eq!(shim.races(), 0, "{}", shim.message());
+}
+
+/// Bugs in the kernel that draws: another token, or a race that the checker sees.
+#[test]
+fn bugs_planted_in_the_draw_are_found() {
+    let bugs = [
+        ("sample-no-barrier", "= value;\n    __syncthreads();\n    T sum", "= value;\n    T sum"),
+        ("sample-next-token", "__ffs((int)beyond) - 1", "__ffs((int)beyond)"),
+        ("sample-past-the-end", "end = min(vocab, begin + range);", "end = begin + range;"),
+    ];
+    for (name, from, to) in bugs {
+        let shim = antiphon_cuda_shim::device();
+        if shim.real() {
+            return; // Nothing is planted in a driver.
+        }
+        let config = ModelConfig { vocab_size: 1500, ..golden("g2").config().clone() };
+        let mut random = Random(7);
+        let logits: Vec<f32> = (0..4 * 1500).map(|_| random.next() * 8.0).collect();
+        let sampling = Sampling { temperature: 0.9, top_k: 40, top_p: 0.8, ..Sampling::default() };
+        let draw = |sampling: &Sampling| Draw {
+            sampling: Arc::new(sampling.clone()),
+            generated_count: 3,
+            history: Vec::new(),
+            history_prompt_len: 0,
+        };
+        let batch = batch_of([&sampling, &Sampling::default(), &sampling, &Sampling::default()].map(draw).into());
+        let expected = draw_on_device(&Device::open(shim.ordinal()).unwrap(), &logits, &batch, &[], &config);
+        shim.plant(Planted { name, file: "sample.cu", from, to });
+        shim.check(true);
+        let device = Device::open(shim.ordinal()).unwrap();
+        let got = CHECKED_SCHEDULES.map(|schedule| {
+            shim.schedule(schedule);
+            let attempt = || draw_on_device(&device, &logits, &batch, &[], &config);
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt)).ok()
+        });
+        let is_found = shim.races() > 0 || got.iter().any(|words| words.as_ref() != Some(&expected));
+        assert!(is_found, "{name}: nobody noticed");
+    }
 }
 
 #[test]

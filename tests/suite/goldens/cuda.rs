@@ -10,12 +10,12 @@ use antiphon::engine::cuda::{CudaEngine, CudaModel, CudaOptions};
 use antiphon_kernels::cuda::Device;
 use std::sync::Arc;
 
-/// Norm of the difference of a row's logits, relative to the norm of the row: of a golden's median row, and of its worst.
+/// Norm of the difference of a row's logits, relative to the norm of the row, that a golden's worst row may have; the median row's
+/// stands beside each golden.
 ///
-/// The goldens are f32. Their weights are random, so bf16 shows more than in a trained model: the CPU's engine with norms,
-/// queries, keys, values and attention's output rounded to bf16, everything else f32, is as far from them as this one (median of
-/// g1 0.022, of g2 0.012, g3 0.010, g4 0.013; worst 0.13; a row is that far where the rounding makes the router take another expert).
-const MEDIAN_MAX: f64 = 0.03;
+/// The goldens are f32 and most of their weights random, so bf16 shows more than in a trained model, whose median is below 1 %. What
+/// rounds how much, and that the worst rows are those where a router's near tie falls the other way, is in
+/// `docs/adr/0015-bf16-activations.md`.
 const DISTANCE_MAX: f64 = 0.35;
 /// Where the likeliest token leads by less, rounding to bf16 may choose another.
 const MARGIN_MIN: f32 = 0.1;
@@ -51,7 +51,7 @@ fn distance(logits: &[f32], expected: &[f32]) -> f64 {
     difference / squares(&mut expected.iter().map(|value| f64::from(*value)))
 }
 
-fn check_logits(golden: &Golden) {
+fn check_logits(golden: &Golden, median_max: f64) {
     let mut served = serve(golden, OPTIONS);
     let mut distances = Vec::new();
     for case in &golden.cases {
@@ -63,7 +63,8 @@ fn check_logits(golden: &Golden) {
     distances.sort_by(f64::total_cmp);
     let (median, worst) = (distances[distances.len() / 2], distances[distances.len() - 1]);
     let what = format!("{}: {} rows, median {median:.4}, worst {worst:.4}", golden.cases[0].name, distances.len());
-    assert!(median <= MEDIAN_MAX && worst <= DISTANCE_MAX, "{what}");
+    eprintln!("{what}");
+    assert!(median <= median_max && worst <= DISTANCE_MAX, "{what}");
 }
 
 fn check_greedy(golden: &Golden) {
@@ -75,16 +76,16 @@ fn check_greedy(golden: &Golden) {
 
 #[test]
 fn goldens_of_odd_shapes() {
-    for name in ["g1", "g2", "g3", "g4"] {
+    for (name, median_max) in [("g1", 0.03), ("g2", 0.016), ("g3", 0.013), ("g4", 0.018)] {
         let golden = Golden::open(name);
-        check_logits(&golden);
+        check_logits(&golden, median_max);
         check_greedy(&golden);
     }
 }
 
 #[test]
 fn small_trained_model() {
-    check_logits(&Golden::tiny_logits());
+    check_logits(&Golden::tiny_logits(), 0.01);
     check_greedy(&Golden::tiny());
 }
 
