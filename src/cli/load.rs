@@ -14,7 +14,7 @@ use super::serve::{layers, serve_for, variable};
 use super::settings::API_KEY_VARIABLE;
 use crate::client::{Api, Client, ClientOptions};
 use crate::clock::unix_seconds;
-use crate::load::{self, Arrivals, Comparison, LoadError, Prompts, Record, Report, Run, compare};
+use crate::load::{self, Arrivals, Comparison, LoadError, LoadOptions, Prompts, Record, Report, Run, compare};
 use arguments::Asked;
 
 /// Descriptors that are asked for where nobody knows how many connections there will be.
@@ -53,12 +53,12 @@ fn make_room(asked: &Asked) -> Result<(), Failure> {
         Arrivals::Closed { concurrency } => ("--concurrency", concurrency),
         Arrivals::Bursts { count, .. } => ("--burst", count),
         // How many are under way is the server's doing.
-        Arrivals::Poisson { .. } | Arrivals::Constant { .. } => ("--rate", 0),
+        Arrivals::Poisson { .. } | Arrivals::Constant { .. } => ("", 0),
     };
     let users = users.min(asked.load.requests_max.unwrap_or(usize::MAX)) as u64;
     // Our own server has the other end of each; of two servers each keeps its connections for the next round.
     let ends = if asked.urls.len() == 1 { 1 } else { 2 };
-    let needed = users * ends + DESCRIPTORS_BESIDE;
+    let needed = if users == 0 { 0 } else { users * ends + DESCRIPTORS_BESIDE };
     let wanted = needed.max(DESCRIPTORS);
     let (soft, hard) = Resource::NOFILE.get().map_err(|error| anyhow::anyhow!("the limit of open files: {error}"))?;
     let mut given = soft.max(wanted);
@@ -98,30 +98,33 @@ fn failed(error: LoadError) -> Failure {
 }
 
 async fn measure(asked: &Asked, clients: &[Client]) -> Result<(Report, Vec<Record>), LoadError> {
-    let mut options = asked.load.clone();
     // Also shows that somebody is there, before a thousand requests do.
-    options.model = match &asked.model {
-        Some(model) => model.clone(),
-        None => clients[0].model().await?,
-    };
+    let mut loads = Vec::new();
+    for client in clients {
+        let model = match &asked.model {
+            Some(model) => model.clone(),
+            None => client.model().await?,
+        };
+        loads.push((client, LoadOptions { model, ..asked.load.clone() }));
+    }
     let (mut runs, mut records, mut sweep) = (Vec::new(), Vec::new(), None);
     let mut notes = Vec::new();
     'rounds: for round in 0..asked.rounds {
         // The order turns round by round, so that what changes with time falls on both.
-        let mut order: Vec<&Client> = clients.iter().collect();
+        let mut order: Vec<_> = loads.iter().collect();
         if round % 2 == 1 {
             order.reverse();
         }
-        for client in order {
+        for (client, options) in order {
             let prompts = Prompts::open(&asked.source, asked.prefix_tokens, options.seed, client, &options.model).await?;
             notes.clone_from(&prompts.notes);
             if let Some(how) = &asked.sweep {
-                let (more, all, found) = Box::pin(load::sweep(client, &options, how, &prompts)).await;
+                let (more, all, found) = Box::pin(load::sweep(client, options, how, &prompts)).await;
                 runs.extend(more);
                 records.extend(all);
                 sweep = Some(found);
             } else {
-                let (run, all) = Box::pin(load::drive(client, &options, &prompts)).await;
+                let (run, all) = Box::pin(load::drive(client, options, &prompts)).await;
                 runs.push(run);
                 records.extend(all);
             }
@@ -133,12 +136,14 @@ async fn measure(asked: &Asked, clients: &[Client]) -> Result<(Report, Vec<Recor
     if runs.iter().any(|run| run.token_count == load::TokenCount::Pieces) {
         notes.push("the server does not tell all its tokens: pieces of text are counted in their place".to_owned());
     }
+    let mut models: Vec<&str> = loads.iter().map(|(_, options)| options.model.as_str()).collect();
+    models.dedup();
     let report = Report {
         version: crate::VERSION.to_owned(),
         created_s: unix_seconds(),
-        api: options.api.path().to_owned(),
-        model: options.model.clone(),
-        seed: options.seed,
+        api: asked.load.api.path().to_owned(),
+        model: models.join(" and "),
+        seed: asked.load.seed,
         load: asked.describe(),
         notes,
         runs,

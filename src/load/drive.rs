@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
 use super::attempt::{Place, Whim, attempt};
@@ -58,7 +60,10 @@ pub async fn drive(client: &Client, options: &LoadOptions, prompts: &Prompts) ->
     };
     let partial = tokio::select! {
         () = sending => None,
-        _ = tokio::signal::ctrl_c() => Some("interrupted".to_owned()),
+        _ = tokio::signal::ctrl_c() => {
+            // They are neither completed nor failed, and stand in no figure but the rate of pieces.
+            Some(format!("interrupted with {} requests under way", world.shared.in_flight.load(Ordering::Relaxed)))
+        }
     };
     let wall_s = world.shared.started.elapsed().as_secs_f64();
     let hopeless = world.shared.is_hopeless(options.failures_max);
@@ -130,8 +135,8 @@ impl World {
         if count == 0 { WHIM_MAX } else { Duration::from_secs_f64(total / f64::from(count) / 1e3) }
     }
 
-    /// All requests of a conversation, one after the other; the first counts from `origin`.
-    async fn converse(&self, index: usize, origin: Instant) {
+    /// All requests of a conversation, one after the other; the first counts from `origin`. Whether the last one failed.
+    async fn converse(&self, index: usize, origin: Instant) -> bool {
         let mut history = opening(&self.prompts, index, 0);
         for turn in 0..self.options.turns {
             let origin = if turn == 0 { origin } else { Instant::now() };
@@ -142,11 +147,12 @@ impl World {
             let (record, text) = Box::pin(attempt(&self.client, &self.options, asked, place, whim, &self.shared)).await;
             self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
             if record.outcome != Outcome::Completed || self.is_over() {
-                return;
+                return record.outcome == Outcome::Failed;
             }
             history.push(Message { role: "assistant", text });
             history.push(Message { role: "user", text: self.prompts.text(index, turn + 1) });
         }
+        false
     }
 }
 
@@ -157,8 +163,7 @@ async fn closed(world: &Arc<World>, concurrency: usize) {
         let world = Arc::clone(world);
         users.spawn(async move {
             while let Some(index) = world.take() {
-                world.converse(index, Instant::now()).await;
-                if world.shared.failed.load(Ordering::Relaxed) > 0 {
+                if world.converse(index, Instant::now()).await {
                     // A server that refuses everything at once must not keep this machine busy.
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
@@ -171,14 +176,8 @@ async fn closed(world: &Arc<World>, concurrency: usize) {
 /// Conversations at their times, however many are under way.
 async fn open(world: &Arc<World>) {
     let mut talks = JoinSet::new();
-    for at in times(world.options.arrivals, world.options.seed) {
-        let late = world.options.duration.is_some_and(|most| at >= most.as_secs_f64());
-        let index = world.next.fetch_add(1, Ordering::Relaxed);
-        if late || world.options.requests_max.is_some_and(|most| index >= most) {
-            break;
-        }
-        let origin = world.shared.started + Duration::from_secs_f64(at);
-        tokio::time::sleep_until(origin.into()).await;
+    let mut due = due(&world.options, world.shared.started);
+    while let Some((index, origin)) = due.recv().await {
         if world.is_over() {
             break;
         }
@@ -187,6 +186,27 @@ async fn open(world: &Arc<World>) {
         while talks.try_join_next().is_some() {}
     }
     while talks.join_next().await.is_some() {}
+}
+
+/// Each conversation at the moment that is meant for it. tokio's timers round up to a whole millisecond, which would be counted as the
+/// server's; a thread that sleeps wakes within a tenth of one. It ends after the last, or with the first that nobody waits for.
+fn due(options: &LoadOptions, started: Instant) -> UnboundedReceiver<(usize, Instant)> {
+    let (sender, due) = unbounded_channel();
+    let (arrivals, seed) = (options.arrivals, options.seed);
+    let (duration, requests_max) = (options.duration, options.requests_max.unwrap_or(usize::MAX));
+    thread::spawn(move || {
+        for (index, at) in times(arrivals, seed).take(requests_max).enumerate() {
+            if duration.is_some_and(|most| at >= most.as_secs_f64()) {
+                break;
+            }
+            let origin = started + Duration::from_secs_f64(at);
+            thread::sleep(origin.saturating_duration_since(Instant::now()));
+            if sender.send((index, origin)).is_err() {
+                break;
+            }
+        }
+    });
+    due
 }
 
 /// Looks at the run, and at the server's own figures, every second, and once more at its end.
@@ -242,13 +262,12 @@ async fn show(world: Arc<World>) {
         let rate = (pieces - before) as f64 / (now - then).as_secs_f64();
         (then, before) = (now, pieces);
         let ttft = Quantiles::of_histogram(&world.shared.sums().ttft);
-        let (in_flight, failed) = (&world.shared.in_flight, &world.shared.failed);
+        let (in_flight, failed) = (world.shared.in_flight.load(Ordering::Relaxed), world.shared.failed.load(Ordering::Relaxed));
+        let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         bar.set_position(world.shared.ended.load(Ordering::Relaxed) as u64);
         bar.set_message(format!(
-            "TTFT {}, {rate:.0} tokens/s, {} under way, {} failed",
-            ttft.map_or_else(|| "-".to_owned(), |ttft| format!("p50 {:.0} p95 {:.0} ms", ttft.p50, ttft.p95)),
-            in_flight.load(Ordering::Relaxed),
-            failed.load(Ordering::Relaxed)
+            "{in_flight} under way, TTFT {}, ~{rate:.0} tokens/s{failed}",
+            ttft.map_or_else(|| "-".to_owned(), |ttft| format!("p50 {:.0} p95 {:.0} ms", ttft.p50, ttft.p95))
         ));
     }
     bar.finish_and_clear();

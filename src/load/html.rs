@@ -185,8 +185,10 @@ fn one(run: &Run, page: &mut String) {
 /// A histogram and its sum.
 fn distribution(name: &str, what: &'static str, bins: &[(f64, u64)], quantiles: Option<Quantiles>) -> String {
     let marks = quantiles.map_or_else(Vec::new, |q| vec![("p50", q.p50), ("p95", q.p95), ("p99", q.p99)]);
-
     let total = bins.iter().map(|(_, count)| count).sum::<u64>().max(1) as f64;
+    // Bins have upper edges: where the first begins follows from their even proportion.
+    let begins = if let [(first, _), (second, _), ..] = bins { Some((first * first / second, 0)) } else { None };
+    let bins: Vec<(f64, u64)> = begins.into_iter().chain(bins.iter().copied()).collect();
     let mut sum = 0;
     let shares = bins.iter().map(|(edge, count)| {
         sum += count;
@@ -223,4 +225,17 @@ fn over_time(samples: &[Sample], page: &mut String) {
     let kv = vec![line("", |sample| sample.kv.map(|share| share * 100.0))];
     page.push_str(&plot("KV memory in use", "% of blocks", kv));
     page.push_str("</div>");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::distribution;
+
+    #[test]
+    fn the_first_bar_is_as_wide_as_the_others() {
+        let svg = distribution("x", "answers", &[(2.0, 5), (4.0, 1), (8.0, 3)], None);
+        let widths = svg.split("<rect").skip(1).filter_map(|bar| bar.split_once("width=\"")?.1.split('"').next()?.parse().ok());
+        let widths: Vec<f64> = widths.collect();
+        assert!(widths.len() == 3 && widths.iter().all(|width| (width - widths[0]).abs() < 0.2), "{widths:?}");
+    }
 }

@@ -30,9 +30,10 @@ fn interrupt(child: Child, json: &Path) -> (Output, Report) {
 fn assert_marked(output: &Output, report: &Report, error: &str) {
     let run = &report.runs[0];
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert_eq!(run.partial.as_deref(), Some("interrupted"));
+    let reason = run.partial.as_deref().expect("it is marked");
+    assert!(reason.starts_with("interrupted with ") && reason.ends_with(" requests under way"), "{reason}");
     assert!(run.counts.completed > 0 && run.latencies.ttft.is_some(), "{:?}", run.counts);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("PARTIAL: interrupted"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("PARTIAL: interrupted with"), "{output:?}");
     assert!(error.contains("the report is partial: interrupted"), "{error}");
 }
 

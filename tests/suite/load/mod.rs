@@ -167,10 +167,11 @@ fn the_command_writes_its_reports_and_compares_them() {
     assert!(code == 0 && output.contains("TTFT p50") && output.contains("1.000"), "{output}");
     let (code, _, error) = antiphon(&["load", "--compare", &json, &csv]);
     assert!(code == 1 && error.contains("expected a report that antiphon load wrote with --json"), "{error}");
-    let other = Responder::start(Manner::default());
+    let other = Responder::start(Manner { model: "wren", ..Manner::default() });
     let (code, output, error) = antiphon(&["load", "--url", &url, "--url", &other.url(), "--rounds", "2", "--requests", "3"]);
     assert_eq!((code, error.as_str()), (0, ""));
     assert!(output.contains(&format!("A: {url}\nB: {}", other.url())) && output.contains("(4)"), "{output}");
+    assert!(output.starts_with("parrot and wren at ") && other.bodies().iter().all(|body| body["model"] == "wren"), "{output}");
 }
 
 #[test]

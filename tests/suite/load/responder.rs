@@ -24,6 +24,8 @@ pub(crate) struct Manner {
     pub(crate) dies_after: usize,
     /// An answer pauses after its first piece until so many have come as far, if not zero.
     pub(crate) together: usize,
+    /// The model that it names; empty for `parrot`.
+    pub(crate) model: &'static str,
 }
 
 #[derive(Default)]
@@ -102,7 +104,10 @@ fn serve(shared: &Shared, stream: &TcpStream) -> Option<()> {
     reader.read_exact(&mut body).ok()?;
     let path = head.split(' ').nth(1)?;
     match path {
-        "/v1/models" => whole(stream, 200, r#"{"data":[{"id":"parrot"}]}"#),
+        "/v1/models" => {
+            let model = if shared.manner.model.is_empty() { "parrot" } else { shared.manner.model };
+            whole(stream, 200, &json!({"data": [{"id": model}]}).to_string())
+        }
         "/metrics" => whole(stream, 200, "vllm:num_requests_running 3\n"),
         "/tokenize" => whole(stream, 404, "{}"),
         _ if path.starts_with("/cancel/") => {
