@@ -51,6 +51,12 @@ impl BaseUrl {
         Ok(Self { tls, host: authority.host().to_owned(), port, prefix })
     }
 
+    /// The port, that of the scheme if none was given.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The host without the brackets of an IPv6 address.
     pub(super) fn bare_host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')

@@ -139,7 +139,7 @@ impl Browser {
         }
     }
 
-    /// Closes a tab; the moment at which the browser was asked.
+    /// Asks for a tab to be closed; the moment of asking. The browser closes it when it comes to it.
     pub(super) async fn close(&self, tab: &Tab) -> Result<Instant, Halt> {
         let asked = Instant::now();
         self.tools.call(&Request::get(&format!("/json/close/{}", tab.id))).await?.success()?;

@@ -9,6 +9,7 @@ mod asking;
 mod bench;
 mod browser;
 mod case;
+mod connections;
 mod criteria;
 mod exposition;
 mod process;

@@ -9,7 +9,9 @@ use tokio::time::sleep;
 use super::super::asking::JAY;
 use super::super::bench::Bench;
 use super::super::case::{Checks, Halt};
+use super::super::process::ServerProcess;
 use super::super::slope::slope;
+use super::checklist::other;
 use super::latency;
 use crate::client::{Api, Request};
 
@@ -20,13 +22,19 @@ const CLIENTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The first part of the time fills pools and caches; the line goes through the rest.
 const WARM_UP_SHARE: f64 = 0.2;
+/// Different questions of the mix, each asked once before the clock runs. What grew with every new question would be the cache of
+/// built prompts on its way to its bound, which takes 64 MiB and some 80,000 questions: no leak, and no end within the test.
+const QUESTIONS: usize = 256;
+/// The cache of a server of our own: a third of the questions fit, so that it is full from the start and each one that is built
+/// makes room for the next, as in a server that has run for days.
+const PROMPT_CACHE: &str = "--prompt-cache-bytes=96KiB";
 
 /// One request of the mix: streams, whole answers, refused ones, and clients that leave.
 async fn one(bench: &Bench, turn: usize) -> Result<(), Halt> {
     match turn % 6 {
         0 | 1 => drop(latency::ask(bench, turn).await?),
         2 => drop(bench.hear(Api::GenerateStream, &bench.code(JAY, &json!({}))).await?),
-        3 => drop(bench.whole(Api::Chat, &bench.chat(&format!("What is {turn}+2?"), &json!({"max_tokens": 48}))).await?),
+        3 => ask(bench, turn / 6).await?,
         4 => {
             let mut stream =
                 bench.open(Api::Completions, &Request::post_json(Api::Completions.path(), &bench.endless())).await?;
@@ -40,8 +48,28 @@ async fn one(bench: &Bench, turn: usize) -> Result<(), Halt> {
     Ok(())
 }
 
+/// One of the questions that differ.
+async fn ask(bench: &Bench, number: usize) -> Result<(), Halt> {
+    let question = format!("What is {}+2?", number % QUESTIONS);
+    bench.whole(Api::Chat, &bench.chat(&question, &json!({"max_tokens": 48}))).await?;
+    Ok(())
+}
+
 pub(super) async fn leak(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
+    let Some((program, options)) = &bench.target.again else { return watch(bench, checks).await };
+    let mut options: Vec<String> =
+        options.iter().filter(|option| !option.starts_with("--prompt-cache-bytes")).cloned().collect();
+    options.push(PROMPT_CACHE.to_owned());
+    let second = ServerProcess::start(program, &options).map_err(|error| Halt::Fail(error.to_string()))?;
+    checks.note(format!("in a server with {PROMPT_CACHE}, for memory that fills to its bound is full then"));
+    watch(&other(bench, &second)?, checks).await
+}
+
+async fn watch(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
     let before = bench.idle().await?;
+    for number in 0..QUESTIONS {
+        ask(bench, number).await?;
+    }
     let length = Duration::from_secs(bench.criteria.leak_seconds);
     let started = Instant::now();
     let client = async |first: usize| -> Result<usize, Halt> {

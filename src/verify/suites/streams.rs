@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::super::asking::{JAY, JAY_CODE, Listening, with};
 use super::super::bench::Bench;
 use super::super::browser::{self, Browser};
 use super::super::case::{Checks, Halt};
+use super::super::connections::{self, Connection};
 use super::super::slope::slope;
 use super::super::spread::Spread;
 use crate::client::{Api, Request};
@@ -16,6 +18,8 @@ use crate::client::{Api, Request};
 const WARM_UP: usize = 100;
 /// The plan's number.
 const CANCELLED: usize = 200;
+/// A browser that was asked to close a tab is waited for this long.
+const BROWSER_MAX: Duration = Duration::from_secs(60);
 /// Memory that so many streams may leave behind; one that is held would hold more than a tenth of it.
 const GROWTH_MAX_KIB: f64 = 1024.0;
 
@@ -160,21 +164,42 @@ pub(super) async fn close_tabs(bench: &Bench, checks: &mut Checks, count: usize)
     };
     let before = bench.idle().await?;
     let browser = Browser::start(&program).await?;
-    let mut freed = Vec::new();
+    let (mut freed, mut closed) = (Vec::new(), Vec::new());
     for _ in 0..count {
         // Long enough that the answer is not over when the tab is seen to read; an answer of several choices keeps the model
         // busy for as long as they all take.
         let body = with(bench.endless(), &json!({"max_tokens": bench.context_tokens * 7 / 8, "n": 2}));
         let url = format!("{}{}", bench.client.url(), Api::Completions.path());
+        let others = connections::of_others(bench.client.url().port());
         let tab = browser.open(&url, bench.target.api_key.as_deref(), &body, 3).await?;
         let during = bench.held().await?;
         checks.that(during.streams == 1 && during.blocks > 0, || format!("while the tab reads the server holds {during:?}"));
+        let mut its = connections::of_others(bench.client.url().port());
+        its.retain(|connection| !others.contains(connection));
         let asked = browser.close(&tab).await?;
-        freed.push(bench.freed(asked, before).await?);
+        let left = hung_up(&its, asked).await?;
+        closed.push((left - asked).as_secs_f64() * 1e3);
+        freed.push(bench.freed(left, before).await?);
     }
-    checks.note(format!("in {}", program.display()));
+    checks.note(format!("in {}; counted from when its connection closed, which is the browser's to do", program.display()));
+    checks.figure("max until the browser closed the connection", Spread::of(closed).max(), "ms");
     report_freed(bench, checks, freed);
     Ok(())
+}
+
+/// The last moment at which all `connections` were seen open. A browser on a busy machine takes its time to close a tab, and a
+/// server cannot free what is still being read.
+async fn hung_up(connections: &[Connection], asked: Instant) -> Result<Instant, Halt> {
+    let mut open = asked;
+    while asked.elapsed() < BROWSER_MAX {
+        let looked = Instant::now();
+        if connections.is_empty() || connections.iter().any(|connection| !connection.is_open()) {
+            return Ok(open);
+        }
+        open = looked;
+        sleep(Duration::from_millis(1)).await;
+    }
+    Err(Halt::Fail(format!("the browser did not close the tab's connection within {} s", BROWSER_MAX.as_secs())))
 }
 
 pub(super) async fn memory(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
