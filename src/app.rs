@@ -16,6 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
 
 pub use crate::http::AllowedOrigin;
 pub use model::{Model, ModelError};
@@ -105,7 +106,8 @@ pub fn serve_beside(options: ServeOptions) -> Result<Service, AppError> {
     let (told, waiting) = channel();
     let run = async move || {
         let started = async {
-            let Wired { service, server } = wiring::start(&options, &LogWatch::default())?;
+            let found = wiring::find(&options)?;
+            let Wired { service, server } = wiring::start(&options, &LogWatch::default(), found)?;
             service.loaded().await?;
             Ok((service, server))
         };
@@ -127,7 +129,13 @@ pub fn serve_beside(options: ServeOptions) -> Result<Service, AppError> {
 
 async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {
     let mut stop = StopSignals::listen()?;
-    let Wired { service, server } = wiring::start(options, log)?;
+    let searched = options.clone();
+    let found = tokio::select! {
+        found = spawn_blocking(move || wiring::find(&searched)) => found.expect("the search is not called off")?,
+        // A download cannot be called off either; it goes on where it was at the next start.
+        code = stop.next() => std::process::exit(code),
+    };
+    let Wired { service, server } = wiring::start(options, log, found)?;
     let address = server.addresses()[0];
     tokio::select! {
         loaded = service.loaded() => loaded.map(|_| ())?,

@@ -17,7 +17,7 @@ use crate::http::{self, ApiKey, Backend, Dialect, HttpOptions, SamplingDefaults,
 use crate::metrics::{LogWatch, Metrics, ModelTags};
 use crate::profile::{Profile, StreamProfile, built_in_names};
 use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
-use crate::source::{self, HubSettings, TerminalProgress};
+use crate::source::{self, HubSettings, ModelFiles, TerminalProgress};
 
 /// A server that is bound; its engine may still be loading.
 pub(super) struct Wired {
@@ -25,11 +25,19 @@ pub(super) struct Wired {
     pub(super) server: ServerHandle,
 }
 
-/// Finds the model, starts the actors, binds the port.
+/// A model that was found, its files opened.
+pub(super) struct Found {
+    files: ModelFiles,
+    model: Model,
+    api_keys: Vec<ApiKey>,
+}
+
+/// Finds the model, and downloads what is missing of it: may take hours, and blocks its thread for as long. What else can be wrong
+/// with the options is said before.
 ///
 /// # Errors
-/// [`AppError`]; what was started so far ends with the process.
-pub(super) fn start(options: &ServeOptions, log: &LogWatch) -> Result<Wired, AppError> {
+/// [`AppError`].
+pub(super) fn find(options: &ServeOptions) -> Result<Found, AppError> {
     let api_keys = api_keys(options)?;
     let mut progress = TerminalProgress::default();
     let hub = HubSettings::from_environment()?;
@@ -39,6 +47,15 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch) -> Result<Wired, App
     for warning in model.checkpoint.warnings() {
         tracing::warn!("{warning}");
     }
+    Ok(Found { files, model, api_keys })
+}
+
+/// Starts the actors, binds the port.
+///
+/// # Errors
+/// [`AppError`]; what was started so far ends with the process.
+pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Result<Wired, AppError> {
+    let Found { files, model, api_keys } = found;
     let tags = ModelTags {
         model_id: files.model_id.clone(),
         model_size: files.model_size.clone(),
