@@ -111,6 +111,11 @@ impl Client {
         &self.shared.url
     }
 
+    /// Closes the connections that are kept for later requests.
+    pub fn close_idle(&self) {
+        self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Sends a request; the head of the answer, whatever its status.
     ///
     /// Dropping the future, or the answer before its end, closes the connection.

@@ -98,6 +98,8 @@ impl Bench {
 
     /// What an idle server holds; a server that others use cannot be tested for what it holds.
     pub(super) async fn idle(&self) -> Result<Held, Halt> {
+        // The server holds on to as many descriptors as we hold on to connections.
+        self.client.close_idle();
         let started = Instant::now();
         loop {
             let held = self.held().await?;
@@ -113,6 +115,7 @@ impl Bench {
 
     /// Waits until the server holds no more than it did when it was idle; milliseconds from `since` until then.
     pub(super) async fn freed(&self, since: Instant, before: Held) -> Result<f64, Halt> {
+        self.client.close_idle();
         loop {
             let held = self.held().await?;
             let fds = held.fds.zip(before.fds).is_none_or(|(now, then)| now <= then + FDS_SLACK);

@@ -1,0 +1,101 @@
+//! A server that is asked to stop, or killed: what runs, what comes, what is left.
+
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::server::{Server, command, ended, events, joined, read_on, read_until};
+
+/// Greedy, and long enough to be under way when the signal comes.
+const BODY: &str = r#"{"prompt":"1, 2, 3,","temperature":0,"max_tokens":400,"ignore_eos":true,"stream":true}"#;
+const ENDLESS: &str = r#"{"prompt":"1, 2, 3,","temperature":0,"max_tokens":8000,"ignore_eos":true,"stream":true}"#;
+
+/// Streams that were admitted, with what was read of them.
+fn admitted(server: &Server, body: &str, count: usize) -> Vec<(TcpStream, String)> {
+    let streams: Vec<TcpStream> = (0..count).map(|_| server.send("POST", "/v1/completions", body)).collect();
+    let begun = |mut stream: TcpStream| {
+        let text = read_until(&mut stream, "HTTP/1.1 200");
+        (stream, text)
+    };
+    streams.into_iter().map(begun).collect()
+}
+
+/// Some of the streams wait for a place in the batch when the signal comes: they are finished too.
+#[test]
+fn what_was_admitted_is_finished_and_what_comes_is_refused() {
+    let mut server = Server::with(&["--running-max-count", "16", "--drain-timeout-seconds", "120"]);
+    let alone = joined(&server.ask("POST", "/v1/completions", BODY), "/choices/0/text");
+    let streams = admitted(&server, BODY, 32);
+    let stats = server.stats();
+    assert!(stats["active_requests"] == 32 && stats["scheduler"]["waiting"].as_u64() > Some(0), "{stats}");
+    server.signal("-TERM");
+    // The signal arrives when it arrives; from then on nothing is taken.
+    while server.answer("GET", "/health/ready", "").0 == 200 {}
+    let (status, refusal) = server.answer("POST", "/v1/completions", BODY);
+    assert!(status == 503 && refusal.contains("\"draining\""), "{status} {refusal}");
+    assert_eq!(server.answer("GET", "/health/live", "").0, 200);
+    for (mut stream, mut text) in streams {
+        text += &read_on(&mut stream);
+        assert_eq!(joined(&text, "/choices/0/text"), alone);
+        assert!(joined(&text, "/choices/0/finish_reason") == "length" && text.contains("data: [DONE]"), "{text}");
+    }
+    assert_eq!(server.end().0, Some(0));
+}
+
+#[test]
+fn what_takes_longer_than_the_drain_is_told_so() {
+    let mut server = Server::with(&["--drain-timeout-seconds", "1"]);
+    let streams = admitted(&server, ENDLESS, 4);
+    server.signal("-TERM");
+    // All at once: a reader that takes nothing may be cut off before its last event.
+    let readers = streams.into_iter().map(|(mut stream, text)| std::thread::spawn(move || text + &read_on(&mut stream)));
+    for reader in readers.collect::<Vec<_>>() {
+        let text = reader.join().expect("the stream ends in order");
+        let last: Value = events(&text).last().expect("an event");
+        assert_eq!(last["error"]["code"], "server_shutdown", "{last}");
+    }
+    assert_eq!(server.end().0, Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut server = Server::start();
+    let streams = admitted(&server, ENDLESS, 2);
+    server.signal("-TERM");
+    while server.answer("GET", "/health/ready", "").0 == 200 {}
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(143));
+    drop(streams);
+}
+
+/// A hub that takes the connection and says nothing: the download never ends, the server does.
+#[test]
+fn a_signal_ends_it_while_its_model_is_fetched() {
+    for (signal, code) in [("-TERM", 143), ("-INT", 130)] {
+        let hub = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let cache = tempfile::tempdir().expect("a folder");
+        let mut serve = command(&["--model", "org/model", "--port", "0"]);
+        serve.env("HF_HOME", cache.path()).env("HF_ENDPOINT", format!("http://{}", hub.local_addr().expect("bound")));
+        let mut process = serve.stderr(Stdio::null()).spawn().expect("the binary starts");
+        let asked = hub.accept().expect("it asks for the model");
+        let id = process.id().to_string();
+        assert!(std::process::Command::new("kill").args([signal, &id]).status().expect("kill runs").success());
+        assert_eq!(ended(&mut process).code(), Some(code), "{signal}");
+        drop(asked);
+    }
+}
+
+/// Nothing is left of a server that was killed with streams under way: the next one takes its port at once.
+#[test]
+fn a_server_that_was_killed_is_started_anew_on_its_port() {
+    let mut first = Server::start();
+    let port = first.port().to_string();
+    let streams = admitted(&first, ENDLESS, 4);
+    first.signal("-KILL");
+    assert_eq!(first.end().0, None);
+    let second = Server::with(&["--port", &port]);
+    assert_eq!(second.port(), first.port());
+    assert!(second.ask("POST", "/v1/completions", BODY).contains("data: [DONE]"));
+    drop(streams);
+}
