@@ -24,7 +24,9 @@ fn admitted(server: &Server, body: &str, count: usize) -> Vec<(TcpStream, String
 /// Some of the streams wait for a place in the batch when the signal comes: they are finished too.
 #[test]
 fn what_was_admitted_is_finished_and_what_comes_is_refused() {
-    let mut server = Server::with(&["--running-max-count", "16", "--drain-timeout-seconds", "120"]);
+    // However slow the machine is, nothing is given up for its waiting.
+    let patient = ["--waiting-max-seconds", "0", "--drain-timeout-seconds", "600"];
+    let mut server = Server::with(&[&["--running-max-count", "16"][..], &patient].concat());
     let alone = joined(&server.ask("POST", "/v1/completions", BODY), "/choices/0/text");
     let streams = admitted(&server, BODY, 32);
     let stats = server.stats();
