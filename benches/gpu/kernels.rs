@@ -9,8 +9,8 @@ use antiphon::engine::config::ModelConfig;
 use antiphon_kernels::cuda::tile::row_stride;
 use antiphon_kernels::cuda::{
     self, Activations, AngleTable, Arena, AttentionItem, AttentionOperands, Bf16Tiles, CHUNK_TOKENS, CudaError, Device,
-    Element, ExpertRegions, HeadShape, Into, KvRegion, LogitEdit, Mxfp4Tiles, PREFILL_ROWS, REPORT_WORDS, Region, RouteRegions,
-    Routed, RouterWeights, RowDraw, SampleOperands, Split, Work, partial_values, region_bytes,
+    Element, ExpertRegions, ExpertShare, HeadShape, Into, KvRegion, LogitEdit, Mxfp4Tiles, PREFILL_ROWS, Parts, REPORT_WORDS,
+    Region, RouteRegions, RouterWeights, RowDraw, SampleOperands, Split, Work, partial_values, region_bytes,
 };
 use antiphon_kernels::weights::SwiGlu;
 use half::bf16;
@@ -163,7 +163,8 @@ fn experts(bench: &Bench<'_>) -> Result<(), CudaError> {
     let swiglu = SwiGlu { alpha: bench.config.swiglu_alpha, limit: bench.config.swiglu_limit };
     for tokens in bench.model.kernel_tokens.iter().copied() {
         let (pairs, x) = (tokens * top_k, bench.activations(tokens, hidden)?);
-        let routes = RouteRegions::new(&mut bench.arena(RouteRegions::bytes(tokens, top_k, experts))?, tokens, top_k, experts);
+        let share = ExpertShare::all(experts);
+        let routes = RouteRegions::new(&mut bench.arena(RouteRegions::bytes(tokens, top_k, share))?, tokens, top_k, share);
         let count = bench.put(&[tokens as i32])?;
         let moved = 2 * experts * hidden + 2 * tokens * hidden;
         bench.time("router, groups", tokens, (moved, 2 * tokens * experts * hidden), |_| {
@@ -177,6 +178,10 @@ fn experts(bench: &Bench<'_>) -> Result<(), CudaError> {
         bench.time("experts", tokens, (moved, 6 * pairs * hidden * intermediate), |call| {
             let (gate_up, down) = &layers[call % EXPERT_LAYERS];
             cuda::experts(bench.device, &x, gate_up, down, swiglu, &routes, tokens, &regions)
+        })?;
+        let sums = bench.room(tokens * hidden)?;
+        bench.time("experts' sum of a rank", tokens, ((4 + 4 * top_k) * hidden * tokens, 0), |_| {
+            cuda::sum_routed(bench.device, &regions.outputs, &routes, hidden, tokens, &sums)
         })?;
     }
     Ok(())
@@ -311,7 +316,7 @@ fn rows(bench: &Bench<'_>) -> Result<(), CudaError> {
     bench.halves(&table)?;
     let (stream, scale) = (bench.floats(most * hidden)?, bench.floats(hidden)?);
     let (outputs, weights) = (bench.floats(most * top_k * hidden)?, bench.floats(most * top_k)?);
-    let routed = Routed { outputs: &outputs, weights: &weights, top_k };
+    let routed = Parts::Experts { outputs: &outputs, weights: &weights, top_k };
     let blocks = most.div_ceil(BLOCK_TOKENS);
     let kv = KvRegion::new(&mut bench.arena(KvRegion::bytes(shape, blocks))?, shape, blocks);
     let half = most * shape.head_dim / 2;

@@ -6,8 +6,9 @@ constexpr int ROUTE_THREADS = 256, ROUTE_WARPS = ROUTE_THREADS / 32, ROUTE_TOKEN
 constexpr uint32_t TAKEN = 0xffffffffu;
 
 // What:    logits = W x + b; a token goes to the top_k experts with the largest, weighted by the softmax over those alone. Among
-//          equals the lower index goes first, NaN counts as the largest and makes the weights NaN. Rows from `token_count` on fill a
-//          batch up to its graph's size: their experts are -1, which no expert computes.
+//          equals the lower index goes first, NaN counts as the largest and makes the weights NaN. Experts are numbered from
+//          `first_expert` on, of which `own_count` are this rank's; the others become -1, which no expert computes. So do all of
+//          the rows from `token_count` on, which fill a batch up to its graph's size.
 // Shapes:  x [T][stride] bf16, zeros from H on; W [E][stride] bf16; bias [E]; experts, weights [T][top_k]. Four tokens a block,
 //          so that a row of W is read once for four; E * 16 bytes of shared memory.
 // Source:  the gpt-oss model card.
@@ -15,7 +16,8 @@ constexpr uint32_t TAKEN = 0xffffffffu;
 // Cost:    2 E H bytes (from L2) for four tokens, 2 E H T operations.
 extern "C" __global__ void __launch_bounds__(ROUTE_THREADS)
     route(int* __restrict__ experts, float* __restrict__ weights, const bf16* __restrict__ x, const bf16* __restrict__ w,
-          const float* __restrict__ bias, const int* __restrict__ token_count, int expert_count, int top_k, int stride, int tokens) {
+          const float* __restrict__ bias, const int* __restrict__ token_count, int expert_count, int first_expert, int own_count,
+          int top_k, int stride, int tokens) {
     DYN_SMEM(float, logits);  // [ROUTE_TOKENS][expert_count]
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, first = blockIdx.x * ROUTE_TOKENS;
     for (int expert = warp; expert < expert_count; expert += ROUTE_WARPS) {
@@ -69,7 +71,8 @@ extern "C" __global__ void __launch_bounds__(ROUTE_THREADS)
         const float weight = expf(logit - likeliest);
         total += weight;
         if (lane == 0) {
-            experts[(size_t)token * top_k + i] = (int)best_expert;
+            const int number = (int)best_expert - first_expert;
+            experts[(size_t)token * top_k + i] = number >= 0 && number < own_count ? number : -1;
             weights[(size_t)token * top_k + i] = weight;
         }
         __syncwarp();

@@ -21,27 +21,30 @@ KERNEL_EXPORT(embed)
 
 constexpr int NORM_THREADS = 256, NORM_WARPS = NORM_THREADS / 32;
 
-// What:    stream[r] += sum over i of route_weights[r][i] * routed[r][i] (nothing where `routed` is null), then
-//          out[b] = stream[r] * scale / sqrt(mean(stream[r]^2) + eps), with r = rows[b], or b where `rows` is null. With `rows`
-//          the stream is not written: nothing reads it after the last norm.
-// Shapes:  stream [T][H] f32, routed [T][top_k][H] f32, route_weights [T][top_k], scale [H] f32, out [B][stride] bf16. One block
-//          a row; H * 4 bytes of shared memory.
+// What:    stream[r] += sum over i of part_weights[r][i] * parts[r][i] (nothing where `parts` is null; weights of 1 where
+//          `part_weights` is), then out[b] = stream[r] * scale / sqrt(mean(stream[r]^2) + eps), with r = rows[b], or b where `rows`
+//          is null. With `rows` the stream is not written: nothing reads it after the last norm.
+// Shapes:  stream [T][H] f32; parts f32, part i of row r at r * row_step + i * part_step: what the experts give, or the ranks;
+//          part_weights [T][part_count]; scale [H] f32; out [B][stride] bf16. One block a row; H * 4 bytes of shared memory.
 // Source:  Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
 // Twin:    reference::add, rms_norm and the last sum of reference::experts; 2^-8 relative, which is bf16's rounding.
-// Cost:    (10 + 4 top_k) H bytes a row. The order of the sums is the row's own: no atomics.
+// Cost:    (10 + 4 part_count) H bytes a row. The order of the sums is the row's own: no atomics.
 extern "C" __global__ void __launch_bounds__(NORM_THREADS)
-    combine_norm(bf16* __restrict__ out, float* __restrict__ stream, const float* __restrict__ routed,
-                 const float* __restrict__ route_weights, const uint32_t* __restrict__ rows, const float* __restrict__ scale,
-                 int top_k, int hidden, int stride, float eps) {
+    combine_norm(bf16* __restrict__ out, float* __restrict__ stream, const float* __restrict__ parts,
+                 const float* __restrict__ part_weights, const uint32_t* __restrict__ rows, const float* __restrict__ scale,
+                 int part_count, int row_step, int part_step, int hidden, int stride, float eps) {
     DYN_SMEM(float, values);
-    __shared__ float parts[NORM_WARPS];
+    __shared__ float warp_sums[NORM_WARPS];
     const size_t row = rows ? rows[blockIdx.x] : blockIdx.x;
     float squares = 0.0f;
     for (int i = threadIdx.x; i < hidden; i += NORM_THREADS) {
         float value = stream[row * hidden + i];
-        if (routed) {
+        if (parts) {
             float sum = 0.0f;
-            for (int k = 0; k < top_k; k++) sum = fmaf(route_weights[row * top_k + k], routed[(row * top_k + k) * hidden + i], sum);
+            for (int k = 0; k < part_count; k++) {
+                const float part = parts[row * row_step + (size_t)k * part_step + i];
+                sum = part_weights ? fmaf(part_weights[row * part_count + k], part, sum) : sum + part;
+            }
             value += sum;
             if (!rows) stream[row * hidden + i] = value;
         }
@@ -49,13 +52,34 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
         squares = fmaf(value, value, squares);
     }
     squares = warp_sum(squares);
-    if ((threadIdx.x & 31) == 0) parts[threadIdx.x >> 5] = squares;
+    if ((threadIdx.x & 31) == 0) warp_sums[threadIdx.x >> 5] = squares;
     __syncthreads();
     float total = 0.0f;
 #pragma unroll
-    for (int warp = 0; warp < NORM_WARPS; warp++) total += parts[warp];
+    for (int warp = 0; warp < NORM_WARPS; warp++) total += warp_sums[warp];
     const float inverse = 1.0f / sqrtf(total / (float)hidden + eps);
     for (int i = threadIdx.x; i < hidden; i += NORM_THREADS)
         out[(size_t)blockIdx.x * stride + i] = to_bf16(scale[i] * (values[i] * inverse));
 }
 KERNEL_EXPORT(combine_norm)
+
+// What:    out[t] = sum over i of route_weights[t][i] * routed[t][i] where this rank has the expert, experts[t][i] >= 0. Where it
+//          has not, `routed` holds what an earlier step left.
+// Shapes:  out [T][H] f32, routed [T][top_k][H] f32, route_weights, experts [T][top_k]. One block a token.
+// Source:  Shazeer et al. 2017, arXiv:1701.06538.
+// Twin:    the last sum of reference::experts; 1e-6 of the sum of magnitudes.
+// Cost:    (4 + 4 top_k / ranks) H bytes a token. The order of the sum is the routes'.
+extern "C" __global__ void __launch_bounds__(256)
+    sum_routed(float* __restrict__ out, const float* __restrict__ routed, const float* __restrict__ route_weights,
+               const int* __restrict__ experts, int top_k, int hidden) {
+    const size_t token = blockIdx.x;
+    for (int i = threadIdx.x; i < hidden; i += blockDim.x) {
+        float sum = 0.0f;
+        for (int k = 0; k < top_k; k++) {
+            const size_t pair = token * top_k + k;
+            if (experts[pair] >= 0) sum = fmaf(route_weights[pair], routed[pair * hidden + i], sum);
+        }
+        out[token * hidden + i] = sum;
+    }
+}
+KERNEL_EXPORT(sum_routed)

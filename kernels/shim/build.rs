@@ -22,22 +22,25 @@ fn main() {
         Err(_) => Default::default(),
     };
     println!("cargo:rustc-env=SHIM_MISSING={}", compiler.err().unwrap_or_default());
-    for (name, path) in ["DRIVER", "NVRTC", "PLAIN", "CHECKED"].iter().zip(libraries) {
+    for (name, path) in ["DRIVER", "NVRTC", "NCCL", "PLAIN", "CHECKED"].iter().zip(libraries) {
         println!("cargo:rustc-env=SHIM_{name}={}", path.display());
     }
 }
 
-fn build(compiler: &Compiler, root: &std::path::Path) -> Result<[PathBuf; 4], String> {
+fn build(compiler: &Compiler, root: &std::path::Path) -> Result<[PathBuf; 5], String> {
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
-    let (nvrtc, driver): (Vec<_>, Vec<_>) =
-        files(&root.join("cpp"), &["cpp"]).into_iter().partition(|path| path.ends_with("nvrtc.cpp"));
-    // The linker's names are those that cudarc asks the loader for: once loaded by path, these answer.
+    let mut driver = files(&root.join("cpp"), &["cpp"]);
+    let mut apart = |name: &str| driver.extract_if(.., |path| path.ends_with(name)).collect::<Vec<_>>();
+    let (nvrtc, nccl) = (apart("nvrtc.cpp"), apart("nccl.cpp"));
+    // The linker's names are those that the loader is asked for: once loaded by path, these answer.
     let named = |name: &str| vec![format!("-Wl,-soname,{name}")];
     let driver = compiler.library(Build::Runtime, "cuda", &sources(&driver)?, &named("libcuda.so"), &out)?;
     let nvrtc = compiler.library(Build::Runtime, "nvrtc", &sources(&nvrtc)?, &named("libnvrtc.so"), &out)?;
-    let kernels = sources(&files(&root.join("../cuda"), &["cu"]))?;
     let link = [driver.display().to_string()];
+    let nccl_link = [named("libnccl.so.2"), link.to_vec()].concat();
+    let nccl = compiler.library(Build::Runtime, "nccl", &sources(&nccl)?, &nccl_link, &out)?;
+    let kernels = sources(&files(&root.join("../cuda"), &["cu"]))?;
     let plain = compiler.library(Build::Plain, "plain", &kernels, &link, &out)?;
     let checked = compiler.library(Build::Checked, "checked", &kernels, &link, &out)?;
-    Ok([driver, nvrtc, plain, checked])
+    Ok([driver, nvrtc, nccl, plain, checked])
 }

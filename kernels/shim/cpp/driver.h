@@ -79,16 +79,16 @@ constexpr size_t SHARED_MAX = 232448;
 
 /// The context of this thread, or null.
 Device* context();
-Stream* stream_of(void* handle);
+SHIM_API Stream* stream_of(void* handle);
 /// Puts work into a stream, or into the graph that it captures.
-Result put(Stream* stream, Work work);
+SHIM_API Result put(Stream* stream, Work work);
 /// Runs what is in a stream.
 Result finish(Stream* stream);
 Result finish_all(Device& device);
 /// Ends the capture under way on this device, if any, as a call that cannot be captured does.
 bool forbidden_in_capture(Device& device);
 void reset_streams(Device& device);
-void note_error(Device& device, Result code, const std::string& message);
+SHIM_API void note_error(Device& device, Result code, const std::string& message);
 /// The driver's version as cuDriverGetVersion says it.
 int version();
 /// Takes over what ANTIPHON_SHIM says, the first time.

@@ -122,9 +122,9 @@ API cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
 }
 API cuMemAllocHost_v2(void** pointer, size_t bytes) { return cuMemHostAlloc(pointer, bytes, 0); }
 API cuMemFreeHost(void* pointer) {
-    for (int i = 0; i < DEVICES; i++) {  // as the driver does, only once nothing uses it
-        std::lock_guard<std::recursive_mutex> guard(device(i).lock);
-        if (context() == &device(i)) finish_all(device(i));
+    if (Device* d = context()) {  // as the driver does, only once nothing uses it
+        std::lock_guard<std::recursive_mutex> guard(d->lock);
+        finish_all(*d);
     }
     std::lock_guard<std::mutex> guard(pinned_lock);
     if (!pinned.erase((uintptr_t)pointer)) return INVALID_VALUE;

@@ -50,7 +50,7 @@ struct Library {
 // ---- memory.cpp
 
 /// A device's memory: one range of addresses; allocations lie apart and begin as NaNs.
-class Arena {
+class SHIM_API Arena {
    public:
     unsigned char* allocate(size_t bytes);
     bool release(void* pointer);
@@ -156,7 +156,7 @@ struct Device {
 };
 
 constexpr int DEVICES = 8;
-Device& device(int ordinal);
+SHIM_API Device& device(int ordinal);
 Library* find_library(const std::string& image, bool checked);
 
 }  // namespace shim

@@ -24,7 +24,7 @@ pub(crate) struct Api {
     pub(crate) fail_allocation: extern "C" fn(c_int, c_int),
     pub(crate) message: extern "C" fn(c_int, *mut c_char, usize) -> usize,
     /// The drivers stay loaded as long as the process.
-    _held: [Library; 2],
+    _held: [Library; 3],
     load_kernels: extern "C" fn(*const c_char, *const c_char, c_int) -> *const c_char,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn api() -> &'static Api {
     static API: OnceLock<Api> = OnceLock::new();
     API.get_or_init(|| {
         assert!(env!("SHIM_MISSING").is_empty(), "{}", env!("SHIM_MISSING"));
-        let api = bind([open(env!("SHIM_DRIVER")), open(env!("SHIM_NVRTC"))]);
+        let api = bind([env!("SHIM_DRIVER"), env!("SHIM_NVRTC"), env!("SHIM_NCCL")].map(open));
         api.load(env!("SHIM_PLAIN"), "", false);
         api.load(env!("SHIM_CHECKED"), "", true);
         api
@@ -59,7 +59,7 @@ fn open(path: &str) -> Library {
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn bind(held: [Library; 2]) -> Api {
+fn bind(held: [Library; 3]) -> Api {
     macro_rules! symbol {
         ($name:literal) => {
             // SAFETY: the symbol is defined in driver_device.cpp or driver_launch.cpp with the type of the field it goes to.

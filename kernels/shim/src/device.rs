@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, c_int};
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::api::{Api, api};
@@ -57,7 +58,8 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct Device {
     ordinal: usize,
-    real: Option<MutexGuard<'static, ()>>,
+    /// Held by every device of the machine's own that the test has.
+    real: Option<Rc<MutexGuard<'static, ()>>>,
 }
 
 static FREE: Mutex<Option<Vec<usize>>> = Mutex::new(None);
@@ -73,16 +75,22 @@ pub fn device() -> Device {
     devices(1).remove(0)
 }
 
-/// Takes `count` devices at once.
+/// Whether tests run on the machine's own driver.
+#[must_use]
+pub fn on_the_driver() -> bool {
+    std::env::var_os("ANTIPHON_CUDA").is_some_and(|value| value == "driver")
+}
+
+/// Takes `count` devices at once; on the machine's own driver the first ones, which the caller knows to be there.
 ///
 /// # Panics
-/// As [`device`]; also on the machine's own driver, where there is one device, for more.
+/// As [`device`].
 #[must_use]
 pub fn devices(count: usize) -> Vec<Device> {
-    if std::env::var_os("ANTIPHON_CUDA").is_some_and(|value| value == "driver") {
-        assert!(count == 1, "the tests use one device of the machine's own driver");
+    if on_the_driver() {
         // A test that failed with the device in hand leaves it to the next one.
-        return vec![Device { ordinal: 0, real: Some(REAL.lock().unwrap_or_else(PoisonError::into_inner)) }];
+        let real = Rc::new(REAL.lock().unwrap_or_else(PoisonError::into_inner));
+        return (0..count).map(|ordinal| Device { ordinal, real: Some(Rc::clone(&real)) }).collect();
     }
     let total = usize::try_from((api().devices)()).expect("a count");
     assert!(count <= total, "the shim has {total} devices");

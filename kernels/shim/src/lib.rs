@@ -13,6 +13,6 @@ mod device;
 mod planted;
 mod stand_in;
 
-pub use device::{CHECKED_SCHEDULES, Device, Fault, Order, SCHEDULES, Schedule, device, devices};
+pub use device::{CHECKED_SCHEDULES, Device, Fault, Order, SCHEDULES, Schedule, device, devices, on_the_driver};
 pub use planted::{Planted, library_image, load_library};
 pub use stand_in::stand_in;

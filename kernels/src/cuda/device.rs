@@ -244,6 +244,10 @@ impl Device {
         Ok(Graph(graph))
     }
 
+    pub(super) fn ordinal(&self) -> i32 {
+        i32::try_from(self.context.ordinal()).expect("a machine has a handful of devices")
+    }
+
     pub(super) fn context(&self) -> &Arc<CudaContext> {
         &self.context
     }

@@ -25,6 +25,23 @@ pub enum CudaError {
     /// There is no code for it.
     #[error(transparent)]
     Code(#[from] CodeError),
+    /// Several devices cannot compute together.
+    #[error(
+        "NCCL is missing, which several GPUs need to compute together; tried {tried}. Install it (Debian and Ubuntu: libnccl2; \
+         pip: nvidia-nccl-cu13, whose folder nvidia/nccl/lib then belongs in LD_LIBRARY_PATH)"
+    )]
+    NoNccl {
+        /// The names, each with what the loader said.
+        tried: String,
+    },
+    /// NCCL refused a call.
+    #[error("NCCL failed in {call}: {message}")]
+    Nccl {
+        /// What was asked.
+        call: &'static str,
+        /// What it said.
+        message: String,
+    },
     /// The device's memory does not hold what was asked for.
     #[error("{what} takes {bytes} bytes of device memory, but {free_bytes} are free")]
     Memory {

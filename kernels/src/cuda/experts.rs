@@ -15,10 +15,29 @@ const ROW_TILES: usize = 2;
 /// Tokens that a block of the router takes.
 const ROUTE_TOKENS: usize = 4;
 
+/// Which of a layer's experts a rank has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertShare {
+    /// The first one.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+    /// Of how many.
+    pub total: usize,
+}
+
+impl ExpertShare {
+    /// All of them.
+    #[must_use]
+    pub const fn all(total: usize) -> Self {
+        Self { first: 0, count: total, total }
+    }
+}
+
 /// Where each token goes, and the same by expert.
 #[derive(Debug, Clone)]
 pub struct RouteRegions {
-    /// `[T, top_k]`, the likeliest expert first.
+    /// `[T, top_k]`, the likeliest expert first, numbered from this rank's first one on; -1 where another rank has it.
     pub experts: Region<i32>,
     /// `[T, top_k]`.
     pub weights: Region<f32>,
@@ -27,28 +46,28 @@ pub struct RouteRegions {
     pub(super) tiles: Region<i32>,
     pub(super) tile_count: Region<i32>,
     pub(super) top_k: usize,
-    pub(super) expert_count: usize,
+    pub(super) share: ExpertShare,
 }
 
 impl RouteRegions {
     /// Bytes for `tokens` tokens.
     #[must_use]
-    pub const fn bytes(tokens: usize, top_k: usize, experts: usize) -> usize {
+    pub const fn bytes(tokens: usize, top_k: usize, share: ExpertShare) -> usize {
         let pairs = tokens * top_k;
-        3 * region_bytes::<i32>(pairs) + region_bytes::<i32>(3 * tiles_max(pairs, experts, 8)) + region_bytes::<i32>(1)
+        3 * region_bytes::<i32>(pairs) + region_bytes::<i32>(3 * tiles_max(pairs, share.count, 8)) + region_bytes::<i32>(1)
     }
 
     /// Room for `tokens` tokens.
-    pub fn new(arena: &mut Arena, tokens: usize, top_k: usize, experts: usize) -> Self {
+    pub fn new(arena: &mut Arena, tokens: usize, top_k: usize, share: ExpertShare) -> Self {
         let pairs = tokens * top_k;
         Self {
             experts: arena.take(pairs),
             weights: arena.take(pairs),
             sorted: arena.take(pairs),
-            tiles: arena.take(3 * tiles_max(pairs, experts, 8)),
+            tiles: arena.take(3 * tiles_max(pairs, share.count, 8)),
             tile_count: arena.take(1),
             top_k,
-            expert_count: experts,
+            share,
         }
     }
 }
@@ -74,7 +93,7 @@ pub struct RouterWeights {
     pub bias: Region<f32>,
 }
 
-/// Routes the first `tokens` rows of `x` and groups the pairs by expert. Of these rows `token_count`, one number on the device, are
+/// Routes the first `tokens` rows of `x` and groups this rank's pairs by expert. Of these rows `token_count`, one number on the device, are
 /// tokens; the rest fill the batch up to its graph's size and go to no expert.
 ///
 /// Twin: `reference::linear` and `route`.
@@ -93,14 +112,14 @@ pub fn route(
     token_count: &Region<i32>,
     routes: &RouteRegions,
 ) -> Result<(), CudaError> {
-    let (experts, top_k, pairs) = (routes.expert_count, routes.top_k, tokens * routes.top_k);
+    let (ExpertShare { first, count, total: experts }, top_k, pairs) = (routes.share, routes.top_k, tokens * routes.top_k);
     x.check(tokens, hidden);
     assert!(experts <= EXPERTS_MAX && router.bias.len() == experts, "{experts} experts, at most {EXPERTS_MAX}");
     assert!(router.weights.len() == experts * row_stride(hidden), "a row of {hidden} for each of {experts} experts");
     assert!(routes.experts.len() >= pairs, "{pairs} pairs in {}", routes.experts.len());
     let shared_bytes = ROUTE_TOKENS * experts * size_of::<f32>();
     let grid = Grid { blocks: (tokens.div_ceil(ROUTE_TOKENS), 1), threads: 256, shared_bytes };
-    let args: [Arg; 10] = [
+    let args: [Arg; 12] = [
         (&routes.experts).into(),
         (&routes.weights).into(),
         (&x.values).into(),
@@ -108,20 +127,22 @@ pub fn route(
         (&router.bias).into(),
         token_count.into(),
         experts.into(),
+        first.into(),
+        count.into(),
         top_k.into(),
         x.stride.into(),
         tokens.into(),
     ];
     // SAFETY: the kernel's parameters in its order; all lengths are checked above.
     unsafe { device.launch("route", grid, &args) }?;
-    let grid = Grid { blocks: (1, 1), threads: 1024, shared_bytes: 2 * experts * size_of::<i32>() };
+    let grid = Grid { blocks: (1, 1), threads: 1024, shared_bytes: 2 * count * size_of::<i32>() };
     let args: [Arg; 7] = [
         (&routes.sorted).into(),
         (&routes.tiles).into(),
         (&routes.tile_count).into(),
         (&routes.experts).into(),
         pairs.into(),
-        experts.into(),
+        count.into(),
         tile_pairs(pairs, experts).into(),
     ];
     // SAFETY: the kernel's parameters in its order; `tiles` has room for the most tiles of the smallest size.
@@ -205,16 +226,16 @@ pub fn experts(
     x.check(tokens, gate_up.cols);
     regions.inner.check(pairs, inner);
     assert!(gate_up.rows == 2 * inner && gate_up.cols == hidden, "projections of one expert");
-    assert!(gate_up.experts == routes.expert_count && down.experts == routes.expert_count, "the router's experts");
+    assert!(gate_up.experts == routes.share.count && down.experts == routes.share.count, "the rank's experts");
     assert!(regions.outputs.len() >= pairs * hidden && routes.sorted.len() >= pairs, "{pairs} pairs");
-    let tile = tile_pairs(pairs, routes.expert_count);
+    let tile = tile_pairs(pairs, routes.share.total);
     let (gate_up_name, down_name) = match tile {
         8 => ("gate_up_8", "down_8"),
         16 => ("gate_up_16", "down_16"),
         32 => ("gate_up_32", "down_32"),
         _ => ("gate_up_64", "down_64"),
     };
-    let tiles = tiles_max(pairs, routes.expert_count, tile);
+    let tiles = tiles_max(pairs, routes.share.count, tile);
     let grid = |rows: usize| Grid {
         blocks: (Mxfp4Tiles::tiles(rows) / ROW_TILES, tiles),
         threads: 32 * TILE_WARPS,

@@ -7,9 +7,10 @@ use super::tile::sums_bytes;
 pub(super) const SHARED_BYTES_PLAIN: usize = 48 << 10;
 
 /// Name, and most dynamic shared memory of a block.
-pub(super) const KERNELS: [(&str, usize); 29] = [
+pub(super) const KERNELS: [(&str, usize); 30] = [
     ("embed", 0),
     ("combine_norm", SHARED_BYTES_PLAIN),
+    ("sum_routed", 0),
     ("linear_8", sums_bytes(1, 8)),
     ("linear_16", sums_bytes(1, 16)),
     ("linear_32", sums_bytes(1, 32)),

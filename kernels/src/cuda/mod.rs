@@ -12,6 +12,7 @@ mod experts;
 mod kernels;
 mod linear;
 mod memory;
+mod nccl;
 mod rope;
 mod rows;
 mod sample;
@@ -23,11 +24,12 @@ pub use attention::{
 };
 pub use device::{Device, Graph, Queue};
 pub use error::CudaError;
-pub use experts::{EXPERTS_MAX, ExpertRegions, Mxfp4Tiles, RouteRegions, RouterWeights, experts, route};
+pub use experts::{EXPERTS_MAX, ExpertRegions, ExpertShare, Mxfp4Tiles, RouteRegions, RouterWeights, experts, route};
 pub use linear::{Activations, Bf16Tiles, Into, linear};
 pub use memory::{Arena, Element, Pinned, Region, region_bytes};
+pub use nccl::{Communicator, nccl_version};
 pub use rope::{AngleTable, HeadShape, KvRegion, rope_store};
-pub use rows::{HIDDEN_MAX, Routed, combine_norm, embed};
+pub use rows::{HIDDEN_MAX, Parts, combine_norm, embed, sum_routed};
 pub use sample::{LogitEdit, NOT_FINITE, REPORT_WORDS, RowDraw, SampleOperands, TOP_MAX, sample};
 
 use cudarc::driver::result::{self, DriverError, device as driver};

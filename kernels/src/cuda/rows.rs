@@ -1,6 +1,7 @@
 //! Operations on whole rows of the residual stream. Kernels: `cuda/rows.cu`.
 
 use super::device::{Arg, Grid};
+use super::experts::RouteRegions;
 use super::kernels::SHARED_BYTES_PLAIN;
 use super::linear::Activations;
 use super::memory::Region;
@@ -37,18 +38,30 @@ pub fn embed(
     unsafe { device.launch("embed", grid, &args) }
 }
 
-/// The experts' outputs that a norm adds to the stream first.
+/// What a norm adds to the stream first.
 #[derive(Debug, Clone, Copy)]
-pub struct Routed<'a> {
-    /// `[T, top_k, hidden]`.
-    pub outputs: &'a Region<f32>,
-    /// `[T, top_k]`.
-    pub weights: &'a Region<f32>,
-    /// Experts that a token goes to.
-    pub top_k: usize,
+pub enum Parts<'a> {
+    /// What the experts gave, each with its weight.
+    Experts {
+        /// `[T, top_k, hidden]`.
+        outputs: &'a Region<f32>,
+        /// `[T, top_k]`.
+        weights: &'a Region<f32>,
+        /// Experts that a token goes to.
+        top_k: usize,
+    },
+    /// What the ranks gave, in their order: the same bits on all of them, however many rows a step has.
+    Ranks {
+        /// `[ranks, rows, hidden]`.
+        outputs: &'a Region<f32>,
+        /// How many ranks.
+        ranks: usize,
+        /// Rows of the step that they gave them for.
+        rows: usize,
+    },
 }
 
-/// Adds the experts' outputs to the stream, if there are any, and norms it: `out[b] = rms_norm(stream[rows[b]])`, or of row `b`.
+/// Adds `parts` to the stream, if there are any, and norms it: `out[b] = rms_norm(stream[rows[b]])`, or of row `b`.
 ///
 /// `stream`: `[T, hidden]` f32, written unless `rows` picks; `scale`: `[hidden]`; `out`: rows of `hidden` bf16. Twin:
 /// `reference::rms_norm`, within bf16's rounding.
@@ -62,7 +75,7 @@ pub struct Routed<'a> {
 pub fn combine_norm(
     device: &Device,
     stream: &Region<f32>,
-    routed: Option<Routed<'_>>,
+    parts: Option<Parts<'_>>,
     rows: Option<&Region<u32>>,
     scale: &Region<f32>,
     eps: f32,
@@ -74,27 +87,62 @@ pub fn combine_norm(
     out.check(count, hidden);
     assert!(rows.is_none_or(|rows| rows.len() >= count), "{count} rows to pick");
     assert!(rows.is_some() || stream.len() >= count * hidden, "{count} rows of {hidden}");
-    let top_k = routed.map_or(0, |routed| routed.top_k);
-    if let Some(routed) = routed {
-        let tokens = if rows.is_some() { 0 } else { count };
-        assert!(
-            routed.outputs.len() >= tokens * top_k * hidden && routed.weights.len() >= tokens * top_k,
-            "{count} tokens' experts"
-        );
-    }
+    let tokens = if rows.is_some() { 0 } else { count };
+    let (outputs, weights, part_count, row_step, part_step) = match parts {
+        None => (None, None, 0, 0, 0),
+        Some(Parts::Experts { outputs, weights, top_k }) => {
+            assert!(outputs.len() >= tokens * top_k * hidden && weights.len() >= tokens * top_k, "{count} tokens' experts");
+            (Some(outputs), Some(weights), top_k, top_k * hidden, hidden)
+        }
+        Some(Parts::Ranks { outputs, ranks, rows }) => {
+            assert!(tokens <= rows && outputs.len() >= ranks * rows * hidden, "{count} of {rows} tokens of {ranks} ranks");
+            (Some(outputs), None, ranks, hidden, rows * hidden)
+        }
+    };
     let grid = Grid { blocks: (count, 1), threads: 256, shared_bytes: hidden * size_of::<f32>() };
-    let args: [Arg; 10] = [
+    let args: [Arg; 12] = [
         (&out.values).into(),
         stream.into(),
-        routed.map(|routed| routed.outputs).into(),
-        routed.map(|routed| routed.weights).into(),
+        outputs.into(),
+        weights.into(),
         rows.into(),
         scale.into(),
-        top_k.into(),
+        part_count.into(),
+        row_step.into(),
+        part_step.into(),
         hidden.into(),
         out.stride.into(),
         eps.into(),
     ];
     // SAFETY: the kernel's parameters in its order; rows that `rows` names are rows of the step, as the engine writes them there.
     unsafe { device.launch("combine_norm", grid, &args) }
+}
+
+/// What this rank's experts give for each of the first `count` tokens: `out[t]` is the weighted sum over those of its routes that are
+/// this rank's.
+///
+/// `outputs`: `[T, top_k, hidden]` f32, `out`: `[T, hidden]` f32. Twin: the last sum of `reference::experts`, within 1e-6 of the sum of
+/// magnitudes.
+///
+/// # Errors
+/// [`CudaError::Driver`] if the launch is refused.
+///
+/// # Panics
+/// If a region is too short for its shape.
+pub fn sum_routed(
+    device: &Device,
+    outputs: &Region<f32>,
+    routes: &RouteRegions,
+    hidden: usize,
+    count: usize,
+    out: &Region<f32>,
+) -> Result<(), CudaError> {
+    let pairs = count * routes.top_k;
+    assert!(outputs.len() >= pairs * hidden && out.len() >= count * hidden, "{count} tokens of {hidden}");
+    assert!(routes.experts.len() >= pairs, "{pairs} pairs in {}", routes.experts.len());
+    let grid = Grid { blocks: (count, 1), threads: 256, shared_bytes: 0 };
+    let args: [Arg; 6] =
+        [out.into(), outputs.into(), (&routes.weights).into(), (&routes.experts).into(), routes.top_k.into(), hidden.into()];
+    // SAFETY: the kernel's parameters in its order; all lengths are checked above.
+    unsafe { device.launch("sum_routed", grid, &args) }
 }

@@ -9,7 +9,7 @@ use super::rounds::RoundRegions;
 use super::weights::Layer;
 use crate::batch::KvGroup;
 use antiphon_kernels::cuda::{
-    self, AttentionOperands, CudaError, Into, KvRegion, Region, Routed, SampleOperands, attention_combine, combine_norm, embed,
+    self, AttentionOperands, CudaError, Into, KvRegion, Parts, Region, SampleOperands, attention_combine, combine_norm, embed,
     linear, rope_store, route,
 };
 use antiphon_kernels::weights::SwiGlu;
@@ -46,22 +46,22 @@ impl CudaEngine {
     }
 
     /// What the experts of the layer before have left.
-    fn routed(&self) -> Routed<'_> {
+    fn routed(&self) -> Parts<'_> {
         let Self { scratch, model, .. } = self;
         let top_k = model.config.experts_per_token;
-        Routed { outputs: &scratch.experts.outputs, weights: &scratch.routes.weights, top_k }
+        Parts::Experts { outputs: &scratch.experts.outputs, weights: &scratch.routes.weights, top_k }
     }
 
     fn queue_norm(
         &self,
-        routed: Option<Routed<'_>>,
+        parts: Option<Parts<'_>>,
         rows: Option<&Region<u32>>,
         scale: &Region<f32>,
         count: usize,
     ) -> Result<(), CudaError> {
         let (scratch, eps) = (&self.scratch, self.model.config.rms_norm_eps);
         let out = if rows.is_some() { &scratch.picked } else { &scratch.normed };
-        combine_norm(&self.model.device, &scratch.stream, routed, rows, scale, eps, count, out)
+        combine_norm(&self.model.device, &scratch.stream, parts, rows, scale, eps, count, out)
     }
 
     /// Stores the step's keys and values and adds attention to the stream.

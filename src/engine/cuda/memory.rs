@@ -6,8 +6,8 @@ use super::weights::weight_bytes;
 use crate::batch::KvGroup;
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::{
-    Activations, CHUNK_TOKENS, EXPERTS_MAX, HEAD_DIM_MAX, HIDDEN_MAX, HeadShape, KvRegion, REPORT_WORDS, RouteRegions,
-    partial_values, region_bytes,
+    Activations, CHUNK_TOKENS, EXPERTS_MAX, ExpertShare, HEAD_DIM_MAX, HIDDEN_MAX, HeadShape, KvRegion, REPORT_WORDS,
+    RouteRegions, partial_values, region_bytes,
 };
 use antiphon_kernels::weights::MXFP4_BLOCK;
 use half::bf16;
@@ -210,7 +210,7 @@ pub(super) fn scratch_bytes(config: &ModelConfig, options: &CudaOptions) -> usiz
         region_bytes::<bf16>(tokens * config.heads * shape.row()),
         Activations::bytes(tokens, config.query_width()),
         region_bytes::<f32>(options.partial_slots.max(1) * partial_values(config.heads, config.head_dim)),
-        RouteRegions::bytes(tokens, config.experts_per_token, config.experts),
+        RouteRegions::bytes(tokens, config.experts_per_token, ExpertShare::all(config.experts)),
         Activations::bytes(pairs, config.intermediate),
         region_bytes::<f32>(pairs * config.hidden),
         Activations::bytes(rows, config.hidden),

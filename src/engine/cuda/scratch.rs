@@ -4,7 +4,8 @@ use super::layout::step_words_max;
 use super::memory::{CudaOptions, head_shape, round_words_max, scratch_bytes};
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::{
-    Activations, Arena, CudaError, Device, ExpertRegions, Pinned, REPORT_WORDS, Region, RouteRegions, partial_values,
+    Activations, Arena, CudaError, Device, ExpertRegions, ExpertShare, Pinned, REPORT_WORDS, Region, RouteRegions,
+    partial_values,
 };
 use half::bf16;
 
@@ -60,7 +61,7 @@ impl Scratch {
             queries: arena.take(tokens * config.heads * shape.row()),
             attended: Activations::new(&mut arena, tokens, config.query_width()),
             partials: arena.take(options.partial_slots.max(1) * partial_values(config.heads, config.head_dim)),
-            routes: RouteRegions::new(&mut arena, tokens, config.experts_per_token, config.experts),
+            routes: RouteRegions::new(&mut arena, tokens, config.experts_per_token, ExpertShare::all(config.experts)),
             experts: ExpertRegions {
                 inner: Activations::new(&mut arena, pairs, config.intermediate),
                 outputs: arena.take(pairs * config.hidden),

@@ -19,8 +19,9 @@ pub(super) fn check_routes(bench: &Bench) {
         }
         let x_rows = bench.put_rows(&x, hidden);
         let router = RouterWeights { weights: bench.put_rows(&weights, hidden).values().clone(), bias: bench.put(&bias) };
-        let mut arena = Arena::new(&bench.device, "a test", RouteRegions::bytes(tokens, top_k, experts)).unwrap();
-        let routes = RouteRegions::new(&mut arena, tokens, top_k, experts);
+        let mut arena =
+            Arena::new(&bench.device, "a test", RouteRegions::bytes(tokens, top_k, ExpertShare::all(experts))).unwrap();
+        let routes = RouteRegions::new(&mut arena, tokens, top_k, ExpertShare::all(experts));
         let got = bench.run(|device| {
             route(device, &x_rows, hidden, &router, tokens, &bench.put(&[tokens as i32]), &routes).unwrap();
             let chosen = device.fetch(&routes.experts).unwrap().into_iter().map(|expert| expert as f32);
@@ -60,8 +61,8 @@ fn ties_and_nan_go_as_in_the_reference() {
     bias[40] = f32::NEG_INFINITY;
     bias[50] = -0.0;
     let router = RouterWeights { weights: bench.room(experts * row_stride(hidden)), bias: bench.put(&bias) };
-    let mut arena = Arena::new(&bench.device, "a test", RouteRegions::bytes(1, top_k, experts)).unwrap();
-    let routes = RouteRegions::new(&mut arena, 1, top_k, experts);
+    let mut arena = Arena::new(&bench.device, "a test", RouteRegions::bytes(1, top_k, ExpertShare::all(experts))).unwrap();
+    let routes = RouteRegions::new(&mut arena, 1, top_k, ExpertShare::all(experts));
     route(&bench.device, &bench.put_rows(&vec![0.0; hidden], hidden), hidden, &router, 1, &bench.put(&[1]), &routes).unwrap();
     assert_eq!(bench.device.fetch(&routes.experts).unwrap(), [3, 64, 0, 1, 2, 4]);
     assert!(bench.device.fetch(&routes.weights).unwrap().iter().all(|weight| weight.is_nan()));
@@ -123,8 +124,8 @@ fn check(bench: &Bench, (hidden, inner, count, top_k, tokens): (usize, usize, us
     let x = numbers(tokens * hidden, 7);
     // Some experts get all, some none.
     let chosen: Vec<i32> = (0..tokens * top_k).map(|pair| ((pair / top_k % 2 + pair % top_k) % count) as i32).collect();
-    let mut arena = Arena::new(&bench.device, "a test", RouteRegions::bytes(tokens, top_k, count)).unwrap();
-    let routes = RouteRegions::new(&mut arena, tokens, top_k, count);
+    let mut arena = Arena::new(&bench.device, "a test", RouteRegions::bytes(tokens, top_k, ExpertShare::all(count))).unwrap();
+    let routes = RouteRegions::new(&mut arena, tokens, top_k, ExpertShare::all(count));
     group_as(bench, &routes, &chosen, tokens);
     let gate_up = put_stack(bench, weights.gate_up(), &gate_up_bias, |place| place / 16 * 16 + place % 8 * 2 + place / 8 % 2);
     let down = put_stack(bench, weights.down(), &down_bias, |place| place);
@@ -141,10 +142,46 @@ fn check(bench: &Bench, (hidden, inner, count, top_k, tokens): (usize, usize, us
     }
 }
 
+#[test]
+fn a_rank_computes_its_own_experts_and_sums_them() {
+    let bench = Bench::new();
+    let (hidden, experts, top_k, tokens) = (96, 6, 3, 9);
+    let (x, weights, bias) = (numbers(tokens * hidden, 1), numbers(experts * hidden, 2), numbers(experts, 3));
+    let router = RouterWeights { weights: bench.put_rows(&weights, hidden).values().clone(), bias: bench.put(&bias) };
+    let (x_rows, count) = (bench.put_rows(&x, hidden), bench.put(&[tokens as i32]));
+    let whole = reference::route(&reference::linear(&x, &weights, hidden, Some(&bias)), experts, top_k);
+    let outputs = numbers(tokens * top_k * hidden, 4);
+    let mut seen = 0;
+    for share in [ExpertShare { first: 0, count: 2, total: 6 }, ExpertShare { first: 2, count: 4, total: 6 }] {
+        let mut arena = Arena::new(&bench.device, "a test", RouteRegions::bytes(tokens, top_k, share)).unwrap();
+        let routes = RouteRegions::new(&mut arena, tokens, top_k, share);
+        let own: Vec<i32> = whole.experts.iter().map(|expert| *expert as i32 - share.first as i32).collect();
+        let own: Vec<i32> = own.iter().map(|own| if (0..share.count as i32).contains(own) { *own } else { -1 }).collect();
+        // Where another rank has the expert, nothing was written.
+        let given = |(pair, value): (usize, &f32)| if own[pair / hidden] < 0 { f32::NAN } else { *value };
+        let on_device = bench.put(&outputs.iter().enumerate().map(given).collect::<Vec<_>>());
+        let sums = bench.room::<f32>(tokens * hidden);
+        let got = bench.run(|device| {
+            route(device, &x_rows, hidden, &router, tokens, &count, &routes).unwrap();
+            sum_routed(device, &on_device, &routes, hidden, tokens, &sums).unwrap();
+            device.fetch(&sums).unwrap()
+        });
+        assert_eq!(bench.device.fetch(&routes.experts).unwrap(), own);
+        let pairs: Vec<i32> = device_tiles(&bench, &routes).iter().map(|tile| tile[2]).collect();
+        assert_eq!(pairs.iter().sum::<i32>(), own.iter().filter(|own| **own >= 0).count() as i32);
+        seen += pairs.iter().sum::<i32>();
+        let part = |pair: usize, at: usize| if own[pair] < 0 { 0.0 } else { whole.weights[pair] * outputs[pair * hidden + at] };
+        let sum = |(token, at)| (0..top_k).map(|k| part(token * top_k + k, at)).sum();
+        let expected: Vec<f32> = (0..tokens * hidden).map(|value| sum((value / hidden, value % hidden))).collect();
+        assert_near(&got, &expected, 1e-4, &format!("{share:?}"));
+    }
+    assert_eq!(seen as usize, tokens * top_k, "every pair has one rank");
+}
+
 /// Groups pairs that a test chose: the router sees tokens that name them.
 fn group_as(bench: &Bench, routes: &RouteRegions, chosen: &[i32], tokens: usize) {
     // Tokens are unit vectors and the router's columns their wishes: the first choice gets the largest logit.
-    let (experts, top_k) = (routes.expert_count, routes.top_k);
+    let (experts, top_k) = (routes.share.total, routes.top_k);
     let hidden = row_stride(tokens);
     let mut x = vec![0.0; tokens * hidden];
     let mut weights = vec![0.0; experts * hidden];

@@ -4,6 +4,7 @@
 mod attention;
 mod experts;
 mod planted;
+mod ranks;
 mod rows;
 
 use super::*;

@@ -55,7 +55,7 @@ pub(super) fn check_norm(bench: &Bench) {
                 }
             }
         }
-        let routed = Routed { outputs: &outputs_region, weights: &weights_region, top_k };
+        let routed = Parts::Experts { outputs: &outputs_region, weights: &weights_region, top_k };
         let normed = bench.run(|device| {
             device.store(&x, &stream).unwrap();
             combine_norm(device, &stream, Some(routed), None, &scale_region, eps, count, &out).unwrap();
@@ -75,6 +75,29 @@ pub(super) fn check_norm(bench: &Bench) {
         assert_eq!(picked[..hidden], normed[2 * hidden..3 * hidden]);
         assert_eq!(picked[hidden..], normed[..hidden]);
         assert_eq!(bench.device.fetch(&stream).unwrap(), x);
+    }
+}
+
+#[test]
+fn norm_of_what_the_ranks_gave() {
+    let bench = Bench::new();
+    for (hidden, ranks, rows, count) in [(96, 2, 5, 3), (2880, 4, 2, 2)] {
+        let (x, scale, outputs) = (numbers(count * hidden, 1), numbers(hidden, 2), numbers(ranks * rows * hidden, 3));
+        let (scale_region, outputs_region) = (bench.put(&scale), bench.put(&outputs));
+        let (stream, out) = (bench.put(&x), bench.room_rows(count, hidden));
+        let parts = Parts::Ranks { outputs: &outputs_region, ranks, rows };
+        let got = bench.run(|device| {
+            device.store(&x, &stream).unwrap();
+            combine_norm(device, &stream, Some(parts), None, &scale_region, 1e-5, count, &out).unwrap();
+            let mut both = bench.fetch_rows(&out, hidden);
+            both.extend(device.fetch(&stream).unwrap());
+            both
+        });
+        let part = |rank: usize, at: usize| outputs[rank * rows * hidden + at];
+        let sum: Vec<f32> =
+            x.iter().enumerate().map(|(at, x)| x + (0..ranks).fold(0.0, |sum, rank| sum + part(rank, at))).collect();
+        assert_eq!(got[count * hidden..], sum, "in the order of the ranks");
+        assert_near(&got[..count * hidden], &reference::rms_norm(&sum, &scale, 1e-5), 4e-3, "the norm");
     }
 }
 
