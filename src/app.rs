@@ -58,6 +58,14 @@ pub enum AppError {
         /// Why not.
         message: String,
     },
+    /// The devices that were asked for cannot compute together.
+    #[error("--tensor-parallel {ranks}: {message}")]
+    TensorParallel {
+        /// How many GPUs.
+        ranks: usize,
+        /// Why not.
+        message: String,
+    },
     /// A key that no client could send.
     #[error("API key {place}: {error}")]
     ApiKey {

@@ -30,6 +30,7 @@ pub(crate) fn measure(device: Device, model: &Model, results: &Results, roof: Ro
         step_slices_max: sequences,
         partial_slots: 8192.min(sequences * (longest / 128 + 2) * 2),
         graphs: true,
+        ranks: 1,
     };
     let fits =
         |sequences: &usize| CudaPlan::of(&model.config, &options(*sequences)).total_bytes() as f64 <= free as f64 * SHARE;
@@ -65,6 +66,7 @@ pub(crate) fn measure_host(device: Device, model: &Model, results: &Results) -> 
         step_slices_max: most,
         partial_slots: 8192,
         graphs: true,
+        ranks: 1,
     };
     let weights = Arc::new(CudaModel::noise(device, &model.config).map_err(|error| error.to_string())?);
     let engine = CudaEngine::new(weights, &options).map_err(|error| error.to_string())?;

@@ -9,7 +9,7 @@ use super::{AppError, Device, ServeOptions};
 use crate::actors::EngineFactory;
 use crate::engine::checkpoint::{Checkpoint, Progress};
 use crate::engine::cpu::{CpuEngine, CpuOptions, Isa, MemoryPlan, available_bytes};
-use crate::engine::cuda::{CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, DeviceMemory};
+use crate::engine::cuda::{CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, CudaRanks, DeviceMemory};
 use crate::engine::{Engine, EngineError};
 
 /// Of the memory that is available, KV memory takes one part in so many unless told otherwise: the weights of a large model
@@ -23,6 +23,16 @@ const KV_BYTES_MAX: u64 = 8 << 30;
 /// # Errors
 /// [`AppError`] if the device that was asked for cannot serve the model, or memory is too small.
 pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>) -> Result<EngineFactory, AppError> {
+    let ranks = options.tensor_parallel;
+    if ranks > 1 {
+        let refused = |message| AppError::TensorParallel { ranks, message };
+        let first = match options.device {
+            Device::Cpu => return Err(refused("several GPUs are needed, but --device is cpu".to_owned())),
+            Device::Auto => 0,
+            Device::Cuda(index) => index,
+        };
+        return cuda_engine(options, first, checkpoint).map_err(|error| refused(error.to_string()));
+    }
     match options.device {
         Device::Cpu => {}
         Device::Cuda(index) => {
@@ -39,35 +49,59 @@ pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Check
     cpu_engine(options, place, checkpoint)
 }
 
-/// Opens the device and plans its memory; the weights go there when the engine is built first, and stay when it is rebuilt.
+/// Opens the devices and plans their memory; the weights go there when the engine is built first, and stay when it is rebuilt.
 fn cuda_engine(options: &ServeOptions, index: u32, checkpoint: &Arc<Checkpoint>) -> Result<EngineFactory, CudaEngineError> {
-    let device = cuda::Device::open(index as usize)?;
-    let (free, total) = device.memory()?;
-    let utilization = options.gpu_memory_utilization;
-    let memory = DeviceMemory { free_bytes: free as u64, total_bytes: total as u64, utilization };
+    let (first, ranks) = (index as usize, options.tensor_parallel);
+    let devices = open(first, ranks)?;
+    let memory = least_memory(&devices, options.gpu_memory_utilization)?;
     let batch = &options.profile.batch;
     let (sequences_max, step_tokens_max) = (batch.running_max_count.count(), batch.token_budget_tokens.count());
     let config = checkpoint.config();
-    let cuda = CudaOptions::within(config, memory, options.kv_bytes, sequences_max, step_tokens_max)?;
-    let (name, plan) = (&device.facts().name, CudaPlan::of(config, &cuda));
-    tracing::info!(name, %plan, free_bytes = free, "computing on the GPU");
+    let cuda = CudaOptions::within(config, memory, options.kv_bytes, sequences_max, step_tokens_max, ranks)?;
+    let plan = CudaPlan::of(config, &cuda);
+    for (rank, device) in devices.iter().enumerate() {
+        let (name, free_bytes) = (&device.facts().name, device.memory()?.0);
+        tracing::info!(name, device = first + rank, rank, ranks, %plan, free_bytes, "computing on the GPU");
+    }
     let checkpoint = Arc::clone(checkpoint);
-    let (device, model) = (Cell::new(Some(device)), RefCell::new(None));
+    let (devices, models) = (Cell::new(Some(devices)), RefCell::new(Vec::new()));
     Ok(Box::new(move || {
         let failed = |error: CudaEngineError| EngineError::Device { slices: 0, message: error.to_string() };
-        let mut model = model.borrow_mut();
-        if model.is_none() {
-            // A load that failed has taken the device along; another is opened.
-            let device = device.take().map_or_else(|| cuda::Device::open(index as usize), Ok);
+        let mut models = models.borrow_mut();
+        if models.is_empty() {
+            // A load that failed has taken the devices along; they are opened anew.
+            let devices = devices.take().map_or_else(|| open(first, ranks), Ok).map_err(failed)?;
             let mut tenths = 0;
             let mut progress = |progress| log_progress(progress, &mut tenths);
-            let loaded = CudaModel::load(device.map_err(|error| failed(error.into()))?, &checkpoint, &mut progress);
-            *model = Some(Arc::new(loaded.map_err(failed)?));
+            *models = CudaModel::load_ranks(devices, &checkpoint, &mut progress).map_err(failed)?;
         }
-        let model = model.clone().expect("it was loaded above");
-        let engine = CudaEngine::new(model, &cuda).map_err(failed)?;
-        Ok(Box::new(engine) as Box<dyn Engine>)
+        Ok(match &models[..] {
+            [model] => Box::new(CudaEngine::new(Arc::clone(model), &cuda).map_err(failed)?) as Box<dyn Engine>,
+            models => Box::new(CudaRanks::new(models, &cuda).map_err(failed)?),
+        })
     }))
+}
+
+/// Opens `ranks` devices from `first` on; what they need to compute together is there.
+fn open(first: usize, ranks: usize) -> Result<Vec<cuda::Device>, CudaEngineError> {
+    if ranks > 1 {
+        let count = cuda::probe().map_err(CudaError::from)?.devices.len();
+        if first + ranks > count {
+            return Err(CudaEngineError::Devices { ranks, first, count });
+        }
+        tracing::info!(version = cuda::nccl_version()?, "found NCCL");
+    }
+    (first..first + ranks).map(|ordinal| Ok(cuda::Device::open(ordinal)?)).collect()
+}
+
+/// The memory of the device that has the least: all ranks take the same.
+fn least_memory(devices: &[cuda::Device], utilization: f64) -> Result<DeviceMemory, CudaEngineError> {
+    let of = |device: &cuda::Device| {
+        let (free, total) = device.memory()?;
+        Ok(DeviceMemory { free_bytes: free as u64, total_bytes: total as u64, utilization })
+    };
+    let every: Result<Vec<DeviceMemory>, CudaError> = devices.iter().map(of).collect();
+    Ok(every?.into_iter().min_by_key(DeviceMemory::budget_bytes).expect("there is a device"))
 }
 
 /// Makes the CPU's engine from the same mapped weights each time.

@@ -106,6 +106,8 @@ pub struct ServeOptions {
     pub cpu_isa: Option<Isa>,
     /// The share of a GPU's memory that may be used, in (0, 1].
     pub gpu_memory_utilization: f64,
+    /// How many GPUs compute the model together, from the device's on.
+    pub tensor_parallel: usize,
     /// KV memory; `None` takes what is left beside the weights.
     pub kv_bytes: Option<u64>,
     /// The date that the model is told (`2026-11-22`); `None` is today.

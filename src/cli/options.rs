@@ -72,6 +72,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         gpu_memory_utilization: layers.read("gpu_memory_utilization", "a number above 0, at most 1", |text| {
             text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0)
         })?,
+        tensor_parallel: layers.read("tensor_parallel", "a whole number from 1 to 64", |text| within(text, 1, 64))?,
         kv_bytes: layers.read("kv_bytes", "auto or a size from 1MiB", |text| {
             automatic(text, |text| size_within(text, 1 << 20, u64::MAX))
         })?,

@@ -174,6 +174,35 @@ API cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void* stream) {
     return copy(s, reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes);
 }
 API cuMemcpyAsync(Pointer to, Pointer from, size_t bytes, void* stream) { return cuMemcpyDtoDAsync_v2(to, from, bytes, stream); }
+struct Rectangle {
+    size_t x, y;
+    int kind;
+    void* host;
+    Pointer device;
+    void* array;
+    size_t pitch;
+};
+API cuMemcpy2DAsync_v2(const void* description, void* stream) {
+    struct {
+        Rectangle from, to;
+        size_t bytes, rows;
+    } c;
+    memcpy(&c, description, sizeof c);
+    constexpr int ON_DEVICE = 2;
+    ENTER_STREAM(stream);
+    if (c.from.kind != ON_DEVICE || c.to.kind != ON_DEVICE) return NOT_SUPPORTED;
+    if (c.from.x + c.bytes > c.from.pitch || c.to.x + c.bytes > c.to.pitch) return INVALID_VALUE;
+    const auto first = [](const Rectangle& r) { return r.device + r.y * r.pitch + r.x; };
+    const auto reach = [&](const Rectangle& r) { return (c.rows - 1) * r.pitch + c.bytes; };
+    if (Result r = check_range(first(c.to), reach(c.to), "a copy of columns")) return r;
+    if (Result r = check_range(first(c.from), reach(c.from), "a copy of columns")) return r;
+    return put(s, [=] {
+        for (size_t row = 0; row < c.rows; row++) {
+            memcpy(reinterpret_cast<char*>(first(c.to)) + row * c.to.pitch, reinterpret_cast<char*>(first(c.from)) + row * c.from.pitch, c.bytes);
+        }
+        return OK;
+    });
+}
 API cuMemcpyPeerAsync(Pointer to, void*, Pointer from, void*, size_t bytes, void* stream) {
     return cuMemcpyDtoDAsync_v2(to, from, bytes, stream);
 }

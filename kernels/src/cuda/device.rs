@@ -11,6 +11,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, result};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A device that is ready to compute.
@@ -200,6 +201,52 @@ impl Device {
         // SAFETY: both sides have as many bytes.
         unsafe { result::memcpy_dtod_async(to.address(), from.address(), from.len() * size_of::<T>(), stream) }
             .map_err(CudaError::driver("copying on the device"))
+    }
+
+    /// Queues a copy of the front of each of `rows` rows of `from` into `columns` of a row of `to`, both on the device, with the kernels.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`].
+    ///
+    /// # Panics
+    /// If either has not so many rows, or a row not so many values.
+    pub fn copy_columns(
+        &self,
+        from: &Region<f32>,
+        from_width: usize,
+        to: &Region<f32>,
+        to_width: usize,
+        columns: Range<usize>,
+        rows: usize,
+    ) -> Result<(), CudaError> {
+        assert!(from.len() >= rows * from_width && to.len() >= rows * to_width, "{rows} rows of {from_width} and {to_width}");
+        assert!(columns.len() <= from_width && columns.end <= to_width, "{columns:?} of {from_width} and {to_width}");
+        if columns.is_empty() || rows == 0 {
+            return Ok(());
+        }
+        let bytes = |values: usize| values * size_of::<f32>();
+        let copy = sys::CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            srcHost: std::ptr::null(),
+            srcDevice: from.address(),
+            srcArray: std::ptr::null_mut(),
+            srcPitch: bytes(from_width),
+            dstXInBytes: bytes(columns.start),
+            dstY: 0,
+            dstMemoryType: sys::CUmemorytype::CU_MEMORYTYPE_DEVICE,
+            dstHost: std::ptr::null_mut(),
+            dstDevice: to.address(),
+            dstArray: std::ptr::null_mut(),
+            dstPitch: bytes(to_width),
+            WidthInBytes: bytes(columns.len()),
+            Height: rows,
+        };
+        // SAFETY: what is read and written lies within the regions, as checked above; the driver takes the description before it returns.
+        unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, self.stream(Queue::Compute)) }
+            .result()
+            .map_err(CudaError::driver("copying columns"))
     }
 
     /// Copies `values` to the device and waits.

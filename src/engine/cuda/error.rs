@@ -33,6 +33,33 @@ pub enum CudaEngineError {
         /// The largest that is widened.
         most: u8,
     },
+    /// There are not so many devices.
+    #[error("{ranks} devices are needed, from {first} on, but the driver sees {count}")]
+    Devices {
+        /// How many were asked for.
+        ranks: usize,
+        /// The first one.
+        first: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The model has no equal part for each rank.
+    #[error(
+        "the model has {count} {what}, which {ranks} devices cannot share equally; expected a number that \
+         divides {heads} key and value heads and {experts} experts"
+    )]
+    Ranks {
+        /// How many were asked for.
+        ranks: usize,
+        /// What they cannot share.
+        what: &'static str,
+        /// How many of them there are.
+        count: usize,
+        /// Key and value heads.
+        heads: usize,
+        /// Experts.
+        experts: usize,
+    },
     /// The plan does not fit the device.
     #[error(
         "the model takes {needed_bytes} bytes of the device ({parts}), but {budget_bytes} may be used \

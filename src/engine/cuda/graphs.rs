@@ -39,6 +39,11 @@ impl Graphs {
         self.graphs[at].1.launch()
     }
 
+    /// Drops every graph.
+    pub(super) fn clear(&mut self) {
+        self.graphs.clear();
+    }
+
     /// Graphs that are there, and launches.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.graphs.len(), self.replays)

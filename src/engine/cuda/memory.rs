@@ -2,12 +2,13 @@
 
 use super::CudaEngineError;
 use super::layout::step_words_max;
+use super::share::Share;
 use super::weights::weight_bytes;
 use crate::batch::KvGroup;
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::{
-    Activations, CHUNK_TOKENS, EXPERTS_MAX, ExpertShare, HEAD_DIM_MAX, HIDDEN_MAX, HeadShape, KvRegion, REPORT_WORDS,
-    RouteRegions, partial_values, region_bytes,
+    Activations, CHUNK_TOKENS, EXPERTS_MAX, HEAD_DIM_MAX, HIDDEN_MAX, HeadShape, KvRegion, REPORT_WORDS, RouteRegions,
+    partial_values, region_bytes,
 };
 use antiphon_kernels::weights::MXFP4_BLOCK;
 use half::bf16;
@@ -39,6 +40,8 @@ pub struct CudaOptions {
     pub partial_slots: usize,
     /// Whether decode steps are captured once and replayed.
     pub graphs: bool,
+    /// Devices that compute the model together; each takes what the plan says.
+    pub ranks: usize,
 }
 
 /// The device's memory as it was found, and how much of it may be used.
@@ -63,18 +66,21 @@ impl DeviceMemory {
 
 impl CudaOptions {
     /// Options for `sequences_max` sequences at once: what is left beside weights and activations becomes KV memory, or
-    /// `kv_bytes` of it.
+    /// `kv_bytes` of it over all `ranks`. `memory`: of the device that has the least.
     ///
     /// # Errors
-    /// [`CudaEngineError::Shape`] for a model that no kernel serves, [`CudaEngineError::Memory`] if the least does not fit.
+    /// [`CudaEngineError::Shape`] for a model that no kernel serves, [`CudaEngineError::Ranks`] for one that cannot be shared by so many,
+    /// [`CudaEngineError::Memory`] if the least does not fit.
     pub fn within(
         config: &ModelConfig,
         memory: DeviceMemory,
         kv_bytes: Option<u64>,
         sequences_max: usize,
         step_tokens_max: usize,
+        ranks: usize,
     ) -> Result<Self, CudaEngineError> {
         check_shape(config)?;
+        Share::check(config, ranks)?;
         let mut options = Self {
             block_tokens: BLOCK_TOKENS,
             full_blocks: 0,
@@ -83,10 +89,11 @@ impl CudaOptions {
             step_slices_max: sequences_max,
             partial_slots: PARTIALS_MAX.min(sequences_max * config.context_tokens_max.div_ceil(CHUNK_TOKENS)),
             graphs: true,
+            ranks,
         };
         let fixed = CudaPlan::of(config, &options).total_bytes();
         let left = memory.budget_bytes().saturating_sub(fixed);
-        options.share(config, kv_bytes.map_or(left, |asked| asked.min(left)));
+        options.share(config, kv_bytes.map_or(left, |asked| (asked / ranks as u64).min(left)));
         let plan = CudaPlan::of(config, &options);
         if plan.total_bytes() > memory.budget_bytes() {
             return Err(CudaEngineError::Memory {
@@ -109,13 +116,19 @@ impl CudaOptions {
         let window_blocks = config.sliding_window_tokens.div_ceil(self.block_tokens).saturating_add(2).min(context_blocks);
         let step_blocks = self.step_tokens_max.div_ceil(self.block_tokens);
         let least = window_blocks + step_blocks;
-        let block_bytes = |group| (block_bytes(config, self.block_tokens, group).max(1)) as u64;
+        let own = self.first_rank().config(config);
+        let block_bytes = |group| (block_bytes(&own, self.block_tokens, group).max(1)) as u64;
         let blocks_in = |bytes: u64, group| usize::try_from(bytes / block_bytes(group)).unwrap_or(usize::MAX);
         let wanted = window_blocks.saturating_mul(self.step_slices_max).saturating_add(step_blocks);
         self.sliding_blocks = wanted.min(blocks_in(kv_bytes / 2, KvGroup::Sliding)).max(least);
         let sliding_bytes = (self.sliding_blocks as u64).saturating_mul(block_bytes(KvGroup::Sliding));
         let most = context_blocks.saturating_mul(self.step_slices_max);
         self.full_blocks = blocks_in(kv_bytes.saturating_sub(sliding_bytes), KvGroup::Full).min(most).max(least);
+    }
+
+    /// A rank that stands for all of them: they take the same memory.
+    fn first_rank(&self) -> Share {
+        Share { rank: 0, ranks: self.ranks }
     }
 
     /// Rows whose logits are computed at once.
@@ -154,7 +167,7 @@ pub(super) fn block_bytes(config: &ModelConfig, block_tokens: usize, group: KvGr
     2 * size_of::<bf16>() * config.layers_of(group) * head_shape(config, block_tokens).block_values()
 }
 
-/// Bytes of the device that an engine takes, by what for.
+/// Bytes of the device that an engine takes, by what for; of each of the devices, where there are several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CudaPlan {
     /// Weights.
@@ -171,13 +184,14 @@ impl CudaPlan {
     /// What an engine for a model of this shape will take, to the byte.
     #[must_use]
     pub fn of(config: &ModelConfig, options: &CudaOptions) -> Self {
-        let shape = head_shape(config, options.block_tokens);
+        let share = options.first_rank();
+        let shape = head_shape(&share.config(config), options.block_tokens);
         let kv = |group, blocks| (config.layers_of(group) * KvRegion::bytes(shape, blocks)) as u64;
         Self {
-            weight_bytes: weight_bytes(config) as u64,
+            weight_bytes: weight_bytes(config, share) as u64,
             full_kv_bytes: kv(KvGroup::Full, options.full_blocks),
             sliding_kv_bytes: kv(KvGroup::Sliding, options.sliding_blocks),
-            scratch_bytes: scratch_bytes(config, options) as u64,
+            scratch_bytes: scratch_bytes(config, options, share) as u64,
         }
     }
 
@@ -198,7 +212,8 @@ impl fmt::Display for CudaPlan {
 }
 
 /// The regions of [`super::scratch::Scratch`], in its order.
-pub(super) fn scratch_bytes(config: &ModelConfig, options: &CudaOptions) -> usize {
+pub(super) fn scratch_bytes(whole: &ModelConfig, options: &CudaOptions, share: Share) -> usize {
+    let config = &share.config(whole);
     let shape = head_shape(config, options.block_tokens);
     let (tokens, rows, edits) = (options.step_tokens_max, options.logit_rows(), options.edits(config));
     let pairs = tokens * config.experts_per_token;
@@ -210,11 +225,12 @@ pub(super) fn scratch_bytes(config: &ModelConfig, options: &CudaOptions) -> usiz
         region_bytes::<bf16>(tokens * config.heads * shape.row()),
         Activations::bytes(tokens, config.query_width()),
         region_bytes::<f32>(options.partial_slots.max(1) * partial_values(config.heads, config.head_dim)),
-        RouteRegions::bytes(tokens, config.experts_per_token, ExpertShare::all(config.experts)),
+        RouteRegions::bytes(tokens, config.experts_per_token, share.experts(whole)),
         Activations::bytes(pairs, config.intermediate),
         region_bytes::<f32>(pairs * config.hidden),
         Activations::bytes(rows, config.hidden),
         region_bytes::<f32>(rows * config.vocab_size),
+        region_bytes::<f32>(share.gathered_values(whole, tokens, rows)),
         region_bytes::<f32>(edits),
         region_bytes::<u32>(rows * REPORT_WORDS),
         region_bytes::<u32>(step_words_max(config, options)),

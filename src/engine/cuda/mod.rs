@@ -10,31 +10,36 @@ mod forward;
 mod graphs;
 mod layout;
 mod memory;
+mod ranks;
 mod rounds;
 mod scratch;
+mod share;
 mod weights;
 
 pub use error::CudaEngineError;
 pub use memory::{CudaOptions, CudaPlan, DeviceMemory};
+pub use ranks::CudaRanks;
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::config::ModelConfig;
 use super::sampling::Sampler;
 use super::{Engine, EngineError, check_batch};
 use crate::batch::{Batch, EngineLimits, KvGroup, Sampled};
-use antiphon_kernels::cuda::{Arena, CudaError, Device, KvRegion, Queue, REPORT_WORDS};
+use antiphon_kernels::cuda::{Arena, Communicator, CudaError, Device, KvRegion, Queue, REPORT_WORDS};
 use graphs::Graphs;
 use layout::{HostStep, StepRegions, StepSizes};
 use memory::{block_bytes, head_shape};
 use rounds::{HostRound, RoundRegions, RoundSizes, Wanted, list_wanted, put_report, read_logprobs, reported_token, top_count};
 use scratch::Scratch;
+use share::Share;
 use std::sync::Arc;
 use weights::Weights;
 
-/// A model's weights on a device.
+/// A model's weights on a device, or a rank's part of them.
 #[derive(Debug)]
 pub struct CudaModel {
     config: ModelConfig,
+    share: Share,
     device: Device,
     weights: Weights,
 }
@@ -45,10 +50,19 @@ impl CudaModel {
     /// # Errors
     /// [`CudaEngineError`] if the device has not the memory or fails, or a weight is one that the kernels do not widen.
     pub fn load(device: Device, checkpoint: &Checkpoint, progress: &mut dyn FnMut(Progress)) -> Result<Self, CudaEngineError> {
+        Self::load_share(device, checkpoint, Share::ALONE, progress)
+    }
+
+    fn load_share(
+        device: Device,
+        checkpoint: &Checkpoint,
+        share: Share,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Self, CudaEngineError> {
         // To read a page that the file no longer has would end the process.
         checkpoint.check_unchanged()?;
-        let weights = weights::load(&device, checkpoint, progress)?;
-        Ok(Self { config: checkpoint.config().clone(), device, weights })
+        let weights = weights::load(&device, checkpoint, share, progress)?;
+        Ok(Self { config: checkpoint.config().clone(), share, device, weights })
     }
 
     /// A model of this shape whose weights mean nothing: for measurements.
@@ -57,16 +71,18 @@ impl CudaModel {
     /// [`CudaEngineError`] if the device has not the memory or fails.
     pub fn noise(device: Device, config: &ModelConfig) -> Result<Self, CudaEngineError> {
         let weights = weights::noise(&device, config)?;
-        Ok(Self { config: config.clone(), device, weights })
+        Ok(Self { config: config.clone(), share: Share::ALONE, device, weights })
     }
 }
 
-/// A GPT-OSS model on a CUDA device.
+/// A GPT-OSS model on a CUDA device, or one rank of several.
 #[derive(Debug)]
 pub struct CudaEngine {
     // Before what they refer to, so that they are dropped first.
     graphs: Graphs,
     model: Arc<CudaModel>,
+    /// The other ranks, if there are any.
+    group: Option<Arc<Communicator>>,
     options: CudaOptions,
     limits: EngineLimits,
     /// One for each layer, as many blocks as its group has.
@@ -88,13 +104,22 @@ impl CudaEngine {
     /// [`CudaEngineError::Device`] if the device has not the memory or fails.
     ///
     /// # Panics
-    /// If an option but `partial_slots` is zero.
+    /// If an option but `partial_slots` is zero, or there is more than one rank.
     pub fn new(model: Arc<CudaModel>, options: &CudaOptions) -> Result<Self, CudaEngineError> {
+        let mut engine = Self::build(model, options, None)?;
+        engine.capture_decode_steps()?;
+        Ok(engine)
+    }
+
+    /// An engine without captured steps.
+    fn build(model: Arc<CudaModel>, options: &CudaOptions, group: Option<Arc<Communicator>>) -> Result<Self, CudaEngineError> {
+        let ranks = group.as_ref().map_or(1, |group| group.ranks());
+        assert!(ranks == options.ranks && ranks == model.share.ranks, "{ranks} ranks: {options:?}, {:?}", model.share);
         let CudaOptions { block_tokens, full_blocks, sliding_blocks, step_tokens_max, step_slices_max, .. } = *options;
         let sizes = [block_tokens, full_blocks, sliding_blocks, step_tokens_max, step_slices_max];
         assert!(sizes.iter().all(|size| *size > 0), "no option of an engine may be zero: {options:?}");
         let (config, device) = (&model.config, &model.device);
-        let shape = head_shape(config, block_tokens);
+        let shape = head_shape(&model.share.config(config), block_tokens);
         let blocks = |group: &KvGroup| match group {
             KvGroup::Full => full_blocks,
             KvGroup::Sliding => sliding_blocks,
@@ -102,7 +127,7 @@ impl CudaEngine {
         let kv_bytes = config.layers.iter().map(|group| KvRegion::bytes(shape, blocks(group))).sum();
         let mut arena = Arena::new(device, "KV memory", kv_bytes)?;
         let kv = config.layers.iter().map(|group| KvRegion::new(&mut arena, shape, blocks(group))).collect();
-        let mut engine = Self {
+        Ok(Self {
             graphs: Graphs::default(),
             limits: EngineLimits {
                 block_tokens,
@@ -117,20 +142,20 @@ impl CudaEngine {
                 sliding_block_bytes: block_bytes(config, block_tokens, KvGroup::Sliding),
             },
             kv,
-            scratch: Scratch::new(device, config, options)?,
+            scratch: Scratch::new(device, config, options, model.share)?,
             step: HostStep::default(),
             round: HostRound::new(config.vocab_size),
             wanted: Vec::new(),
             sampler: Sampler::new(config.vocab_size),
             options: *options,
+            group,
             model,
-        };
-        engine.capture_decode_steps()?;
-        Ok(engine)
+        })
     }
 
     /// Captures a decode step for each size, so that none is captured while somebody waits.
     fn capture_decode_steps(&mut self) -> Result<(), CudaError> {
+        self.model.device.bind()?;
         let most = self.options.logit_rows().min(self.options.step_tokens_max);
         for size in graphs::sizes(if self.options.graphs { most } else { 0 }) {
             let step = StepSizes::decode(size, &self.model.config, &self.options);
@@ -173,7 +198,7 @@ impl CudaEngine {
 
     /// Computes a step and shows every row of the step and its logits `[V]`; draws nothing.
     ///
-    /// Stores keys and values as [`Engine::execute`] does.
+    /// Stores keys and values as [`Engine::execute`] does. Of several ranks the first one shows them.
     ///
     /// # Errors
     /// [`CudaError`] if the device fails.
@@ -193,8 +218,12 @@ impl CudaEngine {
             let sizes = RoundSizes { rows: rows.len(), edits: 0 };
             self.upload_round(rows, &sizes)?;
             self.queue_logits(&RoundRegions::of(&self.scratch.round, &sizes), rows.len())?;
-            for (index, wanted) in rows.iter().enumerate() {
-                logits(wanted.row, self.fetch_logits(index)?);
+            if self.draws() {
+                for (index, wanted) in rows.iter().enumerate() {
+                    logits(wanted.row, self.fetch_logits(index)?);
+                }
+            } else {
+                self.model.device.synchronize()?;
             }
         }
         Ok(())
@@ -214,6 +243,11 @@ impl CudaEngine {
         self.write_step(&self.step_sizes(size));
         self.write_round(&wanted, &self.round_sizes(size));
         self.wanted = wanted;
+    }
+
+    /// Whether it draws: of several ranks the first one does, and the next step tells the others.
+    fn draws(&self) -> bool {
+        self.model.share.rank == 0
     }
 
     /// Copies the step's lists and queues all layers.
@@ -309,6 +343,9 @@ impl CudaEngine {
 
     /// Waits for the round and reports its rows.
     fn read_reports(&mut self, batch: &Batch, rows: &[Wanted], sampled: &mut [Sampled]) -> Result<(), CudaError> {
+        if !self.draws() {
+            return self.model.device.synchronize();
+        }
         let reports = self.scratch.reports.slice(0..rows.len() * REPORT_WORDS);
         self.model.device.download(&reports, &mut self.scratch.host_reports)?;
         self.model.device.synchronize()?;

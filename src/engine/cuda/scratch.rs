@@ -2,10 +2,10 @@
 
 use super::layout::step_words_max;
 use super::memory::{CudaOptions, head_shape, round_words_max, scratch_bytes};
+use super::share::Share;
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::{
-    Activations, Arena, CudaError, Device, ExpertRegions, ExpertShare, Pinned, REPORT_WORDS, Region, RouteRegions,
-    partial_values,
+    Activations, Arena, CudaError, Device, ExpertRegions, Pinned, REPORT_WORDS, Region, RouteRegions, partial_values,
 };
 use half::bf16;
 
@@ -32,6 +32,8 @@ pub(super) struct Scratch {
     pub(super) picked: Activations,
     /// `[rows, vocab]`.
     pub(super) logits: Region<f32>,
+    /// What the ranks give each other, one part a rank: sums of `[T, hidden]`, or logits of `[rows, vocab_rows]`. Empty for one alone.
+    pub(super) gathered: Region<f32>,
     /// Logits on their way back.
     pub(super) saved: Region<f32>,
     /// What was drawn.
@@ -48,8 +50,9 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(device: &Device, config: &ModelConfig, options: &CudaOptions) -> Result<Self, CudaError> {
-        let mut arena = Arena::new(device, "the activations", scratch_bytes(config, options))?;
+    pub(super) fn new(device: &Device, whole: &ModelConfig, options: &CudaOptions, share: Share) -> Result<Self, CudaError> {
+        let mut arena = Arena::new(device, "the activations", scratch_bytes(whole, options, share))?;
+        let config = &share.config(whole);
         let shape = head_shape(config, options.block_tokens);
         let (tokens, rows) = (options.step_tokens_max, options.logit_rows());
         let (pairs, vocab) = (tokens * config.experts_per_token, config.vocab_size);
@@ -61,13 +64,14 @@ impl Scratch {
             queries: arena.take(tokens * config.heads * shape.row()),
             attended: Activations::new(&mut arena, tokens, config.query_width()),
             partials: arena.take(options.partial_slots.max(1) * partial_values(config.heads, config.head_dim)),
-            routes: RouteRegions::new(&mut arena, tokens, config.experts_per_token, ExpertShare::all(config.experts)),
+            routes: RouteRegions::new(&mut arena, tokens, config.experts_per_token, share.experts(whole)),
             experts: ExpertRegions {
                 inner: Activations::new(&mut arena, pairs, config.intermediate),
                 outputs: arena.take(pairs * config.hidden),
             },
             picked: Activations::new(&mut arena, rows, config.hidden),
             logits: arena.take(rows * vocab),
+            gathered: arena.take(share.gathered_values(whole, tokens, rows)),
             saved: arena.take(options.edits(config)),
             reports: arena.take(rows * REPORT_WORDS),
             step: arena.take(step_words),

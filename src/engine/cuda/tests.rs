@@ -20,6 +20,7 @@ const OPTIONS: CudaOptions = CudaOptions {
     step_slices_max: 8,
     partial_slots: 4,
     graphs: true,
+    ranks: 1,
 };
 
 fn put<T: Element>(device: &Device, values: &[T]) -> Region<T> {
@@ -276,16 +277,55 @@ fn the_plan_is_what_is_taken() {
 }
 
 #[test]
+fn each_of_several_devices_takes_what_the_plan_says() {
+    if antiphon_cuda_shim::on_the_driver() {
+        return; // What a device of the machine's own has taken, nobody counts.
+    }
+    let (shims, checkpoint) = (antiphon_cuda_shim::devices(3), golden("g2"));
+    let devices: Vec<Device> = shims.iter().map(|shim| Device::open(shim.ordinal()).unwrap()).collect();
+    let before: Vec<usize> = shims.iter().map(antiphon_cuda_shim::Device::memory_used).collect();
+    let mut told = Vec::new();
+    let models = CudaModel::load_ranks(devices, &checkpoint, &mut |progress| told.push(progress)).unwrap();
+    let options = CudaOptions { ranks: 3, ..OPTIONS };
+    let engine = CudaRanks::new(&models, &options).unwrap();
+    let plan = CudaPlan::of(checkpoint.config(), &options);
+    for (shim, before) in shims.iter().zip(before) {
+        assert_eq!((shim.memory_used() - before) as u64, plan.total_bytes(), "{plan}");
+    }
+    let limits = engine.limits();
+    assert_eq!((limits.full_blocks * limits.full_block_bytes) as u64, 3 * plan.full_kv_bytes, "a block lies on all devices");
+    let last = told.last().unwrap();
+    // Norms, biases of attention and sinks are not told of.
+    assert!(told.is_sorted_by_key(|progress| progress.done_bytes) && last.done_bytes * 10 > last.total_bytes * 9, "{last:?}");
+    assert!(last.done_bytes <= checkpoint.tensor_bytes(), "what every rank has is counted once: {last:?}");
+}
+
+#[test]
+fn a_model_that_ranks_cannot_share_is_refused() {
+    let config = golden("g2").config().clone();
+    let memory = DeviceMemory { free_bytes: 2 << 30, total_bytes: 2 << 30, utilization: 0.5 };
+    let error = |ranks| CudaOptions::within(&config, memory, None, 16, 64, ranks).unwrap_err().to_string();
+    assert_eq!(
+        error(2),
+        "the model has 3 key and value heads, which 2 devices cannot share equally; expected a number that divides 3 key and value \
+         heads and 6 experts"
+    );
+    let config = ModelConfig { experts: 7, ..config.clone() };
+    let error = CudaOptions::within(&config, memory, None, 16, 64, 3).unwrap_err().to_string();
+    assert!(error.starts_with("the model has 7 experts, which 3 devices"), "{error}");
+}
+
+#[test]
 fn what_does_not_fit_is_refused_with_what_would_help() {
     let config = golden("g1").config().clone();
     let memory = |free_bytes| DeviceMemory { free_bytes, total_bytes: 2 << 30, utilization: 0.5 };
-    let options = CudaOptions::within(&config, memory(2 << 30), None, 16, 64).unwrap();
+    let options = CudaOptions::within(&config, memory(2 << 30), None, 16, 64, 1).unwrap();
     let plan = CudaPlan::of(&config, &options);
     assert!(plan.total_bytes() <= 1 << 30, "{plan}");
-    let error = CudaOptions::within(&config, memory(1 << 30), None, 16, 64).unwrap_err().to_string();
+    let error = CudaOptions::within(&config, memory(1 << 30), None, 16, 64, 1).unwrap_err().to_string();
     assert!(error.contains("--gpu-memory-utilization") && error.contains("weights 2 MiB"), "{error}");
     let wide = ModelConfig { head_dim: 256, ..config };
-    let error = CudaOptions::within(&wide, memory(2 << 30), None, 16, 64).unwrap_err().to_string();
+    let error = CudaOptions::within(&wide, memory(2 << 30), None, 16, 64, 1).unwrap_err().to_string();
     assert_eq!(error, "head_dim is 256, and the CUDA kernels serve at most 128; --device cpu serves it");
 }
 

@@ -9,13 +9,15 @@ pub(super) use load::load;
 pub(super) use noise::noise;
 
 use super::CudaEngineError;
+use super::share::Share;
 use crate::batch::KvGroup;
 use crate::engine::checkpoint::{EMBEDDING, FINAL_NORM, OUTPUT, in_layer};
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::tile::{TILE_ROWS, row_stride};
-use antiphon_kernels::cuda::{AngleTable, Bf16Tiles, Mxfp4Tiles, Region, RouterWeights, region_bytes};
+use antiphon_kernels::cuda::{AngleTable, Bf16Tiles, ExpertShare, Mxfp4Tiles, Region, RouterWeights, region_bytes};
 use antiphon_kernels::rope::{Angles, Rope};
 use half::bf16;
+use std::ops::Range;
 
 /// One layer.
 #[derive(Debug)]
@@ -47,86 +49,117 @@ fn qkv_rows(config: &ModelConfig) -> usize {
     config.query_width() + 2 * config.kv_width()
 }
 
-/// Bytes of all regions of [`Weights`], to the byte.
-pub(super) fn weight_bytes(config: &ModelConfig) -> usize {
+/// Bytes of all regions of a rank's [`Weights`], to the byte.
+pub(super) fn weight_bytes(whole: &ModelConfig, share: Share) -> usize {
+    let config = &share.config(whole);
     let (hidden, inner, experts) = (config.hidden, config.intermediate, config.experts);
     let tiles = |rows, cols| region_bytes::<u32>(Bf16Tiles::words(rows, cols));
     let vector = region_bytes::<f32>;
     let biases = if config.attention_bias { vector(qkv_rows(config)) + vector(hidden) } else { 0 };
     let attention = tiles(qkv_rows(config), hidden) + tiles(hidden, config.query_width()) + biases + vector(config.heads);
-    let router = region_bytes::<bf16>(experts * row_stride(hidden)) + vector(experts);
+    let router = region_bytes::<bf16>(whole.experts * row_stride(hidden)) + vector(whole.experts);
     let projections = Mxfp4Tiles::bytes(experts, 2 * inner, hidden) + Mxfp4Tiles::bytes(experts, hidden, inner);
     let layer = 2 * vector(hidden) + attention + router + projections;
     let angles = 2 * vector(config.context_tokens_max * config.head_dim / 2);
-    let tables = region_bytes::<bf16>(config.vocab_size * hidden) + tiles(config.vocab_size, hidden);
+    let tables = region_bytes::<bf16>(config.vocab_size * hidden) + tiles(share.vocab_rows(whole), hidden);
     config.layers.len() * layer + tables + vector(hidden) + angles
+}
+
+/// Some rows of a matrix, and some of their columns; a vector is a matrix of one column.
+struct Cut {
+    name: String,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    /// Columns that the matrix has.
+    width: usize,
+}
+
+impl Cut {
+    /// Whole rows.
+    fn rows(name: String, rows: Range<usize>, width: usize) -> Self {
+        Self { name, rows, cols: 0..width, width }
+    }
 }
 
 /// Where weights come from: each call takes a region and fills it.
 trait Source {
-    /// Vectors one behind the other, `len` values together.
-    fn vector(&mut self, names: &[String], len: usize) -> Result<Region<f32>, CudaEngineError>;
+    /// Parts of vectors, one behind the other.
+    fn vector(&mut self, cuts: &[Cut]) -> Result<Region<f32>, CudaEngineError>;
 
     /// These values.
     fn floats(&mut self, values: &[f32]) -> Result<Region<f32>, CudaEngineError>;
 
-    /// `count` rows of `cols` as they are, `stride` apart.
+    /// `count` rows of `cols` as they are, `stride` apart; every rank has them.
     fn rows(&mut self, name: &str, count: usize, cols: usize, stride: usize) -> Result<Region<bf16>, CudaEngineError>;
 
-    /// Matrices one under the other, `rows` together, in the order of the tile core.
-    fn matrix(&mut self, names: &[String], rows: usize, cols: usize) -> Result<Bf16Tiles, CudaEngineError>;
+    /// Parts of matrices, one under the other and as wide as each other, in the order of the tile core; zeros up to `rows` rows.
+    fn matrix(&mut self, cuts: &[Cut], rows: usize) -> Result<Bf16Tiles, CudaEngineError>;
 
-    /// The matrices of all experts; `source` names the row that stands at a place of an expert's tiles.
+    /// The matrices of a rank's experts; `source` names the row that stands at a place of an expert's tiles.
     fn experts(
         &mut self,
         name: &str,
-        experts: usize,
+        share: ExpertShare,
         rows: usize,
         cols: usize,
         source: impl Fn(usize) -> usize + Sync,
     ) -> Result<Mxfp4Tiles, CudaEngineError>;
 }
 
-/// Takes every region of a model.
-fn build(source: &mut impl Source, config: &ModelConfig) -> Result<Weights, CudaEngineError> {
+/// Takes every region of a rank.
+fn build(source: &mut impl Source, config: &ModelConfig, share: Share) -> Result<Weights, CudaEngineError> {
     let (vocab, hidden) = (config.vocab_size, config.hidden);
     let embedding = source.rows(EMBEDDING, vocab, hidden, hidden)?;
     let layers: Result<Vec<_>, CudaEngineError> =
-        config.layers.iter().enumerate().map(|(index, group)| layer(source, config, index, *group)).collect();
+        config.layers.iter().enumerate().map(|(index, group)| layer(source, config, share, index, *group)).collect();
     let output = if config.tied_embeddings { EMBEDDING } else { OUTPUT };
     let rope = Rope::new(config.rope.theta, config.head_dim, &config.rope.scaling);
     let angles = Angles::new(&rope, &(0..config.context_tokens_max).collect::<Vec<_>>());
+    let output = Cut::rows(output.to_owned(), share.vocab(config), hidden);
     Ok(Weights {
         embedding,
         layers: layers?,
-        final_norm: source.vector(&[FINAL_NORM.to_owned()], hidden)?,
-        output: source.matrix(&[output.to_owned()], vocab, hidden)?,
+        final_norm: source.vector(&[Cut::rows(FINAL_NORM.to_owned(), 0..hidden, 1)])?,
+        output: source.matrix(&[output], share.vocab_rows(config))?,
         angles: AngleTable { cos: source.floats(&angles.cos)?, sin: source.floats(&angles.sin)? },
     })
 }
 
-fn layer(source: &mut impl Source, config: &ModelConfig, index: usize, group: KvGroup) -> Result<Layer, CudaEngineError> {
-    let (hidden, inner, experts) = (config.hidden, config.intermediate, config.experts);
-    let (query_width, qkv) = (config.query_width(), qkv_rows(config));
+fn layer(
+    source: &mut impl Source,
+    config: &ModelConfig,
+    share: Share,
+    index: usize,
+    group: KvGroup,
+) -> Result<Layer, CudaEngineError> {
+    let (hidden, inner, experts) = (config.hidden, config.intermediate, share.experts(config));
+    let query_width = config.query_width();
     let name = |rest: &str| in_layer(index, rest);
     let projection = |which: &str, what: &str| name(&format!("self_attn.{which}_proj.{what}"));
-    let of_three = |what: &str| ["q", "k", "v"].map(|which| projection(which, what));
-    let bias = |source: &mut _, names: &[String], len| {
-        let take = |names| Source::vector(source, names, len);
-        config.attention_bias.then_some(names).map(take).transpose()
+    let vector = |rest: &str, rows: Range<usize>| [Cut::rows(name(rest), rows, 1)];
+    // A rank's heads lie side by side, in each of the three.
+    let [queries, keys] = [query_width, config.kv_width()].map(|width| share.of(width));
+    let of_three = |what: &str, width| {
+        let cut = |(which, rows): (&str, &Range<usize>)| Cut::rows(projection(which, what), rows.clone(), width);
+        [("q", &queries), ("k", &keys), ("v", &keys)].map(cut)
+    };
+    let output = Cut { cols: queries.clone(), ..Cut::rows(projection("o", "weight"), 0..hidden, query_width) };
+    let bias = |source: &mut _, cuts: &[Cut]| {
+        let take = |cuts| Source::vector(source, cuts);
+        config.attention_bias.then_some(cuts).map(take).transpose()
     };
     Ok(Layer {
         group,
-        attention_norm: source.vector(&[name("input_layernorm.weight")], hidden)?,
-        qkv: source.matrix(&of_three("weight"), qkv, hidden)?,
-        qkv_bias: bias(source, &of_three("bias"), qkv)?,
-        output: source.matrix(&[projection("o", "weight")], hidden, query_width)?,
-        output_bias: bias(source, &[projection("o", "bias")], hidden)?,
-        sinks: source.vector(&[name("self_attn.sinks")], config.heads)?,
-        expert_norm: source.vector(&[name("post_attention_layernorm.weight")], hidden)?,
+        attention_norm: source.vector(&vector("input_layernorm.weight", 0..hidden))?,
+        qkv: source.matrix(&of_three("weight", hidden), qkv_rows(&share.config(config)))?,
+        qkv_bias: bias(source, &of_three("bias", 1))?,
+        output: source.matrix(&[output], hidden)?,
+        output_bias: bias(source, &[Cut::rows(projection("o", "bias"), 0..hidden, 1)])?,
+        sinks: source.vector(&vector("self_attn.sinks", share.of(config.heads)))?,
+        expert_norm: source.vector(&vector("post_attention_layernorm.weight", 0..hidden))?,
         router: RouterWeights {
-            weights: source.rows(&name("mlp.router.weight"), experts, hidden, row_stride(hidden))?,
-            bias: source.vector(&[name("mlp.router.bias")], experts)?,
+            weights: source.rows(&name("mlp.router.weight"), config.experts, hidden, row_stride(hidden))?,
+            bias: source.vector(&vector("mlp.router.bias", 0..config.experts))?,
         },
         // A tile of 16 rows is eight gates and their eight ups, which lie interleaved in the checkpoint.
         gate_up: source.experts(&name("mlp.experts.gate_up_proj"), experts, 2 * inner, hidden, |place| {

@@ -8,6 +8,7 @@ mod cuda;
 mod driver;
 mod files;
 mod layers;
+mod ranks;
 mod reports;
 mod rounded;
 

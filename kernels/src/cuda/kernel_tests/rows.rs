@@ -79,6 +79,23 @@ pub(super) fn check_norm(bench: &Bench) {
 }
 
 #[test]
+fn columns_are_put_beside_each_other() {
+    let bench = Bench::new();
+    let (rows, parts) = (3, [(4_usize, 0..4), (6, 4..9)]);
+    let values: Vec<Vec<f32>> = parts.iter().map(|(width, _)| numbers(rows * width, *width as u64)).collect();
+    let on_device: Vec<_> = values.iter().map(|values| bench.put(values)).collect();
+    let to = bench.room::<f32>(rows * 9);
+    let got = bench.run(|device| {
+        for ((width, columns), from) in parts.iter().zip(&on_device) {
+            device.copy_columns(from, *width, &to, 9, columns.clone(), rows).unwrap();
+        }
+        device.fetch(&to).unwrap()
+    });
+    let row = |row: usize| [&values[0][4 * row..][..4], &values[1][6 * row..][..5]].concat();
+    assert_eq!(got, (0..rows).flat_map(row).collect::<Vec<_>>());
+}
+
+#[test]
 fn norm_of_what_the_ranks_gave() {
     let bench = Bench::new();
     for (hidden, ranks, rows, count) in [(96, 2, 5, 3), (2880, 4, 2, 2)] {

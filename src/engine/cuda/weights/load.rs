@@ -1,12 +1,13 @@
 //! Weights of a checkpoint. Packs on the host, some tiles a thread, into one of two pinned buffers while the other is copied.
 
-use super::{Source, Weights, build, weight_bytes};
+use super::{Cut, Source, Weights, build, weight_bytes};
 use crate::engine::checkpoint::{Checkpoint, Progress, TensorBytes};
 use crate::engine::cuda::CudaEngineError;
+use crate::engine::cuda::share::Share;
 use antiphon_kernels::cuda::tile::{
     SCALE_MAX, TILE_ROWS, bf16_tile_words, mxfp4_tile_scales, mxfp4_tile_words, pack_bf16, pack_mxfp4_codes, pack_mxfp4_scales,
 };
-use antiphon_kernels::cuda::{Arena, Bf16Tiles, CudaError, Device, Mxfp4Tiles, Pinned, Queue, Region};
+use antiphon_kernels::cuda::{Arena, Bf16Tiles, CudaError, Device, ExpertShare, Mxfp4Tiles, Pinned, Queue, Region};
 use half::bf16;
 use std::num::NonZero;
 use std::thread;
@@ -14,27 +15,29 @@ use std::thread;
 /// Words of a pinned buffer: 32 MiB, half a millisecond of a fast bus.
 const BUFFER_WORDS: usize = 8 << 20;
 
-/// Packs and copies every weight; `progress` is told how many bytes of the checkpoint are on the device.
+/// Packs and copies every weight of a rank; `progress` is told how many bytes of the checkpoint are on the device.
 ///
 /// # Errors
 /// [`CudaEngineError`] if the device fails, or a weight is one that the kernels do not widen.
 pub(in crate::engine::cuda) fn load(
     device: &Device,
     checkpoint: &Checkpoint,
+    share: Share,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Weights, CudaEngineError> {
     let config = checkpoint.config();
     let mut loader = Loader {
         device,
         checkpoint,
-        arena: Arena::new(device, "the weights", weight_bytes(config))?,
+        share,
+        arena: Arena::new(device, "the weights", weight_bytes(config, share))?,
         buffers: [Pinned::new(device, BUFFER_WORDS)?, Pinned::new(device, BUFFER_WORDS)?],
         next: 0,
         threads: thread::available_parallelism().map_or(1, NonZero::get),
         done_bytes: 0,
         progress,
     };
-    let weights = build(&mut loader, config)?;
+    let weights = build(&mut loader, config, share)?;
     device.synchronize_copies()?;
     assert_eq!(loader.arena.left_bytes(), 0, "the plan counts what is loaded");
     Ok(weights)
@@ -44,6 +47,7 @@ pub(in crate::engine::cuda) fn load(
 struct Loader<'a> {
     device: &'a Device,
     checkpoint: &'a Checkpoint,
+    share: Share,
     arena: Arena,
     buffers: [Pinned<u32>; 2],
     next: usize,
@@ -53,9 +57,9 @@ struct Loader<'a> {
 }
 
 impl Source for Loader<'_> {
-    fn vector(&mut self, names: &[String], len: usize) -> Result<Region<f32>, CudaEngineError> {
-        let values: Vec<f32> = names.iter().flat_map(|name| self.checkpoint.vector(name)).collect();
-        assert_eq!(values.len(), len, "{names:?}: the checkpoint's shapes were checked");
+    fn vector(&mut self, cuts: &[Cut]) -> Result<Region<f32>, CudaEngineError> {
+        let own = |cut: &Cut| self.checkpoint.vector(&cut.name)[cut.rows.clone()].to_vec();
+        let values: Vec<f32> = cuts.iter().flat_map(own).collect();
         self.floats(&values)
     }
 
@@ -76,35 +80,45 @@ impl Source for Loader<'_> {
                 *word = u32::from_le_bytes(*four);
             }
         })?;
-        self.tell(bytes.len());
+        // Every rank has all of them; they count once.
+        if self.share.rank == 0 {
+            self.tell(bytes.len());
+        }
         Ok(region)
     }
 
-    fn matrix(&mut self, names: &[String], rows: usize, cols: usize) -> Result<Bf16Tiles, CudaEngineError> {
-        let bytes: Vec<TensorBytes> = names.iter().map(|name| self.checkpoint.tensor(name)).collect();
-        let sources: Vec<&[u8]> = bytes.iter().flat_map(|bytes| bytes.chunks_exact(2 * cols)).collect();
-        assert_eq!(sources.len(), rows, "{names:?}: the checkpoint's shapes were checked");
+    fn matrix(&mut self, cuts: &[Cut], rows: usize) -> Result<Bf16Tiles, CudaEngineError> {
+        let cols = cuts[0].cols.len();
+        let bytes: Vec<TensorBytes> = cuts.iter().map(|cut| self.checkpoint.tensor(&cut.name)).collect();
+        let mut sources: Vec<&[u8]> = Vec::new();
+        for (cut, bytes) in cuts.iter().zip(&bytes) {
+            let own = bytes.chunks_exact(2 * cut.width).skip(cut.rows.start).take(cut.rows.len());
+            sources.extend(own.map(|row| &row[2 * cut.cols.start..2 * cut.cols.end]));
+        }
         let words: Region<u32> = self.arena.take(Bf16Tiles::words(rows, cols));
         self.fill(&words, bf16_tile_words(cols), |tile, words| {
             pack_bf16(std::array::from_fn(|row| sources.get(tile * TILE_ROWS + row).copied()), cols, words);
         })?;
-        self.tell(bytes.iter().map(|bytes| bytes.len()).sum());
+        self.tell(2 * sources.len() * cols);
         Ok(Bf16Tiles::new(words, rows, cols))
     }
 
     fn experts(
         &mut self,
         name: &str,
-        experts: usize,
+        share: ExpertShare,
         rows: usize,
         cols: usize,
         source: impl Fn(usize) -> usize + Sync,
     ) -> Result<Mxfp4Tiles, CudaEngineError> {
         let [blocks, scales] = ["blocks", "scales"].map(|rest| self.checkpoint.tensor(&format!("{name}_{rest}")));
+        // Two codes are a byte, 32 share a scale.
+        let own = |bytes: usize| share.first * bytes..(share.first + share.count) * bytes;
+        let [blocks, scales] = [&blocks[own(rows * cols / 2)], &scales[own(rows * cols / 32)]];
         if let Some(&got) = scales.iter().max().filter(|scale| **scale > SCALE_MAX) {
             return Err(CudaEngineError::Scale { tensor: format!("{name}_scales"), got, most: SCALE_MAX });
         }
-        let tiles = Mxfp4Tiles::new(&mut self.arena, experts, rows, cols);
+        let tiles = Mxfp4Tiles::new(&mut self.arena, share.count, rows, cols);
         let count = Mxfp4Tiles::tiles(rows);
         self.fill(&tiles.codes, mxfp4_tile_words(cols), |index, words| {
             let matrix = &blocks[index / count * rows * cols / 2..][..rows * cols / 2];
@@ -115,11 +129,11 @@ impl Source for Loader<'_> {
             pack_mxfp4_scales(tile_rows(matrix, cols / 32, |place| source(index % count * TILE_ROWS + place)), cols, words);
         })?;
         let bias = self.checkpoint.tensor(&format!("{name}_bias"));
-        let values = bias.as_chunks::<2>().0;
+        let values = &bias.as_chunks::<2>().0[own(rows)];
         self.fill(&tiles.bias.view(0, values.len()), 1, |index, words| {
             words[0] = bf16::from_le_bytes(values[index]).to_f32().to_bits();
         })?;
-        self.tell(blocks.len() + scales.len() + bias.len());
+        self.tell(blocks.len() + scales.len() + 2 * values.len());
         Ok(tiles)
     }
 }

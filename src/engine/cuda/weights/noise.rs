@@ -1,9 +1,10 @@
 //! Weights that mean nothing, of a model's exact size: to measure a model without its checkpoint.
 
-use super::{Source, Weights, build, weight_bytes};
+use super::{Cut, Source, Weights, build, weight_bytes};
 use crate::engine::config::ModelConfig;
 use crate::engine::cuda::CudaEngineError;
-use antiphon_kernels::cuda::{Arena, Bf16Tiles, CudaError, Device, Mxfp4Tiles, Pinned, Queue, Region};
+use crate::engine::cuda::share::Share;
+use antiphon_kernels::cuda::{Arena, Bf16Tiles, CudaError, Device, ExpertShare, Mxfp4Tiles, Pinned, Queue, Region};
 use half::bf16;
 
 /// Words of a pattern, which is repeated: 4 MiB.
@@ -26,13 +27,13 @@ pub(in crate::engine::cuda) fn noise(device: &Device, config: &ModelConfig) -> R
     };
     let mut noise = Noise {
         device,
-        arena: Arena::new(device, "the weights", weight_bytes(config))?,
+        arena: Arena::new(device, "the weights", weight_bytes(config, Share::ALONE))?,
         bf16: pattern(|bits| pair(bits as u16) | pair((bits >> 16) as u16) << 16)?,
         codes: pattern(|bits| bits as u32)?,
         scales: pattern(|bits| 0x7878_7878 + (bits as u32 & 0x0303_0303))?,
         floats: pattern(|bits| small(bits as u16).to_bits())?,
     };
-    let weights = build(&mut noise, config)?;
+    let weights = build(&mut noise, config, Share::ALONE)?;
     device.synchronize_copies()?;
     assert_eq!(noise.arena.left_bytes(), 0, "the plan counts what is taken");
     Ok(weights)
@@ -65,8 +66,9 @@ fn fill(device: &Device, pattern: &Pinned<u32>, region: &Region<u32>) -> Result<
 }
 
 impl Source for Noise<'_> {
-    fn vector(&mut self, names: &[String], len: usize) -> Result<Region<f32>, CudaEngineError> {
-        if names[0].ends_with("norm.weight") {
+    fn vector(&mut self, cuts: &[Cut]) -> Result<Region<f32>, CudaEngineError> {
+        let len = cuts.iter().map(|cut| cut.rows.len()).sum();
+        if cuts[0].name.ends_with("norm.weight") {
             return self.floats(&vec![1.0; len]);
         }
         let region: Region<f32> = self.arena.take(len);
@@ -88,7 +90,8 @@ impl Source for Noise<'_> {
         Ok(region)
     }
 
-    fn matrix(&mut self, _: &[String], rows: usize, cols: usize) -> Result<Bf16Tiles, CudaEngineError> {
+    fn matrix(&mut self, cuts: &[Cut], rows: usize) -> Result<Bf16Tiles, CudaEngineError> {
+        let cols = cuts[0].cols.len();
         let words: Region<u32> = self.arena.take(Bf16Tiles::words(rows, cols));
         fill(self.device, &self.bf16, &words)?;
         Ok(Bf16Tiles::new(words, rows, cols))
@@ -97,15 +100,15 @@ impl Source for Noise<'_> {
     fn experts(
         &mut self,
         _: &str,
-        experts: usize,
+        share: ExpertShare,
         rows: usize,
         cols: usize,
         _: impl Fn(usize) -> usize + Sync,
     ) -> Result<Mxfp4Tiles, CudaEngineError> {
-        let tiles = Mxfp4Tiles::new(&mut self.arena, experts, rows, cols);
+        let tiles = Mxfp4Tiles::new(&mut self.arena, share.count, rows, cols);
         fill(self.device, &self.codes, &tiles.codes)?;
         fill(self.device, &self.scales, &tiles.scales)?;
-        fill(self.device, &self.floats, &tiles.bias.view(0, experts * rows))?;
+        fill(self.device, &self.floats, &tiles.bias.view(0, share.count * rows))?;
         Ok(tiles)
     }
 }
