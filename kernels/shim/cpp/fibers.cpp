@@ -258,6 +258,10 @@ void find_static_shared() {
     dl_iterate_phdr(find_tls, const_cast<Library*>(library));
 }
 
+Executor::~Executor() {
+    if (stacks) munmap(stacks, STACK * THREADS_MAX);
+}
+
 Executor& executor() {
     // Behind a pointer: `current` makes all of this library's thread-local storage static, of which a loaded library gets little.
     static thread_local std::unique_ptr<Executor> e;

@@ -2,7 +2,6 @@
 
 use std::ffi::{CString, c_int};
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::api::{Api, api};
@@ -58,8 +57,16 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct Device {
     ordinal: usize,
-    /// Held by every device of the machine's own that the test has.
-    real: Option<Rc<MutexGuard<'static, ()>>>,
+    real: Option<Real>,
+}
+
+/// A device of the machine's own.
+#[derive(Debug)]
+enum Real {
+    /// The first one; with it a test has them all.
+    First { _lock: MutexGuard<'static, ()> },
+    /// Another.
+    Other,
 }
 
 static FREE: Mutex<Option<Vec<usize>>> = Mutex::new(None);
@@ -89,8 +96,8 @@ pub fn on_the_driver() -> bool {
 pub fn devices(count: usize) -> Vec<Device> {
     if on_the_driver() {
         // A test that failed with the device in hand leaves it to the next one.
-        let real = Rc::new(REAL.lock().unwrap_or_else(PoisonError::into_inner));
-        return (0..count).map(|ordinal| Device { ordinal, real: Some(Rc::clone(&real)) }).collect();
+        let mut first = Some(Real::First { _lock: REAL.lock().unwrap_or_else(PoisonError::into_inner) });
+        return (0..count).map(|ordinal| Device { ordinal, real: first.take().or(Some(Real::Other)) }).collect();
     }
     let total = usize::try_from((api().devices)()).expect("a count");
     assert!(count <= total, "the shim has {total} devices");

@@ -99,3 +99,13 @@ fn devices_are_apart() {
     let got = samples[1].product_once(&two[1], SCHEDULES[0], [3, 64, 32]).expect("the other one works");
     assert!(close(&got, &product_wanted([3, 64, 32])));
 }
+
+#[test]
+fn a_thread_that_ends_gives_its_fibers_stacks_back() {
+    let device = device();
+    // With the stacks of 32 threads a process has no mapping left.
+    for _ in 0..40 {
+        let run = || Samples::new(&device, image()).norm_once(&device, SCHEDULES[0], [2, 64]).map(drop);
+        std::thread::scope(|scope| scope.spawn(run).join()).expect("it ran").expect("no error");
+    }
+}
