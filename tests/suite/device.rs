@@ -125,3 +125,52 @@ fn a_lost_device_ends_the_process_with_a_clear_message() {
     assert!(log.contains("the engine is given up"), "{log}");
     assert!(log.contains("antiphon: the engine died") && log.contains("must be started anew"), "{log}");
 }
+
+/// Serves on a machine of two devices.
+fn on_two(folder: &TempDir, args: &[&str]) -> Command {
+    serve(folder, "memory_bytes=134217728\ndevices=2", args)
+}
+
+#[test]
+fn two_devices_answer_together_and_outlive_a_step_that_one_refuses() {
+    let folder = folder();
+    let server = Server::of(&mut on_two(&folder, &["--tensor-parallel", "2"]));
+    for rank in ["\"rank\":0", "\"rank\":1", "found NCCL", "weights"] {
+        assert!(server.log.contains(rank), "{rank}: {}", server.log);
+    }
+    let expected = answer(&server);
+    assert!(expected.contains(r#"print("Jay")"#), "{expected}");
+    let text = fail_in_mid_answer(&server, &folder, "refused");
+    assert_eq!(joined(&text, "/choices/0/delta/content"), expected);
+    assert_eq!(server.stats()["scheduler"]["engine_restarts_total"], 1, "{}", server.stats());
+}
+
+#[test]
+fn devices_that_cannot_compute_together_say_why() {
+    let cases: [(&[&str], &str); 4] = [
+        (&["--tensor-parallel", "4"], "--tensor-parallel 4: 4 devices are needed, from 0 on, but the driver sees 2"),
+        (&["--tensor-parallel", "2", "--device", "cuda:1"], "2 devices are needed, from 1 on, but the driver sees 2"),
+        (&["--tensor-parallel", "2", "--device", "cpu"], "--tensor-parallel 2: several GPUs are needed, but --device is cpu"),
+        (&["--tensor-parallel", "0"], "expected a whole number from 1 to 64"),
+    ];
+    for (args, said) in cases {
+        let folder = folder();
+        let Output { status, stderr, .. } = on_two(&folder, args).args(["--port", "0"]).output().expect("the binary starts");
+        let text = String::from_utf8(stderr).expect("UTF-8");
+        assert!(!status.success() && text.contains(said), "{args:?}: {text}");
+    }
+    let folder = folder();
+    let text = refusal(serve(&folder, "", &["--tensor-parallel", "3"]));
+    assert!(text.contains("--tensor-parallel 3: the model has 4 key and value heads, which 3 devices cannot share"), "{text}");
+}
+
+#[test]
+fn a_machine_without_nccl_says_which_names_were_tried() {
+    let folder = folder();
+    let command = on_two(&folder, &["--tensor-parallel", "2"]);
+    fs::remove_file(folder.path().join("libnccl.so.2")).expect("it was there");
+    let text = refusal(command);
+    for part in ["--tensor-parallel 2: NCCL is missing", "libnccl.so.2", "libnccl.so ", "libnccl2", "nvidia-nccl-cu13"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}

@@ -91,6 +91,8 @@ void reset_streams(Device& device);
 SHIM_API void note_error(Device& device, Result code, const std::string& message);
 /// The driver's version as cuDriverGetVersion says it.
 int version();
+/// Shows so many devices to who asks the driver.
+void show_devices(int count);
 /// Takes over what ANTIPHON_SHIM says, the first time.
 void read_environment();
 /// Plants the fault that ANTIPHON_SHIM's file asks for, if it is there.

@@ -11,7 +11,7 @@ constexpr int DRIVER_VERSION = 13000;
 
 thread_local Device* current_context;
 thread_local Device* last_failed;
-std::atomic<int> driver_version{DRIVER_VERSION};
+std::atomic<int> driver_version{DRIVER_VERSION}, shown{DEVICES};
 
 struct Devices {
     Device all[DEVICES];
@@ -86,6 +86,8 @@ Device* context() { return current_context; }
 
 int version() { return driver_version; }
 
+void show_devices(int count) { shown = count; }
+
 void note_error(Device& d, Result code, const std::string& message) {
     last_failed = &d;
     if (code == LAUNCH_FAILED || code == ILLEGAL_ADDRESS) d.sticky = code;
@@ -103,7 +105,7 @@ API cuDriverGetVersion(int* version) {
     return OK;
 }
 API cuDeviceGetCount(int* count) {
-    *count = DEVICES;
+    *count = shown;
     return OK;
 }
 API cuDeviceGet(int* handle, int ordinal) {

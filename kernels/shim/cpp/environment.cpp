@@ -3,7 +3,7 @@
 //
 //   kernels=PATH, checked=PATH   the kernels' libraries, plain and with every access checked
 //   check=1                      run the checked ones
-//   memory_bytes=N, capability=7.5, driver=12080
+//   memory_bytes=N, capability=7.5, driver=12080, devices=2
 //   fault=PATH                   once this file is there, the next launch fails: `lost` for ever, `refused` once
 #include "driver.h"
 
@@ -31,6 +31,7 @@ void adopt(const std::string& name, const std::string& value) {
     if (name == "kernels") return load(value, 0);
     if (name == "checked") return load(value, 1);
     if (name == "driver") return shim_set_driver_version(atoi(value.c_str()));
+    if (name == "devices") return show_devices(atoi(value.c_str()));
     if (name == "fault") {
         fault_path = value;
         return;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-/// Puts `libcuda.so` and `libnvrtc.so` into `folder` and returns the environment in which a process finds them there. `settings`
+/// Puts `libcuda.so`, `libnvrtc.so` and `libnccl.so.2` into `folder` and returns the environment in which a process finds them there. `settings`
 /// are lines of `cpp/environment.cpp`, such as `memory_bytes=1048576`. The file `fault` in the folder, once it says `lost` or
 /// `refused`, makes the next launch fail.
 ///
@@ -13,7 +13,9 @@ use std::path::Path;
 #[must_use]
 pub fn stand_in(folder: &Path, settings: &str) -> [(&'static str, OsString); 2] {
     assert!(env!("SHIM_MISSING").is_empty(), "{}", env!("SHIM_MISSING"));
-    for (file, name) in [(env!("SHIM_DRIVER"), "libcuda.so"), (env!("SHIM_NVRTC"), "libnvrtc.so")] {
+    let libraries =
+        [(env!("SHIM_DRIVER"), "libcuda.so"), (env!("SHIM_NVRTC"), "libnvrtc.so"), (env!("SHIM_NCCL"), "libnccl.so.2")];
+    for (file, name) in libraries {
         symlink(file, folder.join(name)).unwrap_or_else(|error| panic!("{name} in {}: {error}", folder.display()));
     }
     let fault = folder.join("fault");
