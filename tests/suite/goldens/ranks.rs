@@ -9,7 +9,7 @@ use antiphon::batch::Batch;
 use antiphon::engine::Engine as _;
 use antiphon::engine::cuda::{CudaModel, CudaOptions, CudaRanks};
 use antiphon_cuda_shim::Fault;
-use antiphon_kernels::cuda::{Device, probe};
+use antiphon_kernels::cuda::{Device, nccl_version, probe};
 use std::sync::Arc;
 
 /// An engine on devices of its own.
@@ -25,11 +25,12 @@ impl Shows for CudaRanks {
     }
 }
 
-/// `None` on a machine of too few devices.
+/// `None` on a machine of too few devices, or without NCCL.
 fn serve(golden: &Golden, options: CudaOptions) -> Option<Served> {
     let ranks = options.ranks;
-    if antiphon_cuda_shim::on_the_driver() && probe().map_or(0, |cuda| cuda.devices.len()) < ranks {
-        eprintln!("skipped: this machine has not {ranks} devices");
+    let enough = || nccl_version().is_ok() && probe().is_ok_and(|cuda| cuda.devices.len() >= ranks);
+    if antiphon_cuda_shim::on_the_driver() && !enough() {
+        eprintln!("skipped: this machine has not {ranks} devices and NCCL");
         return None;
     }
     let shims = antiphon_cuda_shim::devices(ranks);

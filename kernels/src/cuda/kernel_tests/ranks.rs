@@ -4,10 +4,14 @@
 use super::*;
 use std::thread;
 
-/// `count` devices and what connects them; `None` on a machine of too few.
-fn connected(count: usize) -> Option<(Vec<antiphon_cuda_shim::Device>, Vec<(Device, Communicator)>)> {
-    if antiphon_cuda_shim::on_the_driver() && probe().map_or(0, |cuda| cuda.devices.len()) < count {
-        eprintln!("skipped: this machine has not {count} devices");
+/// Each rank's device, and what connects it.
+type Ranks = Vec<(Device, Communicator)>;
+
+/// `count` devices and what connects them; `None` on a machine of too few, or without NCCL.
+fn connected(count: usize) -> Option<(Vec<antiphon_cuda_shim::Device>, Ranks)> {
+    let enough = || nccl_version().is_ok() && probe().is_ok_and(|cuda| cuda.devices.len() >= count);
+    if antiphon_cuda_shim::on_the_driver() && !enough() {
+        eprintln!("skipped: this machine has not {count} devices and NCCL");
         return None;
     }
     let shims = antiphon_cuda_shim::devices(count);
