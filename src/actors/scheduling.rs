@@ -127,8 +127,7 @@ impl SchedulerActor {
 
     /// Plans and begins the next step, if the engine is free and there is one; then delivers what came of the last.
     ///
-    /// In this order, because the engine waits for the one and nobody computes because of the other: with 256 sequences the
-    /// engine's wait between two steps was five times as long when the streams came first.
+    /// In this order, because the engine waits for the one and for nothing that the other does.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         if self.seat == Seat::Free {
             self.begin_step(ctx);
