@@ -16,6 +16,8 @@ pub(super) struct Shared {
     pub(super) ended: AtomicUsize,
     pub(super) failed: AtomicUsize,
     failed_in_a_row: AtomicUsize,
+    /// Answers that were under way when a load was given up do not undo it.
+    most_failed_in_a_row: AtomicUsize,
     sums: Mutex<Sums>,
 }
 
@@ -45,6 +47,7 @@ impl Shared {
             ended: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
             failed_in_a_row: AtomicUsize::new(0),
+            most_failed_in_a_row: AtomicUsize::new(0),
             sums: Mutex::new(Sums { itl: histogram(), ttft: histogram(), records: Vec::new(), last_failure: None }),
         }
     }
@@ -59,7 +62,8 @@ impl Shared {
         match record.outcome {
             Outcome::Failed => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
-                self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+                let in_a_row = self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+                self.most_failed_in_a_row.fetch_max(in_a_row, Ordering::Relaxed);
             }
             _ => self.failed_in_a_row.store(0, Ordering::Relaxed),
         }
@@ -76,8 +80,8 @@ impl Shared {
         sums.records.push(record.clone());
     }
 
-    /// Whether nothing has gone well for so many requests.
+    /// Whether nothing went well for so many requests in a row.
     pub(super) fn is_hopeless(&self, failures_max: usize) -> bool {
-        self.failed_in_a_row.load(Ordering::Relaxed) >= failures_max
+        self.most_failed_in_a_row.load(Ordering::Relaxed) >= failures_max
     }
 }
