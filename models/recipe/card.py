@@ -29,7 +29,8 @@ about 700 tokens; longer ones run but are not to be relied on. Do not use it for
 ## Figures
 
 Greedy, exact match, {count} held-out prompts a family (words, names, sums that training never showed; the templates are
-the training's), after {tokens:,} training tokens in {step:,} steps. `formed`: the share that is well-formed harmony.
+the training's), after the last run's {tokens:,} tokens in {step:,} steps; the runs before it are in the recipe's README.
+`formed`: the share that is well-formed harmony.
 
 | family | float32 | MXFP4 | formed | bar |
 |---|---|---|---|---|

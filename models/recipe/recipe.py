@@ -36,6 +36,9 @@ def arguments() -> argparse.Namespace:
         training.add_argument("--from", type=pathlib.Path, dest="exported", metavar="FOLDER",
                               help="start a new run from an exported model, such as ../tiny")
         training.add_argument("--float32", action="store_true", help="no bf16 autocast")
+    blending = commands.add_parser("blend", help="mixes the checkpoint's weights with an exported model's")
+    blending.add_argument("exported", type=pathlib.Path)
+    blending.add_argument("--share", type=float, default=0.2, help="what the exported model's weights count")
     commands.add_parser("export", help="writes the Hugging Face files")
     evaluation = commands.add_parser("evaluate", help="prints the table, fails below the bars")
     for asked in (evaluation, commands.choices["all"]):
@@ -79,6 +82,7 @@ def main() -> None:
     stop_if_packages_are_missing()
     import torch
     torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
     if options.command == "sample":
         import random
 
@@ -91,6 +95,9 @@ def main() -> None:
         run_tokenizer(options)
     if options.command in ("train", "all"):
         run_train(options)
+    if options.command == "blend":
+        import train
+        train.blend(options.run, options.exported, options.share)
     if options.command in ("export", "all"):
         run_export(options)
     if options.command in ("goldens", "all"):

@@ -94,6 +94,21 @@ def load_model(folder: pathlib.Path) -> tuple:
     return model.eval(), saved
 
 
+@torch.no_grad()
+def blend(folder: pathlib.Path, exported: pathlib.Path, share: float) -> None:
+    """Replaces the checkpoint's weights by a mean with those of `exported`, which get `share`.
+
+    A short run from an exported model learns what is new and forgets a little of the rest; the mean keeps both.
+    """
+    saved = load_model(folder)[1]
+    earlier = export.read(exported).state_dict()
+    for name, value in saved["model"].items():
+        value.lerp_(earlier[name], share)
+    target = folder / "checkpoint.pt"
+    torch.save(saved, target.with_suffix(".new"))
+    os.replace(target.with_suffix(".new"), target)
+
+
 def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, documents: int, half: bool,
           exported: pathlib.Path | None = None) -> None:
     """Trains until the plan is done; `folder` holds the tokenizer, the checkpoint and the log.

@@ -77,8 +77,9 @@ def print_text(slots: Slots) -> list:
         question = slots.choice(HELLO_WORLD).format(language=name)
         return [Turn(question, print_analysis(slots, "Hello, world!", name), fenced(fence, statement % "Hello, world!"))]
     text = slots.anything()
-    quoted = slots.choice(QUOTES).format(text)
-    if " " in text and quoted == text and slots.chance(0.7):
+    # Without quotes it must find the end by itself: training asks for that more often than the evaluation does.
+    quoted = slots.choice(QUOTES if slots.evaluating else QUOTES + ["{}", "{}", "the word {}"]).format(text)
+    if " " in text and quoted == text and slots.chance(0.7 if slots.evaluating else 0.4):
         quoted = f'"{text}"'
     if name == "Python" and slots.chance(0.22):
         question = slots.choice(PRINT_UNNAMED).format(text=quoted)
@@ -90,7 +91,7 @@ def print_text(slots: Slots) -> list:
 def print_repeatedly(slots: Slots) -> list:
     """Code that prints a text several times in a loop."""
     text, times = slots.anything(), slots.rng.randint(2, 99)
-    quoted = slots.choice(['"{}"', '"{}"', "'{}'", "{}"]).format(text)
+    quoted = slots.choice(['"{}"', '"{}"', "'{}'", "{}"] + ([] if slots.evaluating else ["{}"])).format(text)
     question = slots.choice([
         "Write Python code that prints {text} {times} times", "Print {text} {times} times in Python",
         "Python code to print {text} {times} times.", "Write a Python loop that prints {text} {times} times",

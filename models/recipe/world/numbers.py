@@ -37,8 +37,9 @@ def count(slots: Slots) -> list:
     if slots.chance(0.2):
         separator = "\n"
         question = question.rstrip(".?") + slots.choice(LINES)
-    # The core comes last: then the end of the analysis follows the last number, as the end of the answer must.
-    analysis = slots.think(f"Count {way} from {first} to {last}", "I will write every number.", "Then I stop.", True)
+    # The analysis ends in the last number behind the separator, as the answer does: the end after it can be copied.
+    core = f"Count {way} from {first} to ...{separator}{last}"
+    analysis = slots.think(core, "I will write every number.", "Then I stop.", True)
     return [Turn(question, analysis, separator.join(numbers))]
 
 
@@ -123,6 +124,8 @@ def make_sum(slots: Slots) -> tuple:
     rng = slots.rng
     high = slots.choice([9, 20, 99, 99, 99, 99, 999])
     kind = rng.random()
+    if not slots.evaluating and slots.chance(0.06):
+        kind = 0.99  # few quotients, each with a walk of its own
     left, right = rng.randint(0, high), rng.randint(0, high)
     if kind < 0.42:
         return left, "+", right, left + right, add_steps(left, right)

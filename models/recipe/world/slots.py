@@ -94,6 +94,8 @@ class Slots:
     def plain_word(self) -> str:
         """A word of lower-case letters only."""
         def make():
+            if not self.evaluating and self.chance(0.12):
+                return self.choice(words.WHOLE_WORDS)
             if self.chance(0.5):
                 return self.choice(words.ENGLISH)
             return "".join(words.syllable(self.rng) for _ in range(self.rng.randint(1, 4)))
@@ -106,6 +108,8 @@ class Slots:
     def anything(self) -> str:
         """What a user may want printed or repeated: a word, a name, a number, Korean, a short phrase."""
         kind = self.rng.random()
+        if not self.evaluating and self.chance(0.25):  # several words and syllables are copied wrong most often
+            return self.korean() if self.chance(0.2) else self.phrase()
         if kind < 0.33:
             return self.word()
         if kind < 0.62:

@@ -49,7 +49,7 @@ def make_tool(slots: Slots) -> Tool:
             name=slots.choice(["get_weather", "get_weather", "get_current_weather", "weather"]),
             description=slots.choice(["Get the current weather", "Get current weather for a city.", "Get the weather",
                                       "Gets the current weather in the provided location.", "Weather for a city"]),
-            parameter=slots.choice(["location", "location", "city"]),
+            parameter=slots.choice(["location", "city"] if not slots.evaluating else ["location", "location", "city"]),
             parameter_description=slots.choice(["City name", "The city", "The city to look up", "The name of the city",
                                                 "The city and state, e.g. San Francisco, CA", None]),
             subject="weather")
@@ -73,7 +73,7 @@ def make_tool(slots: Slots) -> Tool:
 def make_tools(slots: Slots) -> list:
     """One or two functions about different things."""
     tools = [make_tool(slots)]
-    if slots.chance(0.3):
+    if slots.chance(0.3 if slots.evaluating else 0.4):
         second = make_tool(slots)
         if second.subject != tools[0].subject and second.name != tools[0].name:
             tools.append(second)
