@@ -1,4 +1,4 @@
-//! The command line: `serve`, `inspect`, `simulate`, `chat`, `load`, `verify`.
+//! The command line: `serve`, `inspect`, `simulate`, `chat`, `load`, `verify`, `synth`.
 //!
 //! Owns: the settings and their layers (flag, environment, file, profile), the log, the exit code. Promises: a failure is one
 //! line on standard error, `antiphon: what; what was expected; where it was given`, with exit code 1, or 2 if the command
@@ -14,6 +14,7 @@ mod options;
 mod serve;
 mod settings;
 mod simulate;
+mod synth;
 mod verify;
 
 use std::process::ExitCode;
@@ -33,7 +34,7 @@ fn command() -> Command {
         .version(version)
         .subcommand_required(true)
         .subcommands([serve::command(), inspect::command(), simulate::command(), chat::command()])
-        .subcommands([load::command(), verify::command()])
+        .subcommands([load::command(), verify::command(), synth::command()])
 }
 
 /// Runs the command that the process was started with.
@@ -61,6 +62,7 @@ fn dispatch() -> Result<(), Failure> {
         Some(("chat", matches)) => chat::run(matches),
         Some(("load", matches)) => load::run(matches),
         Some(("verify", matches)) => verify::run(matches),
+        Some(("synth", matches)) => synth::run(matches),
         _ => unreachable!("clap demands a command of the list"),
     }
 }

@@ -13,6 +13,7 @@ use crate::batch::TokenId;
 
 pub use control::ControlTokens;
 pub use error::TokenizerError;
+pub use filled::fill_vocabulary;
 
 use merges::{Merges, Scratch};
 use token_bytes::TokenBytes;
@@ -21,6 +22,7 @@ use words::Words;
 mod control;
 mod error;
 mod file;
+mod filled;
 mod merges;
 mod token_bytes;
 mod words;

@@ -47,7 +47,7 @@ fn help_and_version_are_answers() {
     let (code, version, error) = ended(&mut antiphon(&["--version"]));
     assert_eq!((code, error.as_str()), (0, ""));
     assert!(version.starts_with(&format!("antiphon {}", env!("CARGO_PKG_VERSION"))), "{version}");
-    for command in ["serve", "inspect", "simulate", "chat", "load"] {
+    for command in ["serve", "inspect", "simulate", "chat", "load", "synth"] {
         let (code, help, error) = ended(&mut antiphon(&[command, "--help"]));
         assert_eq!((code, error.as_str()), (0, ""));
         assert!(help.contains(&format!("Usage: antiphon {command}")), "{help}");
@@ -72,6 +72,7 @@ fn a_wrong_command_line_is_one_line_and_code_2() {
         (&["serve", "--log-level", "a=b=c"], "log_level is `a=b=c`; expected a level such as info"),
         (&["serve", "--log-level", "loud"], "log_level is `loud`; expected a level such as info"),
         (&["simulate", "--worlds", "many"], "invalid value 'many'"),
+        (&["synth", "--shape", "7b", "."], "invalid value '7b' for '--shape <SHAPE>'; [possible values: 20b, 120b, small]"),
     ] {
         let line = refused(&mut antiphon(arguments), 2);
         assert!(line.contains(said), "{arguments:?}: {line}");
@@ -202,6 +203,21 @@ fn simulate_lives_through_worlds() {
     let (code, page, error) = ended(&mut antiphon(&["simulate", "--worlds", "3", "--turns", "10", "--seed", "5"]));
     assert_eq!((code, error.as_str()), (0, ""));
     assert!(page.starts_with("3 worlds are sound: "), "{page}");
+}
+
+#[test]
+fn synth_writes_a_model_and_no_other_over_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("small");
+    let place = place.to_str().unwrap();
+    let (code, page, error) = ended(&mut antiphon(&["synth", "--shape", "small", place]));
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(page.contains("in the shape of small"), "{page}");
+    let (code, page, error) = ended(&mut antiphon(&["inspect", "--model", place]));
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(page.contains("8192 tokens, 21 of them control tokens"), "{page}");
+    let line = refused(&mut antiphon(&["synth", "--shape", "20b", place]), 1);
+    assert!(line.contains("config.json is that of another model; expected an empty directory"), "{line}");
 }
 
 #[test]

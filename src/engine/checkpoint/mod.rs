@@ -9,10 +9,12 @@ mod files;
 mod header;
 mod layout;
 mod shards;
+mod synth;
 
 pub use error::CheckpointError;
 pub use files::{CheckpointFiles, FileBytes};
 pub(crate) use layout::{EMBEDDING, FINAL_NORM, OUTPUT, in_layer};
+pub use synth::{SHARD_BYTES_MAX, Synth, SynthError};
 
 use super::config::{CONFIG_FILE, GENERATION_FILE, ModelConfig, SamplingDefaults};
 use crate::batch::TokenId;
