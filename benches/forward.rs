@@ -1,88 +1,195 @@
-//! Tokens per second of the CPU engine on the embedded model: prefill of one prompt, decode of 1, 8 and 32 sequences.
+//! Tokens per second of the CPU engine: prefill of one prompt, decode of some sequences.
+//!
+//! `cargo bench --bench forward -- [--model DIR] [--threads N] [--math exact|fast] [--dense bf16|int8] [--seconds S]
+//! [--steps N] [prefill=N] [decode=N] ..`: without a model the embedded one, without works a few usual ones. A prefill is one step; a
+//! decode goes on by `--steps` tokens behind a prompt of 64 for each sequence. Tokens are random, so that experts are hit as by
+//! many users. A line is a work: median, smallest and largest of its rounds, which last `--seconds` together.
+//! Run as a test (without `--bench`) it does one short round of each.
+#![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
 use antiphon::batch::{Batch, BlockId, Draw, Sampling, SeqId, Slice, TokenId};
 use antiphon::engine::Engine as _;
 use antiphon::engine::checkpoint::{Checkpoint, CheckpointFiles};
-use antiphon::engine::cpu::{CpuEngine, CpuOptions};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use antiphon::engine::cpu::{CpuEngine, CpuOptions, Format, Math};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// Tokens of the prompt that is prefilled in one step.
-const PROMPT_TOKENS: usize = 512;
-/// Tokens that each decoding sequence has before the step.
-const CONTEXT_TOKENS: usize = 256;
-/// Most sequences.
-const SEQUENCES_MAX: usize = 32;
+/// Tokens that each decoding sequence has before its first step.
+const PROMPT_TOKENS: usize = 64;
 
-fn engine() -> CpuEngine {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
-    let files = CheckpointFiles::directory(&directory).expect("the embedded model is part of the repository");
-    let checkpoint = Arc::new(Checkpoint::open(&files).expect("the embedded model is sound"));
-    let options = CpuOptions::within(checkpoint.config(), 1 << 30, SEQUENCES_MAX, PROMPT_TOKENS);
-    // Room for every sequence's whole context in both groups keeps the block tables simple.
-    let blocks = SEQUENCES_MAX * (PROMPT_TOKENS / options.block_tokens + 1);
-    let options = CpuOptions { full_blocks: blocks, sliding_blocks: blocks, ..options };
-    CpuEngine::load(checkpoint, &options, &mut |_| {})
+/// What is measured.
+#[derive(Clone, Copy)]
+enum Work {
+    /// A prompt of so many tokens in one step.
+    Prefill(usize),
+    /// So many sequences.
+    Decode(usize),
 }
 
-/// Adds tokens `start .. start + len` of sequence `index`, which draws greedily after them.
-fn add(engine: &CpuEngine, batch: &mut Batch, index: usize, start: usize, len: usize) {
-    let limits = engine.limits();
-    let table = (start + len).div_ceil(limits.block_tokens);
-    let first = u32::try_from(index * (PROMPT_TOKENS / limits.block_tokens + 1)).expect("a small number");
-    let blocks = || (first..).take(table).map(BlockId);
-    let draw = Draw { sampling: Arc::new(Sampling::default()), generated_count: 0, history: Vec::new(), history_prompt_len: 0 };
-    batch.slices.push(Slice {
-        seq: SeqId(index as u64),
-        tokens: batch.tokens.len()..batch.tokens.len() + len,
-        start,
-        full_blocks: batch.full_blocks.len()..batch.full_blocks.len() + table,
-        sliding_blocks: batch.sliding_blocks.len()..batch.sliding_blocks.len() + table,
-        sliding_first: 0,
-        draw: Some(draw),
-        prompt_targets: None,
-    });
-    // Tokens of all kinds, so that every expert has work.
-    let token = |at: usize| u32::try_from((at * 37 + index) % limits.vocab_size).expect("a vocabulary fits");
-    batch.tokens.extend((start..start + len).map(|at| TokenId(token(at))));
-    batch.full_blocks.extend(blocks());
-    batch.sliding_blocks.extend(blocks());
+/// What the command line asks for.
+struct Asked {
+    model: String,
+    threads: Option<usize>,
+    math: Math,
+    dense: Format,
+    budget: Duration,
+    steps: usize,
+    works: Vec<Work>,
 }
 
-fn step(engine: &mut CpuEngine, batch: &Batch) {
-    let mut sampled = Vec::new();
-    engine.execute(batch, &mut sampled).expect("the CPU does not fail");
-    assert_eq!(sampled.len(), batch.slices.len());
-}
-
-fn forward(criterion: &mut Criterion) {
-    let mut engine = engine();
-    let mut group = criterion.benchmark_group("forward");
-    group.sample_size(20);
-    group.throughput(Throughput::Elements(PROMPT_TOKENS as u64));
-    group.bench_function(BenchmarkId::new("prefill", PROMPT_TOKENS), |bencher| {
-        let mut batch = Batch::default();
-        add(&engine, &mut batch, 0, 0, PROMPT_TOKENS);
-        bencher.iter(|| step(&mut engine, &batch));
-    });
-    for sequences in [1, 8, SEQUENCES_MAX] {
-        for index in 0..sequences {
-            let mut batch = Batch::default();
-            add(&engine, &mut batch, index, 0, CONTEXT_TOKENS);
-            step(&mut engine, &batch);
+impl Asked {
+    fn read() -> Self {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
+        let mut asked = Self {
+            model: tiny.display().to_string(),
+            threads: None,
+            math: CpuOptions::MATH,
+            dense: CpuOptions::DENSE,
+            budget: Duration::ZERO,
+            steps: 4,
+            works: Vec::new(),
+        };
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        if words.iter().any(|word| word == "--bench") {
+            (asked.budget, asked.steps) = (Duration::from_secs(3), 64);
         }
-        group.throughput(Throughput::Elements(sequences as u64));
-        group.bench_function(BenchmarkId::new("decode", sequences), |bencher| {
-            let mut batch = Batch::default();
-            for index in 0..sequences {
-                add(&engine, &mut batch, index, CONTEXT_TOKENS, 1);
+        let mut words = words.into_iter().filter(|word| word != "--bench");
+        while let Some(word) = words.next() {
+            let work = word.split_once('=').map(|(work, count)| (work, count.parse().expect("a number of tokens")));
+            match work {
+                Some(("prefill", tokens)) => asked.works.push(Work::Prefill(tokens)),
+                Some(("decode", sequences)) => asked.works.push(Work::Decode(sequences)),
+                _ => asked.option(&word, &words.next().unwrap_or_default()),
             }
-            bencher.iter(|| step(&mut engine, &batch));
-        });
+        }
+        if asked.works.is_empty() {
+            asked.works = vec![Work::Prefill(512), Work::Decode(1), Work::Decode(8), Work::Decode(32)];
+        }
+        asked
     }
-    group.finish();
+
+    fn option(&mut self, name: &str, value: &str) {
+        match (name, value) {
+            ("--model", directory) => self.model = directory.to_owned(),
+            ("--threads", threads) => self.threads = Some(threads.parse().expect("a number of threads")),
+            ("--seconds", seconds) => self.budget = Duration::from_secs_f64(seconds.parse().expect("a number of seconds")),
+            ("--steps", steps) => self.steps = steps.parse().expect("a number of steps"),
+            ("--math", "exact") => self.math = Math::Exact,
+            ("--math", "fast") => self.math = Math::Fast,
+            ("--dense", "bf16") => self.dense = Format::Bf16,
+            ("--dense", "int8") => self.dense = Format::Int8,
+            _ => panic!("`{name} {value}`; expected an option or a work of those that the head of benches/forward.rs names"),
+        }
+    }
+
+    /// Most tokens of a sequence.
+    fn context(&self) -> usize {
+        let prefills = self.works.iter().filter_map(|work| if let Work::Prefill(tokens) = work { Some(*tokens) } else { None });
+        prefills.max().unwrap_or(0).max(PROMPT_TOKENS + self.steps)
+    }
+
+    fn engine(&self) -> CpuEngine {
+        let files = CheckpointFiles::directory(Path::new(&self.model)).expect("a model's directory");
+        let checkpoint = Arc::new(Checkpoint::open(&files).expect("a sound model"));
+        let sequences = self.works.iter().map(|work| if let Work::Decode(sequences) = work { *sequences } else { 1 });
+        let sequences = sequences.max().unwrap_or(1);
+        let options = CpuOptions::within(checkpoint.config(), 1 << 30, sequences, self.context().max(sequences));
+        // Room for every sequence's whole context in both groups keeps the block tables simple.
+        let blocks = sequences * self.context().div_ceil(options.block_tokens);
+        let threads = self.threads.unwrap_or(options.threads);
+        let (math, dense) = (self.math, self.dense);
+        let options = CpuOptions { full_blocks: blocks, sliding_blocks: blocks, threads, math, dense, ..options };
+        CpuEngine::load(checkpoint, &options, &mut |_| {})
+    }
 }
 
-criterion_group!(benches, forward);
-criterion_main!(benches);
+/// An engine and how its block tables are laid out.
+struct Bench {
+    engine: CpuEngine,
+    context: usize,
+    steps: usize,
+}
+
+impl Bench {
+    /// Adds tokens `start .. start + len` of sequence `index`, which draws greedily after them.
+    fn add(&self, batch: &mut Batch, index: usize, start: usize, len: usize) {
+        let limits = self.engine.limits();
+        let table = (start + len).div_ceil(limits.block_tokens);
+        let first = u32::try_from(index * self.context.div_ceil(limits.block_tokens)).expect("a small number");
+        let blocks = || (first..).take(table).map(BlockId);
+        let draw =
+            Draw { sampling: Arc::new(Sampling::default()), generated_count: 0, history: Vec::new(), history_prompt_len: 0 };
+        batch.slices.push(Slice {
+            seq: SeqId(index as u64),
+            tokens: batch.tokens.len()..batch.tokens.len() + len,
+            start,
+            full_blocks: batch.full_blocks.len()..batch.full_blocks.len() + table,
+            sliding_blocks: batch.sliding_blocks.len()..batch.sliding_blocks.len() + table,
+            sliding_first: 0,
+            draw: Some(draw),
+            prompt_targets: None,
+        });
+        // Knuth's multiplicative hash: as good as random.
+        let hash = |at: usize| (at * 1009 + index + 1).wrapping_mul(2_654_435_761) % (1 << 32);
+        let token = |at: usize| (hash(at) * limits.vocab_size) >> 32;
+        batch.tokens.extend((start..start + len).map(|at| TokenId(u32::try_from(token(at)).expect("a vocabulary fits"))));
+        batch.full_blocks.extend(blocks());
+        batch.sliding_blocks.extend(blocks());
+    }
+
+    fn step(&mut self, batch: &Batch) {
+        let mut sampled = Vec::new();
+        self.engine.execute(batch, &mut sampled).expect("the CPU does not fail");
+        assert_eq!(sampled.len(), batch.slices.len());
+    }
+
+    /// One round of a work; its tokens and how long they took.
+    fn round(&mut self, work: Work) -> (usize, Duration) {
+        let mut batch = Batch::default();
+        match work {
+            Work::Prefill(tokens) => {
+                self.add(&mut batch, 0, 0, tokens);
+                let begun = Instant::now();
+                self.step(&batch);
+                (tokens, begun.elapsed())
+            }
+            Work::Decode(sequences) => {
+                let begun = Instant::now();
+                for step in 0..self.steps {
+                    let mut batch = Batch::default();
+                    (0..sequences).for_each(|index| self.add(&mut batch, index, PROMPT_TOKENS + step, 1));
+                    self.step(&batch);
+                }
+                (sequences * self.steps, begun.elapsed())
+            }
+        }
+    }
+}
+
+fn main() {
+    let asked = Asked::read();
+    let mut bench = Bench { engine: asked.engine(), context: asked.context(), steps: asked.steps };
+    for work in asked.works {
+        let name = match work {
+            Work::Prefill(tokens) => format!("prefill={tokens}"),
+            Work::Decode(sequences) => {
+                for index in 0..sequences {
+                    let mut batch = Batch::default();
+                    bench.add(&mut batch, index, 0, PROMPT_TOKENS);
+                    bench.step(&batch);
+                }
+                format!("decode={sequences}")
+            }
+        };
+        let begun = Instant::now();
+        let mut speeds = Vec::new();
+        while speeds.is_empty() || begun.elapsed() < asked.budget {
+            let (tokens, time) = bench.round(work);
+            speeds.push(tokens as f64 / time.as_secs_f64());
+        }
+        speeds.sort_by(f64::total_cmp);
+        let (least, median, most) = (speeds[0], speeds[speeds.len() / 2], speeds[speeds.len() - 1]);
+        println!("{name:<14} {median:>9.1} tokens/s ({least:.1} to {most:.1}, {} rounds)", speeds.len());
+    }
+}
