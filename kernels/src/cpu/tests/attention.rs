@@ -33,8 +33,8 @@ impl Shape {
 
 fn shapes() -> impl Strategy<Value = Shape> {
     let layout = (1usize..20, 1usize..4, 1usize..41);
-    let lens = proptest::collection::vec(1usize..60, 1..4);
-    let window = proptest::option::of(1usize..40);
+    let lens = proptest::collection::vec(prop_oneof![3 => 1usize..60, 1 => 1usize..300], 1..4);
+    let window = proptest::option::of(prop_oneof![3 => 1usize..40, 1 => 100usize..200]);
     (layout, 1usize..12, window, lens, any::<u64>()).prop_map(|((block_tokens, kv_heads, half), group, window, lens, seed)| {
         let blocks = lens.iter().map(|len: &usize| len.div_ceil(block_tokens)).sum::<usize>() + 2;
         let layout = KvLayout { blocks, block_tokens, kv_heads, head_dim: 2 * half };
