@@ -1,29 +1,32 @@
 //! Activations in the form in which a kernel multiplies them.
 //!
-//! What: a block of 32 values becomes `scale * integer` with `scale = max |x| / 127`.
+//! What: a block of 32 values becomes `scale * integer` with `scale = max |x| / 127`, or, in two parts of eight bits, with
+//! `scale = max |x| / 32512`.
 //! Shapes: `[T, K]` in, `[T, ceil(K / 32)]` blocks out, zeros behind the last value.
 //! Source: rounding to integers with a scale a block is common practice; the shift follows from `packed`.
-//! Twin: `reference::int8_activations`, equal.
-//! Cost: 5.25 bytes a value.
+//! Twin: `reference::int8_activations`, `reference::int16_activations`, equal.
+//! Cost: 5.25 bytes a value, 6.25 in two parts.
 
 use super::pool::Pool;
 use super::simd::{Isa, Kernel, Simd};
 use crate::weights::MXFP4_BLOCK;
 
-/// 32 activations as integers.
+/// 32 activations as integers of `PARTS` parts, one or two.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
-pub(super) struct Block {
-    /// Between -127 and 127.
-    pub(super) values: [i8; MXFP4_BLOCK],
+pub(super) struct Block<const PARTS: usize> {
+    /// The high eight bits between -127 and 127, then, if there are two parts, the low ones, signed as well.
+    pub(super) values: [[i8; MXFP4_BLOCK]; PARTS],
     /// What a one stands for; not finite if a value is not.
     pub(super) scale: f32,
     /// Minus the sum of the values times what was added to each weight to make it positive.
     pub(super) shift: i32,
 }
 
-impl Block {
-    const EMPTY: Self = Self { values: [0; MXFP4_BLOCK], scale: 0.0, shift: 0 };
+impl<const PARTS: usize> Block<PARTS> {
+    const EMPTY: Self = Self { values: [[0; MXFP4_BLOCK]; PARTS], scale: 0.0, shift: 0 };
+    /// The largest integer.
+    const STEPS: f32 = if PARTS == 1 { 127.0 } else { 127.0 * 256.0 };
 
     /// Rounds 32 values, for weights to which `offset` was added.
     #[inline(always)]
@@ -31,29 +34,32 @@ impl Block {
         // As integers, magnitudes are ordered like the numbers, and NaN is the largest.
         let largest = x.iter().fold(0, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
         let largest = f32::from_bits(largest);
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let inverse = if largest > 0.0 { Self::STEPS / largest } else { 0.0 };
         // The inverse of the smallest magnitudes overflows; they are as good as zero.
         let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-        let mut values = [0; MXFP4_BLOCK];
-        let mut sum = 0;
-        for (value, x) in values.iter_mut().zip(x) {
-            // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
-            let bits = (x * inverse + 12_582_912.0).to_bits();
-            *value = bits as i8;
-            sum += i32::from(bits as i8);
+        // Adding 1.5 * 2^23 rounds to an integer, which then stands in the low bits.
+        let integers = x.map(|x| (x * inverse + 12_582_912.0).to_bits() as i16);
+        let mut values = [[0; MXFP4_BLOCK]; PARTS];
+        if PARTS == 1 {
+            values[0] = integers.map(|integer| integer as i8);
+        } else {
+            // The low part is signed, so the high one is rounded.
+            values[0] = integers.map(|integer| ((integer + 128) >> 8) as i8);
+            values[1] = integers.map(|integer| integer as i8);
         }
-        Self { values, scale: largest / 127.0, shift: -offset * sum }
+        let sum: i32 = integers.into_iter().map(i32::from).sum();
+        Self { values, scale: largest / Self::STEPS, shift: -offset * sum }
     }
 }
 
 /// Rows of blocks.
 #[derive(Debug, Default)]
-pub(super) struct Blocks {
-    blocks: Vec<Block>,
+pub(super) struct Blocks<const PARTS: usize> {
+    blocks: Vec<Block<PARTS>>,
     per_row: usize,
 }
 
-impl Blocks {
+impl<const PARTS: usize> Blocks<PARTS> {
     /// Rounds the rows of `x`, `cols` values each.
     pub(super) fn fill(&mut self, pool: &mut Pool, isa: Isa, x: &[f32], cols: usize, offset: i32) {
         let room = self.room(x.len() / cols, cols);
@@ -65,26 +71,26 @@ impl Blocks {
     }
 
     /// Room for `rows` rows of `cols` values.
-    pub(super) fn room(&mut self, rows: usize, cols: usize) -> &mut [Block] {
+    pub(super) fn room(&mut self, rows: usize, cols: usize) -> &mut [Block<PARTS>] {
         self.per_row = cols.div_ceil(MXFP4_BLOCK);
         self.blocks.resize(rows * self.per_row, Block::EMPTY);
         &mut self.blocks
     }
 
     /// Row `row`.
-    pub(super) fn row(&self, row: usize) -> &[Block] {
+    pub(super) fn row(&self, row: usize) -> &[Block<PARTS>] {
         &self.blocks[row * self.per_row..][..self.per_row]
     }
 }
 
 /// Rounds one row.
-struct Round<'a> {
+struct Round<'a, const PARTS: usize> {
     x: &'a [f32],
     offset: i32,
-    blocks: &'a mut [Block],
+    blocks: &'a mut [Block<PARTS>],
 }
 
-impl Kernel for Round<'_> {
+impl<const PARTS: usize> Kernel for Round<'_, PARTS> {
     type Out = ();
 
     #[inline(always)]

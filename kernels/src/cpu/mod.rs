@@ -25,7 +25,8 @@ pub enum Math {
     /// With activations in f32.
     #[default]
     Exact,
-    /// With activations rounded to int8, a scale for every 32 of them. Sums within a block are exact.
+    /// With activations rounded to integers, a scale for every 32 of them: of 8 bits what goes into an expert, of 16 bits what lies
+    /// between its projections. Sums within a block are exact.
     Fast,
 }
 
@@ -35,7 +36,7 @@ pub struct Cpu {
     pool: pool::Pool,
     isa: Isa,
     math: Math,
-    blocks: activations::Blocks,
+    blocks: activations::Blocks<1>,
     padded: activations::Padded,
     logits: Vec<f32>,
     mixture: experts::Mixture,

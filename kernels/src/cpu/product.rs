@@ -51,19 +51,19 @@ impl Product for Mxfp4F32 {
     }
 }
 
-/// MXFP4 weights, int8 activations.
-pub(super) struct Mxfp4Int8;
+/// MXFP4 weights, activations of one or two parts of int8.
+pub(super) struct Mxfp4Int8<const PARTS: usize>;
 
-impl Mxfp4Int8 {
+impl<const PARTS: usize> Mxfp4Int8<PARTS> {
     /// What the kernels add to twice a weight.
     pub(super) const OFFSET: i32 = 12;
 }
 
-impl Product for Mxfp4Int8 {
-    type X = Block;
+impl<const PARTS: usize> Product for Mxfp4Int8<PARTS> {
+    type X = Block<PARTS>;
 
     #[inline(always)]
-    fn tile<S: Simd, const T: usize>(s: S, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]) {
+    fn tile<S: Simd, const T: usize>(s: S, group: &[u8], xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
         s.mxfp4_int8(group, xs, sums);
     }
 }
@@ -77,35 +77,42 @@ impl Int8Int8 {
 }
 
 impl Product for Int8Int8 {
-    type X = Block;
+    type X = Block<1>;
 
     #[inline(always)]
-    fn tile<S: Simd, const T: usize>(s: S, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]) {
+    fn tile<S: Simd, const T: usize>(s: S, group: &[u8], xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
         s.int8_int8(group, xs, sums);
     }
 }
 
 /// Multiplies a group with at most [`TOKENS`] rows of activations of one length: `sums[t]` for `xs[t]`.
+///
+/// Largest tiles first, then one of exactly what is left: a tile decodes the weights anew.
 #[inline(always)]
 pub(super) fn group<S: Simd, P: Product>(s: S, group: &[u8], xs: &[&[P::X]], sums: &mut TokenSums) {
-    let mut xs = xs;
     let mut sums = &mut sums[..xs.len()];
-    tiles::<S, P, 8>(s, group, &mut xs, &mut sums);
-    tiles::<S, P, 4>(s, group, &mut xs, &mut sums);
-    tiles::<S, P, 2>(s, group, &mut xs, &mut sums);
-    tiles::<S, P, 1>(s, group, &mut xs, &mut sums);
+    for xs in xs.chunks(S::TILE) {
+        let (now, later) = std::mem::take(&mut sums).split_at_mut(xs.len());
+        sums = later;
+        let done = tile::<S, P, 1>(s, group, xs, now)
+            || tile::<S, P, 2>(s, group, xs, now)
+            || tile::<S, P, 3>(s, group, xs, now)
+            || tile::<S, P, 4>(s, group, xs, now)
+            || tile::<S, P, 5>(s, group, xs, now)
+            || tile::<S, P, 6>(s, group, xs, now)
+            || tile::<S, P, 7>(s, group, xs, now)
+            || tile::<S, P, 8>(s, group, xs, now);
+        assert!(done, "a tile of {} tokens", xs.len());
+    }
 }
 
-/// Takes tiles of `T` tokens as long as there are so many.
+/// Takes a tile of `T` tokens, if it is one.
 #[inline(always)]
-fn tiles<S: Simd, P: Product, const T: usize>(s: S, group: &[u8], xs: &mut &[&[P::X]], sums: &mut &mut [Sums]) {
+fn tile<S: Simd, P: Product, const T: usize>(s: S, group: &[u8], xs: &[&[P::X]], sums: &mut [Sums]) -> bool {
     if T > S::TILE {
-        return;
+        return false;
     }
-    while let Some((now, later)) = xs.split_first_chunk::<T>() {
-        let all = std::mem::take(sums);
-        let (to, rest) = all.split_first_chunk_mut::<T>().expect("as many sums as rows");
-        P::tile(s, group, now, to);
-        (*xs, *sums) = (later, rest);
-    }
+    let (Ok(xs), Ok(sums)) = (xs.try_into(), sums.try_into()) else { return false };
+    P::tile::<S, T>(s, group, xs, sums);
+    true
 }

@@ -53,11 +53,21 @@ pub fn int8_weights(bytes: &[u8], cols: usize) -> Vec<f32> {
 /// `scale * round(x * (127 / max |x|))`, `scale = max |x| / 127`. The last block of a row may be shorter.
 #[must_use]
 pub fn int8_activations(x: &[f32], cols: usize) -> Vec<f32> {
+    rounded(x, cols, 127.0)
+}
+
+/// The same with integers of 16 bits, at most `127 * 256`.
+#[must_use]
+pub fn int16_activations(x: &[f32], cols: usize) -> Vec<f32> {
+    rounded(x, cols, 127.0 * 256.0)
+}
+
+fn rounded(x: &[f32], cols: usize, steps: f32) -> Vec<f32> {
     let blocks = x.chunks_exact(cols).flat_map(|row| row.chunks(MXFP4_BLOCK));
     let rounded = blocks.flat_map(|block| {
         let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        block.iter().map(move |value| (value * inverse).round_ties_even() * (largest / 127.0))
+        let inverse = if largest > 0.0 { steps / largest } else { 0.0 };
+        block.iter().map(move |value| (value * inverse).round_ties_even() * (largest / steps))
     });
     rounded.collect()
 }

@@ -12,7 +12,7 @@ mod experts;
 
 pub use attention::{attention, rotary};
 pub use dense::{add, embed, linear, log_softmax, rms_norm};
-pub use dequantise::{bf16_to_f32, int8_activations, int8_weights, mxfp4_to_f32};
+pub use dequantise::{bf16_to_f32, int8_activations, int8_weights, int16_activations, mxfp4_to_f32};
 pub use experts::{expert, experts, route, swiglu};
 
 #[cfg(test)]

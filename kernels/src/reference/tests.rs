@@ -47,6 +47,11 @@ fn rounding_to_int8_keeps_a_scale_for_each_block_of_a_row() {
     let rounded = int8_activations(&x, 34);
     assert_close(&rounded[..3], &[127.0, -3.0, 0.0]);
     assert_close(&rounded[32..36], &[0.254, 0.002, -1270.0, 0.0]);
+    // What eight bits lose beside a large value, sixteen keep.
+    let mut x = vec![0.0; 32];
+    (x[0], x[1]) = (32_512.0, 2.4);
+    assert_eq!(int8_activations(&x, 32)[1], 0.0);
+    assert_close(&int16_activations(&x, 32)[..2], &[32_512.0, 2.0]);
     // 254 and 2 are exact in bf16, and so is their scale of 2.
     let bytes: Vec<u8> = [254.0, 3.0, -2.0, 0.0].map(|value| half::bf16::from_f32(value).to_le_bytes()).concat();
     assert_eq!(int8_weights(&bytes, 4), [254.0, 4.0, -2.0, 0.0]);

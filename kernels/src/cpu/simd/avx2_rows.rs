@@ -14,14 +14,14 @@ use crate::cpu::packed::{BF16_BYTES, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4
 
 /// Calls a kernel once for both halves, or once for each.
 macro_rules! by_halves {
-    ($kernel:ident, $group:expr, $xs:expr, $blocks:expr, $sums:expr) => {
+    ($kernel:ident $([$parts:ident])?, $group:expr, $xs:expr, $blocks:expr, $sums:expr) => {
         // SAFETY: `self` exists, so AVX2 and FMA were detected; `check` has seen that group and activations are so long.
         unsafe {
             if T == 1 {
-                $kernel::<T, 2>($group, $xs, $blocks, 0, $sums);
+                $kernel::<T, 2 $(, $parts)?>($group, $xs, $blocks, 0, $sums);
             } else {
-                $kernel::<T, 1>($group, $xs, $blocks, 0, $sums);
-                $kernel::<T, 1>($group, $xs, $blocks, 1, $sums);
+                $kernel::<T, 1 $(, $parts)?>($group, $xs, $blocks, 0, $sums);
+                $kernel::<T, 1 $(, $parts)?>($group, $xs, $blocks, 1, $sums);
             }
         }
     };
@@ -43,13 +43,13 @@ impl Rows for Avx2 {
     }
 
     #[inline]
-    fn mxfp4_int8<const T: usize>(self, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]) {
+    fn mxfp4_int8<const T: usize, const PARTS: usize>(self, group: &[u8], xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
         let blocks = check(group.len(), xs, MXFP4_BYTES + MXFP4_SCALES, 1);
-        by_halves!(mxfp4_int8, group, xs, blocks, sums);
+        by_halves!(mxfp4_int8[PARTS], group, xs, blocks, sums);
     }
 
     #[inline]
-    fn int8_int8<const T: usize>(self, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]) {
+    fn int8_int8<const T: usize>(self, group: &[u8], xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
         let blocks = check(group.len(), xs, INT8_BYTES + INT8_SCALES, 1);
         by_halves!(int8_int8, group, xs, blocks, sums);
     }
@@ -171,16 +171,16 @@ unsafe fn mxfp4_f32<const T: usize, const H: usize>(
 /// Four activations in every lane.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn four_of(x: &Block, four: usize) -> __m256i {
-    _mm256_set1_epi32(i32::from_le_bytes(x.values.as_chunks::<4>().0[four].map(i8::cast_unsigned)))
+fn four_of(values: &[i8; 32], four: usize) -> __m256i {
+    _mm256_set1_epi32(i32::from_le_bytes(values.as_chunks::<4>().0[four].map(i8::cast_unsigned)))
 }
 
 /// # Safety
 /// The group and each activation hold `blocks` blocks; `first + H` is at most 2.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn mxfp4_int8<const T: usize, const H: usize>(
+unsafe fn mxfp4_int8<const T: usize, const H: usize, const PARTS: usize>(
     group: &[u8],
-    xs: &[&[Block]; T],
+    xs: &[&[Block<PARTS>]; T],
     blocks: usize,
     first: usize,
     sums: &mut [Sums; T],
@@ -205,11 +205,17 @@ unsafe fn mxfp4_int8<const T: usize, const H: usize>(
             for t in 0..T {
                 // SAFETY: as above.
                 let x = unsafe { xs[t].get_unchecked(block) };
-                let product = |four| _mm256_maddubs_epi16(weights[four], four_of(x, four));
-                // A sum of four stays below 4 * 2 * 24 * 127 = 24384 and fits 16 bits.
-                let low = _mm256_add_epi16(_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
-                let high = _mm256_add_epi16(_mm256_add_epi16(product(4), product(5)), _mm256_add_epi16(product(6), product(7)));
-                let sum = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
+                let mut sum = _mm256_setzero_si256();
+                for part in &x.values {
+                    let product = |four| _mm256_maddubs_epi16(weights[four], four_of(part, four));
+                    // A sum of four stays within 4 * 2 * 24 * 128 = 24576 and fits 16 bits.
+                    let low =
+                        _mm256_add_epi16(_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
+                    let high =
+                        _mm256_add_epi16(_mm256_add_epi16(product(4), product(5)), _mm256_add_epi16(product(6), product(7)));
+                    let both = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
+                    sum = _mm256_add_epi32(_mm256_slli_epi32::<8>(sum), both);
+                }
                 let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_set1_epi32(x.shift)));
                 totals[h][t] = _mm256_fmadd_ps(sum, _mm256_mul_ps(scales, _mm256_set1_ps(x.scale)), totals[h][t]);
             }
@@ -228,7 +234,7 @@ unsafe fn mxfp4_int8<const T: usize, const H: usize>(
 #[target_feature(enable = "avx2,fma")]
 unsafe fn int8_int8<const T: usize, const H: usize>(
     group: &[u8],
-    xs: &[&[Block]; T],
+    xs: &[&[Block<1>]; T],
     blocks: usize,
     first: usize,
     sums: &mut [Sums; T],
@@ -248,7 +254,7 @@ unsafe fn int8_int8<const T: usize, const H: usize>(
                 for t in 0..T {
                     // SAFETY: as above.
                     let x = unsafe { xs[t].get_unchecked(block) };
-                    let product = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(four_of(x, four), signed));
+                    let product = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(four_of(&x.values[0], four), signed));
                     parts[t] = _mm256_add_epi32(parts[t], _mm256_madd_epi16(product, ones));
                 }
             }

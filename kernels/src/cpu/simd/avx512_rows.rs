@@ -25,14 +25,14 @@ impl Rows for Avx512 {
     }
 
     #[inline]
-    fn mxfp4_int8<const T: usize>(self, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]) {
+    fn mxfp4_int8<const T: usize, const PARTS: usize>(self, group: &[u8], xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
         let blocks = check(group.len(), xs, MXFP4_BYTES + MXFP4_SCALES, 1);
         // SAFETY: as above.
         unsafe { mxfp4_int8(group, xs, blocks, sums) }
     }
 
     #[inline]
-    fn int8_int8<const T: usize>(self, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]) {
+    fn int8_int8<const T: usize>(self, group: &[u8], xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
         let blocks = check(group.len(), xs, INT8_BYTES + INT8_SCALES, 1);
         // SAFETY: as above.
         unsafe { int8_int8(group, xs, blocks, sums) }
@@ -125,23 +125,33 @@ unsafe fn mxfp4_f32<const T: usize>(group: &[u8], xs: &[&[f32]; T], blocks: usiz
 /// None but the features.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn add_block(weights: &[__m512i; 8], scales: __m512, x: &Block, total: __m512) -> __m512 {
-    let (fours, _) = x.values.as_chunks::<4>();
-    let mut low = _mm512_set1_epi32(x.shift);
-    let mut high = _mm512_setzero_si512();
-    for four in 0..4 {
-        let of = |four: usize| _mm512_set1_epi32(i32::from_le_bytes(fours[four].map(i8::cast_unsigned)));
-        low = _mm512_dpbusd_epi32(low, weights[four], of(four));
-        high = _mm512_dpbusd_epi32(high, weights[four + 4], of(four + 4));
+unsafe fn add_block<const PARTS: usize>(weights: &[__m512i; 8], scales: __m512, x: &Block<PARTS>, total: __m512) -> __m512 {
+    let mut sum = _mm512_setzero_si512();
+    for part in 0..PARTS {
+        let (fours, _) = x.values[part].as_chunks::<4>();
+        // Each part counts 256 times the next one; the last one begins with the shift.
+        let mut low = if part > 0 { _mm512_slli_epi32::<8>(sum) } else { sum };
+        let mut high = if part + 1 == PARTS { _mm512_set1_epi32(x.shift) } else { _mm512_setzero_si512() };
+        for four in 0..4 {
+            let of = |four: usize| _mm512_set1_epi32(i32::from_le_bytes(fours[four].map(i8::cast_unsigned)));
+            low = _mm512_dpbusd_epi32(low, weights[four], of(four));
+            high = _mm512_dpbusd_epi32(high, weights[four + 4], of(four + 4));
+        }
+        sum = _mm512_add_epi32(low, high);
     }
-    let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(low, high));
+    let sum = _mm512_cvtepi32_ps(sum);
     _mm512_fmadd_ps(sum, _mm512_mul_ps(scales, _mm512_set1_ps(x.scale)), total)
 }
 
 /// # Safety
 /// The group and each activation hold `blocks` blocks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn mxfp4_int8<const T: usize>(group: &[u8], xs: &[&[Block]; T], blocks: usize, sums: &mut [Sums; T]) {
+unsafe fn mxfp4_int8<const T: usize, const PARTS: usize>(
+    group: &[u8],
+    xs: &[&[Block<PARTS>]; T],
+    blocks: usize,
+    sums: &mut [Sums; T],
+) {
     // SAFETY: the table has sixteen bytes.
     let table = unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(RAISED.as_ptr().cast())) };
     let nibble = _mm512_set1_epi8(15);
@@ -170,7 +180,7 @@ unsafe fn mxfp4_int8<const T: usize>(group: &[u8], xs: &[&[Block]; T], blocks: u
 /// # Safety
 /// The group and each activation hold `blocks` blocks.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn int8_int8<const T: usize>(group: &[u8], xs: &[&[Block]; T], blocks: usize, sums: &mut [Sums; T]) {
+unsafe fn int8_int8<const T: usize>(group: &[u8], xs: &[&[Block<1>]; T], blocks: usize, sums: &mut [Sums; T]) {
     let mut totals = [_mm512_setzero_ps(); T];
     for block in 0..blocks {
         let mut weights = [_mm512_setzero_si512(); 8];

@@ -26,11 +26,12 @@ fn mxfp4_block(group: &[u8], block: usize) -> [[i8; GROUP]; 32] {
 }
 
 /// Adds a block's integer products, times their scales.
-fn add_integers(weights: &[[i8; GROUP]; 32], scales: &Sums, x: &Block, total: &mut Sums) {
+fn add_integers<const PARTS: usize>(weights: &[[i8; GROUP]; 32], scales: &Sums, x: &Block<PARTS>, total: &mut Sums) {
     let mut sums = [0i32; GROUP];
-    for (weights, &x) in weights.iter().zip(&x.values) {
+    for (column, weights) in weights.iter().enumerate() {
+        let integer = x.values.iter().fold(0, |high, part| (high << 8) + i32::from(part[column]));
         for (sum, &weight) in sums.iter_mut().zip(weights) {
-            *sum += i32::from(weight) * i32::from(x);
+            *sum += i32::from(weight) * integer;
         }
     }
     for row in 0..GROUP {
@@ -81,7 +82,7 @@ impl Rows for Portable {
         *sums = totals.map(|total| total.map(|total| 0.5 * total));
     }
 
-    fn mxfp4_int8<const T: usize>(self, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]) {
+    fn mxfp4_int8<const T: usize, const PARTS: usize>(self, group: &[u8], xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
         let blocks = check(group.len(), xs, MXFP4_BYTES + MXFP4_SCALES, 1);
         let mut totals = [[0.0; GROUP]; T];
         for block in 0..blocks {
@@ -91,7 +92,7 @@ impl Rows for Portable {
         *sums = totals.map(|total| total.map(|total| 0.5 * total));
     }
 
-    fn int8_int8<const T: usize>(self, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]) {
+    fn int8_int8<const T: usize>(self, group: &[u8], xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
         let blocks = check(group.len(), xs, INT8_BYTES + INT8_SCALES, 1);
         *sums = [[0.0; GROUP]; T];
         for block in 0..blocks {

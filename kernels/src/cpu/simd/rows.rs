@@ -24,10 +24,10 @@ pub(in crate::cpu) trait Rows: Copy {
     fn bf16_f32<const T: usize>(self, group: &[u8], xs: &[&[f32]; T], sums: &mut [Sums; T]);
     /// MXFP4 times f32.
     fn mxfp4_f32<const T: usize>(self, group: &[u8], xs: &[&[f32]; T], sums: &mut [Sums; T]);
-    /// MXFP4 times int8, whose blocks are shifted by [`Mxfp4Int8::OFFSET`](crate::cpu::product::Mxfp4Int8).
-    fn mxfp4_int8<const T: usize>(self, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]);
+    /// MXFP4 times int8 in parts, whose blocks are shifted by [`Mxfp4Int8::OFFSET`](crate::cpu::product::Mxfp4Int8).
+    fn mxfp4_int8<const T: usize, const PARTS: usize>(self, group: &[u8], xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]);
     /// int8 times int8, whose blocks are shifted by [`Int8Int8::OFFSET`](crate::cpu::product::Int8Int8).
-    fn int8_int8<const T: usize>(self, group: &[u8], xs: &[&[Block]; T], sums: &mut [Sums; T]);
+    fn int8_int8<const T: usize>(self, group: &[u8], xs: &[&[Block<1>]; T], sums: &mut [Sums; T]);
 }
 
 /// E2M1 doubled, which makes it an integer, by all four bits.

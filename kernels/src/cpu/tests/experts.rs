@@ -42,7 +42,7 @@ impl Layer {
         .unwrap()
     }
 
-    /// The twin's result on activations rounded to int8, before and between the projections.
+    /// The twin's result on activations rounded as fast arithmetic does, before and between the projections.
     fn rounded(&self, x: &[f32], routes: &Routes) -> Vec<f32> {
         let (experts, hidden, intermediate) = (self.experts(), self.hidden, self.intermediate);
         let mut out = vec![0.0; x.len()];
@@ -52,7 +52,7 @@ impl Layer {
             let gate_up = reference::mxfp4_to_f32(&experts.gate_up().expert(expert));
             let bias = reference::bf16_to_f32(experts.gate_up_bias().row(expert));
             let inner = reference::linear(&x[token * hidden..][..hidden], &gate_up, hidden, Some(&bias));
-            let inner = reference::int8_activations(&reference::swiglu(&inner, self.swiglu), intermediate);
+            let inner = reference::int16_activations(&reference::swiglu(&inner, self.swiglu), intermediate);
             let down = reference::mxfp4_to_f32(&experts.down().expert(expert));
             let bias = reference::bf16_to_f32(experts.down_bias().row(expert));
             let result = reference::linear(&inner, &down, intermediate, Some(&bias));
