@@ -150,9 +150,10 @@ impl Weights {
         let config = checkpoint.config();
         let mut packer = Packer { checkpoint, cpu, dense: options.dense, done_bytes: 0, progress };
         let embedding = Matrix { bytes: checkpoint.tensor(EMBEDDING), rows: config.vocab_size, cols: config.hidden };
-        let layers = config.layers.iter().enumerate().map(|(layer, group)| packer.layer(layer, *group)).collect();
+        // The largest matrix goes first: while it is packed it is in memory twice, and nothing else is there yet.
         let output = if config.tied_embeddings { EMBEDDING } else { OUTPUT };
         let output = packer.matrices(&[(output.to_owned(), config.vocab_size)], config.hidden, options.dense);
+        let layers = config.layers.iter().enumerate().map(|(layer, group)| packer.layer(layer, *group)).collect();
         // What is left is the embedding, of which a row is read now and then, and small vectors.
         let total_bytes = checkpoint.tensor_bytes();
         progress(Progress { done_bytes: total_bytes, total_bytes });
