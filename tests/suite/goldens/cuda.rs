@@ -184,9 +184,12 @@ pub(super) fn decode(driver: &mut Driver<impl Shows>, golden: &Golden, steps: us
 fn captured_steps_give_what_queued_ones_give() {
     let golden = Golden::open("g1");
     let mut captured = serve(&golden, OPTIONS);
-    let mut queued = serve(&golden, CudaOptions { graphs: false, ..OPTIONS });
-    assert_eq!(decode(&mut captured.driver, &golden, 6), decode(&mut queued.driver, &golden, 6));
+    let given = decode(&mut captured.driver, &golden, 6);
     assert!(captured.driver.engine.graph_counts().1 >= 5, "{:?}", captured.driver.engine.graph_counts());
+    // The machine's own driver has one device for both.
+    drop(captured);
+    let mut queued = serve(&golden, CudaOptions { graphs: false, ..OPTIONS });
+    assert_eq!(given, decode(&mut queued.driver, &golden, 6));
     assert_eq!(queued.driver.engine.graph_counts(), (0, 0));
 }
 

@@ -77,6 +77,7 @@ fn cuda_ranks_differ_from_one_device_by_rounding_alone() {
     let prompt = &longest(&golden).prompt;
     let Some(mut served) = serve(&golden, options(2)) else { return };
     let together = served.driver.logits(prompt, usize::MAX);
+    drop(served);
     let alone = super::cuda::serve(&golden, OPTIONS).driver.logits(prompt, usize::MAX);
     let mut distances: Vec<f64> = together.iter().zip(&alone).map(|(together, alone)| distance(together, alone)).collect();
     distances.sort_by(f64::total_cmp);
