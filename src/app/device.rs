@@ -18,12 +18,21 @@ const KV_SHARE: u64 = 4;
 /// KV memory unless told otherwise, at most: 80,000 tokens of gpt-oss-20b.
 const KV_BYTES_MAX: u64 = 8 << 30;
 
-/// Makes the engine that `--device` asks for, again and again.
+/// Where the model is computed.
+pub(super) struct Placed {
+    /// Makes the engine, again and again.
+    pub(super) engine: EngineFactory,
+    /// The tag `gpu_mode`: `none`, `single` or `tensor_parallel`.
+    pub(super) gpu_mode: &'static str,
+}
+
+/// Places the engine where `--device` asks for it.
 ///
 /// # Errors
 /// [`AppError`] if the device that was asked for cannot serve the model, or memory is too small.
-pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>) -> Result<EngineFactory, AppError> {
+pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>) -> Result<Placed, AppError> {
     let ranks = options.tensor_parallel;
+    let on_gpu = |engine| Placed { engine, gpu_mode: if ranks > 1 { "tensor_parallel" } else { "single" } };
     if ranks > 1 {
         let refused = |message| AppError::TensorParallel { ranks, message };
         let first = match options.device {
@@ -31,22 +40,22 @@ pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Check
             Device::Auto => 0,
             Device::Cuda(index) => index,
         };
-        return cuda_engine(options, first, checkpoint).map_err(|error| refused(error.to_string()));
+        return cuda_engine(options, first, checkpoint).map(on_gpu).map_err(|error| refused(error.to_string()));
     }
     match options.device {
         Device::Cpu => {}
         Device::Cuda(index) => {
             let refused = |error: CudaEngineError| AppError::Device { index, message: error.to_string() };
-            return cuda_engine(options, index, checkpoint).map_err(refused);
+            return cuda_engine(options, index, checkpoint).map(on_gpu).map_err(refused);
         }
         // What keeps the GPU from serving is worth a line; the CPU serves.
         Device::Auto => match cuda_engine(options, 0, checkpoint) {
-            Ok(factory) => return Ok(factory),
+            Ok(engine) => return Ok(on_gpu(engine)),
             Err(CudaEngineError::Device(CudaError::None(reason))) => tracing::info!(%reason, "no GPU"),
             Err(error) => tracing::warn!(%error, "the GPU does not serve this model"),
         },
     }
-    cpu_engine(options, place, checkpoint)
+    Ok(Placed { engine: cpu_engine(options, place, checkpoint)?, gpu_mode: "none" })
 }
 
 /// Opens the devices and plans their memory; the weights go there when the engine is built first, and stay when it is rebuilt.

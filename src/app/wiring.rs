@@ -56,15 +56,16 @@ pub(super) fn find(options: &ServeOptions) -> Result<Found, AppError> {
 /// [`AppError`]; what was started so far ends with the process.
 pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Result<Wired, AppError> {
     let Found { files, model, api_keys } = found;
+    let (checkpoint, tokenizer) = (Arc::new(model.checkpoint), Arc::new(model.tokenizer));
+    let placed = device::engine(options, &files.name, &checkpoint)?;
     let tags = ModelTags {
         model_id: files.model_id.clone(),
         model_size: files.model_size.clone(),
         dtype: "mxfp4".to_owned(),
-        gpu_mode: "none".to_owned(),
+        gpu_mode: placed.gpu_mode.to_owned(),
         prompt_version: options.prompt_version.clone(),
     };
     let (clock, metrics) = (Clock::start(), Metrics::with_log(tags.clone(), log.clone()));
-    let (checkpoint, tokenizer) = (Arc::new(model.checkpoint), Arc::new(model.tokenizer));
     let settings = PromptSettings {
         model_id: files.model_id,
         version: PromptVersion::from_name(&options.prompt_version).unwrap_or_default(),
@@ -72,7 +73,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
     };
     let queue = &options.profile.queue;
     let service = actors::start(StartOptions {
-        engine: device::engine(options, &files.name, &checkpoint)?,
+        engine: placed.engine,
         builder: Arc::new(PromptBuilder::new(Arc::clone(&tokenizer), settings)),
         tokenizer,
         metrics: metrics.clone(),

@@ -41,7 +41,11 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let talk = Talk { prompt: text("prompt"), system: text("system"), reasoning: matches.get_flag("reasoning") };
     match text("url") {
         Some(url) => talk.with(&Server::new(&url, variable(API_KEY_VARIABLE))?),
-        None => serve_for(&layers(matches, &variable)?, move |url, key| talk.with(&Server::new(&url, key)?)),
+        None => {
+            // At `info` its log would stand between the lines of the talk.
+            let layers = layers(matches, &variable)?.or("log_level", "warn");
+            serve_for(&layers, move |url, key| talk.with(&Server::new(&url, key)?))
+        }
     }
 }
 

@@ -217,6 +217,7 @@ impl Running {
             self.line.retain(|runner| !runner.gone);
             self.gone_count = 0;
         }
+        assert!(self.gone_count <= self.line.len() / 8, "the line does not grow with those who are gone");
         let held = self.line.iter_mut().filter(|runner| !runner.gone).map(|runner| &mut runner.tables);
         if tables.full.wants_packing() {
             tables.full.pack(held.map(|held| &mut held.full));

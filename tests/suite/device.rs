@@ -27,12 +27,18 @@ fn answer(server: &Server) -> String {
     joined(&server.ask("POST", "/v1/chat/completions", ASK), "/choices/0/delta/content")
 }
 
+fn gpu_mode(server: &Server) -> String {
+    let stats = server.stats();
+    stats["gpu_routing"]["mode"].as_str().expect("a text").to_owned()
+}
+
 #[test]
 fn the_device_that_is_asked_for_answers() {
     for device in ["cuda:0", "cuda:3", "auto"] {
         let folder = folder();
         let server = Server::of(&mut serve(&folder, "memory_bytes=134217728", &["--device", device]));
         assert!(server.log.contains("computing on the GPU") && server.log.contains("CPU shim"), "{}", server.log);
+        assert_eq!(gpu_mode(&server), "single");
         let text = answer(&server);
         assert!(text.contains(r#"print("Jay")"#), "{device}: {text}");
     }
@@ -91,6 +97,7 @@ fn auto_serves_on_the_cpu_and_says_why() {
             log.contains("the GPU does not serve this model") && log.contains(said) && log.contains("computing on the CPU"),
             "{log}"
         );
+        assert_eq!(gpu_mode(&server), "none");
         assert!(answer(&server).contains(r#"print("Jay")"#));
     }
 }
@@ -138,6 +145,7 @@ fn two_devices_answer_together_and_outlive_a_step_that_one_refuses() {
     for rank in ["\"rank\":0", "\"rank\":1", "found NCCL", "weights"] {
         assert!(server.log.contains(rank), "{rank}: {}", server.log);
     }
+    assert_eq!(gpu_mode(&server), "tensor_parallel");
     let expected = answer(&server);
     assert!(expected.contains(r#"print("Jay")"#), "{expected}");
     let text = fail_in_mid_answer(&server, &folder, "refused");
