@@ -36,8 +36,12 @@ fn nvcc(root: &Path) -> Option<PathBuf> {
         return Some(PathBuf::from(named));
     }
     if env::var("PROFILE").is_ok_and(|profile| profile == "release") {
-        println!("cargo:rerun-if-changed={TOOLCHAIN}");
-        return Some(root.join(TOOLCHAIN)).filter(|path| path.exists());
+        let toolchain = Some(root.join(TOOLCHAIN)).filter(|path| path.exists());
+        // Cargo takes a path that is not there for changed, and would build everything anew each time.
+        if toolchain.is_some() {
+            println!("cargo:rerun-if-changed={TOOLCHAIN}");
+        }
+        return toolchain;
     }
     None
 }
