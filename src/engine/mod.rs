@@ -11,7 +11,9 @@ pub mod config;
 pub mod cpu;
 pub mod cuda;
 pub mod fake;
+mod kv_pools;
 pub mod sampling;
+mod wanted;
 
 /// Something that runs a model's forward pass over a batch.
 ///

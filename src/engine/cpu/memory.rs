@@ -4,6 +4,7 @@ use super::cores::physical_cores;
 use crate::batch::KvGroup;
 use crate::engine::checkpoint::{Checkpoint, CheckpointError};
 use crate::engine::config::ModelConfig;
+use crate::engine::kv_pools::KvPools;
 use antiphon_kernels::cpu::{Format, Isa, Math};
 use antiphon_kernels::kv::KvLayout;
 use std::fmt;
@@ -51,25 +52,13 @@ impl CpuOptions {
     #[must_use]
     pub fn within(config: &ModelConfig, kv_bytes: u64, sequences_max: usize, step_tokens_max: usize) -> Self {
         let block_tokens = Self::BLOCK_TOKENS;
-        let context_blocks = config.context_tokens_max.div_ceil(block_tokens);
-        // A window that begins within a block and the block that is being filled touch one block more each.
-        let window_blocks = config.sliding_window_tokens.div_ceil(block_tokens).saturating_add(2).min(context_blocks);
-        let step_blocks = step_tokens_max.div_ceil(block_tokens);
-        let least = window_blocks + step_blocks;
-        let blocks_in = |bytes: u64, group| {
-            // A model without layers of a group takes no memory for it, however many blocks there are.
-            let block = block_bytes(config, block_tokens, group).max(1) as u64;
-            usize::try_from(bytes / block).unwrap_or(usize::MAX)
-        };
-        let sliding_blocks = window_blocks.saturating_mul(sequences_max).saturating_add(step_blocks);
-        let sliding_blocks = sliding_blocks.min(blocks_in(kv_bytes / 2, KvGroup::Sliding)).max(least);
-        let sliding_bytes = (sliding_blocks as u64).saturating_mul(block_bytes(config, block_tokens, KvGroup::Sliding) as u64);
-        let full_blocks = blocks_in(kv_bytes.saturating_sub(sliding_bytes), KvGroup::Full);
+        let block_bytes = |group| block_bytes(config, block_tokens, group);
+        let pools = KvPools::within(config, kv_bytes, block_tokens, sequences_max, step_tokens_max, block_bytes);
         Self {
             threads: physical_cores(),
             block_tokens,
-            full_blocks: full_blocks.min(context_blocks.saturating_mul(sequences_max)).max(least),
-            sliding_blocks,
+            full_blocks: pools.full_blocks,
+            sliding_blocks: pools.sliding_blocks,
             step_tokens_max,
             step_slices_max: sequences_max,
             math: Self::MATH,

@@ -18,9 +18,11 @@ pub use memory::{CpuOptions, MemoryPlan};
 
 use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::config::ModelConfig;
+use super::kv_pools::KvPools;
 use super::sampling::Sampler;
+use super::wanted::{Wanted, list_wanted};
 use super::{Engine, EngineError, check_batch};
-use crate::batch::{Batch, EngineLimits, KvGroup, Sampled, Slice, TokenId};
+use crate::batch::{Batch, EngineLimits, KvGroup, Sampled, Slice};
 use antiphon_kernels::cpu::Cpu;
 use antiphon_kernels::kv::KvMemory;
 use antiphon_kernels::rope::Rope;
@@ -54,19 +56,6 @@ fn cpu(options: &CpuOptions) -> Cpu {
     Cpu::with_isa(options.threads, options.isa.unwrap_or(Isa::best())).with_math(options.math)
 }
 
-/// A row of the step whose logits are wanted.
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    /// The row among the step's tokens.
-    row: usize,
-    /// Its slice in the batch.
-    slice: usize,
-    /// The slice's report in the step's.
-    report: usize,
-    /// The prompt token whose log-probability is asked for; `None` asks for a draw.
-    target: Option<TokenId>,
-}
-
 impl CpuEngine {
     /// Makes an engine for a checkpoint, with empty KV memory; `progress` is told how many bytes of weights have been packed.
     ///
@@ -91,24 +80,11 @@ impl CpuEngine {
         let sizes = [block_tokens, full_blocks, sliding_blocks, step_tokens_max, step_slices_max, options.threads];
         assert!(sizes.iter().all(|size| *size > 0), "no option of an engine may be zero: {options:?}");
         let config = checkpoint.config();
-        let blocks = |group| match group {
-            KvGroup::Full => full_blocks,
-            KvGroup::Sliding => sliding_blocks,
-        };
-        let memory = |group: &KvGroup| KvMemory::new(kv_layout(config, block_tokens, blocks(*group)));
+        let pools = KvPools { block_tokens, full_blocks, sliding_blocks };
+        let memory = |group: &KvGroup| KvMemory::new(kv_layout(config, block_tokens, pools.blocks(*group)));
+        let block_bytes = |group| block_bytes(config, block_tokens, group);
         Self {
-            limits: EngineLimits {
-                block_tokens,
-                full_blocks,
-                sliding_blocks,
-                sliding_window_tokens: config.sliding_window_tokens,
-                step_tokens_max,
-                step_slices_max,
-                context_tokens_max: config.context_tokens_max,
-                vocab_size: config.vocab_size,
-                full_block_bytes: block_bytes(config, block_tokens, KvGroup::Full),
-                sliding_block_bytes: block_bytes(config, block_tokens, KvGroup::Sliding),
-            },
+            limits: pools.limits(config, step_tokens_max, step_slices_max, block_bytes),
             weights: weights.0,
             rope: Rope::new(config.rope.theta, config.head_dim, &config.rope.scaling),
             kv: config.layers.iter().map(memory).collect(),
@@ -154,13 +130,7 @@ impl CpuEngine {
     /// Reports what the batch asks for of the rows that [`Self::forward`] has left in the residual stream.
     fn report(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) {
         let mut wanted = std::mem::take(&mut self.wanted);
-        wanted.clear();
-        for (index, slice) in batch.slices.iter().enumerate() {
-            if slice.draw.is_some() || slice.prompt_targets.is_some() {
-                want(index, slice, sampled.len(), &mut wanted);
-                sampled.push(Sampled { seq: slice.seq, token: None, logprobs: None, prompt_logprobs: Vec::new() });
-            }
-        }
+        list_wanted(batch, sampled, &mut wanted);
         for rows in wanted.chunks(LOGIT_ROWS_MAX) {
             self.compute_logits(rows.iter().map(|wanted| wanted.row));
             for (wanted, logits) in rows.iter().zip(self.scratch.logits.chunks_exact(self.limits.vocab_size)) {
@@ -184,18 +154,6 @@ impl Engine for CpuEngine {
         self.report(batch, sampled);
         // Of a file that is cut meanwhile zeros are read: nothing of such a step may get out.
         self.checkpoint.check_unchanged().map_err(changed)
-    }
-}
-
-/// Adds the rows that `slice` asks for: its prompt targets in order, then its draw.
-fn want(index: usize, slice: &Slice, report: usize, wanted: &mut Vec<Wanted>) {
-    if let Some(targets) = &slice.prompt_targets {
-        assert!(targets.tokens.len() <= slice.len(), "{:?}: more prompt targets than tokens", slice.seq);
-        let rows = slice.tokens.clone().zip(&targets.tokens);
-        wanted.extend(rows.map(|(row, target)| Wanted { row, slice: index, report, target: Some(*target) }));
-    }
-    if slice.draw.is_some() {
-        wanted.push(Wanted { row: slice.tokens.end - 1, slice: index, report, target: None });
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::batch::{BlockId, Draw, DrawError, Sampling, SeqId};
+use crate::batch::{BlockId, Draw, DrawError, Sampling, SeqId, TokenId};
 use crate::engine::checkpoint::CheckpointFiles;
 use std::path::Path;
 

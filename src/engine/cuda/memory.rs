@@ -6,6 +6,7 @@ use super::share::Share;
 use super::weights::weight_bytes;
 use crate::batch::KvGroup;
 use crate::engine::config::ModelConfig;
+use crate::engine::kv_pools::KvPools;
 use antiphon_kernels::cuda::{
     Activations, CHUNK_TOKENS, EXPERTS_MAX, HEAD_DIM_MAX, HIDDEN_MAX, HeadShape, KvRegion, REPORT_WORDS, RouteRegions,
     partial_values, region_bytes,
@@ -108,22 +109,12 @@ impl CudaOptions {
         Ok(options)
     }
 
-    /// Shares `kv_bytes` between the groups: sliding layers get what all windows and one step need, but at most half; full layers
-    /// the rest, but no more than all longest contexts. Either gets at least what one window and one step need.
+    /// Takes as many blocks as `kv_bytes` of one rank hold.
     fn share(&mut self, config: &ModelConfig, kv_bytes: u64) {
-        let context_blocks = config.context_tokens_max.div_ceil(self.block_tokens);
-        // A window that begins within a block and the block that is being filled touch one block more each.
-        let window_blocks = config.sliding_window_tokens.div_ceil(self.block_tokens).saturating_add(2).min(context_blocks);
-        let step_blocks = self.step_tokens_max.div_ceil(self.block_tokens);
-        let least = window_blocks + step_blocks;
-        let own = self.first_rank().config(config);
-        let block_bytes = |group| (block_bytes(&own, self.block_tokens, group).max(1)) as u64;
-        let blocks_in = |bytes: u64, group| usize::try_from(bytes / block_bytes(group)).unwrap_or(usize::MAX);
-        let wanted = window_blocks.saturating_mul(self.step_slices_max).saturating_add(step_blocks);
-        self.sliding_blocks = wanted.min(blocks_in(kv_bytes / 2, KvGroup::Sliding)).max(least);
-        let sliding_bytes = (self.sliding_blocks as u64).saturating_mul(block_bytes(KvGroup::Sliding));
-        let most = context_blocks.saturating_mul(self.step_slices_max);
-        self.full_blocks = blocks_in(kv_bytes.saturating_sub(sliding_bytes), KvGroup::Full).min(most).max(least);
+        let (own, tokens) = (self.first_rank().config(config), self.block_tokens);
+        let block_bytes = |group| block_bytes(&own, tokens, group);
+        let pools = KvPools::within(config, kv_bytes, tokens, self.step_slices_max, self.step_tokens_max, block_bytes);
+        (self.full_blocks, self.sliding_blocks) = (pools.full_blocks, pools.sliding_blocks);
     }
 
     /// A rank that stands for all of them: they take the same memory.

@@ -22,14 +22,16 @@ pub use ranks::CudaRanks;
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::config::ModelConfig;
+use super::kv_pools::KvPools;
 use super::sampling::Sampler;
+use super::wanted::{Wanted, list_wanted};
 use super::{Engine, EngineError, check_batch};
-use crate::batch::{Batch, EngineLimits, KvGroup, Sampled};
+use crate::batch::{Batch, EngineLimits, Sampled};
 use antiphon_kernels::cuda::{Arena, Communicator, CudaError, Device, KvRegion, Queue, REPORT_WORDS};
 use graphs::Graphs;
 use layout::{HostStep, StepRegions, StepSizes};
 use memory::{block_bytes, head_shape};
-use rounds::{HostRound, RoundRegions, RoundSizes, Wanted, list_wanted, put_report, read_logprobs, reported_token, top_count};
+use rounds::{HostRound, RoundRegions, RoundSizes, put_report, read_logprobs, reported_token, top_count};
 use scratch::Scratch;
 use share::Share;
 use std::sync::Arc;
@@ -120,27 +122,13 @@ impl CudaEngine {
         assert!(sizes.iter().all(|size| *size > 0), "no option of an engine may be zero: {options:?}");
         let (config, device) = (&model.config, &model.device);
         let shape = head_shape(&model.share.config(config), block_tokens);
-        let blocks = |group: &KvGroup| match group {
-            KvGroup::Full => full_blocks,
-            KvGroup::Sliding => sliding_blocks,
-        };
-        let kv_bytes = config.layers.iter().map(|group| KvRegion::bytes(shape, blocks(group))).sum();
+        let pools = KvPools { block_tokens, full_blocks, sliding_blocks };
+        let kv_bytes = config.layers.iter().map(|group| KvRegion::bytes(shape, pools.blocks(*group))).sum();
         let mut arena = Arena::new(device, "KV memory", kv_bytes)?;
-        let kv = config.layers.iter().map(|group| KvRegion::new(&mut arena, shape, blocks(group))).collect();
+        let kv = config.layers.iter().map(|group| KvRegion::new(&mut arena, shape, pools.blocks(*group))).collect();
         Ok(Self {
             graphs: Graphs::default(),
-            limits: EngineLimits {
-                block_tokens,
-                full_blocks,
-                sliding_blocks,
-                sliding_window_tokens: config.sliding_window_tokens,
-                step_tokens_max,
-                step_slices_max,
-                context_tokens_max: config.context_tokens_max,
-                vocab_size: config.vocab_size,
-                full_block_bytes: block_bytes(config, block_tokens, KvGroup::Full),
-                sliding_block_bytes: block_bytes(config, block_tokens, KvGroup::Sliding),
-            },
+            limits: pools.limits(config, step_tokens_max, step_slices_max, |group| block_bytes(config, block_tokens, group)),
             kv,
             scratch: Scratch::new(device, config, options, model.share)?,
             step: HostStep::default(),
@@ -213,7 +201,7 @@ impl CudaEngine {
         self.model.device.bind()?;
         self.step.fill(batch, &self.model.config, &self.options);
         self.forward_now()?;
-        let every: Vec<Wanted> = (0..batch.tokens.len()).map(Wanted::bare).collect();
+        let every: Vec<Wanted> = (0..batch.tokens.len()).map(|row| Wanted { row, slice: 0, report: 0, target: None }).collect();
         for rows in every.chunks(self.options.logit_rows()) {
             let sizes = RoundSizes { rows: rows.len(), edits: 0 };
             self.upload_round(rows, &sizes)?;

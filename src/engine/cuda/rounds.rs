@@ -6,50 +6,11 @@
 use super::memory::CudaOptions;
 use crate::batch::{Batch, Draw, DrawError, PositionLogprobs, Sampled, Slice, TokenId, TokenLogprob};
 use crate::engine::config::ModelConfig;
+use crate::engine::wanted::Wanted;
 use antiphon_kernels::cuda::{LogitEdit, NOT_FINITE, Region, RowDraw, TOP_MAX};
 
 const DRAW_WORDS: usize = 20;
 const EDIT_WORDS: usize = 4;
-
-/// A row of the step whose logits are wanted.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Wanted {
-    /// The row among the step's tokens.
-    pub(super) row: usize,
-    /// Its slice in the batch.
-    slice: usize,
-    /// The slice's report in the step's.
-    report: usize,
-    /// The prompt token whose log-probability is asked for; `None` asks for a draw.
-    target: Option<TokenId>,
-}
-
-impl Wanted {
-    /// The row at `row`, of which nothing is reported.
-    pub(super) const fn bare(row: usize) -> Self {
-        Self { row, slice: 0, report: 0, target: None }
-    }
-}
-
-/// Adds an empty report for each slice that asks for one, and lists the rows that they need.
-pub(super) fn list_wanted(batch: &Batch, sampled: &mut Vec<Sampled>, wanted: &mut Vec<Wanted>) {
-    wanted.clear();
-    for (index, slice) in batch.slices.iter().enumerate() {
-        if slice.draw.is_none() && slice.prompt_targets.is_none() {
-            continue;
-        }
-        let report = sampled.len();
-        if let Some(targets) = &slice.prompt_targets {
-            assert!(targets.tokens.len() <= slice.len(), "{:?}: more prompt targets than tokens", slice.seq);
-            let rows = slice.tokens.clone().zip(&targets.tokens);
-            wanted.extend(rows.map(|(row, target)| Wanted { row, slice: index, report, target: Some(*target) }));
-        }
-        if slice.draw.is_some() {
-            wanted.push(Wanted { row: slice.tokens.end - 1, slice: index, report, target: None });
-        }
-        sampled.push(Sampled { seq: slice.seq, token: None, logprobs: None, prompt_logprobs: Vec::new() });
-    }
-}
 
 /// How long a round's lists may be.
 #[derive(Debug, Clone, Copy, Default)]

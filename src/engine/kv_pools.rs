@@ -1,0 +1,77 @@
+//! How many blocks of KV memory each group of layers has: the same for every engine, whatever a block takes there.
+
+use super::config::ModelConfig;
+use crate::batch::{EngineLimits, KvGroup};
+
+/// The blocks of both groups.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KvPools {
+    /// Tokens in a block.
+    pub(super) block_tokens: usize,
+    /// Blocks for full-attention layers.
+    pub(super) full_blocks: usize,
+    /// Blocks for sliding-window layers.
+    pub(super) sliding_blocks: usize,
+}
+
+impl KvPools {
+    /// Shares `kv_bytes` between the groups; `block_bytes` of a group are those of one block over all its layers.
+    ///
+    /// Sliding layers get what `sequences_max` windows and one step need, but at most half; full layers get the rest, but no more
+    /// than so many longest contexts. Either gets at least what one window and one step need, whatever `kv_bytes` says. A pool
+    /// may hold less than the longest context.
+    pub(super) fn within(
+        config: &ModelConfig,
+        kv_bytes: u64,
+        block_tokens: usize,
+        sequences_max: usize,
+        step_tokens_max: usize,
+        block_bytes: impl Fn(KvGroup) -> usize,
+    ) -> Self {
+        let context_blocks = config.context_tokens_max.div_ceil(block_tokens);
+        // A window that begins within a block and the block that is being filled touch one block more each.
+        let window_blocks = config.sliding_window_tokens.div_ceil(block_tokens).saturating_add(2).min(context_blocks);
+        let step_blocks = step_tokens_max.div_ceil(block_tokens);
+        let least = window_blocks + step_blocks;
+        let blocks_in = |bytes: u64, group| {
+            // A model without layers of a group takes no memory for it, however many blocks there are.
+            usize::try_from(bytes / block_bytes(group).max(1) as u64).unwrap_or(usize::MAX)
+        };
+        let sliding_blocks = window_blocks.saturating_mul(sequences_max).saturating_add(step_blocks);
+        let sliding_blocks = sliding_blocks.min(blocks_in(kv_bytes / 2, KvGroup::Sliding)).max(least);
+        let sliding_bytes = (sliding_blocks as u64).saturating_mul(block_bytes(KvGroup::Sliding) as u64);
+        let full_blocks = blocks_in(kv_bytes.saturating_sub(sliding_bytes), KvGroup::Full);
+        let full_blocks = full_blocks.min(context_blocks.saturating_mul(sequences_max)).max(least);
+        Self { block_tokens, full_blocks, sliding_blocks }
+    }
+
+    /// The blocks of one group.
+    pub(super) fn blocks(&self, group: KvGroup) -> usize {
+        match group {
+            KvGroup::Full => self.full_blocks,
+            KvGroup::Sliding => self.sliding_blocks,
+        }
+    }
+
+    /// What an engine with these blocks can hold and compute; `block_bytes` as for [`Self::within`].
+    pub(super) fn limits(
+        &self,
+        config: &ModelConfig,
+        step_tokens_max: usize,
+        step_slices_max: usize,
+        block_bytes: impl Fn(KvGroup) -> usize,
+    ) -> EngineLimits {
+        EngineLimits {
+            block_tokens: self.block_tokens,
+            full_blocks: self.full_blocks,
+            sliding_blocks: self.sliding_blocks,
+            sliding_window_tokens: config.sliding_window_tokens,
+            step_tokens_max,
+            step_slices_max,
+            context_tokens_max: config.context_tokens_max,
+            vocab_size: config.vocab_size,
+            full_block_bytes: block_bytes(KvGroup::Full),
+            sliding_block_bytes: block_bytes(KvGroup::Sliding),
+        }
+    }
+}
