@@ -17,3 +17,4 @@ mod source;
 mod supply;
 mod tidy;
 mod verify;
+mod ways;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::server::{Footprint, PATIENCE, Server, joined, read_on, read_until};
+use crate::ways::{WAYS, Way, reset_when_dropped};
 
 /// Where a request is when its client leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,19 +31,6 @@ enum Phase {
 }
 
 const PHASES: [Phase; 6] = [Phase::Queued, Phase::Prefill, Phase::Decode, Phase::BetweenEvents, Phase::LastToken, Phase::Whole];
-
-/// How a client leaves.
-#[derive(Debug, Clone, Copy)]
-enum Way {
-    /// Closes.
-    Fin,
-    /// Closes with unread data thrown away.
-    Reset,
-    /// Says that it will write no more, and stays to see the server hang up.
-    Half,
-}
-
-const WAYS: [Way; 3] = [Way::Fin, Way::Reset, Way::Half];
 
 const CLIENTS: u64 = 8;
 /// Times at least that each client asks and leaves in each phase: 6 phases, 8 clients, 21 times are 1,008 clients that left.
@@ -93,7 +81,7 @@ fn visit(server: &Server, phase: Phase, client: u64, turn: u64) {
     }
     match WAYS[usize::try_from((client + turn) % 3).expect("small")] {
         Way::Fin => {}
-        Way::Reset => socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).expect("Linux can"),
+        Way::Reset => reset_when_dropped(&socket),
         Way::Half => {
             // The server may have hung up before.
             let _ = socket.shutdown(Shutdown::Write);

@@ -8,19 +8,7 @@ use tokio::net::TcpStream;
 
 use super::client::{post, request};
 use super::world::{Plan, World};
-
-/// How a client leaves.
-#[derive(Debug, Clone, Copy)]
-enum Way {
-    /// Closes.
-    Fin,
-    /// Closes with unread data thrown away.
-    Reset,
-    /// Says that it will write no more, and stays to read.
-    Half,
-}
-
-const WAYS: [Way; 3] = [Way::Fin, Way::Reset, Way::Half];
+use crate::ways::{WAYS, Way, reset_when_dropped};
 
 /// A generation that is on its way; dropped, the client has left.
 async fn ask(address: SocketAddr, stream: bool) -> TcpStream {
@@ -36,7 +24,7 @@ async fn leave(mut socket: TcpStream, way: Way) -> Option<TcpStream> {
     match way {
         Way::Fin => None,
         Way::Reset => {
-            socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).expect("Linux can");
+            reset_when_dropped(&socket);
             None
         }
         Way::Half => {
