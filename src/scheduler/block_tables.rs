@@ -65,11 +65,10 @@ impl BlockTables {
         }
     }
 
-    /// Gives everything back.
+    /// Gives everything back, for good: whoever runs again gets tables of its own.
     pub(super) fn release(&mut self, tables: &mut Tables, pools: &mut BlockPools) {
         tables.full.give_all(&mut self.full, &mut pools.full);
         tables.sliding.give_all(&mut self.sliding, &mut pools.sliding);
-        self.sliding_first = 0;
     }
 
     /// Panics unless the tables hold what a sequence with `computed` computed tokens must hold.
