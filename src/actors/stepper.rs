@@ -2,8 +2,8 @@
 //!
 //! Owns: the scheduler core and the routes. Promises: after [`Stepper::deliver`] every event of the core is on its way to its
 //! stream, no sequence without a stream is left in the core, and the published counts are the core's; so they are when any
-//! other call returns, except that what comes of a plan and a commit waits for it. Absent on purpose: the engine, mailboxes,
-//! timers, clocks.
+//! other call returns, except that events of a plan and a commit, and the counts of a commit without a step after it, wait for
+//! it. Absent on purpose: the engine, mailboxes, timers, clocks.
 
 use std::sync::Arc;
 
@@ -118,6 +118,8 @@ impl Stepper {
         };
         if next == Next::Step {
             self.routes.planned(batch);
+            // Before the engine begins: whoever sees it compute finds the step's blocks in the counts.
+            self.publish();
         }
         next
     }
