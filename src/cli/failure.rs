@@ -4,11 +4,18 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
+use crate::app::AppError;
+
+/// The exit code of a server whose engine died for good: an internal error as `sysexits.h` numbers it. Started anew it may serve.
+const ENGINE_DIED: u8 = 70;
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The command line is wrong (exit code 2).
     Usage(String),
+    /// The engine died for good while serving (exit code 70).
+    EngineDied(AppError),
     /// Anything else (exit code 1).
     Failed(anyhow::Error),
 }
@@ -19,10 +26,20 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::EngineDied { .. } => Self::EngineDied(error),
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::Usage(text) => text.clone(),
+            Self::EngineDied(error) => error.to_string(),
             // Errors here name their causes themselves; anyhow's chain would name them twice.
             Self::Failed(error) => error.to_string(),
         };
@@ -39,6 +56,7 @@ impl Failure {
         let _ = writeln!(std::io::stderr(), "antiphon: {self}");
         match self {
             Self::Usage(_) => ExitCode::from(2),
+            Self::EngineDied(_) => ExitCode::from(ENGINE_DIED),
             Self::Failed(_) => ExitCode::FAILURE,
         }
     }
@@ -53,8 +71,9 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A complaint of clap as one line: what is wrong, and the hint if there is one.
-pub(super) fn usage(error: &clap::Error) -> Failure {
+/// A complaint of clap about the options of a `command`, or about what stands in its place, as one line: what is wrong, and the
+/// hint if there is one.
+pub(super) fn usage(error: &clap::Error, command: Option<&str>) -> Failure {
     let text = error.to_string();
     let said: Vec<&str> = text
         .lines()
@@ -62,5 +81,7 @@ pub(super) fn usage(error: &clap::Error) -> Failure {
         .map(|line| line.trim().trim_start_matches("error: ").trim_start_matches("tip: "))
         .filter(|line| !line.is_empty())
         .collect();
-    Failure::Usage(format!("{}; antiphon --help lists what there is", said.join("; ")))
+    let said = said.join("; ").replace(":; ", ": ");
+    let place = command.map(|command| format!("{command} ")).unwrap_or_default();
+    Failure::Usage(format!("{said}; antiphon {place}--help lists what there is"))
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns: the settings and their layers (flag, environment, file, profile), the log, the exit code. Promises: a failure is one
 //! line on standard error, `antiphon: what; what was expected; where it was given`, with exit code 1, or 2 if the command
-//! line is at fault. Absent on purpose: what the commands do, which is the other rooms' part.
+//! line is at fault, or 70 if the engine died for good while it served. Absent on purpose: what the commands do, which is the
+//! other rooms' part.
 
 mod chat;
 mod failure;
@@ -53,7 +54,10 @@ fn dispatch() -> Result<(), Failure> {
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return failure::print(&error.to_string());
         }
-        Err(error) => return Err(failure::usage(&error)),
+        Err(error) => {
+            let named = std::env::args().nth(1).filter(|name| command().find_subcommand(name).is_some());
+            return Err(failure::usage(&error, named.as_deref()));
+        }
     };
     match matches.subcommand() {
         Some(("serve", matches)) => serve::run(matches),

@@ -94,7 +94,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         tracing::warn!(name, "no setting has this environment variable");
     }
     let ready = Box::new(|address| tracing::info!(%address, "ready"));
-    app::serve(&options, log.watch(), ready).map_err(|error| Failure::Failed(error.into()))
+    Ok(app::serve(&options, log.watch(), ready)?)
 }
 
 /// Serves on a free port of this machine for one `task`, which gets the server's URL and its first API key. The task has a thread
@@ -122,5 +122,5 @@ pub(super) fn serve_for(
     });
     // The task may have ended before the server was ready.
     let ready = Box::new(move |address| _ = ready.send(address));
-    app::serve(&options, log.watch(), ready).map_err(|error| Failure::Failed(error.into()))
+    Ok(app::serve(&options, log.watch(), ready)?)
 }

@@ -59,8 +59,12 @@ fn help_and_version_are_answers() {
 fn a_wrong_command_line_is_one_line_and_code_2() {
     for (arguments, said) in [
         (&[][..], "requires a subcommand"),
-        (&["sing"], "unrecognized subcommand 'sing'"),
-        (&["serve", "--prot", "1"], "unexpected argument '--prot' found; a similar argument exists: '--port'"),
+        (&["sing"], "unrecognized subcommand 'sing'; antiphon --help lists what there is"),
+        (
+            &["serve", "--prot", "1"],
+            "unexpected argument '--prot' found; a similar argument exists: '--port'; antiphon serve --help lists what there is",
+        ),
+        (&["verify"], "required arguments were not provided: <LEVEL>; antiphon verify --help lists what there is"),
         (&["serve", "--port"], "a value is required"),
         (&["serve", "--port", "1", "--port", "2"], "cannot be used multiple times"),
         (&["serve", "--port", "70000"], "port is `70000`; expected a whole number from 0 to 65535; given by flag --port"),

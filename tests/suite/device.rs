@@ -1,15 +1,21 @@
 //! `antiphon serve` on a CUDA device, as a user starts it: the stand-in is the driver that the binary finds.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use antiphon_cuda_shim::stand_in;
 use tempfile::TempDir;
 
-use super::embedded::{Server, joined, read_until};
+use super::embedded::{PATIENCE, Server, joined, read_until};
 
 const ASK: &str =
     r#"{"messages":[{"role":"user","content":"Write Python code that prints \"Jay\"."}],"temperature":0,"stream":true}"#;
+
+const LONG: &str = r#"{"prompt":"1, 2, 3,","temperature":0,"max_tokens":8000,"ignore_eos":true,"stream":true}"#;
 
 /// `antiphon serve --model tiny` with `args`, on a machine whose driver is the stand-in with `settings`.
 fn serve(folder: &TempDir, settings: &str, args: &[&str]) -> Command {
@@ -107,7 +113,7 @@ fn fail_in_mid_answer(server: &Server, folder: &TempDir, fault: &str) -> String 
     let mut stream = server.send("POST", "/v1/chat/completions", ASK);
     let mut text = read_until(&mut stream, "\"content\":");
     fs::write(folder.path().join("fault"), fault).expect("written");
-    std::io::Read::read_to_string(&mut stream, &mut text).expect("the stream ends in order");
+    stream.read_to_string(&mut text).expect("the stream ends in order");
     text
 }
 
@@ -128,9 +134,52 @@ fn a_lost_device_ends_the_process_with_a_clear_message() {
     let text = fail_in_mid_answer(&server, &folder, "lost");
     assert!(text.contains("\"error\"") && text.contains("server_error") && text.contains("data: [DONE]"), "{text}");
     let (code, log) = server.end();
-    assert_eq!(code, Some(1), "{log}");
+    assert_eq!(code, Some(70), "{log}");
     assert!(log.contains("the engine is given up"), "{log}");
     assert!(log.contains("antiphon: the engine died") && log.contains("must be started anew"), "{log}");
+}
+
+/// What a prober sees: the status of `/health/live`; nothing once nobody listens.
+fn live(server: &Server) -> Option<u16> {
+    let mut stream = TcpStream::connect(server.address()).ok()?;
+    stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split(' ').nth(1)?.parse().ok()
+}
+
+/// A call to the driver that never returns: the watchdog sees it, the probe fails, every request is told, and the process ends
+/// although the engine's thread never does.
+#[test]
+fn a_device_that_never_answers_ends_the_process_in_order() {
+    let folder = folder();
+    let args = ["--device", "cuda", "--watchdog-seconds", "1"];
+    let mut server = Server::of(&mut serve(&folder, "memory_bytes=134217728", &args));
+    assert_eq!(live(&server), Some(200));
+    // Eight compute, two wait.
+    let mut streams: Vec<TcpStream> = (0..10).map(|_| server.send("POST", "/v1/completions", LONG)).collect();
+    let begun: Vec<String> = streams.iter_mut().map(|stream| read_until(stream, "HTTP/1.1 200")).collect();
+    fs::write(folder.path().join("fault"), "hangs").expect("written");
+    let readers = streams.into_iter().zip(begun).map(|(mut stream, mut text)| {
+        thread::spawn(move || stream.read_to_string(&mut text).map(|_| text).expect("the stream ends in order"))
+    });
+    let readers: Vec<_> = readers.collect();
+    let began = Instant::now();
+    let seen = loop {
+        match live(&server) {
+            Some(200) => assert!(began.elapsed() < PATIENCE, "nobody notices"),
+            seen => break seen,
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    // Until the listener is closed it says 503; a prober that comes later meets nobody.
+    assert!(matches!(seen, Some(503) | None), "{seen:?}");
+    for reader in readers {
+        let text = reader.join().expect("its stream ends in order");
+        assert!(text.contains(r#""code":"engine_failed""#) && text.contains("data: [DONE]"), "{text}");
+    }
+    let (code, log) = server.end();
+    assert!(code == Some(70) && log.contains("the engine has not answered for"), "{code:?} {log}");
 }
 
 /// Serves on a machine of two devices.

@@ -4,7 +4,7 @@
 //   kernels=PATH, checked=PATH   the kernels' libraries, plain and with every access checked
 //   check=1                      run the checked ones
 //   memory_bytes=N, capability=7.5, driver=12080, devices=2
-//   fault=PATH                   once this file is there, the next launch fails: `lost` for ever, `refused` once
+//   fault=PATH                   once this file is there, the next launch fails: `lost` for ever, `refused` once; or never returns: `hangs`
 #include "driver.h"
 
 #include <algorithm>
@@ -78,6 +78,9 @@ void look_for_fault(Device& d) {
     fclose(file);
     if (!is_read) return;
     unlink(fault_path.c_str());
+    if (strcmp(word, "hangs") == 0) {
+        for (;;) pause();
+    }
     const bool lost = strcmp(word, "lost") == 0;
     d.launch_fault = {1, lost ? ILLEGAL_ADDRESS : LAUNCH_OUT_OF_RESOURCES, lost};
 }

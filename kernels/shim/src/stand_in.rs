@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Puts `libcuda.so`, `libnvrtc.so` and `libnccl.so.2` into `folder` and returns the environment in which a process finds them there. `settings`
 /// are lines of `cpp/environment.cpp`, such as `memory_bytes=1048576`. The file `fault` in the folder, once it says `lost` or
-/// `refused`, makes the next launch fail.
+/// `refused`, makes the next launch fail; with `hangs` it never returns.
 ///
 /// # Panics
 /// Without a C++ compiler, with a sentence that says so, or if the folder cannot be written.

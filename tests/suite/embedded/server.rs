@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// A guard against hanging, not a measure of speed.
-pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The process; killed when it is dropped.
 pub(crate) struct Server {
@@ -67,6 +67,10 @@ impl Server {
     pub(crate) fn end(&mut self) -> (Option<i32>, String) {
         let code = ended(&mut self.process).code();
         (code, self.later.take().expect("it ends once").join().expect("its log is text"))
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(super) fn port(&self) -> u16 {
