@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use crate::metrics::Metrics;
 
 use super::cors::{Allowance, AllowedOrigin};
-use super::errors::ApiError;
+use super::errors::{ApiError, Complaint};
 use super::front::RequestId;
 use super::held::Held;
 use super::key::{ApiKey, opens};
@@ -53,7 +53,7 @@ pub(super) async fn pass(
     let held = Held::of(&mut request);
     let line = format!("{} {:?}", request.method(), clip(request.path()));
     let allowance = Allowance::of(&border.cors_origins, &request);
-    let mut visit = Visit { line, id: id.0.clone(), status: None, held, allowance };
+    let mut visit = Visit { line, id: id.0.clone(), status: None, complaint: None, held, allowance };
     if let Some(response) = border.turn_back(&request, visit.allowance.as_ref()) {
         let (request, _) = request.into_parts();
         return Ok(ServiceResponse::new(request, visit.leave(response)));
@@ -81,6 +81,7 @@ struct Visit {
     line: String,
     id: String,
     status: Option<u16>,
+    complaint: Option<Complaint>,
     held: Option<Held>,
     /// For a request of a page that may read the answer.
     allowance: Option<Allowance>,
@@ -91,6 +92,7 @@ impl Visit {
     /// takes the body along.
     fn leave(&mut self, mut response: HttpResponse) -> HttpResponse {
         self.status = Some(response.status().as_u16());
+        self.complaint = response.extensions_mut().remove();
         if let Some(own) = response.headers().get(REQUEST_ID) {
             self.id = String::from_utf8_lossy(own.as_bytes()).into_owned();
         } else {
@@ -109,8 +111,13 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
+        let (code, param) = match &self.complaint {
+            Some(Complaint { code, param }) => (*code, param.as_deref().map(clip)),
+            None => (None, None),
+        };
         // 499 is how nginx logs a client that left before its answer.
-        tracing::info!(request_id = self.id, status = self.status.unwrap_or(499), "{}", self.line);
+        let status = self.status.unwrap_or(499);
+        tracing::info!(request_id = self.id, status, code, param, "{}", self.line);
     }
 }
 
@@ -139,7 +146,11 @@ impl Border {
         let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let path = request.path();
         let open = self.api_keys.is_empty() || OPEN_PATHS.contains(&path) || page::is_open(path);
-        if open || opens(&self.api_keys, authorization) { Ok(()) } else { Err(ApiError::Unauthorized) }
+        if open || opens(&self.api_keys, authorization) {
+            Ok(())
+        } else {
+            Err(ApiError::Unauthorized { given: authorization.is_some() })
+        }
     }
 }
 

@@ -26,8 +26,11 @@ pub(super) enum ApiError {
     #[error("{}", .0.message)]
     Broken(Broken),
     /// No key, or a wrong one.
-    #[error("this server needs an API key: Authorization: Bearer KEY")]
-    Unauthorized,
+    #[error("{}", key_message(*.given))]
+    Unauthorized {
+        /// Whether something was given for a key.
+        given: bool,
+    },
     /// A name under which nobody should reach a server on loopback.
     #[error("the Host {host:?} is not served here; expected localhost, a loopback address or an allowed name")]
     HostForbidden {
@@ -79,6 +82,13 @@ pub(super) enum ApiError {
     },
 }
 
+/// What the log says of a request that is refused: which rule, and which field of it. Never a value, which may be somebody's text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Complaint {
+    pub(super) code: Option<&'static str>,
+    pub(super) param: Option<String>,
+}
+
 /// How an error looks in HTTP.
 struct Face {
     status: StatusCode,
@@ -125,7 +135,7 @@ impl ApiError {
             Self::Refused(Refusal::Internal { .. }) | Self::Internal { .. } => {
                 Face::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "internal_error")
             }
-            Self::Unauthorized => Face::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
+            Self::Unauthorized { .. } => Face::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
             Self::HostForbidden { .. } => Face::new(StatusCode::FORBIDDEN, "permission_error", "host_forbidden"),
             Self::UnknownPath { .. } => Face::new(StatusCode::NOT_FOUND, NOT_FOUND, "unknown_path"),
             Self::WrongMethod { .. } => Face::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed"),
@@ -153,11 +163,12 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         let face = self.face();
         let mut response = HttpResponse::build(face.status).json(self.object().body());
+        response.extensions_mut().insert(Complaint { code: face.code, param: face.param });
         let headers = response.headers_mut();
         if let Some(seconds) = face.retry_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if *self == Self::Unauthorized {
+        if matches!(self, Self::Unauthorized { .. }) {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Self::WrongMethod { allowed, .. } = self {
@@ -167,6 +178,14 @@ impl ResponseError for ApiError {
             response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
         }
         response
+    }
+}
+
+fn key_message(given: bool) -> &'static str {
+    if given {
+        "the API key in Authorization is none of this server's; expected Authorization: Bearer KEY"
+    } else {
+        "this server needs an API key: Authorization: Bearer KEY"
     }
 }
 

@@ -34,6 +34,20 @@ fn jay_is_printed_on_every_route() {
     assert!(joined(&stream, "/content").contains(r#"print("Jay")"#), "{stream}");
 }
 
+/// A line of the log names the rule that a refused request broke, and the field, and nothing of what the request said.
+#[test]
+fn the_log_names_what_was_refused() {
+    let mut server = Server::start();
+    let body = r#"{"messages":[{"role":"user","content":"hush-hush"}],"temperature":"hush-hush"}"#;
+    assert_eq!(server.answer("POST", "/v1/chat/completions", body).0, 400);
+    server.signal("-TERM");
+    let (_, log) = server.end();
+    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let line = lines.find(|line| line["status"] == 400).unwrap_or_else(|| panic!("no line has the status: {log}"));
+    assert_eq!((&line["code"], &line["param"]), (&"invalid_value".into(), &"temperature".into()), "{line}");
+    assert!(!log.contains("hush"), "{log}");
+}
+
 /// What `serve --model 20b` does on a machine that never saw the model: it is fetched, past a download that breaks off, and answers.
 #[test]
 fn a_model_of_the_hub_is_fetched_and_served() {
