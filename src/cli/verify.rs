@@ -26,11 +26,10 @@ const OWN: [&str; 9] = [
     "prompt_cache_bytes",
     "http_workers",
 ];
-/// The embedded model's answer to the plan's question has 25 characters, which no server can cut into 50 chunks.
-const TINY_PROMPT: &str = "Count from 1 to 90";
 
 const MORE: &str = "Prints the plan's report; exit code 0 only if every test passed. A test that cannot be run is skipped with the \
-                    reason, and a run with one has not passed: --skip leaves it out. ANTIPHON_API_KEY holds the server's key.";
+                    reason, and a run with one has not passed: --skip leaves it out. What has no meaning for a server that runs \
+                    elsewhere (ending it) is N/A. ANTIPHON_API_KEY holds the server's key.";
 
 /// The command's options.
 pub(super) fn command() -> Command {
@@ -183,9 +182,8 @@ fn target(matches: &ArgMatches, layers: &Layers) -> Result<Target, Failure> {
         .map(|setting| format!("--{}={}", setting.flag(), layers.value(setting.name).text))
         .collect();
     let api_key = options.api_keys.first().map(|key| key.reveal().to_owned());
-    let prompt = (options.model == "tiny").then(|| TINY_PROMPT.to_owned());
     let process = ServerProcess::start(&program, &flags).map_err(|error| Failure::Failed(error.into()))?;
-    let service = app::serve_beside(options).map_err(|error| Failure::Failed(error.into()))?;
+    let service = app::serve_beside(options)?;
     Ok(Target {
         url: process.url(),
         api_key,
@@ -193,7 +191,6 @@ fn target(matches: &ArgMatches, layers: &Layers) -> Result<Target, Failure> {
         process: Some(process),
         again: Some((program, flags)),
         service: Some(service),
-        stream_prompt: given.stream_prompt.clone().or(prompt),
         ..given
     })
 }
@@ -240,6 +237,7 @@ impl Live {
     fn line(&self, case: &Case, outcome: &Outcome) -> String {
         let verdict = match (self.terminal, outcome.verdict) {
             (false, verdict) => verdict.name().to_owned(),
+            (true, Verdict::NotApplicable) => outcome.verdict.name().to_owned(),
             (true, Verdict::Pass) => "\x1b[32mPASS\x1b[0m".to_owned(),
             (true, verdict) => format!("\x1b[31m{}\x1b[0m", verdict.name()),
         };

@@ -29,7 +29,7 @@ pub struct Target {
     pub service: Option<Service>,
     /// A Chromium; `None` looks for one.
     pub browser: Option<PathBuf>,
-    /// Asked for chunks in the streaming suite; `None` asks for Python code that prints Jay.
+    /// Asked for chunks in the streaming suite; `None` asks for Python code that prints Jay, and the embedded model to count.
     pub stream_prompt: Option<String>,
 }
 

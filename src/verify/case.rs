@@ -107,12 +107,18 @@ pub enum Verdict {
     Fail,
     /// It cannot be run here; the message says why. A run with one has not passed.
     Skip,
+    /// It has no meaning for a server that the run did not start; the message says why. A run with one may pass.
+    #[serde(rename = "N/A")]
+    NotApplicable,
     /// The run ended before it.
     #[serde(rename = "NOT RUN")]
     NotRun,
 }
 
 impl Verdict {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Pass, Self::Fail, Self::Skip, Self::NotApplicable, Self::NotRun];
+
     /// As the report writes it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -120,6 +126,7 @@ impl Verdict {
             Self::Pass => "PASS",
             Self::Fail => "FAIL",
             Self::Skip => "SKIP",
+            Self::NotApplicable => "N/A",
             Self::NotRun => "NOT RUN",
         }
     }
@@ -154,6 +161,8 @@ pub struct Outcome {
 pub(super) enum Halt {
     /// It cannot be run against this server.
     Skip(String),
+    /// It has no meaning for this server.
+    NotApplicable(String),
     /// It cannot be carried through.
     Fail(String),
 }
@@ -215,7 +224,8 @@ impl Checks {
         let Self { held, mut failures, notes, figures } = self;
         let (verdict, said) = match ended {
             Err(Halt::Skip(reason)) if failures.is_empty() => (Verdict::Skip, reason),
-            Err(Halt::Skip(reason) | Halt::Fail(reason)) => {
+            Err(Halt::NotApplicable(reason)) if failures.is_empty() => (Verdict::NotApplicable, reason),
+            Err(Halt::Skip(reason) | Halt::NotApplicable(reason) | Halt::Fail(reason)) => {
                 failures.push(reason);
                 (Verdict::Fail, failures.join("; "))
             }

@@ -39,6 +39,8 @@ fn only_a_run_whose_every_test_passed_has_passed() {
     for verdict in [Verdict::Fail, Verdict::Skip, Verdict::NotRun] {
         assert!(!report(&[(Verdict::Pass, ""), (verdict, "")]).passed());
     }
+    assert!(report(&[(Verdict::Pass, ""), (Verdict::NotApplicable, "")]).passed());
+    assert!(!report(&[(Verdict::NotApplicable, "")]).passed(), "nothing was shown");
     let mut cut = report(&[(Verdict::Pass, "")]);
     cut.end_early(&suites::all()[1..3], "the server went away");
     assert_eq!((cut.passed(), cut.count(Verdict::NotRun)), (false, 2));
@@ -65,7 +67,8 @@ fn the_block_has_time_version_environment_tests_and_notes() {
 
 #[test]
 fn what_a_server_says_does_not_break_the_xml() {
-    let text = report(&[(Verdict::Fail, "<&\"\u{1}>"), (Verdict::Skip, "gone")]).junit();
+    let verdicts = [(Verdict::Fail, "<&\"\u{1}>"), (Verdict::Skip, "gone"), (Verdict::NotApplicable, "not ours")];
+    let text = report(&verdicts).junit();
     assert!(text.contains("<failure message=\"&lt;&amp;&quot;?&gt;\"/>"), "{text}");
-    assert!(text.contains("<skipped message=\"gone\"/>") && text.contains("failures=\"1\" skipped=\"1\""), "{text}");
+    assert!(text.contains("<skipped message=\"gone\"/>") && text.contains("failures=\"1\" skipped=\"2\""), "{text}");
 }

@@ -21,7 +21,7 @@ fn file(report: &Report, out: &mut String) -> std::fmt::Result {
             continue;
         }
         let count = |verdict| tests.iter().filter(|test| test.outcome.verdict == verdict).count();
-        let skipped = count(Verdict::Skip) + count(Verdict::NotRun);
+        let skipped = count(Verdict::Skip) + count(Verdict::NotApplicable) + count(Verdict::NotRun);
         let seconds: f64 = tests.iter().map(|test| test.outcome.seconds).sum();
         writeln!(
             out,
@@ -45,7 +45,9 @@ fn file(report: &Report, out: &mut String) -> std::fmt::Result {
             match outcome.verdict {
                 Verdict::Pass => writeln!(out, "><system-out>{message}</system-out></testcase>")?,
                 Verdict::Fail => writeln!(out, "><failure message=\"{message}\"/></testcase>")?,
-                Verdict::Skip | Verdict::NotRun => writeln!(out, "><skipped message=\"{message}\"/></testcase>")?,
+                Verdict::Skip | Verdict::NotApplicable | Verdict::NotRun => {
+                    writeln!(out, "><skipped message=\"{message}\"/></testcase>")?;
+                }
             }
         }
         writeln!(out, "  </testsuite>")?;

@@ -70,10 +70,8 @@ fn block(report: &Report, out: &mut String) -> std::fmt::Result {
 }
 
 fn verdict(report: &Report) -> String {
-    let counts = [Verdict::Pass, Verdict::Fail, Verdict::Skip, Verdict::NotRun]
-        .map(|verdict| (report.count(verdict), verdict.name()))
-        .into_iter()
-        .filter(|(count, _)| *count > 0);
+    let counts =
+        Verdict::ALL.map(|verdict| (report.count(verdict), verdict.name())).into_iter().filter(|(count, _)| *count > 0);
     let counts: Vec<String> = counts.map(|(count, name)| format!("{count} {name}")).collect();
     format!("{} ({})", if report.passed() { "PASS" } else { "FAIL" }, counts.join(", "))
 }

@@ -96,7 +96,7 @@ pub(super) async fn errors(bench: &Bench, checks: &mut Checks) -> Result<(), Hal
 
 pub(super) async fn stops(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
     let Some((program, options)) = &bench.target.again else {
-        return Err(Halt::Skip("the server is not ours to stop; --embedded starts one that is".to_owned()));
+        return Err(Halt::NotApplicable("the server is not ours to stop; --embedded starts one that is".to_owned()));
     };
     let second = ServerProcess::start(program, options).map_err(|error| Halt::Fail(error.to_string()))?;
     let other = other(bench, &second)?;
