@@ -1,6 +1,7 @@
 //! The pure core: steps and planned sequences a second, by how many sequences there are; and cancels, by how many wait.
 //!
-//! `running`: all of them run, and are in every step. `queued`: sixteen run and the others wait. The engine costs nothing here:
+//! `running`: all of them run, and are in every step. `queued`: sixteen run and the others wait. `histories`: 64 run with 4,096 to
+//! 8,192 tokens each, without and with a penalty, for which the engine needs all of them. The engine costs nothing here:
 //! the clock runs in plan and commit alone, and reports are made and sequences handed in beside it. Sequences have 64 to 320
 //! tokens, one in 256 ends in each step, and another comes; each has a sampling of its own with two stop tokens, as in the
 //! server. No loop is longer than the step, so the time for a planned sequence may grow only by what memory costs: with 65,536
@@ -14,19 +15,27 @@ use antiphon::batch::{Batch, Micros, Sampled, Sampling, SeqId, StepResult, Token
 use antiphon::scheduler::{Event, NewSequence, Plan, Scheduler, SchedulerLimits};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-const PROMPT_TOKENS: usize = 64;
-const MAX_TOKENS: u32 = 256;
+/// Tokens of a prompt, and of an answer.
+#[derive(Clone, Copy)]
+struct Lengths {
+    prompt: usize,
+    answer: u32,
+}
 
-fn limits(running: usize, waiting: usize) -> SchedulerLimits {
+const SHORT: Lengths = Lengths { prompt: 64, answer: 256 };
+const LONG: Lengths = Lengths { prompt: 4_096, answer: 4_096 };
+
+fn limits(running: usize, waiting: usize, lengths: Lengths) -> SchedulerLimits {
+    let tokens = lengths.prompt + lengths.answer as usize;
     SchedulerLimits {
         block_tokens: 16,
-        full_blocks: running * 21,
-        sliding_blocks: running * 13,
+        full_blocks: running * (tokens / 16 + 1),
+        sliding_blocks: running * (lengths.prompt.min(512) / 16 + 9),
         sliding_window_tokens: 128,
-        context_tokens_max: 4096,
+        context_tokens_max: tokens,
         // Room for every decode slice, and for the prompts of those that take the place of others.
-        token_budget_tokens: running + PROMPT_TOKENS * running.div_ceil(16),
-        prefill_slice_tokens: PROMPT_TOKENS,
+        token_budget_tokens: running + lengths.prompt * running.div_ceil(16),
+        prefill_slice_tokens: lengths.prompt.min(512),
         running_max_count: running,
         waiting_max_count: waiting,
         waiting_max_tokens: usize::MAX,
@@ -39,6 +48,8 @@ fn limits(running: usize, waiting: usize) -> SchedulerLimits {
 /// A core in which a number of sequences run, for ever.
 struct Choir {
     core: Scheduler,
+    lengths: Lengths,
+    presence_penalty: f32,
     events: Vec<Event>,
     reports: Vec<Sampled>,
     now: Micros,
@@ -46,23 +57,27 @@ struct Choir {
 
 impl Choir {
     /// `running` sequences run and `waiting` wait.
-    fn new(running: usize, waiting: usize) -> Self {
+    fn new(running: usize, waiting: usize, lengths: Lengths, presence_penalty: f32) -> Self {
         // In a step everybody may wait who is about to run.
-        let core = Scheduler::new(limits(running, running + waiting));
-        let mut choir = Self { core, events: Vec::new(), reports: Vec::new(), now: Micros(0) };
+        let core = Scheduler::new(limits(running, running + waiting, lengths));
+        let (events, reports, now) = (Vec::new(), Vec::new(), Micros(0));
+        let mut choir = Self { core, lengths, presence_penalty, events, reports, now };
         for i in 0..running + waiting {
             // They end at different times from the beginning.
-            choir.submit(1 + i as u32 % MAX_TOKENS);
+            let apart = (lengths.answer / running as u32).max(1);
+            choir.submit(1 + i as u32 * apart % lengths.answer);
         }
-        for _ in 0..MAX_TOKENS {
+        for _ in 0..lengths.answer {
             choir.step();
         }
         choir
     }
 
     fn submit(&mut self, max_tokens: u32) {
-        let prompt = vec![TokenId(7); PROMPT_TOKENS];
-        let sampling = Arc::new(Sampling { stop_tokens: vec![TokenId(1), TokenId(2)], ..Sampling::default() });
+        let prompt = vec![TokenId(7); self.lengths.prompt];
+        let presence_penalty = self.presence_penalty;
+        let sampling = Sampling { stop_tokens: vec![TokenId(1), TokenId(2)], presence_penalty, ..Sampling::default() };
+        let sampling = Arc::new(sampling);
         let new = NewSequence { prompt, max_tokens, sampling };
         self.core.submit(new, self.now).expect("there is room for all");
     }
@@ -81,7 +96,7 @@ impl Choir {
         let ended = self.events.iter().filter(|event| matches!(event, Event::Finished { .. })).count();
         self.events.clear();
         for _ in 0..ended {
-            self.submit(MAX_TOKENS);
+            self.submit(self.lengths.answer);
         }
         time
     }
@@ -103,7 +118,7 @@ fn steps(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("scheduler/{name}"));
         for sequences in [16, 256, 4_096, 65_536] {
             let running = sequences.min(running_max);
-            let mut choir = Choir::new(running, sequences - running);
+            let mut choir = Choir::new(running, sequences - running, SHORT, 0.0);
             group.throughput(Throughput::Elements(running as u64));
             group.bench_function(BenchmarkId::from_parameter(sequences), |bencher| {
                 bencher.iter_custom(|steps| (0..steps).map(|_| choir.step()).sum());
@@ -113,10 +128,22 @@ fn steps(criterion: &mut Criterion) {
     }
 }
 
+fn histories(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("scheduler/histories");
+    for (name, presence_penalty) in [("without", 0.0), ("penalty", 0.5)] {
+        let mut choir = Choir::new(64, 0, LONG, presence_penalty);
+        group.throughput(Throughput::Elements(64));
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|steps| (0..steps).map(|_| choir.step()).sum());
+        });
+    }
+    group.finish();
+}
+
 fn cancels(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scheduler/cancel");
     for waiting in [16, 256, 4_096, 65_536] {
-        let mut core = Scheduler::new(limits(16, waiting));
+        let mut core = Scheduler::new(limits(16, waiting, SHORT));
         let sampling = Arc::new(Sampling::default());
         let submit = |core: &mut Scheduler| -> SeqId {
             let new = NewSequence { prompt: vec![TokenId(7); 8], max_tokens: 8, sampling: Arc::clone(&sampling) };
@@ -141,5 +168,5 @@ fn config() -> Criterion {
     Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3)).sample_size(20)
 }
 
-criterion_group! { name = scheduler; config = config(); targets = steps, cancels }
+criterion_group! { name = scheduler; config = config(); targets = steps, histories, cancels }
 criterion_main!(scheduler);

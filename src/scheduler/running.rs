@@ -119,6 +119,15 @@ impl Runner {
         &self.latest[..usize::from(self.latest_count)]
     }
 
+    /// Makes `history`, its tokens at some earlier time, its tokens now.
+    pub(super) fn extend(&self, history: &mut Vec<TokenId>, sequences: &Sequences) {
+        let kept_count = self.tokens_count - usize::from(self.latest_count);
+        if history.len() < kept_count {
+            history.extend_from_slice(&sequences[self.place].tokens[history.len()..]);
+        }
+        history.extend_from_slice(&self.latest()[history.len() - kept_count..]);
+    }
+
     fn hand_over(&mut self, sequence: &mut Sequence) {
         sequence.tokens.extend_from_slice(self.latest());
         self.latest_count = 0;

@@ -7,7 +7,7 @@ use super::block_tables::Tables;
 use super::geometry::Geometry;
 use super::running::{Runner, Running};
 use super::sequence::Sequences;
-use crate::batch::{Batch, Draw, PromptTargets, Sampling, SeqId, Slice};
+use crate::batch::{Batch, Draw, PromptTargets, SeqId, Slice};
 
 /// A slice of the step, as far as its commit needs it.
 #[derive(Debug, Clone, Copy)]
@@ -90,27 +90,33 @@ impl Step {
     }
 
     fn draw(&mut self, runner: &Runner, sequences: &Sequences) -> Draw {
-        // Copied only for those that need it: a history is as long as the context.
-        let (history, history_prompt_len) = match runner.needs_history {
-            true => ([&sequences[runner.place].tokens, runner.latest()].concat(), runner.prompt_len()),
-            false => (Vec::new(), 0),
+        let earlier = self.earlier.draw(runner.seq, &mut self.batch.slices);
+        let (sampling, mut history) = match earlier {
+            Some(draw) => (draw.sampling, draw.history),
+            None => (Arc::clone(&sequences[runner.place].sampling), Vec::new()),
         };
-        let sampling = self.earlier.sampling(runner.seq, &mut self.batch.slices);
-        let sampling = sampling.unwrap_or_else(|| Arc::clone(&sequences[runner.place].sampling));
+        // Only for those that need it, and only what came since: a history is as long as the context.
+        let history_prompt_len = if runner.needs_history {
+            runner.extend(&mut history, sequences);
+            runner.prompt_len()
+        } else {
+            0
+        };
         Draw { sampling, generated_count: runner.generated_count, history, history_prompt_len }
     }
 }
 
-/// The samplings in the slices of an earlier step, for those who are in this one too.
+/// The draws in the slices of an earlier step, for those who are in this one too.
 ///
-/// To own a sampling once more, or once less, takes a walk to far memory. Who decodes was in the earlier step as well, and in
-/// the same order but for those who came between: so the samplings move from slice to slice.
+/// To own a sampling once more, or once less, takes a walk to far memory, and to copy a history one through all of it. Who
+/// decodes was in the earlier step as well, and in the same order but for those who came between: so the draws move from slice
+/// to slice.
 #[derive(Debug, Default)]
 struct Earlier {
     /// How many slices were looked at.
     seen_count: usize,
     /// Those that were overwritten before anybody asked for them.
-    overwritten: VecDeque<(SeqId, Arc<Sampling>)>,
+    overwritten: VecDeque<(SeqId, Draw)>,
 }
 
 impl Earlier {
@@ -119,14 +125,14 @@ impl Earlier {
         self.overwritten.clear();
     }
 
-    /// The sampling of `seq`, if it drew in the earlier step. To be asked in the order of ids, else it finds less.
-    fn sampling(&mut self, seq: SeqId, slices: &mut [Slice]) -> Option<Arc<Sampling>> {
+    /// What `seq` drew with, if it did in the earlier step. To be asked in the order of ids, else it finds less.
+    fn draw(&mut self, seq: SeqId, slices: &mut [Slice]) -> Option<Draw> {
         while let Some((earlier, _)) = self.overwritten.front()
             && *earlier <= seq
         {
-            let (earlier, sampling) = self.overwritten.pop_front()?;
+            let (earlier, draw) = self.overwritten.pop_front()?;
             if earlier == seq {
-                return Some(sampling);
+                return Some(draw);
             }
         }
         while let Some(earlier) = slices.get_mut(self.seen_count)
@@ -134,7 +140,7 @@ impl Earlier {
         {
             self.seen_count += 1;
             if earlier.seq == seq {
-                return earlier.draw.take().map(|draw| draw.sampling);
+                return earlier.draw.take();
             }
         }
         None
@@ -146,7 +152,7 @@ impl Earlier {
         let earlier = std::mem::replace(earlier, slice);
         if self.seen_count <= at {
             self.seen_count = at + 1;
-            self.overwritten.extend(earlier.draw.map(|draw| (earlier.seq, draw.sampling)));
+            self.overwritten.extend(earlier.draw.map(|draw| (earlier.seq, draw)));
         }
     }
 }

@@ -88,6 +88,31 @@ fn a_prompt_that_is_computed_again_is_reported_once() {
     assert_eq!(stage.heard(seq), (alone(37, 5), Some(FinishReason::Length)));
 }
 
+/// A history is as long as the context: copied in each step it would cost more than all the rest of a plan.
+#[test]
+fn a_history_is_copied_once_and_grows_from_then_on() {
+    let mut stage = Stage::new(SchedulerLimits { full_blocks: 200, sliding_blocks: 200, ..limits() });
+    for _ in 0..3 {
+        stage.submit_sampled(200, 60, Sampling { presence_penalty: 0.5, ..Sampling::default() });
+    }
+    while stage.scheduler.counts().decode_count < 3 {
+        stage.step();
+    }
+    let mut allocated_bytes = 0;
+    for _ in 0..40 {
+        let allocated = allocation_counter::measure(|| {
+            assert!(matches!(stage.scheduler.plan(stage.now, &mut stage.events), Plan::Step(_)));
+        });
+        allocated_bytes += allocated.bytes_total;
+        let batch = stage.scheduler.step.batch.clone();
+        let result = stage.compute(&batch);
+        stage.commit(result);
+    }
+    let copied_bytes = 40 * 3 * 200 * size_of::<TokenId>() as u64;
+    assert!(allocated_bytes < copied_bytes / 2, "{allocated_bytes} bytes in 40 steps");
+    stage.finish();
+}
+
 #[test]
 fn histories_travel_only_with_those_that_need_them() {
     let mut stage = Stage::new(limits());
