@@ -7,9 +7,9 @@ import sys
 
 DIFFERENCE_MAX = 0.10
 
-folder, rounds = pathlib.Path(sys.argv[1]), range(1, int(sys.argv[2]) + 1)
-peer = [json.loads((folder / f"guidellm-{n}.json").read_text())["benchmarks"][0]["metrics"] for n in rounds]
-ours = [json.loads((folder / f"antiphon-{n}.json").read_text())["runs"][0] for n in rounds]
+prefix, rounds = sys.argv[1], range(1, int(sys.argv[2]) + 1)
+peer = [json.loads(pathlib.Path(f"{prefix}-guidellm-{n}.json").read_text())["benchmarks"][0]["metrics"] for n in rounds]
+ours = [json.loads(pathlib.Path(f"{prefix}-antiphon-{n}.json").read_text())["runs"][0] for n in rounds]
 
 
 def theirs(name, quantile):
@@ -38,6 +38,6 @@ for name, a, b, required in ROWS:
         bad.append(name)
 completed = sum(run["counts"]["completed"] for run in ours)
 answered = sum(run["request_totals"]["successful"] for run in peer)
-print(f"\n{answered} answers read by guidellm, {completed} by antiphon load, {len(rounds)} rounds in turn", file=sys.stderr)
+print(f"\n{answered} answers read by guidellm, {completed} by antiphon load, in {len(rounds)} rounds", file=sys.stderr)
 if bad:
     sys.exit(f"differ by more than {DIFFERENCE_MAX:.0%}: {', '.join(bad)}")
