@@ -71,6 +71,8 @@ pub(super) fn start_log(layers: &Layers) -> Result<logging::Log, Failure> {
     let filter = layers.read("log_level", "a level such as info, or a filter such as antiphon=debug", |text| {
         // A single word that is no level would be taken for a module's name, and silence everything else.
         let is_level = ["error", "warn", "info", "debug", "trace", "off"].contains(&text);
+        // What actix tells of its workers says nothing that our own lines do not.
+        let text = if text == "info" { "info,actix_server=warn" } else { text };
         (is_level || text.contains('=')).then(|| EnvFilter::builder().parse(text).ok())?
     });
     let (format, filter) = (format.map_err(OptionsError::from)?, filter.map_err(OptionsError::from)?);
@@ -93,7 +95,13 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     for name in layers::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned())) {
         tracing::warn!(name, "no setting has this environment variable");
     }
-    let ready = Box::new(|address| tracing::info!(%address, "ready"));
+    let has_key = !options.api_keys.is_empty();
+    let ready = Box::new(move |address: SocketAddr| {
+        if !has_key && !address.ip().is_loopback() {
+            tracing::warn!("other machines can reach this server, and it asks for no key; --api-key-file gives it some");
+        }
+        tracing::info!(%address, "ready");
+    });
     Ok(app::serve(&options, log.watch(), ready)?)
 }
 

@@ -48,6 +48,18 @@ fn the_log_names_what_was_refused() {
     assert!(!log.contains("hush"), "{log}");
 }
 
+#[test]
+fn a_server_that_is_open_to_everybody_says_so() {
+    const WARNING: &str = "other machines can reach this server, and it asks for no key";
+    let with = |host: &str, key: Option<&str>| {
+        let mut command = command(&["--host", host]);
+        key.map(|key| command.env("ANTIPHON_API_KEY", key));
+        Server::of(&mut command).log.contains(WARNING)
+    };
+    assert!(with("0.0.0.0", None));
+    assert!(!with("0.0.0.0", Some("Sesame")) && !with("127.0.0.1", None));
+}
+
 /// What `serve --model 20b` does on a machine that never saw the model: it is fetched, past a download that breaks off, and answers.
 #[test]
 fn a_model_of_the_hub_is_fetched_and_served() {
