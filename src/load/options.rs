@@ -50,11 +50,16 @@ impl std::fmt::Display for Arrivals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Closed { concurrency } => write!(f, "closed loop, {concurrency} at once"),
-            Self::Poisson { rate } => write!(f, "open loop, {rate:.3} requests/s, Poisson"),
-            Self::Constant { rate } => write!(f, "open loop, {rate:.3} requests/s, constant"),
+            Self::Poisson { rate } => write!(f, "open loop, {}, Poisson", rate_text(*rate)),
+            Self::Constant { rate } => write!(f, "open loop, {}, constant", rate_text(*rate)),
             Self::Bursts { count, every_s } => write!(f, "bursts of {count} every {every_s} s"),
         }
     }
+}
+
+/// A rate as people write it: as many digits as it has, three behind the point at most.
+pub(super) fn rate_text(rate: f64) -> String {
+    format!("{} requests/s", (rate * 1e3).round() / 1e3)
 }
 
 /// What a request must meet to count as good.
@@ -116,4 +121,16 @@ pub struct LoadOptions {
     pub progress: bool,
     /// After how many failures in a row, with nothing that went well between them, the load is broken off.
     pub failures_max: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_rate_has_no_digits_behind_the_point() {
+        let texts = [60.0, 5.946_035, 0.25].map(rate_text);
+        assert_eq!(texts, ["60 requests/s", "5.946 requests/s", "0.25 requests/s"]);
+        assert_eq!(Arrivals::Poisson { rate: 60.0 }.to_string(), "open loop, 60 requests/s, Poisson");
+    }
 }

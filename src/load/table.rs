@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::options::rate_text;
 use super::report::{Quantiles, Report, Run, TokenCount};
 
 /// The report as text.
@@ -13,8 +14,7 @@ pub fn table(report: &Report) -> String {
         add(&mut text, format_args!("\n{}", run_table(run)));
     }
     if let Some(found) = report.sweep {
-        let rate =
-            |rate: Option<f64>| rate.map_or_else(|| "none of those tried".to_owned(), |rate| format!("{rate:.3} requests/s"));
+        let rate = |rate: Option<f64>| rate.map_or_else(|| "none of those tried".to_owned(), rate_text);
         add(&mut text, format_args!("\nhighest rate that met the targets: {}\n", rate(found.met_rate)));
         add(&mut text, format_args!("knee (highest rate that the server kept up with): {}\n", rate(found.knee_rate)));
     }
