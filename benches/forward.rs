@@ -94,12 +94,11 @@ impl Asked {
         let checkpoint = Arc::new(Checkpoint::open(&files).expect("a sound model"));
         let sequences = self.works.iter().map(|work| if let Work::Decode(sequences) = work { *sequences } else { 1 });
         let sequences = sequences.max().unwrap_or(1);
-        let options = CpuOptions::within(checkpoint.config(), 1 << 30, sequences, self.context().max(sequences));
+        let options = CpuOptions::within(checkpoint.config(), self.math, 1 << 30, sequences, self.context().max(sequences));
         // Room for every sequence's whole context in both groups keeps the block tables simple.
         let blocks = sequences * self.context().div_ceil(options.block_tokens);
         let threads = self.threads.unwrap_or(options.threads);
-        let (math, dense) = (self.math, self.dense);
-        let options = CpuOptions { full_blocks: blocks, sliding_blocks: blocks, threads, math, dense, ..options };
+        let options = CpuOptions { full_blocks: blocks, sliding_blocks: blocks, threads, dense: self.dense, ..options };
         CpuEngine::load(checkpoint, &options, &mut |_| {})
     }
 }

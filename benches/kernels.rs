@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use antiphon_kernels::cpu::{Cpu, Format, Isa, Math, PackedExperts};
-use antiphon_kernels::kv::{KvLayout, KvMemory, KvSlice};
+use antiphon_kernels::kv::{KvFormat, KvLayout, KvMemory, KvSlice};
 use antiphon_kernels::rope::{Angles, Rope, RopeScaling};
 use antiphon_kernels::weights::{Bf16Matrix, Experts, Mxfp4Stack, Routes, SwiGlu};
 
@@ -232,12 +232,18 @@ fn expert_tokens(bench: &mut Bench, model: &Model, kind: &str, layer: &PackedExp
 }
 
 fn attention(bench: &mut Bench, model: &Model) {
+    for (kind, format) in [("f32", KvFormat::F32), ("f16", KvFormat::F16)] {
+        attention_over(bench, model, kind, format);
+    }
+}
+
+fn attention_over(bench: &mut Bench, model: &Model, number: &str, format: KvFormat) {
     const BLOCK: usize = 16;
     const SEQUENCES: usize = 8;
     let table_len = model.context / BLOCK;
     let layout =
         KvLayout { blocks: SEQUENCES * table_len, block_tokens: BLOCK, kv_heads: model.kv_heads, head_dim: model.head_dim };
-    let mut memory = KvMemory::new(layout);
+    let mut memory = KvMemory::with_format(layout, format);
     let blocks: Vec<u32> = (0..layout.blocks as u32).collect();
     let stored = values(layout.blocks * BLOCK * model.kv_heads * model.head_dim);
     let all = KvSlice { rows: 0..layout.blocks * BLOCK, start: 0, blocks: &blocks, first_block: 0 };
@@ -264,9 +270,9 @@ fn attention(bench: &mut Bench, model: &Model) {
             let mut out = vec![0.0; q.len()];
             let seen = window.unwrap_or(model.context);
             let read: usize = parts.iter().map(|(_, part)| (seen + part.len() - 1).min(model.context)).sum();
-            let bytes = 2 * 4 * read * model.kv_heads * model.head_dim;
+            let bytes = 2 * format.number_bytes() * read * model.kv_heads * model.head_dim;
             let operations = 4 * seen * tokens * model.heads * model.head_dim;
-            let label = format!("attention {kind} over {seen}, {}, {tokens}", model.name);
+            let label = format!("attention {number} {kind} over {seen}, {}, {tokens}", model.name);
             bench.measure(&label, bytes, operations, |cpu, _| {
                 cpu.attention(&q, &sinks, window, &memory, &slices, &mut out);
             });

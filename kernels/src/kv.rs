@@ -5,6 +5,11 @@
 
 use std::ops::Range;
 
+mod memory;
+
+pub use memory::{KvFormat, KvMemory};
+pub(crate) use memory::{KvNumber, Planes, Stored};
+
 /// Rows of KV memory are padded to this many values, so that the widest vector never leaves its row.
 const ROW_VALUES: usize = 16;
 
@@ -62,8 +67,9 @@ impl KvLayout {
 
     /// Bytes of one block, keys and values of one layer.
     #[must_use]
-    pub fn block_bytes(&self) -> usize {
-        self.kv_heads * (self.head_dim * self.key_stride() + self.block_tokens * self.value_stride()) * size_of::<f32>()
+    pub fn block_bytes(&self, format: KvFormat) -> usize {
+        let numbers = self.kv_heads * (self.head_dim * self.key_stride() + self.block_tokens * self.value_stride());
+        numbers * format.number_bytes()
     }
 
     fn head_index(&self, block: u32, head: usize) -> usize {
@@ -71,71 +77,6 @@ impl KvLayout {
         assert!(block < self.blocks, "block {block} of {} in KV memory", self.blocks);
         assert!(head < self.kv_heads, "head {head} of {} in KV memory", self.kv_heads);
         block * self.kv_heads + head
-    }
-}
-
-/// Keys and values of one layer, f32.
-#[derive(Debug)]
-pub struct KvMemory {
-    layout: KvLayout,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
-
-impl KvMemory {
-    /// KV memory full of zeros. The system gives the pages when they are first written.
-    #[must_use]
-    pub fn new(layout: KvLayout) -> Self {
-        let heads = layout.blocks * layout.kv_heads;
-        Self {
-            layout,
-            keys: vec![0.0; heads * layout.head_dim * layout.key_stride()],
-            values: vec![0.0; heads * layout.block_tokens * layout.value_stride()],
-        }
-    }
-
-    /// Its shape.
-    #[must_use]
-    pub fn layout(&self) -> &KvLayout {
-        &self.layout
-    }
-
-    /// The keys, laid out as [`KvLayout`] says.
-    #[must_use]
-    pub fn keys(&self) -> &[f32] {
-        &self.keys
-    }
-
-    /// The values, laid out as [`KvLayout`] says.
-    #[must_use]
-    pub fn values(&self) -> &[f32] {
-        &self.values
-    }
-
-    /// Stores the keys and values that a step computed for `slices`: `keys`, `values` `[T, kv_heads * head_dim]`.
-    ///
-    /// # Panics
-    /// If a row of a slice is not in `keys`, or its position not in the slice's block table.
-    pub fn store(&mut self, slices: &[KvSlice<'_>], keys: &[f32], values: &[f32]) {
-        let layout = self.layout;
-        let width = layout.kv_heads * layout.head_dim;
-        assert_eq!(keys.len(), values.len(), "as many keys as values");
-        for slice in slices {
-            for (row, position) in slice.rows.clone().zip(slice.start..) {
-                let (block, slot) = slice.locate(position, layout.block_tokens);
-                let rows = row * width..(row + 1) * width;
-                let key_heads = keys[rows.clone()].chunks_exact(layout.head_dim);
-                let value_heads = values[rows].chunks_exact(layout.head_dim);
-                for (head, (key, value)) in key_heads.zip(value_heads).enumerate() {
-                    let stored = &mut self.keys[layout.keys(block, head)];
-                    for (dim, &key) in key.iter().enumerate() {
-                        stored[dim * layout.key_stride() + slot] = key;
-                    }
-                    let stored = &mut self.values[layout.values(block, head)];
-                    stored[slot * layout.value_stride()..][..layout.head_dim].copy_from_slice(value);
-                }
-            }
-        }
     }
 }
 

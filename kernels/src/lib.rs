@@ -13,6 +13,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod kv;
 pub mod mmap;
+mod pages;
 pub mod reference;
 pub mod rope;
 pub mod weights;

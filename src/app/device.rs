@@ -119,9 +119,9 @@ fn cpu_engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>)
     let available = available_bytes().unwrap_or(u64::MAX);
     let kv_bytes = options.kv_bytes.unwrap_or_else(|| (available / KV_SHARE).min(KV_BYTES_MAX));
     let (sequences_max, step_tokens_max) = (batch.running_max_count.count(), batch.token_budget_tokens.count());
-    let mut cpu = CpuOptions::within(checkpoint.config(), kv_bytes, sequences_max, step_tokens_max);
+    let mut cpu = CpuOptions::within(checkpoint.config(), options.cpu_math, kv_bytes, sequences_max, step_tokens_max);
     cpu.threads = options.threads.unwrap_or(cpu.threads);
-    (cpu.math, cpu.dense, cpu.isa) = (options.cpu_math, options.cpu_dense, options.cpu_isa);
+    (cpu.dense, cpu.isa) = (options.cpu_dense, options.cpu_isa);
     let plan = MemoryPlan::of(checkpoint, &cpu);
     plan.check(available).map_err(|error| AppError::Memory { place: place.to_owned(), message: error.to_string() })?;
     let isa = cpu.isa.unwrap_or(Isa::best());

@@ -16,7 +16,8 @@ use crate::engine::cpu::{CpuOptions, MemoryPlan};
 use crate::source::{HubSettings, ModelContent, ModelFiles, TerminalProgress, resolve};
 
 /// The settings that change what a model takes.
-const SETTINGS: [&str; 5] = ["model", "profile", "kv_bytes", "running_max_count", "token_budget_tokens"];
+const SETTINGS: [&str; 7] =
+    ["model", "profile", "cpu_math", "cpu_dense", "kv_bytes", "running_max_count", "token_budget_tokens"];
 
 /// The command's options.
 pub(super) fn command() -> Command {
@@ -94,7 +95,8 @@ fn describe_memory(page: &mut Page, model: &Model, options: &ServeOptions) {
     let batch = &options.profile.batch;
     let (running, budget) = (batch.running_max_count.count(), batch.token_budget_tokens.count());
     let config = model.checkpoint.config();
-    let layout = CpuOptions::within(config, options.kv_bytes.unwrap_or(0), running, budget);
+    let layout = CpuOptions::within(config, options.cpu_math, options.kv_bytes.unwrap_or(0), running, budget);
+    let layout = CpuOptions { dense: options.cpu_dense, ..layout };
     let plan = MemoryPlan::of(&model.checkpoint, &layout);
     let tensors = model.checkpoint.tensors();
     let bytes: usize = tensors.iter().map(|tensor| tensor.bytes).sum();

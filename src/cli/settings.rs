@@ -69,7 +69,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     plain("sse_dialect", "DIALECT", "openai", "how chats are streamed: openai, events or both"),
     plain("device", "DEVICE", "auto", "where to compute: auto, cpu or cuda:N"),
     plain("threads", "COUNT", "auto", "threads that compute; auto takes as many as there are cores"),
-    plain("cpu_math", "MATH", "fast", "activations that the CPU multiplies experts with: fast (8 and 16 bits) or exact (f32)"),
+    plain(
+        "cpu_math",
+        "MATH",
+        "fast",
+        "the CPU's arithmetic: fast (activations of experts in 8 and 16 bits, keys and values in f16) or exact (f32)",
+    ),
     plain("cpu_dense", "FORMAT", "bf16", "how the CPU keeps attention's projections and the lm_head: bf16 or int8"),
     plain("cpu_isa", "NAME", "auto", "instructions of the CPU: auto, portable, avx2 or avx-512"),
     plain("gpu_memory_utilization", "SHARE", "0.9", "share of a GPU's memory that may be used, above 0 and at most 1"),

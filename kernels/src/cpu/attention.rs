@@ -6,7 +6,7 @@
 //! Source: one pass with a running maximum, Milakov & Gimelshein 2018, arXiv:1805.02867, and Dao et al. 2022,
 //! arXiv:2205.14135; the sink joins the denominator last.
 //! Twin: `reference::attention`, within 1e-5 of the largest value.
-//! Cost: `8 head_dim` bytes for each KV head and position seen, shared by the query heads of a group and by up to
+//! Cost: `8 head_dim` bytes for each KV head and position seen (`4 head_dim` in f16), shared by the query heads of a group and by up to
 //! [`TOKENS`] tokens; `4 head_dim` operations for each query head and position. Measured figures are in `kernels/README.md`.
 //!
 //! Keys are taken by chunks of [`CHUNK`] positions, which begin at multiples of it. A chunk has a maximum and sums of its own, and
@@ -16,10 +16,12 @@
 
 use std::ops::Range;
 
+use half::f16;
+
 use super::Cpu;
 use super::pool::Outputs;
 use super::simd::{self, Kernel, LANES_MAX, Simd};
-use crate::kv::{KvLayout, KvMemory, KvSlice, visible};
+use crate::kv::{KvLayout, KvMemory, KvNumber, KvSlice, Planes, Stored, visible};
 
 /// Tokens of a slice that one piece of work takes; a chunk's keys and values stay in L2 for all of them.
 const TOKENS: usize = 16;
@@ -58,14 +60,51 @@ impl Cpu {
         assert!(named, "a slice names a row that is not among the {rows} of the step");
         out.fill(0.0);
         let out = Outputs::new(out);
+        match memory.stored() {
+            Stored::F32(planes) => self.attend(q, sinks, window, (layout, planes), slices, out),
+            Stored::F16(planes) => self.attend(q, sinks, window, (layout, planes), slices, out),
+        }
+    }
+
+    /// The same for keys and values in one kind of number.
+    fn attend<N: Number>(
+        &mut self,
+        q: &[f32],
+        sinks: &[f32],
+        window: Option<usize>,
+        (layout, planes): (&KvLayout, &Planes<N>),
+        slices: &[KvSlice<'_>],
+        out: Outputs<'_, f32>,
+    ) {
+        let kv_heads = layout.kv_heads;
         let pieces: Vec<(&KvSlice<'_>, Range<usize>)> = slices.iter().flat_map(|slice| pieces(slice)).collect();
         let isa = self.isa;
         self.pool.run(pieces.len() * kv_heads, 1, |items| {
             for item in items {
                 let (slice, tokens) = pieces[item / kv_heads].clone();
-                isa.run(Piece { q, sinks, window, memory, slice, tokens, kv_head: item % kv_heads, out });
+                isa.run(Piece { q, sinks, window, layout, planes, slice, tokens, kv_head: item % kv_heads, out });
             }
         });
+    }
+}
+
+/// A kind of number that keys and values are kept in.
+trait Number: KvNumber + Send + Sync {
+    /// The first vector of `from`, exactly.
+    fn load<S: Simd>(s: S, from: &[Self]) -> S::V;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, from: &[Self]) -> S::V {
+        s.load(from)
+    }
+}
+
+impl Number for f16 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, from: &[Self]) -> S::V {
+        s.load_half(from)
     }
 }
 
@@ -76,11 +115,12 @@ fn pieces<'a, 'b>(slice: &'a KvSlice<'b>) -> impl Iterator<Item = (&'a KvSlice<'
 }
 
 /// Some tokens of a slice on one KV head.
-struct Piece<'a> {
+struct Piece<'a, N> {
     q: &'a [f32],
     sinks: &'a [f32],
     window: Option<usize>,
-    memory: &'a KvMemory,
+    layout: &'a KvLayout,
+    planes: &'a Planes<N>,
     slice: &'a KvSlice<'a>,
     tokens: Range<usize>,
     kv_head: usize,
@@ -88,24 +128,24 @@ struct Piece<'a> {
 }
 
 /// What a piece keeps while it goes from chunk to chunk; a row is a query: one head of one token.
-struct State<'a> {
+struct State<'a, N> {
     /// The largest score so far.
     max: Vec<f32>,
     /// The sum of `exp(score - max)` so far.
     total: Vec<f32>,
     /// `[rows, value_stride]`: the sum of `exp(score - max) * value` so far.
     sum: Vec<f32>,
-    chunk: Chunk<'a>,
+    chunk: Chunk<'a, N>,
 }
 
 /// A chunk's part of the KV memory, and what is computed from it.
-struct Chunk<'a> {
+struct Chunk<'a, N> {
     /// The first position.
     base: usize,
     /// Of each block, the head's keys.
-    keys: Vec<&'a [f32]>,
+    keys: Vec<&'a [N]>,
     /// Of each block, the head's values.
-    values: Vec<&'a [f32]>,
+    values: Vec<&'a [N]>,
     /// Blocks and slots of the vectors of keys that a tile sees.
     vectors: Vec<(usize, usize)>,
     /// `[TILE, blocks * key_stride]`: scores, then their exponentials.
@@ -114,12 +154,12 @@ struct Chunk<'a> {
     sums: Vec<f32>,
 }
 
-impl Kernel for Piece<'_> {
+impl<N: Number> Kernel for Piece<'_, N> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let layout = self.memory.layout();
+        let layout = self.layout;
         let rows = self.tokens.len() * self.group();
         let blocks = (CHUNK / layout.block_tokens).max(1);
         let mut state = State {
@@ -143,8 +183,8 @@ impl Kernel for Piece<'_> {
             state.chunk.keys.clear();
             state.chunk.values.clear();
             for block in logical.map(|logical| self.slice.block(logical)) {
-                state.chunk.keys.push(&self.memory.keys()[layout.keys(block, self.kv_head)]);
-                state.chunk.values.push(&self.memory.values()[layout.values(block, self.kv_head)]);
+                state.chunk.keys.push(&self.planes.keys[layout.keys(block, self.kv_head)]);
+                state.chunk.values.push(&self.planes.values[layout.values(block, self.kv_head)]);
             }
             let mut row = 0;
             self.tiles::<S, 8>(s, &mut row, &mut state);
@@ -156,11 +196,11 @@ impl Kernel for Piece<'_> {
     }
 }
 
-impl<'a> Piece<'a> {
+impl<'a, N: Number> Piece<'a, N> {
     /// Query heads on the KV head.
     #[inline(always)]
     fn group(&self) -> usize {
-        self.sinks.len() / self.memory.layout().kv_heads
+        self.sinks.len() / self.layout.kv_heads
     }
 
     /// Where row `row` of the piece begins in `q` and `out`, and its head.
@@ -168,22 +208,22 @@ impl<'a> Piece<'a> {
     fn place(&self, row: usize) -> (usize, usize) {
         let head = self.kv_head * self.group() + row % self.group();
         let token = self.slice.rows.start + self.tokens.start + row / self.group();
-        ((token * self.sinks.len() + head) * self.memory.layout().head_dim, head)
+        ((token * self.sinks.len() + head) * self.layout.head_dim, head)
     }
 
     /// The positions of the chunk that row `row` sees, counted from the chunk's first.
     #[inline(always)]
-    fn seen(&self, row: usize, chunk: &Chunk<'_>) -> Range<usize> {
+    fn seen(&self, row: usize, chunk: &Chunk<'_, N>) -> Range<usize> {
         let position = self.slice.start + self.tokens.start + row / self.group();
         let seen = visible(position, self.window);
-        let len = chunk.keys.len() * self.memory.layout().block_tokens;
+        let len = chunk.keys.len() * self.layout.block_tokens;
         let [start, end] = [seen.start, seen.end].map(|at| at.saturating_sub(chunk.base).min(len));
         start..end
     }
 
     /// Takes tiles of `R` rows as long as there are so many.
     #[inline(always)]
-    fn tiles<S: Simd, const R: usize>(&self, s: S, row: &mut usize, state: &mut State<'a>) {
+    fn tiles<S: Simd, const R: usize>(&self, s: S, row: &mut usize, state: &mut State<'a, N>) {
         while R <= S::TILE && *row + R <= state.max.len() {
             self.tile::<S, R>(s, *row, state);
             *row += R;
@@ -192,9 +232,9 @@ impl<'a> Piece<'a> {
 
     /// Adds what `R` rows see in the chunk.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize>(&self, s: S, row: usize, state: &mut State<'a>) {
+    fn tile<S: Simd, const R: usize>(&self, s: S, row: usize, state: &mut State<'a, N>) {
         const { assert!(R <= TILE) };
-        let layout = self.memory.layout();
+        let layout = self.layout;
         let chunk = &mut state.chunk;
         let mut seen: [Range<usize>; R] = [const { 0..0 }; R];
         seen.iter_mut().enumerate().for_each(|(r, seen)| *seen = self.seen(row + r, chunk));
@@ -232,14 +272,14 @@ impl<'a> Piece<'a> {
 
     /// Computes the scores of `R` rows in the chunk's vectors.
     #[inline(always)]
-    fn score<S: Simd, const R: usize>(&self, s: S, row: usize, chunk: &mut Chunk<'_>) {
-        let head_dim = self.memory.layout().head_dim;
+    fn score<S: Simd, const R: usize>(&self, s: S, row: usize, chunk: &mut Chunk<'_, N>) {
+        let head_dim = self.layout.head_dim;
         // Loops and not `from_fn`, whose closure is not always inlined; then vectors would go through memory.
         let mut queries: [&[f32]; R] = [&[]; R];
         for (r, query) in queries.iter_mut().enumerate() {
             *query = &self.q[self.place(row + r).0..][..head_dim];
         }
-        let stride = self.memory.layout().key_stride();
+        let stride = self.layout.key_stride();
         let vectors = std::mem::take(&mut chunk.vectors);
         let mut left = vectors.as_slice();
         // Few rows take more vectors, so that there are sums enough for every multiplier to be busy.
@@ -253,8 +293,8 @@ impl<'a> Piece<'a> {
 
     /// Lets the sink join the denominator and stores the row.
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, row: usize, state: &State<'_>) {
-        let layout = self.memory.layout();
+    fn finish<S: Simd>(&self, s: S, row: usize, state: &State<'_, N>) {
+        let layout = self.layout;
         let (place, head) = self.place(row);
         let sink = self.sinks[head];
         let max = state.max[row].max(sink);
@@ -267,7 +307,7 @@ impl<'a> Piece<'a> {
     }
 }
 
-impl State<'_> {
+impl<N> State<'_, N> {
     /// Lets row `r` of the tile, with its maximum and total in the chunk, join row `row` of the piece.
     #[inline(always)]
     fn join<S: Simd>(&mut self, s: S, row: usize, r: usize, (chunk_max, chunk_total): (f32, f32)) {
@@ -283,7 +323,7 @@ impl State<'_> {
     }
 }
 
-impl Chunk<'_> {
+impl<N: Number> Chunk<'_, N> {
     /// Finds the vectors of keys that `seen` touches; those of a block begin at its first slot and never leave its padded rows.
     #[inline(always)]
     fn find_vectors(&mut self, layout: &KvLayout, seen: Range<usize>, lanes: usize) {
@@ -309,7 +349,7 @@ impl Chunk<'_> {
         let row_len = self.scores.len() / TILE;
         let (now, left) = vectors.as_chunks::<B>();
         for places in now {
-            let mut keys: [&[f32]; B] = [&[]; B];
+            let mut keys: [&[N]; B] = [&[]; B];
             for (keys, (block, slot)) in keys.iter_mut().zip(places) {
                 *keys = &self.keys[*block][*slot..];
             }
@@ -317,7 +357,7 @@ impl Chunk<'_> {
             for dim in 0..head_dim {
                 let mut key = [s.splat(0.0); B];
                 for (key, keys) in key.iter_mut().zip(&keys) {
-                    *key = s.load(&keys[dim * stride..]);
+                    *key = N::load(s, &keys[dim * stride..]);
                 }
                 for r in 0..R {
                     let query = s.splat(queries[r][dim]);
@@ -373,7 +413,7 @@ impl Chunk<'_> {
                 for slot in slots_of(layout, seen, block) {
                     let mut value = [s.splat(0.0); D];
                     for (d, value) in value.iter_mut().enumerate() {
-                        *value = s.load(&self.values[block][slot * width + dim + d * S::LANES..]);
+                        *value = N::load(s, &self.values[block][slot * width + dim + d * S::LANES..]);
                     }
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let weight = s.splat(self.scores[(first + r) * row_len + block * key_stride + slot]);

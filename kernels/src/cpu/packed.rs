@@ -12,9 +12,8 @@
 //!   high nibble; behind all blocks stand their scales, sixteen bytes each. Of the scales 0, 252 to 254 and 255, which no
 //!   model uses, the kernels make zeros, infinities and what is not finite.
 
-use memmap2::MmapMut;
-
 use super::Cpu;
+use crate::pages::Pages;
 use crate::weights::{Bf16Matrix, Experts, MXFP4_BLOCK, Mxfp4Stack, SwiGlu};
 
 mod fill;
@@ -69,7 +68,7 @@ pub struct Packed {
     rows: usize,
     cols: usize,
     group_bytes: usize,
-    bytes: MmapMut,
+    bytes: Pages<u8>,
 }
 
 impl Packed {
@@ -78,12 +77,7 @@ impl Packed {
     /// # Panics
     /// If the system does not give the memory.
     fn new(format: Format, rows: usize, cols: usize) -> Self {
-        let len = format.bytes(rows, cols);
-        let bytes = MmapMut::map_anon(len.max(1));
-        let bytes = bytes.unwrap_or_else(|error| panic!("the system does not give {len} bytes for weights: {error}"));
-        // Where the system has none, small pages serve as well, only slower.
-        #[cfg(target_os = "linux")]
-        let _ = bytes.advise(memmap2::Advice::HugePage);
+        let bytes = Pages::new(format.bytes(rows, cols), "weights");
         Self { format, rows, cols, group_bytes: format.group_bytes(cols), bytes }
     }
 

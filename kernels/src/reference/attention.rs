@@ -44,17 +44,15 @@ pub fn attention(q: &[f32], sinks: &[f32], window: Option<usize>, memory: &KvMem
                 let query = &q[at..][..head_dim];
                 let places: Vec<_> = visible(position, window).map(|seen| slice.locate(seen, layout.block_tokens)).collect();
                 let scores = places.iter().map(|&(block, slot)| {
-                    let key = &memory.keys()[layout.keys(block, kv_head)];
-                    (0..head_dim).map(|dim| query[dim] * key[dim * layout.key_stride() + slot]).sum::<f32>() * scale
+                    query.iter().zip(memory.key(block, kv_head, slot)).map(|(query, key)| query * key).sum::<f32>() * scale
                 });
                 let scores: Vec<f32> = scores.collect();
                 let max = scores.iter().copied().fold(sink, f32::max);
                 let weights: Vec<f32> = scores.iter().map(|score| (score - max).exp()).collect();
                 let total = weights.iter().sum::<f32>() + (sink - max).exp();
                 for (&(block, slot), weight) in places.iter().zip(&weights) {
-                    let value = &memory.values()[layout.values(block, kv_head)][slot * layout.value_stride()..];
-                    for dim in 0..head_dim {
-                        out[at + dim] += weight / total * value[dim];
+                    for (out, value) in out[at..].iter_mut().zip(memory.value(block, kv_head, slot)) {
+                        *out += weight / total * value;
                     }
                 }
             }

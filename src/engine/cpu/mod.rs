@@ -26,7 +26,7 @@ use crate::batch::{Batch, EngineLimits, KvGroup, Sampled, Slice};
 use antiphon_kernels::cpu::Cpu;
 use antiphon_kernels::kv::KvMemory;
 use antiphon_kernels::rope::Rope;
-use memory::{LOGIT_ROWS_MAX, block_bytes, kv_layout};
+use memory::{LOGIT_ROWS_MAX, block_bytes, kv_format, kv_layout};
 use scratch::Scratch;
 use std::sync::Arc;
 use weights::Weights;
@@ -81,8 +81,9 @@ impl CpuEngine {
         assert!(sizes.iter().all(|size| *size > 0), "no option of an engine may be zero: {options:?}");
         let config = checkpoint.config();
         let pools = KvPools { block_tokens, full_blocks, sliding_blocks };
-        let memory = |group: &KvGroup| KvMemory::new(kv_layout(config, block_tokens, pools.blocks(*group)));
-        let block_bytes = |group| block_bytes(config, block_tokens, group);
+        let format = kv_format(options.math);
+        let memory = |group: &KvGroup| KvMemory::with_format(kv_layout(config, block_tokens, pools.blocks(*group)), format);
+        let block_bytes = |group| block_bytes(config, format, block_tokens, group);
         Self {
             limits: pools.limits(config, step_tokens_max, step_slices_max, block_bytes),
             weights: weights.0,

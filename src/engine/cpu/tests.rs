@@ -42,12 +42,19 @@ fn batch_of(tokens: &[u32], sampling: Sampling) -> Batch {
 
 #[test]
 fn the_plan_counts_what_is_allocated() {
+    let exact = kv_bytes_planned_and_taken(Math::Exact);
+    assert_eq!(exact, 2 * kv_bytes_planned_and_taken(Math::Fast), "f32, and f16");
+}
+
+/// Compares the plan with an engine; the bytes of KV memory.
+fn kv_bytes_planned_and_taken(math: Math) -> u64 {
     let checkpoint = golden("g2");
-    let engine = CpuEngine::load(Arc::clone(&checkpoint), &OPTIONS, &mut |_| {});
-    let plan = MemoryPlan::of(&checkpoint, &OPTIONS);
+    let options = CpuOptions { math, ..OPTIONS };
+    let engine = CpuEngine::load(Arc::clone(&checkpoint), &options, &mut |_| {});
+    let plan = MemoryPlan::of(&checkpoint, &options);
     let values = |group| {
         let of_group = engine.kv.iter().zip(&checkpoint.config().layers).filter(|(_, layer)| **layer == group);
-        of_group.map(|(memory, _)| 4 * (memory.keys().len() + memory.values().len()) as u64).sum::<u64>()
+        of_group.map(|(memory, _)| memory.bytes() as u64).sum::<u64>()
     };
     assert_eq!(plan.full_kv_bytes, values(KvGroup::Full));
     assert_eq!(plan.sliding_kv_bytes, values(KvGroup::Sliding));
@@ -59,6 +66,7 @@ fn the_plan_counts_what_is_allocated() {
     assert_eq!(rows, memory::values_per_token(checkpoint.config()) * OPTIONS.step_tokens_max);
     assert!(plan.scratch_bytes > 4 * (rows + engine.scratch.logits.len()) as u64);
     assert!(plan.packed_weight_bytes + plan.mapped_weight_bytes > checkpoint.tensor_bytes());
+    plan.full_kv_bytes + plan.sliding_kv_bytes
 }
 
 #[test]
@@ -74,15 +82,16 @@ fn a_plan_that_does_not_fit_is_refused() {
 fn options_share_the_memory_between_the_groups() {
     let checkpoint = golden("g1");
     let config = checkpoint.config();
-    for kv_bytes in [0, 1 << 20, 1 << 24, 1 << 28, u64::MAX] {
-        let options = CpuOptions::within(config, kv_bytes, 16, 64);
+    let sizes = [0, 1 << 20, 1 << 24, 1 << 28, u64::MAX];
+    for (math, kv_bytes) in sizes.into_iter().flat_map(|bytes| [(Math::Exact, bytes), (Math::Fast, bytes)]) {
+        let options = CpuOptions::within(config, math, kv_bytes, 16, 64);
         let plan = MemoryPlan::of(&checkpoint, &options);
         // One window of 16 tokens, the two blocks that it may touch beside, and a step of 64 tokens.
         assert!(options.full_blocks >= 7 && options.sliding_blocks >= 7);
-        let least = 7 * 2 * block_bytes(config, 16, KvGroup::Full) as u64;
+        let least = 7 * 2 * block_bytes(config, kv_format(math), 16, KvGroup::Full) as u64;
         assert!(plan.full_kv_bytes + plan.sliding_kv_bytes <= kv_bytes.max(least), "{kv_bytes}: {plan}");
     }
-    let plenty = CpuOptions::within(config, u64::MAX, 16, 64);
+    let plenty = CpuOptions::within(config, CpuOptions::MATH, u64::MAX, 16, 64);
     assert_eq!((plenty.sliding_blocks, plenty.full_blocks), (16 * 3 + 4, 16 * 2048 / 16));
 }
 

@@ -87,6 +87,19 @@ fn greedy_takes_the_lowest_of_equals() {
 }
 
 #[test]
+fn the_largest_is_found_and_what_is_broken_is_seen_wherever_it_stands() {
+    for len in [1, 15, 16, 17, 255, 256, 257, 1000] {
+        for at in [0, len / 2, len - 1] {
+            let mut logits = vec![-1.0; len];
+            logits[at..].fill(2.0);
+            assert_eq!(draw_once(&logits, &Sampling::default(), 0), Ok(TokenId(at as u32)), "{at} of {len}");
+            logits[at] = f32::NAN;
+            assert_eq!(draw_once(&logits, &Sampling::default(), 0), Err(DrawError::NotFinite), "{at} of {len}");
+        }
+    }
+}
+
+#[test]
 fn broken_logits_are_reported() {
     for logits in [vec![1.0, f32::NAN], vec![f32::NAN; 3], vec![1.0, f32::INFINITY], vec![f32::NEG_INFINITY; 4], Vec::new()] {
         for sampling in [Sampling::default(), WARM, Sampling { top_k: 1, top_p: 0.5, ..WARM }] {

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use super::{Kernel, Simd};
 
 const LANES: usize = 16;
@@ -49,6 +51,13 @@ impl Simd for Avx512 {
         let from: &[f32; LANES] = from.first_chunk().expect("a vector's worth of values");
         // SAFETY: `self` exists, so AVX-512F was detected; the sixteen values read are those of `from`.
         unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+
+    #[inline(always)]
+    fn load_half(self, from: &[f16]) -> Self::V {
+        let from: &[f16; LANES] = from.first_chunk().expect("a vector's worth of values");
+        // SAFETY: `self` exists, so AVX-512F was detected; the sixteen values read are those of `from`.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
     }
 
     #[inline(always)]

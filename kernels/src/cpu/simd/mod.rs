@@ -21,6 +21,8 @@ mod rows;
 
 pub(super) use rows::{Rows, Sums};
 
+use half::f16;
+
 /// Lanes of the widest vector: buffers on the stack are made for these.
 pub(super) const LANES_MAX: usize = 16;
 
@@ -48,6 +50,8 @@ pub(super) trait Simd: Rows {
     fn splat(self, value: f32) -> Self::V;
     /// The first `LANES` values of `from`. Panics if there are fewer.
     fn load(self, from: &[f32]) -> Self::V;
+    /// The same of f16, exactly.
+    fn load_half(self, from: &[f16]) -> Self::V;
     /// Stores to the first `LANES` values of `to`. Panics if there are fewer.
     fn store(self, v: Self::V, to: &mut [f32]);
 

@@ -1,5 +1,7 @@
 //! Eight lanes in plain Rust, which the compiler turns into whatever vectors the target always has (SSE2, NEON).
 
+use half::f16;
+
 use super::{Kernel, Simd};
 
 const LANES: usize = 8;
@@ -15,6 +17,17 @@ fn each(f: impl Fn(usize) -> f32) -> [f32; LANES] {
         *v = f(lane);
     }
     v
+}
+
+/// An f16's value, without branches, so that the compiler makes vectors of it.
+#[inline(always)]
+fn widen(half: f16) -> f32 {
+    let bits = u32::from(half.to_bits());
+    // The exponent is 112 less than an f32's. The product sets that right, and makes of subnormal numbers what they stand for.
+    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
+    // Infinity and NaN have become 2^16 and above, which no number reaches.
+    let broken = if magnitude >= 65_536.0 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(magnitude.to_bits() | broken | (bits & 0x8000) << 16)
 }
 
 impl Simd for Portable {
@@ -34,6 +47,12 @@ impl Simd for Portable {
     #[inline(always)]
     fn load(self, from: &[f32]) -> Self::V {
         *from.first_chunk().expect("a vector's worth of values")
+    }
+
+    #[inline(always)]
+    fn load_half(self, from: &[f16]) -> Self::V {
+        let from: &[f16; LANES] = from.first_chunk().expect("a vector's worth of values");
+        each(|lane| widen(from[lane]))
     }
 
     #[inline(always)]

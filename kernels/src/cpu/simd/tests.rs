@@ -83,6 +83,32 @@ impl Kernel for Arithmetic {
     }
 }
 
+struct Widen<'a>(&'a [f16]);
+
+impl Kernel for Widen<'_> {
+    type Out = Vec<f32>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Vec<f32> {
+        let mut wide = vec![0.0; self.0.len()];
+        for (to, from) in wide.chunks_exact_mut(S::LANES).zip(self.0.chunks_exact(S::LANES)) {
+            s.store(s.load_half(from), to);
+        }
+        wide
+    }
+}
+
+#[test]
+fn every_f16_is_widened_exactly() {
+    let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+    for isa in Isa::available() {
+        for (half, wide) in halves.iter().zip(isa.run(Widen(&halves))) {
+            let same = wide.to_bits() == half.to_f32().to_bits() || (wide.is_nan() && half.is_nan());
+            assert!(same, "{isa:?}: {:#06x} is {}, not {wide}", half.to_bits(), half.to_f32());
+        }
+    }
+}
+
 #[test]
 fn arithmetic_on_lanes() {
     Isa::available().into_iter().for_each(|isa| isa.run(Arithmetic));

@@ -3,13 +3,14 @@ use std::ops::Range;
 use proptest::prelude::*;
 
 use super::*;
-use crate::kv::{KvLayout, KvMemory, KvSlice, visible};
+use crate::kv::{KvFormat, KvLayout, KvMemory, KvSlice, visible};
 use crate::reference;
 
 /// Shapes that a config.json may state, and then some.
 #[derive(Debug, Clone)]
 struct Shape {
     layout: KvLayout,
+    format: KvFormat,
     group: usize,
     window: Option<usize>,
     /// Tokens of each sequence.
@@ -35,10 +36,12 @@ fn shapes() -> impl Strategy<Value = Shape> {
     let layout = (1usize..20, 1usize..4, 1usize..41);
     let lens = proptest::collection::vec(prop_oneof![3 => 1usize..60, 1 => 1usize..300], 1..4);
     let window = proptest::option::of(prop_oneof![3 => 1usize..40, 1 => 100usize..200]);
-    (layout, 1usize..12, window, lens, any::<u64>()).prop_map(|((block_tokens, kv_heads, half), group, window, lens, seed)| {
+    let formats = prop_oneof![Just(KvFormat::F32), Just(KvFormat::F16)];
+    let rest = (window, lens, formats, any::<u64>());
+    (layout, 1usize..12, rest).prop_map(|((block_tokens, kv_heads, half), group, (window, lens, format, seed))| {
         let blocks = lens.iter().map(|len: &usize| len.div_ceil(block_tokens)).sum::<usize>() + 2;
         let layout = KvLayout { blocks, block_tokens, kv_heads, head_dim: 2 * half };
-        Shape { layout, group, window, lens, seed }
+        Shape { layout, format, group, window, lens, seed }
     })
 }
 
@@ -54,7 +57,7 @@ struct World {
 impl World {
     fn new(shape: Shape) -> Self {
         let mut numbers = Numbers(shape.seed);
-        let Shape { layout, ref lens, .. } = shape;
+        let Shape { layout, format, ref lens, .. } = shape;
         let mut free: Vec<u32> = (0..layout.blocks as u32).collect();
         let mut table = |len: usize| {
             (0..len.div_ceil(layout.block_tokens)).map(|_| free.swap_remove(numbers.below(free.len()))).collect::<Vec<_>>()
@@ -64,7 +67,7 @@ impl World {
         let tokens = shape.tokens();
         let (keys, values) = (numbers.values(tokens * kv_width), numbers.values(tokens * kv_width));
         let q = numbers.values(tokens * shape.width()).into_iter().map(|value| 3.0 * value).collect();
-        let mut memory = KvMemory::new(layout);
+        let mut memory = KvMemory::with_format(layout, format);
         // What nobody wrote may hold anything.
         let poison: Vec<u32> = (0..layout.blocks as u32).collect();
         let nan = vec![f32::NAN; layout.blocks * layout.block_tokens * kv_width];
@@ -154,10 +157,11 @@ proptest! {
     }
 }
 
-fn gpt_oss(window: Option<usize>, lens: Vec<usize>) -> World {
+fn gpt_oss(format: KvFormat, window: Option<usize>, lens: Vec<usize>) -> World {
     let blocks = lens.iter().map(|len| len.div_ceil(16)).sum();
     World::new(Shape {
         layout: KvLayout { blocks, block_tokens: 16, kv_heads: 2, head_dim: 64 },
+        format,
         group: 8,
         window,
         lens,
@@ -165,10 +169,12 @@ fn gpt_oss(window: Option<usize>, lens: Vec<usize>) -> World {
     })
 }
 
+const FORMATS: [KvFormat; 2] = [KvFormat::F32, KvFormat::F16];
+
 #[test]
 fn shapes_of_the_released_models() {
-    for window in [None, Some(128)] {
-        let world = gpt_oss(window, vec![300, 129]);
+    for (format, window) in FORMATS.into_iter().flat_map(|format| [(format, None), (format, Some(128))]) {
+        let world = gpt_oss(format, window, vec![300, 129]);
         let parts = [296..300, 128..129];
         let (q, slices) = (world.queries(&parts), world.slices(&parts));
         let expected = reference::attention(&q, &world.sinks, window, &world.memory, &slices);
@@ -180,7 +186,7 @@ fn shapes_of_the_released_models() {
 
 #[test]
 fn a_sink_above_all_scores_and_a_sink_that_is_none() {
-    let mut world = gpt_oss(None, vec![20]);
+    let mut world = gpt_oss(KvFormat::F32, None, vec![20]);
     world.sinks.fill(1000.0);
     for mut cpu in cpus() {
         assert!(world.attend(&mut cpu, &world.whole()).iter().all(|&value| value == 0.0));
@@ -194,7 +200,7 @@ fn a_sink_above_all_scores_and_a_sink_that_is_none() {
 
 #[test]
 fn a_broken_query_or_key_is_seen_where_it_is_used_only() {
-    let mut world = gpt_oss(None, vec![40]);
+    let mut world = gpt_oss(KvFormat::F16, None, vec![40]);
     let width = world.shape.width();
     world.q[3 * width] = f32::NAN;
     for mut cpu in cpus() {
@@ -208,7 +214,7 @@ fn a_broken_query_or_key_is_seen_where_it_is_used_only() {
 
 #[test]
 fn rows_that_no_slice_names_become_zero() {
-    let world = gpt_oss(None, vec![4]);
+    let world = gpt_oss(KvFormat::F32, None, vec![4]);
     let slices = [KvSlice { rows: 1..2, start: 0, blocks: &world.tables[0], first_block: 0 }];
     for mut cpu in cpus() {
         let mut out = vec![f32::NAN; world.q.len()];

@@ -201,11 +201,8 @@ pub(super) fn check_rotary(bench: &Bench) {
         for block in 0..blocks {
             for (head, slot) in (0..kv_heads).flat_map(|head| (0..block_tokens).map(move |slot| (head, slot))) {
                 let place = block * block_tokens + slot;
-                let layout = memory.layout();
-                let keys = &memory.keys()[layout.keys(block as u32, head)];
-                let mut key: Vec<f32> = (0..head_dim).map(|dim| keys[dim * layout.key_stride() + slot]).collect();
-                let mut value =
-                    memory.values()[layout.values(block as u32, head)][slot * layout.value_stride()..][..head_dim].to_vec();
+                let mut key: Vec<f32> = memory.key(block as u32, head, slot).collect();
+                let mut value: Vec<f32> = memory.value(block as u32, head, slot).collect();
                 if place as i32 == slot_of_padding(&positions, slot_at(&block_table, block_tokens)) {
                     (key, value) = (vec![0.0; head_dim], vec![0.0; head_dim]);
                 }
