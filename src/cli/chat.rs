@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::failure::Failure;
 use super::serve::{layers, serve_for, setting_args, variable};
-use super::settings::API_KEY_VARIABLE;
+use super::settings::{API_KEY_VARIABLE, QUIET_LOG_HELP};
 use client::{Piece, Server, Turn};
 
 /// The settings of the server that is started for the talk.
@@ -25,6 +25,7 @@ pub(super) fn command() -> Command {
         .arg(Arg::new("system").long("system").value_name("TEXT").help("Instructions that the talk begins with"))
         .arg(Arg::new("reasoning").long("reasoning").action(ArgAction::SetTrue).help("Show how the model reasons"))
         .args(setting_args(|setting| SETTINGS.contains(&setting.name)))
+        .mut_arg("log_level", |arg| arg.help(QUIET_LOG_HELP))
 }
 
 /// What is asked of a talk.

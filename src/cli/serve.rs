@@ -128,7 +128,10 @@ pub(super) fn serve_for(
             }
         }
     });
-    // The task may have ended before the server was ready.
-    let ready = Box::new(move |address| _ = ready.send(address));
+    let ready = Box::new(move |address| {
+        tracing::info!(%address, "ready");
+        // The task may have ended before the server was ready.
+        _ = ready.send(address);
+    });
     Ok(app::serve(&options, log.watch(), ready)?)
 }

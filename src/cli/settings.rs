@@ -38,6 +38,8 @@ impl Setting {
 pub(super) const PREFIX: &str = "ANTIPHON_";
 /// An API key itself; there is no flag for it, since anybody on the machine can read a command line.
 pub(super) const API_KEY_VARIABLE: &str = "ANTIPHON_API_KEY";
+/// Help of `--log-level` where the log would stand between other lines.
+pub(super) const QUIET_LOG_HELP: &str = "error, warn, info, debug, trace, or a filter such as antiphon=debug [default: warn]";
 /// The settings' file.
 pub(super) const CONFIG_VARIABLE: &str = "ANTIPHON_CONFIG";
 

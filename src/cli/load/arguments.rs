@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::super::failure::Failure;
 use super::super::serve::setting_args;
+use super::super::settings::QUIET_LOG_HELP;
 use super::api;
 use crate::load::{Arrivals, LoadOptions, PromptSource, SweepOptions, Targets};
 
@@ -89,9 +90,7 @@ pub(super) fn command() -> Command {
     limits(command, value)
         .next_help_heading("The server of --embedded")
         .args(setting_args(|setting| SETTINGS.contains(&setting.name)))
-        .mut_arg("log_level", |arg| {
-            arg.help("error, warn, info, debug, trace, or a filter such as antiphon=debug [default: warn]")
-        })
+        .mut_arg("log_level", |arg| arg.help(QUIET_LOG_HELP))
 }
 
 /// The options that say what is good enough.

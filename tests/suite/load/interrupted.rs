@@ -62,7 +62,7 @@ fn a_load_on_its_own_server_is_interrupted_no_differently() {
     let address = loop {
         line.clear();
         assert!(log.read_line(&mut line).expect("UTF-8") > 0, "it ended before its server was ready");
-        if let Some((_, rest)) = line.split_once("listening on: ") {
+        if let Some((_, rest)) = line.split_once("ready address=") {
             break rest.split_whitespace().next().expect("an address").to_owned();
         }
     };
