@@ -48,7 +48,7 @@ const LARGE: Model = Model {
     vocab: 201_088 / 4,
     context: 4096,
     layers: 24,
-    tokens: &[1, 8, 64],
+    tokens: &[1, 4, 8, 64],
 };
 
 /// The model in the binary.

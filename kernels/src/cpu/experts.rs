@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use super::activations::{Block, Blocks};
 use super::linear::grain;
-use super::packed::{GATED_ROWS, GROUP, PackedExperts};
+use super::packed::{BAND, GATED_ROWS, GROUP, PackedExperts};
 use super::pool::Outputs;
 use super::product::{self, Mxfp4F32, Mxfp4Int8, NO_SUMS, Product, TOKENS};
 use super::router::Groups;
@@ -41,6 +41,10 @@ type Outer = Mxfp4Int8<1>;
 /// What lies between the projections. A product of two numbers has few large values and many small ones, of which eight bits
 /// would leave little: the model's answers were seen to move fourteen times as far.
 type Inner = Mxfp4Int8<2>;
+
+/// Fewest bands of the second projection that a thread claims: an expert's weights are then read so many bands long before the next
+/// expert's begin elsewhere in memory.
+const DOWN_BANDS: usize = 2;
 
 /// A form of activations between the projections.
 trait Form: Product {
@@ -120,7 +124,7 @@ impl Cpu {
         let pairs_each = groups.tokens.len() / groups.hit.len().max(1);
         let out = Outputs::new(room);
         let isa = self.isa;
-        self.pool.run(groups.hit.len() * units, grain(experts.hidden, pairs_each) / (GATED_ROWS / GROUP), |items| {
+        self.pool.run(groups.hit.len() * units, grain(experts.hidden, pairs_each) / (GATED_ROWS / BAND), |items| {
             for item in items {
                 let (expert, pairs) = groups.hit[item / units].clone();
                 let unit = item % units;
@@ -151,10 +155,8 @@ impl Cpu {
         let out = Outputs::new(stream);
         let isa = self.isa;
         let pairs = groups.tokens.len();
-        self.pool.run(experts.hidden / GROUP, grain(experts.intermediate, pairs), |items| {
-            for group in items {
-                isa.run(Down::<P, _> { experts, groups, group, row, out, form: PhantomData });
-            }
+        self.pool.run(experts.hidden / BAND, grain(experts.intermediate, pairs).max(DOWN_BANDS), |bands| {
+            isa.run(Down::<P, _> { experts, groups, bands, row, out, form: PhantomData });
         });
     }
 }
@@ -176,24 +178,24 @@ impl<'x, P: Product<X: 'x>, Q: Form, F: Fn(usize) -> &'x [P::X]> Kernel for Gate
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        const GROUPS: usize = GATED_ROWS / GROUP;
+        const BANDS: usize = GATED_ROWS / BAND;
         let Self { experts, .. } = self;
         let width = experts.intermediate / MXFP4_BLOCK * Q::PER_BLOCK;
-        let first_group = (self.expert * 2 * experts.intermediate + self.unit * GATED_ROWS) / GROUP;
-        let bias = &experts.gate_up_bias[first_group * GROUP..][..GATED_ROWS];
-        let mut sums = [NO_SUMS; GROUPS];
+        let first_band = (self.expert * 2 * experts.intermediate + self.unit * GATED_ROWS) / BAND;
+        let bias = &experts.gate_up_bias[first_band * BAND..][..GATED_ROWS];
+        let mut sums = [NO_SUMS; BANDS];
         for first in self.pairs.clone().step_by(TOKENS) {
             let pairs = first..self.pairs.end.min(first + TOKENS);
             let mut xs: [&[P::X]; TOKENS] = [&[]; TOKENS];
             pairs.clone().zip(&mut xs).for_each(|(pair, x)| *x = (self.row)(self.tokens[pair] as usize));
-            for (group, sums) in sums.iter_mut().enumerate() {
-                product::group::<S, P>(s, experts.gate_up.group(first_group + group), &xs[..pairs.len()], sums);
+            for (band, sums) in sums.iter_mut().enumerate() {
+                product::band::<S, P>(s, experts.gate_up.band(first_band + band), &xs[..pairs.len()], sums);
             }
             for (index, pair) in pairs.enumerate() {
                 let mut block = [0.0; MXFP4_BLOCK];
-                for half in 0..2 {
-                    let [gates, ups] = [2 * half, 2 * half + 1].map(|group| (&sums[group][index], &bias[group * GROUP..]));
-                    swiglu(s, gates, ups, experts.swiglu, &mut block[half * GROUP..]);
+                for (band, sums) in sums.iter().enumerate() {
+                    let bias = &bias[band * BAND..];
+                    swiglu(s, &sums[index], bias, experts.swiglu, &mut block[band * GROUP..]);
                 }
                 let at = pair * width + self.unit * Q::PER_BLOCK;
                 // SAFETY: the pool hands out every unit of every expert once, and a pair belongs to one expert.
@@ -203,11 +205,11 @@ impl<'x, P: Product<X: 'x>, Q: Form, F: Fn(usize) -> &'x [P::X]> Kernel for Gate
     }
 }
 
-/// A group of outputs, of all experts.
+/// Some bands of outputs, of all experts.
 struct Down<'a, P: Product, F> {
     experts: &'a PackedExperts,
     groups: &'a Groups,
-    group: usize,
+    bands: Range<usize>,
     row: F,
     out: Outputs<'a, f32>,
     form: PhantomData<P>,
@@ -222,20 +224,22 @@ impl<'x, P: Product<X: 'x>, F: Fn(usize) -> &'x [P::X]> Kernel for Down<'_, P, F
         let hidden = experts.hidden;
         let mut sums = NO_SUMS;
         for (expert, all) in &groups.hit {
-            let group = expert * hidden / GROUP + self.group;
-            let bias = &experts.down_bias[group * GROUP..][..GROUP];
-            for first in all.clone().step_by(TOKENS) {
-                let pairs = first..all.end.min(first + TOKENS);
-                let mut xs: [&[P::X]; TOKENS] = [&[]; TOKENS];
-                pairs.clone().zip(&mut xs).for_each(|(pair, x)| *x = (self.row)(pair));
-                product::group::<S, P>(s, experts.down.group(group), &xs[..pairs.len()], &mut sums);
-                for (pair, sums) in pairs.zip(&sums) {
-                    let (token, weight) = (groups.tokens[pair] as usize, groups.weights[pair]);
-                    let at = token * hidden + self.group * GROUP;
-                    // SAFETY: the pool hands out every group once, so no other thread touches these rows of any token.
-                    let out = unsafe { self.out.slice(at..at + GROUP) };
-                    for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-                        *out += weight * (sum + bias);
+            for band in self.bands.clone() {
+                let weight = experts.down.band(expert * hidden / BAND + band);
+                let bias = &experts.down_bias[expert * hidden + band * BAND..][..BAND];
+                for first in all.clone().step_by(TOKENS) {
+                    let pairs = first..all.end.min(first + TOKENS);
+                    let mut xs: [&[P::X]; TOKENS] = [&[]; TOKENS];
+                    pairs.clone().zip(&mut xs).for_each(|(pair, x)| *x = (self.row)(pair));
+                    product::band::<S, P>(s, weight, &xs[..pairs.len()], &mut sums);
+                    for (pair, sums) in pairs.zip(&sums) {
+                        let (token, weight) = (groups.tokens[pair] as usize, groups.weights[pair]);
+                        let at = token * hidden + band * BAND;
+                        // SAFETY: the pool hands out every band once, so no other thread touches these rows of any token.
+                        let out = unsafe { self.out.slice(at..at + BAND) };
+                        for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+                            *out += weight * (sum + bias);
+                        }
                     }
                 }
             }
@@ -243,16 +247,16 @@ impl<'x, P: Product<X: 'x>, F: Fn(usize) -> &'x [P::X]> Kernel for Down<'_, P, F
     }
 }
 
-/// The gated activation of sixteen gates and ups, each with its biases. Twin: `reference::swiglu`, within 1e-6 relative.
+/// The gated activation of a band, sixteen gates and their ups, and its biases. Twin: `reference::swiglu`, within 1e-6 relative.
 #[inline(always)]
-fn swiglu<S: Simd>(s: S, gates: (&Sums, &[f32]), ups: (&Sums, &[f32]), activation: SwiGlu, out: &mut [f32]) {
+fn swiglu<S: Simd>(s: S, sums: &Sums, bias: &[f32], activation: SwiGlu, out: &mut [f32]) {
     const { assert!(GROUP <= LANES_MAX && LANES_MAX.is_multiple_of(GROUP)) };
     let limit = s.splat(activation.limit);
     for first in (0..GROUP).step_by(S::LANES) {
-        let biased = |(sums, bias): (&Sums, &[f32])| s.add(s.load(&sums[first..]), s.load(&bias[first..]));
+        let biased = |row: usize| s.add(s.load(&sums[row..]), s.load(&bias[row..]));
         // The value stands second in min and max: that keeps NaN.
-        let gate = s.min(limit, biased(gates));
-        let up = s.max(s.splat(-activation.limit), s.min(limit, biased(ups)));
+        let gate = s.min(limit, biased(first));
+        let up = s.max(s.splat(-activation.limit), s.min(limit, biased(GROUP + first)));
         let one = s.splat(1.0);
         let sigmoid = s.add(one, simd::exp(s, s.mul(s.splat(-activation.alpha), gate)));
         s.store(s.mul(s.add(up, one), s.div(gate, sigmoid)), &mut out[first..]);

@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Cpu;
-use super::packed::{Format, GROUP, Packed};
+use super::packed::{BAND, Format, Packed};
 use super::pool::Outputs;
 use super::product::{self, Bf16F32, Int8Int8, NO_SUMS, Product, TOKENS};
 use super::simd::{Kernel, Simd};
@@ -21,9 +21,9 @@ use super::simd::{Kernel, Simd};
 /// it was seen to make a step of one token a seventh slower.
 const CLAIM: usize = 1 << 16;
 
-/// How many groups of rows a thread claims at once, if a group multiplies `cols` values of `tokens` tokens.
+/// How many bands of rows a thread claims at once, if a band multiplies `cols` values of `tokens` tokens.
 pub(super) fn grain(cols: usize, tokens: usize) -> usize {
-    CLAIM / (GROUP * cols * tokens).max(1)
+    CLAIM / (BAND * cols * tokens).max(1)
 }
 
 /// What becomes of a result.
@@ -65,20 +65,20 @@ impl Cpu {
         let Self { pool, isa, blocks, padded, .. } = self;
         let isa = *isa;
         let out = Outputs::new(out);
-        let groups = weight.groups();
+        let bands = weight.bands();
         match weight.format() {
             Format::Bf16 => {
                 let (x, width) = padded.rows(x, cols);
                 let row = |token: usize| &x[token * width..][..width];
-                pool.run(groups, grain(cols, tokens), |groups| {
-                    isa.run(Linear::<Bf16F32, _> { weight, bias, groups, tokens, row, out, into, form: PhantomData });
+                pool.run(bands, grain(cols, tokens), |bands| {
+                    isa.run(Linear::<Bf16F32, _> { weight, bias, bands, tokens, row, out, into, form: PhantomData });
                 });
             }
             Format::Int8 => {
                 blocks.fill(pool, isa, x, cols, Int8Int8::OFFSET);
                 let row = |token: usize| blocks.row(token);
-                pool.run(groups, grain(cols, tokens), |groups| {
-                    isa.run(Linear::<Int8Int8, _> { weight, bias, groups, tokens, row, out, into, form: PhantomData });
+                pool.run(bands, grain(cols, tokens), |bands| {
+                    isa.run(Linear::<Int8Int8, _> { weight, bias, bands, tokens, row, out, into, form: PhantomData });
                 });
             }
             Format::Mxfp4 => panic!("a linear map of MXFP4 weights is an expert's part"),
@@ -86,11 +86,11 @@ impl Cpu {
     }
 }
 
-/// Some groups of a linear map, for all tokens; `row` has a token's activations.
+/// Some bands of a linear map, for all tokens; `row` has a token's activations.
 struct Linear<'a, P: Product, F> {
     weight: &'a Packed,
     bias: Option<&'a [f32]>,
-    groups: Range<usize>,
+    bands: Range<usize>,
     tokens: usize,
     row: F,
     out: Outputs<'a, f32>,
@@ -105,9 +105,9 @@ impl<'x, P: Product<X: 'x>, F: Fn(usize) -> &'x [P::X]> Kernel for Linear<'_, P,
     fn run<S: Simd>(self, s: S) {
         let width = self.weight.rows();
         let mut sums = NO_SUMS;
-        for group in self.groups {
-            let rows = group * GROUP..width.min(group * GROUP + GROUP);
-            let mut bias = [0.0; GROUP];
+        for band in self.bands {
+            let rows = band * BAND..width.min(band * BAND + BAND);
+            let mut bias = [0.0; BAND];
             if let Some(all) = self.bias {
                 bias[..rows.len()].copy_from_slice(&all[rows.clone()]);
             }
@@ -115,9 +115,9 @@ impl<'x, P: Product<X: 'x>, F: Fn(usize) -> &'x [P::X]> Kernel for Linear<'_, P,
                 let tokens = first..self.tokens.min(first + TOKENS);
                 let mut xs: [&[P::X]; TOKENS] = [&[]; TOKENS];
                 tokens.clone().zip(&mut xs).for_each(|(token, x)| *x = (self.row)(token));
-                product::group::<S, P>(s, self.weight.group(group), &xs[..tokens.len()], &mut sums);
+                product::band::<S, P>(s, self.weight.band(band), &xs[..tokens.len()], &mut sums);
                 for (token, sums) in tokens.zip(&sums) {
-                    // SAFETY: the pool hands out every group once, so no other thread touches these rows of any token.
+                    // SAFETY: the pool hands out every band once, so no other thread touches these rows of any token.
                     let out = unsafe { self.out.slice(token * width + rows.start..token * width + rows.end) };
                     for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&bias) {
                         *out = if self.into == Into::Add { *out + (sum + bias) } else { sum + bias };

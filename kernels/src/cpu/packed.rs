@@ -13,6 +13,7 @@
 //!   model uses, the kernels make zeros, infinities and what is not finite.
 
 use super::Cpu;
+use super::simd::Band;
 use crate::pages::Pages;
 use crate::weights::{Bf16Matrix, Experts, MXFP4_BLOCK, Mxfp4Stack, SwiGlu};
 
@@ -20,6 +21,8 @@ mod fill;
 
 /// Rows of a group.
 pub(super) const GROUP: usize = 16;
+/// Rows of a band: two groups, which are multiplied side by side.
+pub(super) const BAND: usize = 2 * GROUP;
 /// Bytes of two columns of a group in bf16.
 pub(super) const BF16_BYTES: usize = 64;
 /// Bytes of a block's values in int8, and of its scales.
@@ -106,13 +109,19 @@ impl Packed {
     }
 
     /// How many groups.
-    pub(super) fn groups(&self) -> usize {
+    fn groups(&self) -> usize {
         self.rows.div_ceil(GROUP)
     }
 
-    /// The bytes of group `group`.
-    pub(super) fn group(&self, group: usize) -> &[u8] {
-        &self.bytes[group * self.group_bytes..][..self.group_bytes]
+    /// How many bands.
+    pub(super) fn bands(&self) -> usize {
+        self.rows.div_ceil(BAND)
+    }
+
+    /// The groups of band `band`. If the last band has one group only, it stands for both.
+    pub(super) fn band(&self, band: usize) -> Band<'_> {
+        let group = |group: usize| &self.bytes[group * self.group_bytes..][..self.group_bytes];
+        [group(2 * band), group((2 * band + 1).min(self.groups() - 1))]
     }
 }
 

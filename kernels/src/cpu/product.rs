@@ -2,29 +2,29 @@
 //!
 //! What, shapes, source, twin, cost: as [`super::simd::rows`] says, whose kernels this calls.
 //!
-//! A tile is a group of rows and up to [`Rows::TILE`](super::simd::Rows) tokens. Tiles only decide which sums are computed side
+//! A tile is a band of rows and up to [`Rows::TILE`](super::simd::Rows) tokens. Tiles only decide which sums are computed side
 //! by side; each sum has its own chain.
 
 use super::activations::Block;
-use super::packed::GROUP;
-use super::simd::{Simd, Sums};
+use super::packed::BAND;
+use super::simd::{Band, Simd, Sums};
 
-/// Tokens whose sums are kept at once: those of the largest tile. A group comes from a cache for all but the first of them.
+/// Tokens whose sums are kept at once: those of the largest tile. A band comes from a cache for all but the first of them.
 pub(super) const TOKENS: usize = 8;
 
-/// Sums of a group for at most [`TOKENS`] tokens.
+/// Sums of a band for at most [`TOKENS`] tokens.
 pub(super) type TokenSums = [Sums; TOKENS];
 
 /// What [`TokenSums`] begins as.
-pub(super) const NO_SUMS: TokenSums = [[0.0; GROUP]; TOKENS];
+pub(super) const NO_SUMS: TokenSums = [[0.0; BAND]; TOKENS];
 
 /// A format of weights with a form of activations.
 pub(super) trait Product {
     /// What a row of activations is made of.
     type X: Copy;
 
-    /// Multiplies a group with the rows of one tile.
-    fn tile<S: Simd, const T: usize>(s: S, group: &[u8], xs: &[&[Self::X]; T], sums: &mut [Sums; T]);
+    /// Multiplies a band with the rows of one tile.
+    fn tile<S: Simd, const T: usize>(s: S, band: Band<'_>, xs: &[&[Self::X]; T], sums: &mut [Sums; T]);
 }
 
 /// bf16 weights, f32 activations.
@@ -34,8 +34,8 @@ impl Product for Bf16F32 {
     type X = f32;
 
     #[inline(always)]
-    fn tile<S: Simd, const T: usize>(s: S, group: &[u8], xs: &[&[f32]; T], sums: &mut [Sums; T]) {
-        s.bf16_f32(group, xs, sums);
+    fn tile<S: Simd, const T: usize>(s: S, band: Band<'_>, xs: &[&[f32]; T], sums: &mut [Sums; T]) {
+        s.bf16_f32(band, xs, sums);
     }
 }
 
@@ -46,8 +46,8 @@ impl Product for Mxfp4F32 {
     type X = f32;
 
     #[inline(always)]
-    fn tile<S: Simd, const T: usize>(s: S, group: &[u8], xs: &[&[f32]; T], sums: &mut [Sums; T]) {
-        s.mxfp4_f32(group, xs, sums);
+    fn tile<S: Simd, const T: usize>(s: S, band: Band<'_>, xs: &[&[f32]; T], sums: &mut [Sums; T]) {
+        s.mxfp4_f32(band, xs, sums);
     }
 }
 
@@ -63,8 +63,8 @@ impl<const PARTS: usize> Product for Mxfp4Int8<PARTS> {
     type X = Block<PARTS>;
 
     #[inline(always)]
-    fn tile<S: Simd, const T: usize>(s: S, group: &[u8], xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
-        s.mxfp4_int8(group, xs, sums);
+    fn tile<S: Simd, const T: usize>(s: S, band: Band<'_>, xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
+        s.mxfp4_int8(band, xs, sums);
     }
 }
 
@@ -80,39 +80,39 @@ impl Product for Int8Int8 {
     type X = Block<1>;
 
     #[inline(always)]
-    fn tile<S: Simd, const T: usize>(s: S, group: &[u8], xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
-        s.int8_int8(group, xs, sums);
+    fn tile<S: Simd, const T: usize>(s: S, band: Band<'_>, xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
+        s.int8_int8(band, xs, sums);
     }
 }
 
-/// Multiplies a group with at most [`TOKENS`] rows of activations of one length: `sums[t]` for `xs[t]`.
+/// Multiplies a band with at most [`TOKENS`] rows of activations of one length: `sums[t]` for `xs[t]`.
 ///
 /// Largest tiles first, then one of exactly what is left: a tile decodes the weights anew.
 #[inline(always)]
-pub(super) fn group<S: Simd, P: Product>(s: S, group: &[u8], xs: &[&[P::X]], sums: &mut TokenSums) {
+pub(super) fn band<S: Simd, P: Product>(s: S, band: Band<'_>, xs: &[&[P::X]], sums: &mut TokenSums) {
     let mut sums = &mut sums[..xs.len()];
     for xs in xs.chunks(S::TILE) {
         let (now, later) = std::mem::take(&mut sums).split_at_mut(xs.len());
         sums = later;
-        let done = tile::<S, P, 1>(s, group, xs, now)
-            || tile::<S, P, 2>(s, group, xs, now)
-            || tile::<S, P, 3>(s, group, xs, now)
-            || tile::<S, P, 4>(s, group, xs, now)
-            || tile::<S, P, 5>(s, group, xs, now)
-            || tile::<S, P, 6>(s, group, xs, now)
-            || tile::<S, P, 7>(s, group, xs, now)
-            || tile::<S, P, 8>(s, group, xs, now);
+        let done = tile::<S, P, 1>(s, band, xs, now)
+            || tile::<S, P, 2>(s, band, xs, now)
+            || tile::<S, P, 3>(s, band, xs, now)
+            || tile::<S, P, 4>(s, band, xs, now)
+            || tile::<S, P, 5>(s, band, xs, now)
+            || tile::<S, P, 6>(s, band, xs, now)
+            || tile::<S, P, 7>(s, band, xs, now)
+            || tile::<S, P, 8>(s, band, xs, now);
         assert!(done, "a tile of {} tokens", xs.len());
     }
 }
 
 /// Takes a tile of `T` tokens, if it is one.
 #[inline(always)]
-fn tile<S: Simd, P: Product, const T: usize>(s: S, group: &[u8], xs: &[&[P::X]], sums: &mut [Sums]) -> bool {
+fn tile<S: Simd, P: Product, const T: usize>(s: S, band: Band<'_>, xs: &[&[P::X]], sums: &mut [Sums]) -> bool {
     if T > S::TILE {
         return false;
     }
     let (Ok(xs), Ok(sums)) = (xs.try_into(), sums.try_into()) else { return false };
-    P::tile::<S, T>(s, group, xs, sums);
+    P::tile::<S, T>(s, band, xs, sums);
     true
 }

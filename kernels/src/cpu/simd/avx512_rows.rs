@@ -1,67 +1,123 @@
 //! Products of packed rows with AVX-512: a vector holds the sixteen rows of a group.
+//!
+//! One token takes both groups of a band in one pass: two streams of weights. What keeps too much in registers for that takes a group
+//! after the other.
+
+#![expect(clippy::needless_range_loop, reason = "`t` and `g` also say which activations, weights and sums belong together")]
 
 use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
-use super::rows::{DOUBLED, RAISED, Rows, Sums, check};
+use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, ahead, check};
 use crate::cpu::activations::Block;
-use crate::cpu::packed::{BF16_BYTES, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
+use crate::cpu::packed::{BF16_BYTES, GROUP, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
+
+/// Calls a kernel once for both groups of a band if that is to be, or once for each; the last of its constants says whether weights are
+/// asked for ahead.
+macro_rules! by_groups {
+    ($self:ident, $together:expr, $kernel:ident $([$parts:ident])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
+        // SAFETY: `self` exists, so the features were detected; `check` has seen that groups and activations are so long.
+        unsafe {
+            // Constants, so that only what can be called is compiled.
+            if const { !$together } {
+                $kernel::<T, 1, $($parts,)? true>([$band[0]], $xs, $blocks, 0, $sums);
+                $kernel::<T, 1, $($parts,)? true>([$band[1]], $xs, $blocks, 1, $sums);
+            } else if const { T > 1 } {
+                $kernel::<T, 2, $($parts,)? true>($band, $xs, $blocks, 0, $sums);
+            } else if $self.asks_alone() {
+                $kernel::<T, 2, $($parts,)? true>($band, $xs, $blocks, 0, $sums);
+            } else {
+                $kernel::<T, 2, $($parts,)? false>($band, $xs, $blocks, 0, $sums);
+            }
+        }
+    };
+}
 
 impl Rows for Avx512 {
     const TILE: usize = 8;
 
     #[inline]
-    fn bf16_f32<const T: usize>(self, group: &[u8], xs: &[&[f32]; T], sums: &mut [Sums; T]) {
-        let pairs = check(group.len(), xs, BF16_BYTES, 2);
-        // SAFETY: `self` exists, so the features were detected; `check` has seen that group and activations are so long.
-        unsafe { bf16_f32(group, xs, pairs, sums) }
+    fn bf16_f32<const T: usize>(self, band: Band<'_>, xs: &[&[f32]; T], sums: &mut [Sums; T]) {
+        let pairs = check(band, xs, BF16_BYTES, 2);
+        by_groups!(self, true, bf16_f32, band, xs, pairs, sums);
     }
 
     #[inline]
-    fn mxfp4_f32<const T: usize>(self, group: &[u8], xs: &[&[f32]; T], sums: &mut [Sums; T]) {
-        let blocks = check(group.len(), xs, MXFP4_BYTES + MXFP4_SCALES, 32);
-        // SAFETY: as above.
-        unsafe { mxfp4_f32(group, xs, blocks, sums) }
+    fn mxfp4_f32<const T: usize>(self, band: Band<'_>, xs: &[&[f32]; T], sums: &mut [Sums; T]) {
+        let blocks = check(band, xs, MXFP4_BYTES + MXFP4_SCALES, 32);
+        by_groups!(self, T <= 2, mxfp4_f32, band, xs, blocks, sums);
     }
 
     #[inline]
-    fn mxfp4_int8<const T: usize, const PARTS: usize>(self, group: &[u8], xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
-        let blocks = check(group.len(), xs, MXFP4_BYTES + MXFP4_SCALES, 1);
-        // SAFETY: as above.
-        unsafe { mxfp4_int8(group, xs, blocks, sums) }
+    fn mxfp4_int8<const T: usize, const PARTS: usize>(self, band: Band<'_>, xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
+        let blocks = check(band, xs, MXFP4_BYTES + MXFP4_SCALES, 1);
+        by_groups!(self, T * PARTS <= 2, mxfp4_int8[PARTS], band, xs, blocks, sums);
     }
 
     #[inline]
-    fn int8_int8<const T: usize>(self, group: &[u8], xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
-        let blocks = check(group.len(), xs, INT8_BYTES + INT8_SCALES, 1);
-        // SAFETY: as above.
-        unsafe { int8_int8(group, xs, blocks, sums) }
+    fn int8_int8<const T: usize>(self, band: Band<'_>, xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
+        let blocks = check(band, xs, INT8_BYTES + INT8_SCALES, 1);
+        by_groups!(self, T <= 2, int8_int8, band, xs, blocks, sums);
     }
 }
 
-/// # Safety
-/// The group holds `pairs` pairs of columns, each activation `2 * pairs` values.
+/// Asks for the `bytes` bytes of each group that are [`AHEAD`](super::rows) of byte `at`, where values end at byte `end`.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn bf16_f32<const T: usize>(group: &[u8], xs: &[&[f32]; T], pairs: usize, sums: &mut [Sums; T]) {
-    let mut even = [_mm512_setzero_ps(); T];
-    let mut odd = [_mm512_setzero_ps(); T];
+fn ask<const G: usize>(groups: [&[u8]; G], at: usize, bytes: usize, end: usize) {
+    let to = ahead(at, end, groups[0].len(), G);
+    for group in groups {
+        for line in (0..bytes).step_by(64) {
+            // The address may lie behind the group and even behind the matrix: nothing is read from it.
+            _mm_prefetch::<_MM_HINT_T0>(group.as_ptr().wrapping_add(to + line).cast());
+        }
+    }
+}
+
+/// Stores sixteen sums, multiplied by `factor`, to a group's part of a token's.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn store(total: __m512, factor: f32, group: usize, sums: &mut Sums) {
+    let to = &mut sums.as_chunks_mut::<GROUP>().0[group];
+    // SAFETY: sixteen values are written to an array of sixteen.
+    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), _mm512_mul_ps(total, _mm512_set1_ps(factor))) };
+}
+
+/// # Safety
+/// Each group holds `pairs` pairs of columns, each activation `2 * pairs` values; `first + G` is at most 2.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+unsafe fn bf16_f32<const T: usize, const G: usize, const ASKS: bool>(
+    groups: [&[u8]; G],
+    xs: &[&[f32]; T],
+    pairs: usize,
+    first: usize,
+    sums: &mut [Sums; T],
+) {
+    let mut totals = [[_mm512_setzero_ps(); G]; T];
     let high = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
     for pair in 0..pairs {
-        // SAFETY: `pair` is below `pairs`, to which the caller has checked group and activations.
+        if ASKS {
+            ask(groups, pair * BF16_BYTES, BF16_BYTES, pairs * BF16_BYTES);
+        }
+        // SAFETY: `pair` is below `pairs`, to which the caller has checked groups and activations.
         unsafe {
-            let v = _mm512_loadu_si512(group.as_ptr().add(pair * BF16_BYTES).cast());
-            let first = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v));
-            let second = _mm512_castsi512_ps(_mm512_and_si512(v, high));
+            let v = groups.map(|group| _mm512_loadu_si512(group.as_ptr().add(pair * BF16_BYTES).cast()));
+            let even = v.map(|v| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(v)));
+            let odd = v.map(|v| _mm512_castsi512_ps(_mm512_and_si512(v, high)));
             for t in 0..T {
                 let x = xs[t].as_ptr().add(2 * pair);
-                even[t] = _mm512_fmadd_ps(first, _mm512_set1_ps(*x), even[t]);
-                odd[t] = _mm512_fmadd_ps(second, _mm512_set1_ps(*x.add(1)), odd[t]);
+                let (x_even, x_odd) = (_mm512_set1_ps(*x), _mm512_set1_ps(*x.add(1)));
+                for g in 0..G {
+                    totals[t][g] = _mm512_fmadd_ps(even[g], x_even, totals[t][g]);
+                    totals[t][g] = _mm512_fmadd_ps(odd[g], x_odd, totals[t][g]);
+                }
             }
         }
     }
     for t in 0..T {
-        // SAFETY: sixteen values are written to an array of sixteen.
-        unsafe { _mm512_storeu_ps(sums[t].as_mut_ptr(), _mm512_add_ps(even[t], odd[t])) };
+        for g in 0..G {
+            store(totals[t][g], 1.0, first + g, &mut sums[t]);
+        }
     }
 }
 
@@ -80,42 +136,69 @@ unsafe fn mxfp4_scales(group: &[u8], blocks: usize, block: usize) -> __m512 {
 }
 
 /// # Safety
-/// The group holds `blocks` blocks, each activation `32 * blocks` values.
+/// Each group holds `blocks` blocks, each activation `32 * blocks` values; `first + G` is at most 2.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn mxfp4_f32<const T: usize>(group: &[u8], xs: &[&[f32]; T], blocks: usize, sums: &mut [Sums; T]) {
+unsafe fn mxfp4_f32<const T: usize, const G: usize, const ASKS: bool>(
+    groups: [&[u8]; G],
+    xs: &[&[f32]; T],
+    blocks: usize,
+    first: usize,
+    sums: &mut [Sums; T],
+) {
     let table = DOUBLED.map(f32::from);
     // SAFETY: the table has sixteen values.
     let table = unsafe { _mm512_loadu_ps(table.as_ptr()) };
-    let mut totals = [_mm512_setzero_ps(); T];
+    let mut totals = [[_mm512_setzero_ps(); G]; T];
     for block in 0..blocks {
-        let mut low = [_mm512_setzero_ps(); T];
-        let mut high = [_mm512_setzero_ps(); T];
-        for four in 0..4 {
-            // SAFETY: `block` is below `blocks`, to which the caller has checked group and activations.
-            unsafe {
-                let mut v = _mm512_loadu_si512(group.as_ptr().add(block * MXFP4_BYTES + 64 * four).cast());
-                for byte in 0..4 {
-                    // The lookup reads the low four bits of each lane.
-                    let first = _mm512_permutexvar_ps(v, table);
-                    let second = _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(v), table);
-                    v = _mm512_srli_epi32::<8>(v);
-                    for t in 0..T {
-                        let x = xs[t].as_ptr().add(32 * block + 4 * four + byte);
-                        low[t] = _mm512_fmadd_ps(first, _mm512_set1_ps(*x), low[t]);
-                        high[t] = _mm512_fmadd_ps(second, _mm512_set1_ps(*x.add(16)), high[t]);
+        if ASKS {
+            ask_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
+        }
+        for g in 0..G {
+            let mut low = [_mm512_setzero_ps(); T];
+            let mut high = [_mm512_setzero_ps(); T];
+            for four in 0..4 {
+                // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
+                unsafe {
+                    let mut v = _mm512_loadu_si512(groups[g].as_ptr().add(block * MXFP4_BYTES + 64 * four).cast());
+                    for byte in 0..4 {
+                        // The lookup reads the low four bits of each lane.
+                        let left = _mm512_permutexvar_ps(v, table);
+                        let right = _mm512_permutexvar_ps(_mm512_srli_epi32::<4>(v), table);
+                        v = _mm512_srli_epi32::<8>(v);
+                        for t in 0..T {
+                            let x = xs[t].as_ptr().add(32 * block + 4 * four + byte);
+                            low[t] = _mm512_fmadd_ps(left, _mm512_set1_ps(*x), low[t]);
+                            high[t] = _mm512_fmadd_ps(right, _mm512_set1_ps(*x.add(16)), high[t]);
+                        }
                     }
                 }
             }
-        }
-        // SAFETY: as above.
-        let scales = unsafe { mxfp4_scales(group, blocks, block) };
-        for t in 0..T {
-            totals[t] = _mm512_fmadd_ps(_mm512_add_ps(low[t], high[t]), scales, totals[t]);
+            // SAFETY: as above.
+            let scales = unsafe { mxfp4_scales(groups[g], blocks, block) };
+            for t in 0..T {
+                totals[t][g] = _mm512_fmadd_ps(_mm512_add_ps(low[t], high[t]), scales, totals[t][g]);
+            }
         }
     }
     for t in 0..T {
-        // The table is doubled. SAFETY: sixteen values are written to an array of sixteen.
-        unsafe { _mm512_storeu_ps(sums[t].as_mut_ptr(), _mm512_mul_ps(totals[t], _mm512_set1_ps(0.5))) };
+        for g in 0..G {
+            // The table is doubled.
+            store(totals[t][g], 0.5, first + g, &mut sums[t]);
+        }
+    }
+}
+
+/// Asks for the weights ahead of block `block` of `blocks`, values and scales of so many bytes a block. The scales are those of the
+/// group that is read next: they are too few to be worth a distance of their own.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+fn ask_block<const G: usize, const VALUES: usize, const SCALES: usize>(groups: [&[u8]; G], blocks: usize, block: usize) {
+    ask(groups, block * VALUES, VALUES, blocks * VALUES);
+    if (block * SCALES).is_multiple_of(64) {
+        for group in groups {
+            let at = blocks * VALUES + block * SCALES + G * group.len();
+            _mm_prefetch::<_MM_HINT_T0>(group.as_ptr().wrapping_add(at).cast());
+        }
     }
 }
 
@@ -144,60 +227,80 @@ unsafe fn add_block<const PARTS: usize>(weights: &[__m512i; 8], scales: __m512, 
 }
 
 /// # Safety
-/// The group and each activation hold `blocks` blocks.
+/// Each group and each activation hold `blocks` blocks; `first + G` is at most 2.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn mxfp4_int8<const T: usize, const PARTS: usize>(
-    group: &[u8],
+unsafe fn mxfp4_int8<const T: usize, const G: usize, const PARTS: usize, const ASKS: bool>(
+    groups: [&[u8]; G],
     xs: &[&[Block<PARTS>]; T],
     blocks: usize,
+    first: usize,
     sums: &mut [Sums; T],
 ) {
     // SAFETY: the table has sixteen bytes.
     let table = unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(RAISED.as_ptr().cast())) };
     let nibble = _mm512_set1_epi8(15);
-    let mut totals = [_mm512_setzero_ps(); T];
+    let mut totals = [[_mm512_setzero_ps(); G]; T];
     for block in 0..blocks {
-        let mut weights = [_mm512_setzero_si512(); 8];
-        // SAFETY: `block` is below `blocks`, to which the caller has checked group and activations.
-        unsafe {
-            for four in 0..4 {
-                let v = _mm512_loadu_si512(group.as_ptr().add(block * MXFP4_BYTES + 64 * four).cast());
-                weights[four] = _mm512_shuffle_epi8(table, _mm512_and_si512(v, nibble));
-                weights[four + 4] = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(v), nibble));
-            }
-            let scales = mxfp4_scales(group, blocks, block);
-            for t in 0..T {
-                totals[t] = add_block(&weights, scales, xs[t].get_unchecked(block), totals[t]);
+        if ASKS {
+            ask_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
+        }
+        for g in 0..G {
+            let mut weights = [_mm512_setzero_si512(); 8];
+            // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
+            unsafe {
+                for four in 0..4 {
+                    let v = _mm512_loadu_si512(groups[g].as_ptr().add(block * MXFP4_BYTES + 64 * four).cast());
+                    weights[four] = _mm512_shuffle_epi8(table, _mm512_and_si512(v, nibble));
+                    weights[four + 4] = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(v), nibble));
+                }
+                let scales = mxfp4_scales(groups[g], blocks, block);
+                for t in 0..T {
+                    totals[t][g] = add_block(&weights, scales, xs[t].get_unchecked(block), totals[t][g]);
+                }
             }
         }
     }
     for t in 0..T {
-        // The table is doubled. SAFETY: sixteen values are written to an array of sixteen.
-        unsafe { _mm512_storeu_ps(sums[t].as_mut_ptr(), _mm512_mul_ps(totals[t], _mm512_set1_ps(0.5))) };
+        for g in 0..G {
+            // The table is doubled.
+            store(totals[t][g], 0.5, first + g, &mut sums[t]);
+        }
     }
 }
 
 /// # Safety
-/// The group and each activation hold `blocks` blocks.
+/// Each group and each activation hold `blocks` blocks; `first + G` is at most 2.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn int8_int8<const T: usize>(group: &[u8], xs: &[&[Block<1>]; T], blocks: usize, sums: &mut [Sums; T]) {
-    let mut totals = [_mm512_setzero_ps(); T];
+unsafe fn int8_int8<const T: usize, const G: usize, const ASKS: bool>(
+    groups: [&[u8]; G],
+    xs: &[&[Block<1>]; T],
+    blocks: usize,
+    first: usize,
+    sums: &mut [Sums; T],
+) {
+    let mut totals = [[_mm512_setzero_ps(); G]; T];
     for block in 0..blocks {
-        let mut weights = [_mm512_setzero_si512(); 8];
-        // SAFETY: `block` is below `blocks`, to which the caller has checked group and activations.
-        unsafe {
-            for (four, weights) in weights.iter_mut().enumerate() {
-                *weights = _mm512_loadu_si512(group.as_ptr().add(block * INT8_BYTES + 64 * four).cast());
-            }
-            let scales = _mm256_loadu_si256(group.as_ptr().add(blocks * INT8_BYTES + block * INT8_SCALES).cast());
-            let scales = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(scales)));
-            for t in 0..T {
-                totals[t] = add_block(&weights, scales, xs[t].get_unchecked(block), totals[t]);
+        if ASKS {
+            ask_block::<G, INT8_BYTES, INT8_SCALES>(groups, blocks, block);
+        }
+        for g in 0..G {
+            let mut weights = [_mm512_setzero_si512(); 8];
+            // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
+            unsafe {
+                for (four, weights) in weights.iter_mut().enumerate() {
+                    *weights = _mm512_loadu_si512(groups[g].as_ptr().add(block * INT8_BYTES + 64 * four).cast());
+                }
+                let scales = _mm256_loadu_si256(groups[g].as_ptr().add(blocks * INT8_BYTES + block * INT8_SCALES).cast());
+                let scales = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(scales)));
+                for t in 0..T {
+                    totals[t][g] = add_block(&weights, scales, xs[t].get_unchecked(block), totals[t][g]);
+                }
             }
         }
     }
     for t in 0..T {
-        // SAFETY: sixteen values are written to an array of sixteen.
-        unsafe { _mm512_storeu_ps(sums[t].as_mut_ptr(), totals[t]) };
+        for g in 0..G {
+            store(totals[t][g], 1.0, first + g, &mut sums[t]);
+        }
     }
 }

@@ -19,7 +19,7 @@ mod portable;
 mod portable_rows;
 mod rows;
 
-pub(super) use rows::{Rows, Sums};
+pub(super) use rows::{Band, Rows, Sums};
 
 use half::f16;
 

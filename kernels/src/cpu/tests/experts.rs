@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cpu::product::{self, Mxfp4F32, NO_SUMS, TokenSums};
-use crate::cpu::simd::{Kernel, Simd};
+use crate::cpu::simd::{Band, Kernel, Simd};
 use crate::reference;
 use crate::weights::{Bf16Matrix, Experts, Mxfp4Stack, Routes, SwiGlu};
 
@@ -210,37 +210,37 @@ fn packed_weights_are_the_checkpoints() {
         for column in 0..32 {
             let mut x = [0.0; 32];
             x[column] = 1.0;
-            for group in 0..4 {
+            for band in 0..2 {
                 let mut sums = NO_SUMS;
-                cpu.isa().run(OneGroup { group: packed.down.group(4 + group), x: &x, sums: &mut sums });
-                for row in 0..16 {
-                    let wanted = wanted[(group * 16 + row) * 32 + column];
+                cpu.isa().run(OneBand { band: packed.down.band(2 + band), x: &x, sums: &mut sums });
+                for row in 0..32 {
+                    let wanted = wanted[(band * 32 + row) * 32 + column];
                     // Scales that no normal number has are zero or not finite.
                     let same = match scale {
                         0 => sums[0][row] == 0.0,
                         255 => !sums[0][row].is_finite(),
                         _ => sums[0][row] == wanted,
                     };
-                    assert!(same, "scale {scale}, row {row} of group {group}, column {column}: {}, {wanted}", sums[0][row]);
+                    assert!(same, "scale {scale}, row {row} of band {band}, column {column}: {}, {wanted}", sums[0][row]);
                 }
             }
         }
     }
 }
 
-/// One group of MXFP4 times one token.
-struct OneGroup<'a> {
-    group: &'a [u8],
+/// One band of MXFP4 times one token.
+struct OneBand<'a> {
+    band: Band<'a>,
     x: &'a [f32],
     sums: &'a mut TokenSums,
 }
 
-impl Kernel for OneGroup<'_> {
+impl Kernel for OneBand<'_> {
     type Out = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        product::group::<S, Mxfp4F32>(s, self.group, &[self.x], self.sums);
+        product::band::<S, Mxfp4F32>(s, self.band, &[self.x], self.sums);
     }
 }
 
