@@ -225,13 +225,13 @@ impl<'x, P: Product<X: 'x>, F: Fn(usize) -> &'x [P::X]> Kernel for Down<'_, P, F
         let mut sums = NO_SUMS;
         for (expert, all) in &groups.hit {
             for band in self.bands.clone() {
-                let weight = experts.down.band(expert * hidden / BAND + band);
+                let rows = experts.down.band(expert * hidden / BAND + band);
                 let bias = &experts.down_bias[expert * hidden + band * BAND..][..BAND];
                 for first in all.clone().step_by(TOKENS) {
                     let pairs = first..all.end.min(first + TOKENS);
                     let mut xs: [&[P::X]; TOKENS] = [&[]; TOKENS];
                     pairs.clone().zip(&mut xs).for_each(|(pair, x)| *x = (self.row)(pair));
-                    product::band::<S, P>(s, weight, &xs[..pairs.len()], &mut sums);
+                    product::band::<S, P>(s, rows, &xs[..pairs.len()], &mut sums);
                     for (pair, sums) in pairs.zip(&sums) {
                         let (token, weight) = (groups.tokens[pair] as usize, groups.weights[pair]);
                         let at = token * hidden + band * BAND;

@@ -70,6 +70,10 @@ impl<T: KvNumber> Planes<T> {
         }
     }
 
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.keys) + size_of_val(&*self.values)
+    }
+
     fn store(&mut self, layout: &KvLayout, slices: &[KvSlice<'_>], keys: &[f32], values: &[f32]) {
         let width = layout.kv_heads * layout.head_dim;
         let (mut key_row, mut value_row) = (vec![T::default(); width], vec![T::default(); width]);
@@ -138,8 +142,8 @@ impl KvMemory {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match &self.stored {
-            Stored::F32(planes) => size_of_val(&*planes.keys) + size_of_val(&*planes.values),
-            Stored::F16(planes) => size_of_val(&*planes.keys) + size_of_val(&*planes.values),
+            Stored::F32(planes) => planes.bytes(),
+            Stored::F16(planes) => planes.bytes(),
         }
     }
 

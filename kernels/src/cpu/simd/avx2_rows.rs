@@ -9,7 +9,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2::Avx2;
-use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, ahead, check};
+use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, ask, check};
 use crate::cpu::activations::Block;
 use crate::cpu::packed::{BF16_BYTES, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
 
@@ -63,19 +63,6 @@ impl Rows for Avx2 {
     fn int8_int8<const T: usize>(self, band: Band<'_>, xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
         let blocks = check(band, xs, INT8_BYTES + INT8_SCALES, 1);
         by_halves!(int8_int8, band, xs, blocks, sums);
-    }
-}
-
-/// Asks for the `bytes` bytes of each group that are [`AHEAD`](super::rows) of byte `at`, where values end at byte `end`.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn ask<const G: usize>(groups: [&[u8]; G], at: usize, bytes: usize, end: usize) {
-    let to = ahead(at, end, groups[0].len(), G);
-    for group in groups {
-        for line in (0..bytes).step_by(64) {
-            // The address may lie behind the group and even behind the matrix: nothing is read from it.
-            _mm_prefetch::<_MM_HINT_T0>(group.as_ptr().wrapping_add(to + line).cast());
-        }
     }
 }
 

@@ -42,14 +42,20 @@ pub(in crate::cpu) trait Rows: Copy {
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 2048;
 
-/// Where to ask for weights while byte `at` of groups of `len` bytes is multiplied, whose values end at byte `end`: a place counted
-/// from the start of each of `groups` groups that are read side by side. Behind a group's values come those of the group that is
-/// read after it.
+/// Asks for the `bytes` bytes of each group that are [`AHEAD`] of byte `at`, of groups that are read side by side and whose values end
+/// at byte `end`. Behind a group's values come those of the group that is read after it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn ahead(at: usize, end: usize, len: usize, groups: usize) -> usize {
+pub(super) fn ask<const G: usize>(groups: [&[u8]; G], at: usize, bytes: usize, end: usize) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     let to = at + AHEAD;
-    if to < end { to } else { to - end + groups * len }
+    let to = if to < end { to } else { to - end + G * groups[0].len() };
+    for group in groups {
+        for line in (0..bytes).step_by(64) {
+            // SAFETY: nothing is read from the address, which may lie behind the group and even behind the matrix.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(group.as_ptr().wrapping_add(to + line).cast()) };
+        }
+    }
 }
 
 /// E2M1 doubled, which makes it an integer, by all four bits.
