@@ -92,16 +92,19 @@ fn compile_one(nvcc: &Path, file: &Path, target: &Path) {
     fs::rename(&part, target).expect("the build folder can be written");
 }
 
+/// The sources and the compiled code as Rust. Paths are the compiler's to complete: a checkout may be moved with what it built.
 fn table(headers: &[PathBuf], files: &[PathBuf], fatbins: &[Option<PathBuf>]) -> String {
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let source = |path| format!("include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/cuda/{}\"))", name(path));
+    let code = |path| format!("Some(include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{}\")))", name(path));
     let mut text = String::from("const HEADERS: &[(&str, &str)] = &[\n");
     for header in headers {
-        writeln!(text, "    ({:?}, include_str!({header:?})),", name(header)).expect("writing to a string");
+        writeln!(text, "    ({:?}, {}),", name(header), source(header)).expect("writing to a string");
     }
     text.push_str("];\nconst FILES: &[KernelFile] = &[\n");
     for (file, fatbin) in files.iter().zip(fatbins) {
-        let fatbin = fatbin.as_ref().map_or("None".to_owned(), |path| format!("Some(include_bytes!({path:?}))"));
-        let line = format!("    KernelFile {{ name: {:?}, source: include_str!({file:?}), fatbin: {fatbin} }},", name(file));
+        let fatbin = fatbin.as_ref().map_or("None".to_owned(), code);
+        let line = format!("    KernelFile {{ name: {:?}, source: {}, fatbin: {fatbin} }},", name(file), source(file));
         writeln!(text, "{line}").expect("writing to a string");
     }
     text.push_str("];\n");

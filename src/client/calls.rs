@@ -65,6 +65,8 @@ impl Shared {
 
     /// A connection that can be used again, if there is one.
     async fn take(&self) -> Option<Connection> {
+        // The runtime looks at its sockets now: a close that it has not yet seen would cost the request.
+        tokio::task::yield_now().await;
         loop {
             let mut connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
             if connection.used_at.elapsed() < IDLE_MAX && connection.is_free().await {

@@ -188,20 +188,25 @@ fn a_request_that_is_dropped_before_its_answer_closes_its_connection() {
 
 #[test]
 fn a_connection_that_the_server_closed_between_requests_is_not_used_again() {
-    let address = server(|_, stream| {
+    let (go, going) = channel::<()>();
+    let going = std::sync::Mutex::new(going);
+    let (closed, seen) = channel();
+    let address = server(move |_, stream| {
         read_request(&stream);
         send(&stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        going.lock().unwrap().recv().ok();
+        drop(stream);
+        closed.send(()).expect("the test waits");
     });
     let client = client(address);
     wait(async {
-        for _ in 0..20 {
-            let whole = client.call(&Request::get("/stats")).await.expect("an answer");
-            assert_eq!((whole.status, whole.json().unwrap()), (200, json!({})));
+        for request in [Request::get("/stats"), Request::post_json("/cancel/x", &json!({}))].iter().cycle().take(20) {
+            // What may act is not sent twice. So the close must be seen before, though the runtime had no turn since.
+            let whole = client.call(request).await.expect("an answer");
+            assert_eq!((whole.status, whole.json().unwrap(), whole.timing.reused), (200, json!({}), false));
+            go.send(()).expect("the server waits");
+            seen.recv_timeout(PATIENCE).expect("the server closes");
         }
-        // What may act is not sent twice, so the close must have been seen before.
-        thread::sleep(Duration::from_millis(50));
-        let whole = client.call(&Request::post_json("/cancel/x", &json!({}))).await.expect("an answer");
-        assert!(!whole.timing.reused);
     });
 }
 
