@@ -11,6 +11,7 @@ use crate::engine::checkpoint::{Checkpoint, Progress};
 use crate::engine::cpu::{CpuEngine, CpuOptions, Isa, MemoryPlan, available_bytes};
 use crate::engine::cuda::{CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, CudaRanks, DeviceMemory};
 use crate::engine::{Engine, EngineError};
+use crate::metrics::Gpu;
 
 /// Of the memory that is available, KV memory takes one part in so many unless told otherwise: the weights of a large model
 /// must stay in memory beside it.
@@ -24,6 +25,8 @@ pub(super) struct Placed {
     pub(super) engine: EngineFactory,
     /// The tag `gpu_mode`: `none`, `single` or `tensor_parallel`.
     pub(super) gpu_mode: &'static str,
+    /// The GPUs that it takes, by rank.
+    pub(super) gpus: Vec<Gpu>,
 }
 
 /// Places the engine where `--device` asks for it.
@@ -32,7 +35,8 @@ pub(super) struct Placed {
 /// [`AppError`] if the device that was asked for cannot serve the model, or memory is too small.
 pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>) -> Result<Placed, AppError> {
     let ranks = options.tensor_parallel;
-    let on_gpu = |engine| Placed { engine, gpu_mode: if ranks > 1 { "tensor_parallel" } else { "single" } };
+    let gpu_mode = if ranks > 1 { "tensor_parallel" } else { "single" };
+    let on_gpu = |(engine, gpus)| Placed { engine, gpu_mode, gpus };
     if ranks > 1 {
         let refused = |message| AppError::TensorParallel { ranks, message };
         let first = match options.device {
@@ -50,16 +54,20 @@ pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Check
         }
         // What keeps the GPU from serving is worth a line; the CPU serves.
         Device::Auto => match cuda_engine(options, 0, checkpoint) {
-            Ok(engine) => return Ok(on_gpu(engine)),
+            Ok(placed) => return Ok(on_gpu(placed)),
             Err(CudaEngineError::Device(CudaError::None(reason))) => tracing::info!(%reason, "no GPU"),
             Err(error) => tracing::warn!(%error, "the GPU does not serve this model"),
         },
     }
-    Ok(Placed { engine: cpu_engine(options, place, checkpoint)?, gpu_mode: "none" })
+    Ok(Placed { engine: cpu_engine(options, place, checkpoint)?, gpu_mode: "none", gpus: Vec::new() })
 }
 
 /// Opens the devices and plans their memory; the weights go there when the engine is built first, and stay when it is rebuilt.
-fn cuda_engine(options: &ServeOptions, index: u32, checkpoint: &Arc<Checkpoint>) -> Result<EngineFactory, CudaEngineError> {
+fn cuda_engine(
+    options: &ServeOptions,
+    index: u32,
+    checkpoint: &Arc<Checkpoint>,
+) -> Result<(EngineFactory, Vec<Gpu>), CudaEngineError> {
     let (first, ranks) = (index as usize, options.tensor_parallel);
     let devices = open(first, ranks)?;
     let memory = least_memory(&devices, options.gpu_memory_utilization)?;
@@ -68,13 +76,15 @@ fn cuda_engine(options: &ServeOptions, index: u32, checkpoint: &Arc<Checkpoint>)
     let config = checkpoint.config();
     let cuda = CudaOptions::within(config, memory, options.kv_bytes, sequences_max, step_tokens_max, ranks)?;
     let plan = CudaPlan::of(config, &cuda);
+    let mut gpus = Vec::new();
     for (rank, device) in devices.iter().enumerate() {
         let (name, free_bytes) = (&device.facts().name, device.memory()?.0);
         tracing::info!(name, device = first + rank, rank, ranks, %plan, free_bytes, "computing on the GPU");
+        gpus.push(Gpu { index: first + rank, name: name.clone(), used_bytes: plan.total_bytes() });
     }
     let checkpoint = Arc::clone(checkpoint);
     let (devices, models) = (Cell::new(Some(devices)), RefCell::new(Vec::new()));
-    Ok(Box::new(move || {
+    let engine: EngineFactory = Box::new(move || {
         let failed = |error: CudaEngineError| EngineError::Device { slices: 0, message: error.to_string() };
         let mut models = models.borrow_mut();
         if models.is_empty() {
@@ -88,7 +98,8 @@ fn cuda_engine(options: &ServeOptions, index: u32, checkpoint: &Arc<Checkpoint>)
             [model] => Box::new(CudaEngine::new(Arc::clone(model), &cuda).map_err(failed)?) as Box<dyn Engine>,
             models => Box::new(CudaRanks::new(models, &cuda).map_err(failed)?),
         })
-    }))
+    });
+    Ok((engine, gpus))
 }
 
 /// Opens `ranks` devices from `first` on; what they need to compute together is there.

@@ -65,7 +65,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
         gpu_mode: placed.gpu_mode.to_owned(),
         prompt_version: options.prompt_version.clone(),
     };
-    let (clock, metrics) = (Clock::start(), Metrics::with_log(tags.clone(), log.clone()));
+    let (clock, metrics) = (Clock::start(), Metrics::of(tags.clone(), placed.gpus, log.clone()));
     let settings = PromptSettings {
         model_id: files.model_id,
         version: PromptVersion::from_name(&options.prompt_version).unwrap_or_default(),

@@ -116,7 +116,8 @@ async fn ready(observed: web::Data<Observed>) -> HttpResponse {
 async fn stats(observed: web::Data<Observed>) -> HttpResponse {
     let moment = observed.look();
     let limits = observed.service.limits();
-    json(StatusCode::OK, &stats::report(&moment.snapshot, &moment.stats, limits, observed.metrics.tags()))
+    let (tags, gpus) = (observed.metrics.tags(), observed.metrics.gpus());
+    json(StatusCode::OK, &stats::report(&moment.snapshot, &moment.stats, limits, tags, gpus))
 }
 
 /// `?names=prometheus` leaves out the families that other servers named against Prometheus's rules.

@@ -33,6 +33,7 @@ pub(super) fn text(inner: &Inner, names: Names, now: Micros) -> String {
     let stats = Stats::read(inner, now);
     let families = &inner.families;
     families.steps.tokens_per_second.set(stats.tokens_per_second);
+    families.gpus.set(stats.busy_share);
     families.prompts.hits_gauge.set(i64::try_from(stats.prompts.hits).unwrap_or(i64::MAX));
     families.prompts.hit_rate.set(stats.prompts.hit_rate);
     families.prompts.entries.set(i64::try_from(stats.prompts.entries).unwrap_or(i64::MAX));

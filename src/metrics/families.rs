@@ -6,8 +6,9 @@
 
 use std::sync::Mutex;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
+use super::gpus::{Gpu, GpuFamilies};
 use super::maker::{Counts, Gauges, Maker, Spread};
 use super::{ModelTags, Outcome, RejectKind, SchedulerGauges, gauge, lock};
 
@@ -37,24 +38,24 @@ pub(super) struct Families {
     pub(super) state: StateFamilies,
     pub(super) prompts: PromptFamilies,
     pub(super) faults: FaultFamilies,
+    pub(super) gpus: GpuFamilies,
 }
 
 impl Families {
-    pub(super) fn new(tags: &ModelTags) -> Self {
+    pub(super) fn new(tags: &ModelTags, gpus: &[Gpu]) -> Self {
         let make = Maker::new(tags);
         let (requests, steps) = (RequestFamilies::new(&make), StepFamilies::new(&make));
         let (state, prompts, faults) = (StateFamilies::new(&make), PromptFamilies::new(&make), FaultFamilies::new(&make));
+        let gpus = GpuFamilies::new(&make, gpus);
         constants(&make);
-        Self { registry: make.into_registry(), requests, steps, state, prompts, faults }
+        Self { registry: make.into_registry(), requests, steps, state, prompts, faults, gpus }
     }
 }
 
-/// Families whose values this version does not change: it has no prefix cache and no GPU.
+/// Families whose values this version does not change: it has no prefix cache.
 fn constants(make: &Maker) {
     make.labelled("llm_prefix_cache_hit_total", "Prefix cache hits, by reason.", "reason", &["prefix"]);
     make.fact("antiphon_build_info", "Always 1; the label says the version.", "version", env!("CARGO_PKG_VERSION"));
-    make.labelled_gauge("gpu_utilization", "Share of time that the GPU was busy; none is a CPU.", "gpu", &["none"]);
-    make.labelled_gauge("gpu_mem_used_bytes", "GPU memory in use; none is a CPU.", "gpu", &["none"]);
 }
 
 /// What became of requests and streams.
@@ -182,7 +183,7 @@ pub(super) struct StateFamilies {
     waiting: Gauges<2>,
     waiting_tokens: IntGauge,
     running: Gauges<2>,
-    blocks: IntGaugeVec,
+    blocks: GaugeVec,
     kv_usage: Gauges<2>,
     kv_bytes: Gauges<2>,
     preemptions: Counts<2>,
@@ -221,7 +222,7 @@ impl StateFamilies {
         self.waiting_tokens.set(gauge(state.waiting_tokens));
         self.running.set(state.running_count as f64);
         for (label, count) in [("free", state.blocks_free), ("cached", state.blocks_cached), ("in_use", state.blocks_in_use)] {
-            self.blocks.with_label_values(&[label]).set(gauge(count));
+            self.blocks.with_label_values(&[label]).set(count as f64);
         }
         self.kv_usage.set(state.blocks_in_use as f64 / state.blocks_total.max(1) as f64);
         self.kv_bytes.set(state.kv_bytes_in_use as f64);

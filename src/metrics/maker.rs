@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::ModelTags;
 
@@ -108,8 +108,8 @@ impl Maker {
     }
 
     /// A gauge with one label; `values` are there from the start, at zero.
-    pub(super) fn labelled_gauge(&self, name: &str, help: &str, label: &str, values: &[&str]) -> IntGaugeVec {
-        let made = self.register(IntGaugeVec::new(self.opts(name, help), &[label]));
+    pub(super) fn labelled_gauge(&self, name: &str, help: &str, label: &str, values: &[&str]) -> GaugeVec {
+        let made = self.register(GaugeVec::new(self.opts(name, help), &[label]));
         for value in values {
             made.with_label_values(&[value]);
         }

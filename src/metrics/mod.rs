@@ -8,6 +8,7 @@
 
 mod expose;
 mod families;
+mod gpus;
 mod ladder;
 mod log_watch;
 mod maker;
@@ -27,6 +28,8 @@ pub use log_watch::{LogWatch, Warning};
 pub use process::Process;
 pub use record::{Outcome, RejectKind, RequestRecord, StreamRecord};
 pub use stats::{Percentiles, PromptCounts, RequestCounts, Stats};
+
+pub use gpus::Gpu;
 
 use families::Families;
 use ladder::Watched;
@@ -105,6 +108,8 @@ struct Inner {
     recent: Mutex<Recent>,
     watched: Watched,
     generated: Mutex<Rate>,
+    busy_micros: Mutex<Rate>,
+    gpus: Vec<Gpu>,
     prompt_cache_entries: AtomicU64,
 }
 
@@ -118,13 +123,13 @@ impl Metrics {
     /// A recorder with every count at zero.
     #[must_use]
     pub fn new(tags: ModelTags) -> Self {
-        Self::with_log(tags, LogWatch::default())
+        Self::of(tags, Vec::new(), LogWatch::default())
     }
 
-    /// A recorder that also tells what `log` saw.
+    /// A recorder for an engine on `gpus` that also tells what `log` saw.
     #[must_use]
-    pub fn with_log(tags: ModelTags, log: LogWatch) -> Self {
-        let families = Families::new(&tags);
+    pub fn of(tags: ModelTags, gpus: Vec<Gpu>, log: LogWatch) -> Self {
+        let families = Families::new(&tags, &gpus);
         Self {
             inner: Arc::new(Inner {
                 tags,
@@ -133,6 +138,8 @@ impl Metrics {
                 recent: Mutex::new(Recent::default()),
                 watched: Watched::default(),
                 generated: Mutex::new(Rate::default()),
+                busy_micros: Mutex::new(Rate::default()),
+                gpus,
                 prompt_cache_entries: AtomicU64::new(0),
             }),
         }
@@ -164,6 +171,13 @@ impl Metrics {
         steps.prefill_tokens.add(step.prefill_tokens as u64);
         steps.generated_tokens.add(step.decode_tokens as u64);
         lock(&self.inner.generated).add(step.decode_tokens as u64, now);
+        lock(&self.inner.busy_micros).add((step.seconds * 1e6) as u64, now);
+    }
+
+    /// The GPUs that the engine computes on; none on a CPU.
+    #[must_use]
+    pub fn gpus(&self) -> &[Gpu] {
+        &self.inner.gpus
     }
 
     /// What the log saw.

@@ -82,6 +82,8 @@ pub struct Stats {
     pub uptime_seconds: f64,
     /// Tokens generated per second, over the last ten seconds.
     pub tokens_per_second: f64,
+    /// Share of the last ten seconds in which the engine computed, 0 to 1.
+    pub busy_share: f64,
     /// The prompt builder.
     pub prompts: PromptCounts,
     /// Sessions that are alive.
@@ -116,6 +118,8 @@ impl Stats {
             e2e: Percentiles::of(e2es),
             uptime_seconds: now.0 as f64 / 1e6,
             tokens_per_second: lock(&inner.generated).per_second(now),
+            // A step counts when it ends: one that began before the ten seconds counts whole.
+            busy_share: (lock(&inner.busy_micros).per_second(now) / 1e6).min(1.0),
             prompts: prompts(inner),
             sessions_active: unsigned(requests.sessions_active.get()),
         }

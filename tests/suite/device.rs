@@ -38,6 +38,27 @@ fn gpu_mode(server: &Server) -> String {
     stats["gpu_routing"]["mode"].as_str().expect("a text").to_owned()
 }
 
+/// The GPU stands in `/stats` and in `/metrics` with the memory that it gives and its share of the last seconds.
+fn shown(server: &Server, index: &str) {
+    let stats = server.stats();
+    let [gpu] = &stats["gpu_routing"]["gpus"].as_array().expect("a list")[..] else { panic!("{stats}") };
+    assert_eq!(gpu["index"].to_string(), index);
+    assert!(gpu["name"].as_str().expect("a text").contains("CPU shim"), "{gpu}");
+    let held = gpu["mem_used_bytes"].as_u64().expect("a count");
+    assert!((6 << 20..134_217_728).contains(&held), "{held} bytes for a model of 6.9 MB with its KV memory");
+    let share = gpu["utilization"].as_f64().expect("a share");
+    assert!(share > 0.0 && share <= 1.0, "{gpu}");
+    let text = server.ask("GET", "/metrics", "");
+    let series = |name: &str| {
+        let mut lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+        let line = lines.next().expect("the family is there");
+        assert!(line.contains(&format!("gpu=\"{index}\"")) && lines.next().is_none(), "{line}");
+        line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()).expect("a number")
+    };
+    assert_eq!(series("gpu_mem_used_bytes"), held as f64);
+    assert!(series("gpu_utilization") > 0.0);
+}
+
 #[test]
 fn the_device_that_is_asked_for_answers() {
     for device in ["cuda:0", "cuda:3", "auto"] {
@@ -47,6 +68,7 @@ fn the_device_that_is_asked_for_answers() {
         assert_eq!(gpu_mode(&server), "single");
         let text = answer(&server);
         assert!(text.contains(r#"print("Jay")"#), "{device}: {text}");
+        shown(&server, if device == "cuda:3" { "3" } else { "0" });
     }
 }
 
@@ -195,6 +217,9 @@ fn two_devices_answer_together_and_outlive_a_step_that_one_refuses() {
         assert!(server.log.contains(rank), "{rank}: {}", server.log);
     }
     assert_eq!(gpu_mode(&server), "tensor_parallel");
+    let stats = server.stats();
+    let indices = stats["gpu_routing"]["gpus"].as_array().expect("a list").iter().map(|gpu| gpu["index"].to_string());
+    assert_eq!(indices.collect::<Vec<_>>(), ["0", "1"]);
     let expected = answer(&server);
     assert!(expected.contains(r#"print("Jay")"#), "{expected}");
     let text = fail_in_mid_answer(&server, &folder, "refused");

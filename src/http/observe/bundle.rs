@@ -118,7 +118,7 @@ pub(super) fn of(observed: &Observed) -> Bundle<'_> {
         },
         settings: &facts.settings,
         health: health::report(snapshot, &moment.stats, facts, tags),
-        stats: stats::report(snapshot, &moment.stats, limits, tags),
+        stats: stats::report(snapshot, &moment.stats, limits, tags, observed.metrics.gpus()),
         memory: memory::report(snapshot, &moment.process, limits, facts.weights_bytes, &tags.gpu_mode),
         server: snapshot.into(),
         requests: observed.service.live_requests().into_iter().map(Request::from).collect(),

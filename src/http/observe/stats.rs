@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::health::ModelReport;
 use crate::actors::snapshot::{ModelLimits, Snapshot};
-use crate::metrics::{ModelTags, RequestCounts, Stats};
+use crate::metrics::{Gpu, ModelTags, RequestCounts, Stats};
 
 #[derive(Debug, Serialize)]
 pub(super) struct StatsReport<'a> {
@@ -63,11 +63,25 @@ struct ModelInfo<'a> {
     vocab_size: Option<usize>,
 }
 
-/// Which GPU takes which request; there is nothing to choose on a CPU or a single GPU.
+/// The GPUs that compute. All of them compute every request, so there is nothing to choose.
 #[derive(Debug, Serialize)]
 struct GpuRouting<'a> {
     mode: &'a str,
-    gpus: [(); 0],
+    gpus: Vec<GpuReport<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct GpuReport<'a> {
+    index: usize,
+    name: &'a str,
+    mem_used_bytes: u64,
+    utilization: f64,
+}
+
+impl<'a> GpuReport<'a> {
+    fn of(gpu: &'a Gpu, stats: &Stats) -> Self {
+        Self { index: gpu.index, name: &gpu.name, mem_used_bytes: gpu.used_bytes, utilization: stats.busy_share }
+    }
 }
 
 /// KV blocks of both groups; `total = free + cached + in_use`.
@@ -95,6 +109,7 @@ pub(super) fn report<'a>(
     stats: &Stats,
     limits: Option<ModelLimits>,
     tags: &'a ModelTags,
+    gpus: &'a [Gpu],
 ) -> StatsReport<'a> {
     let scheduler = snapshot.scheduler;
     let key = format!("{}_{}_{}", tags.model_id, tags.model_size, tags.prompt_version);
@@ -126,7 +141,7 @@ pub(super) fn report<'a>(
             context_tokens_max: limits.map(|limits| limits.context_tokens_max),
             vocab_size: limits.map(|limits| limits.vocab_size),
         },
-        gpu_routing: GpuRouting { mode: &tags.gpu_mode, gpus: [] },
+        gpu_routing: GpuRouting { mode: &tags.gpu_mode, gpus: gpus.iter().map(|gpu| GpuReport::of(gpu, stats)).collect() },
         kv: Blocks {
             total: scheduler.blocks_total,
             free: scheduler.blocks_free,

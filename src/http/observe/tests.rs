@@ -115,7 +115,7 @@ fn stats_have_the_demanded_keys_and_add_up() {
     drop(records.pop());
     let limits = ModelLimits { context_tokens_max: 8192, vocab_size: 2048, block_tokens: 16, kv_bytes: 4096 };
     let (stats, tags) = (metrics.stats(Micros(1_000_000)), tags());
-    let report = value(&stats::report(&snapshot(), &stats, Some(limits), &tags));
+    let report = value(&stats::report(&snapshot(), &stats, Some(limits), &tags, &[]));
     for key in [
         "requests_total",
         "requests_success",
