@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs antiphon and llama.cpp in turn on the same weights and prints the ratio of their speeds.
+"""Runs antiphon and llama.cpp, with `--mistral` mistral.rs too, in turn on the same weights and prints the ratios of their speeds.
 
     cargo build --release --bin antiphon --bench forward
     benches/peer/build FOLDER
@@ -15,6 +15,7 @@ so that both see the same machine; a line has medians, the ratio, and smallest a
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import socket
 import statistics
@@ -28,8 +29,8 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-def output(*command):
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+def output(*command, env=None):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr[-2000:]}")
     return done.stdout
@@ -65,6 +66,11 @@ def llama_speed(asked, work):
     )
     line = next(line for line in text.splitlines() if line.startswith("{"))
     return json.loads(line)["speed_tg"]
+
+
+def mistral_speed(asked, work):
+    python, program = pathlib.Path(asked.folder) / "venv/bin/python", pathlib.Path(__file__).with_name("mistral.py")
+    return float(output(python, program, asked.model, work, 1, env={**os.environ, "RAYON_NUM_THREADS": str(asked.threads)}))
 
 
 def free_port():
@@ -111,10 +117,10 @@ def http(asked, users):
     return [[run for run in runs if run["url"].startswith(url)] for url in (ours, theirs)]
 
 
-def show(name, ours, theirs, unit):
+def show(name, ours, theirs, unit, peer="llama.cpp"):
     a, b = statistics.median(ours), statistics.median(theirs)
     spread = ", ".join(f"{min(values):.1f} to {max(values):.1f}" for values in (ours, theirs))
-    print(f"{name:<20} antiphon {a:>9.1f}  llama.cpp {b:>9.1f} {unit:<9} ratio {a / b:5.2f}   ({spread})", flush=True)
+    print(f"{name:<20} antiphon {a:>9.1f}  {peer:<10} {b:>9.1f} {unit:<9} ratio {a / b:5.2f}   ({spread})", flush=True)
 
 
 def main():
@@ -128,6 +134,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=2, help="how long antiphon's part of a turn lasts at least")
     parser.add_argument("--math", default="fast", choices=["fast", "exact"])
     parser.add_argument("--dense", default="bf16", choices=["bf16", "int8"])
+    parser.add_argument("--mistral", action="store_true", help="run mistral.rs as well, but for http=N")
     parser.add_argument("--profile", default="balanced")
     parser.add_argument("--slots", type=int, help="of llama.cpp's server; as many as there are users unless told otherwise")
     parser.add_argument("--requests", type=int, help="in a turn; three for each user unless told otherwise")
@@ -142,8 +149,11 @@ def main():
                 value = lambda run: run["latencies"][key][point]
                 show(f"  {name}", of(ours, value), of(theirs, value), "ms")
             continue
-        pairs = [(antiphon_speed(asked, work), llama_speed(asked, work)) for _ in range(asked.turns)]
-        show(work, [a for a, _ in pairs], [b for _, b in pairs], "tokens/s")
+        peers = {"llama.cpp": llama_speed, **({"mistral.rs": mistral_speed} if asked.mistral else {})}
+        turns = [[speed(asked, work) for speed in (antiphon_speed, *peers.values())] for _ in range(asked.turns)]
+        ours, *theirs = zip(*turns)
+        for peer, speeds in zip(peers, theirs):
+            show(work, ours, speeds, "tokens/s", peer)
 
 
 if __name__ == "__main__":
