@@ -34,12 +34,12 @@ ANALYSIS = re.compile(r"<\|channel\|>analysis<\|message\|>(.*?)<\|end\|>", re.S)
 
 @dataclasses.dataclass
 class Case:
-    """A prompt and what must come of it: ("final", text) or ("call", function name, arguments)."""
+    """A prompt, the ids of its right answer, what must come of it: ("final", text) or ("call", function name, arguments)."""
 
     prompt: str
     ids: list
+    answer: list
     expected: tuple
-    length: int
 
 
 def make_case(tokenizer, family: str, document: Document) -> Case:
@@ -53,8 +53,8 @@ def make_case(tokenizer, family: str, document: Document) -> Case:
         asked, expected = learned[-1], ("final", branch.turn.final)
     pieces = [document.prefix] + [segment.text for segment in branch.segments[:asked]]
     ids = [token for piece in pieces for token in tokenizer.encode(piece, add_special_tokens=False).ids]
-    length = len(tokenizer.encode(branch.segments[asked].text, add_special_tokens=False).ids)
-    return Case("".join(pieces), ids, expected, length)
+    answer = tokenizer.encode(branch.segments[asked].text, add_special_tokens=False).ids
+    return Case("".join(pieces), ids, answer, expected)
 
 
 def cases(tokenizer, family: str, count: int) -> list:
@@ -67,7 +67,7 @@ def cases(tokenizer, family: str, count: int) -> list:
         found.setdefault(case.prompt, case)
         if len(found) == count:
             break
-    return sorted(found.values(), key=lambda case: case.length)
+    return sorted(found.values(), key=lambda case: len(case.answer))
 
 
 def read_output(text: str) -> tuple:
@@ -88,7 +88,7 @@ def run_family(model: Model, tokenizer, family: str, count: int, stops: set) -> 
     right, formed, wrong = 0, 0, []
     for start in range(0, len(asked), ROWS):
         part = asked[start:start + ROWS]
-        outputs = model.generate([case.ids for case in part], part[-1].length + TOKENS_SPARE, stops)
+        outputs = model.generate([case.ids for case in part], len(part[-1].answer) + TOKENS_SPARE, stops)
         for case, output in zip(part, outputs):
             text = tokenizer.decode(output, skip_special_tokens=False)
             found = read_output(text)

@@ -1,10 +1,12 @@
-"""Goldens for the project's tests: what transformers computes on twelve prompts, in float32, greedily."""
+"""Goldens for the project's tests: what transformers computes on twelve prompts, in float32, greedily; and the text on
+which the arithmetics of an engine are compared."""
 
 import json
 import pathlib
 
 import torch
 
+import evaluate
 import tokenizer as tokenizers
 from export import load_with_transformers
 from world import tools
@@ -13,6 +15,7 @@ from world.conversation import system_message
 DATE = "2025-11-22"
 GREEDY_TOKENS = 48
 TOP = 20
+HELD_OUT_OF_FAMILY = 4
 WEATHER = tools.Tool(name="get_weather", description="Get the current weather", parameter="location",
                      parameter_description="City name", subject="weather")
 
@@ -28,7 +31,8 @@ def prompts() -> dict:
     offered = (system_message("medium", DATE, True)
                + f"<|start|>developer<|message|>{tools.developer_text([WEATHER])}<|end|>")
     helper = plain + "<|start|>developer<|message|># Instructions\n\nYou are a helpful AI assistant.<|end|>"
-    call = ("<|channel|>analysis<|message|>Call get_weather with \"Paris\".<|end|><|start|>assistant"
+    thought = WEATHER.thought("Paris")
+    call = (f"<|channel|>analysis<|message|>{thought} The tool fits.<|end|><|start|>assistant"
             " to=functions.get_weather<|channel|>commentary json<|message|>{\"location\": \"Paris\"}<|call|>")
     result = ("<|start|>functions.get_weather to=assistant<|channel|>commentary<|message|>"
               "{\"temperature\": 18, \"condition\": \"sunny\"}<|end|><|start|>assistant")
@@ -87,3 +91,14 @@ def make(checkpoint: pathlib.Path) -> None:
             "eager; greedy goes on after a stop; stop_index is the first of <|return|>, <|call|>, <|endoftext|>")
     text = json.dumps({"model": "models/tiny", "note": note, "cases": cases}, ensure_ascii=False, indent=1)
     (checkpoint / "golden.json").write_text(text + "\n")
+    (checkpoint / "held_out.json").write_text(held_out(tokenizer))
+
+
+def held_out(tokenizer) -> str:
+    """Conversations of the evaluation with their right answers, as token ids: a few of every family. `written` tells how
+    many of the last tokens the model is to write."""
+    lines = []
+    for family in evaluate.BARS:
+        for case in evaluate.cases(tokenizer, family, HELD_OUT_OF_FAMILY):
+            lines.append(json.dumps({"family": family, "written": len(case.answer), "ids": case.ids + case.answer}))
+    return "[\n" + ",\n".join(lines) + "\n]\n"

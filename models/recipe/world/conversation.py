@@ -21,7 +21,7 @@ INSTRUCTIONS = [
 # Families with their share of the branches; print_text leads because it is what users meet first.
 FAMILIES = {
     "print": (coding.print_text, 20), "print_loop": (coding.print_repeatedly, 9), "function": (coding.function, 6),
-    "count": (numbers.count, 15), "table": (numbers.table, 4), "arithmetic": (numbers.arithmetic, 15),
+    "count": (numbers.count, 20), "table": (numbers.table, 4), "arithmetic": (numbers.arithmetic, 15),
     "repeat": (texts.repeat, 9), "spell": (texts.spell, 8), "upper": (texts.upper, 9),
     "recall": (texts.recall, 5), "date": (texts.date, 3), "small_talk": (knowledge.small_talk, 3),
     "fact": (knowledge.fact, 5), "outside": (knowledge.outside, 5), "json": (records.asked, 9),
@@ -141,7 +141,7 @@ def make_document(rng: random.Random, branches: int = 12, kind: str | None = Non
     """A prefix of the given kind (plain, tools, format) with branches; `family` fixes what the branches are."""
     date = f"{rng.randint(2024, 2029)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
     slots = Slots(rng, effort or rng.choice(EFFORTS), date, evaluating)
-    kind = kind or rng.choices(["plain", "tools", "format"], [68, 24, 8])[0]
+    kind = kind or rng.choices(["plain", "tools", "format"], [50, 42, 8])[0]
     parts, offered, record = [], [], ""
     if rng.random() < 0.4:
         parts.append("# Instructions\n\n" + rng.choice(INSTRUCTIONS))

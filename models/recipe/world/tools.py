@@ -31,14 +31,23 @@ class Tool:
     subject: str
     numbers: bool = False
 
-    def typescript(self) -> str:
-        """As openai-harmony renders it."""
+    def opening(self) -> str:
+        """Its declaration to the end of the last parameter."""
         if self.numbers:
-            fields = "a: number,\nb: number,\n"
+            fields = "a: number,\nb: number"
         else:
             comment = f"// {self.parameter_description}\n" if self.parameter_description else ""
-            fields = f"{comment}{self.parameter}: string,\n"
-        return f"// {self.description}\ntype {self.name} = (_: {{\n{fields}}}) => any;\n\n"
+            fields = f"{comment}{self.parameter}: string"
+        return f"type {self.name} = (_: {{\n{fields}"
+
+    def typescript(self) -> str:
+        """As openai-harmony renders it."""
+        return f"// {self.description}\n{self.opening()},\n}}) => any;\n\n"
+
+    def thought(self, value: str) -> str:
+        """What is thought before a call. Quoting the declaration is copying, which the model does best; the call then
+        copies the function and its parameter from nearby."""
+        return f'Call\n{self.opening()} with "{value}".'
 
 
 def make_tool(slots: Slots) -> Tool:
@@ -73,7 +82,7 @@ def make_tool(slots: Slots) -> Tool:
 def make_tools(slots: Slots) -> list:
     """One or two functions about different things."""
     tools = [make_tool(slots)]
-    if slots.chance(0.3 if slots.evaluating else 0.4):
+    if slots.chance(0.3 if slots.evaluating else 0.6):
         second = make_tool(slots)
         if second.subject != tools[0].subject and second.name != tools[0].name:
             tools.append(second)
@@ -127,7 +136,7 @@ def fitting(slots: Slots, tools: list) -> list:
         question, value = ask_about(slots, tool.subject)
         arguments = {tool.parameter: value}
         result, told = make_result(slots, tool.subject)
-    analysis = slots.think(f'Call {tool.name} with "{value}".', "The tool fits.", "I need its result.")
+    analysis = slots.think(tool.thought(value), "The tool fits.", "I need its result.")
     call = (tool.name, json.dumps(arguments, ensure_ascii=False), result)
     return [Turn(question, analysis, f"Here is the result for {value}: {told}.", call)]
 

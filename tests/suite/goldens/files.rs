@@ -109,6 +109,27 @@ impl Golden {
     }
 }
 
+/// A conversation in the tokens of the embedded model.
+pub(super) struct Text {
+    pub(super) ids: Vec<TokenId>,
+    /// How many of the last tokens the model is to write.
+    written: usize,
+}
+
+impl Text {
+    /// Whether the model is to write the token that follows the one at `at`.
+    pub(super) fn predicts_written(&self, at: usize) -> bool {
+        (self.ids.len() - self.written..self.ids.len()).contains(&(at + 1))
+    }
+}
+
+/// Held-out conversations with their right answers.
+pub(super) fn held_out() -> Vec<Text> {
+    let texts = json(&at("models/tiny/held_out.json"));
+    let text = |text: &Value| Text { ids: tokens(&text["ids"]), written: text["written"].as_u64().unwrap() as usize };
+    texts.as_array().unwrap().iter().map(text).collect()
+}
+
 fn at(path: &str) -> PathBuf {
     // Cargo says it when it runs a test; scripts/gpu-check does where there is no cargo.
     let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());

@@ -1,9 +1,11 @@
-//! How far rounding leads: every arithmetic of the engine against the exact one, on the goldens' prompts and answers.
+//! How far rounding leads: every arithmetic of the engine against the exact one, on the embedded model's evaluation text.
 
 use super::driver::{Driver, EXACT, ROUNDED};
-use super::files::Golden;
+use super::files::{Golden, held_out};
 use antiphon::batch::TokenId;
 use antiphon::engine::cpu::CpuOptions;
+use std::collections::HashSet;
+use std::fmt;
 
 /// What became of the distribution over the next token.
 #[derive(Debug, Default)]
@@ -31,6 +33,13 @@ impl Drift {
     }
 }
 
+impl fmt::Display for Drift {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (divergence, agreement) = (self.mean_divergence(), self.agreement());
+        write!(text, "{divergence:.2e} mean KL, {agreement:.4} agree, {} rows", self.rows)
+    }
+}
+
 fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let total: f64 = logits.iter().map(|logit| f64::from(logit - max).exp()).sum();
@@ -41,40 +50,55 @@ fn likeliest(values: &[f64]) -> usize {
     (0..values.len()).max_by(|a, b| values[*a].total_cmp(&values[*b])).unwrap()
 }
 
-/// The embedded model on its prompts and what it answers to them, with each arithmetic.
-fn drifts() -> Vec<Drift> {
-    let golden = Golden::embedded();
-    let texts: Vec<Vec<TokenId>> = golden
-        .cases
-        .iter()
-        .map(|case| case.prompt.iter().copied().chain(case.greedy.iter().map(|(token, _)| *token)).collect())
-        .collect();
+/// Of one arithmetic: the drift of what the model writes, and of everything, its prompts too.
+#[derive(Debug, Default)]
+struct Drifts {
+    written: Drift,
+    everything: Drift,
+}
+
+/// The embedded model on held-out conversations with their right answers, with each arithmetic.
+fn drifts() -> Vec<Drifts> {
+    let (golden, texts) = (Golden::embedded(), held_out());
+    // Conversations begin alike: a beginning that was measured in one is not measured again in the next.
+    let mut seen = HashSet::new();
+    let mut is_new = |text: &[TokenId]| seen.insert(text.to_vec());
+    let measured: Vec<Vec<bool>> =
+        texts.iter().map(|text| (1..=text.ids.len()).map(|len| is_new(&text.ids[..len])).collect()).collect();
     let mut exact = Driver::with_arithmetic(&golden, 2, 16, 1, EXACT);
-    let exact: Vec<_> = texts.iter().map(|text| exact.logits(text, usize::MAX)).collect();
+    let exact: Vec<_> = texts.iter().map(|text| exact.logits(&text.ids, usize::MAX)).collect();
     let drift = |arithmetic| {
         let mut driver = Driver::with_arithmetic(&golden, 2, 16, 1, arithmetic);
-        let mut drift = Drift::default();
-        for (text, exact) in texts.iter().zip(&exact) {
-            let rounded = driver.logits(text, usize::MAX);
-            exact.iter().zip(&rounded).for_each(|(exact, rounded)| drift.add(exact, rounded));
+        let mut drifts = Drifts::default();
+        for ((text, exact), measured) in texts.iter().zip(&exact).zip(&measured) {
+            let rounded = driver.logits(&text.ids, usize::MAX);
+            for at in (0..text.ids.len()).filter(|at| measured[*at]) {
+                drifts.everything.add(&exact[at], &rounded[at]);
+                if text.predicts_written(at) {
+                    drifts.written.add(&exact[at], &rounded[at]);
+                }
+            }
         }
-        drift
+        drifts
     };
     ROUNDED.into_iter().map(drift).collect()
 }
 
-/// The default is the fastest arithmetic that stays within 1e-3 and 99 %; `docs/performance.md` has the table.
+/// The default is the fastest arithmetic within 1e-3 of what the model writes that agrees on 99 % of everything;
+/// `docs/performance.md` has the table.
+///
+/// On a prompt the model was never trained to predict anything: rounding decides there between guesses, and the mean divergence
+/// is that of a few of them. So it is bounded where the model writes, and only shown for the prompts.
 #[test]
 fn rounding_changes_little_and_the_default_least() {
     let drifts = drifts();
-    for (arithmetic, drift) in ROUNDED.iter().zip(&drifts) {
-        let (divergence, agreement) = (drift.mean_divergence(), drift.agreement());
-        let text = format!("{arithmetic:?}: {divergence:.2e} mean KL, {agreement:.4} agree, {} rows", drift.rows);
+    for (arithmetic, Drifts { written, everything }) in ROUNDED.iter().zip(&drifts) {
+        let text = format!("{arithmetic:?}: written {written}; with the prompts {everything}");
         eprintln!("{text}");
-        assert!(drift.rows > 1000, "{text}");
-        assert!(divergence > 0.0, "rounding must show, or it was not done: {text}");
-        assert!(divergence < 2e-2 && agreement > 0.95, "{text}");
+        assert!(written.rows > 2000 && everything.rows > 2 * written.rows, "{text}");
+        assert!(written.mean_divergence() > 0.0, "rounding must show, or it was not done: {text}");
+        assert!(everything.mean_divergence() < 2e-2 && everything.agreement() > 0.95, "{text}");
         let is_default = *arithmetic == (CpuOptions::MATH, CpuOptions::DENSE);
-        assert!(!is_default || (divergence < 1e-3 && agreement >= 0.99), "{text}");
+        assert!(!is_default || (written.mean_divergence() < 1e-3 && everything.agreement() >= 0.99), "{text}");
     }
 }
