@@ -56,11 +56,11 @@ def llama_speed(asked, work):
     if kind == "prefill":
         runs = 1 if asked.seconds < 1 else 3
         text = output(
-            programs / "llama-bench", "-m", asked.gguf, "-t", asked.threads, "-p", count, "-n", 0, "-r", runs, "-o", "json"
+            programs / "llama-bench", "-m", asked.gguf, "-t", asked.threads, "-p", count, "-n", 0, "-r", runs, "-o", "json", *asked.llama.split()
         )
         return json.loads(text)[0]["avg_ts"]
     context = 128 * int(count)
-    size = ["-c", context, "-b", max(512, int(count)), "-ub", 512, "-npp", 64, "-ntg", 64, "-npl", count]
+    size = ["-c", context, "-b", max(512, int(count)), "-ub", 512, "-npp", 64, "-ntg", 64, "-npl", count, *asked.llama.split()]
     text = output(
         programs / "llama-batched-bench", "-m", asked.gguf, "-t", asked.threads, *size, "--output-format", "jsonl"
     )
@@ -107,6 +107,7 @@ def http(asked, users):
     slots = asked.slots or users
     llama = [pathlib.Path(asked.folder) / "build/bin/llama-server", "-m", asked.gguf, "-t", asked.threads, "-np", slots]
     llama += ["-c", 512 * slots, "-b", 2048, "--no-cache-prompt", "--port", theirs.rsplit(":")[-1]]
+    llama += asked.llama.split()
     with tempfile.NamedTemporaryFile(suffix=".json") as report:
         load = [antiphon, "load", "--url", ours, "--url", theirs, "--api", "completions", "--ignore-eos"]
         load += ["--concurrency", users, "--requests", asked.requests or 3 * users, "--prompt-tokens", 64]
@@ -136,6 +137,7 @@ def main():
     parser.add_argument("--dense", default="bf16", choices=["bf16", "int8"])
     parser.add_argument("--mistral", action="store_true", help="run mistral.rs as well, but for http=N")
     parser.add_argument("--profile", default="balanced")
+    parser.add_argument("--llama", default="", help="more arguments for llama.cpp's programs, such as --llama=--no-repack")
     parser.add_argument("--slots", type=int, help="of llama.cpp's server; as many as there are users unless told otherwise")
     parser.add_argument("--requests", type=int, help="in a turn; three for each user unless told otherwise")
     asked = parser.parse_args()

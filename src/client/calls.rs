@@ -120,7 +120,8 @@ impl Client {
 
     /// Sends a request; the head of the answer, whatever its status.
     ///
-    /// Dropping the future, or the answer before its end, closes the connection.
+    /// Dropping the future, or the answer before its end, closes the connection. A request that a used connection did not carry to
+    /// an answer is sent once more, on a new one.
     ///
     /// # Errors
     /// [`ClientError::Connect`], [`ClientError::Broken`], [`ClientError::Unsendable`].
@@ -130,8 +131,9 @@ impl Client {
         if let Some(connection) = self.shared.take().await {
             let timing = Timing { started, connected: Instant::now(), head: started, reused: true };
             match self.ask(connection, message, timing).await {
-                // The server may have closed the connection while the request was on its way. What only reads is asked again.
-                Ok(Err(ClientError::Broken { .. })) if request.method == Method::Get => message = self.message(request)?,
+                // Nothing was answered: the server closed the connection while the request was on its way, as some do after a
+                // few requests, without a word. Browsers ask again then, and so does this; a new connection is not asked twice.
+                Ok(Err(ClientError::Broken { .. })) => message = self.message(request)?,
                 Ok(answer) => return answer,
                 // The server closed the connection while nothing was on it: the request was not sent.
                 Err(unsent) => message = unsent,

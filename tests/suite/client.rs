@@ -201,13 +201,38 @@ fn a_connection_that_the_server_closed_between_requests_is_not_used_again() {
     let client = client(address);
     wait(async {
         for request in [Request::get("/stats"), Request::post_json("/cancel/x", &json!({}))].iter().cycle().take(20) {
-            // What may act is not sent twice. So the close must be seen before, though the runtime had no turn since.
+            // The close is seen before the connection is used, though the runtime had no turn since.
             let whole = client.call(request).await.expect("an answer");
             assert_eq!((whole.status, whole.json().unwrap(), whole.timing.reused), (200, json!({}), false));
             go.send(()).expect("the server waits");
             seen.recv_timeout(PATIENCE).expect("the server closes");
         }
     });
+}
+
+#[test]
+fn a_request_that_meets_the_close_of_a_used_connection_is_sent_once_more() {
+    let (seen, requests) = channel();
+    let address = server(move |connection, stream| {
+        for number in 0..2 {
+            let Some((_, body)) = read_request(&stream) else { return };
+            seen.send((connection, body)).expect("the test waits");
+            // The first connection closes with its second request read and not answered; the second one does so with its first.
+            if connection + number == 1 {
+                return;
+            }
+            send(&stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        }
+    });
+    let client = client(address);
+    wait(async {
+        let post = |text: &str| Request::post_json("/cancel/x", &json!(text));
+        client.call(&post("a")).await.expect("an answer");
+        let error = client.call(&post("b")).await.err().expect("the new connection is not answered either");
+        assert_eq!(error.kind(), "broken");
+    });
+    let of = |connection, body: &str| (connection, body.to_owned());
+    assert_eq!(requests.try_iter().collect::<Vec<_>>(), [of(0, "\"a\""), of(0, "\"b\""), of(1, "\"b\"")]);
 }
 
 #[test]
