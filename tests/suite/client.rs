@@ -228,7 +228,7 @@ fn a_request_that_meets_the_close_of_a_used_connection_is_sent_once_more() {
     wait(async {
         let post = |text: &str| Request::post_json("/cancel/x", &json!(text));
         client.call(&post("a")).await.expect("an answer");
-        let error = client.call(&post("b")).await.err().expect("the new connection is not answered either");
+        let Err(error) = client.call(&post("b")).await else { panic!("the new connection is not answered either") };
         assert_eq!(error.kind(), "broken");
     });
     let of = |connection, body: &str| (connection, body.to_owned());
