@@ -29,9 +29,11 @@ async function until(what, holds) {
   throw new Error(`never: ${what}`);
 }
 
-/** Makes every answer a long one: the model's own end is ignored. */
+/** Makes every answer a long one: the model's own end is ignored. The history is left out: a stopped answer may be so long that with it
+ * the next one would not fit the context. */
 const endless = (page, tokens) => page.route('**/v1/chat/completions', (route) => {
-  const body = { ...route.request().postDataJSON(), ignore_eos: true, max_completion_tokens: tokens };
+  const asked = route.request().postDataJSON();
+  const body = { ...asked, messages: asked.messages.slice(-1), ignore_eos: true, max_completion_tokens: tokens };
   return route.continue({ postData: JSON.stringify(body) });
 });
 
