@@ -1,16 +1,17 @@
 //! Tokens per second of the CPU engine: prefill of one prompt, decode of some sequences.
 //!
-//! `cargo bench --bench forward -- [--model DIR] [--threads N] [--math exact|fast] [--dense bf16|int8] [--seconds S]
-//! [--steps N] [prefill=N] [decode=N] ..`: without a model the embedded one, without works a few usual ones. A prefill is one step; a
-//! decode goes on by `--steps` tokens behind a prompt of 64 for each sequence. Tokens are random, so that experts are hit as by
-//! many users. A line is a work: median, smallest and largest of its rounds, which last `--seconds` together.
+//! `cargo bench --bench forward -- [--model DIR] [--threads N] [--math exact|fast] [--dense bf16|int8] [--isa NAME]
+//! [--seconds S] [--steps N] [prefill=N] [decode=N] ..`: without a model the embedded one, without works a few usual ones, without
+//! NAME (`AVX-512`) the fastest instructions. A prefill is one step; a decode goes on by `--steps` tokens behind a prompt of 64 for
+//! each sequence. Tokens are random, so that experts are hit as by many users. A line is a work: median, smallest and largest of its
+//! rounds, which last `--seconds` together.
 //! Run as a test (without `--bench`) it does one short round of each.
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
 use antiphon::batch::{Batch, BlockId, Draw, Sampling, SeqId, Slice, TokenId};
 use antiphon::engine::Engine as _;
 use antiphon::engine::checkpoint::{Checkpoint, CheckpointFiles};
-use antiphon::engine::cpu::{CpuEngine, CpuOptions, Format, Math};
+use antiphon::engine::cpu::{CpuEngine, CpuOptions, Format, Isa, Math};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ struct Asked {
     threads: Option<usize>,
     math: Math,
     dense: Format,
+    isa: Option<Isa>,
     budget: Duration,
     steps: usize,
     works: Vec<Work>,
@@ -46,6 +48,7 @@ impl Asked {
             threads: None,
             math: CpuOptions::MATH,
             dense: CpuOptions::DENSE,
+            isa: None,
             budget: Duration::ZERO,
             steps: 4,
             works: Vec::new(),
@@ -79,6 +82,9 @@ impl Asked {
             ("--math", "fast") => self.math = Math::Fast,
             ("--dense", "bf16") => self.dense = Format::Bf16,
             ("--dense", "int8") => self.dense = Format::Int8,
+            ("--isa", name) if let Some(isa) = Isa::available().into_iter().find(|isa| isa.name() == name) => {
+                self.isa = Some(isa);
+            }
             _ => panic!("`{name} {value}`; expected an option or a work of those that the head of benches/forward.rs names"),
         }
     }
@@ -98,7 +104,8 @@ impl Asked {
         // Room for every sequence's whole context in both groups keeps the block tables simple.
         let blocks = sequences * self.context().div_ceil(options.block_tokens);
         let threads = self.threads.unwrap_or(options.threads);
-        let options = CpuOptions { full_blocks: blocks, sliding_blocks: blocks, threads, dense: self.dense, ..options };
+        let options =
+            CpuOptions { full_blocks: blocks, sliding_blocks: blocks, threads, dense: self.dense, isa: self.isa, ..options };
         CpuEngine::load(checkpoint, &options, &mut |_| {})
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         cpu_math: layers.read("cpu_math", "exact or fast", cpu_math)?,
         cpu_dense: layers.read("cpu_dense", "bf16 or int8", cpu_dense)?,
         cpu_isa: layers
-            .read("cpu_isa", "auto, or portable, avx2 or avx-512 where the CPU has it", |text| automatic(text, isa))?,
+            .read("cpu_isa", "auto, or portable, avx2, avx-512 or amx where the CPU has it", |text| automatic(text, isa))?,
         gpu_memory_utilization: layers.read("gpu_memory_utilization", "a number above 0, at most 1", |text| {
             text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0)
         })?,

@@ -78,7 +78,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "the CPU's arithmetic: fast (activations of experts in 8 and 16 bits, keys and values in f16) or exact (f32)",
     ),
     plain("cpu_dense", "FORMAT", "bf16", "how the CPU keeps attention's projections and the lm_head: bf16 or int8"),
-    plain("cpu_isa", "NAME", "auto", "instructions of the CPU: auto, portable, avx2 or avx-512"),
+    plain("cpu_isa", "NAME", "auto", "instructions of the CPU: auto, portable, avx2, avx-512 or amx"),
     plain("gpu_memory_utilization", "SHARE", "0.9", "share of a GPU's memory that may be used, above 0 and at most 1"),
     plain("tensor_parallel", "N", "1", "how many GPUs compute the model together, from the device's on"),
     plain("kv_bytes", "SIZE", "auto", "KV memory, such as 8GiB; auto takes what is left beside the weights"),

@@ -2,7 +2,7 @@
 //!
 //! What: `out[t][n] = bias[n] + sum over k of weight[n][k] * x[t][k]`, or the same added to what `out` holds.
 //! Shapes: `x [T, K]`, `weight [N, K]` in bf16 or int8, `bias [N]`, `out [T, N]`; any N, K, T.
-//! Source: none but the formula; the loops are those of `product`.
+//! Source: none but the formula; the loops are those of `product`, and of `tiles` for bf16 on CPUs with AMX.
 //! Twin: `reference::linear`, within `1e-6 * sum over k of |weight[n][k] * x[t][k]|` for K up to 4096; for int8 on the values
 //! that `reference::int8_weights` and `reference::int8_activations` leave.
 //! Cost: `2 N K` bytes of bf16 or `17/16 N K` of int8 for every 64 tokens, `2 N K T` operations; measured figures are in
@@ -15,7 +15,10 @@ use super::Cpu;
 use super::packed::{BAND, Format, Packed};
 use super::pool::Outputs;
 use super::product::{self, Bf16F32, Int8Int8, NO_SUMS, Product, TOKENS};
-use super::simd::{Kernel, Simd};
+use super::simd::{Kernel, Simd, Sums};
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod tiles;
 
 /// Multiplications that are worth claiming a piece of work for: some 2 us of one thread from a cache, 8 us from memory. A quarter of
 /// it was seen to make a step of one token a seventh slower.
@@ -64,37 +67,72 @@ impl Cpu {
         assert!(bias.is_none_or(|bias| bias.len() == rows), "a bias for each of {rows} outputs");
         let Self { pool, isa, blocks, padded, .. } = self;
         let isa = *isa;
-        let out = Outputs::new(out);
-        let bands = weight.bands();
+        let map = Map { weight, bias, tokens, out: Outputs::new(out), into };
+        let (bands, grain) = (weight.bands(), grain(cols, tokens));
         match weight.format() {
+            #[cfg(target_arch = "x86_64")]
+            Format::Bf16 if let Some(amx) = isa.amx() => {
+                self.tiles.fill(pool, isa, x, cols);
+                let grain = grain.max(tiles::grain(tokens, bands, pool.threads()));
+                pool.run(bands, grain, |bands| map.run_in_tiles(bands, &self.tiles, amx));
+            }
             Format::Bf16 => {
                 let (x, width) = padded.rows(x, cols);
                 let row = |token: usize| &x[token * width..][..width];
-                pool.run(bands, grain(cols, tokens), |bands| {
-                    isa.run(Linear::<Bf16F32, _> { weight, bias, bands, tokens, row, out, into, form: PhantomData });
-                });
+                pool.run(bands, grain, |bands| isa.run(Linear::<Bf16F32, _> { map, bands, row, form: PhantomData }));
             }
             Format::Int8 => {
                 blocks.fill(pool, isa, x, cols, Int8Int8::OFFSET);
                 let row = |token: usize| blocks.row(token);
-                pool.run(bands, grain(cols, tokens), |bands| {
-                    isa.run(Linear::<Int8Int8, _> { weight, bias, bands, tokens, row, out, into, form: PhantomData });
-                });
+                pool.run(bands, grain, |bands| isa.run(Linear::<Int8Int8, _> { map, bands, row, form: PhantomData }));
             }
             Format::Mxfp4 => panic!("a linear map of MXFP4 weights is an expert's part"),
         }
     }
 }
 
-/// Some bands of a linear map, for all tokens; `row` has a token's activations.
-struct Linear<'a, P: Product, F> {
+/// A linear map of all tokens.
+#[derive(Clone, Copy)]
+struct Map<'a> {
     weight: &'a Packed,
     bias: Option<&'a [f32]>,
-    bands: Range<usize>,
     tokens: usize,
-    row: F,
     out: Outputs<'a, f32>,
     into: Into,
+}
+
+impl Map<'_> {
+    /// The outputs of a band, and their biases.
+    #[inline(always)]
+    fn band(&self, band: usize) -> (Range<usize>, [f32; BAND]) {
+        let rows = band * BAND..self.weight.rows().min(band * BAND + BAND);
+        let mut bias = [0.0; BAND];
+        if let Some(all) = self.bias {
+            bias[..rows.len()].copy_from_slice(&all[rows.clone()]);
+        }
+        (rows, bias)
+    }
+
+    /// Puts a band's sums of one token in their place.
+    ///
+    /// # Safety
+    /// No other thread touches these rows of any token.
+    #[inline(always)]
+    unsafe fn put(&self, token: usize, rows: &Range<usize>, sums: &Sums, bias: &[f32; BAND]) {
+        let first = token * self.weight.rows();
+        // SAFETY: as the caller promises.
+        let out = unsafe { self.out.slice(first + rows.start..first + rows.end) };
+        for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+            *out = if self.into == Into::Add { *out + (sum + bias) } else { sum + bias };
+        }
+    }
+}
+
+/// Some bands of a linear map, for all tokens; `row` has a token's activations.
+struct Linear<'a, P: Product, F> {
+    map: Map<'a>,
+    bands: Range<usize>,
+    row: F,
     form: PhantomData<P>,
 }
 
@@ -103,25 +141,18 @@ impl<'x, P: Product<X: 'x>, F: Fn(usize) -> &'x [P::X]> Kernel for Linear<'_, P,
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let width = self.weight.rows();
+        let Self { map, .. } = self;
         let mut sums = NO_SUMS;
         for band in self.bands {
-            let rows = band * BAND..width.min(band * BAND + BAND);
-            let mut bias = [0.0; BAND];
-            if let Some(all) = self.bias {
-                bias[..rows.len()].copy_from_slice(&all[rows.clone()]);
-            }
-            for first in (0..self.tokens).step_by(TOKENS) {
-                let tokens = first..self.tokens.min(first + TOKENS);
+            let (rows, bias) = map.band(band);
+            for first in (0..map.tokens).step_by(TOKENS) {
+                let tokens = first..map.tokens.min(first + TOKENS);
                 let mut xs: [&[P::X]; TOKENS] = [&[]; TOKENS];
                 tokens.clone().zip(&mut xs).for_each(|(token, x)| *x = (self.row)(token));
-                product::band::<S, P>(s, self.weight.band(band), &xs[..tokens.len()], &mut sums);
+                product::band::<S, P>(s, map.weight.band(band), &xs[..tokens.len()], &mut sums);
                 for (token, sums) in tokens.zip(&sums) {
-                    // SAFETY: the pool hands out every band once, so no other thread touches these rows of any token.
-                    let out = unsafe { self.out.slice(token * width + rows.start..token * width + rows.end) };
-                    for ((out, sum), bias) in out.iter_mut().zip(sums).zip(&bias) {
-                        *out = if self.into == Into::Add { *out + (sum + bias) } else { sum + bias };
-                    }
+                    // SAFETY: the pool hands out every band once.
+                    unsafe { map.put(token, &rows, sums, &bias) };
                 }
             }
         }

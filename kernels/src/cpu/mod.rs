@@ -38,6 +38,8 @@ pub struct Cpu {
     math: Math,
     blocks: activations::Blocks<1>,
     padded: activations::Padded,
+    #[cfg(target_arch = "x86_64")]
+    tiles: linear::tiles::Tiles,
     logits: Vec<f32>,
     mixture: experts::Mixture,
 }
@@ -64,6 +66,8 @@ impl Cpu {
             math: Math::default(),
             blocks: Default::default(),
             padded: Default::default(),
+            #[cfg(target_arch = "x86_64")]
+            tiles: Default::default(),
             logits: Vec::new(),
             mixture: Default::default(),
         }

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
+use super::amx::Amx;
 use super::{Kernel, Simd};
 
 const LANES: usize = 16;
@@ -12,6 +13,7 @@ const LANES: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Avx512 {
     asks_alone: bool,
+    amx: Option<Amx>,
 }
 
 impl Avx512 {
@@ -24,7 +26,23 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma");
-        detected.then(|| Self { asks_alone: is_intel() })
+        detected.then(|| Self { asks_alone: is_intel(), amx: None })
+    }
+
+    /// The same, if the CPU has tiles beside them: AMX.
+    pub(super) fn detect_with_tiles() -> Option<Self> {
+        let vectors = Self::detect()?;
+        Some(Self { amx: Some(Amx::detect()?), ..vectors })
+    }
+
+    /// What people call it.
+    pub(super) fn name(self) -> &'static str {
+        if self.amx.is_some() { "AMX" } else { "AVX-512" }
+    }
+
+    /// The proof that there are tiles, if they are to be used.
+    pub(super) fn amx(self) -> Option<Amx> {
+        self.amx
     }
 
     /// Whether to ask for weights ahead that one token alone is multiplied with.

@@ -5,8 +5,13 @@
 //! `Simd` type is the proof that the CPU has the instructions, so its methods are safe.
 //!
 //! Promises: every operation is the same on each lane, whatever the other lanes hold, and sums across lanes have one order.
-//! The paths differ from each other in the last bits: the portable one rounds products, the others fuse them.
+//! The paths differ from each other in the last bits: the portable one rounds products, the others fuse them, and AMX, which is AVX-512
+//! for all but bf16 weights, adds up the parts of activations.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod amx_rows;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -19,6 +24,10 @@ mod portable;
 mod portable_rows;
 mod rows;
 
+#[cfg(target_arch = "x86_64")]
+pub(super) use amx::Amx;
+#[cfg(target_arch = "x86_64")]
+pub(super) use amx_rows::{Bf16Tiles, TOKENS};
 pub(super) use rows::{Band, Rows, Sums};
 
 use half::f16;
@@ -135,7 +144,12 @@ impl Isa {
     pub fn available() -> Vec<Self> {
         let portable = Set::Portable(portable::Portable);
         #[cfg(target_arch = "x86_64")]
-        let sets = [Some(portable), avx2::Avx2::detect().map(Set::Avx2), avx512::Avx512::detect().map(Set::Avx512)];
+        let sets = [
+            Some(portable),
+            avx2::Avx2::detect().map(Set::Avx2),
+            avx512::Avx512::detect().map(Set::Avx512),
+            avx512::Avx512::detect_with_tiles().map(Set::Avx512),
+        ];
         #[cfg(not(target_arch = "x86_64"))]
         let sets = [Some(portable)];
         sets.into_iter().flatten().map(Self).collect()
@@ -155,8 +169,14 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Set::Avx2(_) => "AVX2",
             #[cfg(target_arch = "x86_64")]
-            Set::Avx512(_) => "AVX-512",
+            Set::Avx512(simd) => simd.name(),
         }
+    }
+
+    /// The proof that there are tiles, if they are to be used.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn amx(self) -> Option<Amx> {
+        if let Set::Avx512(simd) = self.0 { simd.amx() } else { None }
     }
 
     /// Runs `kernel` with these instructions.

@@ -71,7 +71,8 @@ proptest! {
                     cpu.linear(&x[token * cols..][..cols], &weight, Some(&bias), &mut alone);
                     prop_assert_eq!(bits(&alone), bits(&out[token * rows..][..rows]), "token {} on {:?}", token, isa);
                 }
-                if isa.name() != "portable" {
+                // Tiles multiply bf16 in sums of their own.
+                if isa.name() != "portable" && (isa.name(), format) != ("AMX", Format::Bf16) {
                     wide.push(bits(&out));
                 }
             }
