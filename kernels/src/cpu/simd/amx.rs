@@ -4,6 +4,7 @@
 //! tile registers by number.
 
 use std::arch::x86_64::__cpuid_count;
+use std::marker::PhantomData;
 
 /// This CPU multiplies tiles of bf16 and the system lets this process do so. Only [`Amx::detect`] makes one.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,7 +24,7 @@ impl Amx {
     pub(super) fn configure(self, shapes: &Shapes) -> Configured {
         // SAFETY: `self` exists, so the CPU has tiles and the system gives them; the 64 bytes read are those of `shapes`.
         unsafe { std::arch::asm!("ldtilecfg [{}]", in(reg) shapes, options(nostack, readonly)) };
-        Configured(())
+        Configured(PhantomData)
     }
 }
 
@@ -76,8 +77,9 @@ impl Shapes {
     }
 }
 
-/// This thread's tiles are configured. Dropping it gives them back: a thread in whose tiles nothing lies is switched faster.
-pub(super) struct Configured(());
+/// This thread's tiles are configured; another's are not, so it stays with its thread. Dropping it gives them back: a thread in whose tiles
+/// nothing lies is switched faster.
+pub(super) struct Configured(PhantomData<*const ()>);
 
 impl Drop for Configured {
     fn drop(&mut self) {
