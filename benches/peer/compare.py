@@ -46,7 +46,8 @@ def bench_program():
 
 def antiphon_speed(asked, work):
     command = [bench_program(), "--bench", "--model", asked.model, "--threads", asked.threads, "--seconds", asked.seconds]
-    line = output(*command, "--math", asked.math, "--dense", asked.dense, work)
+    isa = ["--isa", asked.isa] if asked.isa else []
+    line = output(*command, "--math", asked.math, "--dense", asked.dense, *isa, work)
     return float(line.split()[1])
 
 
@@ -104,6 +105,8 @@ def http(asked, users):
     antiphon = ROOT / "target/release/antiphon"
     serve = [antiphon, "serve", "--model", asked.model, "--port", ours.rsplit(":")[-1], "--threads", asked.threads]
     serve += ["--cpu-math", asked.math, "--cpu-dense", asked.dense, "--profile", asked.profile, "--log-level", "warn"]
+    if asked.isa:
+        serve += ["--cpu-isa", asked.isa.lower()]
     slots = asked.slots or users
     llama = [pathlib.Path(asked.folder) / "build/bin/llama-server", "-m", asked.gguf, "-t", asked.threads, "-np", slots]
     llama += ["-c", 512 * slots, "-b", 2048, "--no-cache-prompt", "--port", theirs.rsplit(":")[-1]]
@@ -135,6 +138,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=2, help="how long antiphon's part of a turn lasts at least")
     parser.add_argument("--math", default="fast", choices=["fast", "exact"])
     parser.add_argument("--dense", default="bf16", choices=["bf16", "int8"])
+    parser.add_argument("--isa", help="antiphon's instructions, such as AVX2; the fastest unless told otherwise")
     parser.add_argument("--mistral", action="store_true", help="run mistral.rs as well, but for http=N")
     parser.add_argument("--profile", default="balanced")
     parser.add_argument("--llama", default="", help="more arguments for llama.cpp's programs, such as --llama=--no-repack")
