@@ -2,7 +2,7 @@
 //!
 //! What, shapes, twin: those of [`linear`](super). Source: three parts of eight bits are an f32, a common practice; why not one part is
 //! said in `docs/adr/0017-cpu-weights-and-threads.md`.
-//! Cost: as there, but a third of the operations' time; an activation takes 6 bytes.
+//! Cost: as there, but three times the operations, of a unit that is faster; an activation takes 6 bytes.
 
 use std::ops::Range;
 
