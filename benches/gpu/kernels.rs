@@ -6,14 +6,14 @@ use crate::median;
 use crate::models::{Model, expert_bytes};
 use crate::report::{Measured, Results, Roof};
 use antiphon::engine::config::ModelConfig;
-use antiphon_kernels::cuda::tile::row_stride;
+use antiphon_kernels::cuda::tile::{packed_scale, row_stride};
 use antiphon_kernels::cuda::{
-    self, Activations, AngleTable, Arena, AttentionItem, AttentionOperands, Bf16Tiles, CHUNK_TOKENS, CudaError, Device,
-    Element, ExpertRegions, ExpertShare, HeadShape, Into, KvRegion, LogitEdit, Mxfp4Tiles, PREFILL_ROWS, Parts, REPORT_WORDS,
+    self, Activations, AngleTable, Arena, AttentionItem, AttentionOperands, CHUNK_TOKENS, CudaError, Device, Element,
+    ExpertRegions, ExpertShare, F16Tiles, HeadShape, Into, KvRegion, LogitEdit, Mxfp4Tiles, PREFILL_ROWS, Parts, REPORT_WORDS,
     Region, RouteRegions, RouterWeights, RowDraw, SampleOperands, Split, Work, partial_values, region_bytes,
 };
 use antiphon_kernels::weights::SwiGlu;
-use half::bf16;
+use half::{bf16, f16};
 use std::time::Instant;
 
 /// Bytes of weights that calls go through in turn: several times the second-level cache.
@@ -24,6 +24,9 @@ const REPLAYS: usize = 9;
 /// Layers whose experts calls go through in turn.
 const EXPERT_LAYERS: usize = 2;
 const BLOCK_TOKENS: usize = 16;
+/// A number's bits in the form of a checkpoint's weights, and of what the tensor cores multiply.
+const BF16: fn(f32) -> u16 = |value| bf16::from_f32(value).to_bits();
+const F16: fn(f32) -> u16 = |value| f16::from_f32(value).to_bits();
 /// Sequences whose keys calls go through in turn.
 const SEQUENCES: usize = 256;
 
@@ -99,15 +102,15 @@ impl Bench<'_> {
         Ok(region)
     }
 
-    /// bf16 between -1 and 1.
-    fn halves(&self, region: &Region<bf16>) -> Result<(), CudaError> {
-        let half = |bits: u32| u32::from(bf16::from_f32(bits as f32 / 32768.0 - 1.0).to_bits());
+    /// 16-bit values between -1 and 1.
+    fn halves<T: Element>(&self, region: &Region<T>, narrow: fn(f32) -> u16) -> Result<(), CudaError> {
+        let half = |bits: u32| u32::from(narrow(bits as f32 / 32768.0 - 1.0));
         fill(self.device, &region.view(0, region.len() / 2), |bits| half(bits & 0xffff) | half(bits >> 16) << 16)
     }
 
     fn activations(&self, rows: usize, cols: usize) -> Result<Activations, CudaError> {
         let rows = Activations::new(&mut self.arena(Activations::bytes(rows, cols))?, rows, cols);
-        self.halves(rows.values())?;
+        self.halves(rows.values(), F16)?;
         Ok(rows)
     }
 
@@ -126,12 +129,12 @@ fn linear_maps(bench: &Bench<'_>) -> Result<(), CudaError> {
         ("lm_head", bench.config.vocab_size, hidden, Into::Place),
     ];
     for (name, rows, cols, into) in maps {
-        let (words, bytes) = (Bf16Tiles::words(rows, cols), 2 * rows * cols);
+        let (words, bytes) = (F16Tiles::words(rows, cols), 2 * rows * cols);
         let copies = if bench.model.name == "tiny" { 1 } else { (ROTATION_BYTES / bytes).clamp(1, CALLS) };
         let mut arena = bench.arena(copies * region_bytes::<u32>(words))?;
-        let matrices: Vec<Bf16Tiles> = (0..copies).map(|_| Bf16Tiles::new(arena.take(words), rows, cols)).collect();
+        let matrices: Vec<F16Tiles> = (0..copies).map(|_| F16Tiles::new(arena.take(words), rows, cols)).collect();
         for matrix in &matrices {
-            bench.halves(&matrix.region().view(0, 2 * words))?;
+            bench.halves(&matrix.region().view::<f16>(0, 2 * words), F16)?;
         }
         // A step draws from 256 rows at most.
         for tokens in bench.model.kernel_tokens.iter().copied().filter(|tokens| name != "lm_head" || *tokens <= 256) {
@@ -149,7 +152,8 @@ fn stack(bench: &Bench<'_>, rows: usize, cols: usize) -> Result<Mxfp4Tiles, Cuda
     let experts = bench.config.experts;
     let tiles = Mxfp4Tiles::new(&mut bench.arena(Mxfp4Tiles::bytes(experts, rows, cols))?, experts, rows, cols);
     fill(bench.device, &tiles.codes, |bits| bits)?;
-    fill(bench.device, &tiles.scales, |bits| 0x7878_7878 + (bits & 0x0303_0303))?;
+    let least = u32::from_ne_bytes([packed_scale(120); 4]);
+    fill(bench.device, &tiles.scales, |bits| least + (bits & 0x0303_0303))?;
     Ok(tiles)
 }
 
@@ -159,7 +163,7 @@ fn experts(bench: &Bench<'_>) -> Result<(), CudaError> {
         .map(|_| Ok((stack(bench, 2 * intermediate, hidden)?, stack(bench, hidden, intermediate)?)))
         .collect::<Result<Vec<_>, CudaError>>()?;
     let router = RouterWeights { weights: bench.room(experts * row_stride(hidden))?, bias: bench.room(experts)? };
-    bench.halves(&router.weights)?;
+    bench.halves(&router.weights, BF16)?;
     let swiglu = SwiGlu { alpha: bench.config.swiglu_alpha, limit: bench.config.swiglu_limit };
     for tokens in bench.model.kernel_tokens.iter().copied() {
         let (pairs, x) = (tokens * top_k, bench.activations(tokens, hidden)?);
@@ -237,7 +241,7 @@ impl Keys<'_> {
         let (items, splits) = (lists[0].0.len(), lists[0].1.len());
         let slots = items.max(1) * partial_values(shape.heads, shape.head_dim);
         let (queries, partials) = (bench.room(sequences * shape.heads * shape.row())?, bench.room(slots)?);
-        bench.halves(&queries)?;
+        bench.halves(&queries, F16)?;
         let out = bench.activations(sequences, shape.heads * shape.head_dim)?;
         let on_device = lists.iter().map(|(items, splits)| {
             let splits = if splits.is_empty() { vec![Split::default()] } else { splits.clone() };
@@ -274,7 +278,7 @@ impl Keys<'_> {
         let items: Vec<AttentionItem> = (0..rows).step_by(PREFILL_ROWS).map(item).collect();
         let (region, count) = (bench.put(&items)?, bench.put(&[items.len() as i32])?);
         let (queries, partials) = (bench.room(tokens * shape.heads * shape.row())?, bench.room(1024)?);
-        bench.halves(&queries)?;
+        bench.halves(&queries, F16)?;
         let out = bench.activations(tokens, shape.heads * shape.head_dim)?;
         let operands =
             AttentionOperands { queries: &queries, sinks: &self.sinks, blocks: &self.blocks, partials: &partials, out: &out };
@@ -292,8 +296,8 @@ fn attention(bench: &Bench<'_>) -> Result<(), CudaError> {
     // The blocks of the longest prompt are the first sequences'.
     let blocks = (SEQUENCES * blocks_each).max(longest.div_ceil(BLOCK_TOKENS));
     let kv = KvRegion::new(&mut bench.arena(KvRegion::bytes(shape, blocks))?, shape, blocks);
-    bench.halves(kv.keys())?;
-    bench.halves(kv.values())?;
+    bench.halves(kv.keys(), F16)?;
+    bench.halves(kv.values(), F16)?;
     let table = bench.put(&(0..blocks as u32).collect::<Vec<_>>())?;
     let keys = Keys { bench, kv, blocks: table, sinks: bench.floats(shape.heads)?, blocks_each };
     for tokens in bench.model.kernel_tokens.iter().copied() {
@@ -313,7 +317,7 @@ fn rows(bench: &Bench<'_>) -> Result<(), CudaError> {
         (bench.config.clone(), bench.shape());
     let (most, device) = (bench.most_tokens(), bench.device);
     let table: Region<bf16> = bench.room(vocab * hidden)?;
-    bench.halves(&table)?;
+    bench.halves(&table, BF16)?;
     let (stream, scale) = (bench.floats(most * hidden)?, bench.floats(hidden)?);
     let (outputs, weights) = (bench.floats(most * top_k * hidden)?, bench.floats(most * top_k)?);
     let routed = Parts::Experts { outputs: &outputs, weights: &weights, top_k };

@@ -2,12 +2,12 @@
 //          out = sum over j of exp(s[j]) v[j] / (exp(sink) + sum over j of exp(s[j])), s[j] = q . k[j] / sqrt(head_dim), j over the
 //          positions that the token sees. Prefill slices and decode are one kernel: a block takes an item of the work list, up to
 //          16 rows a warp, a row being a token and one of the query heads that share the block's KV head.
-// Shapes:  queries [T][heads][row], keys, values [block][kv head][slot][row] bf16 as rope_store leaves them; sinks [heads] f32;
-//          out [T][stride] bf16; items [count][10] (AttentionItem); blocks: the batch's block tables; partials
+// Shapes:  queries [T][heads][row], keys, values [block][kv head][slot][row] f16 as rope_store leaves them; sinks [heads] f32;
+//          out [T][stride] f16; items [count][10] (AttentionItem); blocks: the batch's block tables; partials
 //          [slot][heads][head_dim + 2] f32: maximum, sum, weighted values of a chunk. Grid: (any, kv heads); a block takes every
 //          gridDim.x-th item.
 // Source:  Dao et al. 2022, arXiv:2205.14135; Flash-Decoding for the split; Xiao et al. 2023, arXiv:2309.17453 (sinks).
-// Twin:    reference::attention; 1e-2 of the largest value, the rounding of q, k, v and the weights to bf16.
+// Twin:    reference::attention; 1e-3 of the largest value, the rounding of q, k, v, the weights and `out` to f16.
 // Cost:    4 head_dim bytes a KV head and position for each item; 4 head_dim operations a query head and position.
 //
 // A token's bits depend on its position alone: keys go in tiles and chunks that begin at multiples of their size, whoever
@@ -54,7 +54,7 @@ struct Attention {
     static constexpr int ROW = DIM + 8, TILE = KEYS * ROW;
 
     // Starts copies of a tile of keys or values into shared memory: zeros where there is no such position or dimension.
-    static __device__ __forceinline__ void load(bf16* shared, const bf16* memory, const int* blocks, const AttentionItem& item, int first,
+    static __device__ __forceinline__ void load(f16* shared, const f16* memory, const int* blocks, const AttentionItem& item, int first,
                                                 int from, int to, int kv_head, int kv_heads, int row, int block_tokens) {
         for (int i = threadIdx.x; i < KEYS * (DIM / 8); i += 32 * WARPS) {
             const int key = i / (DIM / 8), dim = i % (DIM / 8) * 8, position = first + key;
@@ -69,7 +69,7 @@ struct Attention {
     }
 
     // Scores of a tile: s[n] are keys 8 n .. 8 n + 7.
-    static __device__ __forceinline__ void scores(float (&s)[1][KEYS / 8][4], const uint32_t (&q)[DIM / 16][4], const bf16* keys, int lane) {
+    static __device__ __forceinline__ void scores(float (&s)[1][KEYS / 8][4], const uint32_t (&q)[DIM / 16][4], const f16* keys, int lane) {
         const int matrix = lane >> 3;
 #pragma unroll
         for (int k = 0; k < DIM / 16; k++) {
@@ -85,13 +85,13 @@ struct Attention {
     }
 
     // Adds a tile's weights times its values.
-    static __device__ __forceinline__ void weigh(float (&acc)[1][DIM / 8][4], const float (&s)[1][KEYS / 8][4], const bf16* values, int lane) {
+    static __device__ __forceinline__ void weigh(float (&acc)[1][DIM / 8][4], const float (&s)[1][KEYS / 8][4], const f16* values, int lane) {
 #pragma unroll
         for (int k = 0; k < KEYS / 16; k++) {
             const float(&low)[4] = s[0][2 * k], (&high)[4] = s[0][2 * k + 1];
             uint32_t b[DIM / 8][2];
-            uint32_t a[1][4] = {{pack_bf16x2(low[0], low[1]), pack_bf16x2(low[2], low[3]), pack_bf16x2(high[0], high[1]),
-                                 pack_bf16x2(high[2], high[3])}};
+            uint32_t a[1][4] = {{pack_f16x2(low[0], low[1]), pack_f16x2(low[2], low[3]), pack_f16x2(high[0], high[1]),
+                                 pack_f16x2(high[2], high[3])}};
 #pragma unroll
             for (int n = 0; n < DIM / 8; n += 2) {
                 uint32_t four[4];
@@ -153,11 +153,11 @@ struct Whole {
 };
 
 template <int DIM, int KEYS, int WARPS>
-__device__ __forceinline__ void attention_item(bf16* out, float* partials, const bf16* queries, const bf16* keys, const bf16* values,
+__device__ __forceinline__ void attention_item(f16* out, float* partials, const f16* queries, const f16* keys, const f16* values,
                                                const float* sinks, const int* items, int index, const int* blocks, int heads, int kv_heads,
                                                int head_dim, int row, int block_tokens, int stride, float scale) {
     using Tile = Attention<DIM, KEYS, WARPS>;
-    DYN_SMEM(bf16, shared);  // two stages of keys and values, then Whole
+    DYN_SMEM(f16, shared);  // two stages of keys and values, then Whole
     const int* words = items + (size_t)index * ITEM_INTS;
     const AttentionItem item = {words[0], words[1], words[2], words[3], words[4], words[5], words[6], words[7], words[8], words[9]};
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, kv_head = blockIdx.y, group = heads / kv_heads;
@@ -179,7 +179,7 @@ __device__ __forceinline__ void attention_item(bf16* out, float* partials, const
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int dim = 16 * k + (i >> 1) * 8 + (lane & 3) * 2;
-            const bf16* from_row = queries + ((size_t)token[i & 1] * heads + head[i & 1]) * row;
+            const f16* from_row = queries + ((size_t)token[i & 1] * heads + head[i & 1]) * row;
             q[k][i] = dim < row ? *reinterpret_cast<const uint32_t*>(from_row + dim) : 0u;
         }
     // What the item's rows see, and the tiles in it.
@@ -250,15 +250,15 @@ __device__ __forceinline__ void attention_item(bf16* out, float* partials, const
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const int dim = 8 * n + (lane & 3) * 2 + i;
-                if (dim < head_dim) out[(size_t)token[side] * stride + head[side] * head_dim + dim] = to_bf16(whole[4 * n + 2 * side + i] * factor);
+                if (dim < head_dim) out[(size_t)token[side] * stride + head[side] * head_dim + dim] = to_f16(whole[4 * n + 2 * side + i] * factor);
             }
     }
 }
 
 #define ATTENTION(name, dim, keys_a_tile, warps)                                                                                   \
     extern "C" __global__ void __launch_bounds__(32 * warps)                                                                       \
-        name(bf16* __restrict__ out, float* __restrict__ partials, const bf16* __restrict__ queries, const bf16* __restrict__ keys, \
-             const bf16* __restrict__ values, const float* __restrict__ sinks, const int* __restrict__ items,                      \
+        name(f16* __restrict__ out, float* __restrict__ partials, const f16* __restrict__ queries, const f16* __restrict__ keys, \
+             const f16* __restrict__ values, const float* __restrict__ sinks, const int* __restrict__ items,                       \
              const int* __restrict__ item_count, const int* __restrict__ blocks, int heads, int kv_heads, int head_dim, int row,   \
              int block_tokens, int stride, float scale) {                                                                          \
         for (int index = blockIdx.x; index < *item_count; index += gridDim.x)                                                      \
@@ -279,7 +279,7 @@ ATTENTION(attention_prefill_128, 128, 32, 4)
 // Source, twin: as above.
 // Cost:    4 (head_dim + 2) bytes a chunk and head, written and read: 13 % of the chunk's keys and values with 8 heads a KV head.
 extern "C" __global__ void __launch_bounds__(128)
-    attention_combine(bf16* __restrict__ out, const float* __restrict__ partials, const float* __restrict__ sinks,
+    attention_combine(f16* __restrict__ out, const float* __restrict__ partials, const float* __restrict__ sinks,
                       const int* __restrict__ splits, const int* __restrict__ split_count, int heads, int head_dim, int stride) {
     const int head = blockIdx.y * 4 + (threadIdx.x >> 5), lane = threadIdx.x & 31;
     if ((int)blockIdx.x >= *split_count || head >= heads) return;
@@ -299,7 +299,7 @@ extern "C" __global__ void __launch_bounds__(128)
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const int dim = lane + 32 * i;
-        if (dim < head_dim) out[(size_t)token * stride + head * head_dim + dim] = to_bf16(whole[i] * factor);
+        if (dim < head_dim) out[(size_t)token * stride + head * head_dim + dim] = to_f16(whole[i] * factor);
     }
 }
 KERNEL_EXPORT(attention_combine)

@@ -45,20 +45,14 @@ struct bf16 {
     uint16_t bits;
 };
 
-struct __align__(4) bf16x2 {
-    bf16 x, y;
-};
-
 __device__ __forceinline__ float to_f32(bf16 value) { return __uint_as_float((uint32_t)value.bits << 16); }
-
-__device__ __forceinline__ float2 to_f32x2(bf16x2 pair) { return make_float2(to_f32(pair.x), to_f32(pair.y)); }
 
 /// Two values of one register: the low half first.
 __device__ __forceinline__ float2 unpack_bf16x2(uint32_t pair) {
     return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
 }
 
-/// `low` and `high` as bf16 in one register, as `mma` wants its operands.
+/// `low` and `high` as bf16 in one register.
 __device__ __forceinline__ uint32_t pack_bf16x2(float low, float high) {
 #ifdef CUDA_SHIM
     return shim::round_bf16(low) | (uint32_t)shim::round_bf16(high) << 16;
@@ -71,27 +65,50 @@ __device__ __forceinline__ uint32_t pack_bf16x2(float low, float high) {
 
 __device__ __forceinline__ bf16 to_bf16(float value) { return bf16{(uint16_t)pack_bf16x2(value, 0.0f)}; }
 
-__device__ __forceinline__ bf16x2 to_bf16x2(float low, float high) {
-    const uint32_t pair = pack_bf16x2(low, high);
-    return bf16x2{bf16{(uint16_t)pair}, bf16{(uint16_t)(pair >> 16)}};
+// ---- float16: what the tensor cores multiply. Conversions round to nearest even.
+
+struct f16 {
+    uint16_t bits;
+};
+
+/// `low` and `high` as f16 in one register, as `mma` wants its operands; beyond 65,504 they become infinite.
+__device__ __forceinline__ uint32_t pack_f16x2(float low, float high) {
+#ifdef CUDA_SHIM
+    return shim::round_f16(low) | (uint32_t)shim::round_f16(high) << 16;
+#else
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#endif
 }
 
-// The names that cuda_bf16.h gives the same things.
-typedef bf16 __nv_bfloat16;
-typedef bf16x2 __nv_bfloat162;
-__device__ __forceinline__ float __bfloat162float(bf16 value) { return to_f32(value); }
-__device__ __forceinline__ bf16 __float2bfloat16(float value) { return to_bf16(value); }
-__device__ __forceinline__ float2 __bfloat1622float2(bf16x2 pair) { return to_f32x2(pair); }
-__device__ __forceinline__ bf16x2 __floats2bfloat162_rn(float low, float high) { return to_bf16x2(low, high); }
+/// Finite values beyond 65,504 become that; infinities and NaN stay, so that a broken model is seen.
+__device__ __forceinline__ f16 to_f16(float value) {
+    const float size = fabsf(value), kept = size > 65504.0f && size < INFINITY ? copysignf(65504.0f, value) : value;
+    return f16{(uint16_t)pack_f16x2(kept, 0.0f)};
+}
 
-/// The products of two pairs of bf16, each rounded once.
-__device__ __forceinline__ uint32_t mul_bf16x2(uint32_t a, uint32_t b) {
+/// Two values of one register: the low half first.
+__device__ __forceinline__ float2 unpack_f16x2(uint32_t pair) {
 #ifdef CUDA_SHIM
-    const float2 x = unpack_bf16x2(a), y = unpack_bf16x2(b);
-    return pack_bf16x2(x.x * y.x, x.y * y.y);
+    return make_float2(shim::widen_f16((uint16_t)pair), shim::widen_f16((uint16_t)(pair >> 16)));
 #else
-    uint32_t product;  // `mul` came with sm_90; adding minus zero changes nothing.
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));
+    float2 values;
+    asm("{.reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high;}"
+        : "=f"(values.x), "=f"(values.y)
+        : "r"(pair));
+    return values;
+#endif
+}
+
+/// The products of two pairs, each rounded once.
+__device__ __forceinline__ uint32_t mul_f16x2(uint32_t a, uint32_t b) {
+#ifdef CUDA_SHIM
+    const float2 x = unpack_f16x2(a), y = unpack_f16x2(b);
+    return pack_f16x2(x.x * y.x, x.y * y.y);
+#else
+    uint32_t product;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
     return product;
 #endif
 }
@@ -147,7 +164,7 @@ __device__ __forceinline__ void cp_async_wait() {
 
 // ---- tensor cores
 
-/// Four 8 x 8 matrices of bf16 from shared memory into fragments; lane `8 i + r` names row `r` of matrix `i`, 16-byte aligned.
+/// Four 8 x 8 matrices of 16-bit values from shared memory into fragments; lane `8 i + r` names row `r` of matrix `i`, 16-byte aligned.
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&fragment)[4], const void* row) {
 #ifdef CUDA_SHIM
     shim::ldmatrix(fragment, row, 4, false);
@@ -194,7 +211,7 @@ __device__ __forceinline__ void ldmatrix_x2_t(uint32_t (&fragment)[2], const voi
 #endif
 }
 
-/// `c += a b` with a of 16 x 16 (row-major) and b of 16 x 8 (column-major), bf16, sums in f32.
+/// `c += a b` with a of 16 x 16 (row-major) and b of 16 x 8 (column-major), f16, sums in f32.
 ///
 /// With `g = lane / 4` and `t = lane % 4`: `a[0]` holds (row g, columns 2t, 2t+1), `a[1]` row g+8, `a[2]` columns 2t+8, 2t+9,
 /// `a[3]` both; `b[0]` holds (rows 2t, 2t+1, column g), `b[1]` rows 2t+8, 2t+9; `c[0..2]` is (row g, columns 2t, 2t+1),
@@ -203,7 +220,7 @@ __device__ __forceinline__ void mma_16816(float (&c)[4], const uint32_t (&a)[4],
 #ifdef CUDA_SHIM
     shim::mma(&c, &a, b, 1, 1);
 #else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif

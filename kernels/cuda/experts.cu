@@ -18,7 +18,7 @@ __device__ __forceinline__ ExpertTile read_tile(const int* tiles, int index) {
 // Sums of a block's 32 rows and its tokens, whose rows `x_rows` names, over this warp's part of k.
 template <int TOKEN_TILES>
 __device__ __forceinline__ void expert_sums(float (&acc)[EXPERT_ROW_TILES][TOKEN_TILES][4], const uint4* codes, const uint32_t* scales,
-                                            const bf16* const (&x_rows)[TOKEN_TILES], int steps, int warp, int lane) {
+                                            const f16* const (&x_rows)[TOKEN_TILES], int steps, int warp, int lane) {
     const int end = part_begin(steps, warp + 1);
     for (int begin = part_begin(steps, warp); begin < end; begin += EXPERT_AHEAD) {
         Mxfp4Step w[EXPERT_AHEAD][EXPERT_ROW_TILES];
@@ -45,21 +45,21 @@ __device__ __forceinline__ void expert_sums(float (&acc)[EXPERT_ROW_TILES][TOKEN
 
 // What:    h[p] = swiglu(gate_up[e] . x[p / top_k] + bias[e]) for each pair p of a token and its expert e, in the pairs' sorted
 //          order; gate = min(., limit), up = clamp(., limit), h = (up + 1) gate / (1 + exp(-alpha gate)).
-// Shapes:  x [T][stride] bf16; codes, scales [E][row tile][step] in fragment order: a tile of 16 rows is 8 gates, then their 8
-//          ups; bias [E][2 I] f32, interleaved as in the checkpoint; h [pairs][h_stride] bf16; sorted [pairs], tiles (route.cu).
+// Shapes:  x [T][stride] f16; codes, scales [E][row tile][step] in fragment order: a tile of 16 rows is 8 gates, then their 8
+//          ups; bias [E][2 I] f32, interleaved as in the checkpoint; h [pairs][h_stride] f16; sorted [pairs], tiles (route.cu).
 //          Grid: (row tiles / 2, tile list).
 // Source:  OCP MX 1.0; Shazeer 2020, arXiv:2002.05202; the gpt-oss model card.
-// Twin:    reference::linear and swiglu on x; 2^-7 of the largest value, which is bf16's rounding of h.
+// Twin:    reference::linear and swiglu on x; 2^-10 of the largest value, which is f16's rounding of h.
 // Cost:    17/16 I H bytes an expert hit and 8 to 64 tokens, 4 I H operations a pair.
 template <int TOKEN_TILES>
-__device__ __forceinline__ void gate_up_tile(bf16* h, const bf16* x, const uint4* codes, const uint32_t* scales, const float* bias,
+__device__ __forceinline__ void gate_up_tile(f16* h, const f16* x, const uint4* codes, const uint32_t* scales, const float* bias,
                                              const int* sorted, const int* tiles, const int* tile_count, int inner, int row_tiles,
                                              int steps, int top_k, int stride, int h_stride, float alpha, float limit) {
     DYN_SMEM(float, sums);
     if ((int)blockIdx.y >= *tile_count) return;
     const ExpertTile tile = read_tile(tiles, blockIdx.y);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row_tile = blockIdx.x * EXPERT_ROW_TILES;
-    const bf16* x_rows[TOKEN_TILES];
+    const f16* x_rows[TOKEN_TILES];
 #pragma unroll
     for (int n = 0; n < TOKEN_TILES; n++) {
         const int pair = sorted[tile.first + min(8 * n + (lane >> 2), tile.count - 1)];
@@ -81,25 +81,25 @@ __device__ __forceinline__ void gate_up_tile(bf16* h, const bf16* x, const uint4
         // Comparisons, not fminf: NaN stays NaN.
         gate = gate > limit ? limit : gate;
         up = up > limit ? limit : up < -limit ? -limit : up;
-        h[(size_t)(tile.first + token) * h_stride + column] = to_bf16((up + 1.0f) * (gate / (1.0f + __expf(-alpha * gate))));
+        h[(size_t)(tile.first + token) * h_stride + column] = to_f16((up + 1.0f) * (gate / (1.0f + __expf(-alpha * gate))));
     }
 }
 
 // What:    y[p] = down[e] . h[sorted place of p] + bias[e], by pair, so that each token finds its experts' outputs in the order
 //          of its routes; combine_norm sums them.
-// Shapes:  h [pairs][stride] bf16 in sorted order; codes, scales [E][row tile][step]; bias [E][H] f32; y [pairs][H] f32.
+// Shapes:  h [pairs][stride] f16 in sorted order; codes, scales [E][row tile][step]; bias [E][H] f32; y [pairs][H] f32.
 // Source:  OCP MX 1.0; Shazeer et al. 2017, arXiv:1701.06538.
 // Twin:    reference::linear on h; 1e-5 of the sum of magnitudes.
 // Cost:    17/32 I H bytes an expert hit and 8 to 64 tokens, 2 I H operations a pair.
 template <int TOKEN_TILES>
-__device__ __forceinline__ void down_tile(float* y, const bf16* h, const uint4* codes, const uint32_t* scales, const float* bias,
+__device__ __forceinline__ void down_tile(float* y, const f16* h, const uint4* codes, const uint32_t* scales, const float* bias,
                                           const int* sorted, const int* tiles, const int* tile_count, int hidden, int row_tiles,
                                           int steps, int stride) {
     DYN_SMEM(float, sums);
     if ((int)blockIdx.y >= *tile_count) return;
     const ExpertTile tile = read_tile(tiles, blockIdx.y);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row_tile = blockIdx.x * EXPERT_ROW_TILES;
-    const bf16* h_rows[TOKEN_TILES];
+    const f16* h_rows[TOKEN_TILES];
 #pragma unroll
     for (int n = 0; n < TOKEN_TILES; n++)
         h_rows[n] = h + (size_t)(tile.first + min(8 * n + (lane >> 2), tile.count - 1)) * stride + (lane & 3) * 8;
@@ -118,7 +118,7 @@ __device__ __forceinline__ void down_tile(float* y, const bf16* h, const uint4* 
 
 #define EXPERTS(tokens, token_tiles)                                                                                              \
     extern "C" __global__ void __launch_bounds__(32 * TILE_WARPS)                                                                 \
-        gate_up_##tokens(bf16* __restrict__ h, const bf16* __restrict__ x, const uint4* __restrict__ codes,                       \
+        gate_up_##tokens(f16* __restrict__ h, const f16* __restrict__ x, const uint4* __restrict__ codes,                       \
                          const uint32_t* __restrict__ scales, const float* __restrict__ bias, const int* __restrict__ sorted,     \
                          const int* __restrict__ tiles, const int* __restrict__ tile_count, int inner, int row_tiles, int steps,  \
                          int top_k, int stride, int h_stride, float alpha, float limit) {                                         \
@@ -127,7 +127,7 @@ __device__ __forceinline__ void down_tile(float* y, const bf16* h, const uint4* 
     }                                                                                                                             \
     KERNEL_EXPORT(gate_up_##tokens)                                                                                               \
     extern "C" __global__ void __launch_bounds__(32 * TILE_WARPS)                                                                 \
-        down_##tokens(float* __restrict__ y, const bf16* __restrict__ h, const uint4* __restrict__ codes,                         \
+        down_##tokens(float* __restrict__ y, const f16* __restrict__ h, const uint4* __restrict__ codes,                         \
                       const uint32_t* __restrict__ scales, const float* __restrict__ bias, const int* __restrict__ sorted,        \
                       const int* __restrict__ tiles, const int* __restrict__ tile_count, int hidden, int row_tiles, int steps,    \
                       int stride) {                                                                                               \

@@ -1,9 +1,9 @@
-// What:    y[t][n] = bias[n] + sum over k of W[n][k] x[t][k] in bf16 with f32 sums: to f32 (QKV, lm_head), or added to the
+// What:    y[t][n] = bias[n] + sum over k of W[n][k] x[t][k] in f16 with f32 sums: to f32 (QKV, lm_head), or added to the
 //          residual stream (output projection).
-// Shapes:  x [T][stride] bf16, stride a multiple of 32 and zeros from K on; W in fragment order (tile.cuh), rows padded to 16
+// Shapes:  x [T][stride] f16, stride a multiple of 32 and zeros from K on; W in fragment order (tile.cuh), rows padded to 16
 //          and k to 32 with zeros; bias [N] f32 or null; y [T][N] f32. Grid: (row tiles, tiles of tokens).
 // Source:  the tile core; k is split over the warps of a block.
-// Twin:    reference::linear on x and W widened; |difference| <= 1e-5 of the sum of magnitudes.
+// Twin:    reference::linear on x and W as f16; |difference| <= 1e-5 of the sum of magnitudes.
 // Cost:    2 N K bytes of weights for every 8, 16, 32 or 64 tokens; 2 N K T operations. Bound by memory up to about T = 64.
 #include "tile.cuh"
 
@@ -11,12 +11,12 @@
 constexpr int LINEAR_AHEAD = 4;
 
 template <int TOKEN_TILES, bool ADD>
-__device__ __forceinline__ void linear_tile(float* y, const bf16* x, const uint4* weights, const float* bias, int rows, int steps,
+__device__ __forceinline__ void linear_tile(float* y, const f16* x, const uint4* weights, const float* bias, int rows, int steps,
                                             int stride, int tokens) {
     DYN_SMEM(float, sums);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, first_token = blockIdx.y * 8 * TOKEN_TILES;
     const uint4* tile = weights + (size_t)blockIdx.x * steps * 64;
-    const bf16* x_rows[TOKEN_TILES];
+    const f16* x_rows[TOKEN_TILES];
 #pragma unroll
     for (int n = 0; n < TOKEN_TILES; n++) {
         // Tokens past the last one repeat it; their sums are not written.
@@ -26,14 +26,14 @@ __device__ __forceinline__ void linear_tile(float* y, const bf16* x, const uint4
     float acc[1][TOKEN_TILES][4] = {};
     const int end = part_begin(steps, warp + 1);
     for (int begin = part_begin(steps, warp); begin < end; begin += LINEAR_AHEAD) {
-        Bf16Step w[LINEAR_AHEAD];
+        F16Step w[LINEAR_AHEAD];
 #pragma unroll
-        for (int i = 0; i < LINEAR_AHEAD; i++) w[i] = load_bf16(tile, min(begin + i, end - 1), lane);
+        for (int i = 0; i < LINEAR_AHEAD; i++) w[i] = load_f16(tile, min(begin + i, end - 1), lane);
 #pragma unroll
         for (int i = 0; i < LINEAR_AHEAD; i++) {
             if (begin + i >= end) break;
             uint32_t first[1][4], second[1][4], x_first[TOKEN_TILES][2], x_second[TOKEN_TILES][2];
-            fragments_bf16(w[i], first[0], second[0]);
+            fragments_f16(w[i], first[0], second[0]);
             load_tokens(x_rows, (size_t)(begin + i) * 32, x_first, x_second);
             mma_tile(acc, first, x_first);
             mma_tile(acc, second, x_second);
@@ -52,7 +52,7 @@ __device__ __forceinline__ void linear_tile(float* y, const bf16* x, const uint4
 
 #define LINEAR(name, token_tiles, add)                                                                                     \
     extern "C" __global__ void __launch_bounds__(32 * TILE_WARPS)                                                          \
-        name(float* __restrict__ y, const bf16* __restrict__ x, const uint4* __restrict__ weights,                         \
+        name(float* __restrict__ y, const f16* __restrict__ x, const uint4* __restrict__ weights,                          \
              const float* __restrict__ bias, int rows, int steps, int stride, int tokens) {                                \
         linear_tile<token_tiles, add>(y, x, weights, bias, rows, steps, stride, tokens);                                   \
     }                                                                                                                      \

@@ -1,23 +1,20 @@
-// MXFP4 as the kernels keep it: bits, widened to bf16 in registers, exactly.
+// MXFP4 as the kernels keep it: bits, widened to f16 in registers.
 #pragma once
 #include "common.cuh"
 
-// Eight E2M1 values from a word to four pairs of bf16, each value times 2^-126.
+// Eight E2M1 values from a word to four pairs of f16, each value times 2^-14.
 //
-// E2M1 is sign, two bits of exponent, one of fraction. Put at bits 8..6 of bf16, they read as an exponent field of 0..3 and the
-// first bit of the fraction, subnormals included: exactly the value times 2^-126. Half of the word is the pair's first value,
-// the other half its second; the bits lie so that pairs 0, 1 and 2 need one shift and one mask (src/cuda/pack.rs writes them):
-//   bits 15, 12, 9: signs of pairs 0, 1, 2; 8..6, 5..3, 2..0: their magnitudes; pair 3: sign 14, magnitude 13, 11, 10.
+// E2M1 is sign, two bits of exponent, one of fraction. Put at bits 11..9 of f16, they read as an exponent field of 0..3 and the
+// first bit of the fraction, subnormals included: exactly the value times 2^-14. Half of the word is the pair's first value, the
+// other half its second; the bits lie so that pairs 0 and 1 need one shift and one mask (src/cuda/tile.rs writes them):
+//   signs of pairs 0 to 3: bits 15, 12, 14, 13; their magnitudes: 11..9, 8..6, 2..0, 5..3.
 __device__ __forceinline__ void expand_e2m1(uint32_t word, uint32_t (&pairs)[4]) {
-    constexpr uint32_t MASK = 0x81c081c0u;
-    pairs[0] = word & MASK;
-    pairs[1] = word << 3 & MASK;
-    pairs[2] = word << 6 & MASK;
-    pairs[3] = (word << 1 & 0x80008000u) | (word >> 5 & 0x01000100u) | (word >> 4 & 0x00c000c0u);
+    constexpr uint32_t SIGNS = 0x80008000u, MAGNITUDES = 0x0e000e00u;
+    pairs[0] = word & (SIGNS | MAGNITUDES);
+    pairs[1] = word << 3 & (SIGNS | MAGNITUDES);
+    pairs[2] = (word << 1 & SIGNS) | (word << 9 & MAGNITUDES);
+    pairs[3] = (word << 2 & SIGNS) | (word << 6 & MAGNITUDES);
 }
 
-// The factor that takes values of expand_e2m1 to their place: 2^(scale - 127) * 2^126, twice, as bf16. scale <= 128.
-__device__ __forceinline__ uint32_t e8m0_factor(uint32_t scale) {
-    const uint32_t bits = (scale + 126u) << 7;
-    return bits | bits << 16;
-}
+// The factor that takes values of expand_e2m1 to their place, twice: a power of two of which `scale` is the exponent field.
+__device__ __forceinline__ uint32_t scale_factor(uint32_t scale) { return scale << 10 | scale << 26; }

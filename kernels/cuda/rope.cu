@@ -1,15 +1,15 @@
 // What:    turns the two halves of each query and key head by the token's angles, and puts queries where attention reads them,
-//          keys and values into the token's slot of paged KV memory; all rounded to bf16.
+//          keys and values into the token's slot of paged KV memory; all rounded to f16.
 // Shapes:  qkv [T][(heads + 2 kv_heads) head_dim] f32; cos, sin [positions][head_dim / 2] f32; positions [T]; slots [T], a block
 //          times block_tokens plus the place in it, or -1 for a row that stores nothing; queries [T][heads][row];
-//          keys, values [block][kv head][slot][row] bf16, row = head_dim rounded up to 8, the rest zeros. One block a token.
+//          keys, values [block][kv head][slot][row] f16, row = head_dim rounded up to 8, the rest zeros. One block a token.
 // Source:  Su et al. 2021, arXiv:2104.09864, eq. 34, halves as in GPT-NeoX; YaRN in the table of angles.
-// Twin:    reference::rotary and KvMemory::store; 2^-8 relative to the pair's length, which is bf16's rounding.
+// Twin:    reference::rotary and KvMemory::store; 2^-11 relative to the pair's length, which is f16's rounding, up to 65,504.
 // Cost:    6 bytes a value.
 #include "common.cuh"
 
 extern "C" __global__ void __launch_bounds__(256)
-    rope_store(bf16* __restrict__ queries, bf16* __restrict__ keys, bf16* __restrict__ values, const float* __restrict__ qkv,
+    rope_store(f16* __restrict__ queries, f16* __restrict__ keys, f16* __restrict__ values, const float* __restrict__ qkv,
                const float* __restrict__ cos, const float* __restrict__ sin, const int* __restrict__ positions,
                const int* __restrict__ slots, int heads, int kv_heads, int head_dim, int row, int block_tokens) {
     const int token = blockIdx.x, half = head_dim / 2, slot = slots[token];
@@ -24,12 +24,12 @@ extern "C" __global__ void __launch_bounds__(256)
         if (head >= heads && slot < 0) continue;
         const float first = in[head * head_dim + pair], second = in[head * head_dim + half + pair];
         const float c = own_cos[pair], s = own_sin[pair];
-        bf16* out = head < heads ? queries + ((size_t)token * heads + head) * row : keys + stored(head - heads);
-        out[pair] = to_bf16(first * c - second * s);
-        out[half + pair] = to_bf16(second * c + first * s);
+        f16* out = head < heads ? queries + ((size_t)token * heads + head) * row : keys + stored(head - heads);
+        out[pair] = to_f16(first * c - second * s);
+        out[half + pair] = to_f16(second * c + first * s);
     }
     if (slot < 0) return;
     const float* value = in + (heads + kv_heads) * head_dim;
-    for (int i = threadIdx.x; i < kv_heads * head_dim; i += blockDim.x) values[stored(i / head_dim) + i % head_dim] = to_bf16(value[i]);
+    for (int i = threadIdx.x; i < kv_heads * head_dim; i += blockDim.x) values[stored(i / head_dim) + i % head_dim] = to_f16(value[i]);
 }
 KERNEL_EXPORT(rope_store)

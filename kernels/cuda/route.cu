@@ -9,13 +9,13 @@ constexpr uint32_t TAKEN = 0xffffffffu;
 //          equals the lower index goes first, NaN counts as the largest and makes the weights NaN. Experts are numbered from
 //          `first_expert` on, of which `own_count` are this rank's; the others become -1, which no expert computes. So do all of
 //          the rows from `token_count` on, which fill a batch up to its graph's size.
-// Shapes:  x [T][stride] bf16, zeros from H on; W [E][stride] bf16; bias [E]; experts, weights [T][top_k]. Four tokens a block,
+// Shapes:  x [T][stride] f16, zeros from H on; W [E][stride] bf16; bias [E]; experts, weights [T][top_k]. Four tokens a block,
 //          so that a row of W is read once for four; E * 16 bytes of shared memory.
 // Source:  the gpt-oss model card.
 // Twin:    reference::linear and route on x widened; weights 1e-5, experts equal where logits differ by more than rounding.
 // Cost:    2 E H bytes (from L2) for four tokens, 2 E H T operations.
 extern "C" __global__ void __launch_bounds__(ROUTE_THREADS)
-    route(int* __restrict__ experts, float* __restrict__ weights, const bf16* __restrict__ x, const bf16* __restrict__ w,
+    route(int* __restrict__ experts, float* __restrict__ weights, const f16* __restrict__ x, const bf16* __restrict__ w,
           const float* __restrict__ bias, const int* __restrict__ token_count, int expert_count, int first_expert, int own_count,
           int top_k, int stride, int tokens) {
     DYN_SMEM(float, logits);  // [ROUTE_TOKENS][expert_count]
@@ -31,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(ROUTE_THREADS)
                 const uint32_t x_pairs[4] = {token.x, token.y, token.z, token.w};
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    const float2 a = unpack_bf16x2(w_pairs[i]), b = unpack_bf16x2(x_pairs[i]);
+                    const float2 a = unpack_bf16x2(w_pairs[i]), b = unpack_f16x2(x_pairs[i]);
                     sums[t] = fmaf(a.y, b.y, fmaf(a.x, b.x, sums[t]));
                 }
             }

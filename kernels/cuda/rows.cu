@@ -25,12 +25,12 @@ constexpr int NORM_THREADS = 256, NORM_WARPS = NORM_THREADS / 32;
 //          `part_weights` is), then out[b] = stream[r] * scale / sqrt(mean(stream[r]^2) + eps), with r = rows[b], or b where `rows`
 //          is null. With `rows` the stream is not written: nothing reads it after the last norm.
 // Shapes:  stream [T][H] f32; parts f32, part i of row r at r * row_step + i * part_step: what the experts give, or the ranks;
-//          part_weights [T][part_count]; scale [H] f32; out [B][stride] bf16. One block a row; H * 4 bytes of shared memory.
+//          part_weights [T][part_count]; scale [H] f32; out [B][stride] f16. One block a row; H * 4 bytes of shared memory.
 // Source:  Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4.
-// Twin:    reference::add, rms_norm and the last sum of reference::experts; 2^-8 relative, which is bf16's rounding.
+// Twin:    reference::add, rms_norm and the last sum of reference::experts; 2^-11 relative, which is f16's rounding.
 // Cost:    (10 + 4 part_count) H bytes a row. The order of the sums is the row's own: no atomics.
 extern "C" __global__ void __launch_bounds__(NORM_THREADS)
-    combine_norm(bf16* __restrict__ out, float* __restrict__ stream, const float* __restrict__ parts,
+    combine_norm(f16* __restrict__ out, float* __restrict__ stream, const float* __restrict__ parts,
                  const float* __restrict__ part_weights, const uint32_t* __restrict__ rows, const float* __restrict__ scale,
                  int part_count, int row_step, int part_step, int hidden, int stride, float eps) {
     DYN_SMEM(float, values);
@@ -59,7 +59,7 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
     for (int warp = 0; warp < NORM_WARPS; warp++) total += warp_sums[warp];
     const float inverse = 1.0f / sqrtf(total / (float)hidden + eps);
     for (int i = threadIdx.x; i < hidden; i += NORM_THREADS)
-        out[(size_t)blockIdx.x * stride + i] = to_bf16(scale[i] * (values[i] * inverse));
+        out[(size_t)blockIdx.x * stride + i] = to_f16(scale[i] * (values[i] * inverse));
 }
 KERNEL_EXPORT(combine_norm)
 

@@ -1,13 +1,13 @@
-// The tile core: 16 rows of weights times 8 tokens, from registers, with mma.sync m16n8k16 in bf16 and sums in f32.
+// The tile core: 16 rows of weights times 8 tokens, from registers, with mma.sync m16n8k16 in f16 and sums in f32.
 //
 // What:    acc[row][token] += sum over k of W[row][k] x[token][k], weights as the M operand, tokens as N.
 // Shapes:  weights lie in fragment order: for each 16 rows and each step of k, what the 32 lanes need, 16 bytes a lane and load.
-//          bf16: a step is 32 of k, two loads; MXFP4: a step is 64 of k, one load and one word of scales.
+//          f16: a step is 32 of k, two loads; MXFP4: a step is 64 of k, one load and one word of scales.
 //          With g = lane / 4 and t = lane % 4, a lane holds rows g and g + 8 at k = 8 t .. 8 t + 7 of each 32. The mma's own
 //          order of k is another, but a sum over k may take any order as long as weights and tokens agree.
 // Source:  PTX ISA, mma.m16n8k16 fragments; OCP MX 1.0 for MXFP4.
 // Twin:    reference::linear, through the kernels that use it.
-// Cost:    one 16-byte load of weights a lane for 2 (bf16) or 4 (MXFP4) mma a tile of tokens.
+// Cost:    one 16-byte load of weights a lane for 2 (f16) or 4 (MXFP4) mma a tile of tokens.
 #pragma once
 #include "numbers.cuh"
 
@@ -21,18 +21,18 @@ __device__ __forceinline__ int part_begin(int steps, int warp) {
     return min(steps, part * warp);
 }
 
-struct Bf16Step {
+struct F16Step {
     uint4 low, high;  // row g, row g + 8
 };
 
 // tile: [step][2][32 lanes].
-__device__ __forceinline__ Bf16Step load_bf16(const uint4* tile, int step, int lane) {
+__device__ __forceinline__ F16Step load_f16(const uint4* tile, int step, int lane) {
     const uint4* at = tile + (size_t)step * 64 + lane;
     return {load_once16(at), load_once16(at + 32)};
 }
 
 // The fragments of 32 of k: two mma's of four registers.
-__device__ __forceinline__ void fragments_bf16(const Bf16Step& w, uint32_t (&first)[4], uint32_t (&second)[4]) {
+__device__ __forceinline__ void fragments_f16(const F16Step& w, uint32_t (&first)[4], uint32_t (&second)[4]) {
     first[0] = w.low.x, first[1] = w.high.x, first[2] = w.low.y, first[3] = w.high.y;
     second[0] = w.low.z, second[1] = w.high.z, second[2] = w.low.w, second[3] = w.high.w;
 }
@@ -50,19 +50,19 @@ __device__ __forceinline__ Mxfp4Step load_mxfp4(const uint4* codes, const uint32
 // The fragments of 32 of k, one block of MXFP4: two mma's of four registers.
 __device__ __forceinline__ void fragments_mxfp4(const Mxfp4Step& w, int block, uint32_t (&first)[4], uint32_t (&second)[4]) {
     const uint32_t scales = block ? w.scales >> 16 : w.scales;
-    const uint32_t low_factor = e8m0_factor(scales & 0xffu), high_factor = e8m0_factor(scales >> 8 & 0xffu);
+    const uint32_t low_factor = scale_factor(scales & 0xffu), high_factor = scale_factor(scales >> 8 & 0xffu);
     uint32_t low[4], high[4];
     expand_e2m1(block ? w.codes.z : w.codes.x, low);
     expand_e2m1(block ? w.codes.w : w.codes.y, high);
-    first[0] = mul_bf16x2(low[0], low_factor), first[1] = mul_bf16x2(high[0], high_factor);
-    first[2] = mul_bf16x2(low[1], low_factor), first[3] = mul_bf16x2(high[1], high_factor);
-    second[0] = mul_bf16x2(low[2], low_factor), second[1] = mul_bf16x2(high[2], high_factor);
-    second[2] = mul_bf16x2(low[3], low_factor), second[3] = mul_bf16x2(high[3], high_factor);
+    first[0] = mul_f16x2(low[0], low_factor), first[1] = mul_f16x2(high[0], high_factor);
+    first[2] = mul_f16x2(low[1], low_factor), first[3] = mul_f16x2(high[1], high_factor);
+    second[0] = mul_f16x2(low[2], low_factor), second[1] = mul_f16x2(high[2], high_factor);
+    second[2] = mul_f16x2(low[3], low_factor), second[3] = mul_f16x2(high[3], high_factor);
 }
 
 // What the lanes need of TOKEN_TILES * 8 tokens at 32 of k: 8 values of one token each, for two mma's.
 template <int TOKEN_TILES>
-__device__ __forceinline__ void load_tokens(const bf16* const (&rows)[TOKEN_TILES], size_t k, uint32_t (&first)[TOKEN_TILES][2],
+__device__ __forceinline__ void load_tokens(const f16* const (&rows)[TOKEN_TILES], size_t k, uint32_t (&first)[TOKEN_TILES][2],
                                             uint32_t (&second)[TOKEN_TILES][2]) {
 #pragma unroll
     for (int n = 0; n < TOKEN_TILES; n++) {

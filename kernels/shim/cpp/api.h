@@ -75,6 +75,24 @@ inline uint16_t round_bf16(float value) {
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
 }
 
+/// Beyond 65,504 is infinity.
+inline uint16_t round_f16(float value) {
+    const uint32_t bits = cast_bits<uint32_t>(value), sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
+    if (size > 0x7f800000u) return 0x7fff;
+    if (size >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);
+    // Below 2^-14 the spacing is 2^-24, as it is of floats from 0.5 on.
+    if (size < 0x38800000u) return (uint16_t)(sign | (cast_bits<uint32_t>(cast_bits<float>(size) + 0.5f) - 0x3f000000u));
+    return (uint16_t)(sign | (size - 0x38000000u + 0xfffu + (size >> 13 & 1)) >> 13);
+}
+
+inline float widen_f16(uint16_t half) {
+    const uint32_t size = half & 0x7fffu;
+    const float widened = size < 0x400u    ? (float)size * 0x1p-24f
+                          : size < 0x7c00u ? cast_bits<float>((size << 13) + 0x38000000u)
+                                           : cast_bits<float>(0x7f800000u | size << 13);
+    return half & 0x8000u ? -widened : widened;
+}
+
 // ---- the list of kernels
 
 typedef void (*Trampoline)(void* function, void** arguments);

@@ -216,8 +216,8 @@ struct Mma {
 
 typedef float Eight __attribute__((vector_size(32)));
 
-static float low_half(uint32_t pair) { return cast_bits<float>(pair << 16); }
-static float high_half(uint32_t pair) { return cast_bits<float>(pair & 0xffff0000u); }
+static float low_half(uint32_t pair) { return widen_f16((uint16_t)pair); }
+static float high_half(uint32_t pair) { return widen_f16((uint16_t)(pair >> 16)); }
 
 /// Sums go along k in its order, one rounding a step where the machine has fused products.
 static void multiply(Warp& w) {

@@ -204,7 +204,7 @@ pub struct ExpertRegions {
 
 /// The experts on the first `tokens` rows of `x`: `outputs[t][i]` is what the token's `i`-th expert gives.
 ///
-/// `gate_up` has tiles of 8 gates and their 8 ups. Twin: `reference::expert` on values rounded to bf16.
+/// `gate_up` has tiles of 8 gates and their 8 ups. Twin: `reference::expert` on values rounded to f16.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if a launch is refused.

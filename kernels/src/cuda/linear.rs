@@ -2,14 +2,14 @@
 
 use super::device::{Arg, Grid};
 use super::memory::{Arena, Region, region_bytes};
-use super::tile::{TILE_ROWS, TILE_WARPS, bf16_steps, bf16_tile_words, row_stride, sums_bytes};
+use super::tile::{TILE_ROWS, TILE_WARPS, f16_steps, f16_tile_words, row_stride, sums_bytes};
 use super::{CudaError, Device};
-use half::bf16;
+use half::f16;
 
-/// Rows of bf16, each padded with zeros to whole steps of the tile core.
+/// Rows of f16, each padded with zeros to whole steps of the tile core.
 #[derive(Debug, Clone)]
 pub struct Activations {
-    pub(super) values: Region<bf16>,
+    pub(super) values: Region<f16>,
     pub(super) stride: usize,
 }
 
@@ -17,7 +17,7 @@ impl Activations {
     /// Bytes that `rows` rows of `cols` take.
     #[must_use]
     pub const fn bytes(rows: usize, cols: usize) -> usize {
-        region_bytes::<bf16>(rows * row_stride(cols))
+        region_bytes::<f16>(rows * row_stride(cols))
     }
 
     /// Room for `rows` rows of `cols`. The arena's zeros are the padding: no kernel writes there.
@@ -27,7 +27,7 @@ impl Activations {
 
     /// The values, [`row_stride`] a row.
     #[must_use]
-    pub fn values(&self) -> &Region<bf16> {
+    pub fn values(&self) -> &Region<f16> {
         &self.values
     }
 
@@ -37,22 +37,22 @@ impl Activations {
     }
 }
 
-/// A bf16 matrix on the device, in the order of the tile core.
+/// An f16 matrix on the device, in the order of the tile core.
 #[derive(Debug, Clone)]
-pub struct Bf16Tiles {
+pub struct F16Tiles {
     words: Region<u32>,
     rows: usize,
     cols: usize,
 }
 
-impl Bf16Tiles {
+impl F16Tiles {
     /// Words that a matrix takes.
     #[must_use]
     pub const fn words(rows: usize, cols: usize) -> usize {
-        rows.div_ceil(TILE_ROWS) * bf16_tile_words(cols)
+        rows.div_ceil(TILE_ROWS) * f16_tile_words(cols)
     }
 
-    /// Takes `words`, tile after tile as [`super::tile::pack_bf16`] writes them.
+    /// Takes `words`, tile after tile as [`super::tile::pack_f16`] writes them.
     ///
     /// # Panics
     /// If there are not [`Self::words`].
@@ -103,7 +103,7 @@ pub(super) const fn tile_tokens(tokens: usize) -> usize {
 /// `y[t] = W x[t] + bias`, or adds that to `y[t]`, for the first `tokens` rows of `x`.
 ///
 /// `x`: rows of the matrix's inputs; `bias`: `[rows]`; `y`: `[T, rows]` f32. Sums in f32; the same bits for a token whatever else is
-/// in the step. Twin: `reference::linear` on values rounded to bf16, within 1e-5 of the sum of magnitudes.
+/// in the step. Twin: `reference::linear` on values rounded to f16, within 1e-5 of the sum of magnitudes.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if the launch is refused.
@@ -113,7 +113,7 @@ pub(super) const fn tile_tokens(tokens: usize) -> usize {
 pub fn linear(
     device: &Device,
     x: &Activations,
-    weights: &Bf16Tiles,
+    weights: &F16Tiles,
     bias: Option<&Region<f32>>,
     tokens: usize,
     into: Into,
@@ -135,7 +135,7 @@ pub fn linear(
     };
     let blocks = (weights.rows.div_ceil(TILE_ROWS), tokens.div_ceil(tile));
     let grid = Grid { blocks, threads: 32 * TILE_WARPS, shared_bytes: sums_bytes(1, tile) };
-    let steps = bf16_steps(weights.cols);
+    let steps = f16_steps(weights.cols);
     let args: [Arg; 8] = [
         y.into(),
         (&x.values).into(),

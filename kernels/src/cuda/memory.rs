@@ -5,7 +5,7 @@
 
 use super::{CudaError, Device};
 use cudarc::driver::{CudaContext, result};
-use half::bf16;
+use half::{bf16, f16};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ macro_rules! element {
     )*};
 }
 pub(super) use element;
-element!(u8, u32, i32, f32, bf16);
+element!(u8, u32, i32, f32, bf16, f16);
 
 /// One allocation of device memory.
 #[derive(Debug)]

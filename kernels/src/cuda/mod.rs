@@ -25,7 +25,7 @@ pub use attention::{
 pub use device::{Device, Graph, Queue};
 pub use error::CudaError;
 pub use experts::{EXPERTS_MAX, ExpertRegions, ExpertShare, Mxfp4Tiles, RouteRegions, RouterWeights, experts, route};
-pub use linear::{Activations, Bf16Tiles, Into, linear};
+pub use linear::{Activations, F16Tiles, Into, linear};
 pub use memory::{Arena, Element, Pinned, Region, region_bytes};
 pub use nccl::{Communicator, nccl_version};
 pub use rope::{AngleTable, HeadShape, KvRegion, rope_store};

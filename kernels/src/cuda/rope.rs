@@ -3,11 +3,11 @@
 use super::device::{Arg, Grid};
 use super::memory::{Arena, Region, region_bytes};
 use super::{CudaError, Device};
-use half::bf16;
+use half::f16;
 
 /// The shape of one layer's heads and KV memory on the device.
 ///
-/// Keys and values lie `[block][kv head][slot][row]`, bf16, a row being `head_dim` rounded up to 8, with zeros behind.
+/// Keys and values lie `[block][kv head][slot][row]`, f16, a row being `head_dim` rounded up to 8, with zeros behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadShape {
     /// Query heads.
@@ -49,8 +49,8 @@ impl HeadShape {
 /// Keys and values of one layer.
 #[derive(Debug, Clone)]
 pub struct KvRegion {
-    pub(super) keys: Region<bf16>,
-    pub(super) values: Region<bf16>,
+    pub(super) keys: Region<f16>,
+    pub(super) values: Region<f16>,
     pub(super) shape: HeadShape,
 }
 
@@ -58,7 +58,7 @@ impl KvRegion {
     /// Bytes that `blocks` blocks take.
     #[must_use]
     pub const fn bytes(shape: HeadShape, blocks: usize) -> usize {
-        2 * region_bytes::<bf16>(blocks * shape.block_values())
+        2 * region_bytes::<f16>(blocks * shape.block_values())
     }
 
     /// Takes memory for `blocks` blocks, zeros.
@@ -69,13 +69,13 @@ impl KvRegion {
 
     /// The keys.
     #[must_use]
-    pub fn keys(&self) -> &Region<bf16> {
+    pub fn keys(&self) -> &Region<f16> {
         &self.keys
     }
 
     /// The values.
     #[must_use]
-    pub fn values(&self) -> &Region<bf16> {
+    pub fn values(&self) -> &Region<f16> {
         &self.values
     }
 }
@@ -92,7 +92,7 @@ pub struct AngleTable {
 /// Turns queries and keys by their positions' angles, puts queries into `queries`, keys and values into KV memory.
 ///
 /// `qkv`: `[T, qkv_width]` f32; `positions`, `slots`: `[T]`, a slot being `block * block_tokens + place`, or -1 to store nothing;
-/// `queries`: `[T, heads, row]`. Twin: `reference::rotary` and `KvMemory::store`, within bf16's rounding.
+/// `queries`: `[T, heads, row]`. Twin: `reference::rotary` and `KvMemory::store`, within f16's rounding, finite values beyond 65,504 as that.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if the launch is refused.
@@ -107,7 +107,7 @@ pub fn rope_store(
     positions: &Region<i32>,
     slots: &Region<i32>,
     count: usize,
-    queries: &Region<bf16>,
+    queries: &Region<f16>,
     kv: &KvRegion,
 ) -> Result<(), CudaError> {
     let shape = kv.shape;

@@ -63,8 +63,8 @@ pub enum Parts<'a> {
 
 /// Adds `parts` to the stream, if there are any, and norms it: `out[b] = rms_norm(stream[rows[b]])`, or of row `b`.
 ///
-/// `stream`: `[T, hidden]` f32, written unless `rows` picks; `scale`: `[hidden]`; `out`: rows of `hidden` bf16. Twin:
-/// `reference::rms_norm`, within bf16's rounding.
+/// `stream`: `[T, hidden]` f32, written unless `rows` picks; `scale`: `[hidden]`; `out`: rows of `hidden` f16. Twin:
+/// `reference::rms_norm`, within f16's rounding.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if the launch is refused.

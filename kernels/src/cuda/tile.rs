@@ -1,24 +1,25 @@
 //! Weights in the tile core's order: what the host writes and `tile.cuh` reads.
 //!
 //! A tile is 16 rows. For each step of k it holds what 32 lanes need, 16 bytes a lane and load: lane `4 g + t` has rows `g` and
-//! `g + 8` at eight neighbouring k. bf16: a step is 32 of k, row `g` first, then row `g + 8`. MXFP4: a step is 64 of k; a lane's
+//! `g + 8` at eight neighbouring k. f16: a step is 32 of k, row `g` first, then row `g + 8`. MXFP4: a step is 64 of k; a lane's
 //! four words are rows `g` and `g + 8` of the first block of 32, then of the second.
 
 use crate::weights::MXFP4_BLOCK;
+use half::{bf16, f16};
 
 /// Rows of a tile.
 pub const TILE_ROWS: usize = 16;
 /// Warps that share a block's sums.
 pub(super) const TILE_WARPS: usize = 8;
-/// k of one step of bf16 weights.
-const BF16_STEP: usize = 32;
+/// k of one step of f16 weights.
+const F16_STEP: usize = 32;
 /// k of one step of MXFP4 weights.
 const MXFP4_STEP: usize = 64;
 
-/// Words of four bytes in a bf16 tile with rows of `cols`.
+/// Words of four bytes in an f16 tile with rows of `cols`.
 #[must_use]
-pub const fn bf16_tile_words(cols: usize) -> usize {
-    bf16_steps(cols) * TILE_ROWS * BF16_STEP / 2
+pub const fn f16_tile_words(cols: usize) -> usize {
+    f16_steps(cols) * TILE_ROWS * F16_STEP / 2
 }
 
 /// Words of codes in an MXFP4 tile with rows of `cols`.
@@ -33,8 +34,8 @@ pub const fn mxfp4_tile_scales(cols: usize) -> usize {
     mxfp4_steps(cols) * 8
 }
 
-pub(super) const fn bf16_steps(cols: usize) -> usize {
-    cols.div_ceil(BF16_STEP)
+pub(super) const fn f16_steps(cols: usize) -> usize {
+    cols.div_ceil(F16_STEP)
 }
 
 pub(super) const fn mxfp4_steps(cols: usize) -> usize {
@@ -52,12 +53,13 @@ pub(super) const fn sums_bytes(row_tiles: usize, tokens: usize) -> usize {
     TILE_WARPS * tokens * (TILE_ROWS * row_tiles + 4) * size_of::<f32>()
 }
 
-/// Writes one tile of bf16 weights: `rows` are the bytes of up to 16 rows of `cols`, `None` a row of zeros.
+/// Writes one tile of f16 weights: `rows` are bytes of bf16 of up to 16 rows of `cols`, `None` a row of zeros. A weight below 2^-17
+/// becomes the nearest multiple of 2^-24, others keep their value; see [`F16_MAX_BITS`].
 ///
 /// # Panics
-/// If `out` has not [`bf16_tile_words`], or a row not `2 * cols` bytes.
-pub fn pack_bf16(rows: [Option<&[u8]>; TILE_ROWS], cols: usize, out: &mut [u32]) {
-    assert_eq!(out.len(), bf16_tile_words(cols), "a tile of rows of {cols}");
+/// If `out` has not [`f16_tile_words`], or a row not `2 * cols` bytes.
+pub fn pack_f16(rows: [Option<&[u8]>; TILE_ROWS], cols: usize, out: &mut [u32]) {
+    assert_eq!(out.len(), f16_tile_words(cols), "a tile of rows of {cols}");
     out.fill(0);
     for (row, bytes) in rows.into_iter().enumerate() {
         let Some(bytes) = bytes else { continue };
@@ -67,13 +69,17 @@ pub fn pack_bf16(rows: [Option<&[u8]>; TILE_ROWS], cols: usize, out: &mut [u32])
             let (step, t) = (eight / 4, eight % 4);
             let at = ((step * 2 + part) * 32 + 4 * g + t) * 4;
             for (word, four) in out[at..at + 4].iter_mut().zip(values.chunks(4)) {
-                let mut bytes = [0; 4];
-                bytes[..four.len()].copy_from_slice(four);
-                *word = u32::from_le_bytes(bytes);
+                for (half, bytes) in four.as_chunks::<2>().0.iter().enumerate() {
+                    let value = f16::from_f32(bf16::from_le_bytes(*bytes).to_f32());
+                    *word |= u32::from(value.to_bits()) << (16 * half);
+                }
             }
         }
     }
 }
+
+/// Largest bf16 without its sign that f16 holds, 65,280; the next is 65,536.
+pub const F16_MAX_BITS: u16 = 0x477f;
 
 /// One row of an MXFP4 matrix.
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +113,13 @@ pub fn pack_mxfp4_codes(rows: [Option<&[u8]>; TILE_ROWS], cols: usize, out: &mut
     }
 }
 
+/// A scale as the kernels keep it: the exponent field of the f16 that takes a value times 2^-14 to its place. Below 2^-28 every weight
+/// is nearer to zero than to f16's least, and so is zero.
+#[must_use]
+pub const fn packed_scale(scale: u8) -> u8 {
+    scale.saturating_sub(98)
+}
+
 /// Writes the scales of one tile of MXFP4 weights: `rows` are those of up to 16 rows of `cols`, `None` a row of zeros.
 ///
 /// # Panics
@@ -118,7 +131,7 @@ pub fn pack_mxfp4_scales(rows: [Option<&[u8]>; TILE_ROWS], cols: usize, out: &mu
         let Some(scales) = scales else { continue };
         assert_eq!(scales.len(), cols / MXFP4_BLOCK, "a row of {cols}");
         for (block, &scale) in scales.iter().enumerate() {
-            out[block / 2 * 8 + row % 8] |= u32::from(scale) << (8 * (block % 2 * 2 + row / 8));
+            out[block / 2 * 8 + row % 8] |= u32::from(packed_scale(scale)) << (8 * (block % 2 * 2 + row / 8));
         }
     }
 }
@@ -147,12 +160,13 @@ const fn spread_tables() -> [[u32; 256]; 4] {
 /// The bits of one value of pair `pair` within its half of a word.
 const fn place(pair: usize, code: u32) -> u32 {
     let (sign, magnitude) = (code >> 3, code & 7);
-    match pair {
-        0 => sign << 15 | magnitude << 6,
-        1 => sign << 12 | magnitude << 3,
-        2 => sign << 9 | magnitude,
-        _ => sign << 14 | (magnitude & 4) << 11 | (magnitude & 3) << 10,
-    }
+    let (sign_bit, magnitude_bit) = match pair {
+        0 => (15, 9),
+        1 => (12, 6),
+        2 => (14, 0),
+        _ => (13, 3),
+    };
+    sign << sign_bit | magnitude << magnitude_bit
 }
 
 #[cfg(test)]
@@ -161,14 +175,15 @@ mod tests {
 
     /// What `expand_e2m1` does, on the host.
     fn expand(word: u32) -> [u32; 4] {
-        const MASK: u32 = 0x81c0_81c0;
-        let last = (word << 1 & 0x8000_8000) | (word >> 5 & 0x0100_0100) | (word >> 4 & 0x00c0_00c0);
-        [word & MASK, word << 3 & MASK, word << 6 & MASK, last]
+        const SIGNS: u32 = 0x8000_8000;
+        const MAGNITUDES: u32 = 0x0e00_0e00;
+        let apart = |sign: u32, magnitude: u32| (word << sign & SIGNS) | (word << magnitude & MAGNITUDES);
+        [apart(0, 0), apart(3, 3), apart(1, 9), apart(2, 6)]
     }
 
     #[test]
     fn every_code_comes_back_from_every_place() {
-        let value = |bits: u32| f64::from(f32::from_bits(bits << 16)) * 2_f64.powi(126);
+        let value = |bits: u32| f16::from_bits(bits as u16).to_f64() * 2_f64.powi(14);
         let expected = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
         for byte in 0..=255_u8 {
             for place in 0..4 {
@@ -186,20 +201,35 @@ mod tests {
     }
 
     #[test]
-    fn a_bf16_tile_has_each_value_once() {
+    fn every_scale_gives_the_nearest_f16() {
+        for scale in 0..=SCALE_MAX {
+            let factor = f16::from_bits(u16::from(packed_scale(scale)) << 10).to_f64();
+            for value in [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0] {
+                let got = f16::from_f64(value * 2_f64.powi(-14) * factor);
+                assert_eq!(got, f16::from_f64(value * 2_f64.powi(i32::from(scale) - 127)), "{value} at scale {scale}");
+                // From 2^-23 on that is the value itself.
+                assert!(scale < 104 || got.to_f64() == value * 2_f64.powi(i32::from(scale) - 127));
+            }
+        }
+    }
+
+    #[test]
+    fn an_f16_tile_has_each_value_once() {
         let cols = 43;
+        // Eight bits for each: row in the exponent, column in the fraction, zero in none.
+        let number = |row: u8, col: u8| bf16::from_f32((1.0 + f32::from(col) / 64.0) * 2.0_f32.powi(i32::from(row) - 8));
         let bytes: Vec<Vec<u8>> =
-            (0..11_u16).map(|row| (0..cols as u16).flat_map(|col| (1 + row * 100 + col).to_le_bytes()).collect()).collect();
+            (0..11_u8).map(|row| (0..cols as u8).flat_map(|col| number(row, col).to_le_bytes()).collect()).collect();
         let rows = std::array::from_fn(|row| bytes.get(row).map(Vec::as_slice));
-        let mut out = vec![7; bf16_tile_words(cols)];
-        pack_bf16(rows, cols, &mut out);
+        let mut out = vec![7; f16_tile_words(cols)];
+        pack_f16(rows, cols, &mut out);
         let values: Vec<u16> = out.iter().flat_map(|word| [*word as u16, (word >> 16) as u16]).collect();
         let mut found = 0;
         for (at, &value) in values.iter().enumerate().filter(|(_, value)| **value != 0) {
             let (eight, within) = (at / 8, at % 8);
             let (lane, part, step) = (eight % 32, eight / 32 % 2, eight / 64);
             let (row, col) = (lane / 4 + 8 * part, step * 32 + lane % 4 * 8 + within);
-            assert_eq!(usize::from(value), 1 + row * 100 + col);
+            assert_eq!(f16::from_bits(value).to_f32(), number(row as u8, col as u8).to_f32());
             found += 1;
         }
         assert_eq!(found, 11 * cols);

@@ -33,6 +33,14 @@ pub enum CudaEngineError {
         /// The largest that is widened.
         most: u8,
     },
+    /// A weight that f16 does not hold.
+    #[error("{tensor} has a weight of {got}, and the CUDA kernels keep it in f16, at most 65,504; --device cpu serves it")]
+    Weight {
+        /// The tensor.
+        tensor: String,
+        /// The weight.
+        got: f32,
+    },
     /// There are not so many devices.
     #[error("{ranks} devices are needed, from {first} on, but the driver sees {count}")]
     Devices {

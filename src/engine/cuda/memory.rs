@@ -12,7 +12,7 @@ use antiphon_kernels::cuda::{
     partial_values, region_bytes,
 };
 use antiphon_kernels::weights::MXFP4_BLOCK;
-use half::bf16;
+use half::f16;
 use std::fmt;
 
 /// Tokens in a KV block unless said otherwise.
@@ -155,7 +155,7 @@ pub(super) fn head_shape(config: &ModelConfig, block_tokens: usize) -> HeadShape
 
 /// Bytes of one block over all layers of its group.
 pub(super) fn block_bytes(config: &ModelConfig, block_tokens: usize, group: KvGroup) -> usize {
-    2 * size_of::<bf16>() * config.layers_of(group) * head_shape(config, block_tokens).block_values()
+    2 * size_of::<f16>() * config.layers_of(group) * head_shape(config, block_tokens).block_values()
 }
 
 /// Bytes of the device that an engine takes, by what for; of each of the devices, where there are several.
@@ -213,7 +213,7 @@ pub(super) fn scratch_bytes(whole: &ModelConfig, options: &CudaOptions, share: S
         region_bytes::<f32>(tokens * config.hidden),
         Activations::bytes(tokens, config.hidden),
         region_bytes::<f32>(tokens * shape.qkv_width()),
-        region_bytes::<bf16>(tokens * config.heads * shape.row()),
+        region_bytes::<f16>(tokens * config.heads * shape.row()),
         Activations::bytes(tokens, config.query_width()),
         region_bytes::<f32>(options.partial_slots.max(1) * partial_values(config.heads, config.head_dim)),
         RouteRegions::bytes(tokens, config.experts_per_token, share.experts(whole)),

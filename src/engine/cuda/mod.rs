@@ -1,4 +1,4 @@
-//! The engine that computes on a CUDA device: bf16 weights and activations, MXFP4 experts, sums in f32.
+//! The engine that computes on a CUDA device: weights and activations in f16, MXFP4 experts, sums in f32.
 //!
 //! Owns: the weights on the device (a [`CudaModel`], kept when an engine is rebuilt), KV memory in two groups of layers, scratch
 //! memory, captured graphs. Promises: the same bits for a token whatever else is in its batch, however its prompt was sliced and

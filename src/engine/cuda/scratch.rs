@@ -7,7 +7,7 @@ use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::{
     Activations, Arena, CudaError, Device, ExpertRegions, Pinned, REPORT_WORDS, Region, RouteRegions, partial_values,
 };
-use half::bf16;
+use half::f16;
 
 /// Regions on the device, and the pinned memory beside them.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Scratch {
     /// `[T, qkv]`.
     pub(super) qkv: Region<f32>,
     /// `[T, heads, row]`.
-    pub(super) queries: Region<bf16>,
+    pub(super) queries: Region<f16>,
     /// `[T, heads * head_dim]`.
     pub(super) attended: Activations,
     /// Partial sums of attention.

@@ -14,7 +14,7 @@ use crate::batch::KvGroup;
 use crate::engine::checkpoint::{EMBEDDING, FINAL_NORM, OUTPUT, in_layer};
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::tile::{TILE_ROWS, row_stride};
-use antiphon_kernels::cuda::{AngleTable, Bf16Tiles, ExpertShare, Mxfp4Tiles, Region, RouterWeights, region_bytes};
+use antiphon_kernels::cuda::{AngleTable, ExpertShare, F16Tiles, Mxfp4Tiles, Region, RouterWeights, region_bytes};
 use antiphon_kernels::rope::{Angles, Rope};
 use half::bf16;
 use std::ops::Range;
@@ -24,9 +24,9 @@ use std::ops::Range;
 pub(super) struct Layer {
     pub(super) group: KvGroup,
     pub(super) attention_norm: Region<f32>,
-    pub(super) qkv: Bf16Tiles,
+    pub(super) qkv: F16Tiles,
     pub(super) qkv_bias: Option<Region<f32>>,
-    pub(super) output: Bf16Tiles,
+    pub(super) output: F16Tiles,
     pub(super) output_bias: Option<Region<f32>>,
     pub(super) sinks: Region<f32>,
     pub(super) expert_norm: Region<f32>,
@@ -41,7 +41,7 @@ pub(super) struct Weights {
     pub(super) embedding: Region<bf16>,
     pub(super) layers: Vec<Layer>,
     pub(super) final_norm: Region<f32>,
-    pub(super) output: Bf16Tiles,
+    pub(super) output: F16Tiles,
     pub(super) angles: AngleTable,
 }
 
@@ -53,7 +53,7 @@ fn qkv_rows(config: &ModelConfig) -> usize {
 pub(super) fn weight_bytes(whole: &ModelConfig, share: Share) -> usize {
     let config = &share.config(whole);
     let (hidden, inner, experts) = (config.hidden, config.intermediate, config.experts);
-    let tiles = |rows, cols| region_bytes::<u32>(Bf16Tiles::words(rows, cols));
+    let tiles = |rows, cols| region_bytes::<u32>(F16Tiles::words(rows, cols));
     let vector = region_bytes::<f32>;
     let biases = if config.attention_bias { vector(qkv_rows(config)) + vector(hidden) } else { 0 };
     let attention = tiles(qkv_rows(config), hidden) + tiles(hidden, config.query_width()) + biases + vector(config.heads);
@@ -93,7 +93,7 @@ trait Source {
     fn rows(&mut self, name: &str, count: usize, cols: usize, stride: usize) -> Result<Region<bf16>, CudaEngineError>;
 
     /// Parts of matrices, one under the other and as wide as each other, in the order of the tile core; zeros up to `rows` rows.
-    fn matrix(&mut self, cuts: &[Cut], rows: usize) -> Result<Bf16Tiles, CudaEngineError>;
+    fn matrix(&mut self, cuts: &[Cut], rows: usize) -> Result<F16Tiles, CudaEngineError>;
 
     /// The matrices of a rank's experts; `source` names the row that stands at a place of an expert's tiles.
     fn experts(

@@ -2,7 +2,7 @@
 //! steps, draws, failures. The device is the shim's, so this runs without a GPU.
 
 use super::driver::{Driver, Sequence, Shows};
-use super::files::{Case, Golden};
+use super::files::{Case, Drawn, Golden, at, checkpoint};
 use super::{SLICINGS, follow};
 use antiphon::batch::{Batch, Sampled, Sampling, TokenId};
 use antiphon::engine::Engine as _;
@@ -10,15 +10,18 @@ use antiphon::engine::cuda::{CudaEngine, CudaModel, CudaOptions};
 use antiphon_kernels::cuda::Device;
 use std::sync::Arc;
 
-/// Norm of the difference of a row's logits, relative to the norm of the row, that a golden's worst row may have; the median row's
-/// stands beside each golden.
+/// Norm of the difference of a row's logits, relative to the norm of the row.
 ///
-/// The goldens are f32 and most of their weights random, so bf16 shows more than in a trained model, whose median is below 1 %. What
-/// rounds how much, and that the worst rows are those where a router's near tie falls the other way, is in
-/// `docs/adr/0015-bf16-activations.md`.
-const DISTANCE_MAX: f64 = 0.35;
-/// Where the likeliest token leads by less, rounding to bf16 may choose another.
+/// Beyond it are rows where a router's near tie falls the other way; each golden says how many it has. What rounds how much is in
+/// `docs/adr/0020-f16-on-gpus.md`.
+const DISTANCE_MAX: f64 = 0.02;
+/// Of the median row.
+pub(super) const MEDIAN_MAX: f64 = 0.004;
+/// Where the likeliest token leads by less, rounding to f16 may choose another.
 const MARGIN_MIN: f32 = 0.1;
+/// Where a router's last expert leads the next by less, rounding may choose that one, which may change the row's likeliest token: of 768
+/// tokens of g1 to g4, two that have the margin.
+const ROUTER_GAP_MIN: f32 = 2e-3;
 
 pub(super) const OPTIONS: CudaOptions = CudaOptions {
     block_tokens: 6,
@@ -52,12 +55,12 @@ pub(super) fn distance(logits: &[f32], expected: &[f32]) -> f64 {
     difference / squares(&mut expected.iter().map(|value| f64::from(*value)))
 }
 
-fn check_logits(golden: &Golden, median_max: f64) {
-    check_logits_of(&mut serve(golden, OPTIONS).driver, golden, median_max);
+fn check_logits(golden: &Golden, ties: usize) {
+    check_logits_of(&mut serve(golden, OPTIONS).driver, golden, ties);
 }
 
-/// Holds the logits of every prompt to the golden's.
-pub(super) fn check_logits_of(driver: &mut Driver<impl Shows>, golden: &Golden, median_max: f64) {
+/// Holds the logits of every prompt to the golden's, but for `ties` rows.
+pub(super) fn check_logits_of(driver: &mut Driver<impl Shows>, golden: &Golden, ties: usize) {
     let mut distances = Vec::new();
     for case in &golden.cases {
         let mut rows = driver.logits(&case.prompt, usize::MAX);
@@ -67,9 +70,11 @@ pub(super) fn check_logits_of(driver: &mut Driver<impl Shows>, golden: &Golden, 
     }
     distances.sort_by(f64::total_cmp);
     let (median, worst) = (distances[distances.len() / 2], distances[distances.len() - 1]);
-    let what = format!("{}: {} rows, median {median:.4}, worst {worst:.4}", golden.cases[0].name, distances.len());
+    let beyond = distances.iter().filter(|distance| **distance > DISTANCE_MAX).count();
+    let rows = format!("{} rows, {beyond} of them beyond {DISTANCE_MAX}", distances.len());
+    let what = format!("{}: {rows}, median {median:.4}, worst {worst:.4}", golden.cases[0].name);
     eprintln!("{what}");
-    assert!(median <= median_max && worst <= DISTANCE_MAX, "{what}");
+    assert!(median <= MEDIAN_MAX && beyond <= ties, "{what}");
 }
 
 fn check_greedy(golden: &Golden) {
@@ -81,22 +86,23 @@ fn check_greedy(golden: &Golden) {
 
 /// Holds the continuation of every prompt to the golden's.
 pub(super) fn check_greedy_of(driver: &mut Driver<impl Shows>, golden: &Golden) {
-    let compared: usize = golden.cases.iter().map(|case| follow(driver, case, 33, MARGIN_MIN)).sum();
+    let clear = |drawn: &Drawn| drawn.margin > MARGIN_MIN && drawn.router_gap > ROUTER_GAP_MIN;
+    let compared: usize = golden.cases.iter().map(|case| follow(driver, case, 33, clear)).sum();
     assert!(compared > 30, "only {compared} tokens had the margin to compare them");
 }
 
 #[test]
 fn goldens_of_odd_shapes() {
-    for (name, median_max) in [("g1", 0.03), ("g2", 0.016), ("g3", 0.013), ("g4", 0.018)] {
+    for (name, ties) in [("g1", 2), ("g2", 0), ("g3", 0), ("g4", 0)] {
         let golden = Golden::open(name);
-        check_logits(&golden, median_max);
+        check_logits(&golden, ties);
         check_greedy(&golden);
     }
 }
 
 #[test]
 fn small_trained_model() {
-    check_logits(&Golden::tiny_logits(), 0.01);
+    check_logits(&Golden::tiny_logits(), 0);
     check_greedy(&Golden::tiny());
 }
 
@@ -211,6 +217,30 @@ fn a_refused_launch_loses_the_step_and_not_the_model() {
     drop(driver);
     let mut rebuilt = Driver::over(CudaEngine::new(model, &OPTIONS).unwrap(), 1);
     assert_eq!(bits(&rebuilt.logits(&case.prompt, usize::MAX)), expected);
+}
+
+#[test]
+fn a_weight_that_f16_does_not_hold_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(at("tests/goldens/g2")).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), directory.path().join(file.file_name())).unwrap();
+    }
+    let path = directory.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+    let name = "model.layers.1.self_attn.k_proj.weight";
+    let begin = 8 + header_bytes + header[name]["data_offsets"][0].as_u64().unwrap() as usize;
+    // -65,536 as bf16, the first beyond.
+    bytes[begin + 6..begin + 8].copy_from_slice(&0xc780_u16.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let shim = antiphon_cuda_shim::device();
+    let device = Device::open(shim.ordinal()).unwrap();
+    let error = CudaModel::load(device, &checkpoint(directory.path()), &mut |_| {}).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        format!("{name} has a weight of -65536, and the CUDA kernels keep it in f16, at most 65,504; --device cpu serves it")
+    );
 }
 
 #[test]

@@ -14,6 +14,16 @@ pub(super) struct Golden {
     pub(super) cases: Vec<Case>,
 }
 
+/// The likeliest token at a place.
+pub(super) struct Drawn {
+    pub(super) token: TokenId,
+    /// How far its logit leads the second's.
+    pub(super) margin: f32,
+    /// How far the last expert that the row goes to leads the next one, in the layer where it does so least; infinite where it was not
+    /// noted.
+    pub(super) router_gap: f32,
+}
+
 /// One prompt.
 pub(super) struct Case {
     pub(super) name: String,
@@ -23,8 +33,8 @@ pub(super) struct Case {
     pub(super) logits: Vec<Vec<f32>>,
     /// The likeliest tokens after the prompt and their logits.
     pub(super) top: Vec<(TokenId, f32)>,
-    /// The continuation, each token with its margin over the second.
-    pub(super) greedy: Vec<(TokenId, f32)>,
+    /// The continuation.
+    pub(super) greedy: Vec<Drawn>,
     /// The residual stream after the embedding and after each layer but the last, then its last norm.
     pub(super) hidden: Vec<Vec<f32>>,
 }
@@ -39,7 +49,11 @@ impl Golden {
         let case = |case: &Value| {
             let name = case["logits"].as_str().unwrap();
             let greedy = case["greedy"].as_array().unwrap();
-            let greedy = greedy.iter().map(|step| (token(&step["token"]), number(&step["margin"])));
+            let greedy = greedy.iter().map(|step| Drawn {
+                token: token(&step["token"]),
+                margin: number(&step["margin"]),
+                router_gap: number(&step["router_gap"]),
+            });
             Case {
                 name: format!("{}/{name}", directory.file_name().unwrap().display()),
                 prompt: tokens(&case["prompt"]),
@@ -79,7 +93,12 @@ impl Golden {
                     .into_iter()
                     .zip(case["top20_logits"].as_array().unwrap().iter().map(number))
                     .collect(),
-                greedy: tokens(&case["greedy_ids"]).into_iter().zip(margins).take(stop).collect(),
+                greedy: tokens(&case["greedy_ids"])
+                    .into_iter()
+                    .zip(margins)
+                    .map(|(token, margin)| Drawn { token, margin, router_gap: f32::INFINITY })
+                    .take(stop)
+                    .collect(),
                 hidden: Vec::new(),
             }
         };
@@ -130,13 +149,13 @@ pub(super) fn held_out() -> Vec<Text> {
     texts.as_array().unwrap().iter().map(text).collect()
 }
 
-fn at(path: &str) -> PathBuf {
+pub(super) fn at(path: &str) -> PathBuf {
     // Cargo says it when it runs a test; scripts/gpu-check does where there is no cargo.
     let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     Path::new(&root).join(path)
 }
 
-fn checkpoint(directory: &Path) -> Arc<Checkpoint> {
+pub(super) fn checkpoint(directory: &Path) -> Arc<Checkpoint> {
     Arc::new(Checkpoint::open(&CheckpointFiles::directory(directory).unwrap()).unwrap())
 }
 

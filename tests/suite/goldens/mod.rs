@@ -13,7 +13,7 @@ mod reports;
 mod rounded;
 
 use driver::{Driver, Sequence, Shows};
-use files::{Case, Golden};
+use files::{Case, Drawn, Golden};
 
 /// Largest difference of a logit, absolute.
 const LOGIT_TOLERANCE: f32 = 2e-3;
@@ -50,19 +50,22 @@ fn check_greedy(golden: &Golden, margin_min: f32) {
     for slice_tokens in SLICINGS {
         let mut driver = Driver::new(golden, 2);
         for case in &golden.cases {
-            compared += follow(&mut driver, case, slice_tokens, margin_min);
+            compared += follow(&mut driver, case, slice_tokens, |drawn| drawn.margin > margin_min);
         }
     }
     assert!(compared > 100, "only {compared} tokens had the margin to compare them");
 }
 
-fn follow<E: Shows>(driver: &mut Driver<E>, case: &Case, slice_tokens: usize, margin_min: f32) -> usize {
+/// How many tokens of a continuation were compared: those that are `clear`.
+fn follow<E: Shows>(driver: &mut Driver<E>, case: &Case, slice_tokens: usize, clear: impl Fn(&Drawn) -> bool) -> usize {
     let mut sequence = Sequence::new(&case.prompt);
     let mut compared = 0;
-    for (at, (token, margin)) in case.greedy.iter().enumerate() {
+    for (at, expected) in case.greedy.iter().enumerate() {
+        let Drawn { token, margin, router_gap } = expected;
         let drawn = driver.greedy(&mut sequence, slice_tokens);
-        if *margin > margin_min {
-            assert_eq!(drawn, *token, "{}, slices of {slice_tokens}: token {at}, margin {margin}", case.name);
+        if clear(expected) {
+            let lead = format!("margin {margin}, router's gap {router_gap}");
+            assert_eq!(drawn, *token, "{}, slices of {slice_tokens}: token {at}, {lead}", case.name);
             compared += 1;
         }
         sequence.tokens.push(*token);

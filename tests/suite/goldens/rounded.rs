@@ -69,7 +69,7 @@ fn compare(golden: &Golden, texts: &[&[TokenId]], mut see: impl FnMut([usize; 3]
 /// The embedded model on its prompts and what it answers to them, with each arithmetic.
 fn drifts() -> [Drift; ROUNDED.len()] {
     let golden = Golden::embedded();
-    let text = |case: &Case| case.prompt.iter().copied().chain(case.greedy.iter().map(|(token, _)| *token)).collect();
+    let text = |case: &Case| case.prompt.iter().copied().chain(case.greedy.iter().map(|drawn| drawn.token)).collect();
     let texts: Vec<Vec<TokenId>> = golden.cases.iter().map(text).collect();
     let texts: Vec<&[TokenId]> = texts.iter().map(Vec::as_slice).collect();
     let mut drifts = <[Drift; ROUNDED.len()]>::default();

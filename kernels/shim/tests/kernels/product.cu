@@ -5,13 +5,13 @@
 constexpr int TILE = 64, DEPTH = 32, PITCH = DEPTH + 8;
 
 extern "C" __global__ void __launch_bounds__(128)
-    sample_product(bf16* __restrict__ c, const bf16* __restrict__ a, const bf16* __restrict__ b, int m, int n, int k) {
-    DYN_SMEM(bf16, tiles);
+    sample_product(bf16* __restrict__ c, const f16* __restrict__ a, const f16* __restrict__ b, int m, int n, int k) {
+    DYN_SMEM(f16, tiles);
     const int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, row0 = blockIdx.y * TILE, column0 = blockIdx.x * TILE;
     const int steps = k / DEPTH;
     auto stage = [&](int s) { return tiles + s % 2 * 2 * TILE * PITCH; };
     auto load = [&](int s) {
-        bf16 *ta = stage(s), *tb = ta + TILE * PITCH;
+        f16 *ta = stage(s), *tb = ta + TILE * PITCH;
         for (int i = tid; i < TILE * DEPTH / 8; i += 128) {
             const int r = i / (DEPTH / 8), at = i % (DEPTH / 8) * 8;
             const bool ok = row0 + r < m;
@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(128)
             cp_async_wait<0>();
         }
         __syncthreads();  // the tiles are there
-        const bf16 *ta = stage(s), *tb = ta + TILE * PITCH;
+        const f16 *ta = stage(s), *tb = ta + TILE * PITCH;
 #pragma unroll
         for (int depth = 0; depth < DEPTH; depth += 16) {
             uint32_t fa[2][4], fb[4][2];
@@ -45,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(128)
                 ldmatrix_x4(four, tb + r * PITCH + depth + lane / 8 % 2 * 8);
                 fb[2 * j][0] = four[0], fb[2 * j][1] = four[1], fb[2 * j + 1][0] = four[2], fb[2 * j + 1][1] = four[3];
             }
-            mma_tile<2, 4>(sums, fa, fb);
+            mma_tile(sums, fa, fb);
         }
         __syncthreads();  // nobody reads the tiles any more
     }
@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(128)
                 const int r = row0 + warp % 2 * 32 + i * 16 + h * 8 + lane / 4;
                 const int at = column0 + warp / 2 * 32 + j * 8 + lane % 4 * 2;
                 if (r >= m) continue;
-                *reinterpret_cast<bf16x2*>(c + (size_t)r * n + at) = to_bf16x2(sums[i][j][h * 2], sums[i][j][h * 2 + 1]);
+                *reinterpret_cast<uint32_t*>(c + (size_t)r * n + at) = pack_bf16x2(sums[i][j][h * 2], sums[i][j][h * 2 + 1]);
             }
         }
     }

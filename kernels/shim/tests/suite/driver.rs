@@ -4,7 +4,7 @@ use antiphon_cuda_shim::{Fault, SCHEDULES, device, devices};
 use cudarc::driver::sys::{CUstreamCaptureMode, CUstreamCaptureStatus};
 use half::bf16;
 
-use crate::samples::{Samples, close, image, norm_wanted, product_wanted, values};
+use crate::samples::{Samples, close, factors, image, norm_wanted, product_wanted, values};
 
 #[test]
 fn a_captured_graph_runs_again_on_new_values() {
@@ -33,8 +33,8 @@ fn a_short_buffer_fails_the_launch_at_the_next_wait_and_for_ever() {
     device.check(true);
     let samples = Samples::new(&device, image());
     let stream = &samples.stream;
-    let a = stream.clone_htod(&values(5 * 96, 1)).expect("a copy");
-    let b = stream.clone_htod(&values(64 * 96 - 8, 2)).expect("a copy");
+    let a = stream.clone_htod(&factors(5 * 96, 1)).expect("a copy");
+    let b = stream.clone_htod(&factors(64 * 96 - 8, 2)).expect("a copy");
     let mut c = stream.alloc_zeros::<bf16>(5 * 64).expect("memory");
     samples.product(&mut c, &a, &b, [5, 64, 96]).expect("launches are asynchronous");
     let error = stream.synchronize().expect_err("the error comes at the wait").to_string();

@@ -7,7 +7,7 @@ use antiphon_cuda_shim::{Device, SCHEDULES, Schedule, device, load_library};
 use cudarc::driver::sys::CUfunction_attribute;
 use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DriverError, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
-use half::bf16;
+use half::{bf16, f16};
 
 pub(crate) fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels")
@@ -26,6 +26,11 @@ pub(crate) fn values(length: usize, seed: u64) -> Vec<bf16> {
         bf16::from_f32((state >> 40) as f32 / 8_388_608.0 - 1.0)
     };
     (0..length).map(|_| next()).collect()
+}
+
+/// The same as what the tensor cores multiply.
+pub(crate) fn factors(length: usize, seed: u64) -> Vec<f16> {
+    values(length, seed).into_iter().map(|value| f16::from_f32(value.to_f32())).collect()
 }
 
 pub(crate) struct Samples {
@@ -65,8 +70,8 @@ impl Samples {
     pub(crate) fn product(
         &self,
         c: &mut CudaSlice<bf16>,
-        a: &CudaSlice<bf16>,
-        b: &CudaSlice<bf16>,
+        a: &CudaSlice<f16>,
+        b: &CudaSlice<f16>,
         [m, n, k]: [usize; 3],
     ) -> Result<(), DriverError> {
         let grid_dim = ((n / 64) as u32, m.div_ceil(64) as u32, 1);
@@ -96,8 +101,8 @@ impl Samples {
     ) -> Result<Vec<bf16>, DriverError> {
         device.schedule(schedule);
         let [m, n, k] = shape;
-        let a = self.stream.clone_htod(&values(m * k, 3))?;
-        let b = self.stream.clone_htod(&values(n * k, 4))?;
+        let a = self.stream.clone_htod(&factors(m * k, 3))?;
+        let b = self.stream.clone_htod(&factors(n * k, 4))?;
         let mut c = self.stream.alloc_zeros::<bf16>(m * n)?;
         self.product(&mut c, &a, &b, shape)?;
         self.stream.clone_dtoh(&c)
@@ -118,7 +123,7 @@ pub(crate) fn norm_wanted([rows, columns]: [usize; 2]) -> Vec<f32> {
 
 /// Plain loops for `product_once`.
 pub(crate) fn product_wanted([m, n, k]: [usize; 3]) -> Vec<f32> {
-    let (a, b) = (values(m * k, 3), values(n * k, 4));
+    let (a, b) = (factors(m * k, 3), factors(n * k, 4));
     let at = |r: usize, c: usize| (0..k).map(|i| a[r * k + i].to_f32() * b[c * k + i].to_f32()).sum();
     (0..m * n).map(|i| at(i / n, i % n)).collect()
 }

@@ -9,7 +9,7 @@ mod rows;
 
 use super::*;
 use antiphon_cuda_shim::{CHECKED_SCHEDULES, Planted, SCHEDULES};
-use half::bf16;
+use half::{bf16, f16};
 
 /// A device of the shim with the kernels loaded.
 pub(super) struct Bench {
@@ -69,14 +69,23 @@ impl Bench {
     /// Rows of `cols` values as the kernels read them.
     pub(super) fn put_rows(&self, values: &[f32], cols: usize) -> Activations {
         let rows = self.room_rows(values.len() / cols, cols);
-        let mut padded = vec![bf16::ZERO; rows.values.len()];
+        let mut padded = vec![f16::ZERO; rows.values.len()];
         for (row, values) in values.chunks_exact(cols).enumerate() {
             for (to, value) in padded[row * rows.stride..].iter_mut().zip(values) {
-                *to = bf16::from_f32(*value);
+                *to = f16::from_f32(*value);
             }
         }
         self.device.store(&padded, &rows.values).unwrap();
         rows
+    }
+
+    /// A router's rows of `cols` values as they are in a checkpoint, padded.
+    pub(super) fn put_router(&self, values: &[f32], cols: usize) -> Region<bf16> {
+        let padding = tile::row_stride(cols) - cols;
+        let row = |row: &[f32]| {
+            row.iter().map(|value| bf16::from_f32(*value)).chain(std::iter::repeat_n(bf16::ZERO, padding)).collect::<Vec<_>>()
+        };
+        self.put(&values.chunks_exact(cols).flat_map(row).collect::<Vec<_>>())
     }
 
     pub(super) fn room_rows(&self, rows: usize, cols: usize) -> Activations {

@@ -4,16 +4,16 @@ use super::*;
 use crate::kv::{KvLayout, KvMemory, KvSlice};
 use crate::reference;
 use crate::rope::{Angles, Rope, RopeScaling};
-use tile::{TILE_ROWS, bf16_tile_words, pack_bf16};
+use tile::{TILE_ROWS, f16_tile_words, pack_f16};
 
 /// A matrix in the order of the tile core.
-pub(super) fn put_matrix(bench: &Bench, values: &[f32], cols: usize) -> Bf16Tiles {
+pub(super) fn put_matrix(bench: &Bench, values: &[f32], cols: usize) -> F16Tiles {
     let (rows, bytes) = (values.len() / cols, bf16_bytes(values));
-    let mut words = vec![0; Bf16Tiles::words(rows, cols)];
-    for (tile, out) in words.chunks_exact_mut(bf16_tile_words(cols)).enumerate() {
-        pack_bf16(std::array::from_fn(|row| bytes.chunks_exact(2 * cols).nth(tile * TILE_ROWS + row)), cols, out);
+    let mut words = vec![0; F16Tiles::words(rows, cols)];
+    for (tile, out) in words.chunks_exact_mut(f16_tile_words(cols)).enumerate() {
+        pack_f16(std::array::from_fn(|row| bytes.chunks_exact(2 * cols).nth(tile * TILE_ROWS + row)), cols, out);
     }
-    Bf16Tiles::new(bench.put(&words), rows, cols)
+    F16Tiles::new(bench.put(&words), rows, cols)
 }
 
 #[test]
@@ -46,7 +46,7 @@ pub(super) fn check_norm(bench: &Bench) {
             combine_norm(device, &stream, None, None, &scale_region, eps, count, &out).unwrap();
             bench.fetch_rows(&out, hidden)
         });
-        assert_near(&plain, &reference::rms_norm(&x, &scale, eps), 4e-3, "the norm alone");
+        assert_near(&plain, &reference::rms_norm(&x, &scale, eps), 5e-4, "the norm alone");
         let mut sum = x.clone();
         for (row, sum) in sum.chunks_exact_mut(hidden).enumerate() {
             for k in 0..top_k {
@@ -63,8 +63,10 @@ pub(super) fn check_norm(bench: &Bench) {
             both.extend(device.fetch(&stream).unwrap());
             both
         });
-        assert_near(&normed[..count * hidden], &reference::rms_norm(&sum, &scale, eps), 4e-3, "the norm of the sum");
-        assert_near(&normed[count * hidden..], &sum, 1e-6, "the stream");
+        let expected = reference::rms_norm(&sum, &scale, eps);
+        let (normed, left) = normed.split_at(count * hidden);
+        assert_near(normed, &expected, 5e-4, "the norm of the sum");
+        assert_near(left, &sum, 1e-6, "the stream");
         // Rows that are picked leave the stream alone.
         device_store(bench, &x, &stream);
         let rows = bench.put(&[2_u32, 0]);
@@ -114,7 +116,7 @@ fn norm_of_what_the_ranks_gave() {
         let sum: Vec<f32> =
             x.iter().enumerate().map(|(at, x)| x + (0..ranks).fold(0.0, |sum, rank| sum + part(rank, at))).collect();
         assert_eq!(got[count * hidden..], sum, "in the order of the ranks");
-        assert_near(&got[..count * hidden], &reference::rms_norm(&sum, &scale, 1e-5), 4e-3, "the norm");
+        assert_near(&got[..count * hidden], &reference::rms_norm(&sum, &scale, 1e-5), 5e-4, "the norm");
     }
 }
 
@@ -173,7 +175,7 @@ pub(super) fn check_rotary(bench: &Bench) {
             positions.iter().enumerate().map(|(t, position)| if t == 2 { -1 } else { slot(*position) as i32 }).collect();
         let on_device = bench.put(&positions.iter().map(|position| *position as i32).collect::<Vec<_>>());
         let (slot_region, qkv_region) = (bench.put(&slots), bench.put(&qkv));
-        let queries = bench.room::<bf16>(count * heads * shape.row());
+        let queries = bench.room::<f16>(count * heads * shape.row());
         let mut arena = Arena::new(&bench.device, "a test", KvRegion::bytes(shape, blocks)).unwrap();
         let kv = KvRegion::new(&mut arena, shape, blocks);
         let got = bench.run(|device| {
@@ -195,7 +197,7 @@ pub(super) fn check_rotary(bench: &Bench) {
         let (got_queries, stored) = got.split_at(count * heads * row);
         let (got_keys, got_values) = stored.split_at(blocks * shape.block_values());
         let unpadded = |rows: &[f32]| -> Vec<f32> { rows.chunks_exact(row).flat_map(|r| r[..head_dim].to_vec()).collect() };
-        assert_near(&unpadded(got_queries), &q, 4e-3, "queries");
+        assert_near(&unpadded(got_queries), &q, 5e-4, "queries");
         let mut memory = KvMemory::new(KvLayout { blocks, block_tokens, kv_heads, head_dim });
         memory.store(&[KvSlice { rows: 0..count, start, blocks: &block_table, first_block: 0 }], &k, &v);
         for block in 0..blocks {
@@ -207,11 +209,33 @@ pub(super) fn check_rotary(bench: &Bench) {
                     (key, value) = (vec![0.0; head_dim], vec![0.0; head_dim]);
                 }
                 let at = ((block * kv_heads + head) * block_tokens + slot) * row;
-                assert_near(&got_keys[at..at + head_dim], &key, 4e-3, "keys");
-                assert_near(&got_values[at..at + head_dim], &value, 4e-3, "values");
+                assert_near(&got_keys[at..at + head_dim], &key, 5e-4, "keys");
+                assert_near(&got_values[at..at + head_dim], &value, 5e-4, "values");
                 assert!(got_keys[at + head_dim..at + row].iter().all(|value| *value == 0.0), "padding stays zero");
             }
         }
+    }
+}
+
+/// Values near every edge of f16: what is too large is as large as may be, and what is no number is not hidden.
+#[test]
+fn values_are_stored_as_the_nearest_f16() {
+    let bench = Bench::new();
+    let shape = HeadShape { heads: 1, kv_heads: 1, head_dim: 32, block_tokens: 1 };
+    let edges =
+        [65_504.0, 65_519.9, 65_520.0, 1e9, f32::MAX, f32::INFINITY, f32::NAN, 0.0, 2.0_f32.powi(-14), 6.0e-5, 3.1e-8, 2.9e-8];
+    let ties = [1.0 + 2.0_f32.powi(-11), 1.0 + 3.0 * 2.0_f32.powi(-11), 2.5 * 2.0_f32.powi(-24), 2047.5];
+    let values: Vec<f32> = edges.into_iter().chain(ties).flat_map(|value| [value, -value]).collect();
+    let qkv: Vec<f32> = [0.0; 64].into_iter().chain(values.iter().copied()).collect();
+    let angles = AngleTable { cos: bench.put(&[1.0_f32; 16]), sin: bench.put(&[0.0_f32; 16]) };
+    let (nought, qkv) = (bench.put(&[0_i32]), bench.put(&qkv));
+    let mut arena = Arena::new(&bench.device, "a test", KvRegion::bytes(shape, 1)).unwrap();
+    let kv = KvRegion::new(&mut arena, shape, 1);
+    rope_store(&bench.device, &qkv, &angles, &nought, &nought, 1, &bench.room(32), &kv).unwrap();
+    for (got, value) in bench.device.fetch(kv.values()).unwrap().into_iter().zip(values) {
+        let kept = if value.is_finite() { value.clamp(-65_504.0, 65_504.0) } else { value };
+        let expected = f16::from_f32(kept);
+        assert!(got.to_bits() == expected.to_bits() || got.is_nan() && value.is_nan(), "{value}: {got}, expected {expected}");
     }
 }
 

@@ -5,9 +5,10 @@ use crate::engine::checkpoint::{Checkpoint, Progress, TensorBytes};
 use crate::engine::cuda::CudaEngineError;
 use crate::engine::cuda::share::Share;
 use antiphon_kernels::cuda::tile::{
-    SCALE_MAX, TILE_ROWS, bf16_tile_words, mxfp4_tile_scales, mxfp4_tile_words, pack_bf16, pack_mxfp4_codes, pack_mxfp4_scales,
+    F16_MAX_BITS, SCALE_MAX, TILE_ROWS, f16_tile_words, mxfp4_tile_scales, mxfp4_tile_words, pack_f16, pack_mxfp4_codes,
+    pack_mxfp4_scales,
 };
-use antiphon_kernels::cuda::{Arena, Bf16Tiles, CudaError, Device, ExpertShare, Mxfp4Tiles, Pinned, Queue, Region};
+use antiphon_kernels::cuda::{Arena, CudaError, Device, ExpertShare, F16Tiles, Mxfp4Tiles, Pinned, Queue, Region};
 use half::bf16;
 use std::num::NonZero;
 use std::thread;
@@ -87,20 +88,23 @@ impl Source for Loader<'_> {
         Ok(region)
     }
 
-    fn matrix(&mut self, cuts: &[Cut], rows: usize) -> Result<Bf16Tiles, CudaEngineError> {
+    fn matrix(&mut self, cuts: &[Cut], rows: usize) -> Result<F16Tiles, CudaEngineError> {
         let cols = cuts[0].cols.len();
         let bytes: Vec<TensorBytes> = cuts.iter().map(|cut| self.checkpoint.tensor(&cut.name)).collect();
         let mut sources: Vec<&[u8]> = Vec::new();
         for (cut, bytes) in cuts.iter().zip(&bytes) {
             let own = bytes.chunks_exact(2 * cut.width).skip(cut.rows.start).take(cut.rows.len());
             sources.extend(own.map(|row| &row[2 * cut.cols.start..2 * cut.cols.end]));
+            if let Some(got) = beyond_f16(bytes) {
+                return Err(CudaEngineError::Weight { tensor: cut.name.clone(), got });
+            }
         }
-        let words: Region<u32> = self.arena.take(Bf16Tiles::words(rows, cols));
-        self.fill(&words, bf16_tile_words(cols), |tile, words| {
-            pack_bf16(std::array::from_fn(|row| sources.get(tile * TILE_ROWS + row).copied()), cols, words);
+        let words: Region<u32> = self.arena.take(F16Tiles::words(rows, cols));
+        self.fill(&words, f16_tile_words(cols), |tile, words| {
+            pack_f16(std::array::from_fn(|row| sources.get(tile * TILE_ROWS + row).copied()), cols, words);
         })?;
         self.tell(2 * sources.len() * cols);
-        Ok(Bf16Tiles::new(words, rows, cols))
+        Ok(F16Tiles::new(words, rows, cols))
     }
 
     fn experts(
@@ -136,6 +140,13 @@ impl Source for Loader<'_> {
         self.tell(blocks.len() + scales.len() + 2 * values.len());
         Ok(tiles)
     }
+}
+
+/// A finite bf16 that f16 does not hold.
+fn beyond_f16(bytes: &[u8]) -> Option<f32> {
+    let values = bytes.as_chunks::<2>().0.iter().map(|value| bf16::from_le_bytes(*value));
+    let beyond = |value: &bf16| (F16_MAX_BITS + 1..0x7f80).contains(&(value.to_bits() & 0x7fff));
+    values.filter(beyond).map(bf16::to_f32).next()
 }
 
 impl Loader<'_> {

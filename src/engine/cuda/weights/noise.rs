@@ -4,13 +4,14 @@ use super::{Cut, Source, Weights, build, weight_bytes};
 use crate::engine::config::ModelConfig;
 use crate::engine::cuda::CudaEngineError;
 use crate::engine::cuda::share::Share;
-use antiphon_kernels::cuda::{Arena, Bf16Tiles, CudaError, Device, ExpertShare, Mxfp4Tiles, Pinned, Queue, Region};
-use half::bf16;
+use antiphon_kernels::cuda::tile::packed_scale;
+use antiphon_kernels::cuda::{Arena, CudaError, Device, ExpertShare, F16Tiles, Mxfp4Tiles, Pinned, Queue, Region};
+use half::{bf16, f16};
 
 /// Words of a pattern, which is repeated: 4 MiB.
 const PATTERN_WORDS: usize = 1 << 20;
 
-/// Takes a model's weights and fills them with noise: matrices of bf16 in +-1/16, experts of every code with scales 2^-7 to 2^-4,
+/// Takes a model's weights and fills them with noise: matrices in +-1/16, experts of every code with scales 2^-7 to 2^-4,
 /// norms of one, biases in +-1/16. What comes out is finite and differs from token to token.
 ///
 /// # Errors
@@ -28,9 +29,10 @@ pub(in crate::engine::cuda) fn noise(device: &Device, config: &ModelConfig) -> R
     let mut noise = Noise {
         device,
         arena: Arena::new(device, "the weights", weight_bytes(config, Share::ALONE))?,
-        bf16: pattern(|bits| pair(bits as u16) | pair((bits >> 16) as u16) << 16)?,
+        bf16: pattern(|bits| pair(bits, |value| bf16::from_f32(value).to_bits()))?,
+        f16: pattern(|bits| pair(bits, |value| f16::from_f32(value).to_bits()))?,
         codes: pattern(|bits| bits as u32)?,
-        scales: pattern(|bits| 0x7878_7878 + (bits as u32 & 0x0303_0303))?,
+        scales: pattern(|bits| u32::from_ne_bytes([packed_scale(120); 4]) + (bits as u32 & 0x0303_0303))?,
         floats: pattern(|bits| small(bits as u16).to_bits())?,
     };
     let weights = build(&mut noise, config, Share::ALONE)?;
@@ -43,14 +45,16 @@ fn small(bits: u16) -> f32 {
     (f32::from(bits) / 32768.0 - 1.0) / 16.0
 }
 
-fn pair(bits: u16) -> u32 {
-    u32::from(bf16::from_f32(small(bits)).to_bits())
+fn pair(bits: u64, narrow: fn(f32) -> u16) -> u32 {
+    let half = |bits: u64| u32::from(narrow(small(bits as u16)));
+    half(bits) | half(bits >> 16) << 16
 }
 
 struct Noise<'a> {
     device: &'a Device,
     arena: Arena,
     bf16: Pinned<u32>,
+    f16: Pinned<u32>,
     codes: Pinned<u32>,
     scales: Pinned<u32>,
     floats: Pinned<u32>,
@@ -90,11 +94,11 @@ impl Source for Noise<'_> {
         Ok(region)
     }
 
-    fn matrix(&mut self, cuts: &[Cut], rows: usize) -> Result<Bf16Tiles, CudaEngineError> {
+    fn matrix(&mut self, cuts: &[Cut], rows: usize) -> Result<F16Tiles, CudaEngineError> {
         let cols = cuts[0].cols.len();
-        let words: Region<u32> = self.arena.take(Bf16Tiles::words(rows, cols));
-        fill(self.device, &self.bf16, &words)?;
-        Ok(Bf16Tiles::new(words, rows, cols))
+        let words: Region<u32> = self.arena.take(F16Tiles::words(rows, cols));
+        fill(self.device, &self.f16, &words)?;
+        Ok(F16Tiles::new(words, rows, cols))
     }
 
     fn experts(
