@@ -80,6 +80,18 @@ def make_batch(documents: list) -> Batch:
     return Batch(groups, weights)
 
 
+def sample_rows(tokenizer, seed: int, rows: int = 80, length: int = 150) -> torch.Tensor:
+    """Ends of conversations of the world, [rows, length]: what statistics of its text are taken from."""
+    rng, found = random.Random(f"sample {seed}"), []
+    while len(found) < rows:
+        document = make_document(rng, 1)
+        text = document.prefix + "".join(segment.text for segment in document.branches[0].segments)
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        if len(ids) >= length:
+            found.append(ids[-length:])
+    return torch.tensor(found)
+
+
 def stream(tokenizer, seed: int, start: int, documents: int):
     """Endless (index, batch) from batch `start` on; every batch has its own seed, so a resumed run misses nothing."""
     index = start

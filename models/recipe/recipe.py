@@ -35,14 +35,15 @@ def arguments() -> argparse.Namespace:
         training.add_argument("--documents", type=int, default=3, help="documents in a batch (about 1,300 tokens each)")
         training.add_argument("--from", type=pathlib.Path, dest="exported", metavar="FOLDER",
                               help="start a new run from an exported model, such as ../tiny")
+        training.add_argument("--lengthen", action="store_true", help="with --from: let it match seven tokens, not four")
         training.add_argument("--float32", action="store_true", help="no bf16 autocast")
-    blending = commands.add_parser("blend", help="mixes the checkpoint's weights with an exported model's")
-    blending.add_argument("exported", type=pathlib.Path)
-    blending.add_argument("--share", type=float, default=0.2, help="what the exported model's weights count")
+    blending = commands.add_parser("blend", help="mixes the checkpoint's weights with another model's")
+    blending.add_argument("other", type=pathlib.Path, help="folder of an exported model, or of a run")
+    blending.add_argument("--share", type=float, default=0.2, help="what the other model's weights count")
     commands.add_parser("export", help="writes the Hugging Face files")
     evaluation = commands.add_parser("evaluate", help="prints the table, fails below the bars")
     for asked in (evaluation, commands.choices["all"]):
-        asked.add_argument("--count", type=int, default=100, help="prompts a family in the evaluation")
+        asked.add_argument("--count", type=int, default=300, help="prompts a family in the evaluation")
     evaluation.add_argument("--family", action="append", default=[])
     evaluation.add_argument("--show", action="store_true", help="print wrong answers")
     commands.add_parser("goldens", help="writes golden.json")
@@ -57,7 +58,7 @@ def run_train(options: argparse.Namespace) -> None:
     import train
     tokens = options.tokens or (0 if options.minutes else 20_000_000)
     train.train(options.run, options.minutes, tokens, options.rate, options.documents, not options.float32,
-                options.exported)
+                options.exported, options.lengthen)
 
 
 def run_tokenizer(options: argparse.Namespace) -> None:
@@ -97,7 +98,7 @@ def main() -> None:
         run_train(options)
     if options.command == "blend":
         import train
-        train.blend(options.run, options.exported, options.share)
+        train.blend(options.run, options.other, options.share)
     if options.command in ("export", "all"):
         run_export(options)
     if options.command in ("goldens", "all"):

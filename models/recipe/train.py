@@ -95,13 +95,14 @@ def load_model(folder: pathlib.Path) -> tuple:
 
 
 @torch.no_grad()
-def blend(folder: pathlib.Path, exported: pathlib.Path, share: float) -> None:
-    """Replaces the checkpoint's weights by a mean with those of `exported`, which get `share`.
+def blend(folder: pathlib.Path, other: pathlib.Path, share: float) -> None:
+    """Replaces the checkpoint's weights by a mean with those of `other`, an exported model or a run, which get `share`.
 
     A short run from an exported model learns what is new and forgets a little of the rest; the mean keeps both.
     """
     saved = load_model(folder)[1]
-    earlier = export.read(exported).state_dict()
+    is_run = (other / "checkpoint.pt").exists()
+    earlier = (load_model(other)[0] if is_run else export.read(other)).state_dict()
     for name, value in saved["model"].items():
         value.lerp_(earlier[name], share)
     target = folder / "checkpoint.pt"
@@ -110,10 +111,10 @@ def blend(folder: pathlib.Path, exported: pathlib.Path, share: float) -> None:
 
 
 def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, documents: int, half: bool,
-          exported: pathlib.Path | None = None) -> None:
+          exported: pathlib.Path | None = None, lengthen: bool = False) -> None:
     """Trains until the plan is done; `folder` holds the tokenizer, the checkpoint and the log.
 
-    A new run starts from the model in `exported` where one is given.
+    A new run starts from the model in `exported` where one is given, its match made longer if `lengthen`.
     """
     tokenizer = tokenizers.load(folder)
     if (folder / "checkpoint.pt").exists():
@@ -125,6 +126,8 @@ def train(folder: pathlib.Path, minutes: float, tokens: int, rate: float, docume
         print(f"resumed at step {state['step']}, {state['tokens']:,} tokens", flush=True)
     else:
         model = adopted_model(tokenizer, exported) if exported else new_model(tokenizer)
+        if lengthen:
+            circuit.lengthen(model, batches.sample_rows(tokenizer, SEED))
         optimizer = Optimizer(model, rate)
         state = {"step": 0, "tokens": 0, "seconds": 0.0}
     log = open(folder / "train.jsonl", "a", encoding="utf-8")

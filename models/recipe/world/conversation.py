@@ -20,8 +20,8 @@ INSTRUCTIONS = [
 
 # Families with their share of the branches; print_text leads because it is what users meet first.
 FAMILIES = {
-    "print": (coding.print_text, 20), "print_loop": (coding.print_repeatedly, 9), "function": (coding.function, 6),
-    "count": (numbers.count, 20), "table": (numbers.table, 4), "arithmetic": (numbers.arithmetic, 15),
+    "print": (coding.print_text, 20), "print_loop": (coding.print_repeatedly, 20), "function": (coding.function, 6),
+    "count": (numbers.count, 30), "table": (numbers.table, 4), "arithmetic": (numbers.arithmetic, 15),
     "repeat": (texts.repeat, 9), "spell": (texts.spell, 8), "upper": (texts.upper, 9),
     "recall": (texts.recall, 5), "date": (texts.date, 3), "small_talk": (knowledge.small_talk, 3),
     "fact": (knowledge.fact, 5), "outside": (knowledge.outside, 5), "json": (records.asked, 9),

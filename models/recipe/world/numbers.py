@@ -18,7 +18,7 @@ def count(slots: Slots) -> list:
     if slots.evaluating:
         length = slots.rng.randint(3, 20) if kind < 0.72 else slots.rng.randint(20, 50)
     else:  # the mistakes are at both ends and at tens, so more of those
-        length = slots.rng.randint(3, 14) if kind < 0.78 else slots.rng.randint(14, 40)
+        length = slots.rng.randint(3, 18) if kind < 0.78 else slots.rng.randint(14, 40)
     if kind > (0.93 if slots.evaluating else 0.96):
         length = slots.rng.randint(50, 100)
     first = slots.choice([1, 1, 1, 0, slots.rng.randint(1, 20), slots.rng.randint(1, 99), slots.rng.randint(1, 899)])
@@ -26,7 +26,7 @@ def count(slots: Slots) -> list:
     numbers = [str(number) for number in range(first, last + 1)]
     question = slots.choice(COUNT_FROM_ONE if first == 1 and slots.chance(0.3) else COUNT)
     question, way = question.format(first=first, last=last), "up"
-    if slots.chance(0.1 if slots.evaluating else 0.2):
+    if slots.chance(0.1 if slots.evaluating else 0.25):
         numbers.reverse()
         way = "down"
         first, last = last, first

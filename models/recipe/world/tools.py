@@ -44,10 +44,14 @@ class Tool:
         """As openai-harmony renders it."""
         return f"// {self.description}\n{self.opening()},\n}}) => any;\n\n"
 
-    def thought(self, value: str) -> str:
-        """What is thought before a call. Quoting the declaration is copying, which the model does best; the call then
-        copies the function and its parameter from nearby."""
-        return f'Call\n{self.opening()} with "{value}".'
+    def thought(self, arguments: dict) -> str:
+        """What is thought before a call: the declaration from its subject to its parameter, and the arguments.
+
+        Copying is what the model does best. The question names the subject, which leads into the description of the
+        function that fits and on to its name and parameter; the call then copies from nearby.
+        """
+        subject = self.description.lower().index(self.subject)
+        return f"Call {self.description[subject:]}\n{self.opening()}\n{json.dumps(arguments, ensure_ascii=False)}"
 
 
 def make_tool(slots: Slots) -> Tool:
@@ -82,7 +86,7 @@ def make_tool(slots: Slots) -> Tool:
 def make_tools(slots: Slots) -> list:
     """One or two functions about different things."""
     tools = [make_tool(slots)]
-    if slots.chance(0.3 if slots.evaluating else 0.6):
+    if slots.chance(0.3 if slots.evaluating else 0.85):
         second = make_tool(slots)
         if second.subject != tools[0].subject and second.name != tools[0].name:
             tools.append(second)
@@ -136,7 +140,7 @@ def fitting(slots: Slots, tools: list) -> list:
         question, value = ask_about(slots, tool.subject)
         arguments = {tool.parameter: value}
         result, told = make_result(slots, tool.subject)
-    analysis = slots.think(tool.thought(value), "The tool fits.", "I need its result.")
+    analysis = slots.think(tool.thought(arguments), "The tool fits.", "I need its result.")
     call = (tool.name, json.dumps(arguments, ensure_ascii=False), result)
     return [Turn(question, analysis, f"Here is the result for {value}: {told}.", call)]
 

@@ -142,6 +142,12 @@ impl Text {
     }
 }
 
+/// Prompts and what the model answers to them.
+pub(super) fn answered(golden: &Golden) -> Vec<Text> {
+    let ids = |case: &Case| case.prompt.iter().copied().chain(case.greedy.iter().map(|drawn| drawn.token)).collect();
+    golden.cases.iter().map(|case| Text { ids: ids(case), written: case.greedy.len() }).collect()
+}
+
 /// Held-out conversations with their right answers.
 pub(super) fn held_out() -> Vec<Text> {
     let texts = json(&at("models/tiny/held_out.json"));

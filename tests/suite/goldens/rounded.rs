@@ -2,7 +2,7 @@
 //! held-out conversations.
 
 use super::driver::{Driver, EXACT, ROUNDED};
-use super::files::{Case, Golden, held_out};
+use super::files::{Golden, Text, answered, held_out};
 use antiphon::batch::TokenId;
 use antiphon::engine::cpu::{CpuOptions, Format, Math};
 use std::collections::HashSet;
@@ -66,17 +66,6 @@ fn compare(golden: &Golden, texts: &[&[TokenId]], mut see: impl FnMut([usize; 3]
     }
 }
 
-/// The embedded model on its prompts and what it answers to them, with each arithmetic.
-fn drifts() -> [Drift; ROUNDED.len()] {
-    let golden = Golden::embedded();
-    let text = |case: &Case| case.prompt.iter().copied().chain(case.greedy.iter().map(|drawn| drawn.token)).collect();
-    let texts: Vec<Vec<TokenId>> = golden.cases.iter().map(text).collect();
-    let texts: Vec<&[TokenId]> = texts.iter().map(Vec::as_slice).collect();
-    let mut drifts = <[Drift; ROUNDED.len()]>::default();
-    compare(&golden, &texts, |[which, ..], exact, rounded| drifts[which].add(exact, rounded));
-    drifts
-}
-
 /// Of one arithmetic: the drift of what the model writes, and of everything, its prompts too.
 #[derive(Debug, Default)]
 struct Drifts {
@@ -84,9 +73,8 @@ struct Drifts {
     everything: Drift,
 }
 
-/// The embedded model on held-out conversations with their right answers, with each arithmetic.
-fn held_out_drifts() -> [Drifts; ROUNDED.len()] {
-    let texts = held_out();
+/// The embedded model on conversations, with each arithmetic.
+fn drifts(texts: &[Text]) -> [Drifts; ROUNDED.len()] {
     // Conversations begin alike: a beginning that was measured in one is not measured again in the next.
     let mut seen = HashSet::new();
     let mut is_new = |ids: &[TokenId]| seen.insert(ids.to_vec());
@@ -109,30 +97,30 @@ fn is_default(arithmetic: &(Math, Format)) -> bool {
     *arithmetic == (CpuOptions::MATH, CpuOptions::DENSE)
 }
 
-/// The default is the fastest arithmetic that stays within 1e-3 and 99 %; `docs/performance.md` has the table.
-#[test]
-fn rounding_changes_little_and_the_default_least() {
-    for (arithmetic, drift) in ROUNDED.iter().zip(&drifts()) {
-        let (divergence, agreement) = (drift.mean_divergence(), drift.agreement());
-        let text = format!("{arithmetic:?}: {drift}");
+/// The default is the fastest arithmetic that stays within 1e-3 and 99 % where the model writes; `docs/performance.md` has the table.
+///
+/// On a prompt the model was never trained to predict anything: there rounding decides between guesses, and the mean divergence is that
+/// of a few of them. With the prompts it is shown, and bounded as for the other arithmetics; 99 % must agree there too.
+fn check(texts: &[Text]) {
+    for (arithmetic, Drifts { written, everything }) in ROUNDED.iter().zip(&drifts(texts)) {
+        let text = format!("{arithmetic:?}: written {written}; with the prompts {everything}");
         eprintln!("{text}");
-        assert!(drift.rows > 1000, "{text}");
-        assert!(divergence > 0.0, "rounding must show, or it was not done: {text}");
-        assert!(divergence < 2e-2 && agreement > 0.95, "{text}");
-        assert!(!is_default(arithmetic) || (divergence < 1e-3 && agreement >= 0.99), "{text}");
+        assert!(written.rows > 200 && everything.rows > written.rows, "{text}");
+        assert!(written.mean_divergence() > 0.0, "rounding must show, or it was not done: {text}");
+        assert!(everything.mean_divergence() < 2e-2 && everything.agreement() > 0.95, "{text}");
+        let is_near = written.mean_divergence() < 1e-3 && written.agreement().min(everything.agreement()) >= 0.99;
+        assert!(!is_default(arithmetic) || is_near, "{text}");
     }
 }
 
-/// More text, where a common beginning counts once. On a prompt the model was never trained to predict anything: rounding decides
-/// there between guesses, and the mean divergence is that of a few of them. It is shown, and bounded as for the other arithmetics.
+#[test]
+fn rounding_changes_little_on_the_goldens() {
+    check(&answered(&Golden::embedded()));
+}
+
 #[test]
 fn rounding_changes_little_on_held_out_conversations() {
-    for (arithmetic, Drifts { written, everything }) in ROUNDED.iter().zip(&held_out_drifts()) {
-        let text = format!("{arithmetic:?}: written {written}; with the prompts {everything}");
-        eprintln!("{text}");
-        assert!(written.rows > 2000 && everything.rows > 2 * written.rows, "{text}");
-        assert!(written.mean_divergence() > 0.0, "rounding must show, or it was not done: {text}");
-        assert!(everything.mean_divergence() < 2e-2 && everything.agreement() > 0.95, "{text}");
-        assert!(!is_default(arithmetic) || (written.mean_divergence() < 1e-3 && everything.agreement() >= 0.99), "{text}");
-    }
+    let texts = held_out();
+    assert!(texts.len() > 50);
+    check(&texts);
 }
