@@ -6,7 +6,7 @@ use crate::median;
 use crate::models::{Model, expert_bytes};
 use crate::report::{Measured, Results, Roof};
 use antiphon::engine::config::ModelConfig;
-use antiphon_kernels::cuda::tile::{packed_scale, row_stride};
+use antiphon_kernels::cuda::tile::{any_scales, row_stride};
 use antiphon_kernels::cuda::{
     self, Activations, AngleTable, Arena, AttentionItem, AttentionOperands, CHUNK_TOKENS, CudaError, Device, Element,
     ExpertRegions, ExpertShare, F16Tiles, HeadShape, Into, KvRegion, LogitEdit, Mxfp4Tiles, PREFILL_ROWS, Parts, REPORT_WORDS,
@@ -152,8 +152,7 @@ fn stack(bench: &Bench<'_>, rows: usize, cols: usize) -> Result<Mxfp4Tiles, Cuda
     let experts = bench.config.experts;
     let tiles = Mxfp4Tiles::new(&mut bench.arena(Mxfp4Tiles::bytes(experts, rows, cols))?, experts, rows, cols);
     fill(bench.device, &tiles.codes, |bits| bits)?;
-    let least = u32::from_ne_bytes([packed_scale(120); 4]);
-    fill(bench.device, &tiles.scales, |bits| least + (bits & 0x0303_0303))?;
+    fill(bench.device, &tiles.scales, any_scales)?;
     Ok(tiles)
 }
 

@@ -257,7 +257,7 @@ __device__ __forceinline__ void attention_item(f16* out, float* partials, const 
 
 #define ATTENTION(name, dim, keys_a_tile, warps)                                                                                   \
     extern "C" __global__ void __launch_bounds__(32 * warps)                                                                       \
-        name(f16* __restrict__ out, float* __restrict__ partials, const f16* __restrict__ queries, const f16* __restrict__ keys, \
+        name(f16* __restrict__ out, float* __restrict__ partials, const f16* __restrict__ queries, const f16* __restrict__ keys,   \
              const f16* __restrict__ values, const float* __restrict__ sinks, const int* __restrict__ items,                       \
              const int* __restrict__ item_count, const int* __restrict__ blocks, int heads, int kv_heads, int head_dim, int row,   \
              int block_tokens, int stride, float scale) {                                                                          \

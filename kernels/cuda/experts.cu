@@ -118,7 +118,7 @@ __device__ __forceinline__ void down_tile(float* y, const f16* h, const uint4* c
 
 #define EXPERTS(tokens, token_tiles)                                                                                              \
     extern "C" __global__ void __launch_bounds__(32 * TILE_WARPS)                                                                 \
-        gate_up_##tokens(f16* __restrict__ h, const f16* __restrict__ x, const uint4* __restrict__ codes,                       \
+        gate_up_##tokens(f16* __restrict__ h, const f16* __restrict__ x, const uint4* __restrict__ codes,                         \
                          const uint32_t* __restrict__ scales, const float* __restrict__ bias, const int* __restrict__ sorted,     \
                          const int* __restrict__ tiles, const int* __restrict__ tile_count, int inner, int row_tiles, int steps,  \
                          int top_k, int stride, int h_stride, float alpha, float limit) {                                         \
@@ -127,7 +127,7 @@ __device__ __forceinline__ void down_tile(float* y, const f16* h, const uint4* c
     }                                                                                                                             \
     KERNEL_EXPORT(gate_up_##tokens)                                                                                               \
     extern "C" __global__ void __launch_bounds__(32 * TILE_WARPS)                                                                 \
-        down_##tokens(float* __restrict__ y, const f16* __restrict__ h, const uint4* __restrict__ codes,                         \
+        down_##tokens(float* __restrict__ y, const f16* __restrict__ h, const uint4* __restrict__ codes,                          \
                       const uint32_t* __restrict__ scales, const float* __restrict__ bias, const int* __restrict__ sorted,        \
                       const int* __restrict__ tiles, const int* __restrict__ tile_count, int hidden, int row_tiles, int steps,    \
                       int stride) {                                                                                               \

@@ -115,9 +115,14 @@ pub fn pack_mxfp4_codes(rows: [Option<&[u8]>; TILE_ROWS], cols: usize, out: &mut
 
 /// A scale as the kernels keep it: the exponent field of the f16 that takes a value times 2^-14 to its place. Below 2^-28 every weight
 /// is nearer to zero than to f16's least, and so is zero.
-#[must_use]
-pub const fn packed_scale(scale: u8) -> u8 {
+const fn packed_scale(scale: u8) -> u8 {
     scale.saturating_sub(98)
+}
+
+/// Four scales of 2^-7 to 2^-4, which `bits` picks: for weights that mean nothing.
+#[must_use]
+pub const fn any_scales(bits: u32) -> u32 {
+    u32::from_ne_bytes([packed_scale(120); 4]) + (bits & 0x0303_0303)
 }
 
 /// Writes the scales of one tile of MXFP4 weights: `rows` are those of up to 16 rows of `cols`, `None` a row of zeros.

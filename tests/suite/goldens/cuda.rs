@@ -15,6 +15,8 @@ use std::sync::Arc;
 /// Beyond it are rows where a router's near tie falls the other way; each golden says how many it has. What rounds how much is in
 /// `docs/adr/0020-f16-on-gpus.md`.
 const DISTANCE_MAX: f64 = 0.02;
+/// Of such a row.
+pub(super) const TIE_DISTANCE_MAX: f64 = 0.35;
 /// Of the median row.
 pub(super) const MEDIAN_MAX: f64 = 0.004;
 /// Where the likeliest token leads by less, rounding to f16 may choose another.
@@ -74,7 +76,7 @@ pub(super) fn check_logits_of(driver: &mut Driver<impl Shows>, golden: &Golden, 
     let rows = format!("{} rows, {beyond} of them beyond {DISTANCE_MAX}", distances.len());
     let what = format!("{}: {rows}, median {median:.4}, worst {worst:.4}", golden.cases[0].name);
     eprintln!("{what}");
-    assert!(median <= MEDIAN_MAX && beyond <= ties, "{what}");
+    assert!(median <= MEDIAN_MAX && beyond <= ties && worst <= TIE_DISTANCE_MAX, "{what}");
 }
 
 fn check_greedy(golden: &Golden) {

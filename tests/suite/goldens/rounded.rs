@@ -51,21 +51,6 @@ fn likeliest(values: &[f64]) -> usize {
     (0..values.len()).max_by(|a, b| values[*a].total_cmp(&values[*b])).unwrap()
 }
 
-/// Shows `see` the logits of every position of `texts`, exact and with each of [`ROUNDED`]: which arithmetic, which text, where.
-fn compare(golden: &Golden, texts: &[&[TokenId]], mut see: impl FnMut([usize; 3], &[f32], &[f32])) {
-    let mut exact = Driver::with_arithmetic(golden, 2, 16, 1, EXACT);
-    let exact: Vec<_> = texts.iter().map(|text| exact.logits(text, usize::MAX)).collect();
-    for (which, arithmetic) in ROUNDED.into_iter().enumerate() {
-        let mut driver = Driver::with_arithmetic(golden, 2, 16, 1, arithmetic);
-        for (number, (text, exact)) in texts.iter().zip(&exact).enumerate() {
-            let rounded = driver.logits(text, usize::MAX);
-            for (at, (exact, rounded)) in exact.iter().zip(&rounded).enumerate() {
-                see([which, number, at], exact, rounded);
-            }
-        }
-    }
-}
-
 /// Of one arithmetic: the drift of what the model writes, and of everything, its prompts too.
 #[derive(Debug, Default)]
 struct Drifts {
@@ -80,17 +65,23 @@ fn drifts(texts: &[Text]) -> [Drifts; ROUNDED.len()] {
     let mut is_new = |ids: &[TokenId]| seen.insert(ids.to_vec());
     let measured: Vec<Vec<bool>> =
         texts.iter().map(|text| (1..=text.ids.len()).map(|len| is_new(&text.ids[..len])).collect()).collect();
-    let ids: Vec<&[TokenId]> = texts.iter().map(|text| &text.ids[..]).collect();
-    let mut drifts = <[Drifts; ROUNDED.len()]>::default();
-    compare(&Golden::embedded(), &ids, |[which, number, at], exact, rounded| {
-        if measured[number][at] {
-            drifts[which].everything.add(exact, rounded);
-            if texts[number].predicts_written(at) {
-                drifts[which].written.add(exact, rounded);
+    let golden = Golden::embedded();
+    let mut exact = Driver::with_arithmetic(&golden, 2, 16, 1, EXACT);
+    let exact: Vec<_> = texts.iter().map(|text| exact.logits(&text.ids, usize::MAX)).collect();
+    ROUNDED.map(|arithmetic| {
+        let mut driver = Driver::with_arithmetic(&golden, 2, 16, 1, arithmetic);
+        let mut drifts = Drifts::default();
+        for ((text, exact), measured) in texts.iter().zip(&exact).zip(&measured) {
+            let rounded = driver.logits(&text.ids, usize::MAX);
+            for (at, (exact, rounded)) in exact.iter().zip(&rounded).enumerate().filter(|(at, _)| measured[*at]) {
+                drifts.everything.add(exact, rounded);
+                if text.predicts_written(at) {
+                    drifts.written.add(exact, rounded);
+                }
             }
         }
-    });
-    drifts
+        drifts
+    })
 }
 
 fn is_default(arithmetic: &(Math, Format)) -> bool {
@@ -100,27 +91,27 @@ fn is_default(arithmetic: &(Math, Format)) -> bool {
 /// The default is the fastest arithmetic that stays within 1e-3 and 99 % where the model writes; `docs/performance.md` has the table.
 ///
 /// On a prompt the model was never trained to predict anything: there rounding decides between guesses, and the mean divergence is that
-/// of a few of them. With the prompts it is shown, and bounded as for the other arithmetics; 99 % must agree there too.
-fn check(texts: &[Text]) {
+/// of a few of them: 99 % must agree there too, and the mean stay within 3e-3. `written_min` and `rows_min`: how many
+/// positions the model is to write, and there are to be at all.
+fn check(texts: &[Text], written_min: usize, rows_min: usize) {
     for (arithmetic, Drifts { written, everything }) in ROUNDED.iter().zip(&drifts(texts)) {
         let text = format!("{arithmetic:?}: written {written}; with the prompts {everything}");
         eprintln!("{text}");
-        assert!(written.rows > 200 && everything.rows > written.rows, "{text}");
+        assert!(written.rows >= written_min && everything.rows >= rows_min, "{text}");
         assert!(written.mean_divergence() > 0.0, "rounding must show, or it was not done: {text}");
         assert!(everything.mean_divergence() < 2e-2 && everything.agreement() > 0.95, "{text}");
-        let is_near = written.mean_divergence() < 1e-3 && written.agreement().min(everything.agreement()) >= 0.99;
+        let divergence_is_small = written.mean_divergence() < 1e-3 && everything.mean_divergence() < 3e-3;
+        let is_near = divergence_is_small && written.agreement().min(everything.agreement()) >= 0.99;
         assert!(!is_default(arithmetic) || is_near, "{text}");
     }
 }
 
 #[test]
 fn rounding_changes_little_on_the_goldens() {
-    check(&answered(&Golden::embedded()));
+    check(&answered(&Golden::embedded()), 450, 950);
 }
 
 #[test]
 fn rounding_changes_little_on_held_out_conversations() {
-    let texts = held_out();
-    assert!(texts.len() > 50);
-    check(&texts);
+    check(&held_out(), 2000, 8000);
 }

@@ -93,11 +93,12 @@ impl Source for Loader<'_> {
         let bytes: Vec<TensorBytes> = cuts.iter().map(|cut| self.checkpoint.tensor(&cut.name)).collect();
         let mut sources: Vec<&[u8]> = Vec::new();
         for (cut, bytes) in cuts.iter().zip(&bytes) {
-            let own = bytes.chunks_exact(2 * cut.width).skip(cut.rows.start).take(cut.rows.len());
-            sources.extend(own.map(|row| &row[2 * cut.cols.start..2 * cut.cols.end]));
-            if let Some(got) = beyond_f16(bytes) {
+            let rows = bytes.chunks_exact(2 * cut.width).skip(cut.rows.start).take(cut.rows.len());
+            let own = rows.map(|row| &row[2 * cut.cols.start..2 * cut.cols.end]);
+            if let Some(got) = own.clone().find_map(beyond_f16) {
                 return Err(CudaEngineError::Weight { tensor: cut.name.clone(), got });
             }
+            sources.extend(own);
         }
         let words: Region<u32> = self.arena.take(F16Tiles::words(rows, cols));
         self.fill(&words, f16_tile_words(cols), |tile, words| {

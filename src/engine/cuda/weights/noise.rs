@@ -4,7 +4,7 @@ use super::{Cut, Source, Weights, build, weight_bytes};
 use crate::engine::config::ModelConfig;
 use crate::engine::cuda::CudaEngineError;
 use crate::engine::cuda::share::Share;
-use antiphon_kernels::cuda::tile::packed_scale;
+use antiphon_kernels::cuda::tile::any_scales;
 use antiphon_kernels::cuda::{Arena, CudaError, Device, ExpertShare, F16Tiles, Mxfp4Tiles, Pinned, Queue, Region};
 use half::{bf16, f16};
 
@@ -32,7 +32,7 @@ pub(in crate::engine::cuda) fn noise(device: &Device, config: &ModelConfig) -> R
         bf16: pattern(|bits| pair(bits, |value| bf16::from_f32(value).to_bits()))?,
         f16: pattern(|bits| pair(bits, |value| f16::from_f32(value).to_bits()))?,
         codes: pattern(|bits| bits as u32)?,
-        scales: pattern(|bits| u32::from_ne_bytes([packed_scale(120); 4]) + (bits as u32 & 0x0303_0303))?,
+        scales: pattern(|bits| any_scales(bits as u32))?,
         floats: pattern(|bits| small(bits as u16).to_bits())?,
     };
     let weights = build(&mut noise, config, Share::ALONE)?;
