@@ -23,6 +23,12 @@ pub(super) trait Product {
     /// What a row of activations is made of.
     type X: Copy;
 
+    /// Most tokens of a tile.
+    #[inline(always)]
+    fn tile_max<S: Simd>() -> usize {
+        S::TILE
+    }
+
     /// Multiplies a band with the rows of one tile.
     fn tile<S: Simd, const T: usize>(s: S, band: Band<'_>, xs: &[&[Self::X]; T], sums: &mut [Sums; T]);
 }
@@ -63,6 +69,11 @@ impl<const PARTS: usize> Product for Mxfp4Int8<PARTS> {
     type X = Block<PARTS>;
 
     #[inline(always)]
+    fn tile_max<S: Simd>() -> usize {
+        S::MXFP4_INT8_TILE
+    }
+
+    #[inline(always)]
     fn tile<S: Simd, const T: usize>(s: S, band: Band<'_>, xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
         s.mxfp4_int8(band, xs, sums);
     }
@@ -91,7 +102,7 @@ impl Product for Int8Int8 {
 #[inline(always)]
 pub(super) fn band<S: Simd, P: Product>(s: S, band: Band<'_>, xs: &[&[P::X]], sums: &mut TokenSums) {
     let mut sums = &mut sums[..xs.len()];
-    for xs in xs.chunks(S::TILE) {
+    for xs in xs.chunks(P::tile_max::<S>()) {
         let (now, later) = std::mem::take(&mut sums).split_at_mut(xs.len());
         sums = later;
         let done = tile::<S, P, 1>(s, band, xs, now)
@@ -109,7 +120,7 @@ pub(super) fn band<S: Simd, P: Product>(s: S, band: Band<'_>, xs: &[&[P::X]], su
 /// Takes a tile of `T` tokens, if it is one.
 #[inline(always)]
 fn tile<S: Simd, P: Product, const T: usize>(s: S, band: Band<'_>, xs: &[&[P::X]], sums: &mut [Sums]) -> bool {
-    if T > S::TILE {
+    if T > P::tile_max::<S>() {
         return false;
     }
     let (Ok(xs), Ok(sums)) = (xs.try_into(), sums.try_into()) else { return false };

@@ -1,23 +1,48 @@
-//! Eight lanes of AVX2 with FMA and F16C.
+//! Eight lanes of AVX2 with FMA and F16C, perhaps with AVX-VNNI.
 
 use std::arch::x86_64::*;
 
 use half::f16;
 
+use super::rows::asks_alone;
 use super::{Kernel, Simd};
 
 const LANES: usize = 8;
 
 /// This CPU has AVX2, FMA and F16C. Only [`Avx2::detect`] makes one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Avx2(());
+pub(super) struct Avx2 {
+    asks_alone: bool,
+    vnni: bool,
+}
 
 impl Avx2 {
     /// The proof, if the CPU has them.
     pub(super) fn detect() -> Option<Self> {
         // Every CPU with AVX2 has the other two, but that is not written anywhere.
         let detected = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-        detected.then_some(Self(()))
+        detected.then(|| Self { asks_alone: asks_alone(), vnni: false })
+    }
+
+    /// The same, if the CPU has the instruction that multiplies bytes beside them: AVX-VNNI.
+    pub(super) fn detect_with_vnni() -> Option<Self> {
+        let vectors = Self::detect()?;
+        is_x86_feature_detected!("avxvnni").then_some(Self { vnni: true, ..vectors })
+    }
+
+    /// What people call it.
+    pub(super) fn name(self) -> &'static str {
+        if self.vnni { "AVX-VNNI" } else { "AVX2" }
+    }
+
+    /// Whether bytes are multiplied with AVX-VNNI.
+    pub(super) fn vnni(self) -> bool {
+        self.vnni
+    }
+
+    /// Whether to ask for weights ahead that one token alone is multiplied with.
+    pub(super) fn asks_alone(self) -> bool {
+        self.asks_alone
     }
 }
 

@@ -1,30 +1,34 @@
 //! Products of packed rows with AVX2: two vectors hold the sixteen rows of a group.
 //!
-//! One token takes both halves of a group in one pass, as they come from memory, as does bf16 with any number of tokens. Several
-//! tokens take a half of the other formats at a time, so that their sums stay in registers; the second half then comes from a cache.
-//! Weights are asked for ahead if there are several tokens: on AMD's cores (Zen 3) asking made a plain read a quarter slower.
+//! One token takes both groups of a band side by side, in the order of memory: two streams of weights. Several tokens take a half of
+//! a group at a time, bf16 excepted, so that their sums stay in registers; the second half then comes from a cache.
 
 #![expect(clippy::needless_range_loop, reason = "`g` and `h` also say where in a token's sums a half lies")]
 
 use std::arch::x86_64::*;
 
+use super::avx_vnni_rows::{int8_int8 as int8_int8_vnni, mxfp4_int8 as mxfp4_int8_vnni};
 use super::avx2::Avx2;
-use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, ask, check};
+use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, ask, ask_block, check};
 use crate::cpu::activations::Block;
 use crate::cpu::packed::{BF16_BYTES, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
 
-/// Calls a kernel for each of a band's groups, once for both halves, or once for each.
+/// Calls a kernel once for all of a band, or once for each half of its groups; the last of its constants says whether weights are asked
+/// for ahead.
 macro_rules! by_halves {
-    ($kernel:ident $([$parts:ident])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
-        for (group, rows) in $band.into_iter().zip([0, 2]) {
-            // SAFETY: `self` exists, so AVX2 and FMA were detected; `check` has seen that group and activations are so long.
-            unsafe {
-                if T == 1 {
-                    $kernel::<T, 2 $(, $parts)?>(group, $xs, $blocks, rows, 0, $sums);
-                } else {
-                    $kernel::<T, 1 $(, $parts)?>(group, $xs, $blocks, rows, 0, $sums);
-                    $kernel::<T, 1 $(, $parts)?>(group, $xs, $blocks, rows, 1, $sums);
+    ($self:ident, $kernel:ident $([$parts:ident])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
+        // SAFETY: `self` exists, so AVX2 and FMA were detected, and AVX-VNNI where it says so; `check` has seen that groups and
+        // activations are so long.
+        unsafe {
+            if const { T > 1 } {
+                for (group, rows) in $band.into_iter().zip([0, 2]) {
+                    $kernel::<T, 1, 1, $($parts,)? true>([group], $xs, $blocks, rows, 0, $sums);
+                    $kernel::<T, 1, 1, $($parts,)? false>([group], $xs, $blocks, rows, 1, $sums);
                 }
+            } else if $self.asks_alone() {
+                $kernel::<T, 2, 2, $($parts,)? true>($band, $xs, $blocks, 0, 0, $sums);
+            } else {
+                $kernel::<T, 2, 2, $($parts,)? false>($band, $xs, $blocks, 0, 0, $sums);
             }
         }
     };
@@ -32,17 +36,20 @@ macro_rules! by_halves {
 
 impl Rows for Avx2 {
     const TILE: usize = 4;
+    const MXFP4_INT8_TILE: usize = 8;
 
     #[inline]
     fn bf16_f32<const T: usize>(self, band: Band<'_>, xs: &[&[f32]; T], sums: &mut [Sums; T]) {
         let pairs = check(band, xs, BF16_BYTES, 2);
         // SAFETY: `self` exists, so AVX2 and FMA were detected; `check` has seen that groups and activations are so long.
         unsafe {
-            if T <= 2 {
-                bf16_f32::<T, 2>(band, xs, pairs, 0, sums);
+            if const { T > 2 } {
+                bf16_f32::<T, 1, true>([band[0]], xs, pairs, 0, sums);
+                bf16_f32::<T, 1, true>([band[1]], xs, pairs, 2, sums);
+            } else if const { T > 1 } || self.asks_alone() {
+                bf16_f32::<T, 2, true>(band, xs, pairs, 0, sums);
             } else {
-                bf16_f32::<T, 1>([band[0]], xs, pairs, 0, sums);
-                bf16_f32::<T, 1>([band[1]], xs, pairs, 2, sums);
+                bf16_f32::<T, 2, false>(band, xs, pairs, 0, sums);
             }
         }
     }
@@ -50,26 +57,34 @@ impl Rows for Avx2 {
     #[inline]
     fn mxfp4_f32<const T: usize>(self, band: Band<'_>, xs: &[&[f32]; T], sums: &mut [Sums; T]) {
         let blocks = check(band, xs, MXFP4_BYTES + MXFP4_SCALES, 32);
-        by_halves!(mxfp4_f32, band, xs, blocks, sums);
+        by_halves!(self, mxfp4_f32, band, xs, blocks, sums);
     }
 
     #[inline]
     fn mxfp4_int8<const T: usize, const PARTS: usize>(self, band: Band<'_>, xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
         let blocks = check(band, xs, MXFP4_BYTES + MXFP4_SCALES, 1);
-        by_halves!(mxfp4_int8[PARTS], band, xs, blocks, sums);
+        if self.vnni() {
+            by_halves!(self, mxfp4_int8_vnni[PARTS], band, xs, blocks, sums);
+        } else {
+            by_halves!(self, mxfp4_int8[PARTS], band, xs, blocks, sums);
+        }
     }
 
     #[inline]
     fn int8_int8<const T: usize>(self, band: Band<'_>, xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
         let blocks = check(band, xs, INT8_BYTES + INT8_SCALES, 1);
-        by_halves!(int8_int8, band, xs, blocks, sums);
+        if self.vnni() {
+            by_halves!(self, int8_int8_vnni, band, xs, blocks, sums);
+        } else {
+            by_halves!(self, int8_int8, band, xs, blocks, sums);
+        }
     }
 }
 
 /// Stores eight sums, multiplied by `factor`, to the part of a token's that belongs to a half of a group.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn store(total: __m256, factor: f32, half: usize, sums: &mut Sums) {
+pub(super) fn store(total: __m256, factor: f32, half: usize, sums: &mut Sums) {
     let to = &mut sums.as_chunks_mut::<8>().0[half];
     // SAFETY: eight values are written to an array of eight.
     unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_mul_ps(total, _mm256_set1_ps(factor))) };
@@ -78,7 +93,7 @@ fn store(total: __m256, factor: f32, half: usize, sums: &mut Sums) {
 /// # Safety
 /// Each group holds `pairs` pairs of columns, each activation `2 * pairs` values; `rows / 2 + G` is at most 2.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn bf16_f32<const T: usize, const G: usize>(
+unsafe fn bf16_f32<const T: usize, const G: usize, const ASKS: bool>(
     groups: [&[u8]; G],
     xs: &[&[f32]; T],
     pairs: usize,
@@ -88,7 +103,7 @@ unsafe fn bf16_f32<const T: usize, const G: usize>(
     let mut totals = [[[_mm256_setzero_ps(); 2]; G]; T];
     let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
     for pair in 0..pairs {
-        if T > 1 {
+        if ASKS {
             ask(groups, pair * BF16_BYTES, BF16_BYTES, pairs * BF16_BYTES);
         }
         for g in 0..G {
@@ -116,13 +131,34 @@ unsafe fn bf16_f32<const T: usize, const G: usize>(
     }
 }
 
+/// Half a group's values of block `block`, doubled and raised: four columns of eight rows a vector.
+///
+/// # Safety
+/// The group holds more than `block` blocks, `half` is 0 or 1.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn mxfp4_weights(group: &[u8], block: usize, half: usize) -> [__m256i; 8] {
+    let mut weights = [_mm256_setzero_si256(); 8];
+    let nibble = _mm256_set1_epi8(15);
+    // SAFETY: the table has sixteen bytes, and the vectors read lie in the group.
+    unsafe {
+        let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(RAISED.as_ptr().cast()));
+        for four in 0..4 {
+            let v = _mm256_loadu_si256(group.as_ptr().add(block * MXFP4_BYTES + 64 * four + 32 * half).cast());
+            weights[four] = _mm256_shuffle_epi8(table, _mm256_and_si256(v, nibble));
+            weights[four + 4] = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble));
+        }
+    }
+    weights
+}
+
 /// Eight scales of block `block`, which lie behind the values of all `blocks`: `2^(e - 127)`, zero for 0, infinite for 255.
 ///
 /// # Safety
 /// The group holds `blocks` blocks, `block` is one of them, `half` 0 or 1.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn mxfp4_scales(group: &[u8], blocks: usize, block: usize, half: usize) -> __m256 {
+pub(super) unsafe fn mxfp4_scales(group: &[u8], blocks: usize, block: usize, half: usize) -> __m256 {
     // SAFETY: the eight bytes read lie in the group.
     unsafe {
         let at = blocks * MXFP4_BYTES + block * MXFP4_SCALES + 8 * half;
@@ -132,10 +168,10 @@ unsafe fn mxfp4_scales(group: &[u8], blocks: usize, block: usize, half: usize) -
 }
 
 /// # Safety
-/// The group holds `blocks` blocks, each activation `32 * blocks` values; `first + H` is at most 2, `rows` 0 or 2.
+/// Each group holds `blocks` blocks, each activation `32 * blocks` values; `first + H` is at most 2, `rows / 2 + G` too.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn mxfp4_f32<const T: usize, const H: usize>(
-    group: &[u8],
+unsafe fn mxfp4_f32<const T: usize, const G: usize, const H: usize, const ASKS: bool>(
+    groups: [&[u8]; G],
     xs: &[&[f32]; T],
     blocks: usize,
     rows: usize,
@@ -145,19 +181,19 @@ unsafe fn mxfp4_f32<const T: usize, const H: usize>(
     // SAFETY: the table has sixteen bytes.
     let table = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(DOUBLED.as_ptr().cast())) };
     let nibble = _mm256_set1_epi8(15);
-    let mut totals = [[_mm256_setzero_ps(); T]; H];
+    let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
     for block in 0..blocks {
-        if T > 1 && first == 0 {
-            ask([group], block * MXFP4_BYTES, MXFP4_BYTES, blocks * MXFP4_BYTES);
+        if ASKS {
+            ask_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
         }
-        for h in 0..H {
+        for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
             let mut low = [_mm256_setzero_ps(); T];
             let mut high = [_mm256_setzero_ps(); T];
             for four in 0..4 {
                 // SAFETY: `block` is below `blocks`, to which the caller has checked group and activations.
                 unsafe {
                     let at = block * MXFP4_BYTES + 64 * four + 32 * (first + h);
-                    let v = _mm256_loadu_si256(group.as_ptr().add(at).cast());
+                    let v = _mm256_loadu_si256(groups[g].as_ptr().add(at).cast());
                     let mut left = _mm256_shuffle_epi8(table, _mm256_and_si256(v, nibble));
                     let mut right = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble));
                     for byte in 0..4 {
@@ -175,16 +211,16 @@ unsafe fn mxfp4_f32<const T: usize, const H: usize>(
                 }
             }
             // SAFETY: as above.
-            let scales = unsafe { mxfp4_scales(group, blocks, block, first + h) };
+            let scales = unsafe { mxfp4_scales(groups[g], blocks, block, first + h) };
             for t in 0..T {
-                totals[h][t] = _mm256_fmadd_ps(_mm256_add_ps(low[t], high[t]), scales, totals[h][t]);
+                totals[t][g][h] = _mm256_fmadd_ps(_mm256_add_ps(low[t], high[t]), scales, totals[t][g][h]);
             }
         }
     }
-    for h in 0..H {
+    for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
         for t in 0..T {
             // The table is doubled.
-            store(totals[h][t], 0.5, rows + first + h, &mut sums[t]);
+            store(totals[t][g][h], 0.5, rows + 2 * g + first + h, &mut sums[t]);
         }
     }
 }
@@ -192,41 +228,31 @@ unsafe fn mxfp4_f32<const T: usize, const H: usize>(
 /// Four activations in every lane.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn four_of(values: &[i8; 32], four: usize) -> __m256i {
+pub(super) fn four_of(values: &[i8; 32], four: usize) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(values.as_chunks::<4>().0[four].map(i8::cast_unsigned)))
 }
 
 /// # Safety
-/// The group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows` 0 or 2.
+/// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn mxfp4_int8<const T: usize, const H: usize, const PARTS: usize>(
-    group: &[u8],
+unsafe fn mxfp4_int8<const T: usize, const G: usize, const H: usize, const PARTS: usize, const ASKS: bool>(
+    groups: [&[u8]; G],
     xs: &[&[Block<PARTS>]; T],
     blocks: usize,
     rows: usize,
     first: usize,
     sums: &mut [Sums; T],
 ) {
-    // SAFETY: the table has sixteen bytes.
-    let table = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(RAISED.as_ptr().cast())) };
-    let (nibble, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
-    let mut totals = [[_mm256_setzero_ps(); T]; H];
+    let ones = _mm256_set1_epi16(1);
+    let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
     for block in 0..blocks {
-        if T > 1 && first == 0 {
-            ask([group], block * MXFP4_BYTES, MXFP4_BYTES, blocks * MXFP4_BYTES);
+        if ASKS {
+            ask_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
         }
-        for h in 0..H {
-            let mut weights = [_mm256_setzero_si256(); 8];
-            // SAFETY: `block` is below `blocks`, to which the caller has checked group and activations.
-            let scales = unsafe {
-                for four in 0..4 {
-                    let at = block * MXFP4_BYTES + 64 * four + 32 * (first + h);
-                    let v = _mm256_loadu_si256(group.as_ptr().add(at).cast());
-                    weights[four] = _mm256_shuffle_epi8(table, _mm256_and_si256(v, nibble));
-                    weights[four + 4] = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(v), nibble));
-                }
-                mxfp4_scales(group, blocks, block, first + h)
-            };
+        for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
+            // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
+            let (weights, scales) =
+                unsafe { (mxfp4_weights(groups[g], block, first + h), mxfp4_scales(groups[g], blocks, block, first + h)) };
             for t in 0..T {
                 // SAFETY: as above.
                 let x = unsafe { xs[t].get_unchecked(block) };
@@ -242,23 +268,38 @@ unsafe fn mxfp4_int8<const T: usize, const H: usize, const PARTS: usize>(
                     sum = _mm256_add_epi32(_mm256_slli_epi32::<8>(sum), both);
                 }
                 let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_set1_epi32(x.shift)));
-                totals[h][t] = _mm256_fmadd_ps(sum, _mm256_mul_ps(scales, _mm256_set1_ps(x.scale)), totals[h][t]);
+                totals[t][g][h] = _mm256_fmadd_ps(sum, _mm256_mul_ps(scales, _mm256_set1_ps(x.scale)), totals[t][g][h]);
             }
         }
     }
-    for h in 0..H {
+    for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
         for t in 0..T {
             // The table is doubled.
-            store(totals[h][t], 0.5, rows + first + h, &mut sums[t]);
+            store(totals[t][g][h], 0.5, rows + 2 * g + first + h, &mut sums[t]);
         }
     }
 }
 
+/// Eight scales of block `block`, which lie behind the values of all `blocks`.
+///
 /// # Safety
-/// The group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows` 0 or 2.
+/// The group holds `blocks` blocks, `block` is one of them, `half` 0 or 1.
+#[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn int8_int8<const T: usize, const H: usize>(
-    group: &[u8],
+pub(super) unsafe fn int8_scales(group: &[u8], blocks: usize, block: usize, half: usize) -> __m256 {
+    // SAFETY: the sixteen bytes read lie in the group.
+    unsafe {
+        let at = blocks * INT8_BYTES + block * INT8_SCALES + 16 * half;
+        let scales = _mm_loadu_si128(group.as_ptr().add(at).cast());
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(scales)))
+    }
+}
+
+/// # Safety
+/// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn int8_int8<const T: usize, const G: usize, const H: usize, const ASKS: bool>(
+    groups: [&[u8]; G],
     xs: &[&[Block<1>]; T],
     blocks: usize,
     rows: usize,
@@ -266,17 +307,18 @@ unsafe fn int8_int8<const T: usize, const H: usize>(
     sums: &mut [Sums; T],
 ) {
     let (raised, ones) = (_mm256_set1_epi8(i8::MIN), _mm256_set1_epi16(1));
-    let mut totals = [[_mm256_setzero_ps(); T]; H];
+    let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
     for block in 0..blocks {
-        if T > 1 && first == 0 {
-            ask([group], block * INT8_BYTES, INT8_BYTES, blocks * INT8_BYTES);
+        if ASKS {
+            ask_block::<G, INT8_BYTES, INT8_SCALES>(groups, blocks, block);
         }
-        for h in 0..H {
+        for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
             let mut parts = [_mm256_setzero_si256(); T];
             for four in 0..8 {
                 // SAFETY: `block` is below `blocks`, to which the caller has checked group and activations.
-                let v =
-                    unsafe { _mm256_loadu_si256(group.as_ptr().add(block * INT8_BYTES + 64 * four + 32 * (first + h)).cast()) };
+                let v = unsafe {
+                    _mm256_loadu_si256(groups[g].as_ptr().add(block * INT8_BYTES + 64 * four + 32 * (first + h)).cast())
+                };
                 // The magnitude goes to the unsigned side and the sign to the other: two products stay below 2 * 127 * 127.
                 let signed = _mm256_xor_si256(v, raised);
                 let magnitude = _mm256_abs_epi8(signed);
@@ -288,22 +330,18 @@ unsafe fn int8_int8<const T: usize, const H: usize>(
                 }
             }
             // SAFETY: as above.
-            let scales = unsafe {
-                let at = blocks * INT8_BYTES + block * INT8_SCALES + 16 * (first + h);
-                let scales = _mm_loadu_si128(group.as_ptr().add(at).cast());
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(scales)))
-            };
+            let scales = unsafe { int8_scales(groups[g], blocks, block, first + h) };
             for t in 0..T {
                 // SAFETY: as above.
                 let x = unsafe { xs[t].get_unchecked(block) };
                 let factor = _mm256_mul_ps(scales, _mm256_set1_ps(x.scale));
-                totals[h][t] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(parts[t]), factor, totals[h][t]);
+                totals[t][g][h] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(parts[t]), factor, totals[t][g][h]);
             }
         }
     }
-    for h in 0..H {
+    for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
         for t in 0..T {
-            store(totals[h][t], 1.0, rows + first + h, &mut sums[t]);
+            store(totals[t][g][h], 1.0, rows + 2 * g + first + h, &mut sums[t]);
         }
     }
 }

@@ -1,28 +1,24 @@
 //! Products of packed rows with AVX-512: a vector holds the sixteen rows of a group.
 //!
-//! One token takes both groups of a band in one pass: two streams of weights. What keeps too much in registers for that takes a group
-//! after the other.
+//! Both groups of a band are taken side by side: two streams of weights. MXFP4 times f32 with more than two tokens keeps too much in
+//! registers for that and takes a group after the other.
 
 #![expect(clippy::needless_range_loop, reason = "`t` and `g` also say which activations, weights and sums belong together")]
 
 use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
-use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, ask, check};
+use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, ask, ask_block, check};
 use crate::cpu::activations::Block;
 use crate::cpu::packed::{BF16_BYTES, GROUP, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
 
-/// Calls a kernel once for both groups of a band if that is to be, or once for each; the last of its constants says whether weights are
-/// asked for ahead.
-macro_rules! by_groups {
-    ($self:ident, $together:expr, $kernel:ident $([$parts:ident])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
+/// Calls a kernel for both groups of a band; the last of its constants says whether weights are asked for ahead.
+macro_rules! both_groups {
+    ($self:ident, $kernel:ident $([$parts:ident])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
         // SAFETY: `self` exists, so the features were detected; `check` has seen that groups and activations are so long.
         unsafe {
-            // Constants, so that only what can be called is compiled.
-            if const { !$together } {
-                $kernel::<T, 1, $($parts,)? true>([$band[0]], $xs, $blocks, 0, $sums);
-                $kernel::<T, 1, $($parts,)? true>([$band[1]], $xs, $blocks, 1, $sums);
-            } else if const { T > 1 } {
+            // A constant, so that only what can be called is compiled.
+            if const { T > 1 } {
                 $kernel::<T, 2, $($parts,)? true>($band, $xs, $blocks, 0, $sums);
             } else if $self.asks_alone() {
                 $kernel::<T, 2, $($parts,)? true>($band, $xs, $blocks, 0, $sums);
@@ -39,25 +35,32 @@ impl Rows for Avx512 {
     #[inline]
     fn bf16_f32<const T: usize>(self, band: Band<'_>, xs: &[&[f32]; T], sums: &mut [Sums; T]) {
         let pairs = check(band, xs, BF16_BYTES, 2);
-        by_groups!(self, true, bf16_f32, band, xs, pairs, sums);
+        both_groups!(self, bf16_f32, band, xs, pairs, sums);
     }
 
     #[inline]
     fn mxfp4_f32<const T: usize>(self, band: Band<'_>, xs: &[&[f32]; T], sums: &mut [Sums; T]) {
         let blocks = check(band, xs, MXFP4_BYTES + MXFP4_SCALES, 32);
-        by_groups!(self, T <= 2, mxfp4_f32, band, xs, blocks, sums);
+        if const { T > 2 } {
+            for (first, group) in band.into_iter().enumerate() {
+                // SAFETY: `self` exists, so the features were detected; `check` has seen that group and activations are so long.
+                unsafe { mxfp4_f32::<T, 1, true>([group], xs, blocks, first, sums) };
+            }
+        } else {
+            both_groups!(self, mxfp4_f32, band, xs, blocks, sums);
+        }
     }
 
     #[inline]
     fn mxfp4_int8<const T: usize, const PARTS: usize>(self, band: Band<'_>, xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
         let blocks = check(band, xs, MXFP4_BYTES + MXFP4_SCALES, 1);
-        by_groups!(self, T * PARTS <= 2, mxfp4_int8[PARTS], band, xs, blocks, sums);
+        both_groups!(self, mxfp4_int8[PARTS], band, xs, blocks, sums);
     }
 
     #[inline]
     fn int8_int8<const T: usize>(self, band: Band<'_>, xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
         let blocks = check(band, xs, INT8_BYTES + INT8_SCALES, 1);
-        by_groups!(self, T <= 2, int8_int8, band, xs, blocks, sums);
+        both_groups!(self, int8_int8, band, xs, blocks, sums);
     }
 }
 
@@ -175,39 +178,46 @@ unsafe fn mxfp4_f32<const T: usize, const G: usize, const ASKS: bool>(
     }
 }
 
-/// Asks for the weights ahead of block `block` of `blocks`, values and scales of so many bytes a block. The scales are those of the
-/// group that is read next: they are too few to be worth a distance of their own.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-fn ask_block<const G: usize, const VALUES: usize, const SCALES: usize>(groups: [&[u8]; G], blocks: usize, block: usize) {
-    ask(groups, block * VALUES, VALUES, blocks * VALUES);
-    if (block * SCALES).is_multiple_of(64) {
-        for group in groups {
-            let at = blocks * VALUES + block * SCALES + G * group.len();
-            _mm_prefetch::<_MM_HINT_T0>(group.as_ptr().wrapping_add(at).cast());
-        }
-    }
+/// Adds to each lane of `$sum` what four bytes of `$weights` and the four activations at `$x + 4 * $four` give.
+///
+/// The activations are an operand in memory that the instruction spreads over the lanes. Left to itself the compiler reads two of them at
+/// once and spreads each with an instruction of its own: eight tokens in two parts were seen to take a third longer.
+macro_rules! add_fours {
+    ($sum:ident, $weights:expr, $x:expr, $four:literal) => {
+        std::arch::asm!(
+            "vpdpbusd {sum}, {weights}, dword ptr [{x} + {at}]{{1to16}}",
+            sum = inout(zmm_reg) $sum,
+            weights = in(zmm_reg) $weights,
+            x = in(reg) $x,
+            at = const 4 * $four,
+            options(pure, readonly, nostack, preserves_flags)
+        )
+    };
 }
 
 /// Adds what a block of weights, eight vectors of four columns, and a block of activations give.
-///
-/// # Safety
-/// None but the features.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn add_block<const PARTS: usize>(weights: &[__m512i; 8], scales: __m512, x: &Block<PARTS>, total: __m512) -> __m512 {
+fn add_block<const PARTS: usize>(weights: &[__m512i; 8], scales: __m512, x: &Block<PARTS>, total: __m512) -> __m512 {
     let mut sum = _mm512_setzero_si512();
-    for part in 0..PARTS {
-        let (fours, _) = x.values[part].as_chunks::<4>();
-        // Each part counts 256 times the next one; the last one begins with the shift.
-        let mut low = if part > 0 { _mm512_slli_epi32::<8>(sum) } else { sum };
-        let mut high = if part + 1 == PARTS { _mm512_set1_epi32(x.shift) } else { _mm512_setzero_si512() };
-        for four in 0..4 {
-            let of = |four: usize| _mm512_set1_epi32(i32::from_le_bytes(fours[four].map(i8::cast_unsigned)));
-            low = _mm512_dpbusd_epi32(low, weights[four], of(four));
-            high = _mm512_dpbusd_epi32(high, weights[four + 4], of(four + 4));
+    for (part, values) in x.values.iter().enumerate() {
+        let values = values.as_ptr();
+        // The last part begins with the shift.
+        let mut low = if part + 1 == PARTS { _mm512_set1_epi32(x.shift) } else { _mm512_setzero_si512() };
+        let mut high = _mm512_setzero_si512();
+        // SAFETY: the CPU has the instruction; the eight times four bytes read are a part's.
+        unsafe {
+            add_fours!(low, weights[0], values, 0);
+            add_fours!(high, weights[4], values, 4);
+            add_fours!(low, weights[1], values, 1);
+            add_fours!(high, weights[5], values, 5);
+            add_fours!(low, weights[2], values, 2);
+            add_fours!(high, weights[6], values, 6);
+            add_fours!(low, weights[3], values, 3);
+            add_fours!(high, weights[7], values, 7);
         }
-        sum = _mm512_add_epi32(low, high);
+        // Each part counts 256 times the next one, and waits for no other.
+        sum = _mm512_add_epi32(_mm512_slli_epi32::<8>(sum), _mm512_add_epi32(low, high));
     }
     let sum = _mm512_cvtepi32_ps(sum);
     _mm512_fmadd_ps(sum, _mm512_mul_ps(scales, _mm512_set1_ps(x.scale)), total)

@@ -20,6 +20,8 @@ mod avx2_rows;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_rows;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni_rows;
 mod portable;
 mod portable_rows;
 mod rows;
@@ -147,6 +149,7 @@ impl Isa {
         let sets = [
             Some(portable),
             avx2::Avx2::detect().map(Set::Avx2),
+            avx2::Avx2::detect_with_vnni().map(Set::Avx2),
             avx512::Avx512::detect().map(Set::Avx512),
             avx512::Avx512::detect_with_tiles().map(Set::Avx512),
         ];
@@ -167,7 +170,7 @@ impl Isa {
         match self.0 {
             Set::Portable(_) => "portable",
             #[cfg(target_arch = "x86_64")]
-            Set::Avx2(_) => "AVX2",
+            Set::Avx2(simd) => simd.name(),
             #[cfg(target_arch = "x86_64")]
             Set::Avx512(simd) => simd.name(),
         }
