@@ -1,6 +1,6 @@
 //! Tokens per second of the CPU engine: prefill of one prompt, decode of some sequences.
 //!
-//! `cargo bench --bench forward -- [--model DIR] [--threads N] [--math exact|fast] [--dense bf16|int8] [--isa NAME]
+//! `cargo bench --bench forward -- [--model DIR] [--threads N] [--math exact|int16|fast] [--dense bf16|int8] [--isa NAME]
 //! [--seconds S] [--steps N] [prefill=N] [decode=N] ..`: without a model the embedded one, without works a few usual ones, without
 //! NAME (`AVX-512`) the fastest instructions. A prefill is one step; a decode goes on by `--steps` tokens behind a prompt of 64 for
 //! each sequence. Tokens are random, so that experts are hit as by many users. A line is a work: median, smallest and largest of its
@@ -79,6 +79,7 @@ impl Asked {
             ("--seconds", seconds) => self.budget = Duration::from_secs_f64(seconds.parse().expect("a number of seconds")),
             ("--steps", steps) => self.steps = steps.parse().expect("a number of steps"),
             ("--math", "exact") => self.math = Math::Exact,
+            ("--math", "int16") => self.math = Math::Int16,
             ("--math", "fast") => self.math = Math::Fast,
             ("--dense", "bf16") => self.dense = Format::Bf16,
             ("--dense", "int8") => self.dense = Format::Int8,

@@ -1,6 +1,6 @@
 //! How fast each CPU kernel is, beside the bandwidth with which this machine reads memory.
 //!
-//! `cargo bench --bench kernels [-- WORD..]`: a word is the name of an instruction set (`portable`, `AVX2`, `AVX-512`, `AMX`) or
+//! `cargo bench --bench kernels [-- WORD..]`: a word is the name of an instruction set (`portable`, `AVX2`, `AVX-VNNI`, `AVX-512`, `AMX`) or
 //! part of the name of an operation. Weights rotate through the layers of the model or 128 MiB, as a step's do, so those of
 //! a large model come from memory and those of a tiny one from caches. A line is the best of its repetitions, as the
 //! bandwidth is: on a shared machine the others tell of the neighbours. Run as a test (without `--bench`) it computes
@@ -206,7 +206,7 @@ fn experts(bench: &mut Bench, model: &Model) {
         SwiGlu::default(),
     );
     let layer = bench.cpu.pack_experts(&layer.expect("the shapes fit"));
-    for (kind, math) in [("exact", Math::Exact), ("fast", Math::Fast)] {
+    for (kind, math) in [("exact", Math::Exact), ("int16", Math::Int16), ("fast", Math::Fast)] {
         bench.cpu.set_math(math);
         expert_tokens(bench, model, kind, &layer);
     }

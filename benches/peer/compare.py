@@ -137,7 +137,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2, help="how long antiphon's part of a turn lasts at least")
-    parser.add_argument("--math", default="fast", choices=["fast", "exact"])
+    parser.add_argument("--math", default="int16", choices=["exact", "int16", "fast"])
     parser.add_argument("--dense", default="bf16", choices=["bf16", "int8"])
     parser.add_argument("--isa", help="antiphon's instructions, such as AVX2; the fastest unless told otherwise")
     parser.add_argument("--mistral", action="store_true", help="run mistral.rs as well, but for http=N")

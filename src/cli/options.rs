@@ -65,10 +65,11 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         device: layers.read("device", "auto, cpu or cuda:N", device)?,
         threads: layers
             .read("threads", "auto or a whole number from 1 to 1024", |text| automatic(text, |text| within(text, 1, 1024)))?,
-        cpu_math: layers.read("cpu_math", "exact or fast", cpu_math)?,
+        cpu_math: layers.read("cpu_math", "exact, int16 or fast", cpu_math)?,
         cpu_dense: layers.read("cpu_dense", "bf16 or int8", cpu_dense)?,
-        cpu_isa: layers
-            .read("cpu_isa", "auto, or portable, avx2, avx-512 or amx where the CPU has it", |text| automatic(text, isa))?,
+        cpu_isa: layers.read("cpu_isa", "auto, or portable, avx2, avx-vnni, avx-512 or amx where the CPU has it", |text| {
+            automatic(text, isa)
+        })?,
         gpu_memory_utilization: layers.read("gpu_memory_utilization", "a number above 0, at most 1", |text| {
             text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0)
         })?,
@@ -233,6 +234,7 @@ pub(super) fn device(text: &str) -> Option<Device> {
 fn cpu_math(text: &str) -> Option<Math> {
     match text {
         "exact" => Some(Math::Exact),
+        "int16" => Some(Math::Int16),
         "fast" => Some(Math::Fast),
         _ => None,
     }

@@ -5,7 +5,7 @@
 //! Shapes: `x`, `stream` `[T, H]`; `gate_up [E, 2 I, H]`, `down [E, H, I]` MXFP4; routes `[T, top_k]`.
 //! Source: the gpt-oss model card; Shazeer et al. 2017, arXiv:1701.06538; SwiGLU: Shazeer 2020, arXiv:2002.05202.
 //! Twin: `reference::experts`, within 1e-5 of the largest output with exact arithmetic, and as far as rounding activations to
-//! int8 leads with fast arithmetic.
+//! integers leads with the others.
 //! Cost: `51 / 32 * H * I` bytes for each expert that is hit, `6 H I` operations for each token and each of its experts;
 //! measured figures are in `docs/performance.md`.
 //!
@@ -29,16 +29,15 @@ use crate::weights::{MXFP4_BLOCK, Routes, SwiGlu};
 #[derive(Debug, Default)]
 pub(super) struct Mixture {
     groups: Groups,
+    /// What goes into the experts, rounded to 16 bits.
+    outer: Blocks<2>,
     /// `[pairs, I]`: what lies between an expert's projections, for exact arithmetic.
     values: Vec<f32>,
-    /// The same for fast arithmetic.
-    blocks: Blocks<2>,
+    /// The same, rounded.
+    inner: Blocks<2>,
 }
 
-/// What goes into an expert, rounded for fast arithmetic. It comes from a norm, so that no value of a block is far above the rest.
-type Outer = Mxfp4Int8<1>;
-
-/// What lies between the projections. A product of two numbers has few large values and many small ones, of which eight bits
+/// What lies between the projections, rounded. A product of two numbers has few large values and many small ones, of which eight bits
 /// would leave little: the model's answers were seen to move fourteen times as far.
 type Inner = Mxfp4Int8<2>;
 
@@ -87,26 +86,43 @@ impl Cpu {
         assert_eq!(x.len(), stream.len(), "as many outputs as inputs");
         assert_eq!(x.len(), routes.tokens() * hidden, "{hidden} values for each of {} tokens", routes.tokens());
         self.mixture.groups.fill(routes, experts.count);
-        let pairs = self.mixture.groups.tokens.len();
         let mut mixture = std::mem::take(&mut self.mixture);
         match self.math {
             Math::Exact => {
-                mixture.values.resize(pairs * intermediate, 0.0);
+                mixture.values.resize(mixture.groups.tokens.len() * intermediate, 0.0);
                 let row = |token: usize| &x[token * hidden..][..hidden];
                 self.gate_up::<Mxfp4F32, Mxfp4F32>(experts, &mixture.groups, row, &mut mixture.values);
                 let row = |pair: usize| &mixture.values[pair * intermediate..][..intermediate];
                 self.down::<Mxfp4F32>(experts, &mixture.groups, row, stream);
             }
+            Math::Int16 => {
+                let mut outer = std::mem::take(&mut mixture.outer);
+                self.rounded_experts_add(x, experts, &mut mixture, &mut outer, stream);
+                mixture.outer = outer;
+            }
             Math::Fast => {
-                let mut blocks = std::mem::take(&mut self.blocks);
-                blocks.fill(&mut self.pool, self.isa, x, hidden, Outer::OFFSET);
-                let room = mixture.blocks.room(pairs, intermediate);
-                self.gate_up::<Outer, Inner>(experts, &mixture.groups, |token| blocks.row(token), room);
-                self.down::<Inner>(experts, &mixture.groups, |pair| mixture.blocks.row(pair), stream);
-                self.blocks = blocks;
+                let mut outer = std::mem::take(&mut self.blocks);
+                self.rounded_experts_add(x, experts, &mut mixture, &mut outer, stream);
+                self.blocks = outer;
             }
         }
         self.mixture = mixture;
+    }
+
+    /// The mixture of experts of what is rounded into `outer`, to `PARTS` times eight bits.
+    fn rounded_experts_add<const PARTS: usize>(
+        &mut self,
+        x: &[f32],
+        experts: &PackedExperts,
+        mixture: &mut Mixture,
+        outer: &mut Blocks<PARTS>,
+        stream: &mut [f32],
+    ) {
+        let Mixture { groups, inner, .. } = mixture;
+        outer.fill(&mut self.pool, self.isa, x, experts.hidden, Mxfp4Int8::<PARTS>::OFFSET);
+        let room = inner.room(groups.tokens.len(), experts.intermediate);
+        self.gate_up::<Mxfp4Int8<PARTS>, Inner>(experts, groups, |token| outer.row(token), room);
+        self.down::<Inner>(experts, groups, |pair| inner.row(pair), stream);
     }
 
     /// The first projection and the activation of every pair, into `room`: `[pairs, I]` in the form of `Q`.

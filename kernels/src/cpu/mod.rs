@@ -25,8 +25,9 @@ pub enum Math {
     /// With activations in f32.
     #[default]
     Exact,
-    /// With activations rounded to integers, a scale for every 32 of them: of 8 bits what goes into an expert, of 16 bits what lies
-    /// between its projections. Sums within a block are exact.
+    /// With activations rounded to integers of 16 bits, a scale for every 32 of them. Sums within a block are exact.
+    Int16,
+    /// With activations rounded to integers of 8 bits where they go into an expert, of 16 between its projections.
     Fast,
 }
 

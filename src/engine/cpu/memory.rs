@@ -40,7 +40,7 @@ impl CpuOptions {
     /// Tokens in a KV block unless said otherwise.
     pub const BLOCK_TOKENS: usize = 16;
     /// The arithmetic unless said otherwise: the fastest whose answers stay close enough, as `docs/performance.md` shows.
-    pub const MATH: Math = Math::Fast;
+    pub const MATH: Math = Math::Int16;
     /// The dense weights unless said otherwise.
     pub const DENSE: Format = Format::Bf16;
 
@@ -146,12 +146,11 @@ pub(super) fn kv_layout(config: &ModelConfig, block_tokens: usize, blocks: usize
     KvLayout { blocks, block_tokens, kv_heads: config.kv_heads, head_dim: config.head_dim }
 }
 
-/// What keys and values are kept in: f16 moves the answers far less than the other rounding of [`Math::Fast`] does, takes half
-/// the memory, and half the time to read.
+/// What keys and values are kept in: f16 moves the answers hardly at all, takes half the memory, and half the time to read.
 pub(super) fn kv_format(math: Math) -> KvFormat {
     match math {
         Math::Exact => KvFormat::F32,
-        Math::Fast => KvFormat::F16,
+        Math::Int16 | Math::Fast => KvFormat::F16,
     }
 }
 

@@ -43,7 +43,9 @@ fn batch_of(tokens: &[u32], sampling: Sampling) -> Batch {
 #[test]
 fn the_plan_counts_what_is_allocated() {
     let exact = kv_bytes_planned_and_taken(Math::Exact);
-    assert_eq!(exact, 2 * kv_bytes_planned_and_taken(Math::Fast), "f32, and f16");
+    for math in [Math::Int16, Math::Fast] {
+        assert_eq!(exact, 2 * kv_bytes_planned_and_taken(math), "f32, and f16");
+    }
 }
 
 /// Compares the plan with an engine; the bytes of KV memory.
@@ -83,7 +85,9 @@ fn options_share_the_memory_between_the_groups() {
     let checkpoint = golden("g1");
     let config = checkpoint.config();
     let sizes = [0, 1 << 20, 1 << 24, 1 << 28, u64::MAX];
-    for (math, kv_bytes) in sizes.into_iter().flat_map(|bytes| [(Math::Exact, bytes), (Math::Fast, bytes)]) {
+    for (math, kv_bytes) in
+        sizes.into_iter().flat_map(|bytes| [(Math::Exact, bytes), (Math::Int16, bytes), (Math::Fast, bytes)])
+    {
         let options = CpuOptions::within(config, math, kv_bytes, 16, 64);
         let plan = MemoryPlan::of(&checkpoint, &options);
         // One window of 16 tokens, the two blocks that it may touch beside, and a step of 64 tokens.

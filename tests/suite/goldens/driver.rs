@@ -13,8 +13,13 @@ const BLOCK_TOKENS: usize = 6;
 /// As the goldens were made.
 pub(super) const EXACT: (Math, Format) = (Math::Exact, Format::Bf16);
 /// Every other arithmetic that the engine has.
-pub(super) const ROUNDED: [(Math, Format); 3] =
-    [(Math::Exact, Format::Int8), (Math::Fast, Format::Bf16), (Math::Fast, Format::Int8)];
+pub(super) const ROUNDED: [(Math, Format); 5] = [
+    (Math::Exact, Format::Int8),
+    (Math::Int16, Format::Bf16),
+    (Math::Int16, Format::Int8),
+    (Math::Fast, Format::Bf16),
+    (Math::Fast, Format::Int8),
+];
 
 /// A sequence and its blocks.
 #[derive(Default)]

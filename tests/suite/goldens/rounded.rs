@@ -88,11 +88,10 @@ fn is_default(arithmetic: &(Math, Format)) -> bool {
     *arithmetic == (CpuOptions::MATH, CpuOptions::DENSE)
 }
 
-/// The default is the fastest arithmetic that stays within 1e-3 and 99 % where the model writes; `docs/performance.md` has the table.
+/// The default is the fastest arithmetic whose mean divergence stays below 1e-3 and whose likeliest token is the same on 99 %, of what the
+/// model writes and of everything; `docs/performance.md` has the table.
 ///
-/// On a prompt the model was never trained to predict anything: there rounding decides between guesses, and the mean divergence is that
-/// of a few of them: 99 % must agree there too, and the mean stay within 3e-3. `written_min` and `rows_min`: how many
-/// positions the model is to write, and there are to be at all.
+/// `written_min` and `rows_min`: how many positions the model is to write, and there are to be at all.
 fn check(texts: &[Text], written_min: usize, rows_min: usize) {
     for (arithmetic, Drifts { written, everything }) in ROUNDED.iter().zip(&drifts(texts)) {
         let text = format!("{arithmetic:?}: written {written}; with the prompts {everything}");
@@ -100,8 +99,7 @@ fn check(texts: &[Text], written_min: usize, rows_min: usize) {
         assert!(written.rows >= written_min && everything.rows >= rows_min, "{text}");
         assert!(written.mean_divergence() > 0.0, "rounding must show, or it was not done: {text}");
         assert!(everything.mean_divergence() < 2e-2 && everything.agreement() > 0.95, "{text}");
-        let divergence_is_small = written.mean_divergence() < 1e-3 && everything.mean_divergence() < 3e-3;
-        let is_near = divergence_is_small && written.agreement().min(everything.agreement()) >= 0.99;
+        let is_near = [&written, &everything].iter().all(|drift| drift.mean_divergence() < 1e-3 && drift.agreement() >= 0.99);
         assert!(!is_default(arithmetic) || is_near, "{text}");
     }
 }

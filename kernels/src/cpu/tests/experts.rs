@@ -42,11 +42,12 @@ impl Layer {
         .unwrap()
     }
 
-    /// The twin's result on activations rounded as fast arithmetic does, before and between the projections.
-    fn rounded(&self, x: &[f32], routes: &Routes) -> Vec<f32> {
+    /// The twin's result on activations rounded as `math` does, before and between the projections.
+    fn rounded(&self, x: &[f32], routes: &Routes, math: Math) -> Vec<f32> {
         let (experts, hidden, intermediate) = (self.experts(), self.hidden, self.intermediate);
         let mut out = vec![0.0; x.len()];
-        let x = reference::int8_activations(x, hidden);
+        let round = if math == Math::Int16 { reference::int16_activations } else { reference::int8_activations };
+        let x = round(x, hidden);
         for (route, (&expert, weight)) in routes.experts.iter().zip(&routes.weights).enumerate() {
             let (token, expert) = (route / routes.top_k, expert as usize);
             let gate_up = reference::mxfp4_to_f32(&experts.gate_up().expert(expert));
@@ -85,20 +86,22 @@ proptest! {
         let x = numbers.values(tokens * layer.hidden);
         let routes = layer.routes(&mut numbers, tokens, top_k.min(count));
         let exact = reference::experts(&x, &layer.experts(), &routes);
-        let rounded = layer.rounded(&x, &routes);
         for cpu in cpus() {
             let mut cpu = cpu.with_math(Math::Exact);
             let packed = cpu.pack_experts(&layer.experts());
             let mut out = vec![0.0; x.len()];
             cpu.experts_add(&x, &packed, &routes, &mut out);
             assert_near(&out, &exact, |_| 1e-5 * magnitude(&exact), cpu.isa().name());
-            let mut cpu = cpu.with_math(Math::Fast);
-            let mut out = vec![0.0; x.len()];
-            cpu.experts_add(&x, &packed, &routes, &mut out);
             // A value that lies between two integers may go to the other one.
-            assert_near(&out, &rounded, |_| 1e-2 * magnitude(&rounded), cpu.isa().name());
-            let off: f32 = out.iter().zip(&rounded).map(|(out, rounded)| (out - rounded).abs()).sum();
-            prop_assert!(off / out.len() as f32 <= 2e-4 * magnitude(&rounded), "off by {} on the average", off / out.len() as f32);
+            for (math, most, average) in [(Math::Int16, 1e-4, 2e-5), (Math::Fast, 1e-2, 2e-4)] {
+                cpu.set_math(math);
+                let rounded = layer.rounded(&x, &routes, math);
+                let mut out = vec![0.0; x.len()];
+                cpu.experts_add(&x, &packed, &routes, &mut out);
+                assert_near(&out, &rounded, |_| most * magnitude(&rounded), cpu.isa().name());
+                let off = out.iter().zip(&rounded).map(|(out, rounded)| (out - rounded).abs()).sum::<f32>() / out.len() as f32;
+                prop_assert!(off <= average * magnitude(&rounded), "off by {} on the average", off);
+            }
         }
     }
 
@@ -110,7 +113,7 @@ proptest! {
         let layer = Layer::new(&mut numbers, 3, 32 * hidden, 32 * intermediate);
         let x = numbers.values(tokens * layer.hidden);
         let routes = layer.routes(&mut numbers, tokens, 2);
-        for math in [Math::Exact, Math::Fast] {
+        for math in [Math::Exact, Math::Int16, Math::Fast] {
             let mut wide = Vec::new();
             for isa in Isa::available() {
                 let mut out = vec![0.25; x.len()];
@@ -177,7 +180,7 @@ fn a_broken_token_breaks_itself_alone() {
     let layer = Layer::new(&mut numbers, 2, 64, 32);
     let mut x = numbers.values(4 * 64);
     let routes = layer.routes(&mut numbers, 4, 2);
-    for math in [Math::Exact, Math::Fast] {
+    for math in [Math::Exact, Math::Int16, Math::Fast] {
         for cpu in cpus() {
             let mut cpu = cpu.with_math(math);
             let packed = cpu.pack_experts(&layer.experts());
