@@ -43,8 +43,8 @@ impl<const PARTS: usize> Block<PARTS> {
         if PARTS == 1 {
             values[0] = integers.map(|integer| integer as i8);
         } else {
-            // The low part is signed, so the high one is rounded.
-            values[0] = integers.map(|integer| ((integer + 128) >> 8) as i8);
+            // The low part is signed, so the high one is rounded. Of NaN any integer is right, and it may be the largest.
+            values[0] = integers.map(|integer| (integer.wrapping_add(128) >> 8) as i8);
             values[1] = integers.map(|integer| integer as i8);
         }
         let sum: i32 = integers.into_iter().map(i32::from).sum();

@@ -85,40 +85,37 @@ impl Cpu {
         let (hidden, intermediate) = (experts.hidden, experts.intermediate);
         assert_eq!(x.len(), stream.len(), "as many outputs as inputs");
         assert_eq!(x.len(), routes.tokens() * hidden, "{hidden} values for each of {} tokens", routes.tokens());
-        self.mixture.groups.fill(routes, experts.count);
         let mut mixture = std::mem::take(&mut self.mixture);
+        let Mixture { groups, outer, values, inner } = &mut mixture;
+        groups.fill(routes, experts.count);
         match self.math {
             Math::Exact => {
-                mixture.values.resize(mixture.groups.tokens.len() * intermediate, 0.0);
+                values.resize(groups.tokens.len() * intermediate, 0.0);
                 let row = |token: usize| &x[token * hidden..][..hidden];
-                self.gate_up::<Mxfp4F32, Mxfp4F32>(experts, &mixture.groups, row, &mut mixture.values);
-                let row = |pair: usize| &mixture.values[pair * intermediate..][..intermediate];
-                self.down::<Mxfp4F32>(experts, &mixture.groups, row, stream);
+                self.gate_up::<Mxfp4F32, Mxfp4F32>(experts, groups, row, values);
+                let row = |pair: usize| &values[pair * intermediate..][..intermediate];
+                self.down::<Mxfp4F32>(experts, groups, row, stream);
             }
-            Math::Int16 => {
-                let mut outer = std::mem::take(&mut mixture.outer);
-                self.rounded_experts_add(x, experts, &mut mixture, &mut outer, stream);
-                mixture.outer = outer;
-            }
+            Math::Int16 => self.rounded_experts_add(x, experts, groups, outer, inner, stream),
             Math::Fast => {
                 let mut outer = std::mem::take(&mut self.blocks);
-                self.rounded_experts_add(x, experts, &mut mixture, &mut outer, stream);
+                self.rounded_experts_add(x, experts, groups, &mut outer, inner, stream);
                 self.blocks = outer;
             }
         }
         self.mixture = mixture;
     }
 
-    /// The mixture of experts of what is rounded into `outer`, to `PARTS` times eight bits.
+    /// The mixture of experts of what is rounded into `outer`, to `PARTS` times eight bits, and between the projections into `inner`.
     fn rounded_experts_add<const PARTS: usize>(
         &mut self,
         x: &[f32],
         experts: &PackedExperts,
-        mixture: &mut Mixture,
+        groups: &Groups,
         outer: &mut Blocks<PARTS>,
+        inner: &mut Blocks<2>,
         stream: &mut [f32],
     ) {
-        let Mixture { groups, inner, .. } = mixture;
         outer.fill(&mut self.pool, self.isa, x, experts.hidden, Mxfp4Int8::<PARTS>::OFFSET);
         let room = inner.room(groups.tokens.len(), experts.intermediate);
         self.gate_up::<Mxfp4Int8<PARTS>, Inner>(experts, groups, |token| outer.row(token), room);

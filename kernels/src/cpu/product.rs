@@ -2,7 +2,7 @@
 //!
 //! What, shapes, source, twin, cost: as [`super::simd::rows`] says, whose kernels this calls.
 //!
-//! A tile is a band of rows and up to [`Rows::TILE`](super::simd::Rows) tokens. Tiles only decide which sums are computed side
+//! A tile is a band of rows and up to [`Product::tile_max`] tokens. Tiles only decide which sums are computed side
 //! by side; each sum has its own chain.
 
 use super::activations::Block;

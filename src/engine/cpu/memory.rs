@@ -146,7 +146,8 @@ pub(super) fn kv_layout(config: &ModelConfig, block_tokens: usize, blocks: usize
     KvLayout { blocks, block_tokens, kv_heads: config.kv_heads, head_dim: config.head_dim }
 }
 
-/// What keys and values are kept in: f16 moves the answers hardly at all, takes half the memory, and half the time to read.
+/// What keys and values are kept in: f16 takes half the memory, and half the time to read; `docs/performance.md` has
+/// what it costs.
 pub(super) fn kv_format(math: Math) -> KvFormat {
     match math {
         Math::Exact => KvFormat::F32,

@@ -32,6 +32,11 @@ impl Drift {
     fn agreement(&self) -> f64 {
         self.agreed as f64 / self.rows as f64
     }
+
+    /// Whether it is within what a default may cost.
+    fn is_near(&self) -> bool {
+        self.mean_divergence() < 1e-3 && self.agreement() >= 0.99
+    }
 }
 
 impl fmt::Display for Drift {
@@ -89,7 +94,7 @@ fn is_default(arithmetic: &(Math, Format)) -> bool {
 }
 
 /// The default is the fastest arithmetic whose mean divergence stays below 1e-3 and whose likeliest token is the same on 99 %, of what the
-/// model writes and of everything; `docs/performance.md` has the table.
+/// model writes and of everything; each other is as near where it writes. `docs/performance.md` has the table.
 ///
 /// `written_min` and `rows_min`: how many positions the model is to write, and there are to be at all.
 fn check(texts: &[Text], written_min: usize, rows_min: usize) {
@@ -98,9 +103,10 @@ fn check(texts: &[Text], written_min: usize, rows_min: usize) {
         eprintln!("{text}");
         assert!(written.rows >= written_min && everything.rows >= rows_min, "{text}");
         assert!(written.mean_divergence() > 0.0, "rounding must show, or it was not done: {text}");
-        assert!(everything.mean_divergence() < 2e-2 && everything.agreement() > 0.95, "{text}");
-        let is_near = [&written, &everything].iter().all(|drift| drift.mean_divergence() < 1e-3 && drift.agreement() >= 0.99);
-        assert!(!is_default(arithmetic) || is_near, "{text}");
+        assert!(written.is_near() && everything.mean_divergence() < 2e-2 && everything.agreement() > 0.95, "{text}");
+        assert!(!is_default(arithmetic) || everything.is_near(), "{text}");
+        let is_fast = *arithmetic == (Math::Fast, CpuOptions::DENSE);
+        assert!(!is_fast || everything.mean_divergence() < 3e-3 && everything.agreement() >= 0.99, "{text}");
     }
 }
 

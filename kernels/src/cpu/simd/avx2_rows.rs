@@ -1,7 +1,8 @@
 //! Products of packed rows with AVX2: two vectors hold the sixteen rows of a group.
 //!
 //! One token takes both groups of a band side by side, in the order of memory: two streams of weights. Several tokens take a half of
-//! a group at a time, bf16 excepted, so that their sums stay in registers; the second half then comes from a cache.
+//! a group at a time, bf16 excepted, so that what is multiplied stays in registers; the second half then comes from a cache. The sums
+//! of eight tokens with MXFP4 do not.
 
 #![expect(clippy::needless_range_loop, reason = "`g` and `h` also say where in a token's sums a half lies")]
 
@@ -17,8 +18,8 @@ use crate::cpu::packed::{BF16_BYTES, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4
 /// for ahead.
 macro_rules! by_halves {
     ($self:ident, $kernel:ident $([$parts:ident])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
-        // SAFETY: `self` exists, so AVX2 and FMA were detected, and AVX-VNNI where it says so; `check` has seen that groups and
-        // activations are so long.
+        // SAFETY: `self` exists, so AVX2 and FMA were detected, and AVX-VNNI if `self.vnni()`, which is asked before a kernel is named
+        // that needs it; `check` has seen that groups and activations are so long.
         unsafe {
             if const { T > 1 } {
                 for (group, rows) in $band.into_iter().zip([0, 2]) {
@@ -232,52 +233,72 @@ pub(super) fn four_of(values: &[i8; 32], four: usize) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(values.as_chunks::<4>().0[four].map(i8::cast_unsigned)))
 }
 
-/// # Safety
-/// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn mxfp4_int8<const T: usize, const G: usize, const H: usize, const PARTS: usize, const ASKS: bool>(
-    groups: [&[u8]; G],
-    xs: &[&[Block<PARTS>]; T],
-    blocks: usize,
-    rows: usize,
-    first: usize,
-    sums: &mut [Sums; T],
-) {
-    let ones = _mm256_set1_epi16(1);
-    let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
-    for block in 0..blocks {
-        if ASKS {
-            ask_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
-        }
-        for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
-            // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
-            let (weights, scales) =
-                unsafe { (mxfp4_weights(groups[g], block, first + h), mxfp4_scales(groups[g], blocks, block, first + h)) };
-            for t in 0..T {
-                // SAFETY: as above.
-                let x = unsafe { xs[t].get_unchecked(block) };
-                let mut sum = _mm256_setzero_si256();
-                for part in &x.values {
-                    let product = |four| _mm256_maddubs_epi16(weights[four], four_of(part, four));
-                    // A sum of four stays within 4 * 2 * 24 * 128 = 24576 and fits 16 bits.
-                    let low =
-                        _mm256_add_epi16(_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
-                    let high =
-                        _mm256_add_epi16(_mm256_add_epi16(product(4), product(5)), _mm256_add_epi16(product(6), product(7)));
-                    let both = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
-                    sum = _mm256_add_epi32(_mm256_slli_epi32::<8>(sum), both);
+/// The kernel of MXFP4 times int8 for some features, whose `add_block` adds what a block of weights and a block of activations give.
+macro_rules! define_mxfp4_int8 {
+    ($features:literal) => {
+        /// # Safety
+        /// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.
+        #[target_feature(enable = $features)]
+        pub(super) unsafe fn mxfp4_int8<
+            const T: usize,
+            const G: usize,
+            const H: usize,
+            const PARTS: usize,
+            const ASKS: bool,
+        >(
+            groups: [&[u8]; G],
+            xs: &[&[Block<PARTS>]; T],
+            blocks: usize,
+            rows: usize,
+            first: usize,
+            sums: &mut [Sums; T],
+        ) {
+            let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
+            for block in 0..blocks {
+                if ASKS {
+                    ask_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
                 }
-                let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_set1_epi32(x.shift)));
-                totals[t][g][h] = _mm256_fmadd_ps(sum, _mm256_mul_ps(scales, _mm256_set1_ps(x.scale)), totals[t][g][h]);
+                for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
+                    // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
+                    unsafe {
+                        let weights = mxfp4_weights(groups[g], block, first + h);
+                        let scales = mxfp4_scales(groups[g], blocks, block, first + h);
+                        for t in 0..T {
+                            totals[t][g][h] = add_block(&weights, scales, xs[t].get_unchecked(block), totals[t][g][h]);
+                        }
+                    }
+                }
+            }
+            for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
+                for t in 0..T {
+                    // The table is doubled.
+                    store(totals[t][g][h], 0.5, rows + 2 * g + first + h, &mut sums[t]);
+                }
             }
         }
+    };
+}
+pub(super) use define_mxfp4_int8;
+
+define_mxfp4_int8!("avx2,fma");
+
+/// Adds what a block of weights, eight vectors of four columns, and a block of activations give.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add_block<const PARTS: usize>(weights: &[__m256i; 8], scales: __m256, x: &Block<PARTS>, total: __m256) -> __m256 {
+    let ones = _mm256_set1_epi16(1);
+    let mut sum = _mm256_setzero_si256();
+    for part in &x.values {
+        let product = |four| _mm256_maddubs_epi16(weights[four], four_of(part, four));
+        // A sum of four stays within 4 * 2 * 24 * 128 = 24576 and fits 16 bits.
+        let low = _mm256_add_epi16(_mm256_add_epi16(product(0), product(1)), _mm256_add_epi16(product(2), product(3)));
+        let high = _mm256_add_epi16(_mm256_add_epi16(product(4), product(5)), _mm256_add_epi16(product(6), product(7)));
+        let both = _mm256_add_epi32(_mm256_madd_epi16(low, ones), _mm256_madd_epi16(high, ones));
+        // Each part counts 256 times the next one.
+        sum = _mm256_add_epi32(_mm256_slli_epi32::<8>(sum), both);
     }
-    for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
-        for t in 0..T {
-            // The table is doubled.
-            store(totals[t][g][h], 0.5, rows + 2 * g + first + h, &mut sums[t]);
-        }
-    }
+    let sum = _mm256_cvtepi32_ps(_mm256_add_epi32(sum, _mm256_set1_epi32(x.shift)));
+    _mm256_fmadd_ps(sum, _mm256_mul_ps(scales, _mm256_set1_ps(x.scale)), total)
 }
 
 /// Eight scales of block `block`, which lie behind the values of all `blocks`.

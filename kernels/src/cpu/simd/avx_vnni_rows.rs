@@ -1,9 +1,9 @@
 //! Products of packed rows with integers where AVX2 has AVX-VNNI beside it: one instruction multiplies four bytes of each lane and adds
-//! them up. The loops, and the bits, are those of AVX2.
+//! them up. The bits are those of AVX2.
 
 use std::arch::x86_64::*;
 
-use super::avx2_rows::{four_of, int8_scales, mxfp4_scales, mxfp4_weights, store};
+use super::avx2_rows::{define_mxfp4_int8, four_of, int8_scales, mxfp4_scales, mxfp4_weights, store};
 use super::rows::{Sums, ask_block};
 use crate::cpu::activations::Block;
 use crate::cpu::packed::{INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
@@ -28,40 +28,7 @@ fn add_block<const PARTS: usize>(weights: &[__m256i; 8], scales: __m256, x: &Blo
     _mm256_fmadd_ps(sum, _mm256_mul_ps(scales, _mm256_set1_ps(x.scale)), total)
 }
 
-/// # Safety
-/// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.
-#[target_feature(enable = "avx2,fma,avxvnni")]
-pub(super) unsafe fn mxfp4_int8<const T: usize, const G: usize, const H: usize, const PARTS: usize, const ASKS: bool>(
-    groups: [&[u8]; G],
-    xs: &[&[Block<PARTS>]; T],
-    blocks: usize,
-    rows: usize,
-    first: usize,
-    sums: &mut [Sums; T],
-) {
-    let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
-    for block in 0..blocks {
-        if ASKS {
-            ask_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
-        }
-        for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
-            // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
-            unsafe {
-                let weights = mxfp4_weights(groups[g], block, first + h);
-                let scales = mxfp4_scales(groups[g], blocks, block, first + h);
-                for t in 0..T {
-                    totals[t][g][h] = add_block(&weights, scales, xs[t].get_unchecked(block), totals[t][g][h]);
-                }
-            }
-        }
-    }
-    for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
-        for t in 0..T {
-            // The table is doubled.
-            store(totals[t][g][h], 0.5, rows + 2 * g + first + h, &mut sums[t]);
-        }
-    }
-}
+define_mxfp4_int8!("avx2,fma,avxvnni");
 
 /// # Safety
 /// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.

@@ -4,10 +4,10 @@
 //! Shapes: groups as [`packed`](crate::cpu::packed) lays them out; activations `[K]`, in f32 or as [`Block`]s of 32.
 //! Source: a row a lane and a table lookup for E2M1 are common practice; sums of bytes stay integers until their block ends.
 //! Twin: `reference::linear`; integers are summed exactly, so for given activations the tolerance is that of f32.
-//! Cost: the band's bytes once for every [`Rows::TILE`] tokens; `32 K` multiplications a token.
+//! Cost: the band's bytes once for every tile of tokens; `32 K` multiplications a token.
 //!
-//! A lane is a row, so no sum crosses lanes, and a token's sum is one chain over K whatever the other tokens are. AVX2 and
-//! AVX-512 give the same bits; the portable path rounds products before it adds them.
+//! A lane is a row, so no sum crosses lanes, and a token's sum is one chain over K whatever the other tokens are. AVX2, AVX-VNNI
+//! and AVX-512 give the same bits; the portable path rounds products before it adds them.
 //!
 //! Weights are asked for [`AHEAD`] bytes before they are multiplied. The processor's own prefetching stops at every page of 4 KiB,
 //! and a loop that multiplies each line with several tokens fills the window in which loads run ahead of it: without asking,
@@ -27,7 +27,7 @@ pub(in crate::cpu) type Band<'a> = [&'a [u8]; 2];
 pub(in crate::cpu) trait Rows: Copy {
     /// Most tokens that are worth multiplying at once: their sums and the weights fill the registers.
     const TILE: usize;
-    /// The same for MXFP4 times int8, whose weights take the most work before they are multiplied.
+    /// The same for MXFP4 times int8. To decode weights may cost more than to keep sums in memory: then it is more than fill the registers.
     const MXFP4_INT8_TILE: usize = Self::TILE;
 
     /// bf16 times f32. `xs` hold `2 * ceil(K / 2)` values each.

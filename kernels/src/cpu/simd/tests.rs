@@ -33,6 +33,7 @@ impl OnVector for Exp {
 #[test]
 fn every_cpu_has_a_path() {
     let names: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+    eprintln!("this CPU's: {}", names.join(", "));
     assert_eq!(names[0], "portable");
     assert_eq!(Isa::best().name(), *names.last().unwrap());
 }

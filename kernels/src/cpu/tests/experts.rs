@@ -46,7 +46,11 @@ impl Layer {
     fn rounded(&self, x: &[f32], routes: &Routes, math: Math) -> Vec<f32> {
         let (experts, hidden, intermediate) = (self.experts(), self.hidden, self.intermediate);
         let mut out = vec![0.0; x.len()];
-        let round = if math == Math::Int16 { reference::int16_activations } else { reference::int8_activations };
+        let round = match math {
+            Math::Exact => unreachable!("nothing is rounded"),
+            Math::Int16 => reference::int16_activations,
+            Math::Fast => reference::int8_activations,
+        };
         let x = round(x, hidden);
         for (route, (&expert, weight)) in routes.experts.iter().zip(&routes.weights).enumerate() {
             let (token, expert) = (route / routes.top_k, expert as usize);
@@ -187,7 +191,7 @@ fn a_broken_token_breaks_itself_alone() {
             x[70] = 0.5;
             let mut expected = vec![0.0; x.len()];
             cpu.experts_add(&x, &packed, &routes, &mut expected);
-            for broken in [f32::NAN, f32::INFINITY] {
+            for broken in [f32::NAN, f32::from_bits(0x7fc0_7fff), f32::INFINITY] {
                 x[70] = broken;
                 let mut out = vec![0.0; x.len()];
                 cpu.experts_add(&x, &packed, &routes, &mut out);
@@ -196,6 +200,26 @@ fn a_broken_token_breaks_itself_alone() {
                 assert_eq!(bits(&out), bits(&expected));
             }
         }
+    }
+}
+
+#[test]
+fn each_arithmetic_rounds_in_its_own_way() {
+    let mut numbers = Numbers(5);
+    let layer = Layer::new(&mut numbers, 2, 256, 128);
+    let x = numbers.values(4 * 256);
+    let routes = layer.routes(&mut numbers, 4, 2);
+    for mut cpu in cpus() {
+        let packed = cpu.pack_experts(&layer.experts());
+        let [exact, int16, fast] = [Math::Exact, Math::Int16, Math::Fast].map(|math| {
+            let mut out = vec![0.0; x.len()];
+            cpu.set_math(math);
+            cpu.experts_add(&x, &packed, &routes, &mut out);
+            out
+        });
+        let off = |out: &[f32]| out.iter().zip(&exact).map(|(out, exact)| (out - exact).abs()).sum::<f32>() / magnitude(&exact);
+        let name = cpu.isa().name();
+        assert!(off(&int16) > 0.0 && off(&fast) > 20.0 * off(&int16), "{name}: {} and {}", off(&int16), off(&fast));
     }
 }
 
