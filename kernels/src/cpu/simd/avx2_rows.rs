@@ -17,7 +17,7 @@ use crate::cpu::packed::{BF16_BYTES, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4
 /// Calls a kernel once for all of a band, or once for each half of its groups; the last of its constants says whether weights are asked
 /// for ahead.
 macro_rules! by_halves {
-    ($self:ident, $kernel:ident $([$parts:ident])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
+    ($self:ident, $kernel:ident $([$parts:tt])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
         // SAFETY: `self` exists, so AVX2 and FMA were detected, and AVX-VNNI if `self.vnni()`, which is asked before a kernel is named
         // that needs it; `check` has seen that groups and activations are so long.
         unsafe {
@@ -75,7 +75,7 @@ impl Rows for Avx2 {
     fn int8_int8<const T: usize>(self, band: Band<'_>, xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
         let blocks = check(band, xs, INT8_BYTES + INT8_SCALES, 1);
         if self.vnni() {
-            by_halves!(self, int8_int8_vnni, band, xs, blocks, sums);
+            by_halves!(self, int8_int8_vnni[1], band, xs, blocks, sums);
         } else {
             by_halves!(self, int8_int8, band, xs, blocks, sums);
         }
@@ -233,19 +233,14 @@ pub(super) fn four_of(values: &[i8; 32], four: usize) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(values.as_chunks::<4>().0[four].map(i8::cast_unsigned)))
 }
 
-/// The kernel of MXFP4 times int8 for some features, whose `add_block` adds what a block of weights and a block of activations give.
-macro_rules! define_mxfp4_int8 {
-    ($features:literal) => {
+/// A kernel of a format of weights times integers for some features: how many bytes a block's values and scales take, what loads them,
+/// and what a sum is multiplied by at its end. `add_block` adds what a block of weights and a block of activations give.
+macro_rules! define_integer_kernel {
+    ($features:literal, $kernel:ident, $bytes:ident, $scale_bytes:ident, $weights:ident, $scales:ident, $factor:literal) => {
         /// # Safety
         /// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn mxfp4_int8<
-            const T: usize,
-            const G: usize,
-            const H: usize,
-            const PARTS: usize,
-            const ASKS: bool,
-        >(
+        pub(super) unsafe fn $kernel<const T: usize, const G: usize, const H: usize, const PARTS: usize, const ASKS: bool>(
             groups: [&[u8]; G],
             xs: &[&[Block<PARTS>]; T],
             blocks: usize,
@@ -256,13 +251,13 @@ macro_rules! define_mxfp4_int8 {
             let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
             for block in 0..blocks {
                 if ASKS {
-                    ask_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
+                    ask_block::<G, $bytes, $scale_bytes>(groups, blocks, block);
                 }
                 for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
                     // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
                     unsafe {
-                        let weights = mxfp4_weights(groups[g], block, first + h);
-                        let scales = mxfp4_scales(groups[g], blocks, block, first + h);
+                        let weights = $weights(groups[g], block, first + h);
+                        let scales = $scales(groups[g], blocks, block, first + h);
                         for t in 0..T {
                             totals[t][g][h] = add_block(&weights, scales, xs[t].get_unchecked(block), totals[t][g][h]);
                         }
@@ -271,16 +266,16 @@ macro_rules! define_mxfp4_int8 {
             }
             for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
                 for t in 0..T {
-                    // The table is doubled.
-                    store(totals[t][g][h], 0.5, rows + 2 * g + first + h, &mut sums[t]);
+                    store(totals[t][g][h], $factor, rows + 2 * g + first + h, &mut sums[t]);
                 }
             }
         }
     };
 }
-pub(super) use define_mxfp4_int8;
+pub(super) use define_integer_kernel;
 
-define_mxfp4_int8!("avx2,fma");
+// The table is doubled.
+define_integer_kernel!("avx2,fma", mxfp4_int8, MXFP4_BYTES, MXFP4_SCALES, mxfp4_weights, mxfp4_scales, 0.5);
 
 /// Adds what a block of weights, eight vectors of four columns, and a block of activations give.
 #[inline]

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2_rows::{define_mxfp4_int8, four_of, int8_scales, mxfp4_scales, mxfp4_weights, store};
+use super::avx2_rows::{define_integer_kernel, four_of, int8_scales, mxfp4_scales, mxfp4_weights, store};
 use super::rows::{Sums, ask_block};
 use crate::cpu::activations::Block;
 use crate::cpu::packed::{INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
@@ -28,42 +28,21 @@ fn add_block<const PARTS: usize>(weights: &[__m256i; 8], scales: __m256, x: &Blo
     _mm256_fmadd_ps(sum, _mm256_mul_ps(scales, _mm256_set1_ps(x.scale)), total)
 }
 
-define_mxfp4_int8!("avx2,fma,avxvnni");
+// The table is doubled.
+define_integer_kernel!("avx2,fma,avxvnni", mxfp4_int8, MXFP4_BYTES, MXFP4_SCALES, mxfp4_weights, mxfp4_scales, 0.5);
+define_integer_kernel!("avx2,fma,avxvnni", int8_int8, INT8_BYTES, INT8_SCALES, int8_weights, int8_scales, 1.0);
 
+/// Half a group's values of block `block`, raised as they are packed: four columns of eight rows a vector.
+///
 /// # Safety
-/// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.
-#[target_feature(enable = "avx2,fma,avxvnni")]
-pub(super) unsafe fn int8_int8<const T: usize, const G: usize, const H: usize, const ASKS: bool>(
-    groups: [&[u8]; G],
-    xs: &[&[Block<1>]; T],
-    blocks: usize,
-    rows: usize,
-    first: usize,
-    sums: &mut [Sums; T],
-) {
-    let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
-    for block in 0..blocks {
-        if ASKS {
-            ask_block::<G, INT8_BYTES, INT8_SCALES>(groups, blocks, block);
-        }
-        for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
-            // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
-            unsafe {
-                let mut weights = [_mm256_setzero_si256(); 8];
-                for (four, weights) in weights.iter_mut().enumerate() {
-                    let at = block * INT8_BYTES + 64 * four + 32 * (first + h);
-                    *weights = _mm256_loadu_si256(groups[g].as_ptr().add(at).cast());
-                }
-                let scales = int8_scales(groups[g], blocks, block, first + h);
-                for t in 0..T {
-                    totals[t][g][h] = add_block(&weights, scales, xs[t].get_unchecked(block), totals[t][g][h]);
-                }
-            }
-        }
+/// The group holds more than `block` blocks, `half` is 0 or 1.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn int8_weights(group: &[u8], block: usize, half: usize) -> [__m256i; 8] {
+    let mut weights = [_mm256_setzero_si256(); 8];
+    for (four, weights) in weights.iter_mut().enumerate() {
+        // SAFETY: the vectors read lie in the group.
+        *weights = unsafe { _mm256_loadu_si256(group.as_ptr().add(block * INT8_BYTES + 64 * four + 32 * half).cast()) };
     }
-    for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
-        for t in 0..T {
-            store(totals[t][g][h], 1.0, rows + 2 * g + first + h, &mut sums[t]);
-        }
-    }
+    weights
 }
