@@ -26,7 +26,8 @@ __device__ __forceinline__ void expert_sums(float (&acc)[EXPERT_ROW_TILES][TOKEN
         for (int i = 0; i < EXPERT_AHEAD; i++)
 #pragma unroll
             for (int m = 0; m < EXPERT_ROW_TILES; m++)
-                w[i][m] = load_mxfp4(codes + (size_t)m * steps * 32, scales + (size_t)m * steps * 8, min(begin + i, end - 1), lane);
+                // Offsets in 32 bits: in 64, ptxas takes up to 18 registers more, which cost a block on every multiprocessor.
+                w[i][m] = load_mxfp4(codes + m * steps * 32, scales + m * steps * 8, min(begin + i, end - 1), lane);
 #pragma unroll
         for (int i = 0; i < EXPERT_AHEAD; i++) {
             if (begin + i >= end) break;
