@@ -24,6 +24,14 @@ pub(super) struct Drawn {
     pub(super) router_gap: f32,
 }
 
+/// What is different where one router's near tie falls the other way; `tests/goldens/turn_ties.py` says more.
+pub(super) struct Turned {
+    /// Positions of the prompt, and their logits.
+    rows: Vec<(usize, Vec<f32>)>,
+    /// Steps of the continuation, and their likeliest tokens.
+    tokens: Vec<(usize, TokenId)>,
+}
+
 /// One prompt.
 pub(super) struct Case {
     pub(super) name: String,
@@ -35,17 +43,33 @@ pub(super) struct Case {
     pub(super) top: Vec<(TokenId, f32)>,
     /// The continuation.
     pub(super) greedy: Vec<Drawn>,
+    /// Each of the near ties.
+    pub(super) turned: Vec<Turned>,
     /// The residual stream after the embedding and after each layer but the last, then its last norm.
     pub(super) hidden: Vec<Vec<f32>>,
 }
 
+impl Case {
+    /// The logits at a position of the prompt, in each way that a near tie may fall.
+    pub(super) fn turned_logits(&self, position: usize) -> impl Iterator<Item = &[f32]> {
+        let rows = self.turned.iter().flat_map(|turned| &turned.rows);
+        rows.filter(move |(at, _)| *at == position).map(|(_, logits)| logits.as_slice())
+    }
+
+    /// Whether `token` is the likeliest at a step of the continuation, in some way that a near tie may fall.
+    pub(super) fn turned_to(&self, step: usize, token: TokenId) -> bool {
+        self.turned.iter().any(|turned| turned.tokens.contains(&(step, token)))
+    }
+}
+
 impl Golden {
-    /// `g1` or `g2`.
+    /// `g1` to `g4`.
     pub(super) fn open(name: &str) -> Self {
         let directory = at("tests/goldens").join(name);
         let bytes = fs::read(directory.join("golden_logits.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let golden = json(&directory.join("golden.json"));
+        let turned = turned(&directory);
         let case = |case: &Value| {
             let name = case["logits"].as_str().unwrap();
             let greedy = case["greedy"].as_array().unwrap();
@@ -61,6 +85,7 @@ impl Golden {
                 logits: rows(&tensors, name),
                 top: Vec::new(),
                 greedy: greedy.collect(),
+                turned: turned(name),
                 hidden: Vec::new(),
             }
         };
@@ -99,6 +124,7 @@ impl Golden {
                     .map(|(token, margin)| Drawn { token, margin, router_gap: f32::INFINITY })
                     .take(stop)
                     .collect(),
+                turned: Vec::new(),
                 hidden: Vec::new(),
             }
         };
@@ -121,6 +147,7 @@ impl Golden {
                 logits: rows(&tensors, &format!("{name}.logits")),
                 top: Vec::new(),
                 greedy: Vec::new(),
+                turned: Vec::new(),
                 hidden: hidden.map(|tensor| floats(tensor.data())).collect(),
             }
         };
@@ -163,6 +190,24 @@ pub(super) fn at(path: &str) -> PathBuf {
 
 pub(super) fn checkpoint(directory: &Path) -> Arc<Checkpoint> {
     Arc::new(Checkpoint::open(&CheckpointFiles::directory(directory).unwrap()).unwrap())
+}
+
+/// The near ties of a checkpoint's cases, by the name of the case.
+fn turned(directory: &Path) -> impl Fn(&str) -> Vec<Turned> {
+    let ties = json(&directory.join("turned.json"));
+    let bytes = fs::read(directory.join("turned_logits.safetensors")).unwrap();
+    move |case| {
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let index = |value: &Value| usize::try_from(value.as_u64().unwrap()).unwrap();
+        let tie = |tie: &Value| {
+            let logits = tie["logits"].as_str().map_or(Vec::new(), |name| rows(&tensors, name));
+            let positions: Vec<usize> = tie["rows"].as_array().unwrap().iter().map(index).collect();
+            assert_eq!(positions.len(), logits.len(), "{case}: a position for each row");
+            let tokens = tie["tokens"].as_array().unwrap().iter().map(|pair| (index(&pair[0]), token(&pair[1])));
+            Turned { rows: positions.into_iter().zip(logits).collect(), tokens: tokens.collect() }
+        };
+        ties["ties"].as_array().unwrap().iter().filter(|tie| tie["case"] == case).map(tie).collect()
+    }
 }
 
 fn json(path: &Path) -> Value {

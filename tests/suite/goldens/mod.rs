@@ -12,6 +12,7 @@ mod ranks;
 mod reports;
 mod rounded;
 
+use antiphon::batch::TokenId;
 use driver::{Driver, Sequence, Shows};
 use files::{Case, Drawn, Golden};
 
@@ -50,22 +51,30 @@ fn check_greedy(golden: &Golden, margin_min: f32) {
     for slice_tokens in SLICINGS {
         let mut driver = Driver::new(golden, 2);
         for case in &golden.cases {
-            compared += follow(&mut driver, case, slice_tokens, |drawn| drawn.margin > margin_min);
+            compared += follow(&mut driver, case, slice_tokens, margin_min, |_, _| false);
         }
     }
     assert!(compared > 100, "only {compared} tokens had the margin to compare them");
 }
 
-/// How many tokens of a continuation were compared: those that are `clear`.
-fn follow<E: Shows>(driver: &mut Driver<E>, case: &Case, slice_tokens: usize, clear: impl Fn(&Drawn) -> bool) -> usize {
+/// How many tokens of a continuation were compared: those whose margin is above `margin_min`. `or` says whether another than the golden's
+/// will do at a step.
+fn follow<E: Shows>(
+    driver: &mut Driver<E>,
+    case: &Case,
+    slice_tokens: usize,
+    margin_min: f32,
+    or: impl Fn(usize, TokenId) -> bool,
+) -> usize {
     let mut sequence = Sequence::new(&case.prompt);
     let mut compared = 0;
     for (at, expected) in case.greedy.iter().enumerate() {
         let Drawn { token, margin, router_gap } = expected;
         let drawn = driver.greedy(&mut sequence, slice_tokens);
-        if clear(expected) {
+        if *margin > margin_min {
             let lead = format!("margin {margin}, router's gap {router_gap}");
-            assert_eq!(drawn, *token, "{}, slices of {slice_tokens}: token {at}, {lead}", case.name);
+            let what = format!("{}, slices of {slice_tokens}: token {at}, {lead}", case.name);
+            assert!(drawn == *token || or(at, drawn), "{what}: {drawn:?}, expected {token:?}");
             compared += 1;
         }
         sequence.tokens.push(*token);

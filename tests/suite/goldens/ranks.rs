@@ -2,7 +2,7 @@
 //! captured steps, and a rank that fails. The devices are the shim's and so is NCCL, unless the machine has its own.
 
 use super::SLICINGS;
-use super::cuda::{MEDIAN_MAX, OPTIONS, TIE_DISTANCE_MAX, bits, check_greedy_of, check_logits_of, decode, distance, longest};
+use super::cuda::{DISTANCE_MAX, MEDIAN_MAX, OPTIONS, bits, check_greedy, check_logits, decode, distance, longest};
 use super::driver::{Driver, Sequence, Shows};
 use super::files::Golden;
 use antiphon::batch::Batch;
@@ -44,13 +44,13 @@ const fn options(ranks: usize) -> CudaOptions {
     CudaOptions { ranks, ..OPTIONS }
 }
 
-/// `ties` as for one device, where the golden has logits.
-fn check(golden: &Golden, ranks: usize, ties: Option<usize>) {
+fn check(golden: &Golden, ranks: usize) {
     let Some(mut served) = serve(golden, options(ranks)) else { return };
-    if let Some(ties) = ties {
-        check_logits_of(&mut served.driver, golden, ties);
+    // The embedded model's has none.
+    if golden.cases.iter().any(|case| !case.logits.is_empty()) {
+        check_logits(&mut served.driver, golden);
     }
-    check_greedy_of(&mut served.driver, golden);
+    check_greedy(&mut served.driver, golden);
     let (graphs, replays) = served.driver.engine.graph_counts();
     assert!(graphs > 0 && replays > graphs, "{graphs} graphs, {replays} replays");
     if !served.shims[0].real() {
@@ -61,28 +61,29 @@ fn check(golden: &Golden, ranks: usize, ties: Option<usize>) {
 
 #[test]
 fn cuda_ranks_give_what_the_goldens_say() {
-    check(&Golden::open("g1"), 2, Some(2));
+    check(&Golden::open("g1"), 2);
     // A vocabulary that three ranks do not share equally.
-    check(&Golden::open("g2"), 3, Some(0));
+    check(&Golden::open("g2"), 3);
 }
 
 #[test]
 fn cuda_ranks_serve_the_embedded_model() {
-    check(&Golden::embedded(), 2, None);
+    check(&Golden::embedded(), 2);
 }
 
 #[test]
 fn cuda_ranks_differ_from_one_device_by_rounding_alone() {
-    let golden = Golden::open("g1");
+    // In this prompt every router's choice is clear, by 0.009 and more: no row may tip.
+    let golden = Golden::open("g2");
     let prompt = &longest(&golden).prompt;
-    let Some(mut served) = serve(&golden, options(2)) else { return };
+    let Some(mut served) = serve(&golden, options(3)) else { return };
     let together = served.driver.logits(prompt, usize::MAX);
     drop(served);
     let alone = super::cuda::serve(&golden, OPTIONS).driver.logits(prompt, usize::MAX);
     let mut distances: Vec<f64> = together.iter().zip(&alone).map(|(together, alone)| distance(together, alone)).collect();
     distances.sort_by(f64::total_cmp);
     let (median, worst) = (distances[distances.len() / 2], distances[distances.len() - 1]);
-    assert!(median < MEDIAN_MAX && worst < TIE_DISTANCE_MAX, "median {median:.5}, worst {worst:.5}");
+    assert!(median <= MEDIAN_MAX && worst <= DISTANCE_MAX, "median {median:.5}, worst {worst:.5}");
 }
 
 #[test]
