@@ -24,6 +24,7 @@ pub use options::{Device, Secret, ServeOptions, ShownValue, SseDialect};
 
 use crate::actors::StartError;
 use crate::actors::service::Service;
+use crate::engine::cuda::CudaEngineError;
 use crate::http::{KeyError, ServeError, ServerHandle};
 use crate::metrics::LogWatch;
 use crate::source::SourceError;
@@ -58,6 +59,9 @@ pub enum AppError {
         /// Why not.
         message: String,
     },
+    /// The device has not what was asked of it.
+    #[error(transparent)]
+    Engine(CudaEngineError),
     /// The devices that were asked for cannot compute together.
     #[error("--tensor-parallel {ranks}: {message}")]
     TensorParallel {

@@ -8,9 +8,10 @@ use crate::report::{Measured, Results, Roof};
 use antiphon::engine::config::ModelConfig;
 use antiphon_kernels::cuda::tile::{any_scales, row_stride};
 use antiphon_kernels::cuda::{
-    self, Activations, AngleTable, Arena, AttentionItem, AttentionOperands, CHUNK_TOKENS, CudaError, Device, Element,
-    ExpertRegions, ExpertShare, F16Tiles, HeadShape, Into, KvRegion, LogitEdit, Mxfp4Tiles, PREFILL_ROWS, Parts, REPORT_WORDS,
-    Region, RouteRegions, RouterWeights, RowDraw, SampleOperands, Split, Work, partial_values, region_bytes,
+    self, Activations, AngleTable, Arena, Arranged, AttentionItem, AttentionOperands, CHUNK_TOKENS, CudaError, Device, Element,
+    ExpertRegions, ExpertShare, F16Tiles, HeadShape, Into, KvRegion, LogitEdit, Mxfp4Tiles, PREFILL_ROWS, Parts, Prefill,
+    REPORT_WORDS, Region, RouteRegions, RouterWeights, RowDraw, SampleOperands, Split, WGMMA_TOKENS, Work, partial_values,
+    region_bytes,
 };
 use antiphon_kernels::weights::SwiGlu;
 use half::{bf16, f16};
@@ -142,6 +143,16 @@ fn linear_maps(bench: &Bench<'_>) -> Result<(), CudaError> {
             let moved = bytes + tokens * (2 * cols + 4 * rows);
             bench.time(name, tokens, (moved, 2 * tokens * rows * cols), |call| {
                 cuda::linear(bench.device, &x, &matrices[call % copies], None, tokens, into, &y)
+            })?;
+            if tokens < WGMMA_TOKENS || !Prefill::Wgmma.is_served_by(bench.device.facts()) {
+                continue;
+            }
+            let values = tokens * row_stride(cols);
+            let arranged = Arranged::new(&mut bench.arena(Arranged::bytes(values))?, values);
+            // With the copy of the rows that the product reads.
+            let moved = moved + 4 * tokens * cols;
+            bench.time(&format!("{name}, wgmma"), tokens, (moved, 2 * tokens * rows * cols), |call| {
+                cuda::linear_wgmma(bench.device, &x, &arranged, &matrices[call % copies], None, tokens, into, &y)
             })?;
         }
     }

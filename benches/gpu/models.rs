@@ -53,7 +53,14 @@ fn tiny() -> Model {
         window: 128,
         context: 512,
     };
-    Model { name: "tiny", config: shape.config(), batches: &[1, 3], context: 130, prompts: &[20, 40], kernel_tokens: &[1, 9] }
+    Model {
+        name: "tiny",
+        config: shape.config(),
+        batches: &[1, 3],
+        context: 130,
+        prompts: &[20, 130],
+        kernel_tokens: &[1, 130],
+    }
 }
 
 /// What the host sees of 20b: its heads, window and context, with almost no weights.

@@ -5,7 +5,7 @@ use crate::models::{Model, dense_bytes, expert_bytes, layer_operations};
 use crate::report::{Measured, Results, Roof};
 use antiphon::batch::{Batch, BlockId, Draw, KvGroup, Sampling, SeqId, Slice, TokenId};
 use antiphon::engine::Engine as _;
-use antiphon::engine::cuda::{CudaEngine, CudaModel, CudaOptions, CudaPlan};
+use antiphon::engine::cuda::{CudaEngine, CudaModel, CudaOptions, CudaPlan, Prefill};
 use antiphon_kernels::cuda::Device;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,6 +31,7 @@ pub(crate) fn measure(device: Device, model: &Model, results: &Results, roof: Ro
         partial_slots: 8192.min(sequences * (longest / 128 + 2) * 2),
         graphs: true,
         ranks: 1,
+        prefill: Prefill::Mma,
     };
     let fits =
         |sequences: &usize| CudaPlan::of(&model.config, &options(*sequences)).total_bytes() as f64 <= free as f64 * SHARE;
@@ -39,14 +40,24 @@ pub(crate) fn measure(device: Device, model: &Model, results: &Results, roof: Ro
         let plan = CudaPlan::of(&model.config, &options(model.batches[0]));
         return Err(format!("{} does not fit: {plan}, {} MiB are free", model.name, free >> 20));
     };
+    let has_wgmma = Prefill::Wgmma.is_served_by(device.facts());
     let start = Instant::now();
     let weights = Arc::new(CudaModel::noise(device, &model.config).map_err(|error| error.to_string())?);
+    // Both ways to multiply in one run, on the same weights, so that the run decides between them.
+    for (what, prefill) in [("prefill", Prefill::Mma), ("prefill, wgmma", Prefill::Wgmma)] {
+        if prefill == Prefill::Wgmma && !has_wgmma {
+            continue;
+        }
+        let options = CudaOptions { prefill, graphs: false, ..options(1) };
+        let engine = CudaEngine::new(Arc::clone(&weights), &options).map_err(|error| error.to_string())?;
+        let mut run = Run { engine, model, results, roof, blocks_each: blocks(1), filled: 0 };
+        for tokens in model.prompts {
+            run.prefill(what, *tokens)?;
+        }
+    }
     let engine = CudaEngine::new(weights, &options(most)).map_err(|error| error.to_string())?;
     println!("{}: weights and engine in {:.1} s", model.name, start.elapsed().as_secs_f64());
     let mut run = Run { engine, model, results, roof, blocks_each: blocks(1), filled: 0 };
-    for tokens in model.prompts {
-        run.prefill(*tokens)?;
-    }
     for sequences in batches {
         run.decode(sequences, steps)?;
     }
@@ -67,6 +78,7 @@ pub(crate) fn measure_host(device: Device, model: &Model, results: &Results) -> 
         partial_slots: 8192,
         graphs: true,
         ranks: 1,
+        prefill: Prefill::Mma,
     };
     let weights = Arc::new(CudaModel::noise(device, &model.config).map_err(|error| error.to_string())?);
     let engine = CudaEngine::new(weights, &options).map_err(|error| error.to_string())?;
@@ -128,7 +140,7 @@ impl Run<'_> {
         });
     }
 
-    fn prefill(&mut self, tokens: usize) -> Result<(), String> {
+    fn prefill(&mut self, what: &str, tokens: usize) -> Result<(), String> {
         let mut batch = Batch::default();
         self.add(&mut batch, 0, 0, tokens, true);
         self.step(&batch)?;
@@ -136,7 +148,7 @@ impl Run<'_> {
         let config = &self.model.config;
         let seconds = median(&mut times);
         let products = tokens as f64 * layer_operations(config) + 2.0 * (config.vocab_size * config.hidden) as f64;
-        self.put("prefill", format!("{tokens} tokens"), (seconds, times[0]), self.weights_read(tokens)?, products, tokens)
+        self.put(what, format!("{tokens} tokens"), (seconds, times[0]), self.weights_read(tokens)?, products, tokens)
     }
 
     fn decode(&mut self, sequences: usize, steps: usize) -> Result<(), String> {

@@ -1,9 +1,9 @@
 // What every kernel stands on: types, conversions, warp sums, and the few instructions that C++ has no word for.
 //
-// The only header that knows on which side it is. nvcc and NVRTC see PTX; the CPU shim (CUDA_SHIM, kernels/shim) sees plain
+// With hopper.cuh the only header that knows on which side it is. nvcc and NVRTC see PTX; the CPU shim (CUDA_SHIM, kernels/shim) sees plain
 // functions with the same meaning. No NVIDIA header is included, so NVRTC needs no include path.
 //
-// Rules for the .cu files, which keep them able to run on a CPU: no asm outside this header, no <<<>>>; dynamic shared memory
+// Rules for the .cu files, which keep them able to run on a CPU: no asm outside these headers, no <<<>>>; dynamic shared memory
 // through DYN_SMEM; extern "C" kernels, each followed by KERNEL_EXPORT(name); at most 1,024 threads a block; no waiting for
 // another block; INFINITY from here (NVRTC has no math.h).
 #pragma once

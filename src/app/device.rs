@@ -49,12 +49,16 @@ pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Check
     match options.device {
         Device::Cpu => {}
         Device::Cuda(index) => {
-            let refused = |error: CudaEngineError| AppError::Device { index, message: error.to_string() };
+            let refused = |error| match error {
+                CudaEngineError::Wgmma { .. } => AppError::Engine(error),
+                error => AppError::Device { index, message: error.to_string() },
+            };
             return cuda_engine(options, index, checkpoint).map(on_gpu).map_err(refused);
         }
         // What keeps the GPU from serving is worth a line; the CPU serves.
         Device::Auto => match cuda_engine(options, 0, checkpoint) {
             Ok(placed) => return Ok(on_gpu(placed)),
+            Err(error @ CudaEngineError::Wgmma { .. }) => return Err(AppError::Engine(error)),
             Err(CudaEngineError::Device(CudaError::None(reason))) => tracing::info!(%reason, "no GPU"),
             Err(error) => tracing::warn!(%error, "the GPU does not serve this model"),
         },
@@ -74,7 +78,9 @@ fn cuda_engine(
     let batch = &options.profile.batch;
     let (sequences_max, step_tokens_max) = (batch.running_max_count.count(), batch.token_budget_tokens.count());
     let config = checkpoint.config();
-    let cuda = CudaOptions::within(config, memory, options.kv_bytes, sequences_max, step_tokens_max, ranks)?;
+    let cuda =
+        CudaOptions::within(config, memory, options.kv_bytes, sequences_max, step_tokens_max, ranks, options.cuda_prefill)?;
+    devices.iter().try_for_each(|device| cuda.check_device(device.facts()))?;
     let plan = CudaPlan::of(config, &cuda);
     let mut gpus = Vec::new();
     for (rank, device) in devices.iter().enumerate() {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::engine::cpu::{Format, Isa, Math};
+use crate::engine::cuda::Prefill;
 use crate::http::AllowedOrigin;
 use crate::profile::Profile;
 
@@ -106,6 +107,8 @@ pub struct ServeOptions {
     pub cpu_isa: Option<Isa>,
     /// The share of a GPU's memory that may be used, in (0, 1].
     pub gpu_memory_utilization: f64,
+    /// How GPUs multiply steps of many tokens.
+    pub cuda_prefill: Prefill,
     /// How many GPUs compute the model together, from the device's on.
     pub tensor_parallel: usize,
     /// KV memory; `None` takes what is left beside the weights.

@@ -7,6 +7,7 @@ use super::layers::{Given, Layers, Origin, SettingError};
 use super::settings::{API_KEY_VARIABLE, SETTINGS, Setting};
 use crate::app::{AllowedOrigin, Device, Secret, ServeOptions, ShownValue, SseDialect};
 use crate::engine::cpu::{Format, Isa, Math};
+use crate::engine::cuda::Prefill;
 use crate::profile::{Profile, ProfileError};
 
 /// Why there are no options.
@@ -73,6 +74,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         gpu_memory_utilization: layers.read("gpu_memory_utilization", "a number above 0, at most 1", |text| {
             text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0)
         })?,
+        cuda_prefill: layers.read("cuda_prefill", "mma or wgmma", cuda_prefill)?,
         tensor_parallel: layers.read("tensor_parallel", "a whole number from 1 to 64", |text| within(text, 1, 64))?,
         kv_bytes: layers.read("kv_bytes", "auto or a size from 1MiB", |text| {
             automatic(text, |text| size_within(text, 1 << 20, u64::MAX))
@@ -228,6 +230,14 @@ pub(super) fn device(text: &str) -> Option<Device> {
         "cpu" => Some(Device::Cpu),
         "cuda" => Some(Device::Cuda(0)),
         _ => text.strip_prefix("cuda:")?.parse().ok().map(Device::Cuda),
+    }
+}
+
+fn cuda_prefill(text: &str) -> Option<Prefill> {
+    match text {
+        "mma" => Some(Prefill::Mma),
+        "wgmma" => Some(Prefill::Wgmma),
+        _ => None,
     }
 }
 

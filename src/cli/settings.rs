@@ -80,6 +80,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     plain("cpu_dense", "FORMAT", "bf16", "how the CPU keeps attention's projections and the lm_head: bf16 or int8"),
     plain("cpu_isa", "NAME", "auto", "instructions of the CPU: auto, portable, avx2, avx-vnni, avx-512 or amx"),
     plain("gpu_memory_utilization", "SHARE", "0.9", "share of a GPU's memory that may be used, above 0 and at most 1"),
+    plain(
+        "cuda_prefill",
+        "PRODUCTS",
+        "mma",
+        "how GPUs multiply steps of 128 tokens and more: mma, or wgmma on compute capability 9.0",
+    ),
     plain("tensor_parallel", "N", "1", "how many GPUs compute the model together, from the device's on"),
     plain("kv_bytes", "SIZE", "auto", "KV memory, such as 8GiB; auto takes what is left beside the weights"),
     plain("system_date", "DATE", "today", "date that the model is told, such as 2026-11-22"),

@@ -61,9 +61,10 @@ fn shown(server: &Server, index: &str) {
 
 #[test]
 fn the_device_that_is_asked_for_answers() {
-    for device in ["cuda:0", "cuda:3", "auto"] {
+    for (device, products) in [("cuda:0", "mma"), ("cuda:3", "wgmma"), ("auto", "mma")] {
         let folder = folder();
-        let server = Server::of(&mut serve(&folder, "memory_bytes=134217728", &["--device", device]));
+        let args = ["--device", device, "--cuda-prefill", products];
+        let server = Server::of(&mut serve(&folder, "memory_bytes=134217728", &args));
         assert!(server.log.contains("computing on the GPU") && server.log.contains("CPU shim"), "{}", server.log);
         assert_eq!(gpu_mode(&server), "single");
         let text = answer(&server);
@@ -105,6 +106,12 @@ fn what_cannot_serve_says_why_and_what_would_help() {
         let text = refusal(serve(&folder, settings, &["--device", device]));
         let starts = text.contains(&format!("--device {device}: ")) && text.contains("expected --device auto or cpu");
         assert!(starts && said.iter().all(|part| text.contains(part)), "{settings}: {text}");
+    }
+    for device in ["cuda:0", "auto"] {
+        let folder = folder();
+        let text = refusal(serve(&folder, "capability=8.6", &["--device", device, "--cuda-prefill", "wgmma"]));
+        let said = "--cuda-prefill wgmma needs a GPU of compute capability 9.0 (Hopper), and CPU shim has 8.6; --cuda-prefill mma serves it";
+        assert!(text.contains(said), "{device}: {text}");
     }
     if !fs::exists("/dev/nvidiactl").unwrap_or(false) {
         let folder = folder();

@@ -57,6 +57,19 @@ SHIM_API void copy_async_wait(uint32_t groups_left);
 SHIM_API void ldmatrix(uint32_t* fragment, const void* row, int matrices, bool transposed);
 SHIM_API void mma(float (*c)[4], const uint32_t (*a)[4], const uint32_t* b, int m, int n);
 
+// ---- what sm_90a has beside that (hopper.cpp)
+
+SHIM_API void mbarrier_init(uint64_t* barrier, uint32_t arrivals);
+SHIM_API void mbarrier_fence_init();
+SHIM_API void mbarrier_arrive(uint64_t* barrier, uint32_t bytes);
+SHIM_API void mbarrier_wait(uint64_t* barrier, uint32_t parity);
+SHIM_API void copy_box(void* shared, const void* map, int column, int row, uint64_t* barrier);
+SHIM_API void copy_bulk(void* shared, const void* global, uint32_t bytes, uint64_t* barrier);
+SHIM_API void wgmma_fence();
+SHIM_API void wgmma(float (*c)[4], const uint32_t (&a)[4], const void* tokens, int n);
+SHIM_API void wgmma_commit();
+SHIM_API void wgmma_wait(uint32_t groups_left);
+
 /// Checks an atomic's address; the checked build's hooks see ordinary loads and stores only.
 SHIM_API void atomic_access(const volatile void* address, uint32_t bytes);
 

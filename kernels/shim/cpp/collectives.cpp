@@ -3,11 +3,7 @@
 
 namespace shim {
 
-namespace {
-
-/// Waits until every lane of the mask has called the same operation; the last one runs `finish` for all.
-template <class F>
-void collect(uint32_t mask, const void* operation, const char* name, F finish) {
+bool meet(uint32_t mask, const void* operation, const char* name) {
     Executor& e = running();
     Warp& warp = *current->warp;
     const uint32_t bit = 1u << current->lane;
@@ -24,14 +20,25 @@ void collect(uint32_t mask, const void* operation, const char* name, F finish) {
     warp.mask = mask;
     warp.operation = operation;
     warp.arrived |= bit;
-    if (warp.arrived == mask) {
-        finish(warp);
-        warp.arrived = 0;
-        warp.ready |= mask | warp.behind;
-        warp.behind = 0;
-    } else {
-        wait(e, name);
-    }
+    if (warp.arrived == mask) return true;
+    wait(e, name);
+    return false;
+}
+
+void end_meeting(Warp& warp) {
+    warp.arrived = 0;
+    warp.ready |= warp.mask | warp.behind;
+    warp.behind = 0;
+}
+
+namespace {
+
+/// Waits until every lane of the mask has called the same operation; the last one runs `finish` for all.
+template <class F>
+void collect(uint32_t mask, const void* operation, const char* name, F finish) {
+    if (!meet(mask, operation, name)) return;
+    finish(*current->warp);
+    end_meeting(*current->warp);
 }
 
 const char BARRIER = 0, SHUFFLE[4] = {}, BALLOT = 0, MATCH = 0, REDUCE[6] = {}, LDMATRIX[4] = {}, MMA = 0;
@@ -219,22 +226,35 @@ typedef float Eight __attribute__((vector_size(32)));
 static float low_half(uint32_t pair) { return widen_f16((uint16_t)pair); }
 static float high_half(uint32_t pair) { return widen_f16((uint16_t)(pair >> 16)); }
 
-/// Sums go along k in its order, one rounding a step where the machine has fused products.
+void place_a(float (&a)[16][16], uint32_t lane, const uint32_t* from) {
+    const uint32_t g = lane / 4, t = lane % 4 * 2;
+    for (uint32_t i = 0; i < 4; i++) {
+        float* to = &a[g + (i & 1) * 8][t + (i >> 1) * 8];
+        to[0] = low_half(from[i]);
+        to[1] = high_half(from[i]);
+    }
+}
+
+void add_products(const float (&a)[16][16], const float (&b)[16][8], float (&c)[16][8]) {
+    for (int half = 0; half < 16; half += 8) {
+        Eight sums[8];
+        for (int r = 0; r < 8; r++) memcpy(&sums[r], c[half + r], 32);
+        for (int k = 0; k < 16; k++) {
+            Eight column;
+            memcpy(&column, b[k], 32);
+            for (int r = 0; r < 8; r++) sums[r] += a[half + r][k] * column;
+        }
+        for (int r = 0; r < 8; r++) memcpy(c[half + r], &sums[r], 32);
+    }
+}
+
 static void multiply(Warp& w) {
     const Mma& first = *static_cast<Mma*>(w.pointer[0]);
     for (int m = 0; m < first.m; m++) {
         float a[16][16];
-        for (int lane = 0; lane < 32; lane++) {
-            const uint32_t* from = static_cast<Mma*>(w.pointer[lane])->a[m];
-            const int g = lane / 4, t = lane % 4 * 2;
-            for (int i = 0; i < 4; i++) {
-                float* to = &a[g + (i & 1) * 8][t + (i >> 1) * 8];
-                to[0] = low_half(from[i]);
-                to[1] = high_half(from[i]);
-            }
-        }
+        for (uint32_t lane = 0; lane < 32; lane++) place_a(a, lane, static_cast<Mma*>(w.pointer[lane])->a[m]);
         for (int n = 0; n < first.n; n++) {
-            alignas(32) float b[16][8], c[16][8];
+            float b[16][8], c[16][8];
             for (int lane = 0; lane < 32; lane++) {
                 const Mma& mine = *static_cast<Mma*>(w.pointer[lane]);
                 const uint32_t* from = mine.b + n * 2;
@@ -244,16 +264,7 @@ static void multiply(Warp& w) {
                 b[t + 8][g] = low_half(from[1]), b[t + 9][g] = high_half(from[1]);
                 c[g][t] = sum[0], c[g][t + 1] = sum[1], c[g + 8][t] = sum[2], c[g + 8][t + 1] = sum[3];
             }
-            for (int half = 0; half < 16; half += 8) {
-                Eight sums[8];
-                for (int r = 0; r < 8; r++) memcpy(&sums[r], c[half + r], 32);
-                for (int k = 0; k < 16; k++) {
-                    Eight column;
-                    memcpy(&column, b[k], 32);
-                    for (int r = 0; r < 8; r++) sums[r] += a[half + r][k] * column;
-                }
-                for (int r = 0; r < 8; r++) memcpy(c[half + r], &sums[r], 32);
-            }
+            add_products(a, b, c);
             for (int lane = 0; lane < 32; lane++) {
                 float* sum = static_cast<Mma*>(w.pointer[lane])->c[m * first.n + n];
                 const int g = lane / 4, t = lane % 4 * 2;

@@ -1,5 +1,6 @@
 // Memory of the device and of the host, and copies between them.
 #include "driver.h"
+#include "hopper.h"
 
 #include <sys/mman.h>
 
@@ -229,4 +230,19 @@ API cuMemsetD32Async(Pointer to, unsigned value, size_t count, void* stream) {
 API cuMemsetD8_v2(Pointer to, unsigned char value, size_t bytes) {
     const Result r = cuMemsetD8Async(to, value, bytes, nullptr);
     return r ? r : finish(stream_of(nullptr));
+}
+
+/// As the driver refuses: what it says of addresses, strides and boxes. Of what is left, what hopper.cpp can copy: two dimensions of f16 in
+/// boxes of 128 bytes, with the 128-byte swizzle and zeros outside.
+API cuTensorMapEncodeTiled(void* map, int type, unsigned rank, void* base, const uint64_t* sizes, const uint64_t* strides, const uint32_t* box,
+                           const uint32_t* steps, int interleave, int swizzle, int, int outside) {
+    constexpr int F16 = 6, SWIZZLE_128B = 3;
+    const bool aligned = ((uintptr_t)map & 63) == 0 && ((uintptr_t)base & 15) == 0 && strides[0] % 16 == 0;
+    if (!aligned || !sizes[0] || !sizes[1] || sizes[0] >> 32 || sizes[1] >> 32 || strides[0] >> 40 || strides[0] < 2 * sizes[0]) return INVALID_VALUE;
+    if (!box[0] || !box[1] || box[0] > 256 || box[1] > 256 || box[0] * 2 > 128 || box[0] % 8) return INVALID_VALUE;
+    if (type != F16 || rank != 2 || box[0] != 64 || steps[0] != 1 || steps[1] != 1 || interleave || swizzle != SWIZZLE_128B || outside) return NOT_SUPPORTED;
+    const TensorMap made{TENSOR_MAP, (uint64_t)base, sizes[0], sizes[1], strides[0], box[1]};
+    memset(map, 0, 128);
+    memcpy(map, &made, sizeof made);
+    return OK;
 }

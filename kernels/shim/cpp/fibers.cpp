@@ -181,12 +181,14 @@ void start_block(Executor& e, const Launch& launch, uint64_t number) {
     e.alive = threads;
     e.barrier_arrived = e.barrier_votes = e.barrier_number = 0;
     for (auto& barrier : e.named) barrier = {};
+    e.bulk = {};
     if (launch.dynamic_bytes) memset(e.block.dynamic, 0xff, launch.dynamic_bytes);
     for (uint32_t w = 0; w < e.warp_count; w++) {
         const uint32_t lanes = threads - w * 32;
         Warp& warp = e.warps[w];
         warp.alive = warp.ready = lanes >= 32 ? FULL_MASK : (1u << lanes) - 1;
         warp.arrived = warp.at_barrier = warp.behind = warp.interval = 0;
+        warp.products = {};
     }
     for (uint32_t i = 0; i < threads; i++) {
         Fiber& f = e.fibers[i];
@@ -349,6 +351,8 @@ std::string run(Device& device, const Launch& launch) {
             e.error = deadlock(e);
             break;
         }
+        e.error = block_leftovers(e);
+        if (!e.error.empty()) break;
     }
     current = nullptr;
     if (e.block.dynamic) device.memory.release(e.block.dynamic);

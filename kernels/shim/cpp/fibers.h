@@ -1,6 +1,7 @@
 // One launch at work on one system thread.
 #pragma once
 
+#include "hopper.h"
 #include "runtime.h"
 
 namespace shim {
@@ -18,6 +19,7 @@ struct Warp {
     uint64_t in[32], out[32];
     int argument[32];
     void* pointer[32];
+    Products products;
 };
 
 struct Copy {
@@ -52,6 +54,7 @@ struct Executor {
     std::unique_ptr<Fiber[]> fibers;
     Warp warps[WARPS_MAX];
     NamedBarrier named[NAMED_BARRIERS];
+    BulkCopies bulk;
     std::string error;
     ~Executor();
 };
@@ -63,6 +66,16 @@ inline Executor& running() { return *reinterpret_cast<Executor*>(current->block)
 inline Fiber& self_fiber() { return *reinterpret_cast<Fiber*>(current); }
 /// Takes this fiber off the ready ones until somebody puts it back.
 void wait(Executor& e, const char* where);
+/// Waits until every lane of the mask has called the same operation; true in the last one, which works for all and then calls
+/// `end_meeting`.
+bool meet(uint32_t mask, const void* operation, const char* name);
+void end_meeting(Warp& warp);
+/// `c += a b`, 16 x 16 times 16 x 8: sums go along k in its order, one rounding a step where the machine has fused products.
+void add_products(const float (&a)[16][16], const float (&b)[16][8], float (&c)[16][8]);
+/// The fragments of `mma_16816` as a matrix, from one lane's registers.
+void place_a(float (&a)[16][16], uint32_t lane, const uint32_t* from);
+/// What hopper.cpp finds wrong with a block that has ended; empty if nothing.
+std::string block_leftovers(Executor& e);
 /// Turns a segmentation fault inside a kernel into a failed launch.
 void catch_faults();
 

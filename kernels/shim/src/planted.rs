@@ -34,10 +34,15 @@ pub fn load_library(name: &str, folder: &Path, bug: Option<Planted>) -> Vec<u8> 
     let compiler = Compiler::find(vec![own.join("cpp"), own.join("../cuda")]).unwrap_or_else(|error| panic!("{error}"));
     let mut code = sources(&files(folder, &["cu"])).unwrap_or_else(|error| panic!("{error}"));
     if let Some(bug) = bug {
-        code.retain(|(file, _)| file == bug.file);
-        let (_, text) = code.first_mut().unwrap_or_else(|| panic!("no {} in {}", bug.file, folder.display()));
+        // A header's text takes the place of the line that includes it.
+        let include = format!("#include \"{}\"\n", bug.file);
+        code.retain(|(file, text)| file == bug.file || text.contains(&include));
+        let header = std::fs::read_to_string(folder.join(bug.file)).unwrap_or_else(|error| panic!("{}: {error}", bug.file));
+        let header = header.replacen("#pragma once\n", "", 1);
+        code.iter_mut().for_each(|(_, text)| *text = text.replacen(&include, &header, 1));
+        let Some((_, text)) = code.first_mut() else { panic!("no file with {} in {}", bug.file, folder.display()) };
         assert_eq!(text.matches(bug.from).count(), 1, "{}: `{}` must occur once in {}", bug.name, bug.from, bug.file);
-        *text = text.replace(bug.from, bug.to);
+        code.iter_mut().for_each(|(_, text)| *text = text.replace(bug.from, bug.to));
     }
     let out = PathBuf::from(env!("SHIM_DRIVER")).parent().expect("a file lies in a folder").join("planted");
     let link = [env!("SHIM_DRIVER").to_owned()];

@@ -44,6 +44,7 @@ pub(super) enum Arg {
     Address(u64),
     Int(i32),
     Real(f32),
+    Map(sys::CUtensorMap),
 }
 
 impl<T: Element> From<&Region<T>> for Arg {
@@ -322,6 +323,7 @@ impl Device {
                 Arg::Address(address) => std::ptr::from_ref(address).cast_mut().cast::<c_void>(),
                 Arg::Int(value) => std::ptr::from_ref(value).cast_mut().cast(),
                 Arg::Real(value) => std::ptr::from_ref(value).cast_mut().cast(),
+                Arg::Map(map) => std::ptr::from_ref(map).cast_mut().cast(),
             };
         }
         let blocks = (dimension(grid.blocks.0), dimension(grid.blocks.1), 1);

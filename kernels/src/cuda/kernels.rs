@@ -1,13 +1,14 @@
 //! Every kernel by name, and how much shared memory its blocks may ask for.
 
 use super::attention::shared_bytes as attention_bytes;
+use super::prefill::{F16_TILE_BYTES, ring_bytes};
 use super::tile::sums_bytes;
 
 /// Shared memory that a block may have without asking.
 pub(super) const SHARED_BYTES_PLAIN: usize = 48 << 10;
 
 /// Name, and most dynamic shared memory of a block.
-pub(super) const KERNELS: [(&str, usize); 30] = [
+pub(super) const KERNELS: [(&str, usize); 33] = [
     ("embed", 0),
     ("combine_norm", SHARED_BYTES_PLAIN),
     ("sum_routed", 0),
@@ -19,6 +20,9 @@ pub(super) const KERNELS: [(&str, usize); 30] = [
     ("linear_add_16", sums_bytes(1, 16)),
     ("linear_add_32", sums_bytes(1, 32)),
     ("linear_add_64", sums_bytes(1, 64)),
+    ("arrange", 0),
+    ("linear_wgmma", ring_bytes(F16_TILE_BYTES, 128)),
+    ("linear_add_wgmma", ring_bytes(F16_TILE_BYTES, 128)),
     ("gate_up_8", sums_bytes(2, 8)),
     ("gate_up_16", sums_bytes(2, 16)),
     ("gate_up_32", sums_bytes(2, 32)),

@@ -79,6 +79,13 @@ impl F16Tiles {
     pub fn cols(&self) -> usize {
         self.cols
     }
+
+    /// Whether `tokens` rows of these operands go through it.
+    pub(super) fn check(&self, x: &Activations, bias: Option<&Region<f32>>, tokens: usize, y: &Region<f32>) {
+        x.check(tokens, self.cols);
+        assert!(y.len() >= tokens * self.rows, "{tokens} rows of {} in {} values", self.rows, y.len());
+        assert!(bias.is_none_or(|bias| bias.len() == self.rows), "a bias for each of {} rows", self.rows);
+    }
 }
 
 /// What becomes of the sums.
@@ -119,9 +126,7 @@ pub fn linear(
     into: Into,
     y: &Region<f32>,
 ) -> Result<(), CudaError> {
-    x.check(tokens, weights.cols);
-    assert!(y.len() >= tokens * weights.rows, "{tokens} rows of {} in {} values", weights.rows, y.len());
-    assert!(bias.is_none_or(|bias| bias.len() == weights.rows), "a bias for each of {} rows", weights.rows);
+    weights.check(x, bias, tokens, y);
     let tile = tile_tokens(tokens);
     let name = match (into, tile) {
         (Into::Place, 8) => "linear_8",

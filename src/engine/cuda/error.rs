@@ -41,6 +41,17 @@ pub enum CudaEngineError {
         /// The weight.
         got: f32,
     },
+    /// The device has not the instructions that were asked for.
+    #[error(
+        "--cuda-prefill wgmma needs a GPU of compute capability 9.0 (Hopper), and {device} has {}.{}; --cuda-prefill mma serves it",
+        .capability.0, .capability.1
+    )]
+    Wgmma {
+        /// What its maker calls the device.
+        device: String,
+        /// Its compute capability.
+        capability: (u32, u32),
+    },
     /// There are not so many devices.
     #[error("{ranks} devices are needed, from {first} on, but the driver sees {count}")]
     Devices {

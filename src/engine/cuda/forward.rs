@@ -10,8 +10,8 @@ use super::weights::Layer;
 use super::{CudaEngine, CudaModel};
 use crate::batch::KvGroup;
 use antiphon_kernels::cuda::{
-    self, AttentionOperands, CudaError, Into, KvRegion, Parts, Region, SampleOperands, attention_combine, combine_norm, embed,
-    linear, rope_store, route, sum_routed,
+    self, Activations, AttentionOperands, CudaError, F16Tiles, Into, KvRegion, Parts, Region, SampleOperands, WGMMA_TOKENS,
+    attention_combine, combine_norm, embed, linear, linear_wgmma, rope_store, route, sum_routed,
 };
 use antiphon_kernels::weights::SwiGlu;
 
@@ -99,6 +99,23 @@ impl CudaEngine {
         combine_norm(&self.model.device, &scratch.stream, parts, rows, scale, eps, count, out)
     }
 
+    /// A linear map of the step's rows: with wgmma where that was asked for and the rows are many. The bits are the same.
+    fn queue_linear(
+        &self,
+        x: &Activations,
+        weights: &F16Tiles,
+        bias: Option<&Region<f32>>,
+        tokens: usize,
+        into: Into,
+        y: &Region<f32>,
+    ) -> Result<(), CudaError> {
+        let device = &self.model.device;
+        match &self.scratch.arranged {
+            Some(arranged) if tokens >= WGMMA_TOKENS => linear_wgmma(device, x, arranged, weights, bias, tokens, into, y),
+            _ => linear(device, x, weights, bias, tokens, into, y),
+        }
+    }
+
     /// Stores the step's keys and values and adds attention to the stream.
     fn queue_attention(
         &self,
@@ -109,7 +126,7 @@ impl CudaEngine {
         tokens: usize,
     ) -> Result<(), CudaError> {
         let (device, scratch) = (&self.model.device, &self.scratch);
-        linear(device, &scratch.normed, &layer.qkv, layer.qkv_bias.as_ref(), tokens, Into::Place, &scratch.qkv)?;
+        self.queue_linear(&scratch.normed, &layer.qkv, layer.qkv_bias.as_ref(), tokens, Into::Place, &scratch.qkv)?;
         let angles = &self.model.weights.angles;
         rope_store(device, &scratch.qkv, angles, &step.positions, &group.slots, tokens, &scratch.queries, kv)?;
         let operands = AttentionOperands {
@@ -134,7 +151,7 @@ impl CudaEngine {
         };
         // The bias is added once, by the first rank.
         let bias = layer.output_bias.as_ref().filter(|_| self.draws());
-        linear(device, &scratch.attended, &layer.output, bias, tokens, into, &y)?;
+        self.queue_linear(&scratch.attended, &layer.output, bias, tokens, into, &y)?;
         self.gather(tokens, hidden)
     }
 

@@ -7,9 +7,11 @@ use super::weights::weight_bytes;
 use crate::batch::KvGroup;
 use crate::engine::config::ModelConfig;
 use crate::engine::kv_pools::KvPools;
+use antiphon_kernels::cuda::CudaDevice;
+use antiphon_kernels::cuda::tile::row_stride;
 use antiphon_kernels::cuda::{
-    Activations, CHUNK_TOKENS, EXPERTS_MAX, HEAD_DIM_MAX, HIDDEN_MAX, HeadShape, KvRegion, REPORT_WORDS, RouteRegions,
-    partial_values, region_bytes,
+    Activations, Arranged, CHUNK_TOKENS, EXPERTS_MAX, HEAD_DIM_MAX, HIDDEN_MAX, HeadShape, KvRegion, Prefill, REPORT_WORDS,
+    RouteRegions, partial_values, region_bytes,
 };
 use antiphon_kernels::weights::MXFP4_BLOCK;
 use half::f16;
@@ -43,6 +45,8 @@ pub struct CudaOptions {
     pub graphs: bool,
     /// Devices that compute the model together; each takes what the plan says.
     pub ranks: usize,
+    /// How steps of many tokens are multiplied.
+    pub prefill: Prefill,
 }
 
 /// The device's memory as it was found, and how much of it may be used.
@@ -79,6 +83,7 @@ impl CudaOptions {
         sequences_max: usize,
         step_tokens_max: usize,
         ranks: usize,
+        prefill: Prefill,
     ) -> Result<Self, CudaEngineError> {
         check_shape(config)?;
         Share::check(config, ranks)?;
@@ -91,6 +96,7 @@ impl CudaOptions {
             partial_slots: PARTIALS_MAX.min(sequences_max * config.context_tokens_max.div_ceil(CHUNK_TOKENS)),
             graphs: true,
             ranks,
+            prefill,
         };
         let fixed = CudaPlan::of(config, &options).total_bytes();
         let left = memory.budget_bytes().saturating_sub(fixed);
@@ -107,6 +113,25 @@ impl CudaOptions {
             });
         }
         Ok(options)
+    }
+
+    /// Refuses a device that has not the instructions that are asked for.
+    ///
+    /// # Errors
+    /// [`CudaEngineError::Wgmma`].
+    pub fn check_device(&self, device: &CudaDevice) -> Result<(), CudaEngineError> {
+        if self.prefill.is_served_by(device) {
+            return Ok(());
+        }
+        Err(CudaEngineError::Wgmma { device: device.name.clone(), capability: device.compute_capability })
+    }
+
+    /// Values of the rows that wgmma reads: those of the largest product; none with mma.
+    pub(super) fn arranged_values(&self, config: &ModelConfig) -> usize {
+        match self.prefill {
+            Prefill::Mma => 0,
+            Prefill::Wgmma => self.step_tokens_max * row_stride(config.hidden.max(config.query_width())),
+        }
     }
 
     /// Takes as many blocks as `kv_bytes` of one rank hold.
@@ -226,6 +251,7 @@ pub(super) fn scratch_bytes(whole: &ModelConfig, options: &CudaOptions, share: S
         region_bytes::<u32>(rows * REPORT_WORDS),
         region_bytes::<u32>(step_words_max(config, options)),
         region_bytes::<u32>(round_words_max(config, options)),
+        Arranged::bytes(options.arranged_values(config)),
     ]
     .iter()
     .sum()

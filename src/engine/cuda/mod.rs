@@ -16,6 +16,7 @@ mod scratch;
 mod share;
 mod weights;
 
+pub use antiphon_kernels::cuda::Prefill;
 pub use error::CudaEngineError;
 pub use memory::{CudaOptions, CudaPlan, DeviceMemory};
 pub use ranks::CudaRanks;
@@ -121,6 +122,7 @@ impl CudaEngine {
         let sizes = [block_tokens, full_blocks, sliding_blocks, step_tokens_max, step_slices_max];
         assert!(sizes.iter().all(|size| *size > 0), "no option of an engine may be zero: {options:?}");
         let (config, device) = (&model.config, &model.device);
+        options.check_device(device.facts())?;
         let shape = head_shape(&model.share.config(config), block_tokens);
         let pools = KvPools { block_tokens, full_blocks, sliding_blocks };
         let kv_bytes = config.layers.iter().map(|group| KvRegion::bytes(shape, pools.blocks(*group))).sum();

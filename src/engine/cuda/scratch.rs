@@ -5,7 +5,8 @@ use super::memory::{CudaOptions, head_shape, round_words_max, scratch_bytes};
 use super::share::Share;
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::{
-    Activations, Arena, CudaError, Device, ExpertRegions, Pinned, REPORT_WORDS, Region, RouteRegions, partial_values,
+    Activations, Arena, Arranged, CudaError, Device, ExpertRegions, Pinned, Prefill, REPORT_WORDS, Region, RouteRegions,
+    partial_values,
 };
 use half::f16;
 
@@ -38,6 +39,8 @@ pub(super) struct Scratch {
     pub(super) saved: Region<f32>,
     /// What was drawn.
     pub(super) reports: Region<u32>,
+    /// Rows as wgmma reads them, where it multiplies.
+    pub(super) arranged: Option<Arranged>,
     /// The step's lists.
     pub(super) step: Region<u32>,
     /// The round's lists.
@@ -76,6 +79,7 @@ impl Scratch {
             reports: arena.take(rows * REPORT_WORDS),
             step: arena.take(step_words),
             round: arena.take(round_words),
+            arranged: (options.prefill == Prefill::Wgmma).then(|| Arranged::new(&mut arena, options.arranged_values(config))),
             host_step: Pinned::new(device, step_words)?,
             host_round: Pinned::new(device, round_words)?,
             host_reports: Pinned::new(device, rows * REPORT_WORDS)?,

@@ -7,7 +7,7 @@ use super::{SLICINGS, follow};
 use antiphon::batch::{Batch, Sampled, Sampling, TokenId};
 use antiphon::engine::Engine as _;
 use antiphon::engine::cuda::{CudaEngine, CudaModel, CudaOptions};
-use antiphon_kernels::cuda::Device;
+use antiphon_kernels::cuda::{Device, Prefill, WGMMA_TOKENS, probe};
 use std::sync::Arc;
 
 /// Norm of the difference of a row's logits, relative to the norm of the row: of every row, from the golden's or from what that is where
@@ -27,6 +27,7 @@ pub(super) const OPTIONS: CudaOptions = CudaOptions {
     partial_slots: 64,
     graphs: true,
     ranks: 1,
+    prefill: Prefill::Mma,
 };
 
 /// An engine on a device of its own.
@@ -128,6 +129,26 @@ fn slices_blocks_and_chunks_do_not_show() {
             let got = bits(&served.driver.logits(prompt, slice_tokens));
             assert!(got == expected, "slices of {slice_tokens}, {options:?}");
         }
+    }
+}
+
+/// What the first session on a GPU has to show: wgmma and mma.sync give the same bits, however many of a prompt's tokens go either way.
+#[test]
+fn wgmma_does_not_show() {
+    let golden = Golden::open("g1");
+    let prompt: Vec<TokenId> = longest(&golden).prompt.iter().cycle().take(2 * WGMMA_TOKENS + 5).copied().collect();
+    let expected = bits(&serve(&golden, OPTIONS).driver.logits(&prompt, usize::MAX));
+    if !probe().is_ok_and(|cuda| Prefill::Wgmma.is_served_by(&cuda.devices[0])) {
+        eprintln!("skipped: this machine's device has no wgmma");
+        return;
+    }
+    let mut served = serve(&golden, CudaOptions { prefill: Prefill::Wgmma, ..OPTIONS });
+    for (slice_tokens, products) in [(usize::MAX, 1), (WGMMA_TOKENS, 2), (WGMMA_TOKENS - 1, 0)] {
+        let before = served.shim.launches_of("linear_wgmma");
+        let got = bits(&served.driver.logits(&prompt, slice_tokens));
+        assert!(got == expected, "slices of {slice_tokens}");
+        let launched = served.shim.launches_of("linear_wgmma") - before;
+        assert!(served.shim.real() || launched == products * golden.checkpoint.config().layers.len(), "{launched} products");
     }
 }
 

@@ -4,6 +4,7 @@
 mod attention;
 mod experts;
 mod planted;
+mod prefill;
 mod ranks;
 mod rows;
 

@@ -58,6 +58,34 @@ bugs! {
         "row >= hidden || token >= tile.count" => "row >= hidden || token > tile.count", [RACE, SCHEDULE, REFERENCE, OUTSIDE];
     an_off_by_one_in_the_window: attention::check_window, "attention.cu",
         "max(0, to[side] - item.window)" => "max(0, to[side] - item.window - 1)", [REFERENCE];
+    // wgmma and TMA: what must be waited for, in which phase, and where copies go.
+    a_wrong_parity_of_a_full_stage: prefill::check_linear, "prefill.cuh",
+        "next / PREFILL_STAGES & 1)" => "next / PREFILL_STAGES + 1 & 1)", [SCHEDULE, REFERENCE, RACE, "deadlock"];
+    a_stage_filled_while_it_is_read: prefill::check_linear, "prefill.cuh",
+        "if (round > 0) mbarrier_wait" => "if (round < 0) mbarrier_wait", [SCHEDULE, REFERENCE, RACE, "more arrive at an mbarrier"];
+    a_stage_given_back_by_every_lane: prefill::check_linear, "prefill.cuh",
+        "if (lane == 0) mbarrier_arrive" => "mbarrier_arrive", [SCHEDULE, REFERENCE, RACE, "more arrive at an mbarrier", "deadlock"];
+    bytes_that_nobody_announced: prefill::check_linear, "prefill.cuh",
+        "::TOKEN_BYTES + PREFILL_ROW_TILES *" => "::TOKEN_BYTES + (PREFILL_ROW_TILES - 1) *", [SCHEDULE, REFERENCE, RACE, "deadlock"];
+    a_wrong_wait_count_of_products: prefill::check_linear, "prefill.cuh",
+        "wgmma_wait<0>(sums.part);\n        keep_fragments(even" => "wgmma_wait<1>(sums.part);\n        keep_fragments(even",
+        [SCHEDULE, REFERENCE, "never waited for"];
+    products_that_are_not_committed: prefill::check_linear, "prefill.cuh",
+        "    wgmma_commit();\n" => "", [SCHEDULE, REFERENCE, "never waited for"];
+    products_without_a_fence: prefill::check_linear, "prefill.cuh",
+        "    wgmma_fence();\n" => "", ["no wgmma.fence"];
+    barriers_that_are_not_shown_to_copies: prefill::check_linear, "prefill.cuh",
+        "            mbarrier_fence_init();\n" => "", ["no fence shows"];
+    a_box_beyond_the_ring: prefill::check_linear, "prefill.cuh",
+        "copy_box(ring.tokens(slot), x" => "copy_box(ring.tokens(slot + 2), x", [OUTSIDE];
+    a_box_of_the_wrong_columns: prefill::check_linear, "prefill.cuh",
+        "stage * STAGE_K, first_token, full" => "stage * STAGE_K + 8, first_token, full", [REFERENCE];
+    // The weights of tiles that the matrix does not have: only the checker sees that they are read.
+    a_read_past_the_tiles: prefill::check_linear, "prefill.cuh",
+        "min(first_tile + i, tile_count - 1)" => "first_tile + i", [OUTSIDE];
+    // The sums are right, and in another order.
+    a_part_of_k_that_is_too_long: prefill::check_linear, "prefill.cuh",
+        "return part_begin(steps, 1); }" => "return part_begin(steps, 1) + 1; }", [REFERENCE];
     // A pair counts itself among those before it.
     an_off_by_one_in_the_groups: experts::check_routes, "route.cu",
         "(1u << lane) - 1u" => "(2u << lane) - 1u", [RACE, SCHEDULE, REFERENCE, "left"];

@@ -1,0 +1,154 @@
+//! Products of steps with many tokens on Hopper: wgmma and TMA. Kernels: `cuda/linear_wgmma.cu` on the core in `cuda/prefill.cuh`.
+//!
+//! Promises: the bits of the mma.sync kernels, from the same packed weights. Absent: when to use them, which the engine is told.
+
+use super::device::{Arg, Grid};
+use super::linear::{Activations, F16Tiles, Into};
+use super::memory::{Arena, Region};
+use super::tile::{TILE_ROWS, f16_steps};
+use super::{CudaDevice, CudaError, Device};
+use cudarc::driver::sys;
+use half::f16;
+
+/// Fewest tokens of a step that wgmma multiplies: as many as a block takes. Below, a step waits for its weights whatever multiplies.
+pub const WGMMA_TOKENS: usize = 128;
+/// Tiles of 16 rows that a block takes, a warp each; one more warp fetches.
+const ROW_TILES: usize = 8;
+const THREADS: usize = 32 * ROW_TILES + 32;
+/// Stages of the ring, and k of each.
+const STAGES: usize = 6;
+const STAGE_K: usize = 64;
+/// k of one thread of `arrange`.
+const UNIT_K: usize = 32;
+/// Bytes of a tile of f16 weights in a stage.
+pub(super) const F16_TILE_BYTES: usize = TILE_ROWS * STAGE_K * 2;
+
+/// Shared memory of a block: the ring from a multiple of 1,024 on, and two barriers a stage.
+pub(super) const fn ring_bytes(tile_bytes: usize, tokens: usize) -> usize {
+    1024 + STAGES * (tokens * STAGE_K * 2 + (ROW_TILES * tile_bytes).next_multiple_of(1024) + 2 * size_of::<u64>())
+}
+
+/// How steps of many tokens are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Prefill {
+    /// As all others: mma.sync, on every device.
+    #[default]
+    Mma,
+    /// wgmma, on devices of compute capability 9.x.
+    Wgmma,
+}
+
+impl Prefill {
+    /// Whether the device has the instructions.
+    #[must_use]
+    pub const fn is_served_by(self, device: &CudaDevice) -> bool {
+        matches!(self, Self::Mma) || device.compute_capability.0 == 9
+    }
+}
+
+/// Room for the rows that a product reads, in the order in which wgmma wants them.
+#[derive(Debug, Clone)]
+pub struct Arranged {
+    values: Region<f16>,
+}
+
+impl Arranged {
+    /// Bytes that `values` values take: rows times their stride.
+    #[must_use]
+    pub const fn bytes(values: usize) -> usize {
+        super::region_bytes::<f16>(values)
+    }
+
+    /// Room for `values` values.
+    pub fn new(arena: &mut Arena, values: usize) -> Self {
+        Self { values: arena.take(values) }
+    }
+
+    /// Copies the first `tokens` rows of `x` here and describes them to TMA, in boxes of `box_rows` rows.
+    pub(super) fn fill(&self, device: &Device, x: &Activations, tokens: usize, box_rows: usize) -> Result<Arg, CudaError> {
+        assert!(self.values.len() >= tokens * x.stride, "{tokens} rows of {} in {} values", x.stride, self.values.len());
+        let threads = 256;
+        let blocks = (tokens * (x.stride / UNIT_K)).div_ceil(threads);
+        let grid = Grid { blocks: (blocks, 1), threads, shared_bytes: 0 };
+        let no_pairs: Option<&Region<i32>> = None;
+        let args: [Arg; 7] = [
+            (&self.values).into(),
+            (&x.values).into(),
+            no_pairs.into(),
+            tokens.into(),
+            tokens.into(),
+            1.into(),
+            x.stride.into(),
+        ];
+        // SAFETY: the kernel's parameters in its order. It reads and writes `tokens` rows, which both regions have.
+        unsafe { device.launch("arrange", grid, &args) }?;
+        map(&self.values, tokens, x.stride, box_rows)
+    }
+}
+
+/// Describes `rows` rows of `stride` values to TMA: boxes of 64 columns, which land in the 128-byte swizzle; zeros beyond the rows.
+pub(super) fn map(values: &Region<f16>, rows: usize, stride: usize, box_rows: usize) -> Result<Arg, CudaError> {
+    assert!(values.len() >= rows * stride && stride.is_multiple_of(STAGE_K), "{rows} rows of {stride} in {}", values.len());
+    let mut map = sys::CUtensorMap { opaque: [0; 16] };
+    let box_rows = u32::try_from(box_rows).expect("a box has at most 256 rows");
+    // SAFETY: the map outlives the call, and each list has an entry a dimension; the driver checks what they say.
+    let made = unsafe {
+        sys::cuTensorMapEncodeTiled(
+            &raw mut map,
+            sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+            2,
+            values.address() as *mut _,
+            [stride as u64, rows as u64].as_ptr(),
+            [(stride * size_of::<f16>()) as u64].as_ptr(),
+            [STAGE_K as u32, box_rows].as_ptr(),
+            [1, 1].as_ptr(),
+            sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+            sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+            sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+            sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    };
+    made.result().map_err(CudaError::driver("describing rows to TMA"))?;
+    Ok(Arg::Map(map))
+}
+
+/// As [`super::linear`], with wgmma and the same bits. `arranged`: room for `tokens` rows of `x`.
+///
+/// # Errors
+/// [`CudaError::Driver`] if a launch is refused.
+///
+/// # Panics
+/// If a region is too short for its shape, or the device has no wgmma.
+#[expect(clippy::too_many_arguments, reason = "an operation's operands")]
+pub fn linear_wgmma(
+    device: &Device,
+    x: &Activations,
+    arranged: &Arranged,
+    weights: &F16Tiles,
+    bias: Option<&Region<f32>>,
+    tokens: usize,
+    into: Into,
+    y: &Region<f32>,
+) -> Result<(), CudaError> {
+    assert!(Prefill::Wgmma.is_served_by(device.facts()), "{:?} has no wgmma", device.facts());
+    weights.check(x, bias, tokens, y);
+    let x = arranged.fill(device, x, tokens, WGMMA_TOKENS)?;
+    let name = match into {
+        Into::Place => "linear_wgmma",
+        Into::Sum => "linear_add_wgmma",
+    };
+    let blocks = (weights.rows().div_ceil(TILE_ROWS * ROW_TILES), tokens.div_ceil(WGMMA_TOKENS));
+    let grid = Grid { blocks, threads: THREADS, shared_bytes: ring_bytes(F16_TILE_BYTES, WGMMA_TOKENS) };
+    let args: [Arg; 7] = [
+        x,
+        y.into(),
+        weights.region().into(),
+        bias.into(),
+        weights.rows().into(),
+        f16_steps(weights.cols()).into(),
+        tokens.into(),
+    ];
+    // SAFETY: the kernel's parameters in its order. It reads what the map describes, whole tiles of weights and `rows` biases, and
+    // writes `tokens * rows` of y, all checked above.
+    unsafe { device.launch(name, grid, &args) }
+}
