@@ -1,6 +1,7 @@
 //! The pure core: steps and planned sequences a second, by how many sequences there are; and cancels, by how many wait.
 //!
-//! `running`: all of them run, and are in every step. `queued`: sixteen run and the others wait. `histories`: 64 run with 4,096 to
+//! `running`: all of them run, and are in every step. `ahead`: the same, and every step that can be is planned while the one before
+//! it is computed. `queued`: sixteen run and the others wait. `histories`: 64 run with 4,096 to
 //! 8,192 tokens each, without and with a penalty, for which the engine needs all of them. The engine costs nothing here:
 //! the clock runs in plan and commit alone, and reports are made and sequences handed in beside it. Sequences have 64 to 320
 //! tokens, one in 256 ends in each step, and another comes; each has a sampling of its own with two stop tokens, as in the
@@ -53,6 +54,9 @@ struct Choir {
     events: Vec<Event>,
     reports: Vec<Sampled>,
     now: Micros,
+    /// Whether steps are planned ahead, and the reports of the one that was.
+    plans_ahead: bool,
+    ahead: Option<Vec<Sampled>>,
 }
 
 impl Choir {
@@ -61,7 +65,7 @@ impl Choir {
         // In a step everybody may wait who is about to run.
         let core = Scheduler::new(limits(running, running + waiting, lengths));
         let (events, reports, now) = (Vec::new(), Vec::new(), Micros(0));
-        let mut choir = Self { core, lengths, presence_penalty, events, reports, now };
+        let mut choir = Self { core, lengths, presence_penalty, events, reports, now, plans_ahead: false, ahead: None };
         for i in 0..running + waiting {
             // They end at different times from the beginning.
             let apart = (lengths.answer / running as u32).max(1);
@@ -85,14 +89,27 @@ impl Choir {
     /// One step; the time that the core took for it.
     fn step(&mut self) -> Duration {
         self.now = self.now.plus(1_000);
-        let began = Instant::now();
-        let Plan::Step(batch) = self.core.plan(self.now, &mut self.events) else { panic!("they always run") };
-        let planned = began.elapsed();
-        report(batch, &mut self.reports);
-        let reports = std::mem::take(&mut self.reports);
+        let mut time = Duration::ZERO;
+        let reports = self.ahead.take().unwrap_or_else(|| {
+            let began = Instant::now();
+            let Plan::Step(batch) = self.core.plan(self.now, &mut self.events) else { panic!("they always run") };
+            time += began.elapsed();
+            report(batch, &mut self.reports);
+            std::mem::take(&mut self.reports)
+        });
+        if self.plans_ahead {
+            let began = Instant::now();
+            let batch = self.core.plan_ahead(self.now, &mut self.events);
+            time += began.elapsed();
+            self.ahead = batch.map(|batch| {
+                let mut reports = Vec::new();
+                report(batch, &mut reports);
+                reports
+            });
+        }
         let began = Instant::now();
         self.core.commit(StepResult::Done(reports), self.now, &mut self.events);
-        let time = planned + began.elapsed();
+        time += began.elapsed();
         let ended = self.events.iter().filter(|event| matches!(event, Event::Finished { .. })).count();
         self.events.clear();
         for _ in 0..ended {
@@ -114,11 +131,13 @@ fn report(batch: &Batch, reports: &mut Vec<Sampled>) {
 }
 
 fn steps(criterion: &mut Criterion) {
-    for (name, running_max) in [("running", usize::MAX), ("queued", 16)] {
+    for (name, running_max, plans_ahead) in [("running", usize::MAX, false), ("ahead", usize::MAX, true), ("queued", 16, false)]
+    {
         let mut group = criterion.benchmark_group(format!("scheduler/{name}"));
         for sequences in [16, 256, 4_096, 65_536] {
             let running = sequences.min(running_max);
             let mut choir = Choir::new(running, sequences - running, SHORT, 0.0);
+            choir.plans_ahead = plans_ahead;
             group.throughput(Throughput::Elements(running as u64));
             group.bench_function(BenchmarkId::from_parameter(sequences), |bencher| {
                 bencher.iter_custom(|steps| (0..steps).map(|_| choir.step()).sum());

@@ -1,9 +1,11 @@
-//! How long the engine waits between two steps: from the end of one to the beginning of the next, on the real actors.
+//! How long a step takes with what the engine waits before it, from the end of the step before to its own, on the real actors.
 //!
-//! In that time the result goes to the SchedulerActor, the core commits it and plans, and the batch goes to the engine's thread.
-//! The engine here computes nothing and takes as long for a step as a GPU does with so many sequences; what it draws goes to
+//! `turn`: while it waits the result goes to the SchedulerActor, the core commits it and plans, and the batch goes to the engine's
+//! thread. `ahead`: the engine takes the next step while it computes one, and waits only where that step could not be planned so
+//! early. The engine here computes nothing and takes as long for a step as a GPU does with so many sequences; what it draws goes to
 //! StreamActors, which work while it computes, and to readers. Sequences have 64 to 320 tokens, and when one ends another comes.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,12 +27,15 @@ const PROMPT_TOKENS: usize = 64;
 const MAX_TOKENS: u32 = 256;
 const VOCAB_SIZE: usize = 2_048;
 
-/// Takes its time, and tells how long it waited for each step that nearly everybody is in.
+/// Takes its time, and tells how long it was from one step's end to the next's, for each step that nearly everybody is in.
 struct Pacemaker {
     sequences_count: usize,
     step_time: Duration,
-    ended: Option<Instant>,
-    waits: mpsc::Sender<Duration>,
+    steps_max: usize,
+    /// When the last step ends, or ended.
+    ends: Option<Instant>,
+    under_way: VecDeque<(Instant, Vec<Sampled>)>,
+    told: mpsc::Sender<Duration>,
 }
 
 impl Engine for Pacemaker {
@@ -44,40 +49,57 @@ impl Engine for Pacemaker {
             step_slices_max: self.sequences_count,
             context_tokens_max: 4_096,
             vocab_size: VOCAB_SIZE,
+            steps_max: self.steps_max,
             full_block_bytes: 1,
             sliding_block_bytes: 1,
         }
     }
 
-    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
-        let began = Instant::now();
-        if let Some(ended) = self.ended.filter(|_| batch.slices.len() * 10 > self.sequences_count * 9) {
+    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError> {
+        let now = Instant::now();
+        let begins = self.ends.map_or(now, |ends| ends.max(now));
+        if let Some(ended) = self.ends.filter(|_| batch.slices.len() * 10 > self.sequences_count * 9) {
             // At the end nobody listens.
-            let _ = self.waits.send(began - ended);
+            let _ = self.told.send(begins - ended + self.step_time);
         }
-        thread::sleep(self.step_time);
         let drawing = batch.slices.iter().filter(|slice| slice.draw.is_some());
-        sampled.extend(drawing.map(|slice| Sampled {
+        let sampled = drawing.map(|slice| Sampled {
             seq: slice.seq,
             token: Some(Ok(TokenId(100))),
             logprobs: None,
             prompt_logprobs: Vec::new(),
-        }));
-        self.ended = Some(Instant::now());
+        });
+        let ends = begins + self.step_time;
+        self.under_way.push_back((ends, sampled.collect()));
+        self.ends = Some(ends);
+        Ok(())
+    }
+
+    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+        let (ends, mut reports) = self.under_way.pop_front().expect("a step is waited for that was begun");
+        thread::sleep(ends.saturating_duration_since(Instant::now()));
+        if self.under_way.is_empty() {
+            // A sleep ends late, a device does not: that must not count as waiting.
+            self.ends = Some(Instant::now());
+        }
+        sampled.append(&mut reports);
         Ok(())
     }
 }
 
-fn begin(sequences_count: usize, step_time: Duration, waits: &mpsc::Sender<Duration>) -> Service {
+fn begin(sequences_count: usize, step_time: Duration, steps_max: usize, told: &mpsc::Sender<Duration>) -> Service {
     let json = include_bytes!("../models/tiny/tokenizer.json");
     let tokenizer =
         Arc::new(Tokenizer::from_json("tokenizer.json", json, VOCAB_SIZE).expect("the embedded tokenizer is sound"));
     let settings = PromptSettings { model_id: "none".to_owned(), version: PromptVersion::V1, cache_max_bytes: 0 };
-    let waits = waits.clone();
+    let told = told.clone();
     let tags = ["none"; 4].map(str::to_owned);
     let [model_id, model_size, dtype, gpu_mode] = tags;
     start(StartOptions {
-        engine: Box::new(move || Ok(Box::new(Pacemaker { sequences_count, step_time, ended: None, waits: waits.clone() }))),
+        engine: Box::new(move || {
+            let (ends, under_way, told) = (None, VecDeque::new(), told.clone());
+            Ok(Box::new(Pacemaker { sequences_count, step_time, steps_max, ends, under_way, told }))
+        }),
         builder: Arc::new(PromptBuilder::new(Arc::clone(&tokenizer), settings)),
         tokenizer,
         metrics: Metrics::new(ModelTags { model_id, model_size, dtype, gpu_mode, prompt_version: "SYS/v1".to_owned() }),
@@ -118,13 +140,13 @@ fn request(index: usize, turn: u32) -> Generate {
     }
 }
 
-/// So many sequences run until the sender is dropped; what the engine waited arrives at the receiver.
-fn run(sequences_count: usize, step_time: Duration) -> (mpsc::Receiver<Duration>, oneshot::Sender<()>) {
-    let (sender, waits) = mpsc::channel();
+/// So many sequences run until the sender is dropped; how long the steps were arrives at the receiver.
+fn run(sequences_count: usize, step_time: Duration, steps_max: usize) -> (mpsc::Receiver<Duration>, oneshot::Sender<()>) {
+    let (sender, told) = mpsc::channel();
     let (end, ended) = oneshot::channel::<()>();
     thread::spawn(move || {
         actix_rt::System::new().block_on(async move {
-            let service = begin(sequences_count, step_time, &sender);
+            let service = begin(sequences_count, step_time, steps_max, &sender);
             service.loaded().await.expect("the engine loads");
             for index in 0..sequences_count {
                 let service = service.clone();
@@ -141,26 +163,28 @@ fn run(sequences_count: usize, step_time: Duration) -> (mpsc::Receiver<Duration>
             service.stop().await;
         });
     });
-    (waits, end)
+    (told, end)
 }
 
-fn waits(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("steps/wait");
-    for (sequences_count, step_ms) in [(1, 2), (32, 2), (256, 5), (4_096, 100)] {
-        let (waits, _end) = run(sequences_count, Duration::from_millis(step_ms));
-        group.bench_function(BenchmarkId::from_parameter(sequences_count), |bencher| {
-            bencher.iter_custom(|wanted| {
-                while waits.try_recv().is_ok() {}
-                (0..wanted).map(|_| waits.recv().expect("the engine runs")).sum()
+fn lengths(criterion: &mut Criterion) {
+    for (name, steps_max) in [("turn", 1), ("ahead", 2)] {
+        let mut group = criterion.benchmark_group(format!("steps/{name}"));
+        for (sequences_count, step_ms) in [(1, 2), (32, 2), (256, 5), (4_096, 100)] {
+            let (told, _end) = run(sequences_count, Duration::from_millis(step_ms), steps_max);
+            group.bench_function(BenchmarkId::from_parameter(sequences_count), |bencher| {
+                bencher.iter_custom(|wanted| {
+                    while told.try_recv().is_ok() {}
+                    (0..wanted).map(|_| told.recv().expect("the engine runs")).sum()
+                });
             });
-        });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 fn config() -> Criterion {
     Criterion::default().warm_up_time(Duration::from_secs(2)).measurement_time(Duration::from_secs(6)).sample_size(20)
 }
 
-criterion_group! { name = steps; config = config(); targets = waits }
+criterion_group! { name = steps; config = config(); targets = lengths }
 criterion_main!(steps);

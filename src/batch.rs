@@ -191,6 +191,17 @@ pub struct Batch {
     pub full_blocks: Vec<BlockId>,
     /// Block tables of all slices for sliding-window layers.
     pub sliding_blocks: Vec<BlockId>,
+    /// Tokens that nobody knows yet; none unless the step was planned while the one before it was computed.
+    pub awaited: Vec<Awaited>,
+}
+
+/// A token that the step before draws: the engine puts it in its place. A draw that fails gives some token of the vocabulary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Awaited {
+    /// Where it belongs in [`Batch::tokens`]; what stands there means nothing.
+    pub token: usize,
+    /// Which slice of the step before draws it.
+    pub slice: usize,
 }
 
 impl Batch {
@@ -200,6 +211,7 @@ impl Batch {
         self.slices.clear();
         self.full_blocks.clear();
         self.sliding_blocks.clear();
+        self.awaited.clear();
     }
 }
 
@@ -271,6 +283,8 @@ pub struct EngineLimits {
     pub context_tokens_max: usize,
     /// Rows of the vocabulary.
     pub vocab_size: usize,
+    /// Most steps that may be under way: 2 if it takes the next one while it computes one, else 1.
+    pub steps_max: usize,
     /// Bytes of one full block over all its layers, keys and values.
     pub full_block_bytes: usize,
     /// Bytes of one sliding block over all its layers, keys and values.

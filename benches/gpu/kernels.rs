@@ -337,12 +337,12 @@ fn rows(bench: &Bench<'_>) -> Result<(), CudaError> {
     let angles = AngleTable { cos: bench.floats(half)?, sin: bench.floats(half)? };
     let positions = bench.put(&(0..most as i32).collect::<Vec<_>>())?;
     let (qkv, queries) = (bench.floats(most * shape.qkv_width())?, bench.room(most * shape.heads * shape.row())?);
-    let out = bench.activations(most, hidden)?;
+    let (out, reports) = (bench.activations(most, hidden)?, bench.room(REPORT_WORDS)?);
     for tokens in bench.model.kernel_tokens.iter().copied() {
         let ids: Vec<u32> = (0..tokens).map(|token| (token * 104_729 % vocab) as u32).collect();
         let ids = bench.put(&ids)?;
         bench.time("embedding", tokens, (6 * hidden * tokens, 0), |_| {
-            cuda::embed(device, &table, &ids, hidden, tokens, &stream)
+            cuda::embed(device, &table, &ids, &reports, hidden, tokens, &stream)
         })?;
         bench.time("experts' sum, residual, norm", tokens, ((10 + 4 * top_k) * hidden * tokens, 0), |_| {
             cuda::combine_norm(device, &stream, Some(routed), None, &scale, 1e-5, tokens, &out)

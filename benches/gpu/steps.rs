@@ -3,7 +3,7 @@
 use crate::median;
 use crate::models::{Model, dense_bytes, expert_bytes, layer_operations};
 use crate::report::{Measured, Results, Roof};
-use antiphon::batch::{Batch, BlockId, Draw, KvGroup, Sampling, SeqId, Slice, TokenId};
+use antiphon::batch::{Awaited, Batch, BlockId, Draw, KvGroup, Sampling, SeqId, Slice, TokenId};
 use antiphon::engine::Engine as _;
 use antiphon::engine::cuda::{CudaEngine, CudaModel, CudaOptions, CudaPlan, Prefill};
 use antiphon_kernels::cuda::Device;
@@ -13,6 +13,8 @@ use std::time::Instant;
 const BLOCK_TOKENS: usize = 16;
 /// Decode steps that are timed, after two that are not.
 const STEPS: usize = 48;
+/// How many times the decode steps of a size are timed: one by one, and each given while the one before is computed.
+const WAYS: usize = 2;
 /// Of the device's free memory, what a run may take.
 const SHARE: f64 = 0.95;
 
@@ -20,7 +22,7 @@ const SHARE: f64 = 0.95;
 pub(crate) fn measure(device: Device, model: &Model, results: &Results, roof: Roof) -> Result<(), String> {
     let (free, _) = device.memory().map_err(|error| error.to_string())?;
     let steps = if model.name == "tiny" { 3 } else { STEPS };
-    let blocks = |sequences: usize| sequences * (model.context + steps + 2).div_ceil(BLOCK_TOKENS);
+    let blocks = |sequences: usize| sequences * (model.context + WAYS * (steps + 2)).div_ceil(BLOCK_TOKENS);
     let longest = model.prompts.iter().copied().max().unwrap_or(0).max(model.context);
     let options = |sequences: usize| CudaOptions {
         block_tokens: BLOCK_TOKENS,
@@ -167,12 +169,37 @@ impl Run<'_> {
             last = batch;
         }
         self.host_work(sequences, &last)?;
+        let ahead = self.decode_ahead(sequences, context + steps + 2, steps)?;
         let mut times = times.split_off(2);
         let seconds = median(&mut times);
         let bytes = self.weights_read(sequences)? + sequences as f64 * self.kv_read(context + steps / 2);
         let config = &self.model.config;
         let products = sequences as f64 * (layer_operations(config) + 2.0 * (config.vocab_size * config.hidden) as f64);
-        self.put("decode", format!("batch {sequences}, context {context}"), (seconds, times[0]), bytes, products, sequences)
+        let size = format!("batch {sequences}, context {context}");
+        self.put("decode", size.clone(), (seconds, times[0]), bytes, products, sequences)?;
+        self.put("decode, steps given ahead", size, (ahead, ahead), bytes, products, sequences)
+    }
+
+    /// Seconds of a decode step where each is given while the one before is computed, the mean of `steps` after two more.
+    fn decode_ahead(&mut self, sequences: usize, start: usize, steps: usize) -> Result<f64, String> {
+        let wait = |engine: &mut CudaEngine| engine.wait(&mut Vec::new()).map_err(|error| error.to_string());
+        let mut began = Instant::now();
+        for step in 0..steps + 2 {
+            let mut batch = Batch::default();
+            (0..sequences).for_each(|sequence| self.add(&mut batch, sequence, start + step, 1, true));
+            if step > 0 {
+                batch.awaited.extend((0..sequences).map(|at| Awaited { token: at, slice: at }));
+            }
+            self.engine.submit(&batch).map_err(|error| error.to_string())?;
+            if step > 0 {
+                wait(&mut self.engine)?;
+            }
+            if step == 2 {
+                began = Instant::now();
+            }
+        }
+        wait(&mut self.engine)?;
+        Ok(began.elapsed().as_secs_f64() / steps as f64)
     }
 
     /// What the host does between two steps, beside the driver's calls, with nothing under way on the device.

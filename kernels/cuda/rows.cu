@@ -1,14 +1,19 @@
 // Operations on whole rows of the residual stream: embedding; sum of the experts, residual and norm.
 #include "common.cuh"
 
-// What:    stream[t] = table[token[t]].
-// Shapes:  table [V][H] bf16, tokens [T], stream [T][H] f32; H a multiple of 8. One block a token.
+// What:    stream[t] = table[token[t]]. A token with its highest bit set is one that the step before drew: the rest of it is the
+//          row of the report that begins with it. A draw that failed reports no token of the table; the first stands for it.
+// Shapes:  table [V][H] bf16, tokens [T], reports [rows][report_words], stream [T][H] f32; H a multiple of 8. One block a token.
 // Source:  -
 // Twin:    reference::embed, equal.
 // Cost:    6 H T bytes.
 extern "C" __global__ void __launch_bounds__(256)
-    embed(float* __restrict__ stream, const bf16* __restrict__ table, const uint32_t* __restrict__ tokens, int hidden) {
-    const bf16* row = table + (size_t)tokens[blockIdx.x] * hidden;
+    embed(float* __restrict__ stream, const bf16* __restrict__ table, const uint32_t* __restrict__ tokens,
+          const uint32_t* __restrict__ reports, int report_words, int hidden, int vocab) {
+    uint32_t token = tokens[blockIdx.x];
+    if (token >> 31) token = reports[(size_t)(token & 0x7fffffffu) * report_words];
+    if (token >= (uint32_t)vocab) token = 0;
+    const bf16* row = table + (size_t)token * hidden;
     float* out = stream + (size_t)blockIdx.x * hidden;
     for (int i = threadIdx.x * 8; i < hidden; i += blockDim.x * 8) {
         const uint4 eight = *reinterpret_cast<const uint4*>(row + i);

@@ -1,9 +1,11 @@
 //! The thread on which the engine is built and computes.
 //!
-//! Owns: the engine and its factory. Promises: exactly one report for each job, in order, whatever the engine does: a panic is
-//! caught here, the engine that panicked or failed is dropped, and the next [`Job::Build`] makes another one. Absent on purpose:
-//! the decision whether to build again, which is the SchedulerActor's.
+//! Owns: the engine and its factory, and the steps that it was given. Promises: exactly one report for each [`Job::Build`] and
+//! [`Job::Wait`], in order, whatever the engine does: a panic is caught here, the engine that panicked or failed is dropped with all
+//! steps that it was given, and the next [`Job::Build`] makes another one. Absent on purpose: the decision whether to build again,
+//! which is the SchedulerActor's.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
@@ -21,8 +23,10 @@ pub type EngineFactory = Box<dyn Fn() -> Result<Box<dyn Engine>, EngineError> + 
 pub(super) enum Job {
     /// Build an engine.
     Build,
-    /// Compute a step.
+    /// Begin a step, after those that were begun before.
     Step(Batch),
+    /// Wait for the oldest step, and report it.
+    Wait,
 }
 
 /// What came of a job.
@@ -37,14 +41,14 @@ pub(super) enum Report {
     },
     /// The step is computed.
     Done {
-        /// The job's batch, to be filled again.
+        /// The step's batch, to be filled again.
         batch: Batch,
         /// What was drawn.
         sampled: Vec<Sampled>,
     },
-    /// The engine failed or panicked in the step, and is gone.
+    /// The engine failed or panicked in the step, and is gone, with every step after it.
     Died {
-        /// The job's batch, to be filled again.
+        /// The step's batch, to be filled again.
         batch: Batch,
         /// What it said.
         message: String,
@@ -62,23 +66,27 @@ pub(super) fn start(factory: EngineFactory, reports: tokio::sync::mpsc::Sender<R
 }
 
 fn run(factory: &EngineFactory, jobs: &mpsc::Receiver<Job>, reports: &tokio::sync::mpsc::Sender<Report>) {
-    let mut engine: Option<Box<dyn Engine>> = None;
+    let mut seat = Seat::default();
     while let Ok(job) = jobs.recv() {
         let report = match job {
             Job::Build => match build(factory) {
                 Ok((built, limits)) => {
-                    engine = Some(built);
+                    seat.engine = Some(built);
                     Report::Built(limits)
                 }
                 Err(message) => Report::NotBuilt { message },
             },
-            Job::Step(batch) => step(&mut engine, batch),
+            Job::Step(batch) => {
+                seat.begin(batch);
+                continue;
+            }
+            Job::Wait => seat.finish(),
         };
         if reports.blocking_send(report).is_err() {
             break;
         }
     }
-    discard(engine);
+    discard(seat.engine);
 }
 
 /// Builds an engine and lets it compute one token, so that an engine that is built but cannot compute counts as not built.
@@ -92,19 +100,44 @@ fn build(factory: &EngineFactory) -> Result<(Box<dyn Engine>, EngineLimits), Str
     built.unwrap_or_else(|panic| Err(panic_message(&*panic)))
 }
 
-fn step(engine: &mut Option<Box<dyn Engine>>, batch: Batch) -> Report {
-    let Some(running) = engine else {
-        return Report::Died { batch, message: "no engine is built".to_owned() };
-    };
-    let mut sampled = Vec::with_capacity(batch.slices.len());
-    let outcome = catch_unwind(AssertUnwindSafe(|| running.execute(&batch, &mut sampled)));
-    let message = match outcome {
-        Ok(Ok(())) => return Report::Done { batch, sampled },
-        Ok(Err(error)) => error.to_string(),
-        Err(panic) => panic_message(&*panic),
-    };
-    discard(engine.take());
-    Report::Died { batch, message }
+/// The engine, and the steps that it was given, oldest first, each with what went wrong when it was begun.
+#[derive(Default)]
+struct Seat {
+    engine: Option<Box<dyn Engine>>,
+    under_way: VecDeque<(Batch, Result<(), String>)>,
+}
+
+impl Seat {
+    fn begin(&mut self, batch: Batch) {
+        let begun = match self.under_way.back() {
+            // Of what an engine lost, nothing is left that a step could go on from.
+            Some((_, Err(_))) => Err("the step before could not be begun".to_owned()),
+            _ => self.attempt(|engine| engine.submit(&batch)),
+        };
+        self.under_way.push_back((batch, begun));
+    }
+
+    /// Waits for the oldest step. One that could not be begun is reported when its turn comes, after those that could.
+    fn finish(&mut self) -> Report {
+        let (batch, begun) = self.under_way.pop_front().expect("a step is waited for that was begun");
+        let mut sampled = Vec::with_capacity(batch.slices.len());
+        match begun.and_then(|()| self.attempt(|engine| engine.wait(&mut sampled))) {
+            Ok(()) => Report::Done { batch, sampled },
+            Err(message) => {
+                self.under_way.clear();
+                discard(self.engine.take());
+                Report::Died { batch, message }
+            }
+        }
+    }
+
+    fn attempt(&mut self, work: impl FnOnce(&mut dyn Engine) -> Result<(), EngineError>) -> Result<(), String> {
+        let engine = self.engine.as_mut().ok_or("no engine is built")?;
+        match catch_unwind(AssertUnwindSafe(|| work(engine.as_mut()))) {
+            Ok(done) => done.map_err(|error| error.to_string()),
+            Err(panic) => Err(panic_message(&*panic)),
+        }
+    }
 }
 
 /// Drops an engine; one that died may well panic in its drop too.
@@ -130,5 +163,6 @@ fn probe() -> Batch {
         }],
         full_blocks: vec![BlockId(0)],
         sliding_blocks: vec![BlockId(0)],
+        awaited: Vec::new(),
     }
 }

@@ -29,6 +29,7 @@ mod start;
 mod status;
 mod stepper;
 mod stream;
+mod stream_threads;
 mod supervision;
 mod text;
 

@@ -9,7 +9,7 @@
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, Addr, Arbiter, ArbiterHandle, AsyncContext, Context, Handler, SpawnHandle, StreamHandler};
+use actix::{Actor, ActorContext, Addr, Arbiter, AsyncContext, Context, Handler, SpawnHandle, StreamHandler};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -26,6 +26,7 @@ use crate::actors::snapshot::{EngineState, Phase};
 use crate::actors::status::Status;
 use crate::actors::stepper::{Next, Stepper};
 use crate::actors::stream::{PARTS_MAX_COUNT, StreamActor, StreamSetup};
+use crate::actors::stream_threads::StreamThreads;
 use crate::actors::supervision::Strikes;
 use crate::actors::text::{End, TextRules};
 use crate::batch::{Batch, EngineLimits, Micros, StepResult};
@@ -43,8 +44,8 @@ enum Seat {
     Building,
     /// It waits for a step.
     Free,
-    /// It computes a step that began then.
-    Computing { began: Micros },
+    /// It computes a step that began then; `ahead`: and has the next one.
+    Computing { began: Micros, ahead: bool },
 }
 
 /// What the actor is given.
@@ -55,7 +56,7 @@ pub(super) struct SchedulerSetup {
     pub(super) metrics: Metrics,
     pub(super) options: SchedulingOptions,
     pub(super) stream: StreamSetup,
-    pub(super) stream_arbiters: Vec<Arbiter>,
+    pub(super) stream_threads: StreamThreads,
     pub(super) jobs: std_mpsc::Sender<Job>,
     pub(super) reports: mpsc::Receiver<Report>,
 }
@@ -68,8 +69,7 @@ pub(super) struct SchedulerActor {
     metrics: Metrics,
     options: SchedulingOptions,
     stream: StreamSetup,
-    stream_arbiters: Vec<Arbiter>,
-    next_arbiter: usize,
+    stream_threads: StreamThreads,
     /// `None` once the engine is given up.
     jobs: Option<std_mpsc::Sender<Job>>,
     /// Moves into the context when the actor starts.
@@ -78,8 +78,8 @@ pub(super) struct SchedulerActor {
     stepper: Option<Stepper>,
     engine_limits: Option<EngineLimits>,
     seat: Seat,
-    /// The batch that is filled for the next step, when no step computes.
-    batch: Batch,
+    /// Batches to be filled for the next steps.
+    spares: Vec<Batch>,
     /// Heartbeats since the engine's thread last reported while it had something to do.
     silent_beats: u64,
     strikes: Strikes,
@@ -101,14 +101,13 @@ impl SchedulerActor {
             metrics: setup.metrics,
             options: setup.options,
             stream: setup.stream,
-            stream_arbiters: setup.stream_arbiters,
-            next_arbiter: 0,
+            stream_threads: setup.stream_threads,
             jobs: Some(setup.jobs),
             reports: Some(setup.reports),
             stepper: None,
             engine_limits: None,
             seat: Seat::Building,
-            batch: Batch::default(),
+            spares: Vec::new(),
             silent_beats: 0,
             strikes: Strikes::default(),
             timer: None,
@@ -125,7 +124,8 @@ impl SchedulerActor {
         }
     }
 
-    /// Plans and begins the next step, if the engine is free and there is one; then delivers what came of the last.
+    /// Plans and begins the next step, if the engine is free and there is one, and has it followed by another, if it takes that; then
+    /// delivers what came of the last.
     ///
     /// In this order, because the engine waits for the one and for nothing that the other does.
     fn pump(&mut self, ctx: &mut Context<Self>) {
@@ -139,15 +139,34 @@ impl SchedulerActor {
 
     fn begin_step(&mut self, ctx: &mut Context<Self>) {
         let Some(stepper) = &mut self.stepper else { return };
-        let now = self.clock.now();
-        match stepper.plan(now, &mut self.batch) {
+        let (now, mut batch) = (self.clock.now(), self.spares.pop().unwrap_or_default());
+        match stepper.plan(now, &mut batch) {
             Next::Step => {
-                self.seat = Seat::Computing { began: now };
-                let batch = std::mem::take(&mut self.batch);
                 self.work(Job::Step(batch));
+                self.follow(now);
             }
-            Next::Idle(until) => self.arm(until, ctx),
+            Next::Idle(until) => {
+                self.spares.push(batch);
+                self.arm(until, ctx);
+            }
         }
+    }
+
+    /// Gives the engine the step after the one that it began at `began`, if that can be planned already, and waits for the first.
+    fn follow(&mut self, began: Micros) {
+        let takes_more = self.engine_limits.is_some_and(|limits| limits.steps_max > 1);
+        let mut ahead = false;
+        if let Some(stepper) = self.stepper.as_mut().filter(|_| takes_more) {
+            let mut batch = self.spares.pop().unwrap_or_default();
+            ahead = stepper.plan_ahead(began, &mut batch);
+            if ahead {
+                self.work(Job::Step(batch));
+            } else {
+                self.spares.push(batch);
+            }
+        }
+        self.seat = Seat::Computing { began, ahead };
+        self.work(Job::Wait);
     }
 
     fn work(&mut self, job: Job) {
@@ -183,17 +202,20 @@ impl SchedulerActor {
             (Report::Built(limits), _) => self.take_engine(limits),
             (Report::NotBuilt { message }, _) if self.stepper.is_none() => self.die(message),
             (Report::NotBuilt { message }, _) => self.rebuild(&message, 1),
-            (Report::Done { batch, sampled }, Seat::Computing { began }) => {
+            (Report::Done { batch, sampled }, Seat::Computing { began, ahead }) => {
                 self.strikes.succeeded();
                 if let Some(stepper) = &mut self.stepper {
                     stepper.commit(StepResult::Done(sampled), &batch, began, now);
                 }
-                self.batch = batch;
+                self.spares.push(batch);
+                if ahead {
+                    self.follow(now);
+                }
             }
-            (Report::Died { batch, message }, Seat::Computing { began }) => {
+            (Report::Died { batch, message }, Seat::Computing { began, .. }) => {
                 let commit = |stepper: &mut Stepper| stepper.commit(StepResult::Lost, &batch, began, now);
                 let given_up_count = self.stepper.as_mut().map_or(0, commit);
-                self.batch = batch;
+                self.spares.push(batch);
                 self.rebuild(&message, given_up_count);
             }
             (Report::Done { .. } | Report::Died { .. }, _) => unreachable!("a step is reported only while one computes"),
@@ -322,28 +344,11 @@ impl SchedulerActor {
         scheduler: Addr<Self>,
     ) {
         let setup = self.stream.clone();
-        StreamActor::start_in_arbiter(&self.stream_arbiter(), move |ctx| {
+        StreamActor::start_in_arbiter(&self.stream_threads.next_thread(), move |ctx| {
             StreamActor::listen(inbox, ctx);
             StreamActor::new(setup, scheduler, visitor, &rules, choices_count, parts)
         });
     }
-
-    /// The next thread for a stream, in turn; a dead one is replaced.
-    fn stream_arbiter(&mut self) -> ArbiterHandle {
-        self.next_arbiter = (self.next_arbiter + 1) % self.stream_arbiters.len();
-        living(&mut self.stream_arbiters[self.next_arbiter])
-    }
-}
-
-/// The thread of a stream arbiter, after replacing it if it is dead.
-fn living(arbiter: &mut Arbiter) -> ArbiterHandle {
-    if !arbiter.alive()
-        && let Ok(fresh) = Arbiter::try_new()
-    {
-        tracing::error!("a thread of the streams is dead and was replaced");
-        *arbiter = fresh;
-    }
-    arbiter.handle()
 }
 
 impl Actor for SchedulerActor {
@@ -358,9 +363,7 @@ impl Actor for SchedulerActor {
     }
 
     fn stopped(&mut self, _: &mut Context<Self>) {
-        for arbiter in &self.stream_arbiters {
-            arbiter.stop();
-        }
+        self.stream_threads.stop();
         Arbiter::current().stop();
     }
 }
@@ -456,24 +459,5 @@ impl Handler<Stop> for SchedulerActor {
         if self.thread_ended {
             StreamHandler::finished(self, ctx);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dead_thread_of_the_streams_is_replaced() {
-        actix_rt::System::new().block_on(async {
-            let mut arbiter = Arbiter::new();
-            assert!(living(&mut arbiter).alive());
-            arbiter.stop();
-            while arbiter.alive() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            assert!(living(&mut arbiter).alive());
-            arbiter.stop();
-        });
     }
 }

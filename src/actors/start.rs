@@ -17,6 +17,7 @@ use crate::actors::scheduling::{SchedulerActor, SchedulerSetup};
 use crate::actors::service::{Inner, Service};
 use crate::actors::status::Status;
 use crate::actors::stream::StreamSetup;
+use crate::actors::stream_threads::StreamThreads;
 
 /// Why the actors cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -51,14 +52,14 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
     let engine = |source| StartError::Thread { what: "the engine", source };
     let jobs = engine_thread::start(options.engine, reports).map_err(engine)?;
     let streams = |source| StartError::Thread { what: "the streams", source };
-    let stream_arbiters: Result<Vec<Arbiter>, _> = (0..options.stream_threads.max(1)).map(|_| Arbiter::try_new()).collect();
+    let stream_threads = StreamThreads::start(options.stream_threads).map_err(streams)?;
     let scheduler = run_scheduler(SchedulerActor::new(SchedulerSetup {
         clock: options.clock,
         status: Arc::clone(&status),
         metrics: options.metrics.clone(),
         options: options.scheduling,
         stream: StreamSetup { clock: options.clock, metrics: options.metrics.clone(), slow_reader: options.slow_reader },
-        stream_arbiters: stream_arbiters.map_err(streams)?,
+        stream_threads,
         jobs,
         reports: inbox,
     }))?;

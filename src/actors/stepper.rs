@@ -117,14 +117,26 @@ impl Stepper {
             Plan::Idle { until } => Next::Idle(until),
         };
         if next == Next::Step {
-            self.routes.planned(batch);
-            // Before the engine begins: whoever sees it compute finds the step's blocks in the counts.
-            self.publish();
+            self.planned(batch);
         }
         next
     }
 
-    /// Takes the result of the step that was planned last, which was `batch`. Answers how many sequences the core gave up
+    /// Whether the step after the one that is computed is planned already; it is in `batch` then.
+    pub(super) fn plan_ahead(&mut self, now: Micros, batch: &mut Batch) -> bool {
+        let Some(planned) = self.core.plan_ahead(now, &mut self.events) else { return false };
+        std::mem::swap(planned, batch);
+        self.planned(batch);
+        true
+    }
+
+    fn planned(&mut self, batch: &Batch) {
+        self.routes.planned(batch);
+        // Before the engine begins: whoever sees it compute finds the step's blocks in the counts.
+        self.publish();
+    }
+
+    /// Takes the result of the oldest step that the engine was given, which was `batch`. Answers how many sequences the core gave up
     /// because the engine fails on them. To be followed by [`Stepper::deliver`].
     pub(super) fn commit(&mut self, result: StepResult, batch: &Batch, began: Micros, now: Micros) -> usize {
         let computed = matches!(result, StepResult::Done(_));

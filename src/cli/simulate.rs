@@ -35,7 +35,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
     print(&format!(
         "{count} worlds are sound: {} steps of {} slices, {} tokens; sequences: {} taken, {} finished, {} cancelled, {} \
-         preempted; {} requests rejected, {} steps lost, {} held\n",
+         preempted; {} requests rejected, {} steps lost, {} held, {} planned ahead\n",
         sum.steps_total,
         sum.slices_total,
         sum.tokens_total,
@@ -45,6 +45,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         sum.preemptions_total,
         sum.rejected_total,
         sum.lost_total,
-        sum.held_total
+        sum.held_total,
+        sum.ahead_total
     ))
 }

@@ -19,9 +19,11 @@
 //! assert!(rebuilt.violations().is_empty());
 //! ```
 
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::memory::{Memory, Reading};
 use super::{Engine, EngineError};
@@ -90,6 +92,7 @@ impl Default for FakeOptions {
                 step_slices_max: 256,
                 context_tokens_max: 4096,
                 vocab_size: 512,
+                steps_max: 2,
                 full_block_bytes: 4096,
                 sliding_block_bytes: 4096,
             },
@@ -124,23 +127,37 @@ pub struct FakeEngine {
     options: FakeOptions,
     memory: Memory,
     reading: Reading,
+    /// What each slice of the step before has drawn, if it did.
+    drawn: Vec<Option<TokenId>>,
+    /// Steps that nobody has waited for.
+    under_way: VecDeque<UnderWay>,
     shared: Arc<Shared>,
+}
+
+/// A step that was begun: when it is done, and what came of it.
+#[derive(Debug)]
+struct UnderWay {
+    done_at: Option<Instant>,
+    outcome: Result<Vec<Sampled>, EngineError>,
 }
 
 impl FakeEngine {
     /// An engine with an empty memory.
     #[must_use]
     pub fn new(options: FakeOptions) -> Self {
+        Self::with(options, Arc::default())
+    }
+
+    fn with(options: FakeOptions, shared: Arc<Shared>) -> Self {
         let memory = Memory::new(&options.limits);
-        Self { options, memory, reading: Reading::default(), shared: Arc::default() }
+        Self { options, memory, reading: Reading::default(), drawn: Vec::new(), under_way: VecDeque::new(), shared }
     }
 
     /// Another engine with the same options and an empty memory, as supervision makes one after a failure. It shares the
     /// count of steps and the list of violations, so that [`Fault::PanicsAtStep`] happens once and no violation is forgotten.
     #[must_use]
     pub fn rebuild(&self) -> Self {
-        let memory = Memory::new(&self.options.limits);
-        Self { options: self.options.clone(), memory, reading: Reading::default(), shared: Arc::clone(&self.shared) }
+        Self::with(self.options.clone(), Arc::clone(&self.shared))
     }
 
     /// How many steps were begun, over all rebuilds.
@@ -156,7 +173,8 @@ impl FakeEngine {
         self.shared.violations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// As [`Engine::execute`], with a violation as an error instead of a panic.
+    /// As [`Engine::execute`] at once, with a violation as an error instead of a panic. Takes no time, and steps may follow each
+    /// other before anybody looks at what came of the first.
     ///
     /// # Errors
     /// [`FakeError`]; after either kind the memory is empty.
@@ -165,7 +183,7 @@ impl FakeEngine {
     /// By [`Fault::PanicsAtStep`] and [`Fault::PanicsOnToken`].
     pub fn compute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), FakeError> {
         let step = self.shared.steps.fetch_add(1, Ordering::Relaxed);
-        self.wait(step);
+        let batch = &*self.resolved(batch);
         let result = self.fail(step, batch).map_err(FakeError::from).and_then(|()| {
             self.memory.write(step, batch).and_then(|()| self.answer_all(batch, sampled)).map_err(FakeError::from)
         });
@@ -178,15 +196,25 @@ impl FakeEngine {
         result
     }
 
-    fn wait(&self, step: u64) {
+    /// The batch with every token that it awaits in its place.
+    fn resolved<'b>(&self, batch: &'b Batch) -> Cow<'b, Batch> {
+        let mut resolved = Cow::Borrowed(batch);
+        for awaited in &batch.awaited {
+            let drawn = self.drawn.get(awaited.slice).expect("a token is awaited of a slice of the step before");
+            resolved.to_mut().tokens[awaited.token] = drawn.expect("a token is awaited of a slice that draws");
+        }
+        resolved
+    }
+
+    /// When a step is done that begins now, or after those under way; `None` if it takes no time.
+    fn done_at(&self, step: u64) -> Option<Instant> {
         let stalls = self.options.faults.iter().filter_map(|fault| match fault {
             Fault::StallsAtStep { step: at, stall } if *at == step => Some(*stall),
             _ => None,
         });
         let time = stalls.fold(self.options.step_time, Duration::saturating_add);
-        if !time.is_zero() {
-            std::thread::sleep(time);
-        }
+        let begins = self.under_way.back().and_then(|before| before.done_at);
+        if time.is_zero() { begins } else { Some(begins.unwrap_or_else(Instant::now) + time) }
     }
 
     fn fail(&self, step: u64, batch: &Batch) -> Result<(), EngineError> {
@@ -206,12 +234,14 @@ impl FakeEngine {
     }
 
     fn answer_all(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), Violation> {
+        self.drawn.clear();
         for slice in &batch.slices {
             // Every slice is read, also one that draws nothing: the real engine reads for it too.
             self.memory.read(batch, slice, &mut self.reading)?;
-            if slice.draw.is_some() || slice.prompt_targets.is_some() {
-                sampled.push(self.report(slice));
-            }
+            let report = (slice.draw.is_some() || slice.prompt_targets.is_some()).then(|| self.report(slice));
+            let token = report.as_ref().and_then(|report| report.token);
+            self.drawn.push(token.map(|token| token.unwrap_or(TokenId(0))));
+            sampled.extend(report);
         }
         Ok(())
     }
@@ -256,11 +286,32 @@ impl Engine for FakeEngine {
 
     /// # Panics
     /// On a [`Violation`] (a bug of the scheduler), and by the faults that panic.
-    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
-        match self.compute(batch, sampled) {
-            Ok(()) => Ok(()),
+    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError> {
+        assert!(self.under_way.len() < self.options.limits.steps_max, "{} steps are under way", self.under_way.len());
+        let done_at = self.done_at(self.steps_total());
+        let mut sampled = Vec::new();
+        let lost = self.under_way.back().is_some_and(|before| before.outcome.is_err());
+        let outcome = match if lost { Ok(()) } else { self.compute(batch, &mut sampled) } {
+            Ok(()) => Ok(sampled),
             Err(FakeError::Engine(error)) => Err(error),
             Err(FakeError::Violation(violation)) => panic!("the batch is wrong: {violation}"),
+        };
+        self.under_way.push_back(UnderWay { done_at, outcome });
+        Ok(())
+    }
+
+    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+        let UnderWay { done_at, outcome } = self.under_way.pop_front().expect("a step is waited for that was begun");
+        if let Some(left) = done_at.and_then(|at| at.checked_duration_since(Instant::now())) {
+            std::thread::sleep(left);
         }
+        match outcome {
+            Ok(mut reports) => sampled.append(&mut reports),
+            Err(error) => {
+                self.under_way.clear();
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 }

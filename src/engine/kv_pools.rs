@@ -70,6 +70,7 @@ impl KvPools {
             step_slices_max,
             context_tokens_max: config.context_tokens_max,
             vocab_size: config.vocab_size,
+            steps_max: 1,
             full_block_bytes: block_bytes(KvGroup::Full),
             sliding_block_bytes: block_bytes(KvGroup::Sliding),
         }

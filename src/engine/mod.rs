@@ -22,12 +22,34 @@ pub trait Engine: Send {
     /// What the engine can hold and compute.
     fn limits(&self) -> EngineLimits;
 
-    /// Computes every slice of `batch`, stores its keys and values in the blocks that it names, and appends to `sampled` a
-    /// report for each slice that draws or reports prompt log-probabilities, in batch order.
+    /// Begins a step: to compute every slice of `batch` and to store its keys and values in the blocks that it names.
+    ///
+    /// Steps are computed in the order in which they were begun, and at most [`EngineLimits::steps_max`] are under way. An engine
+    /// that takes one at a time may compute all of it here.
     ///
     /// # Errors
-    /// [`EngineError`] if the device failed; the KV memory is then lost and the engine must be rebuilt.
-    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError>;
+    /// [`EngineError`] if the device failed; the KV memory is then lost and the engine must be rebuilt. The step before can
+    /// still be waited for.
+    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError>;
+
+    /// Waits for the oldest step under way, and appends to `sampled` a report for each slice that draws or reports prompt
+    /// log-probabilities, in batch order.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`]; every step under way is lost.
+    ///
+    /// # Panics
+    /// If none is under way.
+    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError>;
+
+    /// Begins a step and waits for it, when no other is under way.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+        self.submit(batch)?;
+        self.wait(sampled)
+    }
 }
 
 /// A step that the device could not compute.
@@ -62,6 +84,8 @@ fn check_batch(limits: &EngineLimits, batch: &Batch) {
         assert!(sliding, "{:?}: the sliding block table does not cover {first_seen}..={last}", slice.seq);
     }
     assert_eq!(next, tokens, "every token of a step belongs to a slice");
+    let in_step = batch.awaited.iter().all(|awaited| awaited.token < tokens);
+    assert!(in_step, "a token is awaited that is not in the step: {:?}", batch.awaited);
     let known = batch.tokens.iter().all(|token| (token.0 as usize) < limits.vocab_size);
     assert!(known, "a token beyond the vocabulary of {}", limits.vocab_size);
     let within = |blocks: &[BlockId], count: usize| blocks.iter().all(|block| (block.0 as usize) < count);

@@ -13,6 +13,8 @@ pub(super) struct Wanted {
     pub(super) report: usize,
     /// The prompt token whose log-probability is asked for; `None` asks for a draw.
     pub(super) target: Option<TokenId>,
+    /// How many likeliest tokens are to be reported; `None` asks for no log-probabilities.
+    pub(super) top_count: Option<u32>,
 }
 
 /// Adds an empty report for each slice that asks for one, and lists the rows that they need: a slice's prompt targets in order,
@@ -27,10 +29,12 @@ pub(super) fn list_wanted(batch: &Batch, sampled: &mut Vec<Sampled>, wanted: &mu
         if let Some(targets) = &slice.prompt_targets {
             assert!(targets.tokens.len() <= slice.len(), "{:?}: more prompt targets than tokens", slice.seq);
             let rows = slice.tokens.clone().zip(&targets.tokens);
-            wanted.extend(rows.map(|(row, target)| Wanted { row, slice: index, report, target: Some(*target) }));
+            let top_count = Some(targets.top_count);
+            wanted.extend(rows.map(|(row, target)| Wanted { row, slice: index, report, target: Some(*target), top_count }));
         }
-        if slice.draw.is_some() {
-            wanted.push(Wanted { row: slice.tokens.end - 1, slice: index, report, target: None });
+        if let Some(draw) = &slice.draw {
+            let top_count = draw.sampling.logprobs;
+            wanted.push(Wanted { row: slice.tokens.end - 1, slice: index, report, target: None, top_count });
         }
         sampled.push(Sampled { seq: slice.seq, token: None, logprobs: None, prompt_logprobs: Vec::new() });
     }

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use super::Scheduler;
 use super::queue::Demand;
 use super::running::Runner;
 use super::sequence::{Place, Sequence};
 use super::windows::Gate;
+use super::{Event, FinishReason, Scheduler};
 use crate::batch::{Micros, Sampling, SeqId, TokenId};
 
 /// A sequence as it is handed in.
@@ -145,13 +145,13 @@ impl Scheduler {
     }
 
     /// Ends the sequences that waited too long for their first step.
-    pub(super) fn expire(&mut self, now: Micros, mut ended: impl FnMut(SeqId)) {
+    pub(super) fn expire(&mut self, now: Micros, events: &mut Vec<Event>) {
         while let Some((place, deadline)) = self.first_deadline()
             && deadline <= now
         {
             let seq = self.sequences[place].id;
             self.remove(seq);
-            ended(seq);
+            events.push(Event::Finished { seq, reason: FinishReason::QueueTimeout, logprobs: None });
         }
     }
 

@@ -45,7 +45,11 @@ impl Scheduler {
             let (seq, sequence) = (runner.seq, &self.sequences[runner.place]);
             assert_eq!(sequence.id, seq, "a running sequence is at its place");
             assert!(runner.pending() > 0, "sequence {} runs with nothing to compute", seq.0);
-            assert!(runner.generated_count < sequence.max_tokens, "sequence {} has not ended", seq.0);
+            let is_awaited = runner.awaited_of().is_some();
+            assert!(is_awaited || !runner.is_complete(), "sequence {} has not ended", seq.0);
+            assert!(runner.generated_count <= sequence.max_tokens, "sequence {} has no more than it asked for", seq.0);
+            let presumed = self.under_way.first().is_some_and(|step| step.is_presumed);
+            assert!(!is_awaited || presumed, "sequence {} awaits a token of a step", seq.0);
             assert!(!self.is_fresh(seq), "sequence {} runs and has never run", seq.0);
             runner.tables.check(runner.computed, &self.geometry);
             assert_eq!(runner.decoding, runner.has_caught_up(), "sequence {} decodes or not", seq.0);

@@ -1,20 +1,22 @@
 //! Taking a step's result.
 
 use super::sequence::PromptLogprobs;
-use super::step::Planned;
+use super::step::{Planned, UnderWay};
 use super::{Event, FinishReason, Scheduler};
 use crate::batch::{DrawError, PositionLogprobs, Sampled};
 
 impl Scheduler {
     /// Every slice was computed.
-    pub(super) fn commit_done(&mut self, reports: Vec<Sampled>, events: &mut Vec<Event>) {
-        let planned = std::mem::take(&mut self.step.planned);
+    pub(super) fn commit_done(&mut self, step: UnderWay, reports: Vec<Sampled>, events: &mut Vec<Event>) {
         let mut reports = reports.into_iter();
-        for slice in &planned {
+        for slice in &step.planned {
             // It may have been cancelled while the step was computed: then nobody wants the report.
             let is_wanted = !self.running[slice.at].is_gone();
             if is_wanted {
-                self.commit_slice(slice);
+                self.totals.prefill_tokens += slice.prefill_tokens as u64;
+                if !step.is_presumed {
+                    self.commit_slice(slice);
+                }
             }
             if slice.draws || slice.reports_prompt {
                 let report = reports.next().expect("the engine reports every slice that asks for it");
@@ -26,15 +28,12 @@ impl Scheduler {
             }
         }
         assert!(reports.next().is_none(), "the engine reports only slices that ask for it");
-        self.step.planned = planned;
+        self.step.take_back(step.planned);
     }
 
     /// The slice's keys and values are stored.
-    fn commit_slice(&mut self, slice: &Planned) {
+    pub(super) fn commit_slice(&mut self, slice: &Planned) {
         let runner = &mut self.running[slice.at];
-        if !runner.decoding {
-            self.totals.prefill_tokens += (slice.end - runner.computed) as u64;
-        }
         runner.computed = slice.end;
         runner.tables.slide(slice.end, &self.geometry, &mut self.tables, &mut self.pools);
         if !self.suspects.is_empty() {
@@ -92,17 +91,18 @@ impl Scheduler {
 
     /// The step failed, and the engine's KV memory with it: whoever was in it is suspected, and everybody computes everything
     /// again, in the order of arrival, with the tokens generated so far.
-    pub(super) fn commit_lost(&mut self, events: &mut Vec<Event>) {
-        let planned = std::mem::take(&mut self.step.planned);
-        for &Planned { at, end, .. } in &planned {
+    pub(super) fn commit_lost(&mut self, step: UnderWay, events: &mut Vec<Event>) {
+        // What was planned ahead of this is lost with it, and nobody's fault.
+        self.under_way.clear();
+        for &Planned { at, end, .. } in &step.planned {
             let runner = &self.running[at];
             let seq = runner.seq;
-            if !runner.is_gone() && self.suspects.accuse(seq, end, planned.len() == 1) {
+            if !runner.is_gone() && self.suspects.accuse(seq, end, step.planned.len() == 1) {
                 self.end(at);
                 events.push(Event::Finished { seq, reason: FinishReason::EngineFailed, logprobs: None });
             }
         }
-        self.step.planned = planned;
+        self.step.take_back(step.planned);
         while self.send_back_newest().is_some() {}
     }
 }

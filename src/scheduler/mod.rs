@@ -4,7 +4,8 @@
 //! Absent on purpose: clocks, randomness, threads, device errors. Time comes in as `now`.
 //!
 //! A sequence waits (`admission`), runs, and ends. While it runs it catches up on `tokens - computed`, a slice a step
-//! (`planning`); when it has caught up a token is drawn and appended (`commit`), and so on. When blocks run out the newest
+//! (`planning`); when it has caught up a token is drawn and appended (`commit`), and so on; a step may be planned before the one
+//! before it has ended (`ahead`). When blocks run out the newest
 //! gives its blocks back and waits again (`preemption`); when the engine fails all do, and whoever was in the lost step is
 //! tried alone (`suspects`). Steps may be held for company (`windows`).
 //!
@@ -16,11 +17,12 @@ use self::geometry::{BlockCounts, Geometry};
 use self::queue::WaitingQueue;
 use self::running::Running;
 use self::sequence::Sequences;
-use self::step::{Material, Step};
+use self::step::{Step, UnderWay};
 use self::suspects::Suspects;
 use crate::batch::{Batch, Micros, PositionLogprobs, SeqId, StepResult, TokenId};
 
 mod admission;
+mod ahead;
 mod block_pool;
 mod block_tables;
 mod check;
@@ -157,6 +159,8 @@ pub struct Scheduler {
     running: Running,
     suspects: Suspects,
     step: Step,
+    /// Steps that are not committed, oldest first: none, one, or one and the step planned ahead.
+    under_way: Vec<UnderWay>,
     next_id: u64,
     /// No sequence from this id on has ever run.
     fresh_from: SeqId,
@@ -185,6 +189,7 @@ impl Scheduler {
             running: Running::default(),
             suspects: Suspects::default(),
             step: Step::default(),
+            under_way: Vec::new(),
             next_id: 0,
             fresh_from: SeqId(0),
             now: Micros::default(),
@@ -225,7 +230,7 @@ impl Scheduler {
     /// May be called while a step computes: the step's report of it is then dropped.
     ///
     /// The step may still write to those blocks. That is harmless, because **no block is given to anyone before the next plan,
-    /// and there is no plan before the commit**.
+    /// and steps are computed in the order of their plans**.
     pub fn cancel(&mut self, seq: SeqId) {
         self.remove(seq);
         self.check();
@@ -236,21 +241,17 @@ impl Scheduler {
     /// # Panics
     /// If the step before has not been committed.
     pub fn plan(&mut self, now: Micros, events: &mut Vec<Event>) -> Plan<'_> {
-        assert!(!self.step.in_flight, "a step is planned before the one before it is committed");
+        assert!(self.under_way.is_empty(), "a step is planned before the one before it is committed");
         let now = self.advance(now);
-        self.expire(now, |seq| {
-            events.push(Event::Finished { seq, reason: FinishReason::QueueTimeout, logprobs: None });
-        });
+        self.expire(now, events);
         let held_until = self.choose(now);
-        let Self { step, running, sequences, tables, geometry, .. } = self;
-        step.complete(Material { running, sequences, tables, geometry });
-        self.step.in_flight = !self.step.is_empty();
+        let is_given = self.hand_out();
         assert!(
-            self.step.in_flight || held_until.is_some() || self.sequences.count() == 0,
+            is_given || held_until.is_some() || self.sequences.count() == 0,
             "sequences wait or run, nothing holds them, and nobody is in the step"
         );
         self.check_in_debug();
-        if self.step.in_flight {
+        if is_given {
             Plan::Step(&mut self.step.batch)
         } else {
             let deadline = self.first_deadline().map(|(_, deadline)| deadline);
@@ -258,18 +259,37 @@ impl Scheduler {
         }
     }
 
-    /// Takes the result of the step planned last.
+    /// The step after the one that is computed now, for an engine that takes it meanwhile and computes it then; `None` if it
+    /// has to wait for the commit, after which [`Scheduler::plan`] plans it. Its batch awaits what the step under way draws.
+    ///
+    /// # Panics
+    /// If no step is computed, or one was planned ahead of it already.
+    pub fn plan_ahead(&mut self, now: Micros, events: &mut Vec<Event>) -> Option<&mut Batch> {
+        assert_eq!(self.under_way.len(), 1, "a step is planned ahead of one other");
+        let now = self.advance(now);
+        if !self.is_followed() {
+            return None;
+        }
+        self.expire(now, events);
+        let complete_count = self.presume();
+        self.choose_ahead(now, complete_count);
+        let is_given = self.hand_out();
+        self.check_in_debug();
+        is_given.then_some(&mut self.step.batch)
+    }
+
+    /// Takes the result of the oldest step under way. If it is lost, so is the one planned ahead.
     ///
     /// # Panics
     /// If no step is being computed, or if the reports are not those that the step's slices ask for.
     pub fn commit(&mut self, result: StepResult, now: Micros, events: &mut Vec<Event>) {
-        assert!(self.step.in_flight, "a result without a step");
-        self.step.in_flight = false;
+        assert!(!self.under_way.is_empty(), "a result without a step");
+        let step = self.under_way.remove(0);
         self.committed_at = self.advance(now);
         self.totals.steps += 1;
         match result {
-            StepResult::Done(reports) => self.commit_done(reports, events),
-            StepResult::Lost => self.commit_lost(events),
+            StepResult::Done(reports) => self.commit_done(step, reports, events),
+            StepResult::Lost => self.commit_lost(step, events),
         }
         self.check_in_debug();
     }

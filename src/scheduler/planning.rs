@@ -1,14 +1,16 @@
 //! Who is in the next step.
 
 use super::Scheduler;
+use super::running::Runner;
 use super::step::Material;
 use super::windows::Gate;
-use crate::batch::{Micros, SeqId};
+use crate::batch::Micros;
 
 impl Scheduler {
     /// Chooses the next step. `Some`: nobody is in it, because it is held until then.
     pub(super) fn choose(&mut self, now: Micros) -> Option<Micros> {
-        self.running.tidy(&mut self.tables);
+        self.running.tidy();
+        self.running.pack(&mut self.tables);
         self.step.begin();
         if !self.suspects.is_empty() {
             self.choose_apart();
@@ -33,7 +35,7 @@ impl Scheduler {
     /// **Every candidate that decodes is in the step**, unless it is preempted: decode before prefill, because a waiting prompt
     /// can wait one step (TTFT), and a stalled answer is seen at once (ITL). Blocks go by age instead, so that the oldest
     /// always gets on, and whoever is preempted has no slice in this step yet.
-    pub(super) fn catch_up(&mut self, decoding_count: usize, is_candidate: impl Fn(&Self, SeqId) -> bool) -> usize {
+    pub(super) fn catch_up(&mut self, decoding_count: usize, is_candidate: impl Fn(&Self, &Runner) -> bool) -> usize {
         let mut room = self.limits.token_budget_tokens - decoding_count;
         let preemptions_before = self.totals.preemptions;
         let mut next = 0;
@@ -42,7 +44,7 @@ impl Scheduler {
             let at = next;
             next += 1;
             let runner = &self.running[at];
-            if runner.is_gone() || !is_candidate(self, runner.seq) {
+            if runner.is_gone() || !is_candidate(self, runner) {
                 continue;
             }
             if runner.decoding {
@@ -60,5 +62,14 @@ impl Scheduler {
         }
         // Whoever was preempted just now would be the first to be admitted again.
         if self.totals.preemptions == preemptions_before { room } else { 0 }
+    }
+
+    /// Gives the step that was chosen to the engine, unless nobody is in it; answers whether.
+    pub(super) fn hand_out(&mut self) -> bool {
+        let Self { step, running, sequences, tables, geometry, .. } = self;
+        let given = step.complete(Material { running, sequences, tables, geometry });
+        let is_given = given.is_some();
+        self.under_way.extend(given);
+        is_given
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Runner {
     pub(super) gathers: bool,
     /// The last of its tokens.
     pub(super) last: TokenId,
+    /// The slice of the step under way that draws the last of its tokens, if that is not known yet.
+    awaited_of: Option<u32>,
     /// Generated tokens that its sequence has not been given yet, and how many.
     latest: [TokenId; LATEST_MAX_COUNT],
     latest_count: u8,
@@ -60,6 +62,7 @@ impl Runner {
             needs_history: sequence.sampling.needs_history(),
             gathers: matches!(sequence.prompt_logprobs, PromptLogprobs::Gathering(_)),
             last: *sequence.tokens.last().expect("a prompt without tokens is rejected"),
+            awaited_of: None,
             latest: [TokenId(0); LATEST_MAX_COUNT],
             latest_count: 0,
             tokens_count: sequence.tokens.len(),
@@ -101,8 +104,24 @@ impl Runner {
         self.stops & bit(token) != 0 && sequences[self.place].sampling.stop_tokens.contains(&token)
     }
 
-    /// Appends a generated token.
+    /// The slice of the step under way that draws the last of its tokens, if that is not known yet.
+    pub(super) fn awaited_of(&self) -> Option<usize> {
+        self.awaited_of.map(|slice| slice as usize)
+    }
+
+    /// Appends the token that this slice of the step under way draws.
+    pub(super) fn append_awaited(&mut self, slice: usize, sequences: &mut Sequences) {
+        self.append(TokenId(0), sequences);
+        self.awaited_of = Some(u32::try_from(slice).expect("no step has 2^32 slices"));
+    }
+
+    /// Appends a generated token, or puts it where it is awaited.
     pub(super) fn append(&mut self, token: TokenId, sequences: &mut Sequences) {
+        if self.awaited_of.take().is_some() {
+            self.latest[usize::from(self.latest_count) - 1] = token;
+            self.last = token;
+            return;
+        }
         if usize::from(self.latest_count) == LATEST_MAX_COUNT {
             self.hand_over(&mut sequences[self.place]);
         }
@@ -128,6 +147,16 @@ impl Runner {
         history.extend_from_slice(&self.latest()[history.len() - kept_count..]);
     }
 
+    /// It never gets the token that it awaits.
+    fn forget_awaited(&mut self) {
+        if self.awaited_of.take().is_some() {
+            self.latest_count -= 1;
+            self.tokens_count -= 1;
+            self.generated_count -= 1;
+            self.left_count += 1;
+        }
+    }
+
     fn hand_over(&mut self, sequence: &mut Sequence) {
         sequence.tokens.extend_from_slice(self.latest());
         self.latest_count = 0;
@@ -140,8 +169,8 @@ fn bit(token: TokenId) -> u64 {
 
 /// All that run.
 ///
-/// An index into them holds from the beginning of a plan to its commit: who ends stays in the line until the next plan, and
-/// whoever else comes or is taken out does so at its end.
+/// An index into them holds from the beginning of a plan to its commit: who ends stays in the line until the next plan without a
+/// step under way, and whoever else comes or is taken out does so at its end.
 #[derive(Debug, Default)]
 pub(super) struct Running {
     /// Oldest first.
@@ -214,19 +243,29 @@ impl Running {
                 continue;
             }
             runner.tables.release(tables, pools);
+            runner.forget_awaited();
             runner.hand_over(&mut sequences[runner.place]);
             self.decoding_count -= usize::from(runner.decoding);
             return Some((self.line.len(), runner.place));
         }
     }
 
-    /// Forgets those who are gone, and packs the tables, where it pays. Indices change.
-    pub(super) fn tidy(&mut self, tables: &mut Tables) {
-        if self.gone_count > self.line.len() / 8 {
+    /// Whether few enough are gone that the line may grow.
+    pub(super) fn is_tidy(&self) -> bool {
+        self.gone_count <= self.line.len() / 8
+    }
+
+    /// Forgets those who are gone, where it pays. Indices change.
+    pub(super) fn tidy(&mut self) {
+        if !self.is_tidy() {
             self.line.retain(|runner| !runner.gone);
             self.gone_count = 0;
         }
-        assert!(self.gone_count <= self.line.len() / 8, "the line does not grow with those who are gone");
+    }
+
+    /// Packs the tables, where it pays.
+    pub(super) fn pack(&mut self, tables: &mut Tables) {
+        assert!(self.is_tidy(), "the line does not grow with those who are gone");
         let held = self.line.iter_mut().filter(|runner| !runner.gone).map(|runner| &mut runner.tables);
         if tables.full.wants_packing() {
             tables.full.pack(held.map(|held| &mut held.full));

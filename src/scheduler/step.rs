@@ -1,4 +1,4 @@
-//! The step in the making: who is in it, and the batch that says so to the engine.
+//! The step in the making: who is in it, and the batch that says so to the engine; and what is kept of it till its commit.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::block_tables::Tables;
 use super::geometry::Geometry;
 use super::running::{Runner, Running};
 use super::sequence::Sequences;
-use crate::batch::{Batch, Draw, PromptTargets, SeqId, Slice};
+use crate::batch::{Awaited, Batch, Draw, PromptTargets, SeqId, Slice};
 
 /// A slice of the step, as far as its commit needs it.
 #[derive(Debug, Clone, Copy)]
@@ -16,10 +16,31 @@ pub(super) struct Planned {
     pub(super) at: usize,
     /// One past the position of its last token.
     pub(super) end: usize,
+    /// How many tokens it prefills; none if it decodes.
+    pub(super) prefill_tokens: usize,
     /// Whether it asks for a token.
     pub(super) draws: bool,
     /// Whether it asks for log-probabilities of the prompt.
     pub(super) reports_prompt: bool,
+}
+
+/// A step that the engine was given, as far as its commit needs it.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay {
+    /// Its slices, in the batch's order.
+    pub(super) planned: Vec<Planned>,
+    /// Whether its commit says nothing but tokens that the next step needs: whoever draws needs no history, and nothing is gathered.
+    pub(super) says_only_tokens: bool,
+    /// Whether its end was presumed: only what it draws is to be settled.
+    pub(super) is_presumed: bool,
+}
+
+impl UnderWay {
+    /// Tokens that it prefills.
+    pub(super) fn prefill_tokens(&self) -> usize {
+        // They come last.
+        self.planned.iter().rev().map(|slice| slice.prefill_tokens).take_while(|tokens| *tokens > 0).sum()
+    }
 }
 
 /// What slices are made of.
@@ -31,17 +52,19 @@ pub(super) struct Material<'s> {
     pub(super) geometry: &'s Geometry,
 }
 
-/// The step that is planned or computed. Its memory is used again for the next.
+/// The step that is planned. Its memory is used again for the next.
 #[derive(Debug, Default)]
 pub(super) struct Step {
     /// Who is prefilled (indices of runners), by how many tokens; their slices are written when all decode slices are.
     pub(super) prefills: Vec<(usize, usize)>,
     /// The slices that are written, in the batch's order.
     pub(super) planned: Vec<Planned>,
+    /// Whether one of them draws with a history or reports on its prompt.
+    says_more: bool,
     /// What the engine is to compute.
     pub(super) batch: Batch,
-    /// Whether the engine computes it now.
-    pub(super) in_flight: bool,
+    /// Memory for the slices of the next.
+    spare: Vec<Planned>,
     /// Of an earlier step, whose slices are in the batch until they are overwritten.
     earlier: Earlier,
 }
@@ -55,12 +78,14 @@ impl Step {
         self.batch.tokens.clear();
         self.batch.full_blocks.clear();
         self.batch.sliding_blocks.clear();
+        self.batch.awaited.clear();
     }
 
     /// Nobody is in the step after all.
     pub(super) fn withdraw(&mut self) {
         self.prefills.clear();
         self.planned.clear();
+        self.says_more = false;
     }
 
     /// Whether nobody has a slice.
@@ -76,17 +101,30 @@ impl Step {
         let draw = draws.then(|| self.draw(runner, material.sequences));
         let slice = slice(&mut self.batch, runner, end, draw, material);
         let reports_prompt = slice.prompt_targets.is_some();
+        self.says_more |= reports_prompt || draws && runner.needs_history;
         self.earlier.overwrite(self.planned.len(), slice, &mut self.batch.slices);
-        self.planned.push(Planned { at, end, draws, reports_prompt });
+        let prefill_tokens = if runner.decoding { 0 } else { len };
+        self.planned.push(Planned { at, end, prefill_tokens, draws, reports_prompt });
     }
 
-    /// Appends the prefill slices; the batch is complete then.
-    pub(super) fn complete(&mut self, material: Material<'_>) {
+    /// Appends the prefill slices; the batch is complete then. Answers what its commit will need, unless nobody is in it.
+    pub(super) fn complete(&mut self, material: Material<'_>) -> Option<UnderWay> {
         for i in 0..self.prefills.len() {
             let (at, len) = self.prefills[i];
             self.write(at, len, material);
         }
         self.batch.slices.truncate(self.planned.len());
+        if self.planned.is_empty() {
+            return None;
+        }
+        let planned = std::mem::replace(&mut self.planned, std::mem::take(&mut self.spare));
+        Some(UnderWay { planned, says_only_tokens: !self.says_more, is_presumed: false })
+    }
+
+    /// Takes back the memory of a step that is committed.
+    pub(super) fn take_back(&mut self, mut planned: Vec<Planned>) {
+        planned.clear();
+        self.spare = planned;
     }
 
     fn draw(&mut self, runner: &Runner, sequences: &Sequences) -> Draw {
@@ -164,6 +202,7 @@ fn slice(batch: &mut Batch, runner: &Runner, end: usize, draw: Option<Draw>, mat
     let tokens_from = batch.tokens.len();
     if runner.decoding {
         batch.tokens.push(runner.last);
+        batch.awaited.extend(runner.awaited_of().map(|slice| Awaited { token: tokens_from, slice }));
     } else {
         batch.tokens.extend_from_slice(&sequences[runner.place].tokens[start..end]);
     }

@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 
 use super::Scheduler;
+use super::running::Runner;
 use super::windows::Gate;
 use crate::batch::SeqId;
 
@@ -91,7 +92,7 @@ impl Scheduler {
     fn choose_trial(&mut self) -> bool {
         let Some(suspect) = self.suspects.oldest() else { return false };
         if self.running.find(suspect).is_some() {
-            self.choose_some(|_, seq| seq == suspect);
+            self.choose_some(|_, runner| runner.seq == suspect);
         } else if self.waiting.front().is_some_and(|(front, _)| front == suspect) {
             self.admit_front(self.limits.token_budget_tokens);
         }
@@ -100,12 +101,12 @@ impl Scheduler {
 
     /// A step of those that are no suspects.
     fn choose_others(&mut self) {
-        let room = self.choose_some(|core, seq| !core.suspects.contain(seq));
+        let room = self.choose_some(|core, runner| !core.suspects.contain(runner.seq));
         self.admit(Gate::Open, room);
     }
 
-    fn choose_some(&mut self, is_candidate: impl Fn(&Self, SeqId) -> bool) -> usize {
-        let decoding = self.running.iter().filter(|runner| runner.decoding && is_candidate(self, runner.seq));
+    fn choose_some(&mut self, is_candidate: impl Fn(&Self, &Runner) -> bool) -> usize {
+        let decoding = self.running.iter().filter(|runner| runner.decoding && is_candidate(self, runner));
         self.catch_up(decoding.count(), is_candidate)
     }
 }

@@ -7,6 +7,7 @@ use crate::batch::{EngineLimits, Sampling};
 use crate::engine::fake::{Answer, FakeEngine, FakeError, FakeOptions, Fault};
 
 mod admission;
+mod ahead;
 mod losses;
 mod memory;
 mod results;

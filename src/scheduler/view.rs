@@ -102,7 +102,7 @@ impl SequenceView {
         Self {
             decoding: runner.decoding,
             computed_tokens: runner.computed,
-            generated_tokens: runner.generated_count as usize,
+            generated_tokens: runner.generated_count as usize - usize::from(runner.awaited_of().is_some()),
             full_blocks: runner.tables.full.len(),
             sliding_blocks: runner.tables.sliding.len(),
             ..Self::waiting(sequence)

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::client::{Client, expect};
+use super::client::{AWAITED, Client, expect};
 use super::world::World;
 use crate::batch::{Batch, BlockId, Micros, SeqId};
 use crate::scheduler::{NewSequence, Reject};
@@ -67,11 +67,13 @@ impl World {
         expect(batch.slices.len() <= limits.running_max_count, || "the step has too many slices".into())?;
         let mut full = BTreeSet::new();
         let mut sliding = BTreeSet::new();
+        let mut tokens = batch.tokens.clone();
+        batch.awaited.iter().for_each(|awaited| tokens[awaited.token] = AWAITED);
         for slice in &batch.slices {
             let wrong = |what: String| format!("the slice of sequence {}: {what}", slice.seq.0);
             // A cancelled sequence is no client any more.
             let client = self.clients.get(&slice.seq).ok_or_else(|| wrong("it does not live".into()))?;
-            client.check_slice(slice, &batch.tokens[slice.tokens.clone()]).map_err(wrong)?;
+            client.check_slice(slice, &tokens[slice.tokens.clone()]).map_err(wrong)?;
             expect(slice.len() <= limits.prefill_slice_tokens, || wrong("it is too long".into()))?;
             let add = |seen: &mut BTreeSet<BlockId>, blocks: &[BlockId]| blocks.iter().all(|block| seen.insert(*block));
             let unshared = add(&mut full, &batch.full_blocks[slice.full_blocks.clone()])
@@ -83,6 +85,17 @@ impl World {
             let client = self.clients.get_mut(&slice.seq).ok_or("it was there above")?;
             client.ran = true;
             client.computed = slice.start;
+        }
+        Ok(())
+    }
+
+    /// What `ahead` awaits of the step before is what its sequences draw there.
+    pub(super) fn check_awaited(before: &Batch, ahead: &Batch) -> Result<(), String> {
+        for awaited in &ahead.awaited {
+            let slice = ahead.slices.iter().find(|slice| slice.tokens.contains(&awaited.token));
+            let drawn = before.slices.get(awaited.slice).filter(|slice| slice.draw.is_some());
+            let is_its_own = slice.is_some() && slice.map(|slice| slice.seq) == drawn.map(|slice| slice.seq);
+            expect(is_its_own, || format!("{awaited:?} is not what {slice:?} draws in the step before"))?;
         }
         Ok(())
     }

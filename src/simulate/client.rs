@@ -6,10 +6,13 @@ use crate::scheduler::{Event, FinishReason, NewSequence};
 
 use super::config::{Config, ROT};
 
+/// Stands for a token that is not known yet.
+pub(super) const AWAITED: TokenId = TokenId(u32::MAX);
+
 /// One sequence as its client sees it.
 #[derive(Debug)]
 pub(super) struct Client {
-    /// Prompt, then the tokens received.
+    /// Prompt, then the tokens received, and [`AWAITED`] while a step is planned ahead of the one that draws it.
     pub(super) tokens: Vec<TokenId>,
     new: NewSequence,
     pub(super) arrived: Micros,
@@ -44,7 +47,19 @@ impl Client {
 
     /// Whether its next slice is a decode slice.
     pub(super) fn decodes(&self) -> bool {
-        self.computed >= self.new.prompt.len() && self.computed + 1 == self.tokens.len()
+        let is_complete = self.generated() == self.new.max_tokens as usize;
+        self.computed >= self.new.prompt.len() && self.computed + 1 == self.tokens.len() && !is_complete
+    }
+
+    /// A step is planned ahead of one with this slice of it.
+    pub(super) fn presume(&mut self, slice: &Slice) {
+        self.computed = slice.end();
+        self.tokens.extend(slice.draw.as_ref().map(|_| AWAITED));
+    }
+
+    /// That step has ended, one way or the other.
+    pub(super) fn settle(&mut self) {
+        self.tokens.pop_if(|token| *token == AWAITED);
     }
 
     /// Tokens of its prompt.

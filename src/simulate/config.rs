@@ -33,6 +33,8 @@ pub(super) struct Config {
     pub(super) cancel: f64,
     /// How likely a step is lost for no fault of its sequences.
     pub(super) lost: f64,
+    /// How likely the next step is planned while one is computed, if it can be.
+    pub(super) ahead: f64,
     /// How likely the clock jumps by up to an hour.
     pub(super) jump: f64,
     /// Some prompts hold [`POISON`].
@@ -78,6 +80,7 @@ impl Config {
             arrives_in_flight: sometimes(rng, 1.0),
             cancel: sometimes(rng, 0.5),
             lost: sometimes(rng, 0.1),
+            ahead: sometimes(rng, 1.0),
             jump: sometimes(rng, 0.05),
             poison: rng.chance(0.3),
             rot: rng.chance(0.3),
@@ -106,6 +109,7 @@ impl Config {
                 step_slices_max: self.limits.running_max_count,
                 context_tokens_max: self.limits.context_tokens_max,
                 vocab_size: VOCAB_SIZE,
+                steps_max: 2,
                 full_block_bytes: 1,
                 sliding_block_bytes: 1,
             },

@@ -57,6 +57,8 @@ pub struct Report {
     pub lost_total: u64,
     /// Sequences preempted.
     pub preemptions_total: u64,
+    /// Steps planned while another was computed.
+    pub ahead_total: u64,
     /// Plans that held a step although something could be computed.
     pub held_total: u64,
     /// What was wrong, if anything was; the world ended there.
@@ -75,6 +77,7 @@ impl Report {
         self.tokens_total += other.tokens_total;
         self.lost_total += other.lost_total;
         self.preemptions_total += other.preemptions_total;
+        self.ahead_total += other.ahead_total;
         self.held_total += other.held_total;
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct World {
     pub(super) told: Micros,
     pub(super) committed_at: Micros,
     pub(super) clients: BTreeMap<SeqId, Client>,
+    /// The step that was planned while the last one was computed.
+    ahead: Option<Batch>,
     newest: Option<SeqId>,
     ended: Vec<SeqId>,
     /// Fraction of a request that is still to arrive.
@@ -49,6 +51,7 @@ impl World {
             told: Micros(0),
             committed_at: Micros(0),
             clients: BTreeMap::new(),
+            ahead: None,
             newest: None,
             ended: Vec::new(),
             arriving: 0.0,
@@ -64,13 +67,15 @@ impl World {
             self.arrive()?;
         }
         self.cancel()?;
-        if let Some(batch) = self.plan(false)? {
+        if let Some(batch) = self.next(false)? {
+            self.plan_ahead(&batch)?;
             // What was cancelled meanwhile is computed all the same, and nobody must hear of it, least of all who came instead.
             self.cancel()?;
             if in_flight {
                 self.arrive()?;
             }
             self.cancel()?;
+            self.plan_ahead(&batch)?;
             let lost = self.rng.chance(self.config.lost);
             let result = self.compute(&batch, lost)?;
             self.commit(&batch, result)?;
@@ -87,10 +92,11 @@ impl World {
         let tokens: usize = self.clients.values().map(Client::tokens_max).sum();
         let lost_max = self.report.lost_total + if self.config.poison { 3 * self.clients.len() as u64 } else { 0 };
         let mut plans_left = 4 * tokens + 10;
-        while !self.clients.is_empty() {
+        while !self.clients.is_empty() || self.ahead.is_some() {
             expect(plans_left > 0, || format!("{} sequences do not end", self.clients.len()))?;
             plans_left -= 1;
-            if let Some(batch) = self.plan(true)? {
+            if let Some(batch) = self.next(true)? {
+                self.plan_ahead(&batch)?;
                 let result = self.compute(&batch, false)?;
                 if matches!(result, StepResult::Lost) {
                     plans_left = 4 * tokens + 10;
@@ -172,6 +178,39 @@ impl World {
         Ok(())
     }
 
+    /// The step that was planned ahead, or else a plan.
+    pub(super) fn next(&mut self, patient: bool) -> Result<Option<Batch>, String> {
+        match self.ahead.take() {
+            Some(batch) => Ok(Some(batch)),
+            None => self.plan(patient),
+        }
+    }
+
+    /// Now and then plans the step after `batch`, which is computed now, and checks the plan.
+    fn plan_ahead(&mut self, batch: &Batch) -> Result<(), String> {
+        if self.ahead.is_some() || !self.rng.chance(self.config.ahead) {
+            return Ok(());
+        }
+        let mut events = Vec::new();
+        let ahead = self.scheduler.plan_ahead(self.now, &mut events).cloned();
+        self.scheduler.check_all();
+        self.take_events(&events, &BTreeSet::new())?;
+        if let Some(ahead) = &ahead {
+            self.told = self.told.max(self.now);
+            self.report.ahead_total += 1;
+            Self::check_awaited(batch, ahead)?;
+            for slice in &batch.slices {
+                if let Some(client) = self.clients.get_mut(&slice.seq) {
+                    client.presume(slice);
+                }
+            }
+            self.check_batch(ahead)?;
+            self.check_late()?;
+        }
+        self.ahead = ahead;
+        Ok(())
+    }
+
     /// Plans and checks the plan. If there is nothing to do time passes: all that the plan says if `patient`, or less, as when
     /// something else happens meanwhile.
     pub(super) fn plan(&mut self, patient: bool) -> Result<Option<Batch>, String> {
@@ -226,6 +265,10 @@ impl World {
         self.scheduler.commit(result, self.now, &mut events);
         (self.told, self.committed_at) = (self.now, self.now);
         self.scheduler.check_all();
+        self.clients.values_mut().for_each(Client::settle);
+        if !done {
+            self.ahead = None;
+        }
         self.report.steps_total += 1;
         self.report.slices_total += batch.slices.len() as u64;
         let alone = batch.slices.len() == 1;

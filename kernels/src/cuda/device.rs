@@ -7,7 +7,7 @@ use super::kernels::{KERNELS, SHARED_BYTES_PLAIN};
 use super::memory::{Element, Pinned, Region};
 use super::{Cuda, CudaDevice, CudaError, NoCuda, code, probe};
 use cudarc::driver::sys::{self, CUfunction_attribute_enum, CUstreamCaptureMode_enum};
-use cudarc::driver::{CudaContext, CudaFunction, CudaGraph, CudaStream, result};
+use cudarc::driver::{CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaStream, result};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::fmt;
@@ -152,6 +152,22 @@ impl Device {
     /// [`CudaError::Driver`] if any of them failed.
     pub fn synchronize_copies(&self) -> Result<(), CudaError> {
         self.copies.synchronize().map_err(CudaError::driver("waiting for copies"))
+    }
+
+    /// A place in the order of work, to be marked with [`Device::mark`].
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`].
+    pub fn event(&self) -> Result<Event, CudaError> {
+        self.context.new_event(None).map(Event).map_err(CudaError::driver("making an event"))
+    }
+
+    /// Lets `event` be what was queued with the kernels until now.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`].
+    pub fn mark(&self, event: &Event) -> Result<(), CudaError> {
+        event.0.record(&self.compute).map_err(CudaError::driver("recording an event"))
     }
 
     /// Queues a copy of the first `len` elements of `from` into `to`.
@@ -341,6 +357,20 @@ impl Device {
             )
         }
         .map_err(CudaError::driver("launching a kernel"))
+    }
+}
+
+/// A place in the order of what was queued with the kernels.
+#[derive(Debug)]
+pub struct Event(CudaEvent);
+
+impl Event {
+    /// Waits until all work before it is done; what was queued later may still be under way.
+    ///
+    /// # Errors
+    /// [`CudaError::Driver`] if any of it failed.
+    pub fn wait(&self) -> Result<(), CudaError> {
+        self.0.synchronize().map_err(CudaError::driver("waiting for kernels"))
     }
 }
 

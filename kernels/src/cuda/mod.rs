@@ -23,7 +23,7 @@ pub use attention::{
     AttentionItem, AttentionOperands, CHUNK_TOKENS, DECODE_ROWS, HEAD_DIM_MAX, PREFILL_ROWS, Split, Work, attention,
     attention_combine, partial_values,
 };
-pub use device::{Device, Graph, Queue};
+pub use device::{Device, Event, Graph, Queue};
 pub use error::CudaError;
 pub use experts::{EXPERTS_MAX, ExpertRegions, ExpertShare, Mxfp4Tiles, RouteRegions, RouterWeights, experts, route};
 pub use linear::{Activations, F16Tiles, Into, linear};
@@ -31,7 +31,7 @@ pub use memory::{Arena, Element, Pinned, Region, region_bytes};
 pub use nccl::{Communicator, nccl_version};
 pub use prefill::{Arranged, Prefill, WGMMA_TOKENS, linear_wgmma};
 pub use rope::{AngleTable, HeadShape, KvRegion, rope_store};
-pub use rows::{HIDDEN_MAX, Parts, combine_norm, embed, sum_routed};
+pub use rows::{HIDDEN_MAX, Parts, combine_norm, drawn_token, embed, sum_routed};
 pub use sample::{LogitEdit, NOT_FINITE, REPORT_WORDS, RowDraw, SampleOperands, TOP_MAX, sample};
 
 use cudarc::driver::result::{self, DriverError, device as driver};

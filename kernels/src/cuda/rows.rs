@@ -5,16 +5,27 @@ use super::experts::RouteRegions;
 use super::kernels::SHARED_BYTES_PLAIN;
 use super::linear::Activations;
 use super::memory::Region;
+use super::sample::REPORT_WORDS;
 use super::{CudaError, Device};
 use half::bf16;
 
 /// Widest residual stream: a block of the norm keeps a row in shared memory.
 pub const HIDDEN_MAX: usize = SHARED_BYTES_PLAIN / size_of::<f32>();
 
-/// `stream[t] = table[tokens[t]]` for the first `count` tokens.
+/// The token that the step before drew, to be read from row `row` of its reports.
+#[must_use]
+pub fn drawn_token(row: usize) -> u32 {
+    AWAITED | u32::try_from(row).ok().filter(|row| row & AWAITED == 0).expect("a step has fewer than 2^31 rows")
+}
+
+/// Set in a token that is read from a report.
+const AWAITED: u32 = 1 << 31;
+
+/// `stream[t] = table[tokens[t]]` for the first `count` tokens; what [`drawn_token`] gives stands for a token in `reports`.
 ///
-/// `table`: `[V, hidden]` bf16; `stream`: `[T, hidden]` f32. Twin: `reference::embed`, equal. A token that is not in the table is a bug
-/// that the host checks: see the engine.
+/// `table`: `[V, hidden]` bf16; `stream`: `[T, hidden]` f32; `reports`: `[rows, REPORT_WORDS]` of [`super::sample`]. Twin:
+/// `reference::embed`, equal. A row whose draw failed gives the first token of the table. That a token is in the table, and a row in
+/// the reports, is for the host to check: see the engine.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if the launch is refused.
@@ -25,6 +36,7 @@ pub fn embed(
     device: &Device,
     table: &Region<bf16>,
     tokens: &Region<u32>,
+    reports: &Region<u32>,
     hidden: usize,
     count: usize,
     stream: &Region<f32>,
@@ -32,9 +44,11 @@ pub fn embed(
     assert!(hidden.is_multiple_of(8) && table.len().is_multiple_of(hidden), "rows of {hidden} in {}", table.len());
     assert!(tokens.len() >= count && stream.len() >= count * hidden, "{count} tokens");
     let grid = Grid { blocks: (count, 1), threads: 256, shared_bytes: 0 };
-    let args: [Arg; 4] = [stream.into(), table.into(), tokens.into(), hidden.into()];
-    // SAFETY: the kernel's parameters in its order; one block a token writes a row of the stream, checked above. The tokens on the
-    // device come from `Batch`, which the engine checks against the vocabulary.
+    let vocab = table.len() / hidden;
+    let args: [Arg; 7] =
+        [stream.into(), table.into(), tokens.into(), reports.into(), REPORT_WORDS.into(), hidden.into(), vocab.into()];
+    // SAFETY: the kernel's parameters in its order; one block a token writes a row of the stream, checked above. No token is read
+    // beyond the table; which row of the reports one is in comes from the engine, which has that row.
     unsafe { device.launch("embed", grid, &args) }
 }
 

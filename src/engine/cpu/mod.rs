@@ -44,6 +44,8 @@ pub struct CpuEngine {
     scratch: Scratch,
     sampler: Sampler,
     wanted: Vec<Wanted>,
+    /// What the step reports that was begun.
+    sampled: Option<Vec<Sampled>>,
 }
 
 /// Packed weights, which engines after each other share; cheap to clone.
@@ -93,6 +95,7 @@ impl CpuEngine {
             scratch: Scratch::new(config, step_tokens_max),
             sampler: Sampler::new(config.vocab_size),
             wanted: Vec::new(),
+            sampled: None,
             checkpoint,
         }
     }
@@ -147,14 +150,23 @@ impl Engine for CpuEngine {
         self.limits
     }
 
-    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError> {
         check_batch(&self.limits, batch);
+        assert!(batch.awaited.is_empty(), "one step at a time: nothing is awaited of the one before");
         let changed = |error: CheckpointError| EngineError::Device { slices: batch.slices.len(), message: error.to_string() };
         self.checkpoint.check_unchanged().map_err(changed)?;
         self.forward(batch, &mut |_, _| {});
-        self.report(batch, sampled);
+        let mut sampled = Vec::with_capacity(batch.slices.len());
+        self.report(batch, &mut sampled);
         // Of a file that is cut meanwhile zeros are read: nothing of such a step may get out.
-        self.checkpoint.check_unchanged().map_err(changed)
+        self.checkpoint.check_unchanged().map_err(changed)?;
+        self.sampled = Some(sampled);
+        Ok(())
+    }
+
+    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+        sampled.append(&mut self.sampled.take().expect("a step is waited for that was begun"));
+        Ok(())
     }
 }
 

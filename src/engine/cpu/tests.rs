@@ -37,6 +37,7 @@ fn batch_of(tokens: &[u32], sampling: Sampling) -> Batch {
         slices: vec![slice],
         full_blocks: vec![BlockId(9)],
         sliding_blocks: vec![BlockId(19)],
+        awaited: Vec::new(),
     }
 }
 

@@ -30,7 +30,7 @@ impl CudaEngine {
     pub(super) fn queue_layers(&self, step: &StepRegions, tokens: usize) -> Result<(), CudaError> {
         let (device, config, scratch) = (&self.model.device, &self.model.config, &self.scratch);
         let weights = &self.model.weights;
-        embed(device, &weights.embedding, &step.tokens, config.hidden, tokens, &scratch.stream)?;
+        embed(device, &weights.embedding, &step.tokens, &scratch.reports, config.hidden, tokens, &scratch.stream)?;
         for (index, (layer, kv)) in weights.layers.iter().zip(&self.kv).enumerate() {
             let group = match layer.group {
                 KvGroup::Full => &step.groups[0],

@@ -4,7 +4,7 @@
 //! their capacities, so that a captured graph finds them where it left them.
 
 use super::memory::CudaOptions;
-use crate::batch::{Batch, KvGroup, Slice};
+use crate::batch::{Awaited, Batch, KvGroup, Slice};
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::{AttentionItem, CHUNK_TOKENS, DECODE_ROWS, PREFILL_ROWS, Region, Split, Work};
 
@@ -178,10 +178,14 @@ fn int(count: usize) -> i32 {
 }
 
 impl HostStep {
-    /// Takes over a batch: its tokens, where their keys and values go, and attention's work.
-    pub(super) fn fill(&mut self, batch: &Batch, config: &ModelConfig, options: &CudaOptions) {
+    /// Takes over a batch: its tokens, where their keys and values go, and attention's work. `awaited` says what stands for the
+    /// token that a slice of the step before draws.
+    pub(super) fn fill(&mut self, batch: &Batch, awaited: impl Fn(usize) -> u32, config: &ModelConfig, options: &CudaOptions) {
         self.tokens.clear();
         self.tokens.extend(batch.tokens.iter().map(|token| token.0));
+        for Awaited { token, slice } in &batch.awaited {
+            self.tokens[*token] = awaited(*slice);
+        }
         self.positions.clear();
         self.positions.extend(batch.slices.iter().flat_map(|slice| slice.start..slice.end()).map(int));
         self.blocks.clear();

@@ -14,6 +14,7 @@ mod ranks;
 mod rounds;
 mod scratch;
 mod share;
+mod steps;
 mod weights;
 
 pub use antiphon_kernels::cuda::Prefill;
@@ -21,21 +22,23 @@ pub use error::CudaEngineError;
 pub use memory::{CudaOptions, CudaPlan, DeviceMemory};
 pub use ranks::CudaRanks;
 
+use super::check_batch;
 use super::checkpoint::{Checkpoint, Progress};
 use super::config::ModelConfig;
 use super::kv_pools::KvPools;
 use super::sampling::Sampler;
 use super::wanted::{Wanted, list_wanted};
-use super::{Engine, EngineError, check_batch};
-use crate::batch::{Batch, EngineLimits, Sampled};
-use antiphon_kernels::cuda::{Arena, Communicator, CudaError, Device, KvRegion, Queue, REPORT_WORDS};
+use crate::batch::{Batch, EngineLimits};
+use antiphon_kernels::cuda::{Arena, Communicator, CudaError, Device, KvRegion};
 use graphs::Graphs;
 use layout::{HostStep, StepRegions, StepSizes};
 use memory::{block_bytes, head_shape};
-use rounds::{HostRound, RoundRegions, RoundSizes, put_report, read_logprobs, reported_token, top_count};
+use rounds::{HostRound, RoundRegions, RoundSizes};
 use scratch::Scratch;
 use share::Share;
+use std::collections::VecDeque;
 use std::sync::Arc;
+use steps::{Drawn, UnderWay};
 use weights::Weights;
 
 /// A model's weights on a device, or a rank's part of them.
@@ -93,7 +96,12 @@ pub struct CudaEngine {
     scratch: Scratch,
     step: HostStep,
     round: HostRound,
-    wanted: Vec<Wanted>,
+    /// Steps that nobody has waited for, oldest first.
+    under_way: VecDeque<UnderWay>,
+    /// Where the tokens are that the slices of the last step draw.
+    drawn: Vec<Option<Drawn>>,
+    /// Which of the host's two sides the next step takes.
+    side: usize,
     /// Reports what a device's report has no room for.
     sampler: Sampler,
 }
@@ -128,14 +136,19 @@ impl CudaEngine {
         let kv_bytes = config.layers.iter().map(|group| KvRegion::bytes(shape, pools.blocks(*group))).sum();
         let mut arena = Arena::new(device, "KV memory", kv_bytes)?;
         let kv = config.layers.iter().map(|group| KvRegion::new(&mut arena, shape, pools.blocks(*group))).collect();
+        let limits = pools.limits(config, step_tokens_max, step_slices_max, |group| block_bytes(config, block_tokens, group));
+        // Of several ranks only the first one has what was drawn, and what takes several rounds is waited for round by round.
+        let steps_max = if group.is_none() && step_slices_max <= options.logit_rows() { 2 } else { 1 };
         Ok(Self {
             graphs: Graphs::default(),
-            limits: pools.limits(config, step_tokens_max, step_slices_max, |group| block_bytes(config, block_tokens, group)),
+            limits: EngineLimits { steps_max, ..limits },
             kv,
             scratch: Scratch::new(device, config, options, model.share)?,
             step: HostStep::default(),
             round: HostRound::new(config.vocab_size),
-            wanted: Vec::new(),
+            under_way: VecDeque::new(),
+            drawn: Vec::new(),
+            side: 0,
             sampler: Sampler::new(config.vocab_size),
             options: *options,
             group,
@@ -188,7 +201,7 @@ impl CudaEngine {
 
     /// Computes a step and shows every row of the step and its logits `[V]`; draws nothing.
     ///
-    /// Stores keys and values as [`Engine::execute`] does. Of several ranks the first one shows them.
+    /// Stores keys and values as any step does. Of several ranks the first one shows them.
     ///
     /// # Errors
     /// [`CudaError`] if the device fails.
@@ -200,10 +213,14 @@ impl CudaEngine {
         if batch.tokens.is_empty() {
             return Ok(());
         }
+        assert!(self.under_way.is_empty(), "a step is shown while another is under way");
         self.model.device.bind()?;
-        self.step.fill(batch, &self.model.config, &self.options);
+        self.fill_step(batch);
+        // What is shown is not drawn.
+        self.drawn.clear();
         self.forward_now()?;
-        let every: Vec<Wanted> = (0..batch.tokens.len()).map(|row| Wanted { row, slice: 0, report: 0, target: None }).collect();
+        let wanted = |row| Wanted { row, slice: 0, report: 0, target: None, top_count: None };
+        let every: Vec<Wanted> = (0..batch.tokens.len()).map(wanted).collect();
         for rows in every.chunks(self.options.logit_rows()) {
             let sizes = RoundSizes { rows: rows.len(), edits: 0 };
             self.upload_round(rows, &sizes)?;
@@ -219,155 +236,24 @@ impl CudaEngine {
         Ok(())
     }
 
-    /// Prepares a decode step on the host as [`Engine::execute`] does, and sends nothing: how much a device waits for between steps.
+    /// Prepares a decode step on the host as any step is, and sends nothing: how much a device waits for between steps.
     ///
     /// # Panics
     /// If the batch is not one that the engine's limits allow, or no size of a captured step holds it.
     pub fn prepare(&mut self, batch: &Batch) {
         check_batch(&self.limits, batch);
-        self.step.fill(batch, &self.model.config, &self.options);
-        let mut wanted = std::mem::take(&mut self.wanted);
+        self.fill_step(batch);
+        let mut wanted = Vec::new();
         list_wanted(batch, &mut Vec::with_capacity(batch.slices.len()), &mut wanted);
         let taken = self.round.fill(batch, &wanted, &self.model.config, &self.options);
         let size = self.graphs.size_of(taken).expect("a captured size holds the batch");
         self.write_step(&self.step_sizes(size));
         self.write_round(&wanted, &self.round_sizes(size));
-        self.wanted = wanted;
     }
 
     /// Whether it draws: of several ranks the first one does, and the next step tells the others.
     fn draws(&self) -> bool {
         self.model.share.rank == 0
-    }
-
-    /// Copies the step's lists and queues all layers.
-    fn forward_now(&mut self) -> Result<(), CudaError> {
-        let sizes = self.step.sizes();
-        self.upload_step(&sizes)?;
-        self.queue_layers(&StepRegions::of(&self.scratch.step, &sizes), sizes.tokens)
-    }
-
-    /// Writes the step's lists for the device.
-    fn write_step(&mut self, sizes: &StepSizes) -> usize {
-        let words = sizes.words();
-        self.step.write(sizes, &mut self.scratch.host_step.as_mut_slice()[..words]);
-        words
-    }
-
-    /// Writes the lists of a round that takes `rows` from their front.
-    fn write_round(&mut self, rows: &[Wanted], sizes: &RoundSizes) -> usize {
-        let words = sizes.words();
-        self.round.write(rows, sizes, &mut self.scratch.host_round.as_mut_slice()[..words]);
-        words
-    }
-
-    fn upload_step(&mut self, sizes: &StepSizes) -> Result<(), CudaError> {
-        let words = self.write_step(sizes);
-        self.model.device.upload(Queue::Compute, &self.scratch.host_step, &self.scratch.step, words)
-    }
-
-    fn upload_round(&mut self, rows: &[Wanted], sizes: &RoundSizes) -> Result<(), CudaError> {
-        let words = self.write_round(rows, sizes);
-        self.model.device.upload(Queue::Compute, &self.scratch.host_round, &self.scratch.round, words)
-    }
-
-    fn fetch_logits(&mut self, row: usize) -> Result<&[f32], CudaError> {
-        let (device, vocab) = (&self.model.device, self.limits.vocab_size);
-        device.download(&self.scratch.logits.slice(row * vocab..(row + 1) * vocab), &mut self.scratch.host_logits)?;
-        device.synchronize()?;
-        Ok(self.scratch.host_logits.as_slice())
-    }
-
-    /// A step, round after round; a decode step in one go from its graph.
-    fn compute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), CudaError> {
-        self.model.device.bind()?;
-        self.step.fill(batch, &self.model.config, &self.options);
-        let mut wanted = std::mem::take(&mut self.wanted);
-        list_wanted(batch, sampled, &mut wanted);
-        let computed = self.compute_rounds(batch, &wanted, sampled);
-        self.wanted = wanted;
-        computed
-    }
-
-    fn compute_rounds(&mut self, batch: &Batch, wanted: &[Wanted], sampled: &mut [Sampled]) -> Result<(), CudaError> {
-        let mut taken = self.round.fill(batch, wanted, &self.model.config, &self.options);
-        let draws_all = taken == wanted.len() && taken == batch.slices.len();
-        if self.step.is_decode()
-            && draws_all
-            && let Some(size) = self.graphs.size_of(taken)
-        {
-            self.replay(size, wanted)?;
-            return self.read_reports(batch, wanted, sampled);
-        }
-        self.forward_now()?;
-        let mut left = wanted;
-        while taken > 0 {
-            let (rows, rest) = left.split_at(taken);
-            let sizes = self.round.sizes();
-            self.upload_round(rows, &sizes)?;
-            let regions = RoundRegions::of(&self.scratch.round, &sizes);
-            self.queue_logits(&regions, taken)?;
-            self.queue_draws(&regions, taken)?;
-            self.read_reports(batch, rows, sampled)?;
-            left = rest;
-            taken = self.round.fill(batch, left, &self.model.config, &self.options);
-        }
-        self.model.device.synchronize()
-    }
-
-    /// Runs a decode step from the graph of this size.
-    fn replay(&mut self, size: usize, wanted: &[Wanted]) -> Result<(), CudaError> {
-        self.upload_step(&self.step_sizes(size))?;
-        self.upload_round(wanted, &self.round_sizes(size))?;
-        self.graphs.launch(size)
-    }
-
-    /// The step's lists as the captured step of this size has them.
-    fn step_sizes(&self, size: usize) -> StepSizes {
-        self.step.sizes_within(&StepSizes::decode(size, &self.model.config, &self.options))
-    }
-
-    fn round_sizes(&self, size: usize) -> RoundSizes {
-        RoundSizes { rows: size, ..self.round.sizes() }
-    }
-
-    /// Waits for the round and reports its rows.
-    fn read_reports(&mut self, batch: &Batch, rows: &[Wanted], sampled: &mut [Sampled]) -> Result<(), CudaError> {
-        if !self.draws() {
-            return self.model.device.synchronize();
-        }
-        let reports = self.scratch.reports.slice(0..rows.len() * REPORT_WORDS);
-        self.model.device.download(&reports, &mut self.scratch.host_reports)?;
-        self.model.device.synchronize()?;
-        for (index, wanted) in rows.iter().enumerate() {
-            let words = &self.scratch.host_reports.as_slice()[index * REPORT_WORDS..][..REPORT_WORDS];
-            let token = reported_token(words);
-            let logprobs = match (token, top_count(batch, *wanted)) {
-                (Ok(_), Some(count)) if count as usize <= antiphon_kernels::cuda::TOP_MAX => Some(read_logprobs(words, count)),
-                (Ok(token), Some(count)) => {
-                    self.fetch_logits(index)?;
-                    Some(self.sampler.logprobs(self.scratch.host_logits.as_slice(), token, count))
-                }
-                _ => None,
-            };
-            put_report(*wanted, token, logprobs, sampled);
-        }
-        Ok(())
-    }
-}
-
-impl Engine for CudaEngine {
-    fn limits(&self) -> EngineLimits {
-        self.limits
-    }
-
-    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
-        check_batch(&self.limits, batch);
-        if batch.tokens.is_empty() {
-            return Ok(());
-        }
-        self.compute(batch, sampled)
-            .map_err(|error| EngineError::Device { slices: batch.slices.len(), message: error.to_string() })
     }
 }
 

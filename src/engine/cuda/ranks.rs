@@ -50,6 +50,8 @@ enum Failure {
 pub struct CudaRanks {
     ranks: Vec<Rank>,
     limits: EngineLimits,
+    /// What the step reports that was begun.
+    sampled: Option<Vec<Sampled>>,
 }
 
 impl CudaModel {
@@ -99,7 +101,7 @@ impl CudaRanks {
         }
         let limits = engines[0].0.limits;
         let ranks = engines.into_iter().map(|(engine, communicator)| Rank::start(engine, communicator)).collect();
-        let made = Self { ranks, limits };
+        let made = Self { ranks, limits, sampled: None };
         // The first time two devices meet is not captured.
         made.on_all(|engine| engine.meet().and_then(|()| engine.capture_decode_steps())).map_err(|(_, error)| error)?;
         Ok(made)
@@ -206,18 +208,21 @@ impl Engine for CudaRanks {
         self.limits
     }
 
-    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError> {
         check_batch(&self.limits, batch);
-        if batch.tokens.is_empty() {
-            return Ok(());
-        }
         let (slices, batch) = (batch.slices.len(), Arc::new(batch.clone()));
         let given = self.on_all(move |engine| {
             let mut sampled = Vec::new();
-            engine.compute(&batch, &mut sampled).map(|()| sampled)
+            engine.begin(&batch)?;
+            engine.finish(&mut sampled).map(|()| sampled)
         });
         let given = given.map_err(|(rank, error)| EngineError::Device { slices, message: format!("rank {rank}: {error}") })?;
-        sampled.extend(given.into_iter().next().into_iter().flatten());
+        self.sampled = given.into_iter().next();
+        Ok(())
+    }
+
+    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+        sampled.append(&mut self.sampled.take().expect("a step is waited for that was begun"));
         Ok(())
     }
 }

@@ -105,16 +105,16 @@ impl HostRound {
     }
 
     fn draw_of(&mut self, slice: &Slice, wanted: Wanted) -> RowDraw {
-        if let (Some(target), Some(targets)) = (wanted.target, &slice.prompt_targets) {
-            let (target, top_count) = (target.0, targets.top_count);
-            return RowDraw { is_draw: 0, wants_logprobs: 1, target, top_count: on_device(top_count), ..RowDraw::default() };
+        let top_count = on_device(wanted.top_count.unwrap_or(0));
+        if let Some(TokenId(target)) = wanted.target {
+            return RowDraw { is_draw: 0, wants_logprobs: 1, target, top_count, ..RowDraw::default() };
         }
         let Some(draw) = &slice.draw else { return RowDraw { is_draw: 0, ..RowDraw::default() } };
         let (sampling, edit) = (&*draw.sampling, self.edits.len());
         self.add_edits(draw);
         RowDraw {
             is_draw: 1,
-            wants_logprobs: u32::from(sampling.logprobs.is_some()),
+            wants_logprobs: u32::from(wanted.top_count.is_some()),
             temperature: sampling.temperature,
             top_p: sampling.top_p,
             top_k: sampling.top_k,
@@ -124,7 +124,7 @@ impl HostRound {
             index: draw.generated_count,
             edit: edit as u32,
             edit_end: self.edits.len() as u32,
-            top_count: on_device(sampling.logprobs.unwrap_or(0)),
+            top_count,
             repetition: sampling.repetition_penalty,
             presence: sampling.presence_penalty,
             frequency: sampling.frequency_penalty,
@@ -167,16 +167,6 @@ impl HostRound {
 /// What the device reports of `top_count` tokens; the host sees to the rest.
 fn on_device(top_count: u32) -> u32 {
     if top_count as usize > TOP_MAX { 0 } else { top_count }
-}
-
-/// How many likeliest tokens a row asks for, if it asks for log-probabilities.
-pub(super) fn top_count(batch: &Batch, wanted: Wanted) -> Option<u32> {
-    let slice = &batch.slices[wanted.slice];
-    match (wanted.target, &slice.prompt_targets, &slice.draw) {
-        (Some(_), Some(targets), _) => Some(targets.top_count),
-        (None, _, Some(draw)) => draw.sampling.logprobs,
-        _ => None,
-    }
 }
 
 /// The token that a row reports: what was drawn, or the target.

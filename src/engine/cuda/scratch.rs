@@ -5,7 +5,7 @@ use super::memory::{CudaOptions, head_shape, round_words_max, scratch_bytes};
 use super::share::Share;
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::{
-    Activations, Arena, Arranged, CudaError, Device, ExpertRegions, Pinned, Prefill, REPORT_WORDS, Region, RouteRegions,
+    Activations, Arena, Arranged, CudaError, Device, Event, ExpertRegions, Pinned, Prefill, REPORT_WORDS, Region, RouteRegions,
     partial_values,
 };
 use half::f16;
@@ -45,11 +45,20 @@ pub(super) struct Scratch {
     pub(super) step: Region<u32>,
     /// The round's lists.
     pub(super) round: Region<u32>,
-    pub(super) host_step: Pinned<u32>,
-    pub(super) host_round: Pinned<u32>,
-    pub(super) host_reports: Pinned<u32>,
+    /// Of each step under way.
+    pub(super) sides: [Side; 2],
     /// One row of logits, for what the device does not report.
     pub(super) host_logits: Pinned<f32>,
+}
+
+/// The host's side of a step: its lists on their way to the device, and what comes back.
+#[derive(Debug)]
+pub(super) struct Side {
+    pub(super) step: Pinned<u32>,
+    pub(super) round: Pinned<u32>,
+    pub(super) reports: Pinned<u32>,
+    /// Its reports are here.
+    pub(super) done: Event,
 }
 
 impl Scratch {
@@ -60,6 +69,14 @@ impl Scratch {
         let (tokens, rows) = (options.step_tokens_max, options.logit_rows());
         let (pairs, vocab) = (tokens * config.experts_per_token, config.vocab_size);
         let (step_words, round_words) = (step_words_max(config, options), round_words_max(config, options));
+        let side = || -> Result<Side, CudaError> {
+            Ok(Side {
+                step: Pinned::new(device, step_words)?,
+                round: Pinned::new(device, round_words)?,
+                reports: Pinned::new(device, rows * REPORT_WORDS)?,
+                done: device.event()?,
+            })
+        };
         let scratch = Self {
             stream: arena.take(tokens * config.hidden),
             normed: Activations::new(&mut arena, tokens, config.hidden),
@@ -80,9 +97,7 @@ impl Scratch {
             step: arena.take(step_words),
             round: arena.take(round_words),
             arranged: (options.prefill == Prefill::Wgmma).then(|| Arranged::new(&mut arena, options.arranged_values(config))),
-            host_step: Pinned::new(device, step_words)?,
-            host_round: Pinned::new(device, round_words)?,
-            host_reports: Pinned::new(device, rows * REPORT_WORDS)?,
+            sides: [side()?, side()?],
             host_logits: Pinned::new(device, vocab)?,
         };
         assert_eq!(arena.left_bytes(), 0, "the plan counts what is taken");

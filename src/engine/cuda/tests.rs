@@ -1,8 +1,10 @@
+use super::rounds::{read_logprobs, reported_token};
 use super::*;
 use crate::batch::{Draw, DrawError, PromptTargets, Sampling, SeqId, Slice, TokenId};
+use crate::engine::Engine;
 use crate::engine::checkpoint::CheckpointFiles;
 use antiphon_cuda_shim::{CHECKED_SCHEDULES, Planted, SCHEDULES};
-use antiphon_kernels::cuda::{Element, Prefill, Region, RowDraw, SampleOperands, region_bytes, sample};
+use antiphon_kernels::cuda::{Element, Prefill, REPORT_WORDS, Region, RowDraw, SampleOperands, region_bytes, sample};
 use std::path::Path;
 
 fn golden(name: &str) -> Checkpoint {

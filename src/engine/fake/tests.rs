@@ -12,6 +12,7 @@ fn limits() -> EngineLimits {
         sliding_window_tokens: 3,
         context_tokens_max: 8,
         vocab_size: 100,
+        steps_max: 2,
         ..FakeOptions::default().limits
     }
 }

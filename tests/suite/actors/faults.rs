@@ -14,10 +14,17 @@ async fn all_answers(world: &World) -> Vec<Vec<Said>> {
     futures_util::future::join_all(requests).await
 }
 
+/// Whether the engine is given its next step while it computes one or not.
 fn answers_with(faults: Vec<Fault>) -> Vec<Vec<Said>> {
+    let answers = answers_of(faults.clone(), 2);
+    assert_eq!(answers_of(faults, 1), answers);
+    answers
+}
+
+fn answers_of(faults: Vec<Fault>, steps_max: usize) -> Vec<Vec<Said>> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let restarts = faults.len() as u64;
-    world(Plan { faults, full_blocks: 100, ..Plan::default() }, |world| async move {
+    world(Plan { faults, steps_max, full_blocks: 100, ..Plan::default() }, |world| async move {
         sender.send(all_answers(&world).await).expect("the receiver waits");
         assert_eq!(world.service.snapshot().engine_restarts_total, restarts);
         assert!(world.service.snapshot().ready);

@@ -75,9 +75,13 @@ impl Engine for Braked {
         self.engine.limits()
     }
 
-    fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError> {
+        self.engine.submit(batch)
+    }
+
+    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
         self.brake.pass();
-        self.engine.execute(batch, sampled)
+        self.engine.wait(sampled)
     }
 }
 
@@ -87,6 +91,8 @@ pub(super) struct Plan {
     pub(super) faults: Vec<Fault>,
     pub(super) step_time: Duration,
     pub(super) full_blocks: usize,
+    /// Steps that the engine takes before the first of them has ended.
+    pub(super) steps_max: usize,
     pub(super) scheduling: SchedulingOptions,
     pub(super) preparing_max_count: usize,
     pub(super) slow_reader: Duration,
@@ -100,6 +106,7 @@ impl Default for Plan {
             faults: Vec::new(),
             step_time: Duration::ZERO,
             full_blocks: 1_024,
+            steps_max: 2,
             scheduling: SchedulingOptions {
                 token_budget_tokens: 256,
                 prefill_slice_tokens: 64,
@@ -162,6 +169,7 @@ impl World {
             limits: EngineLimits {
                 vocab_size: VOCAB_SIZE,
                 full_blocks: plan.full_blocks,
+                steps_max: plan.steps_max,
                 step_slices_max: 64,
                 ..FakeOptions::default().limits
             },

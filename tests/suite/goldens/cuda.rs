@@ -34,7 +34,7 @@ pub(super) const OPTIONS: CudaOptions = CudaOptions {
 pub(super) struct Served {
     pub(super) driver: Driver<CudaEngine>,
     model: Arc<CudaModel>,
-    shim: antiphon_cuda_shim::Device,
+    pub(super) shim: antiphon_cuda_shim::Device,
 }
 
 pub(super) fn serve(golden: &Golden, options: CudaOptions) -> Served {

@@ -3,6 +3,7 @@
 //! `g1` to `g4` and `tiny` were made in float32 on dequantised weights; see `tests/goldens/README.md`.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in what a test calls too")]
 
+mod ahead;
 mod alike;
 mod cuda;
 mod driver;

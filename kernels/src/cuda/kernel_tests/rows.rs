@@ -19,12 +19,17 @@ pub(super) fn put_matrix(bench: &Bench, values: &[f32], cols: usize) -> F16Tiles
 #[test]
 fn embedding() {
     let bench = Bench::new();
-    let (vocab, hidden, tokens) = (7, 104, [3_u32, 0, 6, 3]);
+    let (vocab, hidden) = (7, 104);
+    // Two of them were drawn before, and one could not be drawn.
+    let given = [3, drawn_token(1), 6, drawn_token(0), drawn_token(2)];
+    let mut reports = vec![5_u32; 3 * REPORT_WORDS];
+    (reports[0], reports[REPORT_WORDS], reports[2 * REPORT_WORDS]) = (4, 2, NOT_FINITE);
+    let tokens = [3, 2, 6, 4, 0];
     let values = numbers(vocab * hidden, 1);
     let table = bench.put(&values.iter().map(|value| bf16::from_f32(*value)).collect::<Vec<_>>());
-    let (on_device, stream) = (bench.put(&tokens), bench.room::<f32>(4 * hidden));
+    let (on_device, reports, stream) = (bench.put(&given), bench.put(&reports), bench.room::<f32>(5 * hidden));
     let got = bench.run(|device| {
-        embed(device, &table, &on_device, hidden, 4, &stream).unwrap();
+        embed(device, &table, &on_device, &reports, hidden, 5, &stream).unwrap();
         device.fetch(&stream).unwrap()
     });
     assert_eq!(got, reference::embed(&values, hidden, &tokens));

@@ -1,0 +1,235 @@
+use super::*;
+
+impl Stage {
+    /// Plans the step after the one under way, if that can be planned.
+    fn plan_ahead(&mut self) -> Option<Batch> {
+        self.scheduler.plan_ahead(self.now, &mut self.events).cloned()
+    }
+
+    /// As [`Stage::finish`], with every step planned ahead that can be; answers how many were.
+    fn finish_ahead(&mut self) -> usize {
+        let (mut ahead, mut ahead_count) = (None, 0);
+        while ahead.is_some() || self.scheduler.counts().waiting_count + self.running_count() > 0 {
+            let batch = ahead.take().unwrap_or_else(|| self.plan().expect("there is something to compute"));
+            ahead = self.plan_ahead();
+            ahead_count += usize::from(ahead.is_some());
+            let result = self.compute(&batch);
+            self.commit(result);
+        }
+        let counts = self.scheduler.counts();
+        assert_eq!(counts.blocks_free, counts.blocks_total);
+        ahead_count
+    }
+
+    /// Steps until `count` sequences decode and nobody is prefilled.
+    fn settle(&mut self, count: usize) {
+        while self.scheduler.counts().decode_count < count {
+            self.step();
+        }
+    }
+}
+
+#[test]
+fn steps_planned_ahead_change_no_answer() {
+    let mut stage = Stage::new(limits());
+    let seqs = [(5, 30), (37, 12), (2, 1), (9, 25)].map(|(len, max)| (len, max, stage.submit(len, max)));
+    assert!(stage.finish_ahead() > 20);
+    for (len, max, seq) in seqs {
+        assert_eq!(stage.heard(seq), (alone(len, max), Some(FinishReason::Length)));
+    }
+}
+
+#[test]
+fn whoever_ends_is_computed_once_more_for_nothing() {
+    let answer = Answer::Script { tokens: vec![TokenId(7), TokenId(8)], stop: TokenId(2) };
+    let mut stage = Stage::with(limits(), answer, Vec::new());
+    let stops = Sampling { stop_tokens: vec![TokenId(2)], ..Sampling::default() };
+    let (short, long) = (stage.submit_sampled(3, 9, stops), stage.submit(4, 9));
+    stage.settle(2);
+    stage.step();
+    let batch = stage.plan().unwrap();
+    let ahead = stage.plan_ahead().unwrap();
+    assert_eq!(ahead.awaited, [0, 1].map(|at| crate::batch::Awaited { token: at, slice: at }));
+    // The stop token comes in the first of the two.
+    let result = stage.compute(&batch);
+    stage.commit(result);
+    let heard = (vec![TokenId(7), TokenId(8)], Some(FinishReason::Stop(TokenId(2))));
+    assert_eq!(stage.heard(short), heard);
+    let held = |stage: &Stage| stage.scheduler.counts().blocks_in_use;
+    assert_eq!(held(&stage), 4, "its blocks are free, though the engine has a step with it");
+    // Whoever comes gets them, and writes after that step.
+    let late = stage.submit(6, 3);
+    let result = stage.compute(&ahead);
+    stage.commit(result);
+    assert_eq!(stage.heard(short), heard, "nothing comes of it");
+    stage.finish();
+    assert_eq!((stage.heard(late).0.len(), stage.heard(long).0.len()), (3, 9));
+}
+
+#[test]
+fn whoever_gets_its_last_token_is_not_in_the_next_step() {
+    let mut stage = Stage::new(limits());
+    let (first, second) = (stage.submit(3, 3), stage.submit(4, 9));
+    stage.settle(2);
+    stage.step();
+    let batch = stage.plan().unwrap();
+    let ahead = stage.plan_ahead().unwrap();
+    assert_eq!((slices(&batch).len(), slices(&ahead)), (2, vec![(second, 1)]));
+    let result = stage.compute(&batch);
+    stage.commit(result);
+    assert_eq!(stage.heard(first), (alone(3, 3), Some(FinishReason::Length)));
+}
+
+#[test]
+fn whoever_waits_is_admitted_to_the_step_planned_ahead() {
+    let mut stage = Stage::new(limits());
+    let first = stage.submit(3, 9);
+    stage.settle(1);
+    let batch = stage.plan().unwrap();
+    let late = stage.submit(20, 2);
+    let ahead = stage.plan_ahead().unwrap();
+    assert_eq!(slices(&ahead), [(first, 1), (late, 16)]);
+    let result = stage.compute(&batch);
+    stage.commit(result);
+    let after = stage.plan_ahead().unwrap();
+    assert_eq!(slices(&after), [(first, 1), (late, 4)], "of a prompt nothing is awaited but the token after it");
+    for batch in [ahead, after] {
+        let result = stage.compute(&batch);
+        stage.commit(result);
+    }
+    stage.finish_ahead();
+    assert_eq!((stage.heard(first).0, stage.heard(late).0), (alone(3, 9), alone(20, 2)));
+    assert_eq!(stage.scheduler.counts().prefill_tokens_total, 23);
+}
+
+#[test]
+fn a_step_that_prefills_much_is_not_followed() {
+    let limits = SchedulerLimits { full_blocks: 200, sliding_blocks: 200, ..limits() };
+    let wide = SchedulerLimits { token_budget_tokens: 400, prefill_slice_tokens: 400, ..limits };
+    for (len, is_followed) in [(256, true), (257, false)] {
+        let mut stage = Stage::new(wide);
+        stage.submit(len, 9);
+        stage.plan().unwrap();
+        assert_eq!(stage.plan_ahead().is_some(), is_followed, "{len} tokens");
+    }
+}
+
+#[test]
+fn what_is_gathered_of_a_prompt_waits_for_the_commit() {
+    let mut stage = Stage::new(limits());
+    stage.submit_sampled(20, 9, Sampling { prompt_logprobs: true, ..Sampling::default() });
+    stage.plan().unwrap();
+    assert!(stage.plan_ahead().is_none());
+}
+
+#[test]
+fn a_draw_with_a_history_waits_for_the_token_before() {
+    let mut stage = Stage::new(limits());
+    let penalised = stage.submit_sampled(5, 4, Sampling { presence_penalty: 0.5, ..Sampling::default() });
+    stage.submit(3, 9);
+    stage.settle(2);
+    stage.plan().unwrap();
+    assert!(stage.plan_ahead().is_none());
+    stage.scheduler.cancel(penalised);
+    assert!(stage.plan_ahead().is_none(), "it is still in the step under way");
+}
+
+#[test]
+fn nobody_is_preempted_by_a_step_planned_ahead() {
+    // Eight tokens each fill four blocks.
+    let mut stage = Stage::new(SchedulerLimits { full_blocks: 4, sliding_blocks: 6, ..limits() });
+    let seqs = [stage.submit(6, 9), stage.submit(6, 9)];
+    stage.settle(2);
+    stage.step();
+    stage.plan().unwrap();
+    assert!(stage.plan_ahead().is_none(), "the token after the next has no block");
+    let mut stage = Stage::new(SchedulerLimits { full_blocks: 4, sliding_blocks: 6, ..limits() });
+    assert_eq!(seqs, [stage.submit(6, 9), stage.submit(6, 9)]);
+    assert!(stage.finish_ahead() > 0);
+    assert!(stage.scheduler.counts().preemptions_total > 0, "it waited for a plan that may");
+    seqs.iter().for_each(|seq| assert_eq!(stage.heard(*seq).0, alone(6, 9)));
+}
+
+#[test]
+fn a_window_that_holds_somebody_holds_the_step_planned_ahead() {
+    let mut stage = Stage::new(SchedulerLimits { prefill_window_micros: 5_000, ..limits() });
+    stage.submit(3, 9);
+    stage.now = stage.now.plus(5_000);
+    stage.settle(1);
+    let batch = stage.plan().unwrap();
+    stage.submit(4, 9);
+    assert!(stage.plan_ahead().is_none(), "it could be let go before that step begins");
+    let result = stage.compute(&batch);
+    stage.commit(result);
+    stage.now = stage.now.plus(5_000);
+    stage.finish_ahead();
+}
+
+#[test]
+fn a_lost_step_takes_the_one_planned_ahead_with_it() {
+    let mut stage = Stage::with(limits(), Answer::Hash { seed: 1 }, vec![Fault::FailsAtStep(3)]);
+    let seqs = [stage.submit(3, 9), stage.submit(4, 9)];
+    stage.settle(2);
+    stage.step();
+    stage.step();
+    let batch = stage.plan().unwrap();
+    let late = stage.submit(5, 9);
+    assert_eq!(stage.plan_ahead().unwrap().slices.len(), 3);
+    let result = stage.compute(&batch);
+    assert!(matches!(result, StepResult::Lost));
+    stage.commit(result);
+    assert_eq!(stage.scheduler.counts().waiting_count, 3, "everybody is computed again");
+    // Who was in the lost step is tried alone; who was only in the one after it is under no suspicion.
+    assert_eq!(stage.step(), [(seqs[0], 6)]);
+    stage.finish_ahead();
+    let answers = [alone(3, 9), alone(4, 9), alone(5, 9)];
+    assert_eq!([seqs[0], seqs[1], late].map(|seq| stage.heard(seq).0), answers);
+}
+
+#[test]
+fn whoever_leaves_between_two_plans_is_in_neither_report() {
+    let mut stage = Stage::new(limits());
+    let seqs = [stage.submit(3, 9), stage.submit(4, 9), stage.submit(5, 9)];
+    stage.settle(3);
+    let batch = stage.plan().unwrap();
+    stage.scheduler.cancel(seqs[0]);
+    let ahead = stage.plan_ahead();
+    stage.scheduler.cancel(seqs[1]);
+    for batch in [Some(batch), ahead].into_iter().flatten() {
+        let result = stage.compute(&batch);
+        stage.commit(result);
+    }
+    stage.finish_ahead();
+    assert_eq!(stage.heard(seqs[0]).0.len() + stage.heard(seqs[1]).0.len(), 2, "the tokens before they left");
+    assert_eq!(stage.heard(seqs[2]).0, alone(5, 9));
+}
+
+#[test]
+fn those_who_ended_do_not_stay_in_the_line() {
+    let mut stage = Stage::new(limits());
+    let seqs: Vec<SeqId> = (0..8).map(|_| stage.submit(3, 40)).collect();
+    stage.settle(8);
+    // They leave in the middle of a chain of such steps.
+    let mut ahead = None;
+    for step in 0..8 {
+        let batch = ahead.take().unwrap_or_else(|| stage.plan().unwrap());
+        ahead = stage.plan_ahead();
+        if step == 3 {
+            seqs[1..].iter().for_each(|seq| stage.scheduler.cancel(*seq));
+        }
+        let result = stage.compute(&batch);
+        stage.commit(result);
+    }
+    assert_eq!(stage.scheduler.running.line_len(), 1);
+}
+
+#[test]
+#[should_panic(expected = "planned ahead of one other")]
+fn planning_two_steps_ahead_is_a_bug() {
+    let mut stage = Stage::new(limits());
+    stage.submit(3, 9);
+    stage.settle(1);
+    stage.plan().unwrap();
+    stage.plan_ahead().unwrap();
+    stage.plan_ahead();
+}
