@@ -187,12 +187,27 @@ fn experts(bench: &Bench<'_>) -> Result<(), CudaError> {
         let mut chosen = bench.device.fetch(&routes.experts)?;
         chosen.sort_unstable();
         chosen.dedup();
-        let regions = ExpertRegions { inner: bench.activations(pairs, intermediate)?, outputs: bench.room(pairs * hidden)? };
+        let values = pairs * row_stride(hidden);
+        let regions = ExpertRegions {
+            inner: bench.activations(pairs, intermediate)?,
+            outputs: bench.room(pairs * hidden)?,
+            arranged: Some(Arranged::new(&mut bench.arena(Arranged::bytes(values))?, values)),
+        };
         let moved = (chosen.len() as f64 * expert_bytes(bench.config)) as usize + pairs * (4 * intermediate + 6 * hidden);
         bench.time("experts", tokens, (moved, 6 * pairs * hidden * intermediate), |call| {
             let (gate_up, down) = &layers[call % EXPERT_LAYERS];
             cuda::experts(bench.device, &x, gate_up, down, swiglu, &routes, tokens, &regions)
         })?;
+        if Prefill::Wgmma.is_served_by(bench.device.facts()) && Prefill::Wgmma.expert_tile(pairs, experts).is_some() {
+            let routes = routes.clone().multiplied_by(Prefill::Wgmma);
+            cuda::route(bench.device, &x, hidden, &router, tokens, &count, &routes)?;
+            // With the copy of the rows that the first product reads.
+            let moved = moved + 4 * pairs * hidden;
+            bench.time("experts, wgmma", tokens, (moved, 6 * pairs * hidden * intermediate), |call| {
+                let (gate_up, down) = &layers[call % EXPERT_LAYERS];
+                cuda::experts(bench.device, &x, gate_up, down, swiglu, &routes, tokens, &regions)
+            })?;
+        }
         let sums = bench.room(tokens * hidden)?;
         bench.time("experts' sum of a rank", tokens, ((4 + 4 * top_k) * hidden * tokens, 0), |_| {
             cuda::sum_routed(bench.device, &regions.outputs, &routes, hidden, tokens, &sums)

@@ -1,19 +1,11 @@
 // The experts: MXFP4 grouped products on the tile core. A block takes 32 rows of one expert and the tokens of one entry of the
 // tile list that route.cu writes; the grid has as many entries as there can be, and blocks past the last one end at once.
+#include "experts.cuh"
 #include "tile.cuh"
 
 constexpr int EXPERT_ROW_TILES = 2;
 // Steps whose weights are on their way at once: 3 of 64 k for 32 rows are 3.2 KiB a warp, 26 KiB a block.
 constexpr int EXPERT_AHEAD = 3;
-
-// One entry of the tile list: tokens first ..  first + count of the pairs sorted by expert.
-struct ExpertTile {
-    int expert, first, count;
-};
-
-__device__ __forceinline__ ExpertTile read_tile(const int* tiles, int index) {
-    return {tiles[3 * index], tiles[3 * index + 1], tiles[3 * index + 2]};
-}
 
 // Sums of a block's 32 rows and its tokens, whose rows `x_rows` names, over this warp's part of k.
 template <int TOKEN_TILES>
@@ -77,12 +69,9 @@ __device__ __forceinline__ void gate_up_tile(f16* h, const f16* x, const uint4* 
         const int gate_row = at / 8 * 16 + at % 8, column = row_tile * 8 + at;
         if (column >= inner || token >= tile.count) continue;
         const float* pair_bias = bias + ((size_t)tile.expert * inner + column) * 2;
-        float gate = whole_sum<EXPERT_ROW_TILES, TOKEN_TILES>(sums, gate_row, token) + pair_bias[0];
-        float up = whole_sum<EXPERT_ROW_TILES, TOKEN_TILES>(sums, gate_row + 8, token) + pair_bias[1];
-        // Comparisons, not fminf: NaN stays NaN.
-        gate = gate > limit ? limit : gate;
-        up = up > limit ? limit : up < -limit ? -limit : up;
-        h[(size_t)(tile.first + token) * h_stride + column] = to_f16((up + 1.0f) * (gate / (1.0f + __expf(-alpha * gate))));
+        const float gate = whole_sum<EXPERT_ROW_TILES, TOKEN_TILES>(sums, gate_row, token) + pair_bias[0];
+        const float up = whole_sum<EXPERT_ROW_TILES, TOKEN_TILES>(sums, gate_row + 8, token) + pair_bias[1];
+        h[(size_t)(tile.first + token) * h_stride + column] = swiglu(gate, up, alpha, limit);
     }
 }
 

@@ -3,6 +3,7 @@
 use super::device::{Arg, Grid};
 use super::linear::{Activations, tile_tokens};
 use super::memory::{Arena, Region, region_bytes};
+use super::prefill::{Arranged, Prefill, experts_wgmma};
 use super::tile::{TILE_ROWS, TILE_WARPS, mxfp4_steps, mxfp4_tile_scales, mxfp4_tile_words, row_stride, sums_bytes};
 use super::{CudaError, Device};
 use crate::weights::SwiGlu;
@@ -47,6 +48,7 @@ pub struct RouteRegions {
     pub(super) tile_count: Region<i32>,
     pub(super) top_k: usize,
     pub(super) share: ExpertShare,
+    prefill: Prefill,
 }
 
 impl RouteRegions {
@@ -68,7 +70,21 @@ impl RouteRegions {
             tile_count: arena.take(1),
             top_k,
             share,
+            prefill: Prefill::Mma,
         }
+    }
+
+    /// The same for experts that are multiplied so where each has many pairs.
+    #[must_use]
+    pub fn multiplied_by(self, prefill: Prefill) -> Self {
+        Self { prefill, ..self }
+    }
+
+    /// Pairs that a block of the experts takes, for a step of so many.
+    fn tile_pairs(&self, pairs: usize) -> usize {
+        let experts = self.share.total;
+        // Twice the mean: most experts then have one tile, and weights are read once.
+        self.prefill.expert_tile(pairs, experts).unwrap_or_else(|| tile_tokens(2 * pairs / experts))
     }
 }
 
@@ -76,12 +92,6 @@ impl RouteRegions {
 const fn tiles_max(pairs: usize, experts: usize, tile: usize) -> usize {
     let partial = if pairs < experts { pairs } else { experts };
     partial + pairs / tile
-}
-
-/// Pairs that a block of the experts takes, for a step of so many.
-const fn tile_pairs(pairs: usize, experts: usize) -> usize {
-    // Twice the mean: most experts then have one tile, and weights are read once.
-    tile_tokens(2 * pairs / experts)
 }
 
 /// The router's weights: `[E]` rows, [`row_stride`] apart, as they are in the checkpoint.
@@ -143,7 +153,7 @@ pub fn route(
         (&routes.experts).into(),
         pairs.into(),
         count.into(),
-        tile_pairs(pairs, experts).into(),
+        routes.tile_pairs(pairs).into(),
     ];
     // SAFETY: the kernel's parameters in its order; `tiles` has room for the most tiles of the smallest size.
     unsafe { device.launch("group_by_expert", grid, &args) }
@@ -191,6 +201,16 @@ impl Mxfp4Tiles {
             cols,
         }
     }
+
+    /// Outputs of a matrix.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs of a matrix.
+    pub(super) fn cols(&self) -> usize {
+        self.cols
+    }
 }
 
 /// What the experts of a layer compute with, besides their weights.
@@ -200,6 +220,22 @@ pub struct ExpertRegions {
     pub inner: Activations,
     /// `[T, top_k, hidden]`.
     pub outputs: Region<f32>,
+    /// Room for a row of the hidden size a pair, where wgmma multiplies.
+    pub arranged: Option<Arranged>,
+}
+
+/// Operands of a launch, checked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ExpertStep<'a> {
+    pub(super) x: &'a Activations,
+    pub(super) gate_up: &'a Mxfp4Tiles,
+    pub(super) down: &'a Mxfp4Tiles,
+    pub(super) swiglu: SwiGlu,
+    pub(super) routes: &'a RouteRegions,
+    pub(super) tokens: usize,
+    pub(super) regions: &'a ExpertRegions,
+    /// Entries of the tile list at most.
+    pub(super) tiles: usize,
 }
 
 /// The experts on the first `tokens` rows of `x`: `outputs[t][i]` is what the token's `i`-th expert gives.
@@ -228,14 +264,26 @@ pub fn experts(
     assert!(gate_up.rows == 2 * inner && gate_up.cols == hidden, "projections of one expert");
     assert!(gate_up.experts == routes.share.count && down.experts == routes.share.count, "the rank's experts");
     assert!(regions.outputs.len() >= pairs * hidden && routes.sorted.len() >= pairs, "{pairs} pairs");
-    let tile = tile_pairs(pairs, routes.share.total);
+    let tile = routes.tile_pairs(pairs);
+    let tiles = tiles_max(pairs, routes.share.count, tile);
+    let step = ExpertStep { x, gate_up, down, swiglu, routes, tokens, regions, tiles };
+    if routes.prefill.expert_tile(pairs, routes.share.total).is_some() {
+        let arranged = regions.arranged.as_ref().expect("who multiplies with wgmma has room for what it reads");
+        return experts_wgmma(device, &step, arranged, tile);
+    }
+    experts_mma(device, &step, tile)
+}
+
+/// The experts with mma.sync.
+fn experts_mma(device: &Device, step: &ExpertStep<'_>, tile: usize) -> Result<(), CudaError> {
+    let ExpertStep { x, gate_up, down, swiglu, routes, regions, tiles, .. } = *step;
+    let (hidden, inner) = (down.rows, down.cols);
     let (gate_up_name, down_name) = match tile {
         8 => ("gate_up_8", "down_8"),
         16 => ("gate_up_16", "down_16"),
         32 => ("gate_up_32", "down_32"),
         _ => ("gate_up_64", "down_64"),
     };
-    let tiles = tiles_max(pairs, routes.share.count, tile);
     let grid = |rows: usize| Grid {
         blocks: (Mxfp4Tiles::tiles(rows) / ROW_TILES, tiles),
         threads: 32 * TILE_WARPS,

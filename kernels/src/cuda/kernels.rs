@@ -1,14 +1,14 @@
 //! Every kernel by name, and how much shared memory its blocks may ask for.
 
 use super::attention::shared_bytes as attention_bytes;
-use super::prefill::{F16_TILE_BYTES, ring_bytes};
+use super::prefill::{F16_TILE_BYTES, MXFP4_TILE_BYTES, ring_bytes};
 use super::tile::sums_bytes;
 
 /// Shared memory that a block may have without asking.
 pub(super) const SHARED_BYTES_PLAIN: usize = 48 << 10;
 
 /// Name, and most dynamic shared memory of a block.
-pub(super) const KERNELS: [(&str, usize); 33] = [
+pub(super) const KERNELS: [(&str, usize); 37] = [
     ("embed", 0),
     ("combine_norm", SHARED_BYTES_PLAIN),
     ("sum_routed", 0),
@@ -23,6 +23,10 @@ pub(super) const KERNELS: [(&str, usize); 33] = [
     ("arrange", 0),
     ("linear_wgmma", ring_bytes(F16_TILE_BYTES, 128)),
     ("linear_add_wgmma", ring_bytes(F16_TILE_BYTES, 128)),
+    ("gate_up_wgmma_64", ring_bytes(MXFP4_TILE_BYTES, 64)),
+    ("gate_up_wgmma_128", ring_bytes(MXFP4_TILE_BYTES, 128)),
+    ("down_wgmma_64", ring_bytes(MXFP4_TILE_BYTES, 64)),
+    ("down_wgmma_128", ring_bytes(MXFP4_TILE_BYTES, 128)),
     ("gate_up_8", sums_bytes(2, 8)),
     ("gate_up_16", sums_bytes(2, 16)),
     ("gate_up_32", sums_bytes(2, 32)),

@@ -1,11 +1,13 @@
-//! Products of steps with many tokens on Hopper: wgmma and TMA. Kernels: `cuda/linear_wgmma.cu` on the core in `cuda/prefill.cuh`.
+//! Products of steps with many tokens on Hopper: wgmma and TMA. Kernels: `cuda/linear_wgmma.cu` and `cuda/experts_wgmma.cu` on the core in
+//! `cuda/prefill.cuh`.
 //!
 //! Promises: the bits of the mma.sync kernels, from the same packed weights. Absent: when to use them, which the engine is told.
 
 use super::device::{Arg, Grid};
+use super::experts::{ExpertStep, Mxfp4Tiles};
 use super::linear::{Activations, F16Tiles, Into};
 use super::memory::{Arena, Region};
-use super::tile::{TILE_ROWS, f16_steps};
+use super::tile::{TILE_ROWS, f16_steps, mxfp4_steps};
 use super::{CudaDevice, CudaError, Device};
 use cudarc::driver::sys;
 use half::f16;
@@ -22,6 +24,9 @@ const STAGE_K: usize = 64;
 const UNIT_K: usize = 32;
 /// Bytes of a tile of f16 weights in a stage.
 pub(super) const F16_TILE_BYTES: usize = TILE_ROWS * STAGE_K * 2;
+
+/// Bytes of a tile of MXFP4 weights in a stage: codes and scales.
+pub(super) const MXFP4_TILE_BYTES: usize = TILE_ROWS * STAGE_K / 2 + TILE_ROWS * STAGE_K / 32;
 
 /// Shared memory of a block: the ring from a multiple of 1,024 on, and two barriers a stage.
 pub(super) const fn ring_bytes(tile_bytes: usize, tokens: usize) -> usize {
@@ -44,6 +49,17 @@ impl Prefill {
     pub const fn is_served_by(self, device: &CudaDevice) -> bool {
         matches!(self, Self::Mma) || device.compute_capability.0 == 9
     }
+
+    /// Pairs that a block of wgmma takes where `pairs` go to `experts`; `None` where mma.sync multiplies, which has smaller blocks.
+    #[must_use]
+    pub const fn expert_tile(self, pairs: usize, experts: usize) -> Option<usize> {
+        // Twice the mean: most experts then have one tile, and weights are read once.
+        match (self, 2 * pairs / experts) {
+            (Self::Mma, _) | (Self::Wgmma, ..64) => None,
+            (Self::Wgmma, 64..128) => Some(64),
+            (Self::Wgmma, _) => Some(128),
+        }
+    }
 }
 
 /// Room for the rows that a product reads, in the order in which wgmma wants them.
@@ -64,30 +80,40 @@ impl Arranged {
         Self { values: arena.take(values) }
     }
 
-    /// Copies the first `tokens` rows of `x` here and describes them to TMA, in boxes of `box_rows` rows.
-    pub(super) fn fill(&self, device: &Device, x: &Activations, tokens: usize, box_rows: usize) -> Result<Arg, CudaError> {
-        assert!(self.values.len() >= tokens * x.stride, "{tokens} rows of {} in {} values", x.stride, self.values.len());
+    /// Copies the first `tokens` rows of `x` here, or those of a list of pairs and how many of them a token has, and describes them to
+    /// TMA in boxes of `box_rows` rows.
+    fn fill(
+        &self,
+        device: &Device,
+        x: &Activations,
+        tokens: usize,
+        sorted: Option<(&Region<i32>, usize)>,
+        box_rows: usize,
+    ) -> Result<Arg, CudaError> {
+        let top_k = sorted.map_or(1, |(_, top_k)| top_k);
+        let rows = tokens * top_k;
+        assert!(self.values.len() >= rows * x.stride, "{rows} rows of {} in {} values", x.stride, self.values.len());
         let threads = 256;
-        let blocks = (tokens * (x.stride / UNIT_K)).div_ceil(threads);
+        let blocks = (rows * (x.stride / UNIT_K)).div_ceil(threads);
         let grid = Grid { blocks: (blocks, 1), threads, shared_bytes: 0 };
-        let no_pairs: Option<&Region<i32>> = None;
         let args: [Arg; 7] = [
             (&self.values).into(),
             (&x.values).into(),
-            no_pairs.into(),
+            sorted.map(|(pairs, _)| pairs).into(),
+            rows.into(),
             tokens.into(),
-            tokens.into(),
-            1.into(),
+            top_k.into(),
             x.stride.into(),
         ];
-        // SAFETY: the kernel's parameters in its order. It reads and writes `tokens` rows, which both regions have.
+        // SAFETY: the kernel's parameters in its order. It reads `tokens` rows and writes `rows`, which the regions have; the caller has
+        // checked that the list has as many pairs.
         unsafe { device.launch("arrange", grid, &args) }?;
-        map(&self.values, tokens, x.stride, box_rows)
+        map(&self.values, rows, x.stride, box_rows)
     }
 }
 
 /// Describes `rows` rows of `stride` values to TMA: boxes of 64 columns, which land in the 128-byte swizzle; zeros beyond the rows.
-pub(super) fn map(values: &Region<f16>, rows: usize, stride: usize, box_rows: usize) -> Result<Arg, CudaError> {
+fn map(values: &Region<f16>, rows: usize, stride: usize, box_rows: usize) -> Result<Arg, CudaError> {
     assert!(values.len() >= rows * stride && stride.is_multiple_of(STAGE_K), "{rows} rows of {stride} in {}", values.len());
     let mut map = sys::CUtensorMap { opaque: [0; 16] };
     let box_rows = u32::try_from(box_rows).expect("a box has at most 256 rows");
@@ -132,7 +158,7 @@ pub fn linear_wgmma(
 ) -> Result<(), CudaError> {
     assert!(Prefill::Wgmma.is_served_by(device.facts()), "{:?} has no wgmma", device.facts());
     weights.check(x, bias, tokens, y);
-    let x = arranged.fill(device, x, tokens, WGMMA_TOKENS)?;
+    let x = arranged.fill(device, x, tokens, None, WGMMA_TOKENS)?;
     let name = match into {
         Into::Place => "linear_wgmma",
         Into::Sum => "linear_add_wgmma",
@@ -151,4 +177,52 @@ pub fn linear_wgmma(
     // SAFETY: the kernel's parameters in its order. It reads what the map describes, whole tiles of weights and `rows` biases, and
     // writes `tokens * rows` of y, all checked above.
     unsafe { device.launch(name, grid, &args) }
+}
+
+/// As [`super::experts`] with wgmma and the same bits, whose operands it has checked. `tile`: pairs a block, 64 or 128.
+pub(super) fn experts_wgmma(device: &Device, step: &ExpertStep<'_>, arranged: &Arranged, tile: usize) -> Result<(), CudaError> {
+    assert!(Prefill::Wgmma.is_served_by(device.facts()), "{:?} has no wgmma", device.facts());
+    let ExpertStep { x, gate_up, down, swiglu, routes, tokens, regions, tiles } = *step;
+    let (hidden, inner, top_k) = (down.rows(), down.cols(), routes.top_k);
+    let (gate_up_name, down_name) = match tile {
+        64 => ("gate_up_wgmma_64", "down_wgmma_64"),
+        _ => ("gate_up_wgmma_128", "down_wgmma_128"),
+    };
+    let grid = |rows: usize| Grid {
+        blocks: (Mxfp4Tiles::tiles(rows).div_ceil(ROW_TILES), tiles),
+        threads: THREADS,
+        shared_bytes: ring_bytes(MXFP4_TILE_BYTES, tile),
+    };
+    let args: [Arg; 13] = [
+        arranged.fill(device, x, tokens, Some((&routes.sorted, top_k)), tile)?,
+        (&regions.inner.values).into(),
+        (&gate_up.codes).into(),
+        (&gate_up.scales).into(),
+        (&gate_up.bias).into(),
+        (&routes.tiles).into(),
+        (&routes.tile_count).into(),
+        inner.into(),
+        Mxfp4Tiles::tiles(gate_up.rows()).into(),
+        mxfp4_steps(hidden).into(),
+        regions.inner.stride.into(),
+        swiglu.alpha.into(),
+        swiglu.limit.into(),
+    ];
+    // SAFETY: the kernel's parameters in its order; tiles and pairs on the device are those that `route` made of `tokens` tokens.
+    unsafe { device.launch(gate_up_name, grid(gate_up.rows()), &args) }?;
+    let args: [Arg; 11] = [
+        map(&regions.inner.values, tokens * top_k, regions.inner.stride, tile)?,
+        (&regions.outputs).into(),
+        (&down.codes).into(),
+        (&down.scales).into(),
+        (&down.bias).into(),
+        (&routes.sorted).into(),
+        (&routes.tiles).into(),
+        (&routes.tile_count).into(),
+        hidden.into(),
+        Mxfp4Tiles::tiles(hidden).into(),
+        mxfp4_steps(inner).into(),
+    ];
+    // SAFETY: as above.
+    unsafe { device.launch(down_name, grid(hidden), &args) }
 }

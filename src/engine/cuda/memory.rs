@@ -130,7 +130,10 @@ impl CudaOptions {
     pub(super) fn arranged_values(&self, config: &ModelConfig) -> usize {
         match self.prefill {
             Prefill::Mma => 0,
-            Prefill::Wgmma => self.step_tokens_max * row_stride(config.hidden.max(config.query_width())),
+            Prefill::Wgmma => {
+                let token = row_stride(config.query_width()).max(config.experts_per_token * row_stride(config.hidden));
+                self.step_tokens_max * token
+            }
         }
     }
 

@@ -77,6 +77,8 @@ impl Scratch {
                 done: device.event()?,
             })
         };
+        let is_arranged = options.prefill == Prefill::Wgmma;
+        let arranged = is_arranged.then(|| Arranged::new(&mut arena, options.arranged_values(config)));
         let scratch = Self {
             stream: arena.take(tokens * config.hidden),
             normed: Activations::new(&mut arena, tokens, config.hidden),
@@ -84,10 +86,12 @@ impl Scratch {
             queries: arena.take(tokens * config.heads * shape.row()),
             attended: Activations::new(&mut arena, tokens, config.query_width()),
             partials: arena.take(options.partial_slots.max(1) * partial_values(config.heads, config.head_dim)),
-            routes: RouteRegions::new(&mut arena, tokens, config.experts_per_token, share.experts(whole)),
+            routes: RouteRegions::new(&mut arena, tokens, config.experts_per_token, share.experts(whole))
+                .multiplied_by(options.prefill),
             experts: ExpertRegions {
                 inner: Activations::new(&mut arena, pairs, config.intermediate),
                 outputs: arena.take(pairs * config.hidden),
+                arranged: arranged.clone(),
             },
             picked: Activations::new(&mut arena, rows, config.hidden),
             logits: arena.take(rows * vocab),
@@ -96,7 +100,7 @@ impl Scratch {
             reports: arena.take(rows * REPORT_WORDS),
             step: arena.take(step_words),
             round: arena.take(round_words),
-            arranged: (options.prefill == Prefill::Wgmma).then(|| Arranged::new(&mut arena, options.arranged_values(config))),
+            arranged,
             sides: [side()?, side()?],
             host_logits: Pinned::new(device, vocab)?,
         };

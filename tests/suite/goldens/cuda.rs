@@ -143,12 +143,19 @@ fn wgmma_does_not_show() {
         return;
     }
     let mut served = serve(&golden, CudaOptions { prefill: Prefill::Wgmma, ..OPTIONS });
-    for (slice_tokens, products) in [(usize::MAX, 1), (WGMMA_TOKENS, 2), (WGMMA_TOKENS - 1, 0)] {
-        let before = served.shim.launches_of("linear_wgmma");
+    let names = ["linear_wgmma", "gate_up_wgmma_128", "down_wgmma_128", "gate_up_wgmma_64", "down_wgmma_64"];
+    // How many slices have enough tokens for each; g1's eight experts get four pairs of a token, so that they begin earlier.
+    for (slice_tokens, slices) in
+        [(usize::MAX, [1, 1, 1, 0, 0]), (WGMMA_TOKENS, [2, 2, 2, 0, 0]), (WGMMA_TOKENS - 1, [0, 0, 0, 2, 2]), (63, [0; 5])]
+    {
+        let before = names.map(|name| served.shim.launches_of(name));
         let got = bits(&served.driver.logits(&prompt, slice_tokens));
         assert!(got == expected, "slices of {slice_tokens}");
-        let launched = served.shim.launches_of("linear_wgmma") - before;
-        assert!(served.shim.real() || launched == products * golden.checkpoint.config().layers.len(), "{launched} products");
+        let layers = golden.checkpoint.config().layers.len();
+        for ((name, before), slices) in names.iter().zip(before).zip(slices) {
+            let launched = served.shim.launches_of(name) - before;
+            assert!(served.shim.real() || launched == slices * layers, "{launched} of {name} in slices of {slice_tokens}");
+        }
     }
 }
 

@@ -107,7 +107,15 @@ pub(super) fn check_sample(bench: &Bench) {
     check(bench, (96, 64, 6, 2, 9));
 }
 
-fn check(bench: &Bench, (hidden, inner, count, top_k, tokens): (usize, usize, usize, usize, usize)) {
+/// Hidden size, inner size, experts, experts a token, tokens.
+type Shape = (usize, usize, usize, usize, usize);
+
+fn check(bench: &Bench, shape: Shape) {
+    compute(bench, shape, Prefill::Mma);
+}
+
+/// What the experts give, which is the reference's.
+pub(super) fn compute(bench: &Bench, (hidden, inner, count, top_k, tokens): Shape, prefill: Prefill) -> Vec<f32> {
     let (gate_up_blocks, gate_up_scales) = random_mxfp4(count * 2 * inner * hidden, 1);
     let (down_blocks, down_scales) = random_mxfp4(count * hidden * inner, 3);
     let (gate_up_bias, down_bias) = (numbers(count * 2 * inner, 5), numbers(count * hidden, 6));
@@ -125,11 +133,17 @@ fn check(bench: &Bench, (hidden, inner, count, top_k, tokens): (usize, usize, us
     // Some experts get all, some none.
     let chosen: Vec<i32> = (0..tokens * top_k).map(|pair| ((pair / top_k % 2 + pair % top_k) % count) as i32).collect();
     let mut arena = Arena::new(&bench.device, "a test", RouteRegions::bytes(tokens, top_k, ExpertShare::all(count))).unwrap();
-    let routes = RouteRegions::new(&mut arena, tokens, top_k, ExpertShare::all(count));
+    let routes = RouteRegions::new(&mut arena, tokens, top_k, ExpertShare::all(count)).multiplied_by(prefill);
     group_as(bench, &routes, &chosen, tokens);
     let gate_up = put_stack(bench, weights.gate_up(), &gate_up_bias, |place| place / 16 * 16 + place % 8 * 2 + place / 8 % 2);
     let down = put_stack(bench, weights.down(), &down_bias, |place| place);
-    let regions = ExpertRegions { inner: bench.room_rows(tokens * top_k, inner), outputs: bench.room(tokens * top_k * hidden) };
+    let values = tokens * top_k * row_stride(hidden);
+    let arranged = Arranged::new(&mut Arena::new(&bench.device, "a test", Arranged::bytes(values)).unwrap(), values);
+    let regions = ExpertRegions {
+        inner: bench.room_rows(tokens * top_k, inner),
+        outputs: bench.room(tokens * top_k * hidden),
+        arranged: Some(arranged),
+    };
     let x_rows = bench.put_rows(&x, hidden);
     let got = bench.run(|device| {
         experts(device, &x_rows, &gate_up, &down, swiglu, &routes, tokens, &regions).unwrap();
@@ -140,6 +154,7 @@ fn check(bench: &Bench, (hidden, inner, count, top_k, tokens): (usize, usize, us
         let expected = reference::expert(&x[token * hidden..][..hidden], &weights, chosen[pair] as usize);
         assert_near(got, &expected, 1e-3, &format!("hidden {hidden}, inner {inner}, pair {pair}"));
     }
+    got
 }
 
 #[test]

@@ -86,6 +86,13 @@ bugs! {
     // The sums are right, and in another order.
     a_part_of_k_that_is_too_long: prefill::check_linear, "prefill.cuh",
         "return part_begin(steps, 1); }" => "return part_begin(steps, 1) + 1; }", [REFERENCE];
+    // Rows of another expert are multiplied by this one's weights.
+    a_box_of_another_expert_s_tokens: prefill::check_experts, "experts_wgmma.cu",
+        "row_tiles, tile.first);\n        return false;" => "row_tiles, 0);\n        return false;", [REFERENCE, SCHEDULE, RACE];
+    an_off_by_one_in_a_wgmma_tile: prefill::check_experts, "experts_wgmma.cu",
+        "if (token >= tile.count) continue;\n            out[" => "if (token > tile.count) continue;\n            out[", [RACE, SCHEDULE, REFERENCE, OUTSIDE];
+    scales_of_the_other_block: prefill::check_experts, "experts_wgmma.cu",
+        "tile_scales}, unit, first" => "tile_scales}, 1 - unit, first", [REFERENCE];
     // A pair counts itself among those before it.
     an_off_by_one_in_the_groups: experts::check_routes, "route.cu",
         "(1u << lane) - 1u" => "(2u << lane) - 1u", [RACE, SCHEDULE, REFERENCE, "left"];

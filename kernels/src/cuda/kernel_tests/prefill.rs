@@ -1,5 +1,6 @@
 //! The products of Hopper against those of every device: the same bits.
 
+use super::experts::compute;
 use super::rows::put_matrix;
 use super::*;
 use crate::reference;
@@ -49,10 +50,35 @@ fn compare_linear(bench: &Bench, (rows, cols, tokens): (usize, usize, usize)) {
             device.fetch(&y).unwrap()
         });
         let what = format!("{rows} x {cols}, {tokens} tokens, {into:?}");
-        let same = got.iter().zip(&expected).position(|(got, expected)| got.to_bits() != expected.to_bits());
-        assert_eq!(same, None, "{what}: other bits than expected of mma.sync");
+        assert_bits(&got, &expected, &what);
     }
     linear_wgmma(&bench.device, &x_rows, &room, &matrix, Some(&bias_region), tokens, Into::Place, &y).unwrap();
     let got = bench.device.fetch(&y).unwrap();
     assert_near(&got, &reference::linear(&x, &weights, cols, Some(&bias)), 1e-5 * cols as f32, "the reference");
+}
+
+fn assert_bits(got: &[f32], expected: &[f32], what: &str) {
+    let other = got.iter().zip(expected).position(|(got, expected)| got.to_bits() != expected.to_bits());
+    assert_eq!(other, None, "{what}: other bits than expected of mma.sync");
+}
+
+#[test]
+fn experts_with_wgmma_are_those_with_mma() {
+    let Some(bench) = hopper() else { return };
+    // Blocks of 64 and of 128 pairs, none of them full, and an expert that has two; more stages than the ring has; experts that get nothing.
+    for shape in [(96, 64, 2, 2, 40), (832, 160, 4, 2, 70), (64, 480, 3, 2, 110)] {
+        compare_experts(&bench, shape);
+    }
+}
+
+/// An expert with two tiles, and with rows for more than a block.
+pub(super) fn check_experts(bench: &Bench) {
+    compare_experts(bench, (96, 160, 4, 2, 70));
+}
+
+fn compare_experts(bench: &Bench, shape: (usize, usize, usize, usize, usize)) {
+    let (.., experts, top_k, tokens) = shape;
+    assert!(Prefill::Wgmma.expert_tile(tokens * top_k, experts).is_some(), "{shape:?} goes to wgmma");
+    let expected = compute(bench, shape, Prefill::Mma);
+    assert_bits(&compute(bench, shape, Prefill::Wgmma), &expected, &format!("{shape:?}"));
 }
