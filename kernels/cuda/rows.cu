@@ -9,9 +9,10 @@
 // Cost:    6 H T bytes.
 extern "C" __global__ void __launch_bounds__(256)
     embed(float* __restrict__ stream, const bf16* __restrict__ table, const uint32_t* __restrict__ tokens,
-          const uint32_t* __restrict__ reports, int report_words, int hidden, int vocab) {
+          const uint32_t* __restrict__ reports, int report_rows, int report_words, int hidden, int vocab) {
     uint32_t token = tokens[blockIdx.x];
-    if (token >> 31) token = reports[(size_t)(token & 0x7fffffffu) * report_words];
+    const uint32_t row_drawn = token & 0x7fffffffu;
+    if (token >> 31) token = row_drawn < (uint32_t)report_rows ? reports[(size_t)row_drawn * report_words] : 0;
     if (token >= (uint32_t)vocab) token = 0;
     const bf16* row = table + (size_t)token * hidden;
     float* out = stream + (size_t)blockIdx.x * hidden;

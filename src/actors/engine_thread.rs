@@ -66,27 +66,27 @@ pub(super) fn start(factory: EngineFactory, reports: tokio::sync::mpsc::Sender<R
 }
 
 fn run(factory: &EngineFactory, jobs: &mpsc::Receiver<Job>, reports: &tokio::sync::mpsc::Sender<Report>) {
-    let mut seat = Seat::default();
+    let mut station = Station::default();
     while let Ok(job) = jobs.recv() {
         let report = match job {
             Job::Build => match build(factory) {
                 Ok((built, limits)) => {
-                    seat.engine = Some(built);
+                    station.engine = Some(built);
                     Report::Built(limits)
                 }
                 Err(message) => Report::NotBuilt { message },
             },
             Job::Step(batch) => {
-                seat.begin(batch);
+                station.begin(batch);
                 continue;
             }
-            Job::Wait => seat.finish(),
+            Job::Wait => station.finish(),
         };
         if reports.blocking_send(report).is_err() {
             break;
         }
     }
-    discard(seat.engine);
+    discard(station.engine);
 }
 
 /// Builds an engine and lets it compute one token, so that an engine that is built but cannot compute counts as not built.
@@ -102,12 +102,12 @@ fn build(factory: &EngineFactory) -> Result<(Box<dyn Engine>, EngineLimits), Str
 
 /// The engine, and the steps that it was given, oldest first, each with what went wrong when it was begun.
 #[derive(Default)]
-struct Seat {
+struct Station {
     engine: Option<Box<dyn Engine>>,
     under_way: VecDeque<(Batch, Result<(), String>)>,
 }
 
-impl Seat {
+impl Station {
     fn begin(&mut self, batch: Batch) {
         let begun = match self.under_way.back() {
             // Of what an engine lost, nothing is left that a step could go on from.

@@ -213,8 +213,9 @@ impl FakeEngine {
             _ => None,
         });
         let time = stalls.fold(self.options.step_time, Duration::saturating_add);
-        let begins = self.under_way.back().and_then(|before| before.done_at);
-        if time.is_zero() { begins } else { Some(begins.unwrap_or_else(Instant::now) + time) }
+        let before = self.under_way.back().and_then(|before| before.done_at);
+        let now = Instant::now();
+        if time.is_zero() { before } else { Some(before.map_or(now, |done| done.max(now)) + time) }
     }
 
     fn fail(&self, step: u64, batch: &Batch) -> Result<(), EngineError> {

@@ -84,6 +84,7 @@ fn check_batch(limits: &EngineLimits, batch: &Batch) {
         assert!(sliding, "{:?}: the sliding block table does not cover {first_seen}..={last}", slice.seq);
     }
     assert_eq!(next, tokens, "every token of a step belongs to a slice");
+    assert!(limits.steps_max > 1 || batch.awaited.is_empty(), "one step at a time: nothing is awaited of the one before");
     let in_step = batch.awaited.iter().all(|awaited| awaited.token < tokens);
     assert!(in_step, "a token is awaited that is not in the step: {:?}", batch.awaited);
     let known = batch.tokens.iter().all(|token| (token.0 as usize) < limits.vocab_size);

@@ -10,7 +10,7 @@
 //!
 //! * Beside a step that prefills little: one that prefills much takes long, so that there is little to gain, and whoever arrives
 //!   meanwhile would wait for the next one too.
-//! * Nobody in it draws with a history, which would lack a token, or gathers what is reported of its prompt.
+//! * Nobody in it draws with a history, which would lack a token, and in neither anybody gathers what is reported of its prompt.
 //! * No suspects are tried, and nobody is held by a window.
 //! * The blocks suffice: nobody is preempted, because whoever is in the step under way keeps its place in the line till its commit.
 
@@ -18,47 +18,43 @@ use super::Scheduler;
 use super::geometry::BlockCounts;
 use crate::batch::Micros;
 
-/// A step that prefills so many tokens, or as many as it decodes, takes not much longer than one that prefills none: a GPU reads the
-/// weights once for all of them, and is not busy with products before that.
+/// A step that prefills so many tokens, or as many as it decodes, takes about as long as one that prefills none: by its roofs a GPU
+/// reads the weights longer than it multiplies with them up to there.
 const LITTLE_TOKENS: usize = 256;
 
 impl Scheduler {
-    /// Whether the step under way is one beside which the next can be planned.
-    pub(super) fn is_followed(&self) -> bool {
+    /// Whether the next step can be planned beside the one under way.
+    pub(super) fn can_be_followed(&self) -> bool {
         let [step] = self.under_way.as_slice() else { return false };
         let is_short = step.prefill_tokens() <= LITTLE_TOKENS.max(step.planned.len());
-        is_short && step.says_only_tokens && self.suspects.is_empty() && self.running.is_tidy()
+        is_short && !step.says_more && self.suspects.is_empty() && self.running.is_tidy()
     }
 
-    /// Presumes that the step under way ends well; its commit settles the tokens. Answers how many of those that decode have
-    /// all their tokens with it.
-    pub(super) fn presume(&mut self) -> usize {
+    /// Presumes that the step under way ends well; its commit settles the tokens.
+    pub(super) fn presume(&mut self) {
         let step = &mut self.under_way[0];
         step.is_presumed = true;
         let planned = std::mem::take(&mut step.planned);
-        let mut complete_count = 0;
         for (index, slice) in planned.iter().enumerate() {
             if !self.running[slice.at].is_gone() {
                 self.commit_slice(slice);
                 if slice.draws {
                     self.running.set_decoding(slice.at, true);
-                    let runner = &mut self.running[slice.at];
-                    runner.append_awaited(index, &mut self.sequences);
-                    complete_count += usize::from(runner.is_complete());
+                    self.running[slice.at].append_awaited(index, &mut self.sequences);
                 }
             }
         }
         self.under_way[0].planned = planned;
-        complete_count
     }
 
-    /// Chooses the step after the one under way, `complete_count` of whose decoding sequences are complete. Nobody is in it if it has
-    /// to wait for the commit.
-    pub(super) fn choose_ahead(&mut self, now: Micros, complete_count: usize) {
+    /// Chooses the step after the one under way. Nobody is in it if it has to wait for the commit.
+    pub(super) fn choose_ahead(&mut self, now: Micros) {
+        self.running.pack(&mut self.tables);
         self.step.begin();
         if !self.suffices_for_all() {
             return;
         }
+        let complete_count = self.running.iter().filter(|runner| runner.is_complete()).count();
         let decoding_count = self.running.decoding_count() - complete_count;
         let room = self.catch_up(decoding_count, |_, runner| !runner.is_complete());
         let gate = self.gate(now, room);
@@ -66,6 +62,10 @@ impl Scheduler {
             return self.step.withdraw();
         }
         self.admit(gate, room);
+        // Its log-probabilities may take several rounds, and an engine that computes those reports the step before it only then.
+        if self.step.prefills.iter().any(|(at, _)| self.running[*at].gathers) {
+            self.step.withdraw();
+        }
     }
 
     /// Whether there are blocks for the next slice of all that run, however long it may be.

@@ -267,12 +267,12 @@ impl Scheduler {
     pub fn plan_ahead(&mut self, now: Micros, events: &mut Vec<Event>) -> Option<&mut Batch> {
         assert_eq!(self.under_way.len(), 1, "a step is planned ahead of one other");
         let now = self.advance(now);
-        if !self.is_followed() {
+        if !self.can_be_followed() {
             return None;
         }
         self.expire(now, events);
-        let complete_count = self.presume();
-        self.choose_ahead(now, complete_count);
+        self.presume();
+        self.choose_ahead(now);
         let is_given = self.hand_out();
         self.check_in_debug();
         is_given.then_some(&mut self.step.batch)

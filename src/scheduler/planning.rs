@@ -66,10 +66,11 @@ impl Scheduler {
 
     /// Gives the step that was chosen to the engine, unless nobody is in it; answers whether.
     pub(super) fn hand_out(&mut self) -> bool {
+        if self.step.is_empty() {
+            return false;
+        }
         let Self { step, running, sequences, tables, geometry, .. } = self;
-        let given = step.complete(Material { running, sequences, tables, geometry });
-        let is_given = given.is_some();
-        self.under_way.extend(given);
-        is_given
+        self.under_way.push(step.complete(Material { running, sequences, tables, geometry }));
+        true
     }
 }

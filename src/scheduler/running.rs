@@ -41,7 +41,7 @@ pub(super) struct Runner {
     /// Tokens generated so far, and still to be generated.
     pub(super) generated_count: u32,
     left_count: u32,
-    /// Leading tokens whose keys and values are stored.
+    /// Leading tokens whose keys and values are stored, or will be by the step under way, if its end is presumed.
     pub(super) computed: usize,
     /// Bit `i` is set if a stop token is `i` modulo 64: whether a token may be one is known without looking at the list.
     stops: u64,

@@ -29,8 +29,8 @@ pub(super) struct Planned {
 pub(super) struct UnderWay {
     /// Its slices, in the batch's order.
     pub(super) planned: Vec<Planned>,
-    /// Whether its commit says nothing but tokens that the next step needs: whoever draws needs no history, and nothing is gathered.
-    pub(super) says_only_tokens: bool,
+    /// Whether the next step needs more of its commit than tokens: somebody draws with a history, or reports on its prompt.
+    pub(super) says_more: bool,
     /// Whether its end was presumed: only what it draws is to be settled.
     pub(super) is_presumed: bool,
 }
@@ -59,7 +59,7 @@ pub(super) struct Step {
     pub(super) prefills: Vec<(usize, usize)>,
     /// The slices that are written, in the batch's order.
     pub(super) planned: Vec<Planned>,
-    /// Whether one of them draws with a history or reports on its prompt.
+    /// As in [`UnderWay`].
     says_more: bool,
     /// What the engine is to compute.
     pub(super) batch: Batch,
@@ -107,18 +107,15 @@ impl Step {
         self.planned.push(Planned { at, end, prefill_tokens, draws, reports_prompt });
     }
 
-    /// Appends the prefill slices; the batch is complete then. Answers what its commit will need, unless nobody is in it.
-    pub(super) fn complete(&mut self, material: Material<'_>) -> Option<UnderWay> {
+    /// Appends the prefill slices; the batch is complete then. Answers what its commit will need.
+    pub(super) fn complete(&mut self, material: Material<'_>) -> UnderWay {
         for i in 0..self.prefills.len() {
             let (at, len) = self.prefills[i];
             self.write(at, len, material);
         }
         self.batch.slices.truncate(self.planned.len());
-        if self.planned.is_empty() {
-            return None;
-        }
         let planned = std::mem::replace(&mut self.planned, std::mem::take(&mut self.spare));
-        Some(UnderWay { planned, says_only_tokens: !self.says_more, is_presumed: false })
+        UnderWay { planned, says_more: self.says_more, is_presumed: false }
     }
 
     /// Takes back the memory of a step that is committed.

@@ -24,8 +24,8 @@ const AWAITED: u32 = 1 << 31;
 /// `stream[t] = table[tokens[t]]` for the first `count` tokens; what [`drawn_token`] gives stands for a token in `reports`.
 ///
 /// `table`: `[V, hidden]` bf16; `stream`: `[T, hidden]` f32; `reports`: `[rows, REPORT_WORDS]` of [`super::sample`]. Twin:
-/// `reference::embed`, equal. A row whose draw failed gives the first token of the table. That a token is in the table, and a row in
-/// the reports, is for the host to check: see the engine.
+/// `reference::embed`, equal. A row whose draw failed, or that is not there, gives the first token of the table, as does a
+/// token that is not in it.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if the launch is refused.
@@ -44,11 +44,18 @@ pub fn embed(
     assert!(hidden.is_multiple_of(8) && table.len().is_multiple_of(hidden), "rows of {hidden} in {}", table.len());
     assert!(tokens.len() >= count && stream.len() >= count * hidden, "{count} tokens");
     let grid = Grid { blocks: (count, 1), threads: 256, shared_bytes: 0 };
-    let vocab = table.len() / hidden;
-    let args: [Arg; 7] =
-        [stream.into(), table.into(), tokens.into(), reports.into(), REPORT_WORDS.into(), hidden.into(), vocab.into()];
+    let args: [Arg; 8] = [
+        stream.into(),
+        table.into(),
+        tokens.into(),
+        reports.into(),
+        (reports.len() / REPORT_WORDS).into(),
+        REPORT_WORDS.into(),
+        hidden.into(),
+        (table.len() / hidden).into(),
+    ];
     // SAFETY: the kernel's parameters in its order; one block a token writes a row of the stream, checked above. No token is read
-    // beyond the table; which row of the reports one is in comes from the engine, which has that row.
+    // beyond the table, no row beyond the reports.
     unsafe { device.launch("embed", grid, &args) }
 }
 

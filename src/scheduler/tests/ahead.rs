@@ -123,6 +123,21 @@ fn what_is_gathered_of_a_prompt_waits_for_the_commit() {
 }
 
 #[test]
+fn whoever_reports_on_its_prompt_is_not_in_a_step_planned_ahead() {
+    let mut stage = Stage::new(limits());
+    stage.submit(3, 9);
+    stage.settle(1);
+    let batch = stage.plan().unwrap();
+    let late = stage.submit_sampled(20, 2, Sampling { prompt_logprobs: true, ..Sampling::default() });
+    assert!(stage.plan_ahead().is_none());
+    let result = stage.compute(&batch);
+    stage.commit(result);
+    assert_eq!(stage.step()[1], (late, 16), "it waits for the commit, and no longer");
+    stage.finish_ahead();
+    assert_eq!(stage.heard(late).0, alone(20, 2));
+}
+
+#[test]
 fn a_draw_with_a_history_waits_for_the_token_before() {
     let mut stage = Stage::new(limits());
     let penalised = stage.submit_sampled(5, 4, Sampling { presence_penalty: 0.5, ..Sampling::default() });

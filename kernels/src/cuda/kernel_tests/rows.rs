@@ -20,16 +20,16 @@ pub(super) fn put_matrix(bench: &Bench, values: &[f32], cols: usize) -> F16Tiles
 fn embedding() {
     let bench = Bench::new();
     let (vocab, hidden) = (7, 104);
-    // Two of them were drawn before, and one could not be drawn.
-    let given = [3, drawn_token(1), 6, drawn_token(0), drawn_token(2)];
+    // Two of them were drawn before, one could not be drawn, one is in no report, one in no table.
+    let given = [3, drawn_token(1), 6, drawn_token(0), drawn_token(2), drawn_token(3), vocab as u32];
     let mut reports = vec![5_u32; 3 * REPORT_WORDS];
     (reports[0], reports[REPORT_WORDS], reports[2 * REPORT_WORDS]) = (4, 2, NOT_FINITE);
-    let tokens = [3, 2, 6, 4, 0];
+    let tokens = [3, 2, 6, 4, 0, 0, 0];
     let values = numbers(vocab * hidden, 1);
     let table = bench.put(&values.iter().map(|value| bf16::from_f32(*value)).collect::<Vec<_>>());
-    let (on_device, reports, stream) = (bench.put(&given), bench.put(&reports), bench.room::<f32>(5 * hidden));
+    let (on_device, reports, stream) = (bench.put(&given), bench.put(&reports), bench.room::<f32>(7 * hidden));
     let got = bench.run(|device| {
-        embed(device, &table, &on_device, &reports, hidden, 5, &stream).unwrap();
+        embed(device, &table, &on_device, &reports, hidden, 7, &stream).unwrap();
         device.fetch(&stream).unwrap()
     });
     assert_eq!(got, reference::embed(&values, hidden, &tokens));
