@@ -142,7 +142,7 @@ fn linear_maps(bench: &Bench<'_>) -> Result<(), CudaError> {
             let (x, y) = (bench.activations(tokens, cols)?, bench.room(tokens * rows)?);
             let moved = bytes + tokens * (2 * cols + 4 * rows);
             bench.time(name, tokens, (moved, 2 * tokens * rows * cols), |call| {
-                cuda::linear(bench.device, &x, &matrices[call % copies], None, tokens, into, &y)
+                cuda::linear(bench.device, &x, &matrices[call % copies], None, tokens, into, &y, None)
             })?;
             if tokens < WGMMA_TOKENS || !Prefill::Wgmma.is_served_by(bench.device.facts()) {
                 continue;
@@ -152,7 +152,7 @@ fn linear_maps(bench: &Bench<'_>) -> Result<(), CudaError> {
             // With the copy of the rows that the product reads.
             let moved = moved + 4 * tokens * cols;
             bench.time(&format!("{name}, wgmma"), tokens, (moved, 2 * tokens * rows * cols), |call| {
-                cuda::linear_wgmma(bench.device, &x, &arranged, &matrices[call % copies], None, tokens, into, &y)
+                cuda::linear(bench.device, &x, &matrices[call % copies], None, tokens, into, &y, Some(&arranged))
             })?;
         }
     }
@@ -187,19 +187,16 @@ fn experts(bench: &Bench<'_>) -> Result<(), CudaError> {
         let mut chosen = bench.device.fetch(&routes.experts)?;
         chosen.sort_unstable();
         chosen.dedup();
-        let values = pairs * row_stride(hidden);
-        let regions = ExpertRegions {
-            inner: bench.activations(pairs, intermediate)?,
-            outputs: bench.room(pairs * hidden)?,
-            arranged: Some(Arranged::new(&mut bench.arena(Arranged::bytes(values))?, values)),
-        };
+        let regions = ExpertRegions { inner: bench.activations(pairs, intermediate)?, outputs: bench.room(pairs * hidden)? };
         let moved = (chosen.len() as f64 * expert_bytes(bench.config)) as usize + pairs * (4 * intermediate + 6 * hidden);
         bench.time("experts", tokens, (moved, 6 * pairs * hidden * intermediate), |call| {
             let (gate_up, down) = &layers[call % EXPERT_LAYERS];
             cuda::experts(bench.device, &x, gate_up, down, swiglu, &routes, tokens, &regions)
         })?;
-        if Prefill::Wgmma.is_served_by(bench.device.facts()) && Prefill::Wgmma.expert_tile(pairs, experts).is_some() {
-            let routes = routes.clone().multiplied_by(Prefill::Wgmma);
+        let values = pairs * row_stride(hidden);
+        let arranged = Arranged::new(&mut bench.arena(Arranged::bytes(values))?, values);
+        let routes = routes.with_wgmma(arranged);
+        if Prefill::Wgmma.is_served_by(bench.device.facts()) && routes.multiplies_with_wgmma(tokens) {
             cuda::route(bench.device, &x, hidden, &router, tokens, &count, &routes)?;
             // With the copy of the rows that the first product reads.
             let moved = moved + 4 * pairs * hidden;

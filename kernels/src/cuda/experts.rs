@@ -3,7 +3,7 @@
 use super::device::{Arg, Grid};
 use super::linear::{Activations, tile_tokens};
 use super::memory::{Arena, Region, region_bytes};
-use super::prefill::{Arranged, Prefill, experts_wgmma};
+use super::prefill::{Arranged, expert_tile, experts_wgmma};
 use super::tile::{TILE_ROWS, TILE_WARPS, mxfp4_steps, mxfp4_tile_scales, mxfp4_tile_words, row_stride, sums_bytes};
 use super::{CudaError, Device};
 use crate::weights::SwiGlu;
@@ -48,7 +48,8 @@ pub struct RouteRegions {
     pub(super) tile_count: Region<i32>,
     pub(super) top_k: usize,
     pub(super) share: ExpertShare,
-    prefill: Prefill,
+    /// Room for a row of the hidden size a pair, where wgmma multiplies long steps.
+    arranged: Option<Arranged>,
 }
 
 impl RouteRegions {
@@ -70,21 +71,30 @@ impl RouteRegions {
             tile_count: arena.take(1),
             top_k,
             share,
-            prefill: Prefill::Mma,
+            arranged: None,
         }
     }
 
-    /// The same for experts that are multiplied so where each has many pairs.
+    /// The same for experts that wgmma multiplies where each has many pairs. `arranged`: room for a row of the hidden size a pair.
     #[must_use]
-    pub fn multiplied_by(self, prefill: Prefill) -> Self {
-        Self { prefill, ..self }
+    pub fn with_wgmma(self, arranged: Arranged) -> Self {
+        Self { arranged: Some(arranged), ..self }
     }
 
-    /// Pairs that a block of the experts takes, for a step of so many.
-    fn tile_pairs(&self, pairs: usize) -> usize {
-        let experts = self.share.total;
+    /// Whether wgmma multiplies the experts of a step of so many tokens.
+    #[must_use]
+    pub fn multiplies_with_wgmma(&self, tokens: usize) -> bool {
+        self.tile(tokens * self.top_k).1.is_some()
+    }
+
+    /// Pairs that a block of the experts takes for a step of so many, and room for what it reads if it is one of wgmma.
+    fn tile(&self, pairs: usize) -> (usize, Option<&Arranged>) {
         // Twice the mean: most experts then have one tile, and weights are read once.
-        self.prefill.expert_tile(pairs, experts).unwrap_or_else(|| tile_tokens(2 * pairs / experts))
+        let most = 2 * pairs / self.share.total;
+        match (&self.arranged, expert_tile(most)) {
+            (Some(arranged), Some(tile)) => (tile, Some(arranged)),
+            _ => (tile_tokens(most), None),
+        }
     }
 }
 
@@ -153,7 +163,7 @@ pub fn route(
         (&routes.experts).into(),
         pairs.into(),
         count.into(),
-        routes.tile_pairs(pairs).into(),
+        routes.tile(pairs).0.into(),
     ];
     // SAFETY: the kernel's parameters in its order; `tiles` has room for the most tiles of the smallest size.
     unsafe { device.launch("group_by_expert", grid, &args) }
@@ -220,8 +230,6 @@ pub struct ExpertRegions {
     pub inner: Activations,
     /// `[T, top_k, hidden]`.
     pub outputs: Region<f32>,
-    /// Room for a row of the hidden size a pair, where wgmma multiplies.
-    pub arranged: Option<Arranged>,
 }
 
 /// Operands of a launch, checked.
@@ -264,14 +272,13 @@ pub fn experts(
     assert!(gate_up.rows == 2 * inner && gate_up.cols == hidden, "projections of one expert");
     assert!(gate_up.experts == routes.share.count && down.experts == routes.share.count, "the rank's experts");
     assert!(regions.outputs.len() >= pairs * hidden && routes.sorted.len() >= pairs, "{pairs} pairs");
-    let tile = routes.tile_pairs(pairs);
+    let (tile, arranged) = routes.tile(pairs);
     let tiles = tiles_max(pairs, routes.share.count, tile);
     let step = ExpertStep { x, gate_up, down, swiglu, routes, tokens, regions, tiles };
-    if routes.prefill.expert_tile(pairs, routes.share.total).is_some() {
-        let arranged = regions.arranged.as_ref().expect("who multiplies with wgmma has room for what it reads");
-        return experts_wgmma(device, &step, arranged, tile);
+    match arranged {
+        Some(arranged) => experts_wgmma(device, &step, arranged, tile),
+        None => experts_mma(device, &step, tile),
     }
-    experts_mma(device, &step, tile)
 }
 
 /// The experts with mma.sync.

@@ -2,6 +2,7 @@
 
 use super::device::{Arg, Grid};
 use super::memory::{Arena, Region, region_bytes};
+use super::prefill::{Arranged, WGMMA_TOKENS, linear_wgmma};
 use super::tile::{TILE_ROWS, TILE_WARPS, f16_steps, f16_tile_words, row_stride, sums_bytes};
 use super::{CudaError, Device};
 use half::f16;
@@ -110,13 +111,15 @@ pub(super) const fn tile_tokens(tokens: usize) -> usize {
 /// `y[t] = W x[t] + bias`, or adds that to `y[t]`, for the first `tokens` rows of `x`.
 ///
 /// `x`: rows of the matrix's inputs; `bias`: `[rows]`; `y`: `[T, rows]` f32. Sums in f32; the same bits for a token whatever else is
-/// in the step. Twin: `reference::linear` on values rounded to f16, within 1e-5 of the sum of magnitudes.
+/// in the step. Twin: `reference::linear` on values rounded to f16, within 1e-5 of the sum of magnitudes. With room for `arranged` rows wgmma
+/// multiplies from [`WGMMA_TOKENS`] on, with the same bits.
 ///
 /// # Errors
-/// [`CudaError::Driver`] if the launch is refused.
+/// [`CudaError::Driver`] if a launch is refused.
 ///
 /// # Panics
-/// If a region is too short for its shape.
+/// If a region is too short for its shape, or there is room for wgmma on a device that has none.
+#[expect(clippy::too_many_arguments, reason = "an operation's operands")]
 pub fn linear(
     device: &Device,
     x: &Activations,
@@ -125,7 +128,11 @@ pub fn linear(
     tokens: usize,
     into: Into,
     y: &Region<f32>,
+    arranged: Option<&Arranged>,
 ) -> Result<(), CudaError> {
+    if let Some(arranged) = arranged.filter(|_| tokens >= WGMMA_TOKENS) {
+        return linear_wgmma(device, x, arranged, weights, bias, tokens, into, y);
+    }
     weights.check(x, bias, tokens, y);
     let tile = tile_tokens(tokens);
     let name = match (into, tile) {

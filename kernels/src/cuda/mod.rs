@@ -29,7 +29,7 @@ pub use experts::{EXPERTS_MAX, ExpertRegions, ExpertShare, Mxfp4Tiles, RouteRegi
 pub use linear::{Activations, F16Tiles, Into, linear};
 pub use memory::{Arena, Element, Pinned, Region, region_bytes};
 pub use nccl::{Communicator, nccl_version};
-pub use prefill::{Arranged, Prefill, WGMMA_TOKENS, linear_wgmma};
+pub use prefill::{Arranged, Prefill, WGMMA_TOKENS};
 pub use rope::{AngleTable, HeadShape, KvRegion, rope_store};
 pub use rows::{HIDDEN_MAX, Parts, combine_norm, drawn_token, embed, sum_routed};
 pub use sample::{LogitEdit, NOT_FINITE, REPORT_WORDS, RowDraw, SampleOperands, TOP_MAX, sample};

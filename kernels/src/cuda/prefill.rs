@@ -1,7 +1,8 @@
 //! Products of steps with many tokens on Hopper: wgmma and TMA. Kernels: `cuda/linear_wgmma.cu` and `cuda/experts_wgmma.cu` on the core in
 //! `cuda/prefill.cuh`.
 //!
-//! Promises: the bits of the mma.sync kernels, from the same packed weights. Absent: when to use them, which the engine is told.
+//! Promises: the bits of the mma.sync kernels, from the same packed weights. [`super::linear`] and [`super::experts`] go this way where
+//! they are given room for what it reads ([`Arranged`]) and a step is long enough. Absent: whether they are, which the engine is told.
 
 use super::device::{Arg, Grid};
 use super::experts::{ExpertStep, Mxfp4Tiles};
@@ -49,16 +50,15 @@ impl Prefill {
     pub const fn is_served_by(self, device: &CudaDevice) -> bool {
         matches!(self, Self::Mma) || device.compute_capability.0 == 9
     }
+}
 
-    /// Pairs that a block of wgmma takes where `pairs` go to `experts`; `None` where mma.sync multiplies, which has smaller blocks.
-    #[must_use]
-    pub const fn expert_tile(self, pairs: usize, experts: usize) -> Option<usize> {
-        // Twice the mean: most experts then have one tile, and weights are read once.
-        match (self, 2 * pairs / experts) {
-            (Self::Mma, _) | (Self::Wgmma, ..64) => None,
-            (Self::Wgmma, 64..128) => Some(64),
-            (Self::Wgmma, _) => Some(128),
-        }
+/// Pairs that a block takes of a step whose experts get half of `most` on average; `None` where blocks of mma.sync, which are smaller,
+/// hold so many.
+pub(super) const fn expert_tile(most: usize) -> Option<usize> {
+    match most {
+        ..64 => None,
+        64..128 => Some(64),
+        _ => Some(128),
     }
 }
 
@@ -139,14 +139,8 @@ fn map(values: &Region<f16>, rows: usize, stride: usize, box_rows: usize) -> Res
 }
 
 /// As [`super::linear`], with wgmma and the same bits. `arranged`: room for `tokens` rows of `x`.
-///
-/// # Errors
-/// [`CudaError::Driver`] if a launch is refused.
-///
-/// # Panics
-/// If a region is too short for its shape, or the device has no wgmma.
 #[expect(clippy::too_many_arguments, reason = "an operation's operands")]
-pub fn linear_wgmma(
+pub(super) fn linear_wgmma(
     device: &Device,
     x: &Activations,
     arranged: &Arranged,

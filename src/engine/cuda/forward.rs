@@ -10,8 +10,8 @@ use super::weights::Layer;
 use super::{CudaEngine, CudaModel};
 use crate::batch::KvGroup;
 use antiphon_kernels::cuda::{
-    self, Activations, AttentionOperands, CudaError, F16Tiles, Into, KvRegion, Parts, Region, SampleOperands, WGMMA_TOKENS,
-    attention_combine, combine_norm, embed, linear, linear_wgmma, rope_store, route, sum_routed,
+    self, AttentionOperands, CudaError, Into, KvRegion, Parts, Region, SampleOperands, attention_combine, combine_norm, embed,
+    linear, rope_store, route, sum_routed,
 };
 use antiphon_kernels::weights::SwiGlu;
 
@@ -99,23 +99,6 @@ impl CudaEngine {
         combine_norm(&self.model.device, &scratch.stream, parts, rows, scale, eps, count, out)
     }
 
-    /// A linear map of the step's rows: with wgmma where that was asked for and the rows are many. The bits are the same.
-    fn queue_linear(
-        &self,
-        x: &Activations,
-        weights: &F16Tiles,
-        bias: Option<&Region<f32>>,
-        tokens: usize,
-        into: Into,
-        y: &Region<f32>,
-    ) -> Result<(), CudaError> {
-        let device = &self.model.device;
-        match &self.scratch.arranged {
-            Some(arranged) if tokens >= WGMMA_TOKENS => linear_wgmma(device, x, arranged, weights, bias, tokens, into, y),
-            _ => linear(device, x, weights, bias, tokens, into, y),
-        }
-    }
-
     /// Stores the step's keys and values and adds attention to the stream.
     fn queue_attention(
         &self,
@@ -126,7 +109,8 @@ impl CudaEngine {
         tokens: usize,
     ) -> Result<(), CudaError> {
         let (device, scratch) = (&self.model.device, &self.scratch);
-        self.queue_linear(&scratch.normed, &layer.qkv, layer.qkv_bias.as_ref(), tokens, Into::Place, &scratch.qkv)?;
+        let (qkv_bias, arranged) = (layer.qkv_bias.as_ref(), scratch.arranged.as_ref());
+        linear(device, &scratch.normed, &layer.qkv, qkv_bias, tokens, Into::Place, &scratch.qkv, arranged)?;
         let angles = &self.model.weights.angles;
         rope_store(device, &scratch.qkv, angles, &step.positions, &group.slots, tokens, &scratch.queries, kv)?;
         let operands = AttentionOperands {
@@ -151,7 +135,7 @@ impl CudaEngine {
         };
         // The bias is added once, by the first rank.
         let bias = layer.output_bias.as_ref().filter(|_| self.draws());
-        self.queue_linear(&scratch.attended, &layer.output, bias, tokens, into, &y)?;
+        linear(device, &scratch.attended, &layer.output, bias, tokens, into, &y, arranged)?;
         self.gather(tokens, hidden)
     }
 
@@ -162,10 +146,10 @@ impl CudaEngine {
         let left = self.group.is_none().then(|| self.routed(0));
         self.queue_norm(left, Some(&round.rows), &weights.final_norm, rows)?;
         if self.group.is_none() {
-            return linear(device, &scratch.picked, &weights.output, None, rows, Into::Place, &scratch.logits);
+            return linear(device, &scratch.picked, &weights.output, None, rows, Into::Place, &scratch.logits, None);
         }
         let width = share.vocab_rows(config);
-        linear(device, &scratch.picked, &weights.output, None, rows, Into::Place, &self.own_part(rows, width))?;
+        linear(device, &scratch.picked, &weights.output, None, rows, Into::Place, &self.own_part(rows, width), None)?;
         self.gather(rows, width)?;
         if !self.draws() {
             return Ok(());

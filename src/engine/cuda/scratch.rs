@@ -79,6 +79,10 @@ impl Scratch {
         };
         let is_arranged = options.prefill == Prefill::Wgmma;
         let arranged = is_arranged.then(|| Arranged::new(&mut arena, options.arranged_values(config)));
+        let mut routes = RouteRegions::new(&mut arena, tokens, config.experts_per_token, share.experts(whole));
+        if let Some(arranged) = &arranged {
+            routes = routes.with_wgmma(arranged.clone());
+        }
         let scratch = Self {
             stream: arena.take(tokens * config.hidden),
             normed: Activations::new(&mut arena, tokens, config.hidden),
@@ -86,12 +90,10 @@ impl Scratch {
             queries: arena.take(tokens * config.heads * shape.row()),
             attended: Activations::new(&mut arena, tokens, config.query_width()),
             partials: arena.take(options.partial_slots.max(1) * partial_values(config.heads, config.head_dim)),
-            routes: RouteRegions::new(&mut arena, tokens, config.experts_per_token, share.experts(whole))
-                .multiplied_by(options.prefill),
+            routes,
             experts: ExpertRegions {
                 inner: Activations::new(&mut arena, pairs, config.intermediate),
                 outputs: arena.take(pairs * config.hidden),
-                arranged: arranged.clone(),
             },
             picked: Activations::new(&mut arena, rows, config.hidden),
             logits: arena.take(rows * vocab),

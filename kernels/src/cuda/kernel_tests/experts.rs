@@ -133,17 +133,15 @@ pub(super) fn compute(bench: &Bench, (hidden, inner, count, top_k, tokens): Shap
     // Some experts get all, some none.
     let chosen: Vec<i32> = (0..tokens * top_k).map(|pair| ((pair / top_k % 2 + pair % top_k) % count) as i32).collect();
     let mut arena = Arena::new(&bench.device, "a test", RouteRegions::bytes(tokens, top_k, ExpertShare::all(count))).unwrap();
-    let routes = RouteRegions::new(&mut arena, tokens, top_k, ExpertShare::all(count)).multiplied_by(prefill);
+    let mut routes = RouteRegions::new(&mut arena, tokens, top_k, ExpertShare::all(count));
+    if prefill == Prefill::Wgmma {
+        routes = routes.with_wgmma(prefill::room(bench, tokens * top_k * row_stride(hidden)));
+        assert!(routes.multiplies_with_wgmma(tokens), "{tokens} tokens of {top_k} out of {count} experts go to wgmma");
+    }
     group_as(bench, &routes, &chosen, tokens);
     let gate_up = put_stack(bench, weights.gate_up(), &gate_up_bias, |place| place / 16 * 16 + place % 8 * 2 + place / 8 % 2);
     let down = put_stack(bench, weights.down(), &down_bias, |place| place);
-    let values = tokens * top_k * row_stride(hidden);
-    let arranged = Arranged::new(&mut Arena::new(&bench.device, "a test", Arranged::bytes(values)).unwrap(), values);
-    let regions = ExpertRegions {
-        inner: bench.room_rows(tokens * top_k, inner),
-        outputs: bench.room(tokens * top_k * hidden),
-        arranged: Some(arranged),
-    };
+    let regions = ExpertRegions { inner: bench.room_rows(tokens * top_k, inner), outputs: bench.room(tokens * top_k * hidden) };
     let x_rows = bench.put_rows(&x, hidden);
     let got = bench.run(|device| {
         experts(device, &x_rows, &gate_up, &down, swiglu, &routes, tokens, &regions).unwrap();
