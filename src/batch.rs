@@ -2,8 +2,7 @@
 //!
 //! A step is stateless from the engine's side: the batch says which tokens of which sequences to compute, where their keys
 //! and values lie, and how to draw the next token. The engine keeps weights and KV memory, and what the step before drew while that
-//! may be awaited, never a sequence. So a rebuilt
-//! engine can go on with any sequence once its tokens have been prefilled again.
+//! may be awaited, never a sequence. So a rebuilt engine can go on with any sequence once its tokens have been prefilled again.
 //!
 //! Absent on purpose: text, wire shapes, time.
 

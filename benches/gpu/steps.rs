@@ -66,7 +66,7 @@ pub(crate) fn measure(device: Device, model: &Model, results: &Results, roof: Ro
     Ok(())
 }
 
-/// Measures what the host does between two decode steps of 20b's shape. Nothing is computed, so any device will do: the model has
+/// Measures what the host does for the lists of a decode step of 20b's shape. Nothing is computed, so any device will do: the model has
 /// the heads, the context and the blocks of 20b, and almost no weights.
 pub(crate) fn measure_host(device: Device, model: &Model, results: &Results) -> Result<(), String> {
     let most = model.batches.last().copied().unwrap_or(1);
@@ -204,7 +204,7 @@ impl Run<'_> {
         Ok(began.elapsed().as_secs_f64() / steps as f64)
     }
 
-    /// What the host does between two steps, beside the driver's calls, with nothing under way on the device.
+    /// What the host does for a step's lists, beside the driver's calls, with nothing under way on the device.
     fn host_work(&mut self, sequences: usize, batch: &Batch) -> Result<(), String> {
         let time = |run: &mut Self| {
             let start = Instant::now();
@@ -213,7 +213,7 @@ impl Run<'_> {
         };
         let mut times: Vec<f64> = (0..32).map(|_| time(self)).collect();
         let (what, size) =
-            ("host, between two decode steps".to_owned(), format!("batch {sequences}, context {}", self.model.context));
+            ("host, lists of a decode step".to_owned(), format!("batch {sequences}, context {}", self.model.context));
         let (seconds, fastest, note) = (median(&mut times), times[0], String::new());
         let one = Measured { what, size, seconds, fastest, bytes: 0.0, operations: 0.0, tokens: None, note };
         self.results.add(self.roof, &one)

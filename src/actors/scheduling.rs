@@ -2,9 +2,9 @@
 //!
 //! Owns: the core, the jobs of the engine's thread, the threads of the streams. Promises: it never waits: submits, cancels and
 //! counts are taken while a step computes; every submit is answered at once; an engine that dies loses no request. A core that
-//! panics, an engine that fails whatever it is given (see `supervision.rs`) or hangs past the watchdog is the end: every request ends with an error, and
-//! the process is told to exit. Decisions by time are the core's: here is one timer, set to what the core asks for, and a
-//! heartbeat.
+//! panics, an engine that fails whatever it is given (see `supervision.rs`) or hangs past the watchdog is the end: every request
+//! ends with an error, and the process is told to exit. Decisions by time are the core's: here is one timer, set to what the core
+//! asks for, and a heartbeat.
 
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
@@ -127,7 +127,7 @@ impl SchedulerActor {
     /// Plans and begins the next step, if the engine is free and there is one, and has it followed by another, if it takes that; then
     /// delivers what came of the last.
     ///
-    /// In this order, because the engine waits for the one and for nothing that the other does.
+    /// In this order, because an engine without a step waits for the one, and none for what the other does.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         if self.seat == Seat::Free {
             self.begin_step(ctx);

@@ -70,7 +70,7 @@ pub struct Timeline {
     pub received: Micros,
     /// The scheduler took it.
     pub queued_micros: Option<u64>,
-    /// A step with the first of its prompt began.
+    /// The engine was given a step with the first of its prompt.
     pub prefill_micros: Option<u64>,
     /// Its first token was generated.
     pub decode_micros: Option<u64>,

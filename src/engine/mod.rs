@@ -25,7 +25,7 @@ pub trait Engine: Send {
     /// Begins a step: to compute every slice of `batch` and to store its keys and values in the blocks that it names.
     ///
     /// Steps are computed in the order in which they were begun, and at most [`EngineLimits::steps_max`] are under way. An engine
-    /// that takes one at a time may compute all of it here.
+    /// may compute all of it here.
     ///
     /// # Errors
     /// [`EngineError`] if the device failed; the KV memory is then lost and the engine must be rebuilt. The step before can

@@ -12,21 +12,22 @@
 //!   meanwhile would wait for the next one too.
 //! * Nobody in it draws with a history, which would lack a token, and in neither anybody gathers what is reported of its prompt.
 //! * No suspects are tried, and nobody is held by a window.
+//! * Few in the line of those that run have ended: it is tidied between a commit and a plan, where no step knows its places.
 //! * The blocks suffice: nobody is preempted, because whoever is in the step under way keeps its place in the line till its commit.
 
 use super::Scheduler;
 use super::geometry::BlockCounts;
 use crate::batch::Micros;
 
-/// A step that prefills so many tokens, or as many as it decodes, takes about as long as one that prefills none: by its roofs a GPU
-/// reads the weights longer than it multiplies with them up to there.
+/// A step that prefills so many tokens takes about as long as one that prefills none: by its roofs a GPU reads the weights longer than
+/// it multiplies with them up to there.
 const LITTLE_TOKENS: usize = 256;
 
 impl Scheduler {
     /// Whether the next step can be planned beside the one under way.
     pub(super) fn can_be_followed(&self) -> bool {
         let [step] = self.under_way.as_slice() else { return false };
-        let is_short = step.prefill_tokens() <= LITTLE_TOKENS.max(step.planned.len());
+        let is_short = step.prefill_tokens() <= LITTLE_TOKENS;
         is_short && !step.says_more && self.suspects.is_empty() && self.running.is_tidy()
     }
 

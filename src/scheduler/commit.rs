@@ -10,7 +10,7 @@ impl Scheduler {
     pub(super) fn commit_done(&mut self, step: UnderWay, reports: Vec<Sampled>, events: &mut Vec<Event>) {
         let mut reports = reports.into_iter();
         for slice in &step.planned {
-            // It may have been cancelled while the step was computed: then nobody wants the report.
+            // It may have ended since the step was planned, in the commit before or by a cancel: then nobody wants the report.
             let is_wanted = !self.running[slice.at].is_gone();
             if is_wanted {
                 self.totals.prefill_tokens += slice.prefill_tokens as u64;

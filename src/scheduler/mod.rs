@@ -5,9 +5,8 @@
 //!
 //! A sequence waits (`admission`), runs, and ends. While it runs it catches up on `tokens - computed`, a slice a step
 //! (`planning`); when it has caught up a token is drawn and appended (`commit`), and so on; a step may be planned before the one
-//! before it has ended (`ahead`). When blocks run out the newest
-//! gives its blocks back and waits again (`preemption`); when the engine fails all do, and whoever was in the lost step is
-//! tried alone (`suspects`). Steps may be held for company (`windows`).
+//! before it has ended (`ahead`). When blocks run out the newest gives its blocks back and waits again (`preemption`); when the
+//! engine fails all do, and whoever was in the lost step is tried alone (`suspects`). Steps may be held for company (`windows`).
 //!
 //! A new feature is a file and a call in `planning` or `commit`, never a branch inside their loops.
 
@@ -227,9 +226,9 @@ impl Scheduler {
     }
 
     /// Ends a sequence; its blocks are free when this returns. Unknown and finished ones are ignored; no event follows.
-    /// May be called while a step computes: the step's report of it is then dropped.
+    /// May be called while steps compute: their reports of it are then dropped.
     ///
-    /// The step may still write to those blocks. That is harmless, because **no block is given to anyone before the next plan,
+    /// They may still write to those blocks. That is harmless, because **no block is given to anyone before the next plan,
     /// and steps are computed in the order of their plans**.
     pub fn cancel(&mut self, seq: SeqId) {
         self.remove(seq);

@@ -43,7 +43,7 @@ pub struct SequenceView {
     pub decoding: bool,
     /// Tokens of its prompt.
     pub prompt_tokens: usize,
-    /// Tokens, prompt and output, whose keys and values are stored.
+    /// Tokens, prompt and output, whose keys and values are stored, or will be by the step under way, if its end is presumed.
     pub computed_tokens: usize,
     /// Tokens generated so far.
     pub generated_tokens: usize,

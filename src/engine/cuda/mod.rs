@@ -236,12 +236,13 @@ impl CudaEngine {
         Ok(())
     }
 
-    /// Prepares a decode step on the host as any step is, and sends nothing: how much a device waits for between steps.
+    /// Prepares a decode step on the host as any step is, and sends nothing: what the host does for a step's lists.
     ///
     /// # Panics
-    /// If the batch is not one that the engine's limits allow, or no size of a captured step holds it.
+    /// If the batch is not one that the engine's limits allow, no size of a captured step holds it, or a step is under way.
     pub fn prepare(&mut self, batch: &Batch) {
         check_batch(&self.limits, batch);
+        assert!(self.under_way.is_empty(), "a step is prepared while another is under way");
         self.fill_step(batch);
         let mut wanted = Vec::new();
         list_wanted(batch, &mut Vec::with_capacity(batch.slices.len()), &mut wanted);

@@ -36,24 +36,29 @@ impl CudaEngine {
     /// Queues a step.
     pub(super) fn begin(&mut self, batch: &Batch) -> Result<(), CudaError> {
         assert!(self.under_way.len() < self.limits.steps_max, "{} steps are under way", self.under_way.len());
+        let (slices, side) = (batch.slices.len(), self.side);
+        if slices == 0 {
+            self.under_way.push_back(UnderWay { slices, side, rows: None, sampled: Vec::new() });
+            return Ok(());
+        }
         self.model.device.bind()?;
         self.fill_step(batch);
-        let (mut sampled, mut wanted) = (Vec::with_capacity(batch.slices.len()), Vec::new());
+        let (mut sampled, mut wanted) = (Vec::with_capacity(slices), Vec::new());
         list_wanted(batch, &mut sampled, &mut wanted);
         let taken = self.round.fill(batch, &wanted, &self.model.config, &self.options);
         let is_on_device = |wanted: &Wanted| wanted.top_count.is_none_or(|count| count as usize <= TOP_MAX);
-        let is_one_round = taken == wanted.len() && wanted.iter().all(is_on_device);
-        if batch.tokens.is_empty() {
-            // Nothing to compute.
-        } else if is_one_round {
+        let rows = if taken == wanted.len() && wanted.iter().all(is_on_device) {
             self.queue_step(batch, &wanted)?;
+            self.note_drawn(slices, &wanted, |row, _| Drawn::Row(row));
+            Some(wanted)
         } else {
             self.compute_rounds(batch, &wanted, taken, &mut sampled)?;
-        }
-        self.note_drawn(batch, &wanted, is_one_round, &sampled);
-        let rows = (is_one_round && !batch.tokens.is_empty()).then_some(wanted);
-        self.under_way.push_back(UnderWay { slices: batch.slices.len(), side: self.side, rows, sampled });
-        self.side = 1 - self.side;
+            let token = |wanted: &Wanted| sampled[wanted.report].token.and_then(Result::ok).unwrap_or(TokenId(0));
+            self.note_drawn(slices, &wanted, |_, wanted| Drawn::Token(token(wanted)));
+            None
+        };
+        self.under_way.push_back(UnderWay { slices, side, rows, sampled });
+        self.side = 1 - side;
         Ok(())
     }
 
@@ -78,12 +83,12 @@ impl CudaEngine {
         self.step.fill(batch, awaited, &self.model.config, &self.options);
     }
 
-    fn note_drawn(&mut self, batch: &Batch, wanted: &[Wanted], is_one_round: bool, sampled: &[Sampled]) {
+    /// Keeps where the draws of a step of so many slices are, which the next step may await.
+    fn note_drawn(&mut self, slices: usize, wanted: &[Wanted], place: impl Fn(usize, &Wanted) -> Drawn) {
         self.drawn.clear();
-        self.drawn.resize(batch.slices.len(), None);
+        self.drawn.resize(slices, None);
         for (row, wanted) in wanted.iter().enumerate().filter(|(_, wanted)| wanted.target.is_none()) {
-            let known = || sampled[wanted.report].token.and_then(Result::ok).unwrap_or(TokenId(0));
-            self.drawn[wanted.slice] = Some(if is_one_round { Drawn::Row(row) } else { Drawn::Token(known()) });
+            self.drawn[wanted.slice] = Some(place(row, wanted));
         }
     }
 

@@ -135,3 +135,45 @@ fn a_step_that_cannot_be_begun_leaves_the_one_before_it() {
     chorus.wait(true);
     assert!(chorus.reports[..] == expected[..1]);
 }
+
+/// A row of a report is neither a slice's number nor a token's place: not everybody draws, and who is in the next step is another
+/// choice, in another order.
+#[test]
+fn tokens_are_awaited_of_slices_wherever_their_rows_are() {
+    let golden = Golden::open("g2");
+    let run = |ahead: bool| {
+        let mut served = serve(&golden, OPTIONS);
+        let driver = &mut served.driver;
+        let mut sequences: Vec<Sequence> = golden.cases[1..5].iter().map(|case| Sequence::new(&case.prompt)).collect();
+        let mut first = Batch::default();
+        for (index, sequence) in sequences.iter_mut().enumerate() {
+            sequence.seq = index as u64;
+            // The first slice draws nothing.
+            let len = if index == 0 { 1 } else { sequence.left() };
+            driver.add(&mut first, sequence, len, (index > 0).then(|| sampling(index, 5)));
+        }
+        sequences.iter_mut().for_each(|sequence| driver.slide(sequence));
+        driver.engine.submit(&first).unwrap();
+        let mut sampled = Vec::new();
+        if !ahead {
+            driver.engine.wait(&mut sampled).unwrap();
+        }
+        let mut second = Batch::default();
+        // Nobody needs the second any more.
+        for index in [3, 0, 2] {
+            if index > 0 {
+                let known = sampled.get(index - 1).map(|sampled: &Sampled| sampled.token.unwrap().unwrap());
+                sequences[index].tokens.push(known.unwrap_or(TokenId(1)));
+                second.awaited.extend(ahead.then_some(Awaited { token: second.tokens.len(), slice: index }));
+            }
+            let len = sequences[index].left();
+            driver.add(&mut second, &mut sequences[index], len, Some(sampling(index, 5)));
+        }
+        driver.engine.submit(&second).unwrap();
+        (0..if ahead { 2 } else { 1 }).for_each(|_| driver.engine.wait(&mut sampled).unwrap());
+        sampled
+    };
+    let expected = run(false);
+    assert_eq!(expected.len(), 6);
+    assert!(run(true) == expected);
+}
