@@ -48,6 +48,41 @@ pub enum KvGroup {
     Sliding,
 }
 
+/// How the KV blocks of a group are used, or of both groups together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlockUse {
+    /// All there are.
+    pub total_count: usize,
+    /// Those that hold nothing.
+    pub free_count: usize,
+    /// Those that only the prefix cache holds.
+    pub cached_count: usize,
+}
+
+impl BlockUse {
+    /// Those that sequences hold.
+    #[must_use]
+    pub fn in_use_count(&self) -> usize {
+        self.total_count - self.free_count - self.cached_count
+    }
+
+    /// The share of all that sequences hold, 0 to 1; 0 of none.
+    #[must_use]
+    pub fn in_use_share(&self) -> f64 {
+        self.in_use_count() as f64 / self.total_count.max(1) as f64
+    }
+
+    /// The blocks of two groups together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            total_count: self.total_count + other.total_count,
+            free_count: self.free_count + other.free_count,
+            cached_count: self.cached_count + other.cached_count,
+        }
+    }
+}
+
 /// How the next token of a sequence is drawn from its logits.
 ///
 /// The order is fixed, for every engine: logit bias, repetition penalty, presence and frequency penalty, stop tokens masked

@@ -157,6 +157,7 @@ impl Service {
         let alive = engine != EngineState::Dead && age <= status.watchdog_micros();
         let prompts = inner.builder.counts();
         let scheduler = status.counts();
+        let blocks = scheduler.blocks();
         let kv_bytes = status.limits().map_or(0, |limits| limits.kv_bytes);
         Snapshot {
             engine,
@@ -165,7 +166,7 @@ impl Service {
             alive,
             ready: alive && engine == EngineState::Ready && !draining,
             scheduler,
-            kv_in_use_bytes: share(kv_bytes, scheduler.blocks_in_use, scheduler.blocks_total),
+            kv_in_use_bytes: share(kv_bytes, blocks.in_use_count(), blocks.total_count),
             requests_active: inner.registry.count(),
             streams_active: inner.registry.streams_count(),
             building_count: inner.gate.inside_count(),

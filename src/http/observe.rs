@@ -163,10 +163,8 @@ fn gauges(snapshot: &Snapshot) -> SchedulerGauges {
         waiting_count: scheduler.waiting_count,
         waiting_tokens: scheduler.waiting_tokens,
         running_count: scheduler.prefill_count + scheduler.decode_count,
-        blocks_total: scheduler.blocks_total,
-        blocks_free: scheduler.blocks_free,
-        blocks_cached: scheduler.blocks_cached,
-        blocks_in_use: scheduler.blocks_in_use,
+        full_blocks: scheduler.full_blocks,
+        sliding_blocks: scheduler.sliding_blocks,
         kv_bytes_in_use: snapshot.kv_in_use_bytes,
         preemptions_total: scheduler.preemptions_total,
     }

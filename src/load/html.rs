@@ -223,7 +223,7 @@ fn over_time(samples: &[Sample], page: &mut String) {
     ];
     page.push_str(&plot("Concurrency, batch and queue", "requests", concurrency));
     let kv = vec![line("", |sample| sample.kv.map(|share| share * 100.0))];
-    page.push_str(&plot("KV memory in use", "% of blocks", kv));
+    page.push_str(&plot("KV memory in use", "% of blocks, of the fuller group", kv));
     page.push_str("</div>");
 }
 

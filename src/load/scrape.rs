@@ -9,7 +9,7 @@ pub(super) struct Scraped {
     pub(super) running: Option<f64>,
     /// Requests in the queue.
     pub(super) waiting: Option<f64>,
-    /// Share of the KV memory in use, 0 to 1.
+    /// Share of the KV memory in use, 0 to 1; of antiphon's groups the fuller one.
     pub(super) kv: Option<f64>,
 }
 
@@ -29,8 +29,9 @@ pub(super) async fn scrape(client: &Client) -> Option<Scraped> {
 
 fn read(page: &str) -> Scraped {
     let sum = |names: &[&str]| found(page, names).map(|values| values.iter().sum());
-    // A share of several engines is their mean.
-    let kv = found(page, &KV).map(|values| values.iter().sum::<f64>() / values.len() as f64);
+    // Of antiphon's groups the fuller one makes sequences wait; a share of several engines is their mean.
+    let fuller = found(page, &KV[..1]).and_then(|values| values.into_iter().reduce(f64::max));
+    let kv = fuller.or_else(|| found(page, &KV[1..]).map(|values| values.iter().sum::<f64>() / values.len() as f64));
     Scraped { running: sum(&RUNNING), waiting: sum(&WAITING), kv }
 }
 
@@ -57,8 +58,8 @@ mod tests {
                     sglang:num_queue_reqs{a=\"}\"} 2\nvllm:kv_cache_usage_perc{engine=\"0\"} 0.75 1700000000\nvllm:kv_cache_usage_perc{engine=\"1\"} 0.25\nvllm:num_requests_waiting_total 9\n";
         assert_eq!(read(page), Scraped { running: Some(7.0), waiting: Some(2.0), kv: Some(0.5) });
         let ours = "antiphon_sequences_running 2\nvllm:num_requests_running{engine=\"0\"} 2\nantiphon_sequences_waiting 1\n\
-                    antiphon_kv_usage_ratio 0.125\n";
-        assert_eq!(read(ours), Scraped { running: Some(2.0), waiting: Some(1.0), kv: Some(0.125) });
+                    antiphon_kv_usage_ratio{group=\"full\"} 0.125\nantiphon_kv_usage_ratio{group=\"sliding\"} 0.5\n";
+        assert_eq!(read(ours), Scraped { running: Some(2.0), waiting: Some(1.0), kv: Some(0.5) });
         assert_eq!(read("nothing"), Scraped::default());
     }
 }

@@ -184,7 +184,8 @@ pub(super) struct StateFamilies {
     waiting_tokens: IntGauge,
     running: Gauges<2>,
     blocks: GaugeVec,
-    kv_usage: Gauges<2>,
+    kv_usage: GaugeVec,
+    fullest: Gauges<1>,
     kv_bytes: Gauges<2>,
     preemptions: Counts<2>,
     /// Whoever counts preemptions is alone.
@@ -193,19 +194,19 @@ pub(super) struct StateFamilies {
 
 impl StateFamilies {
     fn new(make: &Maker) -> Self {
-        Self {
+        let families = Self {
             waiting: make.gauges(["antiphon_sequences_waiting", "vllm:num_requests_waiting"], "Sequences that wait."),
             waiting_tokens: make.gauge("antiphon_waiting_tokens", "Prompt tokens that wait."),
             running: make.gauges(["antiphon_sequences_running", "vllm:num_requests_running"], "Sequences that run."),
-            blocks: make.labelled_gauge(
-                "antiphon_kv_blocks",
-                "KV blocks of both groups, by state.",
-                "state",
-                &["free", "cached", "in_use"],
+            blocks: make.labelled_gauges("antiphon_kv_blocks", "KV blocks, by group and state.", &["group", "state"]),
+            kv_usage: make.labelled_gauges(
+                "antiphon_kv_usage_ratio",
+                "Share of a group's KV blocks that sequences hold, 0 to 1.",
+                &["group"],
             ),
-            kv_usage: make.gauges(
-                ["antiphon_kv_usage_ratio", "vllm:kv_cache_usage_perc"],
-                "Share of the KV blocks that sequences hold, 0 to 1.",
+            fullest: make.gauges(
+                ["vllm:kv_cache_usage_perc"],
+                "Share of the KV blocks that sequences hold, 0 to 1; of the fuller group, whose blocks run out first.",
             ),
             kv_bytes: make
                 .gauges(["antiphon_kv_in_use_bytes", "kv_bytes_in_use"], "Bytes of the KV blocks that sequences hold."),
@@ -214,17 +215,24 @@ impl StateFamilies {
                 "How often a running sequence gave its blocks back.",
             ),
             counting: Mutex::new(()),
-        }
+        };
+        // Every group and state is exposed from the start.
+        families.set(&SchedulerGauges::default());
+        families
     }
 
     pub(super) fn set(&self, state: &SchedulerGauges) {
         self.waiting.set(state.waiting_count as f64);
         self.waiting_tokens.set(gauge(state.waiting_tokens));
         self.running.set(state.running_count as f64);
-        for (label, count) in [("free", state.blocks_free), ("cached", state.blocks_cached), ("in_use", state.blocks_in_use)] {
-            self.blocks.with_label_values(&[label]).set(count as f64);
+        for (group, blocks) in [("full", state.full_blocks), ("sliding", state.sliding_blocks)] {
+            let counts = [("free", blocks.free_count), ("cached", blocks.cached_count), ("in_use", blocks.in_use_count())];
+            for (label, count) in counts {
+                self.blocks.with_label_values(&[group, label]).set(count as f64);
+            }
+            self.kv_usage.with_label_values(&[group]).set(blocks.in_use_share());
         }
-        self.kv_usage.set(state.blocks_in_use as f64 / state.blocks_total.max(1) as f64);
+        self.fullest.set(state.full_blocks.in_use_share().max(state.sliding_blocks.in_use_share()));
         self.kv_bytes.set(state.kv_bytes_in_use as f64);
         // The scheduler counts since the start; the counters take the difference.
         let _alone = lock(&self.counting);

@@ -116,6 +116,11 @@ impl Maker {
         made
     }
 
+    /// Gauges under several labels, none of them set yet.
+    pub(super) fn labelled_gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.register(GaugeVec::new(self.opts(name, help), labels))
+    }
+
     pub(super) fn gauges<const N: usize>(&self, names: [&str; N], help: &str) -> Gauges<N> {
         Gauges(names.map(|name| self.register(Gauge::with_opts(self.opts(name, help)))))
     }

@@ -20,7 +20,7 @@ mod window;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::batch::Micros;
+use crate::batch::{BlockUse, Micros};
 
 pub use expose::{EXPOSITION_TYPE, Names};
 pub use ladder::Latencies;
@@ -59,14 +59,10 @@ pub struct SchedulerGauges {
     pub waiting_tokens: usize,
     /// Sequences that run.
     pub running_count: usize,
-    /// KV blocks of both groups.
-    pub blocks_total: usize,
-    /// Those that nobody holds.
-    pub blocks_free: usize,
-    /// Those that only the prefix cache holds.
-    pub blocks_cached: usize,
-    /// Those that sequences hold.
-    pub blocks_in_use: usize,
+    /// KV blocks of the layers that see every earlier token.
+    pub full_blocks: BlockUse,
+    /// KV blocks of the layers that see a window.
+    pub sliding_blocks: BlockUse,
     /// Bytes of the blocks that sequences hold.
     pub kv_bytes_in_use: u64,
     /// How often a running sequence gave its blocks back, since the start.

@@ -77,14 +77,28 @@ fn a_finished_stream_is_not_a_cancelled_one() {
 #[test]
 fn the_schedulers_totals_become_counters() {
     let metrics = Metrics::new(tags());
-    let mut state = SchedulerGauges { blocks_total: 8, blocks_free: 6, blocks_in_use: 2, ..SchedulerGauges::default() };
+    let full_blocks = BlockUse { total_count: 8, free_count: 6, cached_count: 0 };
+    let sliding_blocks = BlockUse { total_count: 4, free_count: 1, cached_count: 1 };
+    let mut state = SchedulerGauges { full_blocks, sliding_blocks, ..SchedulerGauges::default() };
     for preemptions_total in [0, 3, 3, 5] {
         state.preemptions_total = preemptions_total;
         metrics.scheduler(&state);
     }
     let text = metrics.exposition(Names::All, Micros(0));
-    assert!(text.contains("vllm:num_preemptions_total{engine=\"0\",model_name=\"gpt-oss-tiny\"} 5\n"));
-    assert!(text.contains("vllm:kv_cache_usage_perc{engine=\"0\",model_name=\"gpt-oss-tiny\"} 0.25\n"));
+    assert_eq!(samples(&text, "vllm:num_preemptions_total", &[]), [5.0]);
+    assert_eq!(samples(&text, "vllm:kv_cache_usage_perc", &[]), [0.5], "the fuller group's");
+    for (group, ratio, in_use) in [("full", 0.25, 2.0), ("sliding", 0.5, 2.0)] {
+        let group = format!("group=\"{group}\"");
+        assert_eq!(samples(&text, "antiphon_kv_usage_ratio", &[&group]), [ratio]);
+        assert_eq!(samples(&text, "antiphon_kv_blocks", &[&group, "state=\"in_use\""]), [in_use]);
+    }
+}
+
+/// The values of a metric's samples that have all of these labels.
+fn samples(text: &str, name: &str, labels: &[&str]) -> Vec<f64> {
+    let of = |line: &&str| line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label));
+    let value = |line: &str| line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a sample ends in a number");
+    text.lines().filter(of).map(value).collect()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Which blocks are free.
 
 use super::geometry::BlockCounts;
-use crate::batch::{BlockId, KvGroup};
+use crate::batch::{BlockId, BlockUse, KvGroup};
 
 /// The blocks of one group.
 ///
@@ -17,6 +17,10 @@ impl BlockPool {
     fn new(group: KvGroup, blocks: usize) -> Self {
         let blocks = u32::try_from(blocks).expect("a group has at most 2^32 blocks");
         Self { group, free: (0..blocks).rev().map(BlockId).collect(), in_use: InUse::new(blocks as usize) }
+    }
+
+    pub(super) fn usage(&self) -> BlockUse {
+        BlockUse { total_count: self.total_count(), free_count: self.free_count(), cached_count: 0 }
     }
 
     pub(super) fn total_count(&self) -> usize {

@@ -18,7 +18,7 @@ use self::running::Running;
 use self::sequence::Sequences;
 use self::step::{Step, UnderWay};
 use self::suspects::Suspects;
-use crate::batch::{Batch, Micros, PositionLogprobs, SeqId, StepResult, TokenId};
+use crate::batch::{Batch, BlockUse, Micros, PositionLogprobs, SeqId, StepResult, TokenId};
 
 mod admission;
 mod ahead;
@@ -116,14 +116,10 @@ pub struct SchedulerCounts {
     pub prefill_count: usize,
     /// Sequences that run and decode.
     pub decode_count: usize,
-    /// Blocks of both groups.
-    pub blocks_total: usize,
-    /// Blocks of both groups that nobody holds.
-    pub blocks_free: usize,
-    /// Blocks of both groups that only the prefix cache holds.
-    pub blocks_cached: usize,
-    /// Blocks of both groups that sequences hold.
-    pub blocks_in_use: usize,
+    /// Blocks of the layers that see every earlier token.
+    pub full_blocks: BlockUse,
+    /// Blocks of the layers that see a window.
+    pub sliding_blocks: BlockUse,
     /// How often a running sequence gave its blocks back because they ran out, since the start.
     pub preemptions_total: u64,
     /// Steps committed since the start, lost ones included.
@@ -132,6 +128,14 @@ pub struct SchedulerCounts {
     pub prefill_tokens_total: u64,
     /// Tokens generated since the start, ending stop tokens included.
     pub decode_tokens_total: u64,
+}
+
+impl SchedulerCounts {
+    /// The blocks of both groups together.
+    #[must_use]
+    pub fn blocks(&self) -> BlockUse {
+        self.full_blocks.plus(&self.sliding_blocks)
+    }
 }
 
 /// Sums since the start.
@@ -296,17 +300,13 @@ impl Scheduler {
     /// Counts for metrics.
     #[must_use]
     pub fn counts(&self) -> SchedulerCounts {
-        let blocks_total = self.pools.full.total_count() + self.pools.sliding.total_count();
-        let blocks_free = self.pools.full.free_count() + self.pools.sliding.free_count();
         SchedulerCounts {
             waiting_count: self.waiting.count(),
             waiting_tokens: self.waiting.demand().prompt_tokens,
             prefill_count: self.running.count() - self.running.decoding_count(),
             decode_count: self.running.decoding_count(),
-            blocks_total,
-            blocks_free,
-            blocks_cached: 0,
-            blocks_in_use: blocks_total - blocks_free,
+            full_blocks: self.pools.full.usage(),
+            sliding_blocks: self.pools.sliding.usage(),
             preemptions_total: self.totals.preemptions,
             steps_total: self.totals.steps,
             prefill_tokens_total: self.totals.prefill_tokens,

@@ -107,7 +107,7 @@ impl Stage {
             assert!(steps.len() < 10_000, "it does not end");
         }
         let counts = self.scheduler.counts();
-        assert_eq!(counts.blocks_free, counts.blocks_total);
+        assert_eq!(counts.blocks().in_use_count(), 0);
         steps
     }
 

@@ -106,7 +106,7 @@ impl World {
             }
         }
         let counts = self.scheduler.counts();
-        expect(counts.blocks_free == counts.blocks_total, || format!("blocks leaked: {counts:?}"))?;
+        expect(counts.blocks().in_use_count() == 0, || format!("blocks leaked: {counts:?}"))?;
         expect(counts.waiting_count + counts.prefill_count + counts.decode_count == 0, || format!("ghosts: {counts:?}"))?;
         let idle = matches!(self.scheduler.plan(self.now, &mut Vec::new()), Plan::Idle { until: None });
         expect(idle, || "there is work after the end".into())

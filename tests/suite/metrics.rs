@@ -58,7 +58,7 @@ fn exposition(names: Names) -> String {
     }
     RejectKind::ALL.into_iter().for_each(|kind| metrics.received(Micros(0)).rejected(kind));
     metrics.step_committed(StepRecord { slices_count: 1, prefill_tokens: 9, decode_tokens: 1, seconds: 0.01 }, Micros(1000));
-    metrics.scheduler(&SchedulerGauges { blocks_total: 4, blocks_free: 4, preemptions_total: 1, ..SchedulerGauges::default() });
+    metrics.scheduler(&SchedulerGauges { preemptions_total: 1, ..SchedulerGauges::default() });
     metrics.prompt_looked_up(PromptLookup::Hit, 1);
     metrics.parser_recovered("header", 1);
     metrics.exposition(names, Micros(4000))

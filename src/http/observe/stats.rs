@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::health::ModelReport;
 use crate::actors::snapshot::{ModelLimits, Snapshot};
+use crate::batch::BlockUse;
 use crate::metrics::{Gpu, ModelTags, RequestCounts, Stats};
 
 #[derive(Debug, Serialize)]
@@ -33,7 +34,7 @@ pub(super) struct StatsReport<'a> {
     prompt_metrics: PromptMetrics,
     model_info: ModelInfo<'a>,
     gpu_routing: GpuRouting<'a>,
-    kv: Blocks,
+    kv: GroupedBlocks,
     scheduler: Sequences,
 }
 
@@ -84,13 +85,28 @@ impl<'a> GpuReport<'a> {
     }
 }
 
-/// KV blocks of both groups; `total = free + cached + in_use`.
+/// KV blocks of both groups together, and of each.
+#[derive(Debug, Serialize)]
+struct GroupedBlocks {
+    #[serde(flatten)]
+    both: Blocks,
+    full: Blocks,
+    sliding: Blocks,
+}
+
+/// KV blocks; `total = free + cached + in_use`.
 #[derive(Debug, Serialize)]
 struct Blocks {
     total: usize,
     free: usize,
     cached: usize,
     in_use: usize,
+}
+
+impl Blocks {
+    fn of(blocks: BlockUse) -> Self {
+        Self { total: blocks.total_count, free: blocks.free_count, cached: blocks.cached_count, in_use: blocks.in_use_count() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -142,11 +158,10 @@ pub(super) fn report<'a>(
             vocab_size: limits.map(|limits| limits.vocab_size),
         },
         gpu_routing: GpuRouting { mode: &tags.gpu_mode, gpus: gpus.iter().map(|gpu| GpuReport::of(gpu, stats)).collect() },
-        kv: Blocks {
-            total: scheduler.blocks_total,
-            free: scheduler.blocks_free,
-            cached: scheduler.blocks_cached,
-            in_use: scheduler.blocks_in_use,
+        kv: GroupedBlocks {
+            both: Blocks::of(scheduler.blocks()),
+            full: Blocks::of(scheduler.full_blocks),
+            sliding: Blocks::of(scheduler.sliding_blocks),
         },
         scheduler: Sequences {
             waiting: scheduler.waiting_count,

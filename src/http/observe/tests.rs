@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::actors::snapshot::{EngineState, ModelLimits, PromptCacheCounts, SchedulerCounts};
-use crate::batch::Micros;
+use crate::batch::{BlockUse, Micros};
 use crate::metrics::{ModelTags, Outcome, Percentiles};
 
 fn tags() -> ModelTags {
@@ -28,10 +28,8 @@ fn snapshot() -> Snapshot {
             waiting_count: 1,
             prefill_count: 2,
             decode_count: 3,
-            blocks_total: 10,
-            blocks_free: 4,
-            blocks_cached: 1,
-            blocks_in_use: 5,
+            full_blocks: BlockUse { total_count: 6, free_count: 2, cached_count: 1 },
+            sliding_blocks: BlockUse { total_count: 4, free_count: 2, cached_count: 0 },
             ..SchedulerCounts::default()
         },
         kv_in_use_bytes: 640,
@@ -149,7 +147,10 @@ fn stats_have_the_demanded_keys_and_add_up() {
         (&report["requests_total"], &report["active_requests"], &report["p50_e2e_ms"]),
         (&json!(3), &json!(1), &json!(2.0))
     );
-    assert_eq!(report["kv"], json!({"total": 10, "free": 4, "cached": 1, "in_use": 5}));
+    let full = json!({"total": 6, "free": 2, "cached": 1, "in_use": 3});
+    let sliding = json!({"total": 4, "free": 2, "cached": 0, "in_use": 2});
+    let both = json!({"total": 10, "free": 4, "cached": 1, "in_use": 5, "full": full, "sliding": sliding});
+    assert_eq!(report["kv"], both);
     assert_eq!(report["gpu_routing"], json!({"mode": "none", "gpus": []}));
     assert_eq!(
         keys(&report["prompt_metrics"]),

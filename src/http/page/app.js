@@ -1,8 +1,8 @@
 // The frame: views, theme, key, dialogs, shortcuts.
 
-import { openChat, renew, stopAnswer } from '/page/chat.js';
+import { askToRenew, openChat, stopAnswer } from '/page/chat.js';
 import { openConsole, pauseConsole, watch } from '/page/console.js';
-import { getJson, health, key, Trouble } from '/page/server.js';
+import { getJson, health, key, unfitKey } from '/page/server.js';
 
 const $ = (id) => document.getElementById(id);
 const THEMES = ['auto', 'light', 'dark'];
@@ -49,15 +49,18 @@ function askForKey(then = null) {
 
 async function useKey(event) {
   event.preventDefault();
-  const before = key.get();
-  key.set($('key-input').value.trim());
+  const [before, given] = [key.get(), $('key-input').value.trim()];
+  const unfit = unfitKey(given);
+  $('key-problem').textContent = unfit;
+  if (unfit) return $('key-input').select();
+  key.set(given);
   try {
     await getJson('/v1/models');
   } catch (error) {
-    const wrong = error instanceof Trouble && error.status === 401;
-    if (wrong) key.set(before);
-    $('key-problem').textContent = wrong ? 'The server does not take this key.' : error.message;
-    if (wrong) return $('key-input').select();
+    key.set(before);
+    // The dialog stays, so that what is wrong can be read where it was asked.
+    $('key-problem').textContent = error.status === 401 ? 'The server does not take this key.' : error.message;
+    return $('key-input').select();
   }
   $('key-dialog').close();
   dispatchEvent(new Event('keychange'));
@@ -89,7 +92,7 @@ function shortcut(event) {
   if (event.key === 'Escape' && !document.querySelector('dialog[open]') && stopAnswer()) return;
   if (writes || event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return;
   const go = { h: '#chat', c: '#console' }[event.key.toLowerCase()];
-  const actions = { '/': () => { location.hash = '#chat'; $('input').focus(); }, '?': () => $('keys-dialog').showModal(), n: renew, p: pauseConsole, t: nextTheme };
+  const actions = { '/': () => { location.hash = '#chat'; $('input').focus(); }, '?': () => $('keys-dialog').showModal(), n: askToRenew, p: pauseConsole, t: nextTheme };
   if (wasG && go) location.hash = go;
   else if (actions[event.key]) {
     event.preventDefault();

@@ -1,11 +1,15 @@
 // The chat: what was said, what is being said, and what it takes to ask.
 
-import { el, copied, Markdown } from '/page/markdown.js';
-import { stream, Trouble } from '/page/server.js';
+import { copied } from '/page/code.js';
+import { el } from '/page/dom.js';
+import { Markdown } from '/page/markdown.js';
+import { getJson, stream, Trouble } from '/page/server.js';
 
 const $ = (id) => document.getElementById(id);
 const KEPT = 'antiphon-chat'; // In sessionStorage: a reload keeps the conversation, closing the tab forgets it.
 const STARTS = ['Write Python code that prints "Jay".', 'Count from 1 to 20', 'Write a Python function that adds two numbers.', 'What is the capital of France?'];
+/** How long an answer may take to begin before its place in the queue is asked for, and then again. */
+const QUEUE_MS = 700;
 const EXAMPLE = {
   name: 'get_weather',
   description: 'Get the current weather',
@@ -18,6 +22,8 @@ let askForKey;
 let turns = [];
 let tools = [];
 let running = null;
+/** A finger has no Shift: there Enter is a new line, and the button sends. */
+const byTouch = () => matchMedia('(hover: none) and (pointer: coarse)').matches;
 
 export function openChat(given, needKey) {
   settings = given;
@@ -31,15 +37,20 @@ export function openChat(given, needKey) {
   input.addEventListener('input', fit);
   addEventListener('resize', fit);
   input.addEventListener('keydown', (event) => {
-    if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) {
+    if (event.key === 'Enter' && !event.shiftKey && !event.isComposing && !byTouch()) {
       event.preventDefault();
       say(input.value);
     }
   });
   $('send').addEventListener('click', () => say(input.value));
   $('stop').addEventListener('click', stop);
-  $('new').addEventListener('click', renew);
-  $('jump').addEventListener('click', () => follow(true));
+  $('new').addEventListener('click', askToRenew);
+  $('new-dialog').querySelector('form').addEventListener('submit', (event) => {
+    event.preventDefault();
+    $('new-dialog').close();
+    renew();
+  });
+  $('jump').addEventListener('click', follow);
   $('scroll').addEventListener('scroll', () => { $('jump').hidden = atEnd(); });
   for (const id of ['profile', 'system', 'temperature', 'max-tokens', 'seed', 'effort']) $(id).addEventListener('change', keep);
   openTools();
@@ -49,7 +60,7 @@ export function openChat(given, needKey) {
 /* What is kept over a reload. */
 
 function keep() {
-  const kept = turns.map(({ view, ...turn }) => turn);
+  const kept = turns.map(({ view, before, ...turn }) => turn);
   const options = Object.fromEntries(['profile', 'system', 'temperature', 'max-tokens', 'seed'].map((id) => [id, $(id).value]));
   try {
     sessionStorage.setItem(KEPT, JSON.stringify({ turns: kept, tools, options, effort: effort() }));
@@ -68,9 +79,9 @@ function restore() {
   if ($('profile').selectedIndex < 0) $('profile').value = '';
   const chosen = document.querySelector(`#effort input[value="${kept.effort ?? 'medium'}"]`);
   if (chosen) chosen.checked = true;
-  for (const turn of kept.turns ?? []) add(turn);
+  for (const turn of Array.isArray(kept.turns) ? kept.turns : []) add(turn);
   refresh();
-  follow(true);
+  follow();
 }
 
 const effort = () => document.querySelector('#effort input:checked').value;
@@ -124,7 +135,7 @@ async function answer() {
     add(turn);
     turn.view.node.classList.add('live');
     refresh();
-    await stream('/v1/chat/completions', request, signal, (event, id) => take(turn, event, id));
+    await stream('/v1/chat/completions', request, signal, (event, id) => take(turn, event, id), (id) => watchQueue(turn, id, signal));
     turn.end ??= 'stop';
   } catch (error) {
     if (!turn.view) add(turn);
@@ -134,9 +145,11 @@ async function answer() {
   } finally {
     running = null;
     turn.times.ended = performance.now();
+    const follows = atEnd();
     turn.view.node.classList.remove('live');
     show(turn);
     refresh();
+    if (follows) follow();
     keep();
     $('said').textContent = turn.trouble?.message ?? turn.content;
   }
@@ -183,7 +196,12 @@ function drop() {
   turns.pop().view.node.remove();
 }
 
-export function renew() {
+/** A chat that was begun is only deleted on purpose. */
+export function askToRenew() {
+  if (turns.length) $('new-dialog').showModal();
+}
+
+function renew() {
   stop();
   while (turns.length) drop();
   refresh();
@@ -199,7 +217,7 @@ function add(turn) {
   $('turns').append(turn.view.node);
   show(turn);
   refresh();
-  follow(true);
+  follow();
 }
 
 function makeView(turn) {
@@ -223,15 +241,22 @@ function schedule(turn) {
     due = null;
     const follows = atEnd();
     show(turn);
-    if (follows) follow(true);
+    if (follows) follow();
   });
 }
 
+/** Shows a turn; one that cannot be shown is shown as the text that it is, and hides nothing else. */
 function show(turn) {
   const { view } = turn;
-  if (turn.role === 'user') view.text.textContent = turn.content;
-  else if (turn.role === 'tool') view.text.replaceChildren(el('b', {}, turn.name), ' gave ', turn.content);
-  else showAnswer(turn, view);
+  try {
+    if (turn.role === 'user') view.text.textContent = turn.content;
+    else if (turn.role === 'tool') view.text.replaceChildren(el('b', {}, turn.name), ' gave ', turn.content);
+    else showAnswer(turn, view);
+  } catch (error) {
+    console.warn('a turn cannot be shown', error);
+    const plain = [turn.reasoning, turn.content].filter((text) => typeof text === 'string' && text).join('\n\n');
+    view.node.replaceChildren(el('pre', { class: 'plain' }, plain), view.meta ?? '');
+  }
 }
 
 function showAnswer(turn, view) {
@@ -243,13 +268,19 @@ function showAnswer(turn, view) {
     const seconds = until && times.first ? ` for ${duration(until - times.first)}` : '';
     view.label.textContent = live && !turn.content ? 'Thinking' : `Thought${seconds}`;
     view.glimpse.textContent = live && !turn.content ? reasoning.slice(-160).replace(/^\S*\s/, '').replace(/\s+/g, ' ') : '';
-    view.thought.textContent = reasoning;
+    grow(view.thought, reasoning);
   }
-  view.markdown.show(turn.content);
-  view.answer.lastElementChild?.classList.toggle('caret', live && !view.answer.lastElementChild.classList.contains('code'));
+  view.markdown.show(turn.content, !live);
   showCalls(turn, view, live);
   view.trouble.replaceChildren(...(turn.trouble ? [broken(turn)] : []));
-  view.meta.replaceChildren(...(live ? [] : facts(turn)));
+  view.meta.replaceChildren(...(live ? waits(turn) : facts(turn)));
+}
+
+/** Makes a node's text `text`; what is new is appended. */
+function grow(node, text) {
+  const shown = node.firstChild;
+  if (shown && text.startsWith(shown.data)) shown.appendData(text.slice(shown.length));
+  else node.textContent = text;
 }
 
 function showCalls(turn, view, live) {
@@ -297,6 +328,30 @@ function broken({ trouble, content }) {
   return el('div', { class: 'broken' }, el('b', {}, trouble.message + wait + kept), trouble.detail ? el('small', {}, trouble.detail) : null);
 }
 
+/** Asks how many wait before an answer that has not begun, until it has. */
+async function watchQueue(turn, id, signal) {
+  const began = () => signal.aborted || running?.signal !== signal || turn.times.first;
+  for (;;) {
+    await new Promise((resolve) => { setTimeout(resolve, QUEUE_MS); });
+    if (began()) return;
+    try {
+      const { queue } = await getJson('/console/live', { signal });
+      if (began()) return;
+      const place = queue?.findIndex((one) => one.request_id === id) ?? -1;
+      turn.before = place < 0 ? null : place;
+      schedule(turn);
+    } catch {
+      return; // A server that does not show its queue still answers.
+    }
+  }
+}
+
+function waits({ before, times }) {
+  if (times.first || before == null) return [];
+  const words = before ? `${before} ${before === 1 ? 'request waits' : 'requests wait'} before this one` : 'next in the queue';
+  return [el('span', { role: 'status' }, words)];
+}
+
 function facts(turn) {
   const { times, usage } = turn;
   const parts = [];
@@ -341,8 +396,8 @@ function fit() {
 
 const atEnd = () => $('scroll').scrollHeight - $('scroll').scrollTop - $('scroll').clientHeight < 60;
 
-function follow(now) {
-  if (now) $('scroll').scrollTop = $('scroll').scrollHeight;
+function follow() {
+  $('scroll').scrollTop = $('scroll').scrollHeight;
 }
 
 /* The editor of tools. */

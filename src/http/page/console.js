@@ -1,7 +1,7 @@
 // The console: what the server is doing, asked of it a few times a second while somebody looks, and never else.
 
 import { duration } from '/page/chat.js';
-import { el } from '/page/markdown.js';
+import { el } from '/page/dom.js';
 import { drawMap, forgetInks, Plot, short } from '/page/plots.js';
 import { getJson } from '/page/server.js';
 
@@ -10,6 +10,8 @@ const BUSY_MS = 250;
 const IDLE_MS = 1000;
 const WINDOW_SECONDS = 120;
 const ROWS_MAX = 28;
+/** Rows of requests that have ended, however many are live. */
+const ENDED_ROWS = 10;
 const SVG = 'http://www.w3.org/2000/svg';
 
 let settings;
@@ -167,7 +169,7 @@ function draw() {
 }
 
 function readings() {
-  const { counts, totals, kv, memory } = last;
+  const { counts, totals, kv } = last;
   const recent = seconds.filter((one) => one.at > last.at_ms / 1000 - 10);
   const prefill = recent.reduce((sum, one) => sum + one.prefill, 0) / Math.max(1, recent.length);
   const latency = (name) => {
@@ -175,13 +177,14 @@ function readings() {
     const [p50, p95] = [quantile(rungs, 0.5), quantile(rungs, 0.95)];
     return p50 === null ? ['–', ''] : [duration(p50), `p95 ${duration(p95)}`];
   };
-  const [inUse, total] = kv ? [kv.full.in_use + kv.sliding.in_use, kv.full.total + kv.sliding.total] : [0, 1];
+  // The fuller group is the one that makes sequences wait.
+  const [share, group] = kv ? fuller(kv) : [0, ''];
   const all = [
     ['Answer tokens/s', short(last.tokens_per_second), ''],
     ['Prompt tokens/s', short(prefill), ''],
     ['Running', counts.prefill + counts.decode, counts.prefill ? `${counts.prefill} in prompt` : ''],
     ['Waiting', counts.waiting, counts.waiting ? `${short(counts.waiting_tokens)} tokens` : ''],
-    ['KV in use', kv ? `${trimmed((100 * inUse) / total)} %` : '–', memory.kv_bytes ? `of ${bytes(memory.kv_bytes)}` : ''],
+    ['KV in use', kv ? `${trimmed(100 * share)} %` : '–', group],
     ['First text, p50', ...latency('ttft')],
     ['Between tokens, p50', ...latency('itl')],
     ['Requests', short(totals.requests), [totals.failed && `${totals.failed} failed`, totals.cancelled && `${short(totals.cancelled)} cancelled`].filter(Boolean).join(', ')],
@@ -193,6 +196,11 @@ function readings() {
     write(strong.firstChild, String(value));
     write(below, small || '\u00a0');
   });
+}
+
+function fuller({ full, sliding }) {
+  const share = ({ in_use: inUse, total }) => inUse / Math.max(1, total);
+  return share(sliding) > share(full) ? [share(sliding), 'sliding window'] : [share(full), 'full attention'];
 }
 
 const trimmed = (value) => (value > 0 && value < 10 ? value.toFixed(1) : Math.round(value));
@@ -251,7 +259,7 @@ function blocks() {
     write($(`${group}-note`), `${inUse} in use${cached ? `, ${cached} cached` : ''}, ${free} free of ${total}${each > 1 ? `; ${each} a cell` : ''}`);
     $(group).setAttribute('aria-label', `${group} blocks: ${inUse} in use, ${cached} cached, ${free} free`);
   }
-  write($('kv-note'), `${kv.block_tokens} tokens a block`);
+  write($('kv-note'), `${kv.block_tokens} tokens a block, ${bytes(last.memory.kv_bytes ?? 0)} in all`);
 }
 
 function curves() {
@@ -293,7 +301,8 @@ function notes() {
 }
 
 function requests() {
-  const all = [...last.live.toReversed(), ...last.ended].slice(0, ROWS_MAX);
+  const ended = last.ended.slice(0, Math.max(ENDED_ROWS, ROWS_MAX - last.live.length));
+  const all = [...last.live.toReversed().slice(0, ROWS_MAX - ended.length), ...ended];
   if (!$('requests').firstChild) $('requests').append(columns([['request', ''], ['end', 'w'], ['', ''], ['queued', 'r w'], ['prompt', 'r w'], ['first text', 'r'], ['tokens', 'r w'], ['total', 'r']]), el('div', { role: 'rowgroup' }), el('p', { class: 'none' }, 'No request yet.'));
   const [, body, none] = $('requests').children;
   none.hidden = all.length > 0;

@@ -7,6 +7,12 @@ export const key = {
   set: (text) => (text ? sessionStorage.setItem(KEY, text) : sessionStorage.removeItem(KEY)),
 };
 
+/** Why a text cannot be a key, or nothing: a header carries printable ASCII, and a key has no spaces. */
+export function unfitKey(text) {
+  const at = [...text].findIndex((letter) => !/^[!-~]$/.test(letter));
+  return at < 0 ? '' : `A key has letters, digits and signs of ASCII alone; character ${at + 1} is “${[...text][at]}”.`;
+}
+
 /** What the server said no with, as a sentence and what a person may want to report. */
 export class Trouble extends Error {
   constructor(message, { status = 0, code = '', id = '', retrySeconds = 0 } = {}) {
@@ -64,12 +70,13 @@ export async function health() {
   return { alive: response.ok, ...(await response.json()) };
 }
 
-/** Posts `body`, and calls `take` with each event of the stream. */
-export async function stream(path, body, signal, take) {
+/** Posts `body`; calls `begin` with the answer's id once the server took the request, and `take` with each event of the stream. */
+export async function stream(path, body, signal, take, begin) {
   const response = await ask(path, {
     method: 'POST', signal, body: JSON.stringify(body), headers: { 'Content-Type': 'application/json' },
   });
   const id = response.headers.get('x-request-id') ?? '';
+  begin(id);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   let done = false;

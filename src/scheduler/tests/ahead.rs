@@ -17,7 +17,7 @@ impl Stage {
             self.commit(result);
         }
         let counts = self.scheduler.counts();
-        assert_eq!(counts.blocks_free, counts.blocks_total);
+        assert_eq!(counts.blocks().in_use_count(), 0);
         ahead_count
     }
 
@@ -55,7 +55,7 @@ fn whoever_ends_is_computed_once_more_for_nothing() {
     stage.commit(result);
     let heard = (vec![TokenId(7), TokenId(8)], Some(FinishReason::Stop(TokenId(2))));
     assert_eq!(stage.heard(short), heard);
-    let held = |stage: &Stage| stage.scheduler.counts().blocks_in_use;
+    let held = |stage: &Stage| stage.scheduler.counts().blocks().in_use_count();
     assert_eq!(held(&stage), 4, "its blocks are free, though the engine has a step with it");
     // Whoever comes gets them, and writes after that step.
     let late = stage.submit(6, 3);

@@ -35,7 +35,7 @@ fn the_suspects_are_tried_alone_by_age_and_the_acquitted_go_on_between() {
     // The third step is lost; the fresh one was in it too.
     assert_eq!(stage.step(), [(a, 1), (b, 1), (fresh, 3)]);
     let counts = stage.scheduler.counts();
-    assert_eq!((counts.waiting_count, counts.blocks_in_use, counts.preemptions_total), (3, 0, 0));
+    assert_eq!((counts.waiting_count, counts.blocks().in_use_count(), counts.preemptions_total), (3, 0, 0));
     assert_eq!(stage.step(), [(a, 7)], "a trial, with the two tokens that it has");
     assert_eq!(stage.step(), [(a, 1)], "it goes on");
     assert_eq!(stage.step(), [(b, 8)]);

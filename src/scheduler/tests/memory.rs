@@ -81,7 +81,7 @@ fn sliding_blocks_are_free_once_no_later_token_sees_them() {
         let result = stage.compute(&batch);
         stage.commit(result);
         let counts = stage.scheduler.counts();
-        assert!(counts.blocks_in_use <= slice.end().div_ceil(4) + 3, "at {}", slice.start);
+        assert!(counts.blocks().in_use_count() <= slice.end().div_ceil(4) + 3, "at {}", slice.start);
     }
     stage.finish();
 }
@@ -97,7 +97,7 @@ fn a_cancelled_sequences_blocks_are_free_at_once() {
     assert_eq!(slices(&batch), [(in_flight, 1)]);
     stage.scheduler.cancel(in_flight);
     let counts = stage.scheduler.counts();
-    assert_eq!((counts.blocks_free, counts.decode_count), (counts.blocks_total, 0));
+    assert_eq!((counts.blocks().in_use_count(), counts.decode_count), (0, 0));
     // Its place is taken by another, which must not hear of its report.
     let next = stage.submit(5, 2);
     let heard = stage.events.len();

@@ -68,7 +68,7 @@ fn cancelled_or_left_in_the_middle_of_a_step() {
             reaches(&world, "a", phase).await;
             world.brake.pull();
             world.brake.holds().await;
-            assert!(world.service.snapshot().scheduler.blocks_in_use > 0);
+            assert!(world.service.snapshot().scheduler.blocks().in_use_count() > 0);
             if by_id {
                 assert!(world.service.cancel("a").await);
                 // Free at once, although the step still computes.

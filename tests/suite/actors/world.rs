@@ -237,8 +237,7 @@ impl World {
 pub(super) fn holds_nothing(snapshot: &Snapshot) {
     let counts = snapshot.scheduler;
     assert_eq!((counts.waiting_count, counts.prefill_count, counts.decode_count), (0, 0, 0));
-    assert_eq!(counts.blocks_free + counts.blocks_cached, counts.blocks_total);
-    assert_eq!(counts.blocks_in_use, 0);
+    assert_eq!(counts.blocks().in_use_count(), 0);
 }
 
 fn factory(engine: FakeEngine, brake: Brake) -> EngineFactory {

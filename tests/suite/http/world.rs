@@ -119,9 +119,9 @@ impl World {
 
     /// Waits until nothing runs, then checks that nothing was left behind. Ends the test if that never happens.
     pub(super) async fn assert_empty(&self) {
-        self.until(|snapshot| snapshot.requests_active == 0 && snapshot.scheduler.blocks_in_use == 0).await;
+        self.until(|snapshot| snapshot.requests_active == 0 && snapshot.scheduler.blocks().in_use_count() == 0).await;
         let counts = self.service.snapshot().scheduler;
-        assert_eq!(counts.blocks_free + counts.blocks_cached, counts.blocks_total);
+        assert_eq!(counts.blocks().in_use_count(), 0);
         assert_eq!(counts.waiting_count + counts.prefill_count + counts.decode_count, 0);
         assert_eq!(self.engine.violations(), []);
     }
