@@ -61,17 +61,27 @@ __device__ __forceinline__ void mbarrier_arrive(uint64_t* barrier) {
 #endif
 }
 
+/// Longest wait for a phase. A stage takes microseconds, seconds under a sanitizer: what is awaited longer never comes, and a trap
+/// loses the process where a wait without end would hold its requests for ever. The shim finds such a wait as a deadlock.
+constexpr uint64_t MBARRIER_WAIT_NS = 20ull * 1000 * 1000 * 1000;
+
+/// Waits until the phase of this parity has ended.
 __device__ __forceinline__ void mbarrier_wait(uint64_t* barrier, uint32_t parity) {
 #ifdef CUDA_SHIM
     shim::mbarrier_wait(barrier, parity);
 #else
     uint32_t done;
-    do {
+    uint64_t now, since = 0;
+    for (;;) {
         asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p;}"
                      : "=r"(done)
                      : "r"(smem_u32(barrier)), "r"(parity)
                      : "memory");
-    } while (!done);
+        if (done) return;
+        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+        if (since == 0) since = now;
+        if (now - since > MBARRIER_WAIT_NS) __trap();
+    }
 #endif
 }
 

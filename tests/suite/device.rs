@@ -61,10 +61,13 @@ fn shown(server: &Server, index: &str) {
 
 #[test]
 fn the_device_that_is_asked_for_answers() {
-    for (device, products) in [("cuda:0", "mma"), ("cuda:3", "wgmma"), ("auto", "mma")] {
+    // The bits of one device are those of all: A100, L4 and RTX 4090, H200, RTX 5090.
+    let cases = [("cuda:0", "mma", "8.0"), ("cuda:3", "wgmma", "9.0"), ("auto", "mma", "8.9"), ("auto", "mma", "12.0")];
+    for (device, products, capability) in cases {
         let folder = folder();
         let args = ["--device", device, "--cuda-prefill", products];
-        let server = Server::of(&mut serve(&folder, "memory_bytes=134217728", &args));
+        let settings = format!("memory_bytes=134217728\ncapability={capability}");
+        let server = Server::of(&mut serve(&folder, &settings, &args));
         assert!(server.log.contains("computing on the GPU") && server.log.contains("CPU shim"), "{}", server.log);
         assert_eq!(gpu_mode(&server), "single");
         let text = answer(&server);

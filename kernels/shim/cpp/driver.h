@@ -75,7 +75,14 @@ struct Module {
 
 typedef uint64_t Pointer;
 
-constexpr size_t SHARED_MAX = 232448;
+/// What a compute capability has of a multiprocessor. Source: CUDA C++ Programming Guide 13.0, table of technical specifications.
+struct Multiprocessor {
+    size_t shared_bytes;  // a block that asked gets 1 KiB less
+    int threads, blocks;
+};
+Multiprocessor multiprocessor(const Device& device);
+/// Most shared memory of a block that asked for it.
+inline size_t shared_max(const Device& device) { return multiprocessor(device).shared_bytes - 1024; }
 
 /// The context of this thread, or null.
 Device* context();

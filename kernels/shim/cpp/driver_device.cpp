@@ -36,14 +36,14 @@ int attribute(const Device& d, int which) {
         case 12: return 65536;              // registers a block
         case 16: return d.multiprocessors;
         case 38: return 50 << 20;           // second-level cache
-        case 39: return 2048;               // threads a multiprocessor
+        case 39: return multiprocessor(d).threads;
         case 41: return 1;                  // unified addresses
         case 75: return d.major;
         case 76: return d.minor;
-        case 81: return 233472;             // shared memory a multiprocessor
+        case 81: return (int)multiprocessor(d).shared_bytes;
         case 82: return 65536;              // registers a multiprocessor
-        case 97: return (int)SHARED_MAX;    // shared memory a block that asked
-        case 106: return 32;                // blocks a multiprocessor
+        case 97: return (int)shared_max(d);  // shared memory a block that asked
+        case 106: return multiprocessor(d).blocks;
         case 115: return 1;                 // memory pools
         default: return 0;
     }
@@ -85,6 +85,18 @@ Device& device(int ordinal) {
 Device* context() { return current_context; }
 
 int version() { return driver_version; }
+
+Multiprocessor multiprocessor(const Device& d) {
+    switch (d.major * 10 + d.minor) {
+        case 75: return {64 << 10, 1024, 16};
+        case 80: return {164 << 10, 2048, 32};
+        case 86: return {100 << 10, 1536, 16};
+        case 87: return {164 << 10, 1536, 16};
+        case 89: return {100 << 10, 1536, 24};
+        case 90: case 100: case 103: return {228 << 10, 2048, 32};
+        default: return {100 << 10, 1536, 24};  // 12.x, and the least for what is not listed
+    }
+}
 
 void show_devices(int count) { shown = count; }
 

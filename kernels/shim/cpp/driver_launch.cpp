@@ -196,7 +196,9 @@ API cuFuncSetAttribute(void* handle, int which, int value) {
     auto* f = static_cast<Function*>(handle);
     ENTER(*f->device);
     if (which != 8) return OK;  // 8: dynamic shared memory
-    if (value < 0 || (size_t)value > SHARED_MAX) return INVALID_VALUE;
+    if (value < 0 || (size_t)value > shared_max(*f->device)) {
+        return refuse(*f->device, *f, INVALID_VALUE, std::to_string(value) + " bytes of shared memory, the device gives a block " + std::to_string(shared_max(*f->device)));
+    }
     f->dynamic_max = value;
     return OK;
 }
@@ -210,8 +212,9 @@ API cuFuncGetAttribute(int* value, int which, void* handle) {
 API cuFuncSetCacheConfig(void*, int) { return OK; }
 API cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, void* handle, int threads, size_t dynamic) {
     if (!handle || threads <= 0 || threads > (int)THREADS_MAX) return INVALID_VALUE;
-    const int by_memory = dynamic ? (int)(SHARED_MAX / dynamic) : 32;
-    *blocks = std::min({32, 2048 / threads, by_memory});
+    const Multiprocessor has = multiprocessor(*static_cast<Function*>(handle)->device);
+    const int by_memory = dynamic ? (int)(has.shared_bytes / (dynamic + 1024)) : has.blocks;
+    *blocks = std::min({has.blocks, has.threads / threads, by_memory});
     return OK;
 }
 API cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, void* handle, int threads, size_t dynamic, unsigned) {

@@ -3,7 +3,7 @@
 //! Promises: work of one stream runs in the order in which it was given; nothing is allocated after the device is open but by
 //! [`super::Arena`] and [`super::Pinned`]. Event tracking is off: with two streams cudarc would add 18 driver calls to a launch.
 
-use super::kernels::{KERNELS, SHARED_BYTES_PLAIN};
+use super::kernels::{SHARED_BYTES_PLAIN, kernels_of};
 use super::memory::{Element, Pinned, Region};
 use super::{Cuda, CudaDevice, CudaError, NoCuda, code, probe};
 use cudarc::driver::sys::{self, CUfunction_attribute_enum, CUstreamCaptureMode_enum};
@@ -71,6 +71,9 @@ impl From<f32> for Arg {
     }
 }
 
+/// Arguments of a kernel at most; their addresses stand on the stack, so that a launch allocates nothing.
+const ARGS_MAX: usize = 24;
+
 /// How a kernel is launched.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grid {
@@ -80,7 +83,7 @@ pub(super) struct Grid {
 }
 
 impl Device {
-    /// Opens device `ordinal` and loads every kernel for it.
+    /// Opens device `ordinal` and loads every kernel that it can run.
     ///
     /// # Errors
     /// [`CudaError::None`] if there is no such device, [`CudaError::Driver`] if its kernels do not load.
@@ -95,7 +98,7 @@ impl Device {
         let (compute, copies) = (stream()?, stream()?);
         let modules = code::modules(&context, facts.compute_capability, driver_version, code::cache_folder().as_deref())?;
         let mut kernels = HashMap::new();
-        for (name, shared_bytes) in KERNELS {
+        for (name, shared_bytes) in kernels_of(&facts) {
             let found = modules.iter().find_map(|module| module.load_function(name).ok());
             let missing = || CudaError::Driver {
                 call: "looking up a kernel",
@@ -333,7 +336,8 @@ impl Device {
     /// `args` are the kernel's parameters in number, order and kind, and what it reads and writes lies within their regions.
     pub(super) unsafe fn launch(&self, name: &'static str, grid: Grid, args: &[Arg]) -> Result<(), CudaError> {
         let dimension = |count: usize| u32::try_from(count).expect("no grid comes near 2^32 blocks");
-        let mut pointers = [std::ptr::null_mut(); 24];
+        let mut pointers = [std::ptr::null_mut(); ARGS_MAX];
+        assert!(args.len() <= ARGS_MAX, "`{name}` takes {} arguments; a launch passes at most {ARGS_MAX}", args.len());
         for (pointer, arg) in pointers.iter_mut().zip(args) {
             *pointer = match arg {
                 Arg::Address(address) => std::ptr::from_ref(address).cast_mut().cast::<c_void>(),

@@ -55,7 +55,7 @@ pub enum CudaError {
 }
 
 /// Errors after which CUDA promises nothing in this process (CUDA driver API, "cuCtx" and the entries of `CUresult`).
-const STICKY: [CUresult; 12] = [
+const STICKY: [CUresult; 17] = [
     CUresult::CUDA_ERROR_ILLEGAL_ADDRESS,
     CUresult::CUDA_ERROR_LAUNCH_FAILED,
     CUresult::CUDA_ERROR_LAUNCH_TIMEOUT,
@@ -66,13 +66,43 @@ const STICKY: [CUresult; 12] = [
     CUresult::CUDA_ERROR_INVALID_ADDRESS_SPACE,
     CUresult::CUDA_ERROR_INVALID_PC,
     CUresult::CUDA_ERROR_ECC_UNCORRECTABLE,
+    CUresult::CUDA_ERROR_NVLINK_UNCORRECTABLE,
+    CUresult::CUDA_ERROR_CONTAINED,
+    CUresult::CUDA_ERROR_EXTERNAL_DEVICE,
+    CUresult::CUDA_ERROR_TENSOR_MEMORY_LEAK,
     CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED,
     CUresult::CUDA_ERROR_DEINITIALIZED,
+    // What the driver says after an Xid: it does not know itself what is left.
+    CUresult::CUDA_ERROR_UNKNOWN,
 ];
 
 impl CudaError {
     /// The driver's error from `call`.
     pub(super) fn driver(call: &'static str) -> impl Fn(DriverError) -> Self {
         move |error| Self::Driver { call, message: error.to_string(), is_sticky: STICKY.contains(&error.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What leaves the device in a known state loses a step; everything after which only a new process serves says so.
+    #[test]
+    fn errors_that_lose_the_device_are_told_from_those_that_lose_a_step() {
+        use CUresult as Of;
+        let is_sticky = |code| CudaError::driver("a call")(DriverError(code)).to_string().contains("started anew");
+        for code in [
+            Of::CUDA_ERROR_UNKNOWN,
+            Of::CUDA_ERROR_NVLINK_UNCORRECTABLE,
+            Of::CUDA_ERROR_CONTAINED,
+            Of::CUDA_ERROR_EXTERNAL_DEVICE,
+            Of::CUDA_ERROR_LAUNCH_FAILED,
+        ] {
+            assert!(is_sticky(code), "{code:?}");
+        }
+        for code in [Of::CUDA_ERROR_OUT_OF_MEMORY, Of::CUDA_ERROR_INVALID_VALUE, Of::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES] {
+            assert!(!is_sticky(code), "{code:?}");
+        }
     }
 }

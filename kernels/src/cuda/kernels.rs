@@ -1,14 +1,15 @@
-//! Every kernel by name, and how much shared memory its blocks may ask for.
+//! Every kernel by name, where it exists, and how much shared memory its blocks may ask for.
 
+use super::CudaDevice;
 use super::attention::shared_bytes as attention_bytes;
-use super::prefill::{F16_TILE_BYTES, MXFP4_TILE_BYTES, ring_bytes};
+use super::prefill::{F16_TILE_BYTES, MXFP4_TILE_BYTES, Prefill, ring_bytes};
 use super::tile::sums_bytes;
 
 /// Shared memory that a block may have without asking.
 pub(super) const SHARED_BYTES_PLAIN: usize = 48 << 10;
 
-/// Name, and most dynamic shared memory of a block.
-pub(super) const KERNELS: [(&str, usize); 37] = [
+/// Kernels of every device: name, and most dynamic shared memory of a block.
+const KERNELS: [(&str, usize); 31] = [
     ("embed", 0),
     ("combine_norm", SHARED_BYTES_PLAIN),
     ("sum_routed", 0),
@@ -21,12 +22,6 @@ pub(super) const KERNELS: [(&str, usize); 37] = [
     ("linear_add_32", sums_bytes(1, 32)),
     ("linear_add_64", sums_bytes(1, 64)),
     ("arrange", 0),
-    ("linear_wgmma", ring_bytes(F16_TILE_BYTES, 128)),
-    ("linear_add_wgmma", ring_bytes(F16_TILE_BYTES, 128)),
-    ("gate_up_wgmma_64", ring_bytes(MXFP4_TILE_BYTES, 64)),
-    ("gate_up_wgmma_128", ring_bytes(MXFP4_TILE_BYTES, 128)),
-    ("down_wgmma_64", ring_bytes(MXFP4_TILE_BYTES, 64)),
-    ("down_wgmma_128", ring_bytes(MXFP4_TILE_BYTES, 128)),
     ("gate_up_8", sums_bytes(2, 8)),
     ("gate_up_16", sums_bytes(2, 16)),
     ("gate_up_32", sums_bytes(2, 32)),
@@ -47,3 +42,19 @@ pub(super) const KERNELS: [(&str, usize); 37] = [
     ("attention_combine", 0),
     ("sample", 0),
 ];
+
+/// Kernels of Hopper, which alone has the instructions and so much shared memory: an A100 gives a block 163 KiB, an RTX 4090 99 KiB.
+const HOPPER_KERNELS: [(&str, usize); 6] = [
+    ("linear_wgmma", ring_bytes(F16_TILE_BYTES, 128)),
+    ("linear_add_wgmma", ring_bytes(F16_TILE_BYTES, 128)),
+    ("gate_up_wgmma_64", ring_bytes(MXFP4_TILE_BYTES, 64)),
+    ("gate_up_wgmma_128", ring_bytes(MXFP4_TILE_BYTES, 128)),
+    ("down_wgmma_64", ring_bytes(MXFP4_TILE_BYTES, 64)),
+    ("down_wgmma_128", ring_bytes(MXFP4_TILE_BYTES, 128)),
+];
+
+/// The kernels that `device` can run: name, and most dynamic shared memory of a block.
+pub(super) fn kernels_of(device: &CudaDevice) -> impl Iterator<Item = (&'static str, usize)> {
+    let hopper: &[_] = if Prefill::Wgmma.is_served_by(device) { &HOPPER_KERNELS } else { &[] };
+    KERNELS.iter().chain(hopper).copied()
+}

@@ -2,6 +2,7 @@
 //! every access checked.
 
 mod attention;
+mod capabilities;
 mod experts;
 mod planted;
 mod prefill;
