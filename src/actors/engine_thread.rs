@@ -11,7 +11,8 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::actors::guard::panic_message;
-use crate::batch::{Batch, BlockId, EngineLimits, Sampled, SeqId, Slice, TokenId};
+use crate::batch::{Batch, EngineLimits, Sampled};
+use crate::engine::warm_up::warm_up;
 use crate::engine::{Engine, EngineError};
 
 /// Makes an engine. Called again after an engine died, so what is costly and not harmed by that (mapped weights) is kept by the
@@ -32,7 +33,7 @@ pub(super) enum Job {
 /// What came of a job.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// An engine is built, and has computed a token to show that it can.
+    /// An engine is built, and has drawn a token to show that it can.
     Built(EngineLimits),
     /// No engine could be built.
     NotBuilt {
@@ -89,12 +90,13 @@ fn run(factory: &EngineFactory, jobs: &mpsc::Receiver<Job>, reports: &tokio::syn
     discard(station.engine);
 }
 
-/// Builds an engine and lets it compute one token, so that an engine that is built but cannot compute counts as not built.
+/// Builds an engine and lets it draw one token, so that an engine that is built but cannot compute, or computes no numbers, counts
+/// as not built.
 fn build(factory: &EngineFactory) -> Result<(Box<dyn Engine>, EngineLimits), String> {
     let built = catch_unwind(AssertUnwindSafe(|| {
         let mut engine = factory().map_err(|error| error.to_string())?;
         let limits = engine.limits();
-        engine.execute(&probe(), &mut Vec::new()).map_err(|error| error.to_string())?;
+        warm_up(engine.as_mut()).map_err(|error| error.to_string())?;
         Ok((engine, limits))
     }));
     built.unwrap_or_else(|panic| Err(panic_message(&*panic)))
@@ -144,25 +146,5 @@ impl Station {
 fn discard(engine: Option<Box<dyn Engine>>) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(engine))) {
         tracing::warn!(message = panic_message(&*panic), "the engine panicked while it was dropped");
-    }
-}
-
-/// One token in the first block of each group. Every block is free when an engine was just built: nothing is overwritten.
-fn probe() -> Batch {
-    Batch {
-        tokens: vec![TokenId(0)],
-        slices: vec![Slice {
-            seq: SeqId(u64::MAX),
-            tokens: 0..1,
-            start: 0,
-            full_blocks: 0..1,
-            sliding_blocks: 0..1,
-            sliding_first: 0,
-            draw: None,
-            prompt_targets: None,
-        }],
-        full_blocks: vec![BlockId(0)],
-        sliding_blocks: vec![BlockId(0)],
-        awaited: Vec::new(),
     }
 }

@@ -10,6 +10,7 @@ use crate::actors::EngineFactory;
 use crate::engine::checkpoint::{Checkpoint, Progress};
 use crate::engine::cpu::{CpuEngine, CpuOptions, Isa, MemoryPlan, available_bytes};
 use crate::engine::cuda::{CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, CudaRanks, DeviceMemory};
+use crate::engine::warm_up::{Golden, compare};
 use crate::engine::{Engine, EngineError};
 use crate::metrics::Gpu;
 
@@ -64,6 +65,17 @@ pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Check
         },
     }
     Ok(Placed { engine: cpu_engine(options, place, checkpoint)?, gpu_mode: "none", gpus: Vec::new() })
+}
+
+/// Compares every engine that `engine` makes with the model's goldens before it is given out.
+pub(super) fn compared(engine: EngineFactory, goldens: Vec<Golden>) -> EngineFactory {
+    Box::new(move || {
+        let mut made = engine()?;
+        if compare(made.as_mut(), &goldens)? {
+            tracing::info!("the engine continues the model's golden as it should");
+        }
+        Ok(made)
+    })
 }
 
 /// Opens the devices and plans their memory; the weights go there when the engine is built first, and stay when it is rebuilt.

@@ -1,6 +1,7 @@
 //! Opens a model's files: the checkpoint and its tokenizer, checked against each other.
 
 use crate::engine::checkpoint::{Checkpoint, CheckpointError, CheckpointFiles};
+use crate::engine::warm_up::{GOLDEN_FILE, Golden};
 use crate::prompt::tokenizer::{Tokenizer, TokenizerError};
 use crate::source::{ModelContent, ModelFiles};
 
@@ -13,6 +14,8 @@ pub struct Model {
     pub checkpoint: Checkpoint,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// What it must compute, if its files say so.
+    pub goldens: Vec<Golden>,
 }
 
 /// Why a model's files cannot be served.
@@ -64,6 +67,7 @@ impl Model {
         let tokenizer = Tokenizer::from_json(TOKENIZER_FILE, &json, checkpoint.config().vocab_size)
             .and_then(|tokenizer| tokenizer.check_ends(TOKENIZER_FILE, &checkpoint.eos_tokens()).map(|()| tokenizer));
         let tokenizer = tokenizer.map_err(|error| ModelError::Tokenizer { place: place(), error })?;
-        Ok(Self { checkpoint, tokenizer })
+        let goldens = source.text(GOLDEN_FILE).map_err(wrong)?.map_or_else(Vec::new, |json| Golden::parse(&json));
+        Ok(Self { checkpoint, tokenizer, goldens })
     }
 }

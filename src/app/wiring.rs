@@ -58,6 +58,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
     let Found { files, model, api_keys } = found;
     let (checkpoint, tokenizer) = (Arc::new(model.checkpoint), Arc::new(model.tokenizer));
     let placed = device::engine(options, &files.name, &checkpoint)?;
+    let engine = device::compared(placed.engine, model.goldens);
     let tags = ModelTags {
         model_id: files.model_id.clone(),
         model_size: files.model_size.clone(),
@@ -73,7 +74,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
     };
     let queue = &options.profile.queue;
     let service = actors::start(StartOptions {
-        engine: placed.engine,
+        engine,
         builder: Arc::new(PromptBuilder::new(Arc::clone(&tokenizer), settings)),
         tokenizer,
         metrics: metrics.clone(),

@@ -14,6 +14,7 @@ pub mod fake;
 mod kv_pools;
 pub mod sampling;
 mod wanted;
+pub mod warm_up;
 
 /// Something that runs a model's forward pass over a batch.
 ///
@@ -62,6 +63,12 @@ pub enum EngineError {
         /// How many slices the step had.
         slices: usize,
         /// What the device said.
+        message: String,
+    },
+    /// An engine that was just built does not compute what its model should.
+    #[error("{message}")]
+    WarmUp {
+        /// What it computes, and what was expected.
         message: String,
     },
 }

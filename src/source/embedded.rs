@@ -18,8 +18,14 @@ macro_rules! embedded {
     };
 }
 
-static TINY: &[EmbeddedFile] =
-    embedded!["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",];
+static TINY: &[EmbeddedFile] = embedded![
+    "config.json",
+    "generation_config.json",
+    "golden.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
 
 /// The embedded model's files.
 pub(super) fn model_files() -> ModelFiles {

@@ -3,6 +3,7 @@
 mod server;
 mod stopping;
 mod storm;
+mod warm_up;
 
 use std::fs::OpenOptions;
 use std::net::TcpStream;
