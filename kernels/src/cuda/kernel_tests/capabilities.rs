@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cuda::device::{Arg, Grid};
+use crate::cuda::kernels::kernels_of;
 
 /// Compute capabilities, with the shared memory that a block gets that asks for it. Source: CUDA C++ Programming Guide 13.0, table of
 /// technical specifications. A100, RTX 3090, L4 and L40S and RTX 4090, H100 and H200, B200, RTX 5090.
@@ -40,7 +41,7 @@ fn a_block_gets_no_more_shared_memory_than_its_device_has() {
         }
         shim.capability(major, minor);
         let bench = Bench::on(shim);
-        for (_, bytes) in super::super::kernels::kernels_of(bench.device.facts()) {
+        for (_, bytes) in kernels_of(bench.device.facts()) {
             assert!(bytes <= shared_bytes as usize, "{bytes} bytes on {major}.{minor}");
         }
     }
