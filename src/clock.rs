@@ -28,6 +28,12 @@ impl Clock {
     }
 }
 
+/// Today's date where this machine is (`2025-11-22`), as `TZ` or `/etc/localtime` says; in UTC if neither does.
+#[must_use]
+pub fn local_date() -> String {
+    jiff::ZonedDateTime::now().date().to_string()
+}
+
 /// Seconds since 1970-01-01 UTC, for `created` fields; zero if the system clock lies before that.
 #[must_use]
 pub fn unix_seconds() -> u64 {

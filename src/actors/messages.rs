@@ -115,8 +115,10 @@ pub enum Refusal {
 pub struct TokenText {
     /// The token and its log-probability.
     pub token: TokenLogprob,
-    /// Its bytes.
+    /// Its bytes; of a control token those of its spelling, which is no text.
     pub bytes: Vec<u8>,
+    /// It is a control token.
+    pub is_control: bool,
     /// The likeliest tokens at its place, with their bytes.
     pub top: Vec<(TokenLogprob, Vec<u8>)>,
 }
@@ -131,11 +133,14 @@ pub struct Part {
     /// The generated tokens that this part stands for, in order; parts of a choice joined give all its tokens, the stop token
     /// that ended it included (it comes with the [`PartKind::Finished`]).
     pub tokens: Vec<TokenId>,
-    /// Log-probabilities, if asked for, of those of `tokens` that are text: harmony's control tokens and headers have none. A
-    /// [`PartKind::Finished`] may bring those of the stop token.
+    /// Log-probabilities, if asked for. In harmony those of tokens that are text: control tokens and headers have none. In plain
+    /// text those of every token; the last ones come with the [`PartKind::Finished`]. A token whose text begins in a stop string
+    /// or behind it has none; they come with the text in which their tokens begin, so not always with `tokens`.
     pub logprobs: Vec<TokenText>,
     /// Tokens generated in this choice so far.
     pub completion_tokens: u32,
+    /// Those of them that are text of the analysis channel.
+    pub reasoning_tokens: u32,
 }
 
 /// What a part brings.

@@ -26,7 +26,7 @@ pub struct StartOptions {
     pub clock: Clock,
     /// How steps are filled, and what may wait.
     pub scheduling: SchedulingOptions,
-    /// The date that the model is told (`2025-11-22`); `None`: today's, in UTC.
+    /// The date that the model is told (`2025-11-22`); `None`: today's, where the machine is.
     pub date: Option<String>,
     /// Threads of text work; at least one.
     pub text_threads: usize,

@@ -28,6 +28,7 @@ impl Outbox {
             last.tokens.extend(part.tokens);
             last.logprobs.extend(part.logprobs);
             last.completion_tokens = part.completion_tokens;
+            last.reasoning_tokens = part.reasoning_tokens;
         } else {
             self.parts.push_back(part);
         }
@@ -101,7 +102,7 @@ mod tests {
     use crate::batch::TokenId;
 
     fn part(choice: u32, kind: PartKind, token: u32) -> Part {
-        Part { choice, kind, tokens: vec![TokenId(token)], logprobs: Vec::new(), completion_tokens: token }
+        Part { choice, kind, tokens: vec![TokenId(token)], logprobs: Vec::new(), completion_tokens: token, reasoning_tokens: 0 }
     }
 
     fn content(choice: u32, text: &str, token: u32) -> Part {

@@ -10,7 +10,7 @@ use crate::actors::refusal::context_exceeded;
 use crate::actors::snapshot::ModelLimits;
 use crate::actors::text::{Reading, TextRules};
 use crate::batch::{Sampling, TokenId};
-use crate::clock::unix_seconds;
+use crate::clock::local_date;
 use crate::prompt::builder::{KeyParameters, PromptBuilder};
 use crate::prompt::stop::StopSet;
 use crate::prompt::tokenizer::Tokenizer;
@@ -23,7 +23,7 @@ pub(super) struct TextWork {
     pub(super) builder: Arc<PromptBuilder>,
     /// Tokenizes everything else.
     pub(super) tokenizer: Arc<Tokenizer>,
-    /// The date that the model is told (`2025-11-22`); `None`: today's, in UTC.
+    /// The date that the model is told (`2025-11-22`); `None`: today's, where the machine is.
     pub(super) date: Option<String>,
 }
 
@@ -103,7 +103,7 @@ impl TextWork {
         };
         match input {
             Input::Chat(conversation) => {
-                let date = self.date.clone().unwrap_or_else(today);
+                let date = self.date.clone().unwrap_or_else(local_date);
                 let built = self.builder.build(&conversation, key, &date).map_err(|error| Refusal::Invalid {
                     param: Some("messages"),
                     code: None,
@@ -163,13 +163,6 @@ fn check_tokens(param: &'static str, tokens: &[TokenId], vocab_size: usize) -> R
             message: format!("The token {} is not in the vocabulary; expected a number below {vocab_size}.", token.0),
         }),
     }
-}
-
-/// Today's date in UTC.
-fn today() -> String {
-    let seconds = i64::try_from(unix_seconds()).unwrap_or(i64::MAX);
-    let now = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
-    now.date().to_string()
 }
 
 #[cfg(test)]

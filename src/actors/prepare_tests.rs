@@ -69,7 +69,7 @@ fn the_key_s_numbers_are_what_the_client_wrote() {
 
 #[test]
 fn today_is_a_date() {
-    let today = today();
+    let today = local_date();
     assert_eq!(today.len(), 10);
     assert!(today.starts_with("20") && today.as_bytes()[4] == b'-' && today.as_bytes()[7] == b'-', "{today}");
 }

@@ -142,7 +142,14 @@ impl StreamActor {
             let completion_tokens = text.completion_tokens();
             let finish = Finish { kind, reasoning_tokens: 0, completion_tokens };
             let (tokens, logprobs) = (Vec::new(), Vec::new());
-            self.outbox.push(Part { choice, kind: PartKind::Finished(finish), tokens, logprobs, completion_tokens });
+            self.outbox.push(Part {
+                choice,
+                kind: PartKind::Finished(finish),
+                tokens,
+                logprobs,
+                completion_tokens,
+                reasoning_tokens: 0,
+            });
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns: the text state of one choice: unfinished UTF-8 and the harmony parser, the search for stop strings, the text gathered
 //! for the next part, the tokens that no part stands for yet. Promises: the parts' text joined does not depend on when they were
-//! sent; the parts' tokens joined are the tokens taken, in order; exactly one part is [`PartKind::Finished`], the last one.
+//! sent; the parts' tokens joined are the tokens taken, in order; so are their log-probabilities, cut where the text is; exactly one part is [`PartKind::Finished`], the last one.
 //! Absent on purpose: channels, clocks (time comes in as `now`), other choices.
 //!
 //! Stop strings end the answer (the final channel, preambles, plain text); reasoning and function calls may contain them.
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::actors::coalesce::Coalescer;
 use crate::actors::messages::{Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
 use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
-use crate::prompt::detokenizer::Detokenizer;
+use crate::prompt::detokenizer::{Detokenizer, Places};
 use crate::prompt::harmony::parser::{Event, EventKind, Parser, ParserStart};
 use crate::prompt::harmony::recovery::RecoveryCounts;
 use crate::prompt::stop::{StopSet, StopStrings};
@@ -100,6 +100,11 @@ pub(super) struct ChoiceText {
     /// Tokens that the next part stands for.
     tokens: Vec<TokenId>,
     logprobs: Vec<TokenText>,
+    /// Log-probabilities of content that may be part of a stop string, with the byte of the content at which each token begins.
+    held_logprobs: VecDeque<(usize, TokenText)>,
+    places: Places,
+    /// Bytes of content that are no part of a stop string.
+    kept_bytes: usize,
     completion_tokens: u32,
     ended: bool,
 }
@@ -124,6 +129,9 @@ impl ChoiceText {
             unplaced: VecDeque::new(),
             tokens: Vec::new(),
             logprobs: Vec::new(),
+            held_logprobs: VecDeque::new(),
+            places: Places::new(),
+            kept_bytes: 0,
             completion_tokens: 0,
             ended: false,
         }
@@ -190,13 +198,13 @@ impl ChoiceText {
                 // It closes harmony's message. A stop token of the client's is no part of the answer, so nobody reads it.
                 let events = self.read(token);
                 if let Some(matched) = self.apply_all(events, now, out) {
-                    return self.end(FinishKind::Stop { matched: Some(matched) }, stop_logprobs, out);
+                    return self.end(FinishKind::Stop { matched: Some(matched) }, Vec::new(), out);
                 }
             }
         }
         let events = self.read_end();
         if let Some(matched) = self.apply_all(events, now, out) {
-            return self.end(FinishKind::Stop { matched: Some(matched) }, stop_logprobs, out);
+            return self.end(FinishKind::Stop { matched: Some(matched) }, Vec::new(), out);
         }
         self.release_stop(now);
         let kind = self.finish_kind(end);
@@ -258,21 +266,23 @@ impl ChoiceText {
         match event.kind {
             EventKind::Reasoning(text) => {
                 self.enter(Channel::Reasoning, out);
-                self.place(event.tokens, true);
+                let logprobs = self.place(event.tokens);
+                self.logprobs.extend(logprobs);
                 self.coalescer.push(&text, now);
             }
             EventKind::Content(text) => {
                 self.enter(Channel::Content, out);
-                self.place(event.tokens, true);
+                let logprobs = self.place(event.tokens);
+                self.hold(logprobs);
                 let mut kept = String::new();
                 let matched = self.stop.push(&text, &mut kept);
-                self.coalescer.push(&kept, now);
+                self.keep(&kept, now);
                 return matched;
             }
             EventKind::ToolCallStart { name } => {
                 self.enter(Channel::Arguments, out);
                 self.flush(out);
-                self.place(event.tokens, false);
+                self.place(event.tokens);
                 let id = format!("call_{}", &uuid::Uuid::new_v4().simple().to_string()[..24]);
                 let part = self.part(PartKind::ToolCallStart { index: self.tool_calls_count, id, name });
                 out.push(part);
@@ -280,15 +290,18 @@ impl ChoiceText {
             }
             EventKind::ToolCallArguments(text) => {
                 self.enter(Channel::Arguments, out);
-                self.place(event.tokens, true);
+                let logprobs = self.place(event.tokens);
+                self.logprobs.extend(logprobs);
                 self.coalescer.push(&text, now);
             }
             EventKind::MessageEnd => {
-                self.place(event.tokens, false);
+                self.place(event.tokens);
                 self.release_stop(now);
                 self.flush(out);
             }
-            EventKind::ResponseEnd => self.place(event.tokens, false),
+            EventKind::ResponseEnd => {
+                self.place(event.tokens);
+            }
         }
         None
     }
@@ -301,27 +314,48 @@ impl ChoiceText {
         }
     }
 
-    /// The next part stands for `count` more tokens. Log-probabilities go with those that are text: in harmony, those after
+    /// The next part stands for `count` more tokens. Returns the log-probabilities of those that are text: in harmony those after
     /// the last control token among them, for what comes before is a header.
-    fn place(&mut self, count: usize, is_text: bool) {
-        let from = self.logprobs.len();
-        for _ in 0..count {
-            let Some((token, logprobs)) = self.unplaced.pop_front() else { return };
+    fn place(&mut self, count: usize) -> Vec<TokenText> {
+        let mut of_text = Vec::new();
+        for (token, logprobs) in self.unplaced.drain(..count.min(self.unplaced.len())) {
             self.tokens.push(token);
-            let Some(logprobs) = logprobs.filter(|_| is_text) else { continue };
-            if !self.tokenizer.is_control(token) {
-                self.logprobs.push(logprobs);
-            } else if matches!(self.reader, Reader::Harmony(_)) {
-                self.logprobs.truncate(from);
+            if self.tokenizer.is_control(token) && matches!(self.reader, Reader::Harmony(_)) {
+                of_text.clear();
+            } else {
+                of_text.extend(logprobs);
             }
         }
+        of_text
+    }
+
+    /// Holds log-probabilities back, for the text that is searched next may be part of a stop string.
+    fn hold(&mut self, logprobs: Vec<TokenText>) {
+        let (searched, base) = (self.kept_bytes + self.stop.held().len(), self.places.next().bytes);
+        for text in logprobs {
+            // Counted from the text itself, which holds more than the tokens do where a broken header is delivered.
+            let begin = if text.is_control { self.places.next() } else { self.places.push(&text.bytes) };
+            self.held_logprobs.push_back((searched + begin.bytes - base, text));
+        }
+    }
+
+    /// `text` is no part of a stop string: it is sent, and so are the log-probabilities of the tokens that begin in it.
+    fn keep(&mut self, text: &str, now: Micros) {
+        self.kept_bytes += text.len();
+        while let Some((_, logprobs)) = self.held_logprobs.pop_front_if(|(begin, _)| *begin < self.kept_bytes) {
+            self.logprobs.push(logprobs);
+        }
+        self.coalescer.push(text, now);
     }
 
     /// What was held back for a stop string is text after all.
     fn release_stop(&mut self, now: Micros) {
         let mut text = String::new();
         self.stop.flush(&mut text);
-        self.coalescer.push(&text, now);
+        self.keep(&text, now);
+        // Of tokens without text, after the last one that has some.
+        self.logprobs.extend(self.held_logprobs.drain(..).map(|(_, logprobs)| logprobs));
+        self.places.flush();
     }
 
     fn flush(&mut self, out: &mut Vec<Part>) {
@@ -348,15 +382,24 @@ impl ChoiceText {
             tokens: std::mem::take(&mut self.tokens),
             logprobs: std::mem::take(&mut self.logprobs),
             completion_tokens: self.completion_tokens,
+            reasoning_tokens: self.reasoning_tokens(),
         }
+    }
+
+    fn reasoning_tokens(&self) -> u32 {
+        if let Reader::Harmony(parser) = &self.reader { parser.reasoning_tokens() } else { 0 }
     }
 
     fn end(&mut self, kind: FinishKind, stop_logprobs: Vec<TokenText>, out: &mut Vec<Part>) {
         self.flush(out);
-        self.place(self.unplaced.len(), false);
+        let rest = self.place(self.unplaced.len());
+        // A stop string cuts what comes with it and after it; without one the tokens of plain text are all accounted for.
+        if matches!(self.reader, Reader::Plain(_)) && !matches!(kind, FinishKind::Stop { matched: Some(_) }) {
+            self.logprobs.extend(rest);
+        }
         self.logprobs.extend(stop_logprobs);
-        let reasoning_tokens = if let Reader::Harmony(parser) = &self.reader { parser.reasoning_tokens() } else { 0 };
-        let part = self.part(PartKind::Finished(Finish { kind, reasoning_tokens, completion_tokens: self.completion_tokens }));
+        let (completion_tokens, reasoning_tokens) = (self.completion_tokens, self.reasoning_tokens());
+        let part = self.part(PartKind::Finished(Finish { kind, reasoning_tokens, completion_tokens }));
         out.push(part);
         self.ended = true;
     }
@@ -386,6 +429,7 @@ impl ChoiceText {
         TokenText {
             token: position.chosen,
             bytes: bytes(&position.chosen),
+            is_control: self.tokenizer.is_control(position.chosen.token),
             top: position.top.iter().map(|token| (*token, bytes(token))).collect(),
         }
     }

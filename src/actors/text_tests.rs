@@ -129,6 +129,64 @@ fn log_probabilities_are_those_of_the_text() {
     assert_eq!(text(&parts, |kind| matches!(kind, PartKind::Finished(_))), "<|return|>");
 }
 
+/// The bytes of the tokens whose log-probabilities parts of content, or the end, bring.
+fn logged(parts: &[Part]) -> Vec<Vec<u8>> {
+    let wanted = |part: &&Part| matches!(part.kind, PartKind::Content(_) | PartKind::Finished(_));
+    let texts = parts.iter().filter(wanted).flat_map(|part| &part.logprobs);
+    texts.map(|text| text.bytes.clone()).collect()
+}
+
+#[test]
+fn a_stop_string_cuts_log_probabilities_where_it_cuts_the_text() {
+    let slow = Coalescing { max_ms: 1_000, max_chars: 0 };
+    for stop in ["세상", "상", "lo, ", "Hello", "\n", "o", "Hello, 세상!\n"] {
+        for coalescing in [AT_ONCE, slow] {
+            let parts = parts(&harmony(&[stop], coalescing), ANSWER);
+            let text: String = "Hello, 세상!\n".split(stop).next().unwrap().to_owned();
+            // The last token may go on into the stop string; it begins before it.
+            let logged = logged(&parts).concat();
+            let tokens = tokenizer().encode_text("Hello, 세상!\n");
+            let begins = tokens.iter().scan(0, |at, token| {
+                let begin = *at;
+                *at += tokenizer().bytes_of(*token).len();
+                Some((begin, *token))
+            });
+            let kept =
+                begins.filter(|(begin, _)| *begin < text.len()).flat_map(|(_, token)| tokenizer().bytes_of(token).to_vec());
+            let kept: Vec<u8> = kept.collect();
+            assert_eq!(logged, kept, "{stop:?}");
+        }
+    }
+}
+
+#[test]
+fn plain_text_has_a_log_probability_a_token() {
+    let tokens = tokenizer().encode_with_control("One<|channel|>two<|end|><|return|>");
+    let plain = rules(Reading::Plain, &[], AT_ONCE);
+    let parts = parts_of(&plain, &tokens);
+    assert_eq!(logged(&parts).concat(), b"One<|channel|>two<|end|><|return|>");
+    assert_eq!(logged(&parts).len(), tokens.len());
+    assert_eq!(logged(&parts_of(&plain, &tokens[..tokens.len() - 1])).concat(), b"One<|channel|>two<|end|>", "cut by length");
+    let stopped = parts_of(&rules(Reading::Plain, &["two"], AT_ONCE), &tokens);
+    assert_eq!(shown(&stopped), "[content]One[Stop { matched: Some(\"two\") }]");
+    assert_eq!(logged(&stopped).concat(), b"One");
+}
+
+#[test]
+fn a_character_that_is_cut_off_is_a_replacement_character() {
+    let mut cut = tokenizer().encode_text("a👋");
+    cut.pop();
+    for reading in [Reading::Plain, Reading::Harmony(ParserStart::AssistantHeader)] {
+        let header = match reading {
+            Reading::Plain => Vec::new(),
+            _ => tokenizer().encode_with_control("<|channel|>final<|message|>"),
+        };
+        let parts = parts_of(&rules(reading, &[], AT_ONCE), &[header, cut.clone()].concat());
+        assert_eq!(shown(&parts), "[content]a\u{fffd}[Length]");
+        assert_eq!(logged(&parts).len(), cut.len());
+    }
+}
+
 #[test]
 fn a_stop_token_of_the_client_s_is_no_text() {
     let mut choice = ChoiceText::new(0, &harmony(&[], AT_ONCE));

@@ -113,7 +113,7 @@ pub struct ServeOptions {
     pub tensor_parallel: usize,
     /// KV memory; `None` takes what is left beside the weights.
     pub kv_bytes: Option<u64>,
-    /// The date that the model is told (`2026-11-22`); `None` is today.
+    /// The date that the model is told (`2026-11-22`); `None` is today, where the machine is.
     pub system_date: Option<String>,
     /// The default instructions: `SYS/v0` (none), `SYS/v1` or `SYS/v2`.
     pub prompt_version: String,

@@ -56,6 +56,7 @@ pub(super) fn find(options: &ServeOptions) -> Result<Found, AppError> {
 /// [`AppError`]; what was started so far ends with the process.
 pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Result<Wired, AppError> {
     let Found { files, model, api_keys } = found;
+    let full_name = files.name.clone();
     let (checkpoint, tokenizer) = (Arc::new(model.checkpoint), Arc::new(model.tokenizer));
     let placed = device::engine(options, &files.name, &checkpoint)?;
     let engine = device::compared(placed.engine, model.goldens);
@@ -90,7 +91,9 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
     let facts = facts(options, checkpoint.tensor_bytes());
     let observed = Data::new(Observed::new(service.clone(), metrics.clone(), clock, facts));
     let backend = Backend { service: service.clone(), metrics, clock };
-    let server = http::serve(backend, http_options(options, tags, api_keys, &checkpoint), move |config| {
+    let mut http = http_options(options, tags, api_keys, &checkpoint);
+    http.unlisted_names = source::names(&options.model, &full_name);
+    let server = http::serve(backend, http, move |config| {
         config.app_data(observed.clone());
         observe::configure(config);
     })?;

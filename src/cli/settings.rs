@@ -88,7 +88,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     plain("tensor_parallel", "N", "1", "how many GPUs compute the model together, from the device's on"),
     plain("kv_bytes", "SIZE", "auto", "KV memory, such as 8GiB; auto takes what is left beside the weights"),
-    plain("system_date", "DATE", "today", "date that the model is told, such as 2026-11-22"),
+    plain("system_date", "DATE", "today", "date that the model is told, such as 2026-11-22; today is the machine's"),
     plain("prompt_version", "VERSION", "SYS/v1", "default instructions: SYS/v0 (none), SYS/v1 or SYS/v2"),
     plain("prompt_cache_bytes", "SIZE", "64MiB", "most memory of the cache of built prompts"),
     plain("drain_timeout_seconds", "SECONDS", "30", "how long responses may go on once the server is asked to stop"),

@@ -9,7 +9,7 @@ use super::body::read_json;
 use super::errors::ApiError;
 use super::front::{Front, dialect, response_id, session};
 use super::respond;
-use super::wire::chat_answer::{ChatAnswer, ChatEncoder};
+use super::wire::chat_answer::{ChatAnswer, ChatEncoder, Shown};
 use super::wire::chat_request::{ChatRequest, Form};
 use super::wire::encoder::Encoder;
 use super::wire::error::WireError;
@@ -41,7 +41,7 @@ pub(super) async fn answer(
     manner: Manner,
 ) -> Result<HttpResponse, ApiError> {
     let asked = read(&request, payload, &front, manner).await.map_err(|error| front.refused(error))?;
-    let (ChatRequest { model, conversation, generation, streaming, return_token_ids }, session) = asked;
+    let (ChatRequest { model, conversation, generation, streaming, return_token_ids, include_reasoning }, session) = asked;
     let id = response_id(&request, manner.id_prefix);
     let order = respond::order(id.clone(), Input::Chat(conversation), &generation, streaming.coalescing, session);
     let accepted = front.backend.service.generate(order).await?;
@@ -51,9 +51,14 @@ pub(super) async fn answer(
     let metadata = respond::metadata(&front, &heading, &generation, &reports);
     let progress = Progress::new(respond::prompt_tokens(&reports), generation.choices_count as usize);
     let token_ids = respond::token_ids(return_token_ids, &reports[0]);
+    let shown = Shown {
+        reasoning: include_reasoning,
+        logprobs: generation.sampling.logprobs.is_some(),
+        as_predecessor: manner.dialect != Dialect::OpenAi,
+    };
     if !streaming.on {
         let whole = respond::gather(parts, progress).await?;
-        return Ok(respond::in_one_piece(ChatAnswer { heading, metadata, token_ids }.whole(&whole), &id));
+        return Ok(respond::in_one_piece(ChatAnswer { heading, metadata, token_ids, shown }.whole(&whole), &id));
     }
     let include_usage = streaming.include_usage;
     let encoder = match manner.dialect {
@@ -62,7 +67,7 @@ pub(super) async fn answer(
             Encoder::Events(Box::new(EventEncoder { heading, metadata, progress, include_usage, named }))
         }
         Dialect::OpenAi | Dialect::Both => Encoder::Chat(Box::new(ChatEncoder {
-            answer: ChatAnswer { heading, metadata, token_ids },
+            answer: ChatAnswer { heading, metadata, token_ids, shown },
             progress,
             include_usage,
             continuous_usage: streaming.continuous_usage,

@@ -50,6 +50,7 @@ impl Front {
         let limits = self.backend.service.limits().ok_or(loading)?;
         Ok(Terms {
             names: &self.names,
+            unlisted_names: &self.options.unlisted_names,
             context_tokens_max: limits.context_tokens_max,
             vocab_size: limits.vocab_size,
             defaults: self.options.sampling,

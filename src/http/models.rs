@@ -15,7 +15,8 @@ pub(super) async fn list(front: Data<Front>) -> HttpResponse {
 
 /// The model under one of its names, which may hold slashes.
 pub(super) async fn one(name: Path<String>, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    match ModelEntry::new(&name, &front.names, front.started, context_tokens_max(&front)) {
+    let unlisted = &front.options.unlisted_names;
+    match ModelEntry::new(&name, &front.names, unlisted, front.started, context_tokens_max(&front)) {
         Some(entry) => Ok(HttpResponse::Ok().json(entry)),
         None => Err(WireError::UnknownModel { asked: format!("{:?}", clip(&name)), served: front.names.join(", ") }.into()),
     }

@@ -43,6 +43,8 @@ pub struct HttpOptions {
     pub model: ModelTags,
     /// Other names under which it may be asked for.
     pub aliases: Vec<String>,
+    /// Names that are taken too, and not listed: the name it was started by, its name on the hub.
+    pub unlisted_names: Vec<String>,
     /// What a request gets that does not say how to draw.
     pub sampling: SamplingDefaults,
     /// How chats are streamed, unless the request says otherwise.
@@ -80,6 +82,7 @@ impl HttpOptions {
             cors_origins: Vec::new(),
             model,
             aliases: Vec::new(),
+            unlisted_names: Vec::new(),
             sampling: SamplingDefaults::default(),
             dialect: Dialect::OpenAi,
             coalescing: Coalescing { max_ms: 0, max_chars: 0 },

@@ -12,7 +12,14 @@ impl Wake for Asleep {
 
 fn part(choice: u32) -> Part {
     let logprobs: Vec<TokenText> = Vec::new();
-    Part { choice, kind: PartKind::Content(String::new()), tokens: Vec::new(), logprobs, completion_tokens: 0 }
+    Part {
+        choice,
+        kind: PartKind::Content(String::new()),
+        tokens: Vec::new(),
+        logprobs,
+        completion_tokens: 0,
+        reasoning_tokens: 0,
+    }
 }
 
 fn poll(parts: &mut Parts) -> Poll<Option<u32>> {

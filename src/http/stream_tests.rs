@@ -17,7 +17,7 @@ use crate::batch::Micros;
 use crate::metrics::{Metrics, ModelTags};
 
 fn part(kind: PartKind) -> Part {
-    Part { choice: 0, kind, tokens: Vec::new(), logprobs: Vec::new(), completion_tokens: 0 }
+    Part { choice: 0, kind, tokens: Vec::new(), logprobs: Vec::new(), completion_tokens: 0, reasoning_tokens: 0 }
 }
 
 /// What the stream says next, as SSE fields.

@@ -47,6 +47,16 @@ impl Detokenizer {
         }
     }
 
+    /// Whether `byte` goes on with the character that is held back; false if none is.
+    #[must_use]
+    pub fn goes_on_with(&self, byte: u8) -> bool {
+        let mut joined = [0; 4];
+        joined[..self.pending_len].copy_from_slice(&self.pending[..self.pending_len]);
+        joined[self.pending_len] = byte;
+        self.pending_len > 0
+            && std::str::from_utf8(&joined[..=self.pending_len]).map_or_else(|error| error.error_len().is_none(), |_| true)
+    }
+
     /// As [`Detokenizer::push`], with nothing held back before.
     fn push_whole(&mut self, bytes: &[u8], text: &mut String) {
         let mut rest = bytes;
@@ -70,6 +80,60 @@ impl Detokenizer {
                 }
             }
         }
+    }
+}
+
+/// A place in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Characters before it.
+    pub chars: usize,
+    /// Bytes before it.
+    pub bytes: usize,
+}
+
+/// Where in the text of a [`Detokenizer`] each token begins. One that begins inside a character has the character's place.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    detokenizer: Detokenizer,
+    next: Place,
+}
+
+impl Places {
+    /// Places from the beginning of a text.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where the next character will stand.
+    #[must_use]
+    pub fn next(&self) -> Place {
+        self.next
+    }
+
+    /// The place of the next token, which has these bytes.
+    pub fn push(&mut self, bytes: &[u8]) -> Place {
+        if bytes.first().is_some_and(|first| !self.detokenizer.goes_on_with(*first)) {
+            self.flush();
+        }
+        let place = self.next;
+        let mut text = String::new();
+        self.detokenizer.push(bytes, &mut text);
+        self.go_on(&text);
+        place
+    }
+
+    /// Nothing completes the character that is unfinished.
+    pub fn flush(&mut self) {
+        let mut text = String::new();
+        self.detokenizer.flush(&mut text);
+        self.go_on(&text);
+    }
+
+    fn go_on(&mut self, text: &str) {
+        self.next.chars += text.chars().count();
+        self.next.bytes += text.len();
     }
 }
 

@@ -209,5 +209,17 @@ fn id_and_size(name: &str) -> (String, String) {
     (id, size.to_owned())
 }
 
+/// Every name of a model under which clients may know it: what `--model` said, its full name, and the name on the hub of a copy of
+/// OpenAI's models.
+#[must_use]
+pub fn names(given: &str, full: &str) -> Vec<String> {
+    let (id, _) = id_and_size(full);
+    let mut names = vec![given.to_owned(), full.to_owned(), id.clone()];
+    if let Some(size) = id.strip_prefix("gpt-oss-").filter(|size| ["20b", "120b"].contains(size)) {
+        names.extend([format!("openai/{id}"), size.to_owned()]);
+    }
+    names
+}
+
 #[cfg(test)]
 mod tests;

@@ -53,11 +53,16 @@ impl Heard {
         (self.ended - self.started).as_secs_f64()
     }
 
-    /// The `metadata` of the last event that has one.
+    /// The metadata of the last event that has some.
     pub(super) fn metadata(&self) -> Value {
-        let read = |event: &SseEvent| serde_json::from_str::<Value>(&event.data).ok().map(|mut event| event["metadata"].take());
+        let read = |event: &SseEvent| serde_json::from_str::<Value>(&event.data).ok().map(|event| metadata(&event).clone());
         self.events.iter().rev().filter_map(read).find(Value::is_object).unwrap_or_default()
     }
+}
+
+/// The metadata of an answer, or of an event, in whatever dialect.
+pub(super) fn metadata(answer: &Value) -> &Value {
+    ["antiphon", "metadata"].map(|name| &answer[name]).into_iter().find(|value| value.is_object()).unwrap_or(&Value::Null)
 }
 
 /// A stream that is being read.

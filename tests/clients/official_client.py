@@ -19,7 +19,7 @@ def whole_answer(client, model):
     assert 'print("Jay")' in choice.message.content, choice.message.content
     assert choice.finish_reason == "stop", choice.finish_reason
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
-    assert answer.metadata["model_id"] == model, answer
+    assert answer.metadata is None and answer.antiphon["model_id"] == model, answer
     return choice.message.content
 
 
@@ -61,13 +61,16 @@ def refused(client, model):
 
 
 def completion(client, model):
-    """The older endpoint, with log-probabilities."""
+    """The older endpoint, with log-probabilities: one entry a generated token."""
     answer = client.completions.create(model=model, prompt="Hello", max_tokens=4, temperature=0, logprobs=3)
-    assert len(answer.choices[0].logprobs.tokens) == 4, answer.choices[0].logprobs
+    assert len(answer.choices[0].logprobs.tokens) == answer.usage.completion_tokens == 4, answer.choices[0].logprobs
 
 
 def main():
-    client = openai.OpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
+    # Strict: an answer that is not of the client's own types is an error, not an object of other types.
+    client = openai.OpenAI(
+        base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0, _strict_response_validation=True
+    )
     model = client.models.list().data[0].id
     whole, streamed = whole_answer(client, model), streamed_answer(client, model)
     assert whole == streamed, (whole, streamed)

@@ -116,7 +116,8 @@ impl HostRound {
             is_draw: 1,
             wants_logprobs: u32::from(wanted.top_count.is_some()),
             temperature: sampling.temperature,
-            top_p: sampling.top_p,
+            // The kernel sums likeliest tokens until the share is reached: of zero it would take none.
+            top_p: sampling.top_p.max(f32::MIN_POSITIVE),
             top_k: sampling.top_k,
             min_p: sampling.min_p,
             seed_low: sampling.seed as u32,

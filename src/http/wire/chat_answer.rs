@@ -23,6 +23,20 @@ pub(crate) struct ChatAnswer {
     pub(crate) metadata: Metadata,
     /// The prompt's tokens, if token ids are wanted.
     pub(crate) token_ids: Option<Arc<[TokenId]>>,
+    /// What of it is shown.
+    pub(crate) shown: Shown,
+}
+
+/// What a chat's answer shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// The analysis.
+    pub(crate) reasoning: bool,
+    /// Log-probabilities.
+    pub(crate) logprobs: bool,
+    /// The metadata are called `metadata`, as the predecessor called them. OpenAI's field of that name is a map of strings, which its
+    /// clients check, so that its dialect has them as `antiphon`.
+    pub(crate) as_predecessor: bool,
 }
 
 /// Makes the chunks of a stream.
@@ -54,12 +68,21 @@ struct Chunk<'a> {
     prompt_token_ids: Option<Vec<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a Metadata>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    antiphon: Option<&'a Metadata>,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+}
+
+/// The metadata under one of their two names, or neither.
+#[derive(Default)]
+struct NamedMetadata<'a> {
+    metadata: Option<&'a Metadata>,
+    antiphon: Option<&'a Metadata>,
 }
 
 #[derive(Serialize, Default)]
@@ -111,7 +134,7 @@ struct FunctionDelta<'a> {
 struct Extra<'a> {
     usage: Option<Usage>,
     prompt_token_ids: Option<Vec<u32>>,
-    metadata: Option<&'a Metadata>,
+    metadata: NamedMetadata<'a>,
     kind: &'static str,
 }
 
@@ -134,11 +157,12 @@ impl ChatEncoder {
         match &part.kind {
             PartKind::Finished(finish) => self.finished(part, finish, out),
             kind => {
-                if let Some(delta) = delta(kind) {
+                let hidden = matches!(kind, PartKind::Reasoning(_)) && !self.answer.shown.reasoning;
+                if let Some(delta) = delta(kind).map(|delta| if hidden { Delta::default() } else { delta }) {
                     let text = if let PartKind::Content(text) = kind { text } else { "" };
                     let choice = ChunkChoice { delta, ..self.choice(part) };
                     // Parts without text are worth a chunk only for what else they bring.
-                    if !is_empty(kind) || choice.logprobs.is_some() || choice.token_ids.is_some() {
+                    if !(hidden || is_empty(kind)) || choice.logprobs.is_some() || choice.token_ids.is_some() {
                         out.extend([self.chunk(&[choice], text, self.extra())]);
                     }
                 }
@@ -150,6 +174,8 @@ impl ChatEncoder {
     fn finished(&self, part: &Part, finish: &Finish, out: &mut impl Extend<Frame>) -> bool {
         let done = self.progress.is_done();
         let choice = ChunkChoice {
+            // Said of every choice with log-probabilities, so that one without any text has a list too.
+            logprobs: self.answer.shown.logprobs.then(|| ChatLogprobs::of(&[])),
             finish_reason: Some(self.progress.finish_reason(part.choice, finish)),
             stop_reason: stop_reason(finish),
             ..self.choice(part)
@@ -158,7 +184,7 @@ impl ChatEncoder {
             FinishKind::Cancelled => "cancelled",
             _ => "done",
         };
-        let metadata = Some(&self.answer.metadata);
+        let metadata = self.answer.named_metadata();
         if !done {
             out.extend([self.chunk(&[choice], "", self.extra())]);
         } else if self.include_usage {
@@ -212,7 +238,8 @@ impl ChatEncoder {
             choices,
             usage: extra.usage,
             prompt_token_ids: extra.prompt_token_ids,
-            metadata: extra.metadata,
+            metadata: extra.metadata.metadata,
+            antiphon: extra.metadata.antiphon,
             kind: self.typed.then_some(extra.kind),
             content: self.typed.then_some(content),
             request_id: self.typed.then_some(&heading.id),
@@ -248,8 +275,8 @@ fn is_empty(kind: &PartKind) -> bool {
 
 /// Log-probabilities of a part: OpenAI lists those of the answer's text, not of the analysis, calls or stop tokens.
 fn logprobs(part: &Part) -> Option<ChatLogprobs> {
-    let content = matches!(part.kind, PartKind::Content(_));
-    ChatLogprobs::of(&part.logprobs).filter(|_| content)
+    let content = matches!(part.kind, PartKind::Content(_)) && !part.logprobs.is_empty();
+    content.then(|| ChatLogprobs::of(&part.logprobs))
 }
 
 /// Token ids as JSON has them.
@@ -268,7 +295,10 @@ struct Completion<'a> {
     usage: Usage,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_token_ids: Option<Vec<u32>>,
-    metadata: &'a Metadata,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a Metadata>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    antiphon: Option<&'a Metadata>,
 }
 
 #[derive(Serialize)]
@@ -313,10 +343,11 @@ struct FunctionAnswer<'a> {
 impl ChatAnswer {
     /// The answer in one piece, as JSON.
     pub(crate) fn whole(&self, whole: &Whole) -> String {
+        let NamedMetadata { metadata, antiphon } = self.named_metadata();
         let choices = whole.ended().enumerate().map(|(index, (choice, finish))| WholeChat {
             index,
-            message: message(choice),
-            logprobs: ChatLogprobs::of(&choice.logprobs),
+            message: message(choice, self.shown.reasoning),
+            logprobs: self.shown.logprobs.then(|| ChatLogprobs::of(&choice.logprobs)),
             finish_reason: whole.progress.finish_reason(index as u32, finish),
             stop_reason: stop_reason(finish),
             token_ids: self.token_ids.as_ref().map(|_| ids(&choice.tokens)),
@@ -330,13 +361,19 @@ impl ChatAnswer {
             choices: choices.collect(),
             usage: whole.progress.usage(),
             prompt_token_ids: self.token_ids.as_deref().map(ids),
-            metadata: &self.metadata,
+            metadata,
+            antiphon,
         })
+    }
+
+    fn named_metadata(&self) -> NamedMetadata<'_> {
+        let of = |wanted: bool| wanted.then_some(&self.metadata);
+        NamedMetadata { metadata: of(self.shown.as_predecessor), antiphon: of(!self.shown.as_predecessor) }
     }
 }
 
-fn message(choice: &WholeChoice) -> MessageAnswer<'_> {
-    let reasoning = Some(choice.reasoning.as_str()).filter(|text| !text.is_empty());
+fn message(choice: &WholeChoice, shows_reasoning: bool) -> MessageAnswer<'_> {
+    let reasoning = Some(choice.reasoning.as_str()).filter(|text| shows_reasoning && !text.is_empty());
     let tool_calls: Vec<_> = choice
         .calls
         .iter()

@@ -2,11 +2,13 @@
 
 use serde_json::Value;
 
-use crate::prompt::conversation::{Conversation, Message, ReasoningEffort};
+use crate::prompt::conversation::{Conversation, Message};
 
 use super::error::WireError;
-use super::fields::{Fields, unfit};
+use super::fields::Fields;
+use super::foreign;
 use super::messages;
+use super::reasoning::Reasoning;
 use super::sampling::Generation;
 use super::streaming::Streaming;
 use super::terms::Terms;
@@ -37,6 +39,8 @@ pub(crate) struct ChatRequest {
     pub(crate) streaming: Streaming,
     /// The answer holds token ids.
     pub(crate) return_token_ids: bool,
+    /// The answer holds the analysis.
+    pub(crate) include_reasoning: bool,
 }
 
 impl ChatRequest {
@@ -45,16 +49,17 @@ impl ChatRequest {
         let mut fields = Fields::of(body, "")?;
         let model = terms.model(&mut fields)?;
         let messages = history(&mut fields, form)?;
-        let effort = effort(&mut fields)?;
+        let Reasoning { effort, include } = Reasoning::read(&mut fields)?;
         let Tools { tools, forced } = Tools::read(&mut fields)?;
         let mut generation = Generation::read(&mut fields, terms)?;
         generation.sampling.logprobs = logprobs(&mut fields)?;
         let streaming = Streaming::read(&mut fields, terms, form == Form::Generate)?;
         let return_token_ids = fields.flag("return_token_ids")?.unwrap_or(false);
         check_answer_kind(&mut fields)?;
+        foreign::refuse(&mut fields)?;
         note_unknown(fields);
         let conversation = Conversation { messages, tools, effort, forced_tool: forced };
-        Ok(Self { model, conversation, generation, streaming, return_token_ids })
+        Ok(Self { model, conversation, generation, streaming, return_token_ids, include_reasoning: include })
     }
 }
 
@@ -71,17 +76,6 @@ fn history(fields: &mut Fields, form: Form) -> Result<Vec<Message>, WireError> {
             Err(WireError::Conflict { param: fields.at("prompt"), message })
         }
         (None, None) => Err(WireError::Missing { param: fields.at("messages"), expected: "an array of messages" }),
-    }
-}
-
-/// How much to think. `minimal` is OpenAI's name for the least of newer models; gpt-oss always thinks, so `none` is refused.
-pub(crate) fn effort(fields: &mut Fields) -> Result<ReasoningEffort, WireError> {
-    let path = fields.at("reasoning_effort");
-    match fields.text("reasoning_effort")?.as_deref() {
-        Some("minimal" | "low") => Ok(ReasoningEffort::Low),
-        None | Some("medium") => Ok(ReasoningEffort::Medium),
-        Some("high") => Ok(ReasoningEffort::High),
-        Some(other) => Err(unfit(&path, &Value::String(other.to_owned()), "low, medium or high")),
     }
 }
 

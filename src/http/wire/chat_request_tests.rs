@@ -2,6 +2,7 @@ use actix_web::ResponseError;
 use proptest::prelude::*;
 
 use crate::actors::messages::Coalescing;
+use crate::prompt::conversation::ReasoningEffort;
 
 use super::super::super::errors::ApiError;
 use super::super::samples::{any_json, blame, terms, value};
@@ -67,13 +68,62 @@ fn what_would_be_ignored_is_refused() {
         (r#","response_format":{"type":"json_schema","json_schema":{}}"#, "response_format.type"),
         (r#","response_format":{}"#, "response_format.type"),
         (r#","modalities":["text","audio"]"#, "modalities[1]"),
-        (r#","reasoning_effort":"none""#, "reasoning_effort"),
+        (r#","reasoning_effort":"much""#, "reasoning_effort"),
+        (r#","reasoning":{"effort":7}"#, "reasoning.effort"),
+        (r#","reasoning":{"max_tokens":7}"#, "reasoning.max_tokens"),
+        (r#","chat_template_kwargs":{"reasoning_effort":"much"}"#, "chat_template_kwargs.reasoning_effort"),
+        (r#","chat_template_kwargs":{"model_identity":"a cat"}"#, "chat_template_kwargs.model_identity"),
+        (r#","guided_json":{"type":"object"}"#, "guided_json"),
+        (r#","guided_choice":["a"]"#, "guided_choice"),
+        (r#","structured_outputs":{"regex":"a"}"#, "structured_outputs"),
+        (r#","grammar":"root ::= x""#, "grammar"),
+        (r#","json_schema":{"a":1}"#, "json_schema"),
+        (r#","continue_final_message":true"#, "continue_final_message"),
+        (r#","add_generation_prompt":false"#, "add_generation_prompt"),
+        (r#","bad_words":["x"]"#, "bad_words"),
+        (r#","prompt_logprobs":0"#, "prompt_logprobs"),
+        (r#","echo":true"#, "echo"),
+        (r#","skip_special_tokens":false"#, "skip_special_tokens"),
+        (r#","typical_p":0.5"#, "typical_p"),
+        (r#","thinking_token_budget":5"#, "thinking_token_budget"),
     ] {
         assert_eq!(blame(read(rest)).0, param, "{rest}");
     }
     assert!(read(r#","response_format":{"type":"text"},"modalities":["text"]"#).is_ok());
-    assert_eq!(read(r#","reasoning_effort":"high""#).unwrap().conversation.effort, ReasoningEffort::High);
-    assert_eq!(read(r#","reasoning_effort":"minimal""#).unwrap().conversation.effort, ReasoningEffort::Low);
+}
+
+#[test]
+fn what_asks_for_nothing_is_taken() {
+    for rest in [
+        r#","guided_json":null,"guided_choice":[],"structured_outputs":{},"grammar":"","echo":false,"bad_words":[]"#,
+        r#","add_generation_prompt":true,"continue_final_message":false,"skip_special_tokens":true,"separate_reasoning":true"#,
+        r#","typical_p":1,"length_penalty":1.0,"mirostat":0,"prompt_logprobs":null,"n_probs":0,"best_of":1"#,
+        r#","cache_salt":"a","priority":3,"chat_template_kwargs":{"enable_thinking":false},"reasoning":{"summary":"auto"}"#,
+    ] {
+        assert!(read(rest).is_ok(), "{rest}: {:?}", read(rest));
+    }
+}
+
+#[test]
+fn effort_has_several_names_and_its_values_mean_the_nearest() {
+    use ReasoningEffort::{High, Low, Medium};
+    for (value, effort) in
+        [("none", Low), ("minimal", Low), ("low", Low), ("medium", Medium), ("high", High), ("xhigh", High), ("max", High)]
+    {
+        for rest in [
+            format!(r#","reasoning_effort":"{value}""#),
+            format!(r#","reasoning":{{"effort":"{value}"}}"#),
+            format!(r#","chat_template_kwargs":{{"reasoning_effort":"{value}"}}"#),
+        ] {
+            assert_eq!(read(&rest).unwrap().conversation.effort, effort, "{rest}");
+        }
+    }
+    let all = r#","reasoning_effort":"low","reasoning":{"effort":"high"},"chat_template_kwargs":{"reasoning_effort":"high"}"#;
+    assert_eq!(read(all).unwrap().conversation.effort, Low, "the first name wins");
+    assert_eq!(read(r#","reasoning_effort":null"#).unwrap().conversation.effort, Medium);
+    for rest in [r#","include_reasoning":false"#, r#","reasoning":{"exclude":true}"#] {
+        assert!(!read(rest).unwrap().include_reasoning && read("").unwrap().include_reasoning);
+    }
 }
 
 #[test]
@@ -120,7 +170,7 @@ fn check_taken(request: &ChatRequest) {
     assert!(terms.names.contains(&request.model) && !request.conversation.messages.is_empty());
     assert!(generation.choices_count > 0 && generation.stop_strings.iter().all(|stop| !stop.is_empty()));
     assert!(generation.max_tokens.is_none_or(|count| (1..=1_000).contains(&count) && sampling.min_tokens <= count));
-    assert!((0.0..=2.0).contains(&sampling.temperature) && sampling.top_p > 0.0 && sampling.top_p <= 1.0);
+    assert!((0.0..=2.0).contains(&sampling.temperature) && sampling.top_p >= 0.0 && sampling.top_p <= 1.0);
     assert!((0.0..=1.0).contains(&sampling.min_p) && sampling.repetition_penalty > 0.0);
     assert!(sampling.presence_penalty.abs() <= 2.0 && sampling.frequency_penalty.abs() <= 2.0);
     assert!(sampling.logprobs.is_none_or(|count| count <= TOP_LOGPROBS_MAX));

@@ -7,6 +7,8 @@ use serde::Serialize;
 use crate::actors::messages::{Finish, Part, PartKind};
 use crate::batch::TokenId;
 
+use crate::prompt::detokenizer::Places;
+
 use super::chat_answer::ids;
 use super::encoder::{Frame, to_json};
 use super::heading::{FINGERPRINT, Heading, Metadata};
@@ -15,7 +17,7 @@ use super::progress::{Progress, Usage, stop_reason};
 use super::whole::{Whole, WholeChoice};
 
 /// A prompt as its answer shows it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Prompt {
     /// Its tokens.
     pub(crate) tokens: Arc<[TokenId]>,
@@ -55,12 +57,12 @@ pub(crate) struct CompletionEncoder {
 }
 
 /// How much of a choice is written.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Begun {
     /// It has had a chunk.
     begun: bool,
-    /// Where its next token begins, in characters; counted only with log-probabilities.
-    offset: usize,
+    /// Where its next token begins; counted only with log-probabilities.
+    places: Places,
 }
 
 #[derive(Serialize)]
@@ -132,14 +134,14 @@ impl CompletionAnswer {
     }
 
     fn whole_logprobs(&self, prompt: &Prompt, choice: &WholeChoice) -> CompletionLogprobs {
-        let mut offset = 0;
+        let mut places = Places::new();
         let mut logprobs = CompletionLogprobs::default();
         if prompt.echo.is_some() {
-            logprobs.push_first(&prompt.first_token, &mut offset);
-            logprobs.extend(&choice.prompt_logprobs, &mut offset);
+            logprobs.push_prompt(&prompt.first_token, &choice.prompt_logprobs, &mut places);
         }
         if !self.prompt_only {
-            logprobs.extend(&choice.logprobs, &mut offset);
+            logprobs.push_generated(&choice.logprobs, &mut places);
+            logprobs.push_generated(&choice.end_logprobs, &mut places);
         }
         logprobs
     }
@@ -218,11 +220,9 @@ impl CompletionEncoder {
 
     /// What a part of the answer adds to its choice.
     fn generated(&mut self, part: &Part, text: String) -> ChoiceShape<'static> {
-        // A stop token is not part of the text, and neither are its log-probabilities.
-        let is_text = matches!(part.kind, PartKind::Content(_));
-        let logprobs = (self.answer.logprobs && is_text && !part.logprobs.is_empty()).then(|| {
+        let logprobs = (self.answer.logprobs && !part.logprobs.is_empty()).then(|| {
             let mut logprobs = CompletionLogprobs::default();
-            logprobs.extend(&part.logprobs, &mut self.choices[part.choice as usize].offset);
+            logprobs.push_generated(&part.logprobs, &mut self.choices[part.choice as usize].places);
             logprobs
         });
         let token_ids = self.answer.return_token_ids.then(|| ids(&part.tokens));
@@ -230,12 +230,11 @@ impl CompletionEncoder {
     }
 
     fn prompt_logprobs(&mut self, part: &Part) -> CompletionLogprobs {
-        let mut offset = 0;
+        let mut places = Places::new();
         let mut logprobs = CompletionLogprobs::default();
         let prompt = self.answer.prompt(part.choice as usize);
-        logprobs.push_first(&prompt.first_token, &mut offset);
-        logprobs.extend(&part.logprobs, &mut offset);
-        self.choices[part.choice as usize].offset = offset;
+        logprobs.push_prompt(&prompt.first_token, &part.logprobs, &mut places);
+        self.choices[part.choice as usize].places = places;
         logprobs
     }
 

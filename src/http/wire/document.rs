@@ -4,6 +4,7 @@
 //! requests. Here the second one is refused. Depth ends at 128 (serde_json's own limit), the count of values at
 //! [`VALUES_MAX`]: a value takes up to 80 bytes of memory, however short its text is.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -21,7 +22,8 @@ pub(crate) const VALUES_MAX: usize = 1 << 19;
 /// [`WireError::TooManyValues`].
 pub(crate) fn parse(body: &[u8]) -> Result<Value, WireError> {
     let mut place = Place::default();
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let body = with_whole_surrogates(body);
+    let mut deserializer = serde_json::Deserializer::from_slice(&body);
     let value = Seed(&mut place).deserialize(&mut deserializer);
     match value.and_then(|value| deserializer.end().map(|()| value)) {
         Ok(value) => Ok(value),
@@ -30,6 +32,32 @@ pub(crate) fn parse(body: &[u8]) -> Result<Value, WireError> {
             message: error.to_string(),
         })),
     }
+}
+
+/// `body` with each half of a surrogate pair, which is no character, replaced by U+FFFD. JavaScript and Python write such halves
+/// where a text was cut inside a character, and serde_json refuses them.
+fn with_whole_surrogates(body: &[u8]) -> Cow<'_, [u8]> {
+    let mut mended = Cow::Borrowed(body);
+    let mut at = 0;
+    while let Some(found) = memchr::memchr(b'\\', &body[at..]) {
+        at += found;
+        match (escaped_unit(&body[at..]), body.get(at + 6..).and_then(escaped_unit)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => at += 12,
+            (Some(0xd800..=0xdfff), _) => {
+                mended.to_mut()[at..at + 6].copy_from_slice(b"\\ufffd");
+                at += 6;
+            }
+            // Any other escape: what follows the backslash, a second one perhaps, begins none.
+            _ => at = (at + 2).min(body.len()),
+        }
+    }
+    mended
+}
+
+/// The UTF-16 unit that `text` begins with as `\uXXXX`.
+fn escaped_unit(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(b"\\u")?.get(..4).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// The path of `key` inside the object at `path`.

@@ -22,7 +22,7 @@ fn what_is_no_json_is_refused_where_it_stops() {
         (r#"{"a":1} x"#, ""),
         (r#"{"temperature":NaN}"#, "temperature"),
         (r#"{"temperature":1e999}"#, "temperature"),
-        (r#"{"messages":[{"content":"\ud800"}]}"#, "messages[0].content"),
+        (r#"{"messages":[{"content":"\u12g4"}]}"#, "messages[0].content"),
         (r#"{"a":1,}"#, ""),
         ("\u{feff}{}", ""),
     ] {
@@ -60,4 +60,26 @@ proptest! {
         // What is taken here is JSON for everybody else too.
         prop_assert!(!strict || serde_json::from_slice::<Value>(&bytes).is_ok());
     }
+}
+
+#[test]
+fn half_a_surrogate_pair_is_a_replacement_character() {
+    for (written, text) in [
+        (r"\ud83d\udc4b", "👋"),
+        (r"\ud83d", "\u{fffd}"),
+        (r"a\uDC4Bb", "a\u{fffd}b"),
+        (r"\ud83d\ud83d\udc4b", "\u{fffd}👋"),
+        (r"\udc4b\ud83d", "\u{fffd}\u{fffd}"),
+        (r"\ud83d\n", "\u{fffd}\n"),
+        (r"\\ud83d", r"\ud83d"),
+        (r"\\\ud83d", "\\\u{fffd}"),
+        (r"\ud83d\\udc4b", "\u{fffd}\\udc4b"),
+        (r"\u00e9\ud83dx", "é\u{fffd}x"),
+    ] {
+        let value = parse(format!(r#"{{"a":"{written}"}}"#).as_bytes()).unwrap();
+        assert_eq!(value["a"], text, "{written}");
+    }
+    assert_eq!(parse(br#"{"\ud83d":1}"#).unwrap()["\u{fffd}"], 1);
+    assert_eq!(refused(r#"{"a":"\ud83"#).1, "invalid_json");
+    assert_eq!(refused("{\"a\":\"\\").1, "invalid_json");
 }

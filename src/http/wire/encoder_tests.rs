@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::super::chat_answer::ChatAnswer;
+use super::super::chat_answer::{ChatAnswer, Shown};
 use super::super::completion_answer::{CompletionAnswer, Prompt};
 use super::super::heading::FINGERPRINT;
 use super::super::progress::Progress;
 use super::super::samples::{content, finished, heading, metadata, part, token_text};
 use super::super::whole::Whole;
 use super::*;
+use crate::actors::messages::TokenText;
 use crate::batch::TokenId;
 
 const STOP: FinishKind = FinishKind::Stop { matched: None };
@@ -36,9 +37,11 @@ fn written(mut encoder: Encoder, parts: &[Part]) -> Vec<String> {
     frames.into_iter().map(line).collect()
 }
 
+const SHOWN: Shown = Shown { reasoning: true, logprobs: false, as_predecessor: false };
+
 fn chat(choices_count: usize, change: impl Fn(&mut ChatEncoder)) -> Encoder {
     let mut encoder = ChatEncoder {
-        answer: ChatAnswer { heading: heading(), metadata: metadata(), token_ids: None },
+        answer: ChatAnswer { heading: heading(), metadata: metadata(), token_ids: None, shown: SHOWN },
         progress: Progress::new(3, choices_count),
         include_usage: false,
         continuous_usage: false,
@@ -46,6 +49,11 @@ fn chat(choices_count: usize, change: impl Fn(&mut ChatEncoder)) -> Encoder {
     };
     change(&mut encoder);
     Encoder::Chat(Box::new(encoder))
+}
+
+fn as_the_predecessor(encoder: &mut ChatEncoder) {
+    encoder.typed = true;
+    encoder.answer.shown.as_predecessor = true;
 }
 
 fn kinds() -> Vec<Part> {
@@ -69,7 +77,7 @@ fn chat_in_openais_dialect() {
         r#"{CHAT:[{"index":0,"delta":{"content":"Hé\"\n"},"finish_reason":null}]}"#,
         r#"{CHAT:[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]},"finish_reason":null}]}"#,
         r#"{CHAT:[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\":1}"}}]},"finish_reason":null}]}"#,
-        r#"{CHAT:[{"index":0,"delta":{},"finish_reason":"tool_calls"}],"metadata":META}"#,
+        r#"{CHAT:[{"index":0,"delta":{},"finish_reason":"tool_calls"}],"antiphon":META}"#,
         "[DONE]",
     ];
     assert_eq!(written(chat(1, |_| {}), &kinds()), expected);
@@ -87,11 +95,11 @@ fn chat_with_usage_ids_and_logprobs() {
     let expected = [
         r#"{CHAT:[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],"prompt_token_ids":[8,9]}"#,
         r#"{CHAT:[{"index":1,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#,
-        r#"{CHAT:[{"index":0,"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":-1.5,"bytes":[97],"top_logprobs":[{"token":"top","logprob":-0.25,"bytes":[116,111,112]}]}]},"finish_reason":null,"token_ids":[1]}]}"#,
+        r#"{CHAT:[{"index":0,"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":-1.5,"bytes":[97],"top_logprobs":[{"token":"top","logprob":-0.25,"bytes":[116,111,112]}]}],"refusal":null},"finish_reason":null,"token_ids":[1]}]}"#,
         r#"{CHAT:[{"index":1,"delta":{"content":"b"},"finish_reason":null,"token_ids":[1]}]}"#,
         r#"{CHAT:[{"index":1,"delta":{},"finish_reason":"length"}]}"#,
         r#"{CHAT:[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
-        r#"{CHAT:[],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":2}},"metadata":META}"#,
+        r#"{CHAT:[],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":2}},"antiphon":META}"#,
         "[DONE]",
     ];
     assert_eq!(written(encoder, &parts), expected);
@@ -107,8 +115,8 @@ fn chat_in_both_dialects() {
         r#"{CHAT:[{"index":0,"delta":{},"finish_reason":"stop"}],"metadata":META,"type":"done","content":"","request_id":"id-1"}"#,
         "[DONE]",
     ];
-    assert_eq!(written(chat(1, |encoder| encoder.typed = true), &parts), expected);
-    let cancelled = written(chat(1, |encoder| encoder.typed = true), &[finished(0, FinishKind::Cancelled, 0)]);
+    assert_eq!(written(chat(1, as_the_predecessor), &parts), expected);
+    let cancelled = written(chat(1, as_the_predecessor), &[finished(0, FinishKind::Cancelled, 0)]);
     assert!(cancelled[1].contains(r#""finish_reason":"cancelled""#) && cancelled[1].contains(r#""type":"cancelled""#));
 }
 
@@ -119,6 +127,60 @@ fn continuous_usage_stands_in_every_chunk() {
     for (frame, completion) in frames.iter().zip([0, 1, 2]) {
         assert!(frame.contains(&usage(completion)), "{frame}");
     }
+    let thought = Part { reasoning_tokens: 2, ..part(0, PartKind::Reasoning("hm".into()), &[1, 2], 2) };
+    let frames = written(chat(1, |encoder| encoder.continuous_usage = true), &[thought, finished(0, STOP, 3)]);
+    assert!(frames[1].contains(r#""reasoning_tokens":2"#), "as far as it is: {}", frames[1]);
+}
+
+#[test]
+fn log_probabilities_that_were_asked_for_are_a_list_even_without_any() {
+    let shown = Shown { logprobs: true, reasoning: false, ..SHOWN };
+    let nothing = || whole(vec![part(0, PartKind::Reasoning("hm".into()), &[1], 1), finished(0, FinishKind::Length, 1)], 1);
+    let answer = ChatAnswer { heading: heading(), metadata: metadata(), token_ids: None, shown };
+    let json: serde_json::Value = serde_json::from_str(&answer.whole(&nothing())).unwrap();
+    assert_eq!(json["choices"][0]["logprobs"], json!({"content": [], "refusal": null}));
+    assert_eq!(json["choices"][0]["message"].get("reasoning"), None, "not shown");
+    let frames = written(
+        chat(1, |encoder| encoder.answer.shown = shown),
+        &[part(0, PartKind::Reasoning("hm".into()), &[1], 1), finished(0, FinishKind::Length, 1)],
+    );
+    assert_eq!(frames.len(), 3, "role, end, [DONE]: {frames:?}");
+    assert!(frames[1].contains(r#""logprobs":{"content":[],"refusal":null}"#), "{frames:?}");
+}
+
+#[test]
+fn offsets_count_characters_of_the_text() {
+    let token = |bytes: &[u8], is_control| TokenText { bytes: bytes.to_vec(), is_control, ..token_text(1, "", -1.0) };
+    // A token that ends inside a character, one inside, one that ends it and goes on; a control token; a character that breaks off.
+    let generated = [
+        token(b"a\xf0\x9f", false),
+        token(b"\x91", false),
+        token(b"\x8bb", false),
+        token(b"<|end|>", true),
+        token(b"c", false),
+        token(b"\xf0", false),
+        token(b"d", false),
+    ];
+    let text = Part { logprobs: generated.to_vec(), ..content(0, "a👋bc\u{fffd}d", 7) };
+    let stop = Part { logprobs: vec![token(b"<|return|>", true)], ..finished(0, STOP, 8) };
+    let mut prompt = part(0, PartKind::Prompt, &[], 0);
+    prompt.logprobs = vec![token(b"\x95", false), token(b"\xea", false)];
+    let echo = |answer: &mut CompletionAnswer| {
+        answer.prompts[0] =
+            Prompt { echo: Some("안\u{fffd}".into()), first_token: b"\xec\x95".to_vec(), ..answer.prompts[0].clone() };
+        answer.logprobs = true;
+    };
+    prompt.logprobs[0].bytes = b"\x88".to_vec();
+    let parts = [prompt, text, stop];
+    let whole: serde_json::Value = serde_json::from_str(&completion_answer(echo).whole(&whole(parts.to_vec(), 1))).unwrap();
+    // 안, then the prompt's broken character, then what was generated.
+    assert_eq!(whole["choices"][0]["logprobs"]["text_offset"], json!([0, 0, 1, 2, 3, 3, 5, 5, 6, 7, 8]));
+    let frames = written(completion(1, echo), &parts);
+    let offsets = frames[..3].iter().flat_map(|frame| {
+        let (_, offsets) = frame.split_once(r#""text_offset":["#).unwrap();
+        offsets[..offsets.find(']').unwrap()].split(',').map(|offset| offset.parse::<u32>().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(json!(offsets.collect::<Vec<_>>()), whole["choices"][0]["logprobs"]["text_offset"], "streamed as in one piece");
 }
 
 #[test]
@@ -245,7 +307,7 @@ fn whole(parts: Vec<Part>, choices_count: usize) -> Whole {
 
 #[test]
 fn a_chat_in_one_piece() {
-    let answer = ChatAnswer { heading: heading(), metadata: metadata(), token_ids: None };
+    let answer = ChatAnswer { heading: heading(), metadata: metadata(), token_ids: None, shown: SHOWN };
     let json: serde_json::Value = serde_json::from_str(&answer.whole(&whole(kinds(), 1))).unwrap();
     let call = json!({"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}});
     let message = json!({
@@ -255,7 +317,7 @@ fn a_chat_in_one_piece() {
     assert_eq!(json["choices"], json!([choice]));
     assert_eq!(json["object"], "chat.completion");
     assert_eq!(json["usage"]["total_tokens"], 9);
-    assert_eq!(json["metadata"]["params"]["seed"], -1);
+    assert_eq!(json["antiphon"]["params"]["seed"], -1);
     let silent: serde_json::Value =
         serde_json::from_str(&answer.whole(&whole(vec![finished(0, FinishKind::Length, 1)], 1))).unwrap();
     assert_eq!(silent["choices"][0]["message"]["content"], "", "a string, for those who strip it");

@@ -62,6 +62,16 @@ pub(crate) enum WireError {
         /// The contradiction.
         message: String,
     },
+    /// More tokens are asked for than the context holds. The words are OpenAI's: clients look for them.
+    #[error("{} is {asked}, but this model's maximum context length is {context_tokens_max} tokens", subject(param))]
+    ContextExceeded {
+        /// The field.
+        param: String,
+        /// What it holds.
+        asked: String,
+        /// Most tokens of a sequence.
+        context_tokens_max: usize,
+    },
     /// No model of that name is served.
     #[error("the model {asked} does not exist here; this server has {served}")]
     UnknownModel {
@@ -82,7 +92,8 @@ impl WireError {
             | Self::Unfit { param, .. }
             | Self::Missing { param, .. }
             | Self::Unsupported { param, .. }
-            | Self::Conflict { param, .. } => (!param.is_empty()).then(|| clip(param)),
+            | Self::Conflict { param, .. }
+            | Self::ContextExceeded { param, .. } => (!param.is_empty()).then(|| clip(param)),
             Self::UnknownModel { .. } => Some("model".to_owned()),
         }
     }
@@ -97,6 +108,7 @@ impl WireError {
             Self::Missing { .. } => "missing_required_parameter",
             Self::Unsupported { .. } => "unsupported_value",
             Self::Conflict { .. } => "conflicting_parameters",
+            Self::ContextExceeded { .. } => "context_length_exceeded",
             Self::UnknownModel { .. } => "model_not_found",
         }
     }

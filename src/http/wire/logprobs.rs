@@ -3,6 +3,7 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::actors::messages::TokenText;
+use crate::prompt::detokenizer::Places;
 
 /// JSON has no infinity; this is how vLLM writes a probability of zero.
 const LOGPROB_MIN: f32 = -9999.0;
@@ -11,6 +12,8 @@ const LOGPROB_MIN: f32 = -9999.0;
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct ChatLogprobs {
     content: Vec<ChatToken>,
+    /// This model's refusals are answers.
+    refusal: Option<()>,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -29,15 +32,15 @@ struct TopToken {
 }
 
 impl ChatLogprobs {
-    /// Those of `tokens`; `None` if there are none.
-    pub(crate) fn of(tokens: &[TokenText]) -> Option<Self> {
+    /// Those of `tokens`.
+    pub(crate) fn of(tokens: &[TokenText]) -> Self {
         let content = tokens.iter().map(|token| ChatToken {
             token: lossy(&token.bytes),
             logprob: finite(token.token.logprob),
             bytes: token.bytes.clone(),
             top_logprobs: token.top.iter().map(|(top, bytes)| top_token(top.logprob, bytes)).collect(),
         });
-        (!tokens.is_empty()).then(|| Self { content: content.collect() })
+        Self { content: content.collect(), refusal: None }
     }
 }
 
@@ -48,7 +51,8 @@ fn top_token(logprob: f32, bytes: &[u8]) -> TopToken {
 /// `logprobs` of a text completion's choice: lists side by side.
 #[derive(Debug, Default, serde::Serialize)]
 pub(crate) struct CompletionLogprobs {
-    /// Where each token begins, in characters from the begin of the choice's text.
+    /// Where each token begins, in characters of the choice's text. A token inside a character has the character's; a generated
+    /// control token, which has no text, that of the text after it.
     text_offset: Vec<usize>,
     /// `null` for the prompt's first token, which follows nothing.
     token_logprobs: Vec<Option<f32>>,
@@ -57,27 +61,33 @@ pub(crate) struct CompletionLogprobs {
 }
 
 impl CompletionLogprobs {
-    /// Adds the prompt's first token, which has no log-probability. `offset` is where it begins, then where it ends.
-    pub(crate) fn push_first(&mut self, bytes: &[u8], offset: &mut usize) {
-        self.push_text(bytes, offset);
+    /// Adds an echoed prompt. Its text spells control tokens out. `first` are the bytes of its first token, which follows nothing and
+    /// so has no log-probability.
+    pub(crate) fn push_prompt(&mut self, first: &[u8], rest: &[TokenText], places: &mut Places) {
+        self.push_text(first, places.push(first).chars);
         self.token_logprobs.push(None);
         self.top_logprobs.push(None);
+        self.extend(rest, |token| places.push(&token.bytes).chars);
+        // What is generated is a text of its own.
+        places.flush();
     }
 
-    /// Adds tokens.
-    pub(crate) fn extend(&mut self, tokens: &[TokenText], offset: &mut usize) {
+    /// Adds generated tokens.
+    pub(crate) fn push_generated(&mut self, tokens: &[TokenText], places: &mut Places) {
+        self.extend(tokens, |token| if token.is_control { places.next() } else { places.push(&token.bytes) }.chars);
+    }
+
+    fn extend(&mut self, tokens: &[TokenText], mut offset: impl FnMut(&TokenText) -> usize) {
         for token in tokens {
-            self.push_text(&token.bytes, offset);
+            self.push_text(&token.bytes, offset(token));
             self.token_logprobs.push(Some(finite(token.token.logprob)));
             self.top_logprobs.push(Some(Tops::of(token)));
         }
     }
 
-    fn push_text(&mut self, bytes: &[u8], offset: &mut usize) {
-        let text = lossy(bytes);
-        self.text_offset.push(*offset);
-        *offset += text.chars().count();
-        self.tokens.push(text);
+    fn push_text(&mut self, bytes: &[u8], offset: usize) {
+        self.text_offset.push(offset);
+        self.tokens.push(lossy(bytes));
     }
 }
 

@@ -46,7 +46,9 @@ fn message(mut fields: Fields, calls: &HashSet<String>) -> Result<Message, WireE
             if !calls.contains(&call_id) {
                 return Err(unfit(&path, &Value::String(call_id), "the id of a call in an earlier assistant message"));
             }
-            Ok(Message::Tool { call_id, content: content(&mut fields)? })
+            // A function that returns nothing has null for its result.
+            let content = fields.take("content").map(|value| text_or_parts(value, &fields.at("content"))).transpose()?;
+            Ok(Message::Tool { call_id, content: content.unwrap_or_default() })
         }
         _ => Err(unfit(&role_path, &Value::String(role), ROLES)),
     }
@@ -74,7 +76,10 @@ fn tool_call(mut fields: Fields) -> Result<ToolCall, WireError> {
     let mut function = Fields::of(fields.required("function", "an object with name and arguments")?, &fields.at("function"))?;
     let name = function_name(&mut function)?;
     let arguments_path = function.at("arguments");
-    let arguments = text(function.required("arguments", "a string of JSON")?, &arguments_path)?;
+    let arguments = match function.required("arguments", "a string of JSON")? {
+        object @ Value::Object(_) => object.to_string(),
+        other => text(other, &arguments_path)?,
+    };
     Ok(ToolCall { id, name, arguments })
 }
 

@@ -58,7 +58,7 @@ fn complaints_name_the_place() {
             "invalid_value",
         ),
         (
-            r#"[{"role":"assistant","tool_calls":[{"id":"c","function":{"name":"f","arguments":{}}}]}]"#,
+            r#"[{"role":"assistant","tool_calls":[{"id":"c","function":{"name":"f","arguments":[]}}]}]"#,
             "messages[0].tool_calls[0].function.arguments",
             "invalid_value",
         ),
@@ -70,4 +70,18 @@ fn complaints_name_the_place() {
     ] {
         assert_eq!(blame(parse(json)), (param.into(), code), "{json}");
     }
+}
+
+#[test]
+fn what_other_servers_take_is_taken() {
+    let messages = parse(
+        r#"[{"role":"assistant","tool_calls":[{"id":"c","function":{"name":"f","arguments":{"a":[1,"b"]}}},
+            {"id":"d","function":{"name":"f","arguments":{}}}]},
+            {"role":"tool","tool_call_id":"c","content":null},{"role":"tool","tool_call_id":"d"}]"#,
+    )
+    .unwrap();
+    let Message::Assistant { tool_calls, .. } = &messages[0] else { panic!("{messages:?}") };
+    assert_eq!([&tool_calls[0].arguments, &tool_calls[1].arguments], [r#"{"a":[1,"b"]}"#, "{}"]);
+    let nothing = |id: &str| Message::Tool { call_id: id.to_owned(), content: String::new() };
+    assert_eq!(messages[1..], [nothing("c"), nothing("d")]);
 }

@@ -16,11 +16,13 @@ pub(crate) mod encoder;
 pub(crate) mod error;
 pub(crate) mod event_answer;
 pub(crate) mod fields;
+pub(crate) mod foreign;
 pub(crate) mod heading;
 pub(crate) mod logprobs;
 pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod progress;
+pub(crate) mod reasoning;
 #[cfg(test)]
 pub(crate) mod samples;
 pub(crate) mod sampling;

@@ -24,15 +24,21 @@ pub(crate) struct ModelEntry<'a> {
 impl<'a> ModelList<'a> {
     /// All `names`, the model's id first. `created` is when the server started.
     pub(crate) fn new(names: &'a [String], created: u64, context_tokens_max: Option<usize>) -> Self {
-        let data = names.iter().filter_map(|name| ModelEntry::new(name, names, created, context_tokens_max)).collect();
+        let data = names.iter().filter_map(|name| ModelEntry::new(name, names, &[], created, context_tokens_max)).collect();
         Self { object: "list", data }
     }
 }
 
 impl<'a> ModelEntry<'a> {
-    /// The model under `name`; `None` if it is not one of `names`.
-    pub(crate) fn new(name: &str, names: &'a [String], created: u64, context_tokens_max: Option<usize>) -> Option<Self> {
-        let id = names.iter().find(|known| *known == name)?;
+    /// The model under `name`; `None` if it is neither one of `names` nor of `unlisted`.
+    pub(crate) fn new(
+        name: &str,
+        names: &'a [String],
+        unlisted: &'a [String],
+        created: u64,
+        context_tokens_max: Option<usize>,
+    ) -> Option<Self> {
+        let id = names.iter().chain(unlisted).find(|known| *known == name)?;
         Some(Self {
             id,
             object: "model",

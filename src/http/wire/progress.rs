@@ -29,7 +29,7 @@ pub(crate) struct PromptDetails {
 /// More about the generated tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct CompletionDetails {
-    /// Tokens of the analysis channel, known once a choice has ended.
+    /// Tokens of the analysis channel.
     pub(crate) reasoning_tokens: u64,
 }
 
@@ -64,6 +64,7 @@ impl Progress {
     pub(crate) fn take(&mut self, part: &Part) {
         let choice = &mut self.choices[part.choice as usize];
         choice.completion_tokens = part.completion_tokens;
+        choice.reasoning_tokens = part.reasoning_tokens;
         match &part.kind {
             PartKind::ToolCallStart { .. } => choice.called = true,
             PartKind::Finished(finish) => {

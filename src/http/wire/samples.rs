@@ -21,6 +21,7 @@ static PROFILES: LazyLock<BTreeMap<String, Coalescing>> =
 pub(super) fn terms() -> Terms<'static> {
     Terms {
         names: &NAMES,
+        unlisted_names: &[],
         context_tokens_max: 1000,
         vocab_size: 2048,
         defaults: SamplingDefaults::default(),
@@ -67,7 +68,7 @@ pub(crate) fn metadata() -> Metadata {
 /// A part that stands for the tokens given, each with a log-probability if `logprobs`.
 pub(super) fn part(choice: u32, kind: PartKind, tokens: &[u32], completion_tokens: u32) -> Part {
     let tokens = tokens.iter().map(|id| TokenId(*id)).collect();
-    Part { choice, kind, tokens, logprobs: Vec::new(), completion_tokens }
+    Part { choice, kind, tokens, logprobs: Vec::new(), completion_tokens, reasoning_tokens: 0 }
 }
 
 pub(super) fn content(choice: u32, text: &str, completion_tokens: u32) -> Part {
@@ -76,7 +77,7 @@ pub(super) fn content(choice: u32, text: &str, completion_tokens: u32) -> Part {
 
 pub(super) fn finished(choice: u32, kind: FinishKind, completion_tokens: u32) -> Part {
     let finish = Finish { kind, reasoning_tokens: 1, completion_tokens };
-    part(choice, PartKind::Finished(finish), &[], completion_tokens)
+    Part { reasoning_tokens: 1, ..part(choice, PartKind::Finished(finish), &[], completion_tokens) }
 }
 
 /// A token with its log-probability and one likelier one.
@@ -85,6 +86,7 @@ pub(super) fn token_text(id: u32, text: &str, logprob: f32) -> TokenText {
     TokenText {
         token: scored(id, logprob, 2),
         bytes: text.as_bytes().to_vec(),
+        is_control: false,
         top: vec![(scored(1, -0.25, 1), b"top".to_vec())],
     }
 }

@@ -47,7 +47,8 @@ impl Generation {
         let sampling = Sampling {
             temperature: temperature(fields)?.unwrap_or(terms.defaults.temperature),
             top_p: fields
-                .number("top_p", "a number above 0, at most 1", |p| p > 0.0 && p <= 1.0)?
+                // Zero leaves the likeliest token alone.
+                .number("top_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p))?
                 .unwrap_or(terms.defaults.top_p),
             top_k: top_k(fields)?.unwrap_or(terms.defaults.top_k),
             min_p: fields.number("min_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p))?.unwrap_or(0.0),
@@ -93,9 +94,19 @@ fn additive_penalty(fields: &mut Fields, name: &str) -> Result<f32, WireError> {
 
 /// `max_completion_tokens` is the newer name; it wins.
 fn max_tokens(fields: &mut Fields, terms: &Terms<'_>) -> Result<Option<u32>, WireError> {
+    let older = token_count(fields, "max_tokens", terms)?;
+    Ok(token_count(fields, "max_completion_tokens", terms)?.or(older))
+}
+
+/// More tokens than the context holds is a context error, with the code and the words that clients know it by.
+fn token_count(fields: &mut Fields, name: &str, terms: &Terms<'_>) -> Result<Option<u32>, WireError> {
     let most = u32::try_from(terms.context_tokens_max).unwrap_or(u32::MAX).max(1);
-    let older = fields.count("max_tokens", 1..=most)?;
-    Ok(fields.count("max_completion_tokens", 1..=most)?.or(older))
+    let asked = fields.peek(name).filter(|value| value.as_f64().is_some_and(|asked| asked > f64::from(most)));
+    if let Some(asked) = asked {
+        let (param, asked) = (fields.at(name), clip(&asked.to_string()));
+        return Err(WireError::ContextExceeded { param, asked, context_tokens_max: terms.context_tokens_max });
+    }
+    fields.count(name, 1..=most)
 }
 
 fn min_tokens(fields: &mut Fields, max_tokens: Option<u32>, terms: &Terms<'_>) -> Result<u32, WireError> {
@@ -114,6 +125,8 @@ fn stop_strings(fields: &mut Fields) -> Result<Vec<String>, WireError> {
     let path = fields.at("stop");
     let strings = match fields.take("stop") {
         None => return Ok(Vec::new()),
+        // OpenAI takes an empty string for none.
+        Some(Value::String(only)) if only.is_empty() => return Ok(Vec::new()),
         Some(Value::String(only)) => vec![(path, only)],
         Some(Value::Array(list)) if list.len() <= STOP_STRINGS_MAX => list
             .into_iter()

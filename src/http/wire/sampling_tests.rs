@@ -50,18 +50,16 @@ fn out_of_range_is_refused_by_name() {
     for (json, param) in [
         (r#"{"temperature":2.1}"#, "temperature"),
         (r#"{"temperature":-0.1}"#, "temperature"),
-        (r#"{"top_p":0}"#, "top_p"),
-        (r#"{"top_p":1e-50}"#, "top_p"),
+        (r#"{"top_p":-0.1}"#, "top_p"),
+        (r#"{"top_p":1.1}"#, "top_p"),
         (r#"{"top_k":-2}"#, "top_k"),
         (r#"{"min_p":1.01}"#, "min_p"),
         (r#"{"seed":9223372036854775808}"#, "seed"),
-        (r#"{"stop":""}"#, "stop"),
         (r#"{"stop":["a",""]}"#, "stop[1]"),
         (r#"{"stop":["a",7]}"#, "stop[1]"),
         (r#"{"stop":["","","","","","","","","","","","","","","","",""]}"#, "stop"),
         (r#"{"stop_token_ids":[1,2048]}"#, "stop_token_ids[1]"),
         (r#"{"max_tokens":0}"#, "max_tokens"),
-        (r#"{"max_completion_tokens":1001}"#, "max_completion_tokens"),
         (r#"{"repetition_penalty":0}"#, "repetition_penalty"),
         (r#"{"presence_penalty":2.5}"#, "presence_penalty"),
         (r#"{"frequency_penalty":1e308}"#, "frequency_penalty"),
@@ -81,4 +79,23 @@ fn out_of_range_is_refused_by_name() {
     assert_eq!(blame(read(contradiction)), ("min_tokens".into(), "conflicting_parameters"));
     let long = format!(r#"{{"stop":"{}"}}"#, "x".repeat(257));
     assert_eq!(blame(read(&long)).0, "stop");
+}
+
+#[test]
+fn what_means_the_least_is_taken() {
+    assert_eq!(read(r#"{"top_p":0}"#).unwrap().sampling.top_p, 0.0);
+    assert_eq!(read(r#"{"top_p":1e-50}"#).unwrap().sampling.top_p, 0.0);
+    assert!(read(r#"{"stop":""}"#).unwrap().stop_strings.is_empty());
+}
+
+#[test]
+fn more_tokens_than_the_context_holds_is_a_context_error() {
+    for name in ["max_tokens", "max_completion_tokens"] {
+        for value in ["1001", "1001.0", "18446744073709551616", "1e300"] {
+            let error = read(&format!(r#"{{"{name}":{value}}}"#)).unwrap_err();
+            assert_eq!((error.param().unwrap().as_str(), error.code()), (name, "context_length_exceeded"), "{value}");
+            assert!(error.to_string().contains("this model's maximum context length is 1000 tokens"), "{error}");
+        }
+        assert_eq!(blame(read(&format!(r#"{{"{name}":0}}"#))).1, "invalid_value");
+    }
 }

@@ -48,7 +48,7 @@ pub(crate) struct Streaming {
     pub(crate) on: bool,
     /// The last chunk tells the usage.
     pub(crate) include_usage: bool,
-    /// Every chunk does.
+    /// Every chunk does; only where the last one does.
     pub(crate) continuous_usage: bool,
     /// How text is gathered.
     pub(crate) coalescing: Coalescing,
@@ -70,8 +70,8 @@ impl Streaming {
             let message = "only allowed with stream: true".to_owned();
             return Err(WireError::Conflict { param: fields.at("stream_options"), message });
         }
-        streaming.continuous_usage = options.flag("continuous_usage_stats")?.unwrap_or(false);
         streaming.include_usage = options.flag("include_usage")?.unwrap_or(false);
+        streaming.continuous_usage = options.flag("continuous_usage_stats")?.unwrap_or(false) && streaming.include_usage;
         if let Some(max_ms) = options.count("coalesce_max_ms", 0..=COALESCE_MAX_MS)? {
             streaming.coalescing.max_ms = u64::from(max_ms);
         }

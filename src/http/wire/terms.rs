@@ -30,6 +30,8 @@ impl Default for SamplingDefaults {
 pub(crate) struct Terms<'a> {
     /// The names of the model, its id first.
     pub(crate) names: &'a [String],
+    /// More names under which it may be asked for; not listed.
+    pub(crate) unlisted_names: &'a [String],
     /// Most tokens of a sequence, prompt and output together.
     pub(crate) context_tokens_max: usize,
     /// Rows of the vocabulary.
@@ -49,7 +51,7 @@ impl Terms<'_> {
     pub(crate) fn model(&self, fields: &mut Fields) -> Result<String, WireError> {
         match fields.text("model")? {
             None => Ok(self.names.first().cloned().unwrap_or_default()),
-            Some(name) if self.names.contains(&name) => Ok(name),
+            Some(name) if self.names.contains(&name) || self.unlisted_names.contains(&name) => Ok(name),
             Some(name) => Err(WireError::UnknownModel { asked: format!("{:?}", clip(&name)), served: self.names.join(", ") }),
         }
     }

@@ -5,10 +5,12 @@ use serde_json::Value;
 use crate::actors::messages::Coalescing;
 use crate::prompt::conversation::{Conversation, Message};
 
-use super::chat_request::{effort, note_unknown};
+use super::chat_request::note_unknown;
 use super::document::join;
 use super::error::WireError;
 use super::fields::{Fields, text, unfit};
+use super::foreign;
+use super::reasoning::Reasoning;
 use super::sampling::Generation;
 use super::streaming::Streaming;
 use super::terms::{SamplingDefaults, Terms};
@@ -35,7 +37,7 @@ impl TextRequest {
     pub(crate) fn read(body: Value, terms: &Terms<'_>) -> Result<Self, WireError> {
         let mut fields = Fields::of(body, "")?;
         terms.model(&mut fields)?;
-        fields.text("user_id")?;
+        user_id(&mut fields)?;
         let prompt_path = fields.at("prompt");
         let prompt = text(fields.required("prompt", "a string")?, &prompt_path)?;
         let instructions = [kind(&mut fields)?.map(str::to_owned), options(&mut fields)?];
@@ -53,13 +55,24 @@ impl TextRequest {
             let message = "this route always streams; /generate can answer in one piece".to_owned();
             return Err(WireError::Unsupported { param: fields.at("stream"), message });
         }
-        let effort = effort(&mut fields)?;
+        // Every text of this stream is the answer's: the analysis is never shown.
+        let Reasoning { effort, .. } = Reasoning::read(&mut fields)?;
+        foreign::refuse(&mut fields)?;
         note_unknown(fields);
         let developer = instructions.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
         let developer = (!developer.is_empty()).then_some(Message::Developer { content: developer });
         let messages = developer.into_iter().chain([Message::User { content: prompt }]).collect();
         let conversation = Conversation { messages, effort, ..Conversation::default() };
         Ok(Self { conversation, generation, coalescing: streaming.coalescing })
+    }
+}
+
+/// The client of this protocol sends a number, others a string; neither changes the answer.
+fn user_id(fields: &mut Fields) -> Result<(), WireError> {
+    let path = fields.at("user_id");
+    match fields.take("user_id") {
+        None | Some(Value::Number(_) | Value::String(_)) => Ok(()),
+        Some(other) => Err(unfit(&path, &other, "a number or a string")),
     }
 }
 

@@ -35,11 +35,19 @@ fn nonsense_is_refused_by_name() {
         ("{}", "prompt"),
         (r#"{"prompt":["a"]}"#, "prompt"),
         (r#"{"prompt":"p","model_type":"poem"}"#, "model_type"),
-        (r#"{"prompt":"p","user_id":7}"#, "user_id"),
+        (r#"{"prompt":"p","user_id":[7]}"#, "user_id"),
+        (r#"{"prompt":"p","guided_regex":"a+"}"#, "guided_regex"),
         (r#"{"prompt":"p","user_select_options":{"a":[]}}"#, "user_select_options.a"),
         (r#"{"prompt":"p","n":2}"#, "n"),
         (r#"{"prompt":"p","stream":false}"#, "stream"),
     ] {
         assert_eq!(blame(read(json)).0, param, "{json}");
+    }
+}
+
+#[test]
+fn users_have_numbers_or_names() {
+    for user in ["7", "-7", "18446744073709551615", "7.0", "\"u\"", "\"\"", "null"] {
+        assert!(read(&format!(r#"{{"prompt":"p","user_id":{user}}}"#)).is_ok(), "{user}");
     }
 }

@@ -7,10 +7,12 @@ use crate::actors::messages::Input;
 use crate::batch::TokenId;
 use crate::prompt::conversation::Conversation;
 
-use super::chat_request::{effort, note_unknown};
+use super::chat_request::note_unknown;
 use super::error::WireError;
 use super::fields::Fields;
+use super::foreign;
 use super::messages;
+use super::reasoning::Reasoning;
 use super::sampling::token_ids;
 use super::terms::Terms;
 use super::tools::Tools;
@@ -35,7 +37,7 @@ impl TokenizeRequest {
             (Some(text), None) => Input::Text(text),
             (None, Some(list)) => {
                 let messages = messages::read(list, &fields.at("messages"))?;
-                let effort = effort(&mut fields)?;
+                let Reasoning { effort, .. } = Reasoning::read(&mut fields)?;
                 let Tools { tools, forced } = Tools::read(&mut fields)?;
                 Input::Chat(Conversation { messages, tools, effort, forced_tool: forced })
             }
@@ -45,6 +47,7 @@ impl TokenizeRequest {
             }
             (None, None) => return Err(WireError::Missing { param: fields.at("prompt"), expected: "a string, or messages" }),
         };
+        foreign::refuse(&mut fields)?;
         let return_token_strs = fields.flag("return_token_strs")?.unwrap_or(false);
         note_unknown(fields);
         Ok(Self { input, return_token_strs })

@@ -47,7 +47,8 @@ impl Tools {
 /// The names that OpenAI gave these fields before; ignoring them would answer without the functions.
 fn refuse_older(fields: &mut Fields) -> Result<(), WireError> {
     for (older, newer) in [("functions", "tools"), ("function_call", "tool_choice")] {
-        if fields.take(older).is_some() {
+        let asks = |value: &Value| !value.as_array().is_some_and(Vec::is_empty);
+        if fields.take(older).as_ref().is_some_and(asks) {
             let message = format!("the older name is not supported; use {newer}");
             return Err(WireError::Unsupported { param: fields.at(older), message });
         }

@@ -27,6 +27,8 @@ pub(crate) struct WholeChoice {
     pub(crate) calls: Vec<WholeCall>,
     /// Log-probabilities of the answer's tokens, if asked for.
     pub(crate) logprobs: Vec<TokenText>,
+    /// Log-probabilities of tokens after the last text, the stop token's among them.
+    pub(crate) end_logprobs: Vec<TokenText>,
     /// Log-probabilities of the prompt's tokens but the first, if asked for.
     pub(crate) prompt_logprobs: Vec<TokenText>,
     /// The generated tokens.
@@ -81,7 +83,10 @@ impl Whole {
             PartKind::Finished(Finish { kind: FinishKind::Failed { code, message }, .. }) => {
                 return Err(Broken { code, message });
             }
-            PartKind::Finished(finish) => choice.finish = Some(finish),
+            PartKind::Finished(finish) => {
+                choice.finish = Some(finish);
+                choice.end_logprobs = part.logprobs;
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::asking::{JAY, with};
+use super::super::asking::{JAY, metadata, with};
 use super::super::bench::Bench;
 use super::super::case::{Checks, Halt};
 use super::super::exposition::Exposition;
@@ -18,9 +18,9 @@ async fn ask(bench: &Bench, question: &str, more: &Value) -> Result<Value, Halt>
 }
 
 fn key(answer: &Value) -> Result<String, Halt> {
-    let key = answer["metadata"]["cache_key"].as_str().filter(|key| key.len() == 64);
+    let key = metadata(answer)["cache_key"].as_str().filter(|key| key.len() == 64);
     key.map(str::to_owned).ok_or_else(|| {
-        Halt::Fail(format!("metadata.cache_key is {}, expected 64 hexadecimal digits", answer["metadata"]["cache_key"]))
+        Halt::Fail(format!("metadata.cache_key is {}, expected 64 hexadecimal digits", metadata(answer)["cache_key"]))
     })
 }
 
@@ -60,19 +60,17 @@ pub(super) async fn version(bench: &Bench, checks: &mut Checks) -> Result<(), Ha
         version.strip_prefix("SYS/v").is_some_and(|number| number.parse::<u32>().is_ok())
     };
     let answer = ask(bench, JAY, &Value::Null).await?;
-    checks.that(known(&answer["metadata"]), || format!("the metadata is {}, expected a prompt_version", answer["metadata"]));
+    checks.that(known(metadata(&answer)), || format!("the metadata is {}, expected a prompt_version", metadata(&answer)));
     let body = bench.chat(JAY, &json!({"max_tokens": 64, "stream": true}));
     for api in [Api::Chat, Api::Generate] {
-        let metadata = bench.hear(api, &body).await?.metadata();
+        let last = bench.hear(api, &body).await?.metadata();
         let name = api.path();
-        checks.that(known(&metadata), || {
-            format!("the last event of {name} has the metadata {metadata}, expected a prompt_version")
-        });
-        let same = metadata["prompt_version"] == answer["metadata"]["prompt_version"];
+        checks.that(known(&last), || format!("the last event of {name} has the metadata {last}, expected a prompt_version"));
+        let same = last["prompt_version"] == metadata(&answer)["prompt_version"];
         checks.that(same, || format!("{name} has another prompt_version than an answer in one piece"));
     }
     for field in ["model_id", "model_size", "dtype", "gpu_mode", "cache_hit", "tokens_before", "tokens_after", "request_id"] {
-        checks.that(!answer["metadata"][field].is_null(), || format!("the metadata has no {field}"));
+        checks.that(!metadata(&answer)[field].is_null(), || format!("the metadata has no {field}"));
     }
     Ok(())
 }
@@ -85,7 +83,7 @@ async fn repeat(bench: &Bench) -> Result<(u64, u64), Halt> {
     for _ in 0..TIMES {
         for question in QUESTIONS {
             let answer = ask(bench, question, &json!({"max_tokens": 4, "seed": salt as u64})).await?;
-            match answer["metadata"]["cache_hit"].as_bool() {
+            match metadata(&answer)["cache_hit"].as_bool() {
                 Some(true) => hits += 1,
                 Some(false) => misses += 1,
                 None => return Err(Halt::Fail("metadata.cache_hit is missing".to_owned())),

@@ -28,8 +28,8 @@ async fn a_chat_streams_what_it_says_in_one_piece() {
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     assert_eq!(whole.header("x-request-id"), answer["id"].as_str());
     assert!(answer["id"].as_str().unwrap().starts_with("chatcmpl-"));
-    assert_eq!(answer["metadata"]["request_id"], answer["id"]);
-    assert_eq!(answer["metadata"]["model_id"], "tiny");
+    assert_eq!(answer["antiphon"]["request_id"], answer["id"]);
+    assert_eq!((&answer["antiphon"]["model_id"], answer.get("metadata")), (&json!("tiny"), None));
 
     let body = format!(r#"{{{CHAT},"stream":true,"stream_options":{{"include_usage":true}}}}"#);
     let stream = post(world.address, "/v1/chat/completions", &body).await;
@@ -42,7 +42,11 @@ async fn a_chat_streams_what_it_says_in_one_piece() {
     assert_eq!(chunks[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
     let last = chunks.last().unwrap();
     assert_eq!((&last["choices"], &last["usage"]), (&json!([]), &answer["usage"]), "usage as in one piece");
-    assert!(last["metadata"].is_object() && chunks.iter().all(|chunk| chunk.get("error").is_none()));
+    assert!(
+        last["antiphon"].is_object()
+            && last.get("metadata").is_none()
+            && chunks.iter().all(|chunk| chunk.get("error").is_none())
+    );
     world.assert_empty().await;
     world.close().await;
 }
@@ -75,6 +79,11 @@ async fn the_header_and_the_option_choose_the_dialect() {
     assert_eq!(joined(&both, "/content"), "Yes.");
     assert_eq!(joined(&both, "/choices/0/delta/content"), "Yes.");
     assert_eq!((&both[0]["type"], &both.last().unwrap()["type"]), (&json!("start"), &json!("done")));
+    assert_eq!(both.last().unwrap()["metadata"]["model_id"], "tiny", "as the predecessor named it");
+    for headers in ["", "X-SSE-Dialect: events\r\n"] {
+        let whole = post_with(world.address, "/v1/chat/completions", headers, &format!("{{{CHAT}}}")).await.json();
+        assert_eq!((&whole["metadata"]["model_id"], whole.get("antiphon")), (&json!("tiny"), None));
+    }
     let events = post_with(world.address, "/v1/chat/completions", "X-SSE-Dialect: events\r\n", &body).await;
     let types: Vec<String> = events
         .events()
@@ -104,7 +113,7 @@ async fn generate_speaks_named_events() {
         "{text}"
     );
     let whole = post(world.address, "/generate", r#"{"prompt":"hi","stream":false}"#).await.json();
-    assert_eq!(whole["choices"][0]["message"]["content"], "Hi.");
+    assert_eq!((&whole["choices"][0]["message"]["content"], &whole["metadata"]["model_id"]), (&json!("Hi."), &json!("tiny")));
     world.close().await;
 }
 
@@ -142,7 +151,7 @@ async fn completions_continue_texts_and_tokens() {
         .flatten()
         .map(|token| token.as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(logged, "One and so on", "the tokens' texts are the text");
+    assert_eq!(logged, "One and so on<|return|>", "one entry a token, the stop token's last");
     let scored = post(address, "/v1/completions", r#"{"prompt":"One","max_tokens":0,"echo":true,"logprobs":1}"#).await.json();
     assert_eq!(scored["choices"][0]["text"], "One");
     assert_eq!(scored["choices"][0]["logprobs"]["tokens"].as_array().unwrap().len(), ids.len());

@@ -5,6 +5,7 @@ mod client;
 mod dialects;
 mod draining;
 mod leaving;
+mod lists;
 mod loaded;
 mod observe;
 mod page;

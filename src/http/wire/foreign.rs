@@ -1,0 +1,100 @@
+//! Fields of other servers that change what an answer is, and that this server does not do.
+//!
+//! An answer that looks like the one asked for and is another is worse than a refusal: a client that asks for JSON of a schema
+//! and gets prose breaks later, and far away. So each of these is refused until it is served, unless its value asks for nothing.
+
+use serde_json::Value;
+
+use super::error::WireError;
+use super::fields::Fields;
+
+/// The value of a field that asks for nothing, besides null, `false`, `""`, `[]` and `{}`.
+#[derive(Debug, Clone, Copy)]
+enum Neutral {
+    /// No other.
+    Empty,
+    /// This flag.
+    Flag(bool),
+    /// This number.
+    Number(f64),
+}
+
+use Neutral::{Empty, Flag, Number};
+
+/// The names, of vLLM, SGLang, llama.cpp, Hugging Face and OpenRouter.
+const REFUSED: &[(&str, Neutral)] = &[
+    // The form of the answer.
+    ("guided_json", Empty),
+    ("guided_regex", Empty),
+    ("guided_choice", Empty),
+    ("guided_grammar", Empty),
+    ("guided_whitespace_pattern", Empty),
+    ("structured_outputs", Empty),
+    ("structural_tag", Empty),
+    ("grammar", Empty),
+    ("json_schema", Empty),
+    ("regex", Empty),
+    ("ebnf", Empty),
+    // What the answer may hold.
+    ("bad_words", Empty),
+    ("allowed_token_ids", Empty),
+    ("logits_processors", Empty),
+    ("custom_logit_processor", Empty),
+    ("thinking_token_budget", Empty),
+    ("max_thinking_tokens", Empty),
+    // How it is drawn.
+    ("use_beam_search", Empty),
+    ("length_penalty", Number(1.0)),
+    ("typical_p", Number(1.0)),
+    ("top_a", Number(0.0)),
+    ("tfs_z", Number(1.0)),
+    ("mirostat", Number(0.0)),
+    ("dynatemp_range", Number(0.0)),
+    ("xtc_probability", Number(0.0)),
+    ("dry_multiplier", Number(0.0)),
+    ("no_repeat_ngram_size", Number(0.0)),
+    // What the prompt is.
+    ("continue_final_message", Empty),
+    ("add_generation_prompt", Flag(true)),
+    ("chat_template", Empty),
+    ("documents", Empty),
+    ("truncate_prompt_tokens", Empty),
+    ("echo", Empty),
+    ("lora_path", Empty),
+    ("lora_request", Empty),
+    // What the answer shows.
+    ("prompt_logprobs", Empty),
+    ("return_tokens_as_token_ids", Empty),
+    ("include_stop_str_in_output", Empty),
+    ("skip_special_tokens", Flag(true)),
+    ("detokenize", Flag(true)),
+    ("separate_reasoning", Flag(true)),
+    ("n_probs", Number(0.0)),
+    ("best_of", Number(1.0)),
+];
+
+/// Refuses what is left of these fields. A route that serves one of them takes it out before.
+pub(crate) fn refuse(fields: &mut Fields) -> Result<(), WireError> {
+    for (name, neutral) in REFUSED {
+        let param = fields.at(name);
+        if fields.take(name).is_some_and(|value| !asks_for_nothing(&value, *neutral)) {
+            let message =
+                "this server does not do that, and an answer without it would be another one; leave it out".to_owned();
+            return Err(WireError::Unsupported { param, message });
+        }
+    }
+    Ok(())
+}
+
+fn asks_for_nothing(value: &Value, neutral: Neutral) -> bool {
+    match (value, neutral) {
+        (Value::Null, _) => true,
+        (Value::Bool(flag), Flag(neutral)) => *flag == neutral,
+        (Value::Bool(flag), Empty | Number(_)) => !flag,
+        (Value::Number(number), Number(neutral)) => number.as_f64() == Some(neutral),
+        (Value::Number(_), Empty | Flag(_)) => false,
+        (Value::String(text), _) => text.is_empty(),
+        (Value::Array(list), _) => list.is_empty(),
+        (Value::Object(map), _) => map.is_empty(),
+    }
+}
