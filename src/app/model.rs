@@ -1,6 +1,6 @@
 //! Opens a model's files: the checkpoint and its tokenizer, checked against each other.
 
-use crate::engine::checkpoint::{Checkpoint, CheckpointError, CheckpointFiles};
+use crate::engine::checkpoint::{Checkpoint, CheckpointError, CheckpointFiles, Links};
 use crate::engine::warm_up::{GOLDEN_FILE, Golden};
 use crate::prompt::tokenizer::{Tokenizer, TokenizerError};
 use crate::source::{ModelContent, ModelFiles};
@@ -51,7 +51,7 @@ impl Model {
     ///
     /// # Errors
     /// [`ModelError`] names the file and what was expected of it.
-    pub fn open(files: &ModelFiles) -> Result<Self, ModelError> {
+    pub fn open(files: &ModelFiles, links: Links) -> Result<Self, ModelError> {
         let place = || match &files.content {
             ModelContent::Embedded(_) => format!("the embedded model {}", files.name),
             ModelContent::Directory(path) => path.display().to_string(),
@@ -59,7 +59,7 @@ impl Model {
         let wrong = |error| ModelError::Checkpoint { place: place(), error: Box::new(error) };
         let source = match &files.content {
             ModelContent::Embedded(files) => CheckpointFiles::embedded(files.iter().map(|file| (file.name, file.bytes))),
-            ModelContent::Directory(path) => CheckpointFiles::directory(path).map_err(wrong)?,
+            ModelContent::Directory(path) => CheckpointFiles::directory_with(path, links).map_err(wrong)?,
         };
         let checkpoint = Checkpoint::open(&source).map_err(wrong)?;
         let json = source.text(TOKENIZER_FILE).map_err(wrong)?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::engine::checkpoint::Links;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::Prefill;
 use crate::http::AllowedOrigin;
@@ -73,6 +74,10 @@ pub struct ShownValue {
 pub struct ServeOptions {
     /// `tiny`, `20b`, `120b`, a directory, or `org/name`.
     pub model: String,
+    /// Which revision of it, if it comes from the hub.
+    pub revision: String,
+    /// Where links in its directory may lead.
+    pub model_links: Links,
     /// Names under which clients may ask for the model, besides its own.
     pub served_model_names: Vec<String>,
     /// The profile, with what was set over it.

@@ -40,10 +40,10 @@ pub(super) struct Found {
 pub(super) fn find(options: &ServeOptions) -> Result<Found, AppError> {
     let api_keys = api_keys(options)?;
     let mut progress = TerminalProgress::default();
-    let hub = HubSettings::from_environment()?;
+    let hub = HubSettings { revision: options.revision.clone(), ..HubSettings::from_environment()? };
     let files = source::resolve(Some(&options.model), &hub, &mut |transfer| progress.show(transfer))?;
     drop(progress);
-    let model = Model::open(&files)?;
+    let model = Model::open(&files, options.model_links)?;
     for warning in model.checkpoint.warnings() {
         tracing::warn!("{warning}");
     }

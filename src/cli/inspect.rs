@@ -16,8 +16,17 @@ use crate::engine::cpu::{CpuOptions, MemoryPlan};
 use crate::source::{HubSettings, ModelContent, ModelFiles, TerminalProgress, resolve};
 
 /// The settings that change what a model takes.
-const SETTINGS: [&str; 7] =
-    ["model", "profile", "cpu_math", "cpu_dense", "kv_bytes", "running_max_count", "token_budget_tokens"];
+const SETTINGS: [&str; 9] = [
+    "model",
+    "revision",
+    "model_links",
+    "profile",
+    "cpu_math",
+    "cpu_dense",
+    "kv_bytes",
+    "running_max_count",
+    "token_budget_tokens",
+];
 
 /// The command's options.
 pub(super) fn command() -> Command {
@@ -34,11 +43,12 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let options = serve_options(&layers, &variable)?;
     let _log = start_log(&layers)?;
     let hub = HubSettings::from_environment().map_err(anyhow::Error::from)?;
+    let hub = HubSettings { revision: options.revision.clone(), ..hub };
     let mut progress = TerminalProgress::default();
     let files = resolve(Some(&options.model), &hub, &mut |transfer| progress.show(transfer)).map_err(anyhow::Error::from)?;
     drop(progress);
     let started = Instant::now();
-    let model = Model::open(&files).map_err(anyhow::Error::from)?;
+    let model = Model::open(&files, options.model_links).map_err(anyhow::Error::from)?;
     let opened = started.elapsed();
 
     let mut page = Page::default();

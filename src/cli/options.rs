@@ -6,6 +6,7 @@ use super::failure::Failure;
 use super::layers::{Given, Layers, Origin, SettingError};
 use super::settings::{API_KEY_VARIABLE, SETTINGS, Setting};
 use crate::app::{AllowedOrigin, Device, Secret, ServeOptions, ShownValue, SseDialect};
+use crate::engine::checkpoint::Links;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::Prefill;
 use crate::profile::{Profile, ProfileError};
@@ -52,6 +53,8 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
     let shown = shown(layers, &profile);
     Ok(ServeOptions {
         model: layers.read("model", "a model", non_empty)?,
+        revision: layers.read("revision", "a branch, a tag or a commit", non_empty)?,
+        model_links: layers.read("model_links", "inside or anywhere", model_links)?,
         served_model_names: layers.list("served_model_name"),
         host: layers.read("host", "an address such as 127.0.0.1", non_empty)?,
         port: layers.read("port", "a whole number from 0 to 65535", |text| text.parse().ok())?,
@@ -212,6 +215,14 @@ fn size(text: &str) -> Option<u64> {
     }
     let bytes = number.parse::<f64>().ok()? * unit as f64;
     (bytes < 1e18).then_some(bytes as u64)
+}
+
+fn model_links(text: &str) -> Option<Links> {
+    match text {
+        "inside" => Some(Links::Inside),
+        "anywhere" => Some(Links::Anywhere),
+        _ => None,
+    }
 }
 
 fn dialect(text: &str) -> Option<SseDialect> {

@@ -58,6 +58,13 @@ const fn over(section: &'static str, name: &'static str, help: &'static str) -> 
 /// Every setting, in the order of the help.
 pub(super) const SETTINGS: &[Setting] = &[
     plain("model", "MODEL", "tiny", "tiny (in the binary), 20b, 120b, a directory, or org/name on the Hugging Face hub"),
+    plain("revision", "NAME", "main", "branch, tag or commit of a model on the hub"),
+    plain(
+        "model_links",
+        "WHERE",
+        "inside",
+        "where links in a model's directory may lead: inside, or anywhere if they are your own",
+    ),
     list("served_model_name", "NAME", "another name for the model in requests; may be given again"),
     plain("profile", "NAME|FILE", "latency_first", "latency_first, balanced, quality_first, throughput, or a .toml file"),
     plain("host", "HOST", "127.0.0.1", "address to listen on"),

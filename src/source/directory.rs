@@ -37,7 +37,8 @@ pub(super) fn first_missing(path: &Path) -> Result<Option<String>, SourceError> 
             return Ok(Some(file.to_owned()));
         }
     }
-    if !missing(INDEX) {
+    // A single file goes before an index beside it, as when the checkpoint is opened.
+    if missing(WEIGHTS) && !missing(INDEX) {
         return Ok(shards(&path.join(INDEX))?.into_iter().find(|shard| missing(shard)));
     }
     Ok(missing(WEIGHTS).then(|| WEIGHTS.to_owned()))

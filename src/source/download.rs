@@ -1,26 +1,23 @@
-//! Downloads what a cache lacks of a model, through hf-hub.
+//! Downloads what a cache lacks of a model, into the layout that Hugging Face's own tools share.
 //!
-//! hf-hub resumes a file where it was cut off but neither checks what it got nor tries again by itself without fault (its own
-//! retries may append a part twice). So it is asked for one attempt at a time, and its result is checked here: by size, and by
-//! SHA-256 where the hub names it.
+//! Promises: a file stands in a snapshot only after its size, and its SHA-256 where the hub names it, were checked; what was cut off
+//! goes on where it stopped, here or in Hugging Face's tools; two processes do not write one file.
 
-use std::cell::Cell;
-use std::fs;
-use std::io::{self, Read};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use hf_hub::api::Progress;
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::directory::{CONFIG, INDEX, TOKENIZER, WEIGHTS, shards};
+use super::fetch::{FetchError, Hub, Remote};
 use super::{HubSettings, SourceError};
 
 /// Attempts in a row that brought nothing; one that brought bytes starts the count again.
 const FRUITLESS_ATTEMPTS_MAX: u32 = 5;
+const BUFFER_BYTES: usize = 1 << 16;
 
 /// What is being done to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +51,30 @@ struct Listing {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Listed {
     rfilename: String,
     #[serde(default)]
     size: Option<u64>,
+    /// Git's hash.
+    #[serde(default)]
+    blob_id: Option<String>,
+    /// Where the file is a large one.
+    #[serde(default)]
+    lfs: Option<Large>,
+}
+
+#[derive(Deserialize)]
+struct Large {
+    sha256: String,
+}
+
+impl Listed {
+    /// What the listing says of the file, if it says enough; a mirror may not.
+    fn remote(&self) -> Option<Remote> {
+        let etag = self.lfs.as_ref().map(|large| &large.sha256).or(self.blob_id.as_ref())?;
+        Some(Remote { etag: etag.clone(), size: self.size? })
+    }
 }
 
 /// One download of one model.
@@ -65,103 +82,78 @@ struct Download<'a> {
     model: &'a str,
     settings: &'a HubSettings,
     watch: &'a mut dyn FnMut(Transfer<'_>),
-    repo: ApiRepo,
+    hub: Hub,
     /// The cache's folder of this model.
     repository: &'a Path,
     /// The folder of this revision.
     snapshot: PathBuf,
-    files: Vec<Listed>,
+    listing: Listing,
     done_bytes: u64,
     total_bytes: u64,
 }
 
-/// Completes the newest revision of `model` in the cache, and returns its directory.
+/// Completes the newest commit of the wanted revision of `model` in the cache, and returns its directory.
 pub(super) fn snapshot(
     model: &str,
     repository: &Path,
     settings: &HubSettings,
     watch: &mut dyn FnMut(Transfer<'_>),
 ) -> Result<PathBuf, SourceError> {
-    fs::create_dir_all(repository).map_err(|source| SourceError::Io { path: repository.to_owned(), source })?;
-    let cache = Cache::new(settings.cache.clone());
-    let api = ApiBuilder::from_cache(cache.clone())
-        .with_endpoint(settings.endpoint.clone())
-        .with_token(settings.token.clone())
-        .with_progress(false)
-        .with_retries(0)
-        .with_user_agent("antiphon", env!("CARGO_PKG_VERSION"))
-        .build()
-        .map_err(|error| refusal(model, "the list of files", settings, &error))?;
-    let main = Repo::model(model.to_owned());
-    let listing = list(&api.repo(main.clone()), model, settings)?;
+    fs::create_dir_all(repository).map_err(|source| disk(repository, &source))?;
+    let said = |error: FetchError| refusal(model, "the list of files", settings, &error);
+    let hub = Hub::new(&settings.endpoint, settings.token.clone()).map_err(said)?;
+    let listing = list(&hub, model, settings).map_err(said)?;
     // All files from one commit: asked for by its hash, so that a push in the middle cannot mix two.
-    let pinned = Repo::with_revision(model.to_owned(), RepoType::Model, listing.sha.clone());
-    let mut download = Download {
-        model,
-        settings,
-        watch,
-        repo: api.repo(pinned),
-        repository,
-        snapshot: repository.join("snapshots").join(&listing.sha),
-        files: listing.siblings,
-        done_bytes: 0,
-        total_bytes: 0,
-    };
+    let snapshot = repository.join("snapshots").join(&listing.sha);
+    let mut download = Download { model, settings, watch, hub, repository, snapshot, listing, done_bytes: 0, total_bytes: 0 };
     download.everything()?;
-    let path = download.snapshot;
-    cache
-        .repo(main)
-        .create_ref(&listing.sha)
-        .map_err(|source| SourceError::Io { path: repository.join("refs/main"), source })?;
-    Ok(path)
+    let named = repository.join("refs").join(&settings.revision);
+    if settings.revision != download.listing.sha {
+        write_whole(&named, download.listing.sha.as_bytes()).map_err(|source| disk(&named, &source))?;
+    }
+    Ok(download.snapshot)
 }
 
 /// What the hub says that the repository holds.
-fn list(repo: &ApiRepo, model: &str, settings: &HubSettings) -> Result<Listing, SourceError> {
-    let what = "the list of files";
-    let network = |message: String| SourceError::Network {
-        model: model.to_owned(),
-        file: what.to_owned(),
-        endpoint: settings.endpoint.clone(),
-        message,
-    };
-    let response = repo.info_request().query("blobs", "true").call();
-    let response = response.map_err(|error| refusal(model, what, settings, &ApiError::RequestError(Box::new(error))))?;
-    let text = response.into_string().map_err(|error| network(error.to_string()))?;
-    let listing: Listing = serde_json::from_str(&text).map_err(|error| network(format!("it sent no list: {error}")))?;
+fn list(hub: &Hub, model: &str, settings: &HubSettings) -> Result<Listing, FetchError> {
+    let revision = settings.revision.replace('/', "%2F");
+    let text = hub.text(&format!("/api/models/{model}/revision/{revision}?blobs=true"))?;
+    let odd = |message: String| FetchError::Network(message);
+    let listing: Listing = serde_json::from_str(&text).map_err(|error| odd(format!("it sent no list: {error}")))?;
     if listing.sha.len() < 7 || !listing.sha.chars().all(|c| c.is_ascii_hexdigit()) {
-        return Err(network(format!("`{}` is no commit", listing.sha)));
+        return Err(odd(format!("`{}` is no commit", listing.sha)));
     }
     Ok(listing)
 }
 
 impl Download<'_> {
-    /// The small files, then the index, then what it names.
+    /// The small files, then the weights: one file, or the index and what it names.
     fn everything(&mut self) -> Result<(), SourceError> {
         for file in [CONFIG, TOKENIZER] {
-            if !self.is_listed(file) {
+            if self.listed(file).is_none() {
                 return Err(self.not_a_checkpoint(file));
             }
         }
-        let small = ["generation_config.json", "tokenizer_config.json"].into_iter().filter(|file| self.is_listed(file));
+        let small = ["generation_config.json", "tokenizer_config.json"].into_iter().filter(|file| self.listed(file).is_some());
         let mut wanted: Vec<String> = [CONFIG, TOKENIZER].into_iter().chain(small).map(str::to_owned).collect();
-        if self.is_listed(INDEX) {
+        // A single file goes before an index beside it, as when the checkpoint is opened.
+        if self.listed(WEIGHTS).is_none() && self.listed(INDEX).is_some() {
             self.file(INDEX)?;
             wanted.extend(shards(&self.snapshot.join(INDEX))?);
         } else {
             wanted.push(WEIGHTS.to_owned());
         }
-        if let Some(absent) = wanted.iter().find(|file| !self.is_listed(file)) {
+        if let Some(absent) = wanted.iter().find(|file| self.listed(file).is_none()) {
             return Err(self.not_a_checkpoint(absent));
         }
-        let sizes = self.files.iter().filter(|file| wanted.contains(&file.rfilename));
+        let sizes = self.listing.siblings.iter().filter(|file| wanted.contains(&file.rfilename));
         self.total_bytes = sizes.filter_map(|file| file.size).sum();
         self.done_bytes = 0;
         wanted.iter().try_for_each(|file| self.file(file))
     }
 
-    fn is_listed(&self, file: &str) -> bool {
-        self.files.iter().any(|listed| listed.rfilename == file)
+    fn listed(&self, file: &str) -> Option<&Listed> {
+        self.listing.siblings.iter().find(|listed| listed.rfilename == file)
     }
 
     fn not_a_checkpoint(&self, file: &str) -> SourceError {
@@ -174,19 +166,18 @@ impl Download<'_> {
 
     /// Brings one file into the snapshot, unless it is there.
     fn file(&mut self, file: &str) -> Result<(), SourceError> {
-        let path = self.snapshot.join(file);
-        if let Ok(present) = fs::metadata(&path) {
+        if let Ok(present) = fs::metadata(self.snapshot.join(file)) {
             self.done_bytes += present.len();
             return Ok(());
         }
         let (mut fruitless, mut pause) = (0, self.settings.retry_pause);
         loop {
-            let (bytes, error) = match self.attempt(file) {
-                Ok(()) => return Ok(()),
-                Err(failed) => failed,
-            };
-            fruitless = if bytes > 0 { 1 } else { fruitless + 1 };
-            if !is_worth_retrying(&error) || fruitless >= FRUITLESS_ATTEMPTS_MAX {
+            let mut arrived_bytes = 0;
+            let Err(error) = self.attempt(file, &mut arrived_bytes) else { return Ok(()) };
+            // Wrong bytes are as fruitless as none.
+            let is_progress = arrived_bytes > 0 && !matches!(error, FetchError::Corrupt(_));
+            fruitless = if is_progress { 1 } else { fruitless + 1 };
+            if !error.is_worth_retrying() || fruitless >= FRUITLESS_ATTEMPTS_MAX {
                 return Err(self.failure(file, &error));
             }
             tracing::warn!(file, %error, "the download broke off; trying again");
@@ -195,118 +186,140 @@ impl Download<'_> {
         }
     }
 
-    /// One attempt. An error comes with the bytes that were brought all the same.
-    fn attempt(&mut self, file: &str) -> Result<(), (u64, ApiError)> {
-        let (size, seen) = (Cell::new(0), Cell::new(0));
-        let meter = Meter {
-            report: &mut |bytes| {
-                (self.watch)(Transfer {
-                    model: self.model,
-                    file,
-                    stage: Stage::Fetch,
-                    done_bytes: self.done_bytes + bytes,
-                    total_bytes: self.total_bytes.max(self.done_bytes + size.get()),
-                });
-            },
-            size: &size,
-            seen: &seen,
-            resumed: None,
+    /// One attempt; counts what it brought in `arrived_bytes`, also if it fails.
+    fn attempt(&mut self, file: &str, arrived_bytes: &mut u64) -> Result<(), FetchError> {
+        let path = format!("/{}/resolve/{}/{file}", self.model, self.listing.sha);
+        let remote = match self.listed(file).and_then(Listed::remote) {
+            Some(remote) => remote,
+            None => self.hub.look(&path)?,
         };
-        let path = self.repo.download_with_progress(file, meter).map_err(|error| {
-            self.drop_full_parts(&error, size.get());
-            (seen.get(), error)
-        })?;
-        (self.watch)(Transfer {
-            model: self.model,
-            file,
-            stage: Stage::Verify,
-            done_bytes: self.done_bytes + size.get(),
-            total_bytes: self.total_bytes.max(self.done_bytes + size.get()),
-        });
-        verify(&path, size.get()).map_err(|error| (0, error))?;
-        self.done_bytes += size.get();
+        if remote.etag.len() < 7 || !remote.etag.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            return Err(FetchError::Network(format!("`{}` is no ETag of a hub", remote.etag)));
+        }
+        let blob = self.repository.join("blobs").join(&remote.etag);
+        let _lock = self.lock(&remote.etag)?;
+        if !blob.exists() {
+            let part = blob.with_extension("incomplete");
+            self.fetch(file, &path, &remote, &part, arrived_bytes)?;
+            self.tell(file, Stage::Verify, remote.size, remote.size);
+            if let Err(error) = verify(&part, &remote) {
+                fs::remove_file(&part)?;
+                return Err(error);
+            }
+            fs::rename(&part, &blob)?;
+        }
+        self.link(file, &remote.etag)?;
+        self.done_bytes += remote.size;
         Ok(())
     }
 
-    /// A part as long as the file or longer cannot be resumed: the hub answers 416 for ever. It is dropped and fetched anew.
-    fn drop_full_parts(&self, error: &ApiError, size: u64) {
-        if !is_unresumable(error) {
-            return;
+    /// Completes `part`.
+    fn fetch(&mut self, file: &str, path: &str, remote: &Remote, part: &Path, arrived: &mut u64) -> Result<(), FetchError> {
+        fs::create_dir_all(part.parent().expect("a part lies among the blobs"))?;
+        let mut out = OpenOptions::new().create(true).append(true).open(part)?;
+        let mut there = out.metadata()?.len();
+        if there > remote.size {
+            out.set_len(0)?;
+            there = 0;
         }
-        let Ok(blobs) = fs::read_dir(self.repository.join("blobs")) else { return };
-        for path in blobs.filter_map(Result::ok).map(|entry| entry.path()) {
-            let is_part = path.extension().is_some_and(|extension| extension == "part");
-            if is_part && fs::metadata(&path).is_ok_and(|part| part.len() >= size) {
-                // If it cannot be removed, the next attempt fails the same way and says so.
-                let _ = fs::remove_file(&path);
+        if there == remote.size {
+            return Ok(());
+        }
+        let mut body = match self.hub.body(path, there) {
+            Err(FetchError::Status(416)) => {
+                out.set_len(0)?;
+                return Err(FetchError::Status(416));
             }
+            body => body?,
+        };
+        if body.from != there {
+            // The server sends the whole file whatever part is asked for.
+            out.set_len(0)?;
+            there = 0;
+        }
+        let mut buffer = vec![0; BUFFER_BYTES];
+        while there < remote.size {
+            let count = match body.reader.read(&mut buffer) {
+                Ok(0) => return Err(FetchError::Network(format!("it ended after {there} of {} bytes", remote.size))),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(FetchError::Network(error.to_string())),
+            };
+            out.write_all(&buffer[..count])?;
+            there += count as u64;
+            *arrived += count as u64;
+            self.tell(file, Stage::Fetch, there, remote.size);
+        }
+        Ok(out.sync_all()?)
+    }
+
+    fn tell(&mut self, file: &str, stage: Stage, file_bytes: u64, size: u64) {
+        (self.watch)(Transfer {
+            model: self.model,
+            file,
+            stage,
+            done_bytes: self.done_bytes + file_bytes,
+            total_bytes: self.total_bytes.max(self.done_bytes + size.max(file_bytes)),
+        });
+    }
+
+    /// The lock of a blob, where Hugging Face's tools look for it; held until the file is dropped.
+    fn lock(&self, etag: &str) -> Result<File, FetchError> {
+        let folder = self.repository.file_name().expect("a repository's folder has a name");
+        let path = self.settings.cache.join(".locks").join(folder).join(format!("{etag}.lock"));
+        fs::create_dir_all(path.parent().expect("a lock lies in a folder"))?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(FetchError::Locked(path)),
+            Err(TryLockError::Error(error)) => Err(error.into()),
         }
     }
 
-    fn failure(&self, file: &str, error: &ApiError) -> SourceError {
+    /// Puts the blob into the snapshot under the file's name.
+    fn link(&self, file: &str, etag: &str) -> io::Result<()> {
+        fs::create_dir_all(&self.snapshot)?;
+        let link = self.snapshot.join(file);
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        #[cfg(unix)]
+        return std::os::unix::fs::symlink(Path::new("../../blobs").join(etag), link);
+        #[cfg(not(unix))]
+        return fs::copy(self.repository.join("blobs").join(etag), link).map(drop);
+    }
+
+    fn failure(&self, file: &str, error: &FetchError) -> SourceError {
         match error {
-            ApiError::IoError(source) if source.kind() == io::ErrorKind::StorageFull => SourceError::DiskFull {
+            FetchError::Disk(source) if source.kind() == io::ErrorKind::StorageFull => SourceError::DiskFull {
                 model: self.model.to_owned(),
                 file: file.to_owned(),
                 cache: self.settings.cache.clone(),
                 needed_bytes: self.total_bytes,
             },
-            ApiError::IoError(source) if is_local(source) => {
-                SourceError::Io { path: self.repository.to_owned(), source: source.kind().into() }
-            }
+            FetchError::Disk(source) => disk(self.repository, source),
             error => refusal(self.model, file, self.settings, error),
         }
     }
 }
 
-/// Counts what hf-hub reports, and passes it on.
-struct Meter<'a> {
-    report: &'a mut dyn FnMut(u64),
-    /// The file's size, as the hub says.
-    size: &'a Cell<u64>,
-    /// Bytes that came over the network.
-    seen: &'a Cell<u64>,
-    /// Bytes that were there before; hf-hub's first update tells them.
-    resumed: Option<u64>,
-}
-
-impl Progress for Meter<'_> {
-    fn init(&mut self, size: usize, _file: &str) {
-        self.size.set(size as u64);
+/// Compares what was downloaded with what the hub says of it.
+fn verify(path: &Path, remote: &Remote) -> Result<(), FetchError> {
+    let found = fs::metadata(path)?.len();
+    if found != remote.size {
+        return Err(FetchError::Corrupt(format!("{found} bytes arrived, expected {}", remote.size)));
     }
-
-    fn update(&mut self, bytes: usize) {
-        match self.resumed {
-            None => self.resumed = Some(bytes as u64),
-            Some(_) => self.seen.set(self.seen.get() + bytes as u64),
-        }
-        (self.report)(self.resumed.unwrap_or(0) + self.seen.get());
-    }
-
-    fn finish(&mut self) {}
-}
-
-/// Compares a downloaded file with what the hub says of it, and removes it if it is another.
-fn verify(path: &Path, size: u64) -> Result<(), ApiError> {
-    let blob = fs::canonicalize(path)?;
-    let name = blob.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let found = fs::metadata(&blob)?.len();
     // Large files are named by the SHA-256 of their content, small ones by git's hash.
-    let is_sha256 = name.len() == 64 && name.chars().all(|c| c.is_ascii_hexdigit());
-    let message = if found != size {
-        format!("{found} bytes arrived, expected {size}")
-    } else if is_sha256 && sha256(&blob)? != name.to_lowercase() {
-        format!("what arrived has not the SHA-256 {name}")
-    } else {
-        return Ok(());
-    };
-    fs::remove_file(path)?;
-    fs::remove_file(&blob)?;
-    Err(ApiError::IoError(io::Error::new(io::ErrorKind::InvalidData, message)))
+    let is_sha256 = remote.etag.len() == 64 && remote.etag.chars().all(|c| c.is_ascii_hexdigit());
+    if is_sha256 && sha256(path)? != remote.etag.to_lowercase() {
+        return Err(FetchError::Corrupt(format!("what arrived has not the SHA-256 {}", remote.etag)));
+    }
+    Ok(())
 }
 
 fn sha256(path: &Path) -> io::Result<String> {
-    let mut file = fs::File::open(path)?;
+    let mut file = File::open(path)?;
     let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
     loop {
         match file.read(&mut buffer)? {
@@ -316,55 +329,30 @@ fn sha256(path: &Path) -> io::Result<String> {
     }
 }
 
-fn status(error: &ApiError) -> Option<u16> {
-    match error {
-        ApiError::RequestError(request) => match request.as_ref() {
-            ureq::Error::Status(status, _) => Some(*status),
-            ureq::Error::Transport(_) => None,
-        },
-        _ => None,
-    }
+/// Writes a small file that no reader sees half.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(path.parent().expect("it lies in a folder"))?;
+    let draft = path.with_extension("draft");
+    fs::write(&draft, bytes)?;
+    fs::rename(draft, path)
 }
 
-fn is_unresumable(error: &ApiError) -> bool {
-    matches!(error, ApiError::InvalidResume) || status(error) == Some(416)
-}
-
-/// Whether the same request may go better a moment later.
-fn is_worth_retrying(error: &ApiError) -> bool {
-    match error {
-        ApiError::RequestError(_) => status(error).is_none_or(|status| status == 416 || status == 429 || status >= 500),
-        ApiError::IoError(source) => !is_local(source) && source.kind() != io::ErrorKind::StorageFull,
-        ApiError::InvalidResume => true,
-        _ => false,
-    }
-}
-
-/// Whether the cache's disk is at fault, not the network.
-fn is_local(error: &io::Error) -> bool {
-    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | NotADirectory | IsADirectory | NotFound)
+/// A failure of the disk, with its place.
+fn disk(path: &Path, source: &io::Error) -> SourceError {
+    SourceError::Io { path: path.to_owned(), source: io::Error::new(source.kind(), source.to_string()) }
 }
 
 /// The error of a request, with what to do about it.
-fn refusal(model: &str, file: &str, settings: &HubSettings, error: &ApiError) -> SourceError {
+fn refusal(model: &str, file: &str, settings: &HubSettings, error: &FetchError) -> SourceError {
     let (model, endpoint) = (model.to_owned(), settings.endpoint.clone());
-    let advice = match status(error) {
-        Some(401 | 403) => "set HF_TOKEN to a token that may read it",
-        Some(404) => "expected the name of a model that is there",
-        Some(429) => "it asks to come back later",
+    let advice = match error {
+        FetchError::Status(401 | 403) => "set HF_TOKEN to a token that may read it",
+        FetchError::Status(404) => "expected the name of a model that is there, and a revision that it has",
+        FetchError::Status(429) => "it asks to come back later",
         _ => "",
     };
-    match status(error) {
-        Some(status) if !advice.is_empty() => SourceError::Refused { model, endpoint, status, advice },
-        _ => {
-            let message = match error {
-                ApiError::LockAcquisition(lock) => format!("another process is downloading it ({})", lock.display()),
-                ApiError::IoError(source) => source.to_string(),
-                ApiError::RequestError(request) => request.to_string(),
-                error => error.to_string(),
-            };
-            SourceError::Network { model, file: file.to_owned(), endpoint, message }
-        }
+    match error {
+        FetchError::Status(status) if !advice.is_empty() => SourceError::Refused { model, endpoint, status: *status, advice },
+        error => SourceError::Network { model, file: file.to_owned(), endpoint, message: error.to_string() },
     }
 }

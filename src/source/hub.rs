@@ -7,17 +7,22 @@ use super::directory::first_missing;
 use super::download::{self, Transfer};
 use super::{ModelContent, ModelFiles, SourceError, id_and_size};
 
+/// The revision that a repository is known by.
+pub(super) const MAIN: &str = "main";
+
 /// Where the hub and its cache are; the environment variables are those of Hugging Face's own tools.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubSettings {
-    /// `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+    /// `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`), else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
     pub cache: PathBuf,
     /// `HF_ENDPOINT`, without a slash at its end.
     pub endpoint: String,
-    /// `HF_TOKEN`, else what the file `HF_HOME/token` holds.
+    /// `HF_TOKEN` (or `HUGGING_FACE_HUB_TOKEN`), else what the file `HF_TOKEN_PATH` or `HF_HOME/token` holds. Only the endpoint sees it.
     pub token: Option<String>,
-    /// `HF_HUB_OFFLINE`: nothing is downloaded.
+    /// `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`: nothing is downloaded.
     pub offline: bool,
+    /// A branch, a tag or a commit of the model's repository; no variable sets it.
+    pub revision: String,
     /// How long to wait before a download that broke off is taken up again; doubles each time.
     pub retry_pause: Duration,
 }
@@ -30,6 +35,7 @@ impl std::fmt::Debug for HubSettings {
             .field("endpoint", &self.endpoint)
             .field("token", &token)
             .field("offline", &self.offline)
+            .field("revision", &self.revision)
             .finish_non_exhaustive()
     }
 }
@@ -56,27 +62,29 @@ impl HubSettings {
         };
         let user_cache = path("XDG_CACHE_HOME").unwrap_or_else(|| user.join(".cache"));
         let home = path("HF_HOME").unwrap_or_else(|| user_cache.join("huggingface"));
-        let cache = path("HF_HUB_CACHE").unwrap_or_else(|| home.join("hub"));
+        let cache = path("HF_HUB_CACHE").or_else(|| path("HUGGINGFACE_HUB_CACHE")).unwrap_or_else(|| home.join("hub"));
         let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
-        let token = set("HF_TOKEN").or_else(|| std::fs::read_to_string(home.join("token")).ok());
-        let offline = match set("HF_HUB_OFFLINE").map(|value| value.to_lowercase()).as_deref() {
-            Some("1" | "true" | "yes" | "on") => true,
-            None | Some("0" | "false" | "no" | "off") => false,
-            Some(value) => {
-                return Err(SourceError::Setting { variable: "HF_HUB_OFFLINE", value: value.to_owned(), expected: "1 or 0" });
-            }
+        let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
+        let token = set("HF_TOKEN").or_else(|| set("HUGGING_FACE_HUB_TOKEN"));
+        let token = token.or_else(|| std::fs::read_to_string(token_file).ok());
+        let offline = |variable: &'static str| match set(variable).map(|value| value.to_lowercase()).as_deref() {
+            Some("1" | "true" | "yes" | "on") => Ok(true),
+            None | Some("0" | "false" | "no" | "off") => Ok(false),
+            Some(value) => Err(SourceError::Setting { variable, value: value.to_owned(), expected: "1 or 0" }),
         };
+        let offline = offline("HF_HUB_OFFLINE")? || offline("TRANSFORMERS_OFFLINE")?;
         Ok(Self {
             cache,
             endpoint: checked_endpoint(&endpoint)?,
             token: token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()),
             offline,
+            revision: MAIN.to_owned(),
             retry_pause: Duration::from_secs(1),
         })
     }
 }
 
-/// The endpoint without a slash at its end, if it is the address of a server: hf-hub takes it apart and must not panic on it.
+/// The endpoint without a slash at its end, if it is the address of a server.
 fn checked_endpoint(endpoint: &str) -> Result<String, SourceError> {
     let trimmed = endpoint.trim().trim_end_matches('/');
     let host = trimmed.strip_prefix("https://").or_else(|| trimmed.strip_prefix("http://")).unwrap_or_default();
@@ -98,9 +106,15 @@ pub(super) fn find(
     watch: &mut dyn FnMut(Transfer<'_>),
 ) -> Result<ModelFiles, SourceError> {
     let repository = settings.cache.join(format!("models--{}", model.replace('/', "--")));
-    let snapshot = cached_snapshot(&repository);
+    let revision = settings.revision.as_str();
+    if !is_revision(revision) {
+        return Err(SourceError::Revision { revision: revision.to_owned(), expected: "a branch, a tag or a commit" });
+    }
+    let snapshot = cached_snapshot(&repository, revision);
     let missing = match &snapshot {
         Some(snapshot) => first_missing(snapshot)?,
+        // A cache that was copied without its refs holds files, but not which of them the revision is.
+        None if repository.join("snapshots").is_dir() => Some(format!("refs/{revision}")),
         None => Some(super::directory::CONFIG.to_owned()),
     };
     let path = match (snapshot, missing) {
@@ -114,9 +128,19 @@ pub(super) fn find(
     Ok(ModelFiles { name: model.to_owned(), model_id, model_size, content: ModelContent::Directory(path) })
 }
 
-/// The directory of the revision that the cache calls `main`.
-fn cached_snapshot(repository: &Path) -> Option<PathBuf> {
-    let commit = std::fs::read_to_string(repository.join("refs/main")).ok()?;
-    let snapshot = repository.join("snapshots").join(commit.trim());
+/// The directory of a revision in the cache: of the commit that its name stands for, or of the commit itself.
+fn cached_snapshot(repository: &Path, revision: &str) -> Option<PathBuf> {
+    let named = std::fs::read_to_string(repository.join("refs").join(revision)).ok();
+    let commit = named.as_deref().map_or(revision, str::trim);
+    let snapshot = repository.join("snapshots").join(commit);
     snapshot.is_dir().then_some(snapshot)
+}
+
+/// Whether the text may name a revision: it becomes a part of paths.
+fn is_revision(text: &str) -> bool {
+    let part = |part: &str| {
+        let plain = part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        plain && !part.is_empty() && !part.starts_with('.')
+    };
+    text.len() <= 128 && text.split('/').all(part)
 }

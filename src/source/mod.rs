@@ -7,6 +7,7 @@
 mod directory;
 mod download;
 mod embedded;
+mod fetch;
 mod hub;
 mod progress;
 
@@ -108,8 +109,16 @@ pub enum SourceError {
         /// What it may be.
         expected: &'static str,
     },
+    /// The revision is none, or the model has none.
+    #[error("revision `{revision}`; expected {expected}")]
+    Revision {
+        /// What was asked for.
+        revision: String,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// The cache has no complete copy, and nothing may be downloaded.
-    #[error("{model} is not complete in {} ({file} is missing) and HF_HUB_OFFLINE is set; expected a complete copy", cache.display())]
+    #[error("{model} is not complete in {} ({file} is missing) and HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set; expected a complete copy", cache.display())]
     Offline {
         /// The model.
         model: String,
@@ -176,6 +185,11 @@ pub enum SourceError {
 /// [`SourceError`]; nothing of an incomplete model is returned.
 pub fn resolve(model: Option<&str>, hub: &HubSettings, watch: &mut dyn FnMut(Transfer<'_>)) -> Result<ModelFiles, SourceError> {
     let model = model.unwrap_or("tiny");
+    let is_hub = matches!(model, "20b" | "120b") || (!Path::new(model).exists() && is_hub_name(model));
+    if !is_hub && hub.revision != hub::MAIN {
+        let expected = "none beside a model that is no repository of a hub";
+        return Err(SourceError::Revision { revision: hub.revision.clone(), expected });
+    }
     match model {
         "tiny" => return Ok(embedded::model_files()),
         "20b" => return hub::find("openai/gpt-oss-20b", hub, watch),

@@ -60,7 +60,7 @@ fn what_is_no_model_is_refused_with_its_name() {
     assert_eq!(refused("gpt-5"), "no model `gpt-5`; expected tiny, 20b, 120b, a directory, or org/name on the hub");
     assert!(refused(&path("absent")).starts_with("no model `"));
     assert!(refused("../up").starts_with("no model `"));
-    assert!(refused("openai/none").contains("HF_HUB_OFFLINE is set"), "{}", refused("openai/none"));
+    assert!(refused("openai/none").contains("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set"), "{}", refused("openai/none"));
 
     fs::write(path("file"), "").expect("written");
     assert!(refused(&path("file")).contains("file is not a directory; expected the directory that holds config.json"));
@@ -95,12 +95,28 @@ fn settings_follow_hugging_faces_own_tools() {
     assert_eq!(set(&[("HF_HOME", "/data"), ("HF_HUB_CACHE", "/other")]).cache, Path::new("/other"));
     assert_eq!(set(&[("HF_ENDPOINT", "http://localhost:9/")]).endpoint, "http://localhost:9");
     assert_eq!(set(&[("HF_TOKEN", " hf_x\n")]).token.as_deref(), Some("hf_x"));
+    // Older names, which those of today go before.
+    assert_eq!(set(&[("HUGGING_FACE_HUB_TOKEN", "hf_y")]).token.as_deref(), Some("hf_y"));
+    assert_eq!(set(&[("HUGGING_FACE_HUB_TOKEN", "hf_y"), ("HF_TOKEN", "hf_x")]).token.as_deref(), Some("hf_x"));
+    assert_eq!(set(&[("HUGGINGFACE_HUB_CACHE", "/old")]).cache, Path::new("/old"));
+    assert_eq!(set(&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HUB_CACHE", "/new")]).cache, Path::new("/new"));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("token");
+    fs::write(&file, "hf_z\n").expect("written");
+    assert_eq!(set(&[("HF_TOKEN_PATH", &file.to_string_lossy())]).token.as_deref(), Some("hf_z"));
+    assert!(
+        set(&[("TRANSFORMERS_OFFLINE", "1")]).offline && set(&[("HF_HUB_OFFLINE", "0"), ("TRANSFORMERS_OFFLINE", "1")]).offline
+    );
     assert!(set(&[("HF_HUB_OFFLINE", "ON")]).offline && !set(&[("HF_HUB_OFFLINE", "0")]).offline);
     assert!(!format!("{:?}", set(&[("HF_TOKEN", "hf_x")])).contains("hf_x"), "a token is never printed");
 
-    for (variable, value) in
-        [("HF_ENDPOINT", "ftp://x"), ("HF_ENDPOINT", "https://"), ("HF_ENDPOINT", "https://a b"), ("HF_HUB_OFFLINE", "2")]
-    {
+    for (variable, value) in [
+        ("HF_ENDPOINT", "ftp://x"),
+        ("HF_ENDPOINT", "https://"),
+        ("HF_ENDPOINT", "https://a b"),
+        ("HF_HUB_OFFLINE", "2"),
+        ("TRANSFORMERS_OFFLINE", "x"),
+    ] {
         let said = settings(&[(variable, value)]).expect_err("nonsense").to_string();
         assert!(said.starts_with(&format!("{variable}={value}; expected ")), "{said}");
     }

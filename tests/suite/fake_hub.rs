@@ -1,7 +1,8 @@
 //! A Hugging Face hub on a local port: lists a repository, serves its files, and misbehaves when told to.
 //!
-//! It answers as the real one does: the listing with commit and sizes, small files with git's hash as ETag, large files by a
-//! redirect to another path with `x-linked-etag` holding their SHA-256, and ranges with 206 and `Content-Range`.
+//! It answers as the real one does: the listing with commit, sizes and hashes, small files with git's hash as ETag, large files by a
+//! redirect to a content server under another name with `x-linked-etag` holding their SHA-256, and ranges with 206 and
+//! `Content-Range`. A mirror in front of it sends every request on.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -29,38 +30,43 @@ pub(crate) struct Faults {
     pub(crate) cut: usize,
     /// Flip a byte in this many downloads of large files.
     pub(crate) corrupt: usize,
-    /// Answer everything only with this token.
+    /// Answer everything only with this token; the content server needs none.
     pub(crate) token: Option<&'static str>,
+    /// Send the whole file whatever range is asked for.
+    pub(crate) no_ranges: bool,
+    /// List names alone, as some mirrors do.
+    pub(crate) bare_list: bool,
 }
 
 struct State {
     files: BTreeMap<String, Vec<u8>>,
     faults: Faults,
     requests: Vec<String>,
+    /// Tokens that arrived anywhere but at the hub.
+    leaked: Vec<String>,
 }
 
 /// The hub; it serves until the test's process ends.
 pub(crate) struct FakeHub {
     pub(crate) endpoint: String,
+    /// A server that sends every request on to the hub, by status 308.
+    pub(crate) mirror: String,
     state: Arc<Mutex<State>>,
 }
 
 impl FakeHub {
     /// A hub with one repository, `org/model` whatever `org/model` is asked for.
     pub(crate) fn start(files: &[(&str, Vec<u8>)], faults: Faults) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let endpoint = format!("http://{}", listener.local_addr().expect("bound"));
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect();
-        let state = Arc::new(Mutex::new(State { files, faults, requests: Vec::new() }));
-        let shared = Arc::clone(&state);
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let state = Arc::clone(&shared);
-                // A client that goes away in the middle is none of the hub's concern.
-                thread::spawn(move || drop(answer(stream, &state)));
-            }
-        });
-        Self { endpoint, state }
+        let state = Arc::new(Mutex::new(State { files, faults, requests: Vec::new(), leaked: Vec::new() }));
+        let hub = listen(&state, Role::Hub);
+        let mirror = format!("http://127.0.0.1:{}", listen(&state, Role::Mirror { hub }));
+        Self { endpoint: format!("http://127.0.0.1:{hub}"), mirror, state }
+    }
+
+    /// The tokens that another server than the hub has seen.
+    pub(crate) fn leaked(&self) -> Vec<String> {
+        self.state.lock().expect("not poisoned").leaked.clone()
     }
 
     /// The paths that were asked for, each with its range if one byte more than metadata was wanted.
@@ -69,7 +75,34 @@ impl FakeHub {
     }
 }
 
-fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+/// What a server of this made-up hub is.
+#[derive(Debug, Clone, Copy)]
+enum Role {
+    /// Lists, and holds the small files.
+    Hub,
+    /// Holds the large files; reached as `localhost`, which is another name than the hub's.
+    Cdn,
+    /// Sends on to the hub at this port.
+    Mirror { hub: u16 },
+}
+
+/// Serves until the test's process ends; returns the port.
+fn listen(state: &Arc<Mutex<State>>, role: Role) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let port = listener.local_addr().expect("bound").port();
+    let cdn = if matches!(role, Role::Hub) { listen(state, Role::Cdn) } else { 0 };
+    let shared = Arc::clone(state);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let state = Arc::clone(&shared);
+            // A client that goes away in the middle is none of the hub's concern.
+            thread::spawn(move || drop(answer(stream, &state, role, cdn)));
+        }
+    });
+    port
+}
+
+fn answer(stream: TcpStream, state: &Mutex<State>, role: Role, cdn: u16) -> std::io::Result<()> {
     let mut lines = BufReader::new(stream.try_clone()?).lines();
     let first = lines.next().transpose()?.unwrap_or_default();
     let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -82,27 +115,35 @@ fn answer(stream: TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         };
     }
     let range = headers.get("range").and_then(|range| range.strip_prefix("bytes=")).unwrap_or("0-").to_owned();
+    let token = headers.get("authorization");
     let faults = {
         let mut state = state.lock().expect("not poisoned");
+        if !matches!(role, Role::Hub) {
+            state.leaked.extend(token.cloned());
+        }
         state.requests.push(if range == "0-0" { path.clone() } else { format!("{path} {range}") });
         state.faults
     };
     if let Some(status) = faults.status {
         return plain(stream, status, "no");
     }
-    if faults.token.is_some_and(|token| headers.get("authorization") != Some(&format!("Bearer {token}"))) {
+    if let Role::Mirror { hub } = role {
+        return redirect(stream, 308, &format!("http://127.0.0.1:{hub}{path}"), "");
+    }
+    let is_hub = matches!(role, Role::Hub);
+    if is_hub && faults.token.is_some_and(|wanted| token != Some(&format!("Bearer {wanted}"))) {
         return plain(stream, 401, "no");
     }
     if path.starts_with("/api/models/") {
-        return plain(stream, 200, &listing(&state.lock().expect("not poisoned").files));
+        return plain(stream, 200, &listing(&state.lock().expect("not poisoned").files, faults.bare_list));
     }
-    let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let name = path.split('?').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default().to_owned();
     let Some(bytes) = state.lock().expect("not poisoned").files.get(&name).cloned() else {
         return plain(stream, 404, "no");
     };
     if path.contains("/resolve/") && name.ends_with(".safetensors") {
-        let sha = hex(&Sha256::digest(&bytes));
-        return redirect(stream, &format!("/cdn/{name}"), &sha, bytes.len());
+        let linked = format!("x-linked-etag: \"{}\"\r\nx-linked-size: {}\r\n", hex(&Sha256::digest(&bytes)), bytes.len());
+        return redirect(stream, 302, &format!("http://localhost:{cdn}/cdn/{name}?signature=secret"), &linked);
     }
     file(stream, state, &name, bytes, &range)
 }
@@ -111,9 +152,19 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn listing(files: &BTreeMap<String, Vec<u8>>) -> String {
-    let siblings: Vec<_> =
-        files.iter().map(|(name, bytes)| serde_json::json!({"rfilename": name, "size": bytes.len()})).collect();
+fn listing(files: &BTreeMap<String, Vec<u8>>, bare: bool) -> String {
+    let sibling = |(name, bytes): (&String, &Vec<u8>)| {
+        let sha256 = hex(&Sha256::digest(bytes));
+        match (bare, name.ends_with(".safetensors")) {
+            (true, _) => serde_json::json!({"rfilename": name}),
+            (false, true) => {
+                let lfs = serde_json::json!({"sha256": sha256, "size": bytes.len(), "pointerSize": 134});
+                serde_json::json!({"rfilename": name, "size": bytes.len(), "blobId": git_hash(bytes), "lfs": lfs})
+            }
+            (false, false) => serde_json::json!({"rfilename": name, "size": bytes.len(), "blobId": git_hash(bytes)}),
+        }
+    };
+    let siblings: Vec<_> = files.iter().map(sibling).collect();
     serde_json::json!({"sha": COMMIT, "siblings": siblings}).to_string()
 }
 
@@ -121,13 +172,16 @@ fn plain(mut stream: TcpStream, status: u16, body: &str) -> std::io::Result<()> 
     write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
 }
 
-fn redirect(mut stream: TcpStream, to: &str, sha: &str, size: usize) -> std::io::Result<()> {
-    // The real hub redirects to another host; hf-hub follows redirects without a host itself, with the same outcome.
-    let host = stream.local_addr()?;
+/// Stands in for git's hash of a small file: 40 hexadecimal digits; only their number matters here.
+fn git_hash(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))[..40].to_owned()
+}
+
+fn redirect(mut stream: TcpStream, status: u16, to: &str, headers: &str) -> std::io::Result<()> {
     write!(
         stream,
-        "HTTP/1.1 302 Found\r\nlocation: http://{host}{to}\r\nx-repo-commit: {COMMIT}\r\nx-linked-etag: \"{sha}\"\r\n\
-         x-linked-size: {size}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        "HTTP/1.1 {status} X\r\nlocation: {to}\r\nx-repo-commit: {COMMIT}\r\n{headers}content-length: 0\r\n\
+         connection: close\r\n\r\n"
     )
 }
 
@@ -138,25 +192,26 @@ fn file(mut stream: TcpStream, state: &Mutex<State>, name: &str, mut bytes: Vec<
     if from >= total {
         return plain(stream, 416, "no");
     }
-    // Git's hash of a small file: 40 hex digits; only their number matters here.
-    let etag = &hex(&Sha256::digest(&bytes))[..40];
-    let (cut, corrupt) = {
+    let etag = git_hash(&bytes);
+    let (cut, corrupt, no_ranges) = {
         let mut state = state.lock().expect("not poisoned");
         let whole = to - from > 1;
         let cut = whole && state.faults.cut > 0;
         let corrupt = whole && name.ends_with(".safetensors") && state.faults.corrupt > 0;
         state.faults.cut -= usize::from(cut);
         state.faults.corrupt -= usize::from(corrupt);
-        (cut, corrupt)
+        (cut, corrupt, state.faults.no_ranges)
     };
+    let (from, to) = if no_ranges { (0, total) } else { (from, to) };
     if corrupt {
         bytes[from] ^= 1;
     }
+    let range = format!("content-range: bytes {from}-{}/{total}\r\n", to - 1);
+    let (status, range) = if no_ranges { ("200 OK", String::new()) } else { ("206 Partial Content", range) };
     write!(
         stream,
-        "HTTP/1.1 206 Partial Content\r\netag: \"{etag}\"\r\nx-repo-commit: {COMMIT}\r\ncontent-range: bytes {from}-{}/{total}\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n",
-        to - 1,
+        "HTTP/1.1 {status}\r\netag: \"{etag}\"\r\nx-repo-commit: {COMMIT}\r\n{range}content-length: {}\r\n\
+         connection: close\r\n\r\n",
         to - from
     )?;
     let end = if cut { from + (to - from) / 2 } else { to };

@@ -1,4 +1,4 @@
-//! Models from the hub: the whole path through hf-hub, against a hub that also cuts off, corrupts and refuses.
+//! Models from the hub: the whole path against a hub that also cuts off, corrupts and refuses.
 
 use std::fs;
 use std::path::Path;
@@ -56,6 +56,7 @@ impl World {
             endpoint: self.hub.endpoint.clone(),
             token: None,
             offline: false,
+            revision: "main".to_owned(),
             retry_pause: Duration::from_millis(1),
         }
     }
@@ -136,7 +137,7 @@ fn what_another_start_left_is_used() {
     // A part: the rest is asked for.
     let bytes = fs::read(&blob).expect("readable");
     fs::remove_file(&blob).expect("removed");
-    fs::write(blob.with_extension("part"), &bytes[..1234]).expect("written");
+    fs::write(blob.with_extension("incomplete"), &bytes[..1234]).expect("written");
     assert_whole(&world.find().expect("the hub has the rest"));
     assert!(world.hub.requests().iter().any(|path| path.ends_with("model-00001-of-00001.safetensors 1234-")));
 
@@ -144,7 +145,7 @@ fn what_another_start_left_is_used() {
     for part in [bytes.clone(), [bytes.as_slice(), b"more"].concat()] {
         fs::remove_file(&shard).expect("removed");
         fs::remove_file(&blob).expect("removed");
-        fs::write(blob.with_extension("part"), part).expect("written");
+        fs::write(blob.with_extension("incomplete"), part).expect("written");
         assert_whole(&world.find().expect("it is fetched anew"));
     }
 }
@@ -188,6 +189,75 @@ fn a_token_opens_what_needs_one() {
 }
 
 #[test]
+fn the_token_never_leaves_the_hub() {
+    for bare_list in [false, true] {
+        let faults = Faults { token: Some("hf_secret"), cut: 4, bare_list, ..Faults::default() };
+        let world = World::new(&repository(), faults);
+        let with_token = HubSettings { token: Some("hf_secret".to_owned()), ..world.settings() };
+        assert_whole(&resolve(Some("20b"), &with_token, &mut |_| ()).expect("the token is right"));
+        assert!(world.hub.requests().iter().any(|path| path.starts_with("/cdn/")), "large files come from elsewhere");
+        assert_eq!(world.hub.leaked(), Vec::<String>::new());
+    }
+    // A mirror is the hub that was named; where it sends requests on is another.
+    let world = World::new(&repository(), Faults { token: Some("hf_secret"), ..Faults::default() });
+    let through = HubSettings { endpoint: world.hub.mirror.clone(), token: Some("hf_secret".to_owned()), ..world.settings() };
+    let said = resolve(Some("20b"), &through, &mut |_| ()).expect_err("the token stays at the mirror").to_string();
+    assert!(said.contains("status 401"), "{said}");
+}
+
+#[test]
+fn mirrors_that_are_not_quite_a_hub_serve_too() {
+    for faults in [
+        Faults { no_ranges: true, ..Faults::default() },
+        Faults { no_ranges: true, cut: 3, ..Faults::default() },
+        Faults { bare_list: true, ..Faults::default() },
+        Faults { bare_list: true, no_ranges: true, cut: 2, ..Faults::default() },
+    ] {
+        let world = World::new(&repository(), faults);
+        assert_whole(&world.find().unwrap_or_else(|error| panic!("{faults:?}: {error}")));
+        let world = World::new(&repository(), faults);
+        let through = HubSettings { endpoint: world.hub.mirror.clone(), ..world.settings() };
+        assert_whole(&resolve(Some("20b"), &through, &mut |_| ()).unwrap_or_else(|error| panic!("{faults:?}: {error}")));
+    }
+}
+
+#[test]
+fn a_revision_is_what_was_asked_for() {
+    let world = World::new(&repository(), Faults::default());
+    let at = |revision: &str| HubSettings { revision: revision.to_owned(), ..world.settings() };
+    for revision in ["v1.0", "refs/pr/7", COMMIT] {
+        assert_whole(&resolve(Some("20b"), &at(revision), &mut |_| ()).expect("the hub has it"));
+        let offline = HubSettings { offline: true, ..at(revision) };
+        assert_whole(&resolve(Some("20b"), &offline, &mut |_| ()).expect("the cache has it"));
+    }
+    assert!(world.hub.requests().iter().any(|path| path.contains("/revision/refs%2Fpr%2F7?")));
+    assert!(!world.repository().join("refs/main").exists(), "main was not asked for");
+    let said =
+        resolve(Some("20b"), &HubSettings { offline: true, ..at("main") }, &mut |_| ()).expect_err("unknown").to_string();
+    assert!(said.contains("(refs/main is missing)"), "{said}");
+    for odd in ["../../etc", "", ".hidden", "a b"] {
+        let said = resolve(Some("20b"), &at(odd), &mut |_| ()).expect_err("no revision").to_string();
+        assert!(said.contains("expected a branch, a tag or a commit"), "{said}");
+    }
+    let said = resolve(Some("tiny"), &at("v1.0"), &mut |_| ()).expect_err("tiny has none").to_string();
+    assert!(said.starts_with("revision `v1.0`; expected none beside a model that is no repository"), "{said}");
+}
+
+#[test]
+fn a_file_that_another_process_downloads_is_left_to_it() {
+    let world = World::new(&repository(), Faults::default());
+    let hash: String = Sha256::digest(noise(2, 300_000)).iter().map(|byte| format!("{byte:02x}")).collect();
+    let locks = world.cache.path().join(".locks/models--openai--gpt-oss-20b");
+    fs::create_dir_all(&locks).expect("made");
+    let lock = fs::File::create(locks.join(format!("{hash}.lock"))).expect("made");
+    lock.lock().expect("free");
+    let said = world.find().expect_err("locked").to_string();
+    assert!(said.contains("another process is downloading it"), "{said}");
+    drop(lock);
+    assert_whole(&world.find().expect("free again"));
+}
+
+#[test]
 fn a_repository_that_is_no_checkpoint_is_refused_by_the_file_it_lacks() {
     for absent in ["config.json", "tokenizer.json", "model-00001-of-00001.safetensors"] {
         let files: Vec<_> = repository().into_iter().filter(|(name, _)| *name != absent).collect();
@@ -215,7 +285,7 @@ fn a_full_disk_is_said_with_what_is_needed() {
     let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let blobs = world.repository().join("blobs");
     fs::create_dir_all(&blobs).expect("made");
-    let part = blobs.join(format!("{hash}.part"));
+    let part = blobs.join(format!("{hash}.incomplete"));
     std::os::unix::fs::symlink("/dev/full", &part).expect("linked");
     let said = world.find().expect_err("no room").to_string();
     // The index came before the sum was known.

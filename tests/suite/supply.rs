@@ -24,7 +24,7 @@ const LICENCES: [&str; 15] = [
     "MPL-2.0",
 ];
 
-/// Packages that come in several versions because their users have not moved together: hf-hub 0.4 holds http and webpki-roots
+/// Packages that come in several versions because their users have not moved together: actix-http and ureq hold http and webpki-roots
 /// back, tokenizers base64 and itertools, actix the rest. A new name here needs a reason.
 const DUPLICATES: [&str; 8] = ["base64", "getrandom", "hashbrown", "http", "itertools", "rand_core", "syn", "webpki-roots"];
 

@@ -13,16 +13,26 @@ use std::sync::Arc;
 /// Longest JSON file that is read; the index of the largest released model has 0.1 MB, its tokenizer 28 MB.
 const TEXT_BYTES_MAX: u64 = 256 << 20;
 
+/// Where links in a checkpoint's directory may lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Links {
+    /// To files of the checkpoint itself, and to the blobs of the cache that it lies in: whoever made the checkpoint may be a stranger.
+    #[default]
+    Inside,
+    /// To any regular file: the operator made them.
+    Anywhere,
+}
+
 /// The files of a checkpoint, by name.
 #[derive(Debug, Clone)]
 pub struct CheckpointFiles(Source);
 
 #[derive(Debug, Clone)]
 enum Source {
-    /// `root`: where the files lie; `bound`: what links may not lead out of.
+    /// `root`: where the files lie; `bounds`: links lead into one of these folders; empty for links that may lead anywhere.
     Directory {
         root: PathBuf,
-        bound: PathBuf,
+        bounds: Vec<PathBuf>,
     },
     Embedded(Vec<(&'static str, &'static [u8])>),
 }
@@ -48,11 +58,19 @@ impl Deref for FileBytes {
 }
 
 impl CheckpointFiles {
+    /// The files in `directory`, whose links lead inside.
+    ///
+    /// # Errors
+    /// As [`Self::directory_with`].
+    pub fn directory(directory: &Path) -> Result<Self, CheckpointError> {
+        Self::directory_with(directory, Links::Inside)
+    }
+
     /// The files in `directory`.
     ///
     /// # Errors
     /// [`CheckpointError`] if it is no directory or cannot be read.
-    pub fn directory(directory: &Path) -> Result<Self, CheckpointError> {
+    pub fn directory_with(directory: &Path, links: Links) -> Result<Self, CheckpointError> {
         let file = directory.display().to_string();
         let root = match directory.canonicalize() {
             Ok(root) => root,
@@ -67,8 +85,14 @@ impl CheckpointFiles {
         }
         // The Hugging Face cache keeps `snapshots/REVISION/NAME` as links to `blobs/HASH` beside `snapshots`.
         let snapshots = root.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"));
-        let bound = snapshots.and_then(Path::parent).map_or_else(|| root.clone(), Path::to_path_buf);
-        Ok(Self(Source::Directory { root, bound }))
+        let repository = snapshots.and_then(Path::parent);
+        let mut bounds = vec![repository.map_or_else(|| root.clone(), Path::to_path_buf)];
+        // `blobs` may be a link itself, to another disk: a repository cannot put one there.
+        bounds.extend(repository.and_then(|repository| repository.join("blobs").canonicalize().ok()));
+        if links == Links::Anywhere {
+            bounds.clear();
+        }
+        Ok(Self(Source::Directory { root, bounds }))
     }
 
     /// Files within this binary, as names and contents; at any alignment.
@@ -113,11 +137,11 @@ impl CheckpointFiles {
 
     /// Where the file is, if it may be opened. Looks before it opens: opening a pipe would wait for its writer.
     fn find(&self, file: &str) -> Result<Option<Found>, CheckpointError> {
-        let (root, bound) = match &self.0 {
+        let (root, bounds) = match &self.0 {
             Source::Embedded(files) => {
                 return Ok(files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| Found::Embedded(bytes)));
             }
-            Source::Directory { root, bound } => (root, bound),
+            Source::Directory { root, bounds } => (root, bounds),
         };
         let refused = |problem: &str| CheckpointError::FileRefused { file: file.to_owned(), problem: problem.to_owned() };
         if !is_plain_name(file) {
@@ -129,8 +153,10 @@ impl CheckpointFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound && named.symlink_metadata().is_err() => return Ok(None),
             Err(source) => return Err(unreadable(file, source)),
         };
-        if !path.starts_with(bound) {
-            return Err(refused("a link that leads out of the checkpoint, expected a file within it"));
+        if !bounds.is_empty() && !bounds.iter().any(|bound| path.starts_with(bound)) {
+            return Err(refused(
+                "a link that leads out of the checkpoint, expected a file within it (or --model-links anywhere, for links of your own)",
+            ));
         }
         let metadata = path.metadata().map_err(|source| unreadable(file, source))?;
         if !metadata.is_file() {

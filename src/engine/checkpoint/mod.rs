@@ -12,7 +12,7 @@ mod shards;
 mod synth;
 
 pub use error::CheckpointError;
-pub use files::{CheckpointFiles, FileBytes};
+pub use files::{CheckpointFiles, FileBytes, Links};
 pub(crate) use layout::{EMBEDDING, FINAL_NORM, OUTPUT, in_layer};
 pub use synth::{SHARD_BYTES_MAX, Synth, SynthError};
 
@@ -243,7 +243,7 @@ fn check_tensors(shards: &Shards, expected: &[Expected]) -> Result<(), Checkpoin
         return Err(CheckpointError::TensorMissing {
             file: shards.home_of(&first.name).to_owned(),
             tensor: first.name.clone(),
-            expected: format!("{} {:?}", first.kind.name(), first.shape),
+            expected: format!("{} {:?}{}", first.kind.name(), first.shape, shards.stray_index()),
             missing: missing.len(),
         });
     }

@@ -35,15 +35,18 @@ pub(super) struct Shards {
     pub(super) files: Vec<(String, FileBytes)>,
     /// Which shard the index names for each tensor; empty for a single file.
     pub(super) index: BTreeMap<String, String>,
+    /// An index lies beside the single file, which goes before it.
+    beside_index: bool,
 }
 
 impl Shards {
     /// Opens the single file, or the index and all its shards, and reads their headers.
     pub(super) fn open(files: &CheckpointFiles) -> Result<Self, CheckpointError> {
-        let mut shards = Self { tensors: HashMap::new(), files: Vec::new(), index: BTreeMap::new() };
+        let mut shards = Self { tensors: HashMap::new(), files: Vec::new(), index: BTreeMap::new(), beside_index: false };
         // The single file goes first, as in transformers.
         if let Some(bytes) = files.bytes(SINGLE_FILE)? {
             shards.add(SINGLE_FILE, &bytes)?;
+            shards.beside_index = files.bytes(INDEX_FILE)?.is_some();
             return Ok(shards);
         }
         let Some(text) = files.text(INDEX_FILE)? else {
@@ -63,6 +66,15 @@ impl Shards {
             Some(shard) => shard,
             None if self.index.is_empty() => SINGLE_FILE,
             None => INDEX_FILE,
+        }
+    }
+
+    /// What to say behind a tensor that the single file lacks, if an index lies beside it: one of the two is stray.
+    pub(super) fn stray_index(&self) -> &'static str {
+        if self.beside_index {
+            " in it, which goes before the model.safetensors.index.json beside it: remove the one that is stray"
+        } else {
+            ""
         }
     }
 

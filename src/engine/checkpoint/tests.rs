@@ -315,6 +315,23 @@ fn what_is_not_a_regular_file_within_the_checkpoint_is_refused() {
     assert!(message.contains("not a regular file"), "{message}");
 }
 
+#[test]
+fn a_stray_file_beside_an_index_is_named() {
+    let copy = Copy::of("g2");
+    fs::write(copy.path(INDEX_FILE), r#"{"weight_map":{"lm_head.weight":"model-00001-of-00001.safetensors"}}"#).unwrap();
+    copy.open().expect("the single file has everything, so the index is not read");
+    copy.edit_header(SINGLE_FILE, |header| {
+        let header = header.as_object_mut().unwrap();
+        let tensor = header.remove("lm_head.weight").unwrap();
+        header.insert("other".to_owned(), tensor);
+    });
+    let message = copy.refusal();
+    assert!(
+        message.contains("goes before the model.safetensors.index.json beside it: remove the one that is stray"),
+        "{message}"
+    );
+}
+
 #[cfg(unix)]
 #[test]
 fn the_links_of_the_hub_cache_are_followed() {
@@ -328,4 +345,33 @@ fn the_links_of_the_hub_cache_are_followed() {
         symlink(format!("../../blobs/{number}"), snapshot.join(file)).unwrap();
     }
     Checkpoint::open(&CheckpointFiles::directory(&snapshot).unwrap()).unwrap();
+
+    // The blobs may lie on another disk; a link beside them may not lead there.
+    let disk = tempfile::tempdir().unwrap();
+    fs::rename(&blobs, disk.path().join("blobs")).unwrap();
+    symlink(disk.path().join("blobs"), &blobs).unwrap();
+    Checkpoint::open(&CheckpointFiles::directory(&snapshot).unwrap()).unwrap();
+    fs::write(disk.path().join("secret"), "{}").unwrap();
+    fs::remove_file(snapshot.join("config.json")).unwrap();
+    symlink(disk.path().join("secret"), snapshot.join("config.json")).unwrap();
+    let message = Checkpoint::open(&CheckpointFiles::directory(&snapshot).unwrap()).unwrap_err().to_string();
+    assert!(message.starts_with("config.json: a link that leads out of the checkpoint"), "{message}");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_operators_own_links_are_followed_if_told_to() {
+    use std::os::unix::fs::symlink;
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "generation_config.json", SINGLE_FILE] {
+        symlink(golden("g2").join(file), folder.path().join(file)).unwrap();
+    }
+    let message = Checkpoint::open(&CheckpointFiles::directory(folder.path()).unwrap()).unwrap_err().to_string();
+    assert!(message.contains("--model-links anywhere"), "{message}");
+    Checkpoint::open(&CheckpointFiles::directory_with(folder.path(), Links::Anywhere).unwrap()).unwrap();
+    fs::remove_file(folder.path().join(SINGLE_FILE)).unwrap();
+    symlink("/dev/zero", folder.path().join(SINGLE_FILE)).unwrap();
+    let files = CheckpointFiles::directory_with(folder.path(), Links::Anywhere).unwrap();
+    let message = Checkpoint::open(&files).unwrap_err().to_string();
+    assert!(message.contains("not a regular file"), "{message}");
 }
