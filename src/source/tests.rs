@@ -18,6 +18,18 @@ fn offline() -> HubSettings {
     settings(&[("HF_HUB_OFFLINE", "1"), ("HF_HUB_CACHE", &cache.to_string_lossy())]).expect("sound settings")
 }
 
+#[test]
+fn a_model_has_several_names() {
+    assert_eq!(names("tiny", "tiny"), ["tiny", "tiny", "tiny"]);
+    assert_eq!(names("20b", "openai/gpt-oss-20b"), ["20b", "openai/gpt-oss-20b", "gpt-oss-20b", "openai/gpt-oss-20b", "20b"]);
+    let copy = names("/models/gpt-oss-120b", "gpt-oss-120b");
+    assert!(
+        ["/models/gpt-oss-120b", "openai/gpt-oss-120b", "120b"].iter().all(|name| copy.contains(&(*name).to_owned())),
+        "{copy:?}"
+    );
+    assert!(!names("org/fine-tune", "org/fine-tune").contains(&"openai/fine-tune".to_owned()));
+}
+
 fn refused(model: &str) -> String {
     resolve(Some(model), &offline(), &mut |_| panic!("nothing is downloaded")).expect_err("no such model").to_string()
 }
