@@ -91,7 +91,8 @@ impl<'de> Visitor<'de> for EntriesVisitor {
                 return Err(A::Error::custom(format!("`{name}` stands twice, expected each name once")));
             }
             if name == METADATA_KEY {
-                map.next_value::<HashMap<String, String>>()
+                // Some writers leave `null` where there is nothing to say; it loads as an absent entry does.
+                map.next_value::<Option<HashMap<String, String>>>()
                     .map_err(|error| A::Error::custom(format!("`{name}` is not a map of strings: {error}")))?;
                 continue;
             }

@@ -30,6 +30,15 @@ fn a_good_header_is_read_in_the_order_of_the_file() {
 }
 
 #[test]
+fn metadata_that_is_null_is_as_none() {
+    let json = GOOD.replace(r#"{"format":"pt"}"#, "null");
+    let header = read_header("x", &file(&json, 16)).unwrap();
+    assert_eq!(header.entries.len(), 2);
+    assert!(problem(&file(r#"{"__metadata__":{"a":null}}"#, 0)).contains("not a map of strings"));
+    assert!(problem(&file(r#"{"__metadata__":[]}"#, 0)).contains("not a map of strings"));
+}
+
+#[test]
 fn every_truncation_is_refused() {
     let whole = file(GOOD, 16);
     for length in 0..whole.len() {
