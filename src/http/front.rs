@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::{HttpMessage, HttpRequest, ResponseError};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::actors::messages::Refusal;
@@ -27,6 +28,8 @@ pub(super) struct Front {
     pub(super) names: Vec<String>,
     /// When the server started, in seconds since 1970.
     pub(super) started: u64,
+    /// What parses large bodies, away from the workers.
+    pub(super) parsers: Semaphore,
 }
 
 /// The id that the border gave to a request: 32 hexadecimal digits.

@@ -15,10 +15,12 @@ use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, Error};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::clock;
 
+use super::body::PARSERS_COUNT;
 use super::border::{self, Border};
 use super::front::Front;
 use super::options::{Backend, HttpOptions};
@@ -107,7 +109,8 @@ where
         metrics: backend.metrics.clone(),
     });
     let names = options.model_names();
-    let front = Data::new(Front { backend, options: Arc::clone(&options), names, started: clock::unix_seconds() });
+    let parsers = Semaphore::new(PARSERS_COUNT);
+    let front = Data::new(Front { backend, options: Arc::clone(&options), names, started: clock::unix_seconds(), parsers });
     let mut server = Server::build().workers(options.workers_count.max(1)).disable_signals().shutdown_timeout(SHUTDOWN_SECONDS);
     let stopping = server.graceful_shutdown_signal();
     for (listener, address) in listeners.into_iter().zip(&addresses) {
