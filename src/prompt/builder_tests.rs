@@ -138,3 +138,15 @@ fn threads_share_a_builder() {
     assert_eq!(counts.cache_hits + counts.cache_misses, 200);
     assert!(counts.cache_bytes <= 100_000);
 }
+
+#[test]
+fn an_answer_cut_in_its_reasoning_goes_on() {
+    let cut = |content: Option<&str>| {
+        let answer =
+            Message::Assistant { content: content.map(str::to_owned), reasoning: Some("hm".into()), tool_calls: vec![] };
+        Conversation { messages: vec![user("a"), answer, user("go on")], ..Conversation::default() }
+    };
+    let builder = builder(0);
+    assert_eq!(build(&builder, &cut(Some(""))).tokens, build(&builder, &cut(None)).tokens);
+    assert!(build(&builder, &cut(Some("b"))).tokens != build(&builder, &cut(None)).tokens);
+}

@@ -56,8 +56,13 @@ fn message(mut fields: Fields, calls: &HashSet<String>) -> Result<Message, WireE
 
 fn assistant(mut fields: Fields) -> Result<Message, WireError> {
     let content = fields.take("content").map(|value| text_or_parts(value, &fields.at("content"))).transpose()?;
+    // A refusal is what the assistant said, so it stands where the text would.
+    let refusal = fields.text("refusal")?.filter(|text| !text.is_empty());
+    let content = content.filter(|text| refusal.is_none() || !text.is_empty()).or(refusal);
+    // Clients send both names, one of them empty.
     let newer = fields.text("reasoning")?;
-    let reasoning = fields.text("reasoning_content")?;
+    let older = fields.text("reasoning_content")?;
+    let reasoning = newer.filter(|text| older.is_none() || !text.is_empty()).or(older);
     let path = fields.at("tool_calls");
     let tool_calls = fields
         .list("tool_calls")?
@@ -66,7 +71,7 @@ fn assistant(mut fields: Fields) -> Result<Message, WireError> {
         .enumerate()
         .map(|(index, value)| tool_call(Fields::of(value, &format!("{path}[{index}]"))?))
         .collect::<Result<_, _>>()?;
-    Ok(Message::Assistant { content, reasoning: newer.or(reasoning), tool_calls })
+    Ok(Message::Assistant { content, reasoning, tool_calls })
 }
 
 fn tool_call(mut fields: Fields) -> Result<ToolCall, WireError> {

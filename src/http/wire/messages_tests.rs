@@ -85,3 +85,18 @@ fn what_other_servers_take_is_taken() {
     let nothing = |id: &str| Message::Tool { call_id: id.to_owned(), content: String::new() };
     assert_eq!(messages[1..], [nothing("c"), nothing("d")]);
 }
+
+#[test]
+fn the_name_that_is_not_empty_counts() {
+    for (fields, content, reasoning) in [
+        (r#""content":"a","reasoning":"","reasoning_content":"r""#, "a", "r"),
+        (r#""content":"a","reasoning":"r","reasoning_content":"""#, "a", "r"),
+        (r#""content":null,"refusal":"No.","reasoning":"r""#, "No.", "r"),
+        (r#""content":"","refusal":"No.","reasoning":"r""#, "No.", "r"),
+        (r#""content":"a","refusal":"","reasoning":"r""#, "a", "r"),
+    ] {
+        let expected =
+            Message::Assistant { content: Some(content.into()), reasoning: Some(reasoning.into()), tool_calls: vec![] };
+        assert_eq!(parse(&format!(r#"[{{"role":"assistant",{fields}}}]"#)).unwrap(), [expected], "{fields}");
+    }
+}

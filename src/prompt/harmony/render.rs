@@ -132,8 +132,7 @@ impl Writer<'_> {
                     if let Some(reasoning) = reasoning.as_deref().filter(|text| keeps_reasoning && !text.is_empty()) {
                         self.message("assistant", Some("analysis"), reasoning);
                     }
-                    // Clients send an empty text along with calls; it is no preamble.
-                    if let Some(content) = content.as_ref().filter(|text| !text.is_empty() || tool_calls.is_empty()) {
+                    if let Some(content) = content.as_ref().filter(|_| !content_is_void(message)) {
                         let channel = if tool_calls.is_empty() { "final" } else { "commentary" };
                         self.message("assistant", Some(channel), content);
                     }
@@ -180,4 +179,12 @@ fn instructions_section(instructions: &str) -> String {
 /// Whether `message` is an answer that ended a turn.
 fn is_final(message: &Message) -> bool {
     matches!(message, Message::Assistant { content: Some(_), tool_calls, .. } if tool_calls.is_empty())
+        && !content_is_void(message)
+}
+
+/// Whether the text of `message` is empty and stands for no message of its own. Clients send an empty text along with calls,
+/// and an answer that was cut in its reasoning comes back with one.
+fn content_is_void(message: &Message) -> bool {
+    let Message::Assistant { content: Some(content), reasoning, tool_calls } = message else { return false };
+    content.is_empty() && (!tool_calls.is_empty() || reasoning.as_ref().is_some_and(|text| !text.is_empty()))
 }
