@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use antiphon::actors::messages::{Coalescing, Generate, Input};
+use antiphon::actors::messages::{Coalescing, Generate, Input, KeyId};
 use antiphon::actors::service::Service;
 use antiphon::actors::{SchedulingOptions, StartOptions, start};
 use antiphon::batch::{Batch, EngineLimits, Sampled, Sampling, TokenId};
@@ -137,6 +137,8 @@ fn request(index: usize, turn: u32) -> Generate {
         ignore_eos: false,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },
         session: None,
+        owner: KeyId::default(),
+        cache_salt: None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! end. Absent on purpose: decisions, which are the rooms'.
 
 mod device;
+mod keys;
 pub mod logging;
 mod model;
 mod options;
@@ -18,7 +19,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 
-pub use crate::http::AllowedOrigin;
+pub use crate::http::{AllowedOrigin, MetricsAccess};
+pub use keys::{KeySources, KeyTexts, read_key_file};
 pub use model::{Model, ModelError};
 pub use options::{Device, Secret, ServeOptions, ShownValue, SseDialect};
 
@@ -98,7 +100,7 @@ pub enum AppError {
 /// Serves until a signal asks to stop; `ready` is called once with the address that is bound, when requests are taken.
 ///
 /// SIGTERM and SIGINT drain: running responses may end until the drain's time is over, new ones are refused. A second signal
-/// ends the process at once.
+/// ends the process at once. SIGHUP has the files of keys read again.
 ///
 /// # Errors
 /// [`AppError`] if the server cannot start; nothing is left half started.
@@ -119,7 +121,7 @@ pub fn serve_beside(options: ServeOptions) -> Result<Service, AppError> {
     let run = async move || {
         let started = async {
             let found = wiring::find(&options)?;
-            let Wired { service, server } = wiring::start(&options, &LogWatch::default(), found)?;
+            let Wired { service, server, .. } = wiring::start(&options, &LogWatch::default(), found)?;
             service.loaded().await?;
             Ok((service, server))
         };
@@ -141,13 +143,17 @@ pub fn serve_beside(options: ServeOptions) -> Result<Service, AppError> {
 
 async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {
     let mut stop = StopSignals::listen()?;
+    // Listened for from the start: a hangup that came while the model is loaded would end the process.
+    let hangups = signal(SignalKind::hangup()).map_err(AppError::Signals)?;
     let searched = options.clone();
     let found = tokio::select! {
         found = spawn_blocking(move || wiring::find(&searched)) => found.expect("the search is not called off")?,
         // A download cannot be called off either; it goes on where it was at the next start.
         code = stop.next() => std::process::exit(code),
     };
-    let Wired { service, server } = wiring::start(options, log, found)?;
+    let Wired { service, server, keys } = wiring::start(options, log, found)?;
+    let current = KeyTexts { users: options.api_keys.clone(), admins: options.admin_keys.clone() };
+    tokio::spawn(keys::keep_current(options.key_sources.clone(), current, keys, hangups));
     let address = server.addresses()[0];
     tokio::select! {
         loaded = service.loaded() => loaded.map(|_| ())?,

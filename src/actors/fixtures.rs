@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::actors::messages::{Coalescing, Generate, Input};
+use crate::actors::messages::{Coalescing, Generate, Input, KeyId};
 use crate::actors::options::{SchedulingOptions, StartOptions};
 use crate::batch::{EngineLimits, Sampling};
 use crate::clock::Clock;
@@ -83,5 +83,7 @@ pub(super) fn generate(input: Input) -> Generate {
         ignore_eos: false,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },
         session: None,
+        owner: KeyId::default(),
+        cache_salt: None,
     }
 }

@@ -9,7 +9,7 @@ use actix::Message;
 use tokio::sync::oneshot;
 
 use crate::actors::gate::Pass;
-use crate::actors::messages::{Accepted, Generate, Input, PromptReport, Refusal};
+use crate::actors::messages::{Accepted, Generate, Input, KeyId, PromptReport, Refusal};
 use crate::actors::registry::{ResponseId, Ticket};
 use crate::actors::snapshot::{SchedulerLook, ViewSize};
 use crate::actors::text::{End, TextRules};
@@ -44,6 +44,7 @@ pub(super) struct Prepare {
 #[rtype(result = "Result<Vec<TokenId>, Refusal>")]
 pub(super) struct Tokenize {
     pub(super) input: Input,
+    pub(super) owner: KeyId,
     pub(super) pass: Pass,
 }
 

@@ -10,6 +10,16 @@ use tokio::sync::mpsc;
 use crate::batch::{Sampling, TokenId, TokenLogprob};
 use crate::prompt::conversation::Conversation;
 
+/// Which key a request came with: tells keys apart and reveals none. The default is that of a request without one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct KeyId(pub Option<[u8; 16]>);
+
+impl std::fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "KeyId(…)" } else { "KeyId(none)" })
+    }
+}
+
 /// What a response begins with.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -53,6 +63,10 @@ pub struct Generate {
     pub coalescing: Coalescing,
     /// The conversation that this belongs to (`X-Session-ID`).
     pub session: Option<String>,
+    /// The key that it came with, which owns it.
+    pub owner: KeyId,
+    /// Keeps the prompt apart from those built with another salt, besides the owner's.
+    pub cache_salt: Option<String>,
 }
 
 /// A response that the scheduler took.

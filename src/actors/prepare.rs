@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use crate::actors::mail::Prepared;
-use crate::actors::messages::{Generate, Input, PromptReport, Refusal};
+use crate::actors::messages::{Generate, Input, KeyId, PromptReport, Refusal};
 use crate::actors::refusal::context_exceeded;
 use crate::actors::snapshot::ModelLimits;
 use crate::actors::text::{Reading, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::local_date;
-use crate::prompt::builder::{KeyParameters, PromptBuilder};
+use crate::prompt::builder::{KeyParameters, PromptBuilder, Salt};
 use crate::prompt::stop::StopSet;
 use crate::prompt::tokenizer::Tokenizer;
 use crate::scheduler::NewSequence;
@@ -76,8 +76,9 @@ impl TextWork {
     ///
     /// # Errors
     /// As there.
-    pub(super) fn tokenize(&self, input: Input, vocab_size: usize) -> Result<Vec<TokenId>, Refusal> {
-        let prompt = self.prompt(input, &KeyParameters::default(), vocab_size)?;
+    pub(super) fn tokenize(&self, input: Input, owner: KeyId, vocab_size: usize) -> Result<Vec<TokenId>, Refusal> {
+        let key = KeyParameters { salt: Salt::of(owner.0.as_ref(), None), ..KeyParameters::default() };
+        let prompt = self.prompt(input, &key, vocab_size)?;
         Ok(prompt.report.tokens.to_vec())
     }
 
@@ -136,6 +137,7 @@ fn key_parameters(generate: &Generate) -> KeyParameters {
         max_tokens: generate.max_tokens.map(u64::from),
         seed: generate.seed,
         stop_strings: generate.stop_strings.clone(),
+        salt: Salt::of(generate.owner.0.as_ref(), generate.cache_salt.as_deref()),
     }
 }
 

@@ -12,6 +12,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use tokio::sync::Notify;
 
+use crate::actors::messages::KeyId;
 use crate::actors::snapshot::{EndedRequest, LiveRequest, Phase, Timeline};
 use crate::batch::Micros;
 use crate::clock::Clock;
@@ -29,6 +30,8 @@ const RECENT_MAX_COUNT: usize = 128;
 pub(super) struct Live {
     /// Its id, made by http.
     pub(super) request_id: String,
+    /// The key that it came with.
+    pub(super) owner: KeyId,
     /// When it was received.
     pub(super) received: Micros,
     /// The response's number; never used twice.
@@ -118,6 +121,7 @@ impl Live {
     fn describe(&self, now: Micros) -> LiveRequest {
         LiveRequest {
             request_id: self.request_id.clone(),
+            owner: self.owner,
             phase: self.phase(),
             age_micros: now.since(self.received),
             prompt_tokens: self.prompt_tokens.load(Ordering::Relaxed),
@@ -165,13 +169,14 @@ impl Registry {
     }
 
     /// Enters a request; `None` if one with this id is live already.
-    pub(super) fn enter(self: &Arc<Self>, request_id: String, session: Option<String>) -> Option<Ticket> {
+    pub(super) fn enter(self: &Arc<Self>, request_id: String, owner: KeyId, session: Option<String>) -> Option<Ticket> {
         let now = self.clock.now();
         let live = match self.live.entry(request_id) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(vacant) => {
                 let live = Arc::new(Live {
                     request_id: vacant.key().clone(),
+                    owner,
                     received: now,
                     response: ResponseId(self.responses.fetch_add(1, Ordering::Relaxed)),
                     session,

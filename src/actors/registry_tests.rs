@@ -7,7 +7,7 @@ fn registry() -> Arc<Registry> {
 }
 
 fn enter(registry: &Arc<Registry>, id: &str, session: Option<&str>) -> Option<Ticket> {
-    registry.enter(id.to_owned(), session.map(str::to_owned))
+    registry.enter(id.to_owned(), KeyId::default(), session.map(str::to_owned))
 }
 
 #[test]

@@ -82,8 +82,8 @@ impl Handler<Tokenize> for RequestActor {
     type Result = Result<Vec<TokenId>, Refusal>;
 
     fn handle(&mut self, message: Tokenize, _: &mut Self::Context) -> Self::Result {
-        let Tokenize { input, pass: _pass } = message;
-        self.alone("/tokenize", |actor| actor.text.tokenize(input, actor.limits()?.vocab_size))
+        let Tokenize { input, owner, pass: _pass } = message;
+        self.alone("/tokenize", |actor| actor.text.tokenize(input, owner, actor.limits()?.vocab_size))
     }
 }
 

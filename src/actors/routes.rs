@@ -130,7 +130,11 @@ impl Routes {
     /// Whose a sequence is.
     pub(super) fn owner(&self, seq: SeqId) -> Owner {
         let found = self.sequences.get(&seq).and_then(|(response, choice)| Some((self.responses.get(response)?, *choice)));
-        found.map_or_else(Owner::default, |(route, choice)| Owner { request_id: route.live.request_id.clone(), choice })
+        found.map_or_else(Owner::default, |(route, choice)| Owner {
+            request_id: route.live.request_id.clone(),
+            key: route.live.owner,
+            choice,
+        })
     }
 
     fn add(&mut self, seq: SeqId, kind: ChoiceEventKind) {

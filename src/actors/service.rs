@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use crate::actors::gate::{Gate, Pass};
 use crate::actors::guard::log_failure;
 use crate::actors::mail::{Cancel, CancelledBy, Detokenize, EndAll, Look, Prepare, Stop, Tokenize, Visitor};
-use crate::actors::messages::{Accepted, Generate, Input, Refusal};
+use crate::actors::messages::{Accepted, Generate, Input, KeyId, Refusal};
 use crate::actors::pace::retry_after_seconds;
-use crate::actors::registry::Registry;
+use crate::actors::registry::{Live, Registry};
 use crate::actors::request::RequestActor;
 use crate::actors::scheduling::SchedulerActor;
 use crate::actors::snapshot::{
@@ -90,7 +90,7 @@ impl Service {
             }
         };
         let request_id = generate.request_id.clone();
-        let Some(ticket) = inner.registry.enter(request_id.clone(), generate.session.clone()) else {
+        let Some(ticket) = inner.registry.enter(request_id.clone(), generate.owner, generate.session.clone()) else {
             record.rejected(RejectKind::Invalid);
             return Err(Refusal::Invalid {
                 param: None,
@@ -111,7 +111,16 @@ impl Service {
     /// Cancels a request; true if it had anything left to compute. Its blocks are free when this returns; its stream ends with
     /// [`FinishKind::Cancelled`](crate::actors::messages::FinishKind::Cancelled).
     pub async fn cancel(&self, request_id: &str) -> bool {
-        let Some(live) = self.inner.registry.find(request_id) else { return false };
+        self.cancel_where(request_id, |_| true).await
+    }
+
+    /// As [`Service::cancel`], for the owner of the request alone: another's is as good as none.
+    pub async fn cancel_own(&self, request_id: &str, owner: KeyId) -> bool {
+        self.cancel_where(request_id, |live| live.owner == owner).await
+    }
+
+    async fn cancel_where(&self, request_id: &str, may: impl Fn(&Live) -> bool) -> bool {
+        let Some(live) = self.inner.registry.find(request_id).filter(|live| may(live)) else { return false };
         // The mark comes first: a request that the scheduler has not seen yet ends when it does.
         live.set_cancelled();
         let building = live.phase() == Phase::Building;
@@ -126,9 +135,9 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::generate`].
-    pub async fn tokenize(&self, input: Input) -> Result<Vec<TokenId>, Refusal> {
+    pub async fn tokenize(&self, input: Input, owner: KeyId) -> Result<Vec<TokenId>, Refusal> {
         let pass = self.pass()?;
-        let answer = self.inner.requests.send(Tokenize { input, pass }).await;
+        let answer = self.inner.requests.send(Tokenize { input, owner, pass }).await;
         answer.unwrap_or_else(|error| Err(Refusal::Internal { error_id: log_failure("/tokenize", &error.to_string()) }))
     }
 

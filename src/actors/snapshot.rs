@@ -1,5 +1,6 @@
 //! What the server is doing now, as http and metrics read it: copied from atomics and the registry, never asked of an actor.
 
+use crate::actors::messages::KeyId;
 use crate::batch::Micros;
 use crate::metrics::Outcome;
 pub use crate::scheduler::{BlockMap, SchedulerCounts, SchedulerView, SequenceView, ViewSize};
@@ -85,6 +86,8 @@ pub struct Timeline {
 pub struct LiveRequest {
     /// Its id.
     pub request_id: String,
+    /// The key that it came with.
+    pub owner: KeyId,
     /// How far it is; the furthest of its choices counts.
     pub phase: Phase,
     /// Since it was received, in microseconds.
@@ -124,6 +127,8 @@ pub struct SchedulerLook {
 pub struct Owner {
     /// The request's id; empty for a sequence whose request was just given up.
     pub request_id: String,
+    /// The key that the request came with.
+    pub key: KeyId,
     /// Which of its choices.
     pub choice: u32,
 }

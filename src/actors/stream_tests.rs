@@ -16,7 +16,7 @@ use crate::prompt::stop::StopSet;
 fn open(service: &Service, registry: &Arc<Registry>, id: &str, reading: Reading) -> (mpsc::Sender<Feed>, mpsc::Receiver<Part>) {
     let inner = service.inner();
     let setup = StreamSetup { clock: inner.clock, metrics: inner.metrics.clone(), slow_reader: Duration::from_secs(60) };
-    let ticket = registry.enter(id.to_owned(), None).unwrap();
+    let ticket = registry.enter(id.to_owned(), crate::actors::messages::KeyId::default(), None).unwrap();
     let visitor = Visitor { ticket, record: inner.metrics.received(inner.clock.now()) };
     let rules = TextRules {
         tokenizer: tokenizer(),

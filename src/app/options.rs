@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use super::keys::KeySources;
 use crate::engine::checkpoint::Links;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::Prefill;
-use crate::http::AllowedOrigin;
+use crate::http::{AllowedOrigin, MetricsAccess};
 use crate::profile::Profile;
 
 /// Where to compute.
@@ -92,8 +93,14 @@ pub struct ServeOptions {
     pub cors_origins: Vec<AllowedOrigin>,
     /// Threads that serve connections, at least one.
     pub http_workers_count: usize,
-    /// Who may ask; empty is everybody.
+    /// Keys of clients; none is an open server.
     pub api_keys: Vec<Secret>,
+    /// Keys of admins.
+    pub admin_keys: Vec<Secret>,
+    /// Where both were read, to be read there again.
+    pub key_sources: KeySources,
+    /// Which of them open the metrics.
+    pub metrics_access: MetricsAccess,
     /// Largest body of a request.
     pub body_max_bytes: usize,
     /// How long a stream may be silent before a comment shows that it is alive.

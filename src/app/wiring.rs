@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix_web::web::Data;
 
+use super::keys::{KeyTexts, keys};
 use super::{AppError, Model, ServeOptions, SseDialect, device};
 use crate::actors::messages::Coalescing;
 use crate::actors::service::Service;
@@ -13,7 +14,7 @@ use crate::actors::{self, SchedulingOptions, StartOptions};
 use crate::clock::Clock;
 use crate::engine::checkpoint::Checkpoint;
 use crate::http::observe::{self, Observed, ServerFacts, ShownSetting, Targets};
-use crate::http::{self, ApiKey, Backend, Dialect, HttpOptions, SamplingDefaults, ServerHandle};
+use crate::http::{self, Backend, Dialect, HttpOptions, KeyRing, SamplingDefaults, ServerHandle};
 use crate::metrics::{LogWatch, Metrics, ModelTags};
 use crate::profile::{Profile, StreamProfile, built_in_names};
 use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
@@ -23,13 +24,15 @@ use crate::source::{self, HubSettings, ModelFiles, TerminalProgress};
 pub(super) struct Wired {
     pub(super) service: Service,
     pub(super) server: ServerHandle,
+    /// The keys that it checks, to be exchanged.
+    pub(super) keys: KeyRing,
 }
 
 /// A model that was found, its files opened.
 pub(super) struct Found {
     files: ModelFiles,
     model: Model,
-    api_keys: Vec<ApiKey>,
+    keys: KeyRing,
 }
 
 /// Finds the model, and downloads what is missing of it: may take hours, and blocks its thread for as long. What else can be wrong
@@ -38,7 +41,8 @@ pub(super) struct Found {
 /// # Errors
 /// [`AppError`].
 pub(super) fn find(options: &ServeOptions) -> Result<Found, AppError> {
-    let api_keys = api_keys(options)?;
+    let texts = KeyTexts { users: options.api_keys.clone(), admins: options.admin_keys.clone() };
+    let keys = KeyRing::new(keys(&texts)?);
     let mut progress = TerminalProgress::default();
     let hub = HubSettings { revision: options.revision.clone(), ..HubSettings::from_environment()? };
     let files = source::resolve(Some(&options.model), &hub, &mut |transfer| progress.show(transfer))?;
@@ -47,7 +51,7 @@ pub(super) fn find(options: &ServeOptions) -> Result<Found, AppError> {
     for warning in model.checkpoint.warnings() {
         tracing::warn!("{warning}");
     }
-    Ok(Found { files, model, api_keys })
+    Ok(Found { files, model, keys })
 }
 
 /// Starts the actors, binds the port.
@@ -55,7 +59,7 @@ pub(super) fn find(options: &ServeOptions) -> Result<Found, AppError> {
 /// # Errors
 /// [`AppError`]; what was started so far ends with the process.
 pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Result<Wired, AppError> {
-    let Found { files, model, api_keys } = found;
+    let Found { files, model, keys } = found;
     let full_name = files.name.clone();
     let (checkpoint, tokenizer) = (Arc::new(model.checkpoint), Arc::new(model.tokenizer));
     let placed = device::engine(options, &files.name, &checkpoint)?;
@@ -89,20 +93,17 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
         watchdog: Duration::from_secs(options.watchdog_seconds),
     })?;
     let facts = facts(options, checkpoint.tensor_bytes());
-    let observed = Data::new(Observed::new(service.clone(), metrics.clone(), clock, facts));
+    let mut observed = Observed::new(service.clone(), metrics.clone(), clock, facts);
+    observed.metrics_access = options.metrics_access;
+    let observed = Data::new(observed);
     let backend = Backend { service: service.clone(), metrics, clock };
-    let mut http = http_options(options, tags, api_keys, &checkpoint);
+    let mut http = http_options(options, tags, keys.clone(), &checkpoint);
     http.unlisted_names = source::names(&options.model, &full_name);
     let server = http::serve(backend, http, move |config| {
         config.app_data(observed.clone());
         observe::configure(config);
     })?;
-    Ok(Wired { service, server })
-}
-
-fn api_keys(options: &ServeOptions) -> Result<Vec<ApiKey>, AppError> {
-    let keys = options.api_keys.iter().enumerate();
-    keys.map(|(index, key)| ApiKey::new(key.reveal()).map_err(|error| AppError::ApiKey { place: index + 1, error })).collect()
+    Ok(Wired { service, server, keys })
 }
 
 fn scheduling(profile: &Profile) -> SchedulingOptions {
@@ -129,13 +130,14 @@ fn profile_coalescing(own: &Profile) -> BTreeMap<String, Coalescing> {
     built_in.chain([own.clone()]).map(|profile| (profile.name.clone(), coalescing(&profile.stream))).collect()
 }
 
-fn http_options(options: &ServeOptions, tags: ModelTags, api_keys: Vec<ApiKey>, checkpoint: &Checkpoint) -> HttpOptions {
+fn http_options(options: &ServeOptions, tags: ModelTags, keys: KeyRing, checkpoint: &Checkpoint) -> HttpOptions {
     let (drawn, assumed) = (checkpoint.sampling_defaults(), SamplingDefaults::default());
     let mut http = HttpOptions::new(tags);
     http.host.clone_from(&options.host);
     http.port = options.port;
     http.workers_count = options.http_workers_count;
-    http.api_keys = api_keys;
+    http.keys = keys;
+    http.metrics_access = options.metrics_access;
     http.allowed_hosts.clone_from(&options.allowed_hosts);
     http.cors_origins.clone_from(&options.cors_origins);
     http.aliases.clone_from(&options.served_model_names);

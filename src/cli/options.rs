@@ -1,11 +1,13 @@
 //! From what was given to what a server is told: every value read and checked, the profile overlaid.
 
-use std::fs;
+use std::path::PathBuf;
 
 use super::failure::Failure;
 use super::layers::{Given, Layers, Origin, SettingError};
 use super::settings::{API_KEY_VARIABLE, SETTINGS, Setting};
-use crate::app::{AllowedOrigin, Device, Secret, ServeOptions, ShownValue, SseDialect};
+use crate::app::{
+    AllowedOrigin, Device, KeySources, KeyTexts, MetricsAccess, Secret, ServeOptions, ShownValue, SseDialect, read_key_file,
+};
 use crate::engine::checkpoint::Links;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::Prefill;
@@ -23,9 +25,12 @@ pub(super) enum OptionsError {
     /// What was set over the profile does not agree with the rest of it.
     #[error("profile {name} with what was set over it: {message}")]
     Disagreement { name: String, message: String },
-    /// The file of keys cannot be used.
-    #[error("api_key_file {path}: {message}; expected a file with a key a line; given by {origin}")]
-    ApiKeyFile { path: String, message: String, origin: Origin },
+    /// A file of keys cannot be used.
+    #[error("{name} {path}: {message}; expected a file with a key a line; given by {origin}")]
+    KeyFile { name: &'static str, path: String, message: String, origin: Origin },
+    /// The variable that holds a key holds none.
+    #[error("{API_KEY_VARIABLE} is set and empty, which would leave the server open; expected a key, or no such variable")]
+    EmptyKey,
 }
 
 impl From<OptionsError> for Failure {
@@ -38,10 +43,8 @@ impl OptionsError {
     /// Whether the command line is to blame.
     fn is_usage(&self) -> bool {
         let origin = match self {
-            Self::Setting(SettingError { origin, .. }) | Self::Profile { origin, .. } | Self::ApiKeyFile { origin, .. } => {
-                origin
-            }
-            Self::Disagreement { .. } => return false,
+            Self::Setting(SettingError { origin, .. }) | Self::Profile { origin, .. } | Self::KeyFile { origin, .. } => origin,
+            Self::Disagreement { .. } | Self::EmptyKey => return false,
         };
         matches!(origin, Origin::Flag(_))
     }
@@ -51,6 +54,7 @@ impl OptionsError {
 pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<String>) -> Result<ServeOptions, OptionsError> {
     let profile = profile(layers)?;
     let shown = shown(layers, &profile);
+    let (KeyTexts { users: api_keys, admins: admin_keys }, key_sources) = keys(layers, variable)?;
     Ok(ServeOptions {
         model: layers.read("model", "a model", non_empty)?,
         revision: layers.read("revision", "a branch, a tag or a commit", non_empty)?,
@@ -61,7 +65,10 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         allowed_hosts: layers.list("allowed_host"),
         cors_origins: layers.read("cors_origin", "origins such as https://example.org, or * for every page", origins)?,
         http_workers_count: layers.read("http_workers", "a whole number from 1 to 1024", |text| within(text, 1, 1024))?,
-        api_keys: api_keys(layers, variable)?,
+        api_keys,
+        admin_keys,
+        key_sources,
+        metrics_access: layers.read("metrics_access", "key, admin or open", metrics_access)?,
         body_max_bytes: layers
             .read("body_max_bytes", "a size from 1KiB to 1GiB", |text| size_within(text, 1 << 10, 1 << 30))?,
         keep_alive_seconds: layers.read("keep_alive_seconds", "a whole number from 1 to 3600", |text| within(text, 1, 3600))?,
@@ -116,19 +123,32 @@ fn profile(layers: &Layers) -> Result<Profile, OptionsError> {
     checked.map(|()| profile)
 }
 
-/// The key of the environment, and those of the file.
-fn api_keys(layers: &Layers, variable: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Secret>, OptionsError> {
-    let mut keys: Vec<Secret> = variable(API_KEY_VARIABLE).filter(|key| !key.is_empty()).map(Secret::new).into_iter().collect();
-    let Given { text: path, origin } = layers.value("api_key_file");
-    if path == "none" {
-        return Ok(keys);
+/// The key of the environment and those of the files, and where to read them again.
+fn keys(layers: &Layers, variable: &dyn Fn(&str) -> Option<String>) -> Result<(KeyTexts, KeySources), OptionsError> {
+    let mut fixed = KeyTexts::default();
+    match variable(API_KEY_VARIABLE).map(|key| key.trim().to_owned()) {
+        // A server that was meant to be locked must not start open.
+        Some(key) if key.is_empty() => return Err(OptionsError::EmptyKey),
+        key => fixed.users.extend(key.map(Secret::new)),
     }
-    let wrong = |message: String| OptionsError::ApiKeyFile { path: path.clone(), message, origin: origin.clone() };
-    let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
-    let before = keys.len();
-    keys.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(|line| Secret::new(line.to_owned())));
-    // A server that was meant to be locked must not start open.
-    if keys.len() == before { Err(wrong("it holds no key".to_owned())) } else { Ok(keys) }
+    let mut texts = fixed.clone();
+    let mut sources = KeySources { fixed, users_file: None, admins_file: None };
+    let files = [
+        ("api_key_file", &mut texts.users, &mut sources.fixed.users, &mut sources.users_file),
+        ("admin_key_file", &mut texts.admins, &mut sources.fixed.admins, &mut sources.admins_file),
+    ];
+    for (name, texts, fixed, file) in files {
+        let Given { text: path, origin } = layers.value(name);
+        if path == "none" {
+            continue;
+        }
+        let place = PathBuf::from(&path);
+        let keys = read_key_file(&place).map_err(|message| OptionsError::KeyFile { name, path, message, origin })?;
+        texts.extend(keys.iter().cloned());
+        // A pipe can be read once.
+        if place.is_file() { *file = Some(place) } else { fixed.extend(keys) }
+    }
+    Ok((texts, sources))
 }
 
 /// Every setting as it took effect, and where from.
@@ -221,6 +241,15 @@ fn model_links(text: &str) -> Option<Links> {
     match text {
         "inside" => Some(Links::Inside),
         "anywhere" => Some(Links::Anywhere),
+        _ => None,
+    }
+}
+
+fn metrics_access(text: &str) -> Option<MetricsAccess> {
+    match text {
+        "key" => Some(MetricsAccess::Key),
+        "admin" => Some(MetricsAccess::Admin),
+        "open" => Some(MetricsAccess::Open),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Layers, their order, and what is refused.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
@@ -155,6 +156,25 @@ fn keys_come_from_the_environment_and_a_file_and_a_lock_without_key_is_refused()
         "{said}"
     );
     assert!(options(&[("api_key_file", "/no/such")], &[], "").unwrap_err().contains("No such file"));
+    for empty in ["", " ", "\n"] {
+        let said = options(&[], &[("ANTIPHON_API_KEY", empty)], "").unwrap_err();
+        assert!(said.contains("ANTIPHON_API_KEY is set and empty"), "{said}");
+    }
+}
+
+#[test]
+fn admins_have_a_file_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admins");
+    fs::write(&path, "root\n").unwrap();
+    let given = options(&[("admin_key_file", path.to_str().unwrap()), ("metrics_access", "admin")], &[], "").unwrap();
+    assert_eq!(given.admin_keys.iter().map(|key| key.reveal()).collect::<Vec<_>>(), ["root"]);
+    assert!(given.api_keys.is_empty());
+    assert_eq!(given.metrics_access, MetricsAccess::Admin);
+    fs::write(&path, "").unwrap();
+    assert!(given.key_sources.read().unwrap_err().contains("it holds no key"));
+    let said = options(&[("metrics_access", "all")], &[], "").unwrap_err();
+    assert!(said.contains("key, admin or open"), "{said}");
 }
 
 #[test]

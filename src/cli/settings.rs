@@ -73,6 +73,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     list("cors_origin", "ORIGIN", "a page from this origin may read the answers; * is every page; may be given again"),
     plain("http_workers", "COUNT", "1", "threads that serve connections"),
     plain("api_key_file", "FILE", "none", "file with a key a line; ANTIPHON_API_KEY holds one key itself"),
+    plain("admin_key_file", "FILE", "none", "file with a key a line; they open everything, /admin and others' requests too"),
+    plain(
+        "metrics_access",
+        "KEY",
+        "key",
+        "what opens /metrics, /stats and /memory_stats: key (any), admin (an admin's) or open (none)",
+    ),
     plain("body_max_bytes", "SIZE", "8MiB", "largest body of a request"),
     plain("keep_alive_seconds", "SECONDS", "15", "a silent stream shows that it is alive after so long"),
     plain("sse_dialect", "DIALECT", "openai", "how chats are streamed: openai, events or both"),

@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
+use actix_web::http::header::{HOST, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{HttpMessage, HttpResponse, ResponseError};
@@ -19,7 +19,7 @@ use super::cors::{Allowance, AllowedOrigin};
 use super::errors::{ApiError, Complaint};
 use super::front::RequestId;
 use super::held::Held;
-use super::key::{ApiKey, opens};
+use super::key::{Access, KeyRing, MetricsAccess, is_given};
 use super::page;
 use super::wire::error::clip;
 
@@ -29,10 +29,14 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Paths that need no key, besides the page's own: probes have none.
 const OPEN_PATHS: [&str; 3] = ["/health", "/health/live", "/health/ready"];
 
+/// Paths that tell of the server as a whole, and need no key if the operator says so.
+const METRICS_PATHS: [&str; 3] = ["/metrics", "/stats", "/memory_stats"];
+
 /// What is checked before any route.
 #[derive(Debug)]
 pub(super) struct Border {
-    pub(super) api_keys: Vec<ApiKey>,
+    pub(super) keys: KeyRing,
+    pub(super) metrics_access: MetricsAccess,
     /// Names that `Host` may hold, lower case; `None` does not check. Guards a server on loopback from web pages whose name
     /// was made to point to 127.0.0.1.
     pub(super) hosts: Option<Vec<String>>,
@@ -129,7 +133,13 @@ impl Border {
             return Some(error.error_response());
         }
         let preflight = allowance.and_then(|allowance| allowance.preflight(request));
-        preflight.or_else(|| self.check_key(request).err().map(|error| error.error_response()))
+        preflight.or_else(|| match self.check_key(request) {
+            Ok(access) => {
+                request.extensions_mut().insert(access);
+                None
+            }
+            Err(error) => Some(error.error_response()),
+        })
     }
 
     fn check_host(&self, request: &ServiceRequest) -> Result<(), ApiError> {
@@ -142,15 +152,12 @@ impl Border {
         Ok(())
     }
 
-    fn check_key(&self, request: &ServiceRequest) -> Result<(), ApiError> {
-        let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let path = request.path();
-        let open = self.api_keys.is_empty() || OPEN_PATHS.contains(&path) || page::is_open(path);
-        if open || opens(&self.api_keys, authorization) {
-            Ok(())
-        } else {
-            Err(ApiError::Unauthorized { given: authorization.is_some() })
-        }
+    fn check_key(&self, request: &ServiceRequest) -> Result<Access, ApiError> {
+        let (path, headers) = (request.path(), request.headers());
+        let open_metrics = self.metrics_access == MetricsAccess::Open && METRICS_PATHS.contains(&path);
+        let open = OPEN_PATHS.contains(&path) || page::is_open(path) || open_metrics;
+        let found = self.keys.now().admit(headers).or_else(|| open.then(Access::default));
+        found.ok_or_else(|| ApiError::Unauthorized { given: is_given(headers) })
     }
 }
 

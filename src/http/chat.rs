@@ -7,7 +7,7 @@ use crate::actors::messages::Input;
 
 use super::body::read_json;
 use super::errors::ApiError;
-use super::front::{Front, dialect, response_id, session};
+use super::front::{Front, Sender, dialect, response_id};
 use super::respond;
 use super::wire::chat_answer::{ChatAnswer, ChatEncoder, Shown};
 use super::wire::chat_request::{ChatRequest, Form};
@@ -41,9 +41,9 @@ pub(super) async fn answer(
     manner: Manner,
 ) -> Result<HttpResponse, ApiError> {
     let asked = read(&request, payload, &front, manner).await.map_err(|error| front.refused(error))?;
-    let (ChatRequest { model, conversation, generation, streaming, return_token_ids, include_reasoning }, session) = asked;
+    let (ChatRequest { model, conversation, generation, streaming, return_token_ids, include_reasoning }, sender) = asked;
     let id = response_id(&request, manner.id_prefix);
-    let order = respond::order(id.clone(), Input::Chat(conversation), &generation, streaming.coalescing, session);
+    let order = respond::order(id.clone(), Input::Chat(conversation), &generation, streaming.coalescing, sender);
     let accepted = front.backend.service.generate(order).await?;
 
     let (reports, parts) = respond::opened(vec![accepted], generation.choices_count);
@@ -82,13 +82,13 @@ async fn read(
     payload: Payload,
     front: &Front,
     manner: Manner,
-) -> Result<(ChatRequest, Option<String>), ApiError> {
+) -> Result<(ChatRequest, Sender), ApiError> {
     let body = read_json(request, payload, front).await?;
     let chat = ChatRequest::read(body, manner.form, &front.terms()?)?;
     if chat.streaming.on {
         check_dialect(manner.dialect, chat.generation.choices_count, !chat.conversation.tools.is_empty())?;
     }
-    Ok((chat, session(request)?))
+    Ok((chat, Sender::of(request)?))
 }
 
 /// The typed events know one choice and no calls.

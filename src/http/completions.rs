@@ -9,7 +9,7 @@ use crate::actors::messages::{Input, PromptReport};
 
 use super::body::read_json;
 use super::errors::ApiError;
-use super::front::{Front, response_id, session};
+use super::front::{Front, Sender, response_id};
 use super::respond;
 use super::wire::completion_answer::{CompletionAnswer, CompletionEncoder, Prompt};
 use super::wire::completion_request::CompletionRequest;
@@ -26,13 +26,13 @@ pub(super) fn prompt_id(id: &str, index: usize) -> String {
 
 /// The handler.
 pub(super) async fn completions(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    let (asked, session) = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
+    let (asked, sender) = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
     let id = response_id(&request, ID_PREFIX);
     let CompletionRequest { generation, streaming, .. } = &asked;
 
     let mut accepted = Vec::with_capacity(asked.prompts.len());
     for (index, input) in asked.prompts.iter().enumerate() {
-        let mut order = respond::order(prompt_id(&id, index), input.clone(), generation, streaming.coalescing, session.clone());
+        let mut order = respond::order(prompt_id(&id, index), input.clone(), generation, streaming.coalescing, sender.clone());
         // Choices are drawn with seed, seed + 1, …; the next prompt's go on from there.
         order.sampling.seed = order.sampling.seed.wrapping_add(index as u64 * u64::from(generation.choices_count));
         // A refusal drops the prompts that were already taken, which cancels them.
@@ -61,9 +61,9 @@ pub(super) async fn completions(request: HttpRequest, payload: Payload, front: D
     Ok(respond::in_stream(&request, &front, &id, parts, Encoder::Completion(Box::new(encoder))))
 }
 
-async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<(CompletionRequest, Option<String>), ApiError> {
+async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<(CompletionRequest, Sender), ApiError> {
     let body = read_json(request, payload, front).await?;
-    Ok((CompletionRequest::read(body, &front.terms()?)?, session(request)?))
+    Ok((CompletionRequest::read(body, &front.terms()?)?, Sender::of(request)?))
 }
 
 /// The prompts as the answer shows them; the text of tokens is only made if it is to be echoed.

@@ -31,6 +31,9 @@ pub(super) enum ApiError {
         /// Whether something was given for a key.
         given: bool,
     },
+    /// A key that opens less.
+    #[error("this needs an admin's key, and the one given is none; antiphon serve --admin-key-file FILE names them")]
+    AdminOnly,
     /// A name under which nobody should reach a server on loopback.
     #[error("the Host {host:?} is not served here; expected localhost, a loopback address or an allowed name")]
     HostForbidden {
@@ -136,6 +139,7 @@ impl ApiError {
                 Face::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "internal_error")
             }
             Self::Unauthorized { .. } => Face::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
+            Self::AdminOnly => Face::new(StatusCode::FORBIDDEN, "permission_error", "admin_key_needed"),
             Self::HostForbidden { .. } => Face::new(StatusCode::FORBIDDEN, "permission_error", "host_forbidden"),
             Self::UnknownPath { .. } => Face::new(StatusCode::NOT_FOUND, NOT_FOUND, "unknown_path"),
             Self::WrongMethod { .. } => Face::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed"),
@@ -183,7 +187,7 @@ impl ResponseError for ApiError {
 
 fn key_message(given: bool) -> &'static str {
     if given {
-        "the API key in Authorization is none of this server's; expected Authorization: Bearer KEY"
+        "the API key given is none of this server's; expected Authorization: Bearer KEY, or X-Api-Key: KEY"
     } else {
         "this server needs an API key: Authorization: Bearer KEY"
     }

@@ -6,10 +6,11 @@ use actix_web::{HttpMessage, HttpRequest, ResponseError};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use crate::actors::messages::Refusal;
+use crate::actors::messages::{KeyId, Refusal};
 use crate::metrics::RejectKind;
 
 use super::errors::ApiError;
+use super::key::Access;
 use super::options::{Backend, HttpOptions};
 use super::wire::error::WireError;
 use super::wire::streaming::Dialect;
@@ -87,8 +88,28 @@ pub(super) fn response_id(request: &HttpRequest, prefix: &str) -> String {
     format!("{prefix}-{}", id.0)
 }
 
-/// The conversation that a request belongs to (`X-Session-ID`).
-pub(super) fn session(request: &HttpRequest) -> Result<Option<String>, WireError> {
+/// Where a request comes from, besides what its body says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sender {
+    /// The key that it brought.
+    pub(super) owner: KeyId,
+    /// The conversation that it belongs to (`X-Session-ID`).
+    pub(super) session: Option<String>,
+}
+
+impl Sender {
+    /// The sender of `request`.
+    pub(super) fn of(request: &HttpRequest) -> Result<Self, WireError> {
+        Ok(Self { owner: access(request).key, session: session(request)? })
+    }
+}
+
+/// What the border found that a request may do.
+pub(super) fn access(request: &HttpRequest) -> Access {
+    request.extensions().get().copied().unwrap_or_default()
+}
+
+fn session(request: &HttpRequest) -> Result<Option<String>, WireError> {
     let fits =
         |text: &str| (1..=SESSION_MAX_BYTES).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     header(request, "X-Session-ID", "1 to 128 printable ASCII characters", |text| fits(text).then(|| text.to_owned()))

@@ -8,7 +8,7 @@ use crate::actors::messages::Input;
 use super::body::read_json;
 use super::chat::{self, Manner};
 use super::errors::ApiError;
-use super::front::{Front, response_id, session};
+use super::front::{Front, Sender, access, response_id};
 use super::respond;
 use super::wire::chat_request::Form;
 use super::wire::encoder::Encoder;
@@ -28,28 +28,33 @@ pub(super) async fn generate(request: HttpRequest, payload: Payload, front: Data
 /// `/generate/stream`: a prompt for code, answered with a stream of texts.
 pub(super) async fn stream(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
     let asked = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
-    let (TextRequest { conversation, generation, coalescing }, session) = asked;
+    let (TextRequest { conversation, generation, coalescing }, sender) = asked;
     let id = response_id(&request, "gen");
-    let order = respond::order(id.clone(), Input::Chat(conversation), &generation, coalescing, session);
+    let order = respond::order(id.clone(), Input::Chat(conversation), &generation, coalescing, sender);
     let accepted = front.backend.service.generate(order).await?;
     let (_, parts) = respond::opened(vec![accepted], 1);
     Ok(respond::in_stream(&request, &front, &id, parts, Encoder::Text(TextEncoder)))
 }
 
-async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<(TextRequest, Option<String>), ApiError> {
+async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<(TextRequest, Sender), ApiError> {
     let body = read_json(request, payload, front).await?;
     let terms = Terms { coalescing: front.options.text_coalescing, ..front.terms()? };
-    Ok((TextRequest::read(body, &terms)?, session(request)?))
+    Ok((TextRequest::read(body, &terms)?, Sender::of(request)?))
 }
 
-/// `/cancel/{request_id}`.
-pub(super) async fn cancel(request_id: Path<String>, front: Data<Front>) -> HttpResponse {
-    let request_id = request_id.as_str();
-    let mut found = front.backend.service.cancel(request_id).await;
+/// `/cancel/{request_id}`: the owner's requests, or any with an admin's key. Another's is not found.
+pub(super) async fn cancel(request: HttpRequest, request_id: Path<String>, front: Data<Front>) -> HttpResponse {
+    let (request_id, access) = (request_id.as_str(), access(&request));
+    let service = &front.backend.service;
+    let cancel = async |id: &str| match access.is_admin {
+        true => service.cancel(id).await,
+        false => service.cancel_own(id, access.key).await,
+    };
+    let mut found = cancel(request_id).await;
     // The prompts of a text completion after the first have ids of their own.
     if request_id.starts_with(super::completions::ID_PREFIX) {
         for index in 1..CHOICES_MAX as usize {
-            found |= front.backend.service.cancel(&super::completions::prompt_id(request_id, index)).await;
+            found |= cancel(&super::completions::prompt_id(request_id, index)).await;
         }
     }
     let status = if found { "cancelled" } else { "not_found" };

@@ -30,7 +30,7 @@ mod tokens;
 mod wire;
 
 pub use cors::{AllowedOrigin, NoOrigin};
-pub use key::{ApiKey, KeyError};
+pub use key::{ApiKey, KeyError, KeyRing, Keys, MetricsAccess};
 pub use options::{Backend, HttpOptions};
 pub use server::{ServeError, ServerHandle, serve};
 pub use wire::streaming::Dialect;

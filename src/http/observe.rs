@@ -15,6 +15,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 
 use super::errors::ApiError;
+use super::front::access;
+use super::key::MetricsAccess;
 use super::routes::get;
 use super::wire::error::{WireError, clip};
 use crate::actors::service::Service;
@@ -38,6 +40,8 @@ pub struct Observed {
     pub clock: Clock,
     /// What does not change.
     pub facts: ServerFacts,
+    /// Which key opens what tells of the server as a whole.
+    pub metrics_access: MetricsAccess,
     console: console::Latest,
 }
 
@@ -76,7 +80,13 @@ impl Observed {
     /// What the routes read.
     #[must_use]
     pub fn new(service: Service, metrics: Metrics, clock: Clock, facts: ServerFacts) -> Self {
-        Self { service, metrics, clock, facts, console: console::Latest::default() }
+        let metrics_access = MetricsAccess::default();
+        Self { service, metrics, clock, facts, metrics_access, console: console::Latest::default() }
+    }
+
+    /// Whether a request may see the server as a whole.
+    fn check_metrics(&self, request: &HttpRequest) -> Result<(), ApiError> {
+        if self.metrics_access == MetricsAccess::Admin { check_admin(request) } else { Ok(()) }
     }
 
     fn look(&self) -> Moment {
@@ -113,15 +123,17 @@ async fn ready(observed: web::Data<Observed>) -> HttpResponse {
     probe(snapshot.ready, &health::readiness(&snapshot))
 }
 
-async fn stats(observed: web::Data<Observed>) -> HttpResponse {
+async fn stats(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
+    observed.check_metrics(&request)?;
     let moment = observed.look();
     let limits = observed.service.limits();
     let (tags, gpus) = (observed.metrics.tags(), observed.metrics.gpus());
-    json(StatusCode::OK, &stats::report(&moment.snapshot, &moment.stats, limits, tags, gpus))
+    Ok(json(StatusCode::OK, &stats::report(&moment.snapshot, &moment.stats, limits, tags, gpus)))
 }
 
 /// `?names=prometheus` leaves out the families that other servers named against Prometheus's rules.
 async fn metrics(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
+    observed.check_metrics(&request)?;
     let names = names(request.query_string())?;
     let snapshot = observed.service.snapshot();
     observed.metrics.scheduler(&gauges(&snapshot));
@@ -142,7 +154,8 @@ fn names(query: &str) -> Result<Names, WireError> {
     }
 }
 
-async fn memory_stats(observed: web::Data<Observed>) -> HttpResponse {
+async fn memory_stats(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
+    observed.check_metrics(&request)?;
     let report = memory::report(
         &observed.service.snapshot(),
         &Process::read(),
@@ -150,11 +163,16 @@ async fn memory_stats(observed: web::Data<Observed>) -> HttpResponse {
         observed.facts.weights_bytes,
         &observed.metrics.tags().gpu_mode,
     );
-    json(StatusCode::OK, &report)
+    Ok(json(StatusCode::OK, &report))
 }
 
-async fn debug_bundle(observed: web::Data<Observed>) -> HttpResponse {
-    json(StatusCode::OK, &bundle::of(&observed))
+async fn debug_bundle(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
+    check_admin(&request)?;
+    Ok(json(StatusCode::OK, &bundle::of(&observed)))
+}
+
+fn check_admin(request: &HttpRequest) -> Result<(), ApiError> {
+    if access(request).is_admin { Ok(()) } else { Err(ApiError::AdminOnly) }
 }
 
 fn gauges(snapshot: &Snapshot) -> SchedulerGauges {

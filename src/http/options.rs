@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::metrics::{Metrics, ModelTags};
 
 use super::cors::AllowedOrigin;
-use super::key::ApiKey;
+use super::key::{KeyRing, MetricsAccess};
 use super::wire::streaming::Dialect;
 use super::wire::terms::SamplingDefaults;
 
@@ -33,8 +33,10 @@ pub struct HttpOptions {
     pub port: u16,
     /// Threads that serve connections, at least one.
     pub workers_count: usize,
-    /// Who may ask; empty is everybody.
-    pub api_keys: Vec<ApiKey>,
+    /// Which keys open what.
+    pub keys: KeyRing,
+    /// Which of them open the metrics.
+    pub metrics_access: MetricsAccess,
     /// Names besides localhost that `Host` may hold while only loopback is bound.
     pub allowed_hosts: Vec<String>,
     /// Origins whose pages may read the answers; empty is none.
@@ -77,7 +79,8 @@ impl HttpOptions {
             host: "127.0.0.1".to_owned(),
             port: 8000,
             workers_count: 1,
-            api_keys: Vec::new(),
+            keys: KeyRing::default(),
+            metrics_access: MetricsAccess::default(),
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
             model,

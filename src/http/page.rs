@@ -139,7 +139,7 @@ pub(super) async fn settings(front: Data<Front>) -> HttpResponse {
         profiles: options.profiles.keys().map(String::as_str).collect(),
         context_tokens_max: front.backend.service.limits().map(|limits| limits.context_tokens_max),
         temperature: options.sampling.temperature,
-        key_needed: !options.api_keys.is_empty(),
+        key_needed: !options.keys.now().users.is_empty(),
     })
 }
 

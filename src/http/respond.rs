@@ -11,7 +11,7 @@ use crate::clock;
 
 use super::border::REQUEST_ID;
 use super::errors::ApiError;
-use super::front::Front;
+use super::front::{Front, Sender};
 use super::parts::Parts;
 use super::stream;
 use super::wire::encoder::Encoder;
@@ -26,7 +26,7 @@ pub(super) fn order(
     input: Input,
     generation: &Generation,
     coalescing: Coalescing,
-    session: Option<String>,
+    sender: Sender,
 ) -> Generate {
     Generate {
         request_id,
@@ -38,7 +38,9 @@ pub(super) fn order(
         stop_strings: generation.stop_strings.clone(),
         ignore_eos: generation.ignore_eos,
         coalescing,
-        session,
+        session: sender.session,
+        owner: sender.owner,
+        cache_salt: generation.cache_salt.clone(),
     }
 }
 

@@ -103,7 +103,8 @@ where
     let loopback = addresses.iter().all(|address| address.ip().is_loopback());
     let hosts = loopback.then(|| options.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect());
     let border = Data::new(Border {
-        api_keys: options.api_keys.clone(),
+        keys: options.keys.clone(),
+        metrics_access: options.metrics_access,
         hosts,
         cors_origins: options.cors_origins.clone(),
         metrics: backend.metrics.clone(),

@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::body::read_json;
 use super::errors::ApiError;
-use super::front::Front;
+use super::front::{Front, access};
 use super::wire::tokens::{DetokenizeAnswer, TokenizeAnswer, TokenizeRequest, read_detokenize};
 
 /// The tokens of a text or a chat.
@@ -13,7 +13,7 @@ pub(super) async fn tokenize(request: HttpRequest, payload: Payload, front: Data
     let body = read_json(&request, payload, &front).await?;
     let terms = front.terms()?;
     let asked = TokenizeRequest::read(body, &terms)?;
-    let tokens = front.backend.service.tokenize(asked.input).await?;
+    let tokens = front.backend.service.tokenize(asked.input, access(&request).key).await?;
     let text = |token: &_| String::from_utf8_lossy(&front.backend.service.token_bytes(*token)).into_owned();
     Ok(HttpResponse::Ok().json(TokenizeAnswer {
         count: tokens.len(),

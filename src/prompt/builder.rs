@@ -16,7 +16,7 @@ use super::harmony::render::{Rendered, render};
 use super::tokenizer::Tokenizer;
 use crate::batch::TokenId;
 
-pub use super::cache_key::KeyParameters;
+pub use super::cache_key::{KeyParameters, Salt};
 pub use super::error::PromptError;
 
 /// Which default instructions a conversation gets that brings none of its own.
@@ -139,14 +139,14 @@ impl PromptBuilder {
     ) -> Result<BuiltPrompt, PromptError> {
         let version = self.settings.version;
         let key = cache_key(conversation, parameters, &self.settings.model_id, version);
-        let input = input_bytes(conversation, date);
-        if let Some(CachedPrompt { tokens, start }) = self.look_up(&key, &input) {
+        let (place, input) = (parameters.salt.place(&key), input_bytes(conversation, date));
+        if let Some(CachedPrompt { tokens, start }) = self.look_up(&place, &input) {
             return Ok(self.built(tokens, start, key, true));
         }
         let Rendered { tokens, start } = render(&self.tokenizer, conversation, version.instructions(), date)?;
         let tokens: Arc<[TokenId]> = tokens.into();
         let prompt = CachedPrompt { tokens: Arc::clone(&tokens), start: start.clone() };
-        self.kept().cache.insert(&key, input, prompt);
+        self.kept().cache.insert(&place, input, prompt);
         Ok(self.built(tokens, start, key, false))
     }
 
@@ -162,9 +162,9 @@ impl PromptBuilder {
         }
     }
 
-    fn look_up(&self, key: &str, input: &[u8]) -> Option<CachedPrompt> {
+    fn look_up(&self, place: &str, input: &[u8]) -> Option<CachedPrompt> {
         let mut kept = self.kept();
-        let found = kept.cache.get(key, input);
+        let found = kept.cache.get(place, input);
         match found {
             Some(_) => kept.hits += 1,
             None => kept.misses += 1,

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{BuiltPrompt, KeyParameters, PromptBuilder, PromptError, PromptSettings, PromptVersion};
+use super::{BuiltPrompt, KeyParameters, PromptBuilder, PromptError, PromptSettings, PromptVersion, Salt};
 use crate::prompt::conversation::{Conversation, Message, ReasoningEffort, Tool, ToolCall};
 use crate::prompt::harmony::parser::ParserStart;
 use crate::prompt::tokenizer::Tokenizer;
@@ -38,6 +38,34 @@ fn the_second_time_is_a_hit_with_the_same_tokens() {
     let counts = builder.counts();
     assert_eq!((counts.cache_hits, counts.cache_misses, counts.cache_size), (1, 1, 1));
     assert!(counts.cache_bytes > 4 * first.tokens.len());
+}
+
+#[test]
+fn a_hit_never_tells_one_owner_what_another_has_sent() {
+    let builder = builder(1 << 20);
+    let conversation = Conversation { messages: vec![user("hi")], ..Conversation::default() };
+    let salts = [
+        Salt::default(),
+        Salt::of(Some(&[1; 16]), None),
+        Salt::of(Some(&[2; 16]), None),
+        Salt::of(Some(&[1; 16]), Some("a")),
+        Salt::of(Some(&[1; 16]), Some("b")),
+        Salt::of(None, Some("a")),
+    ];
+    let hits = || {
+        salts.map(|salt| {
+            let parameters = KeyParameters { salt, ..KeyParameters::default() };
+            let built = builder.build(&conversation, &parameters, "2025-11-22").unwrap();
+            assert_eq!(built.cache_key, build(&builder, &conversation).cache_key, "the key that clients see has no salt");
+            built.cache_hit
+        })
+    };
+    // Building one first: the unsalted prompt is built by the comparison as well.
+    build(&builder, &conversation);
+    assert_eq!(hits(), [true, false, false, false, false, false]);
+    // No entry took another's place.
+    assert_eq!(hits(), [true; 6]);
+    assert_eq!(format!("{:?}", salts[1]), "Salt(…)");
 }
 
 /// Conversations that share a key, pair by pair, and must not share a prompt.

@@ -1,4 +1,4 @@
-//! The key under which a prompt is known to clients and to the cache.
+//! The key under which a prompt is known to clients and, together with a salt, to the cache.
 //!
 //! SHA-256 of the conversation in normalised form, its parameters, the model and the prompt version, as JSON the way Python
 //! writes it: the GPT-OSS HF server's keys, so that they can be compared. Source: `WIRE.md`, section 4.
@@ -23,6 +23,43 @@ pub struct KeyParameters {
     pub seed: Option<i64>,
     /// Stop strings, in any order.
     pub stop_strings: Vec<String>,
+    /// Not part of the key that a client sees: prompts of different salts are never found for each other.
+    pub salt: Salt,
+}
+
+/// What keeps the built prompts of one client apart from another's: else a hit would tell one what the other has sent.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Salt(Option<[u8; 32]>);
+
+impl Salt {
+    /// The salt of an owner, as bytes of a fixed length, and of the text that its request brought; no salt for neither.
+    #[must_use]
+    pub fn of(owner: Option<&[u8; 16]>, text: Option<&str>) -> Self {
+        if owner.is_none() && text.is_none() {
+            return Self(None);
+        }
+        let hash = Sha256::new().chain_update([u8::from(owner.is_some())]).chain_update(owner.unwrap_or(&[0; 16]));
+        let hash = hash.chain_update([u8::from(text.is_some())]).chain_update(text.unwrap_or_default());
+        Self(Some(hash.finalize().into()))
+    }
+
+    /// Where the cache keeps what has this key.
+    pub(super) fn place(self, key: &str) -> String {
+        match self.0 {
+            None => key.to_owned(),
+            Some(salt) => hexadecimal(&Sha256::new().chain_update(salt).chain_update(key).finalize()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Salt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Salt(…)" } else { "Salt(none)" })
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The key, in hexadecimal digits.
@@ -32,8 +69,7 @@ pub(super) fn cache_key(
     model_id: &str,
     version: PromptVersion,
 ) -> String {
-    let digest = Sha256::digest(key_text(conversation, parameters, model_id, version));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(key_text(conversation, parameters, model_id, version)))
 }
 
 /// What is hashed. Keys stand in alphabetical order.

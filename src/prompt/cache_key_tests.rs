@@ -1,6 +1,6 @@
 use serde_json::Value;
 
-use super::{KeyParameters, cache_key, key_text};
+use super::{KeyParameters, Salt, cache_key, key_text};
 use crate::prompt::builder::PromptVersion;
 use crate::prompt::conversation::{Conversation, Message};
 use crate::prompt::python_json::float;
@@ -23,6 +23,7 @@ fn the_protocols_vectors_hold() {
             max_tokens: Some(max_tokens),
             seed,
             stop_strings: Vec::new(),
+            salt: Salt::default(),
         };
         assert_eq!(cache_key(&asked(text), &parameters, "gpt-oss-20b", PromptVersion::V1), key);
     }
@@ -55,6 +56,7 @@ fn keys_are_those_that_python_computes() {
             max_tokens: case["max_tokens"].as_u64(),
             seed: case["seed"].as_i64(),
             stop_strings: stop_strings.collect(),
+            salt: Salt::default(),
         };
         let model_id = case["model_id"].as_str().unwrap();
         let version = PromptVersion::from_name(case["prompt_version"].as_str().unwrap()).unwrap();

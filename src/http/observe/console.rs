@@ -4,9 +4,9 @@
 //! times a second at most, and not at all while none is. Without the SchedulerActor it answers all the same, with `batch`,
 //! `queue` and `kv` null.
 
-use actix_web::HttpResponse;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::{Bytes, Data};
+use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 use tokio::sync::Mutex;
 
@@ -14,6 +14,8 @@ use super::health::{self, HealthReport};
 use super::{Moment, Observed};
 use crate::actors::snapshot::{BlockMap, EndedRequest, LiveRequest, Owner, SchedulerLook, SequenceView, Timeline, ViewSize};
 use crate::batch::Micros;
+use crate::http::front::access;
+use crate::http::key::Access;
 use crate::metrics::{Latencies, Outcome};
 
 /// An answer is good for so long; whoever asks meanwhile gets the same one.
@@ -23,9 +25,17 @@ const SIZE: ViewSize = ViewSize { running_max_count: 256, waiting_max_count: 64,
 const LIVE_MAX_COUNT: usize = 128;
 const ENDED_MAX_COUNT: usize = 64;
 
-/// The answer made last. Its lock is held while one is made, so that all who ask meanwhile wait for that one.
+/// What was answered last. Its lock is held while an answer is made, so that all who ask meanwhile wait for that one.
 #[derive(Debug, Default)]
-pub(super) struct Latest(Mutex<Option<(Micros, Bytes)>>);
+pub(super) struct Latest(Mutex<Option<Moments>>);
+
+/// One look at the scheduler, and what was made of it for each viewer.
+#[derive(Debug)]
+struct Moments {
+    at: Micros,
+    look: Option<SchedulerLook>,
+    answers: Vec<(Access, Bytes)>,
+}
 
 #[derive(Debug, Serialize)]
 struct Console<'a> {
@@ -144,36 +154,45 @@ struct Request {
 }
 
 /// The handler.
-pub(super) async fn live(observed: Data<Observed>) -> HttpResponse {
-    let json = observed.console.answer(&observed).await;
+pub(super) async fn live(request: HttpRequest, observed: Data<Observed>) -> HttpResponse {
+    let json = observed.console.answer(&observed, access(&request)).await;
     HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).insert_header((CACHE_CONTROL, "no-store")).body(json)
 }
 
 impl Latest {
-    async fn answer(&self, observed: &Observed) -> Bytes {
+    async fn answer(&self, observed: &Observed, viewer: Access) -> Bytes {
         let mut latest = self.0.lock().await;
         let now = observed.clock.now();
-        if let Some((_, json)) = latest.as_ref().filter(|(made, _)| now.since(*made) < FRESH_MICROS) {
+        if latest.as_ref().is_none_or(|latest| now.since(latest.at) >= FRESH_MICROS) {
+            let look = observed.service.look(SIZE).await;
+            *latest = Some(Moments { at: observed.clock.now(), look, answers: Vec::new() });
+        }
+        let Moments { look, answers, .. } = latest.as_mut().expect("one was just made, or is fresh");
+        if let Some((_, json)) = answers.iter().find(|(other, _)| *other == viewer) {
             return json.clone();
         }
-        let look = observed.service.look(SIZE).await;
-        let json = Bytes::from(serde_json::to_vec(&console(observed, look)).expect("a report is JSON"));
-        *latest = Some((observed.clock.now(), json.clone()));
+        let json = Bytes::from(serde_json::to_vec(&console(observed, look.clone(), viewer)).expect("a report is JSON"));
+        answers.push((viewer, json.clone()));
         json
     }
 }
 
-fn console(observed: &Observed, look: Option<SchedulerLook>) -> Console<'_> {
+/// The server as `viewer` may see it: the requests of other keys are counted and have no name, unless an admin asks.
+fn console(observed: &Observed, look: Option<SchedulerLook>, viewer: Access) -> Console<'_> {
     let now = observed.clock.now();
     let moment = observed.look();
     let Moment { snapshot, stats, process } = &moment;
     let (scheduler, limits) = (snapshot.scheduler, observed.service.limits());
     let (batch, queue, kv) = look.map_or((None, None, None), |look| {
-        let (batch, queue) =
-            (sequences(&look.view.running, look.running, now), sequences(&look.view.waiting, look.waiting, now));
+        let (batch, queue) = (
+            sequences(&look.view.running, look.running, viewer, now),
+            sequences(&look.view.waiting, look.waiting, viewer, now),
+        );
         let (full, sliding) = (blocks(look.view.full), blocks(look.view.sliding));
         (Some(batch), Some(queue), Some(Kv { block_tokens: look.view.block_tokens, full, sliding }))
     });
+    let live = observed.service.live_requests().into_iter();
+    let ended = observed.service.recent_requests(usize::MAX).into_iter();
     Console {
         at_ms: millis(now.0),
         health: health::report(snapshot, stats, &observed.facts, observed.metrics.tags()),
@@ -215,14 +234,14 @@ fn console(observed: &Observed, look: Option<SchedulerLook>) -> Console<'_> {
         batch,
         queue,
         kv,
-        live: observed.service.live_requests().into_iter().take(LIVE_MAX_COUNT).map(Request::live).collect(),
-        ended: observed.service.recent_requests(ENDED_MAX_COUNT).into_iter().map(Request::ended).collect(),
+        live: live.filter(|live| viewer.sees(live.owner)).take(LIVE_MAX_COUNT).map(Request::live).collect(),
+        ended: ended.filter(|ended| viewer.sees(ended.request.owner)).take(ENDED_MAX_COUNT).map(Request::ended).collect(),
     }
 }
 
-fn sequences(views: &[SequenceView], owners: Vec<Owner>, now: Micros) -> Vec<Sequence> {
+fn sequences(views: &[SequenceView], owners: Vec<Owner>, viewer: Access, now: Micros) -> Vec<Sequence> {
     let sequence = |(view, owner): (&SequenceView, Owner)| Sequence {
-        request_id: owner.request_id,
+        request_id: if viewer.sees(owner.key) { owner.request_id } else { format!("other {}", view.seq.0) },
         choice: owner.choice,
         phase: if view.decoding { "decode" } else { "prefill" },
         prompt_tokens: view.prompt_tokens,

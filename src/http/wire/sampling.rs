@@ -37,6 +37,8 @@ pub(crate) struct Generation {
     pub(crate) stop_strings: Vec<String>,
     /// Go on past the model's own end.
     pub(crate) ignore_eos: bool,
+    /// Keeps the prompt apart from those built with another salt.
+    pub(crate) cache_salt: Option<String>,
 }
 
 impl Generation {
@@ -64,7 +66,7 @@ impl Generation {
             logprobs: None,
             prompt_logprobs: false,
         };
-        check_labels(fields)?;
+        let cache_salt = labels(fields)?;
         Ok(Self {
             choices_count: fields.count("n", 1..=CHOICES_MAX)?.unwrap_or(1),
             max_tokens,
@@ -72,6 +74,7 @@ impl Generation {
             seed,
             stop_strings: stop_strings(fields)?,
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
+            cache_salt,
         })
     }
 }
@@ -193,19 +196,20 @@ fn logit_bias(fields: &mut Fields, terms: &Terms<'_>) -> Result<Vec<(TokenId, f3
     Ok(biases)
 }
 
-/// Fields without effect on the answer; their types still hold.
-fn check_labels(fields: &mut Fields) -> Result<(), WireError> {
+/// Fields without effect on the answer; their types still hold. The cache's salt is one that shows in `cache_hit`.
+fn labels(fields: &mut Fields) -> Result<Option<String>, WireError> {
     fields.text("user")?;
     fields.object("metadata")?;
     let path = fields.at("cache_salt");
-    if let Some(salt) = fields.text("cache_salt")? {
+    let salt = fields.text("cache_salt")?;
+    if let Some(salt) = &salt {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);
         if salt.is_empty() || salt.len() > CACHE_SALT_MAX_BYTES || !salt.bytes().all(plain) {
             let expected = format!("1 to {CACHE_SALT_MAX_BYTES} characters of A-Z a-z 0-9 + / = _ -");
-            return Err(unfit(&path, &Value::String(salt), &expected));
+            return Err(unfit(&path, &Value::String(salt.clone()), &expected));
         }
     }
-    Ok(())
+    Ok(salt)
 }
 
 #[cfg(test)]

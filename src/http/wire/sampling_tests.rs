@@ -9,8 +9,15 @@ fn read(json: &str) -> Result<Generation, WireError> {
 fn nothing_said_is_the_defaults_with_a_drawn_seed() {
     let generation = read("{}").unwrap();
     let sampling = Sampling { temperature: 1.0, seed: 77, ..Sampling::default() };
-    let expected =
-        Generation { choices_count: 1, max_tokens: None, sampling, seed: None, stop_strings: Vec::new(), ignore_eos: false };
+    let expected = Generation {
+        choices_count: 1,
+        max_tokens: None,
+        sampling,
+        seed: None,
+        stop_strings: Vec::new(),
+        ignore_eos: false,
+        cache_salt: None,
+    };
     assert_eq!(generation, expected);
     let nulls = "temperature top_p top_k min_p seed stop stop_token_ids max_tokens max_completion_tokens repetition_penalty \
                  presence_penalty frequency_penalty logit_bias n ignore_eos min_tokens user metadata cache_salt";
@@ -30,6 +37,7 @@ fn everything_said_is_heard() {
     assert_eq!(generation.max_tokens, Some(20), "the newer name wins");
     assert_eq!(generation.seed, Some(-3));
     assert_eq!(generation.stop_strings, ["a", "b"]);
+    assert_eq!(generation.cache_salt.as_deref(), Some("aZ+/=_-"));
     let sampling = generation.sampling;
     assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p), (0.5, 0.9, 0, 0.1));
     assert_eq!(sampling.seed, u64::MAX - 2);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::super::asking::Chunk;
 use super::super::bench::Bench;
 use super::super::case::Halt;
-use crate::actors::messages::{Coalescing, FinishKind, Generate, Input, PartKind};
+use crate::actors::messages::{Coalescing, FinishKind, Generate, Input, KeyId, PartKind};
 use crate::batch::Sampling;
 use crate::prompt::conversation::{Conversation, Message};
 
@@ -53,6 +53,8 @@ pub(super) async fn serve(
             ignore_eos: false,
             coalescing,
             session: None,
+            owner: KeyId::default(),
+            cache_salt: None,
         })
         .await;
     let mut accepted = accepted.map_err(|refusal| Halt::Fail(format!("the service refuses: {refusal:?}")))?;

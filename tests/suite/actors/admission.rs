@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use antiphon::actors::messages::{FinishKind, Generate, Input, Refusal};
+use antiphon::actors::messages::{FinishKind, Generate, Input, KeyId, Refusal};
 use antiphon::batch::{Sampling, TokenId};
 use antiphon::engine::fake::Answer;
 
@@ -65,7 +65,8 @@ fn choices_are_taken_all_or_none() {
 fn text_work_is_bounded() {
     world(Plan { preparing_max_count: 0, ..Plan::default() }, |world| async move {
         assert!(matches!(refused(&world, plain("a", "x", 10)).await, Refusal::QueueFull { .. }));
-        let refusal = world.service.tokenize(Input::Text("x".to_owned())).await.expect_err("the bound is zero");
+        let refusal =
+            world.service.tokenize(Input::Text("x".to_owned()), KeyId::default()).await.expect_err("the bound is zero");
         assert!(matches!(refusal, Refusal::QueueFull { .. }));
         world
     });

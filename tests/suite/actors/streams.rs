@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use antiphon::actors::messages::{Coalescing, FinishKind, Generate, Input, PartKind};
+use antiphon::actors::messages::{Coalescing, FinishKind, Generate, Input, KeyId, PartKind};
 use antiphon::actors::snapshot::Phase;
 use antiphon::batch::Sampling;
 use antiphon::engine::fake::Answer;
@@ -265,7 +265,7 @@ fn phase_of(world: &World, request_id: &str) -> Option<Phase> {
 #[test]
 fn text_and_tokens_are_turned_into_each_other() {
     world(Plan::default(), |world| async move {
-        let tokens = world.service.tokenize(Input::Text(TEXT.to_owned())).await.expect("text is tokenized");
+        let tokens = world.service.tokenize(Input::Text(TEXT.to_owned()), KeyId::default()).await.expect("text is tokenized");
         assert_eq!(tokens, world.tokenizer.encode_text(TEXT));
         assert_eq!(world.service.detokenize(tokens).await.expect("tokens are text"), TEXT);
         world

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use antiphon::actors::messages::{Accepted, Coalescing, Finish, FinishKind, Generate, Input, Part, PartKind};
+use antiphon::actors::messages::{Accepted, Coalescing, Finish, FinishKind, Generate, Input, KeyId, Part, PartKind};
 use antiphon::actors::service::Service;
 use antiphon::actors::snapshot::Snapshot;
 use antiphon::actors::{EngineFactory, SchedulingOptions, StartOptions, start};
@@ -317,6 +317,8 @@ pub(super) fn plain(request_id: &str, prompt: &str, max_tokens: u32) -> Generate
         ignore_eos: false,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },
         session: None,
+        owner: KeyId::default(),
+        cache_salt: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The binary as a user starts it: the embedded model behind real sockets.
 
+mod keys;
 mod requests;
 mod server;
 mod stopping;

@@ -1,6 +1,6 @@
 //! Who may ask: keys, hosts, methods, paths.
 
-use antiphon::http::{ApiKey, ServeError};
+use antiphon::http::{ApiKey, KeyRing, Keys, ServeError};
 use serde_json::json;
 
 use super::client::{exchange, get, post, request};
@@ -28,10 +28,16 @@ const PATHS: [&str; 19] = [
     "/health/other",
 ];
 
+/// A ring of these keys.
+pub(super) fn ring(users: &[&str], admins: &[&str]) -> KeyRing {
+    let keys = |texts: &[&str]| texts.iter().map(|text| ApiKey::new(text).expect("a key")).collect();
+    KeyRing::new(Keys { users: keys(users), admins: keys(admins) })
+}
+
 #[actix_rt::test]
 async fn without_the_key_only_probes_are_answered() {
     let mut plan = Plan::default();
-    plan.http.api_keys = vec![ApiKey::new("Sesame").unwrap()];
+    plan.http.keys = ring(&["Sesame"], &[]);
     let world = World::open(plan).await;
     let odd = [
         "/page",
@@ -111,7 +117,7 @@ async fn pages_of_named_origins_may_read_the_answers() {
     const ASKING: &str =
         "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization, content-type\r\n";
     let mut plan = Plan::default();
-    plan.http.api_keys = vec![ApiKey::new("Sesame").unwrap()];
+    plan.http.keys = ring(&["Sesame"], &[]);
     plan.http.cors_origins = vec!["https://Page.example".parse().unwrap()];
     let world = World::open(plan).await;
     let (page, key) = ("https://page.example", "Authorization: Bearer Sesame\r\n");

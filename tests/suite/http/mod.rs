@@ -4,6 +4,7 @@ mod access;
 mod client;
 mod dialects;
 mod draining;
+mod keys;
 mod leaving;
 mod lists;
 mod loaded;

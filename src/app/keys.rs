@@ -1,0 +1,145 @@
+//! Where the keys come from, and how they change while the server runs.
+//!
+//! Promises: a file of keys that cannot be used changes nothing: the keys stay as they were, and the log says why.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::signal::unix::Signal;
+
+use super::{AppError, Secret};
+use crate::http::{ApiKey, KeyRing, Keys};
+
+/// A million keys are a mistake, or a device without end.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+/// How often the files are looked at: a look is one call of the system.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The texts of keys, of clients and of admins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyTexts {
+    /// Clients' keys.
+    pub users: Vec<Secret>,
+    /// Admins' keys.
+    pub admins: Vec<Secret>,
+}
+
+/// Where keys are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeySources {
+    /// Keys that do not change.
+    pub fixed: KeyTexts,
+    /// A file of clients' keys.
+    pub users_file: Option<PathBuf>,
+    /// A file of admins' keys.
+    pub admins_file: Option<PathBuf>,
+}
+
+/// Reads a file with a key a line.
+///
+/// # Errors
+/// What is wrong with it, in words: unreadable, too large, or without a key. A server that was meant to be locked must not be open.
+pub fn read_key_file(path: &Path) -> Result<Vec<Secret>, String> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_MAX_BYTES + 1).read_to_string(&mut text));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err("it is no text".to_owned()),
+        Err(error) => return Err(error.to_string()),
+        Ok(bytes) if bytes as u64 > FILE_MAX_BYTES => return Err(format!("it is larger than {FILE_MAX_BYTES} bytes")),
+        Ok(_) => {}
+    }
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let keys: Vec<Secret> = lines.map(|line| Secret::new(line.to_owned())).collect();
+    if keys.is_empty() { Err("it holds no key".to_owned()) } else { Ok(keys) }
+}
+
+/// The keys of these texts.
+///
+/// # Errors
+/// [`AppError::ApiKey`] for a text that no client could send.
+pub(super) fn keys(texts: &KeyTexts) -> Result<Keys, AppError> {
+    let keys = |texts: &[Secret]| -> Result<Vec<ApiKey>, AppError> {
+        let key = |(index, text): (usize, &Secret)| {
+            ApiKey::new(text.reveal()).map_err(|error| AppError::ApiKey { place: index + 1, error })
+        };
+        texts.iter().enumerate().map(key).collect()
+    };
+    Ok(Keys { users: keys(&texts.users)?, admins: keys(&texts.admins)? })
+}
+
+impl KeySources {
+    /// The keys that they hold now.
+    ///
+    /// # Errors
+    /// What is wrong with one of the files, in words.
+    pub fn read(&self) -> Result<KeyTexts, String> {
+        let mut texts = self.fixed.clone();
+        for (file, into) in [(&self.users_file, &mut texts.users), (&self.admins_file, &mut texts.admins)] {
+            if let Some(path) = file {
+                into.extend(read_key_file(path).map_err(|message| format!("{}: {message}", path.display()))?);
+            }
+        }
+        Ok(texts)
+    }
+
+    /// What tells that a file was written or replaced, without reading it.
+    fn stamps(&self) -> [Option<(u64, u64, i64, i64)>; 2] {
+        [&self.users_file, &self.admins_file].map(|file| {
+            let metadata = file.as_ref()?.metadata().ok()?;
+            Some((metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec()))
+        })
+    }
+}
+
+/// Exchanges the ring's keys, which are `current`, whenever a file changes or a hangup asks for it. Never ends.
+pub(super) async fn keep_current(sources: KeySources, mut current: KeyTexts, ring: KeyRing, mut hangups: Signal) {
+    // The files may have changed since they were read: they are read once more.
+    let mut seen = None;
+    loop {
+        let asked = tokio::select! {
+            Some(()) = hangups.recv() => true,
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+        };
+        let stamps = sources.stamps();
+        if !asked && seen == Some(stamps) {
+            continue;
+        }
+        seen = Some(stamps);
+        let read = sources.read().and_then(|texts| match keys(&texts) {
+            Ok(keys) => Ok((texts, keys)),
+            Err(error) => Err(error.to_string()),
+        });
+        match read {
+            Err(message) => tracing::error!(message, "the keys stay as they were"),
+            Ok((texts, keys)) if asked || texts != current => {
+                tracing::info!(users_count = keys.users.len(), admins_count = keys.admins.len(), "the keys were read again");
+                ring.exchange(keys);
+                current = texts;
+            }
+            Ok(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_used_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        let said = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            read_key_file(&path).map(|keys| keys.len())
+        };
+        assert_eq!(said(b"a\n\n  b \n"), Ok(2));
+        assert_eq!(said(b" \n\n"), Err("it holds no key".to_owned()));
+        assert_eq!(said(b"\xff\xfe"), Err("it is no text".to_owned()));
+        assert!(read_key_file(Path::new("/dev/zero")).unwrap_err().contains("larger than 1048576 bytes"));
+        assert!(read_key_file(Path::new("/no/such")).unwrap_err().contains("No such file"));
+    }
+}
