@@ -4,10 +4,11 @@ use std::any::Any;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 
-use actix_web::body::BoxBody;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::InternalError;
-use actix_web::http::header::{HOST, HeaderName, HeaderValue};
+use actix_web::http::header::{AUTHORIZATION, HOST, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Version};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{HttpMessage, HttpResponse, ResponseError};
@@ -57,7 +58,8 @@ pub(super) async fn pass(
     let held = Held::of(&mut request);
     let line = format!("{} {:?}", request.method(), clip(request.path()));
     let allowance = Allowance::of(&border.cors_origins, &request);
-    let mut visit = Visit { line, id: id.0.clone(), status: None, complaint: None, held, allowance };
+    let (routine, version) = (is_routine(request.path()), request.version());
+    let mut visit = Visit { line, id: id.0.clone(), status: None, complaint: None, held, allowance, routine, version };
     if let Some(response) = border.turn_back(&request, visit.allowance.as_ref()) {
         let (request, _) = request.into_parts();
         return Ok(ServiceResponse::new(request, visit.leave(response)));
@@ -89,6 +91,10 @@ struct Visit {
     held: Option<Held>,
     /// For a request of a page that may read the answer.
     allowance: Option<Allowance>,
+    /// A probe or a scrape.
+    routine: bool,
+    /// The version of HTTP that the client speaks.
+    version: Version,
 }
 
 impl Visit {
@@ -106,6 +112,11 @@ impl Visit {
         if let Some(allowance) = &self.allowance {
             allowance.tell(response.headers_mut());
         }
+        if self.version < Version::HTTP_11 && matches!(response.body().size(), BodySize::Stream) {
+            // HTTP/1.0 knows no chunks (RFC 9112, 6.1): a body without a length ends with its connection.
+            response.head_mut().no_chunking(true);
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
         match self.held.take() {
             Some(held) => response.map_body(|_, body| held.until_sent(body)),
             None => response,
@@ -121,7 +132,12 @@ impl Drop for Visit {
         };
         // 499 is how nginx logs a client that left before its answer.
         let status = self.status.unwrap_or(499);
-        tracing::info!(request_id = self.id, status, code, param, "{}", self.line);
+        // Probes and scrapes that succeed come every few seconds, and would hide the rest of the log.
+        if self.routine && (200..300).contains(&status) {
+            tracing::debug!(request_id = self.id, status, code, param, "{}", self.line);
+        } else {
+            tracing::info!(request_id = self.id, status, code, param, "{}", self.line);
+        }
     }
 }
 
@@ -144,9 +160,15 @@ impl Border {
 
     fn check_host(&self, request: &ServiceRequest) -> Result<(), ApiError> {
         if let Some(hosts) = &self.hosts {
-            let host = request.headers().get(HOST).map(|value| String::from_utf8_lossy(value.as_bytes()));
-            if !host.as_deref().is_some_and(|host| is_allowed(host, hosts)) {
-                return Err(ApiError::HostForbidden { host: clip(&host.unwrap_or_default()) });
+            let header = request.headers().get(HOST).map(|value| String::from_utf8_lossy(value.as_bytes()));
+            // An absolute target's host takes the header's place (RFC 9112, 3.2.2). Either may be what was forged.
+            let target = request.uri().authority().map(|authority| authority.as_str().into());
+            // HTTP/1.0 has no Host; a browser, whose pages this guards against, speaks 1.1 and always sends it.
+            if header.is_none() && request.version() >= Version::HTTP_11 {
+                return Err(ApiError::HostForbidden { host: String::new() });
+            }
+            if let Some(host) = header.into_iter().chain(target).find(|host| !is_allowed(host, hosts)) {
+                return Err(ApiError::HostForbidden { host: clip(&host) });
             }
         }
         Ok(())
@@ -154,11 +176,21 @@ impl Border {
 
     fn check_key(&self, request: &ServiceRequest) -> Result<Access, ApiError> {
         let (path, headers) = (request.path(), request.headers());
+        // Of two keys each part of a chain of servers may believe another one.
+        let count = headers.get_all(AUTHORIZATION).count();
+        if count > 1 {
+            return Err(ApiError::RepeatedKey { count });
+        }
         let open_metrics = self.metrics_access == MetricsAccess::Open && METRICS_PATHS.contains(&path);
         let open = OPEN_PATHS.contains(&path) || page::is_open(path) || open_metrics;
         let found = self.keys.now().admit(headers).or_else(|| open.then(Access::default));
         found.ok_or_else(|| ApiError::Unauthorized { given: is_given(headers) })
     }
+}
+
+/// Whether a monitor asks for `path` every few seconds.
+fn is_routine(path: &str) -> bool {
+    OPEN_PATHS.contains(&path) || METRICS_PATHS.contains(&path)
 }
 
 /// Whether a server on loopback may be called by `host`: a name or an address, with or without a port.

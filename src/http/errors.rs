@@ -35,10 +35,18 @@ pub(super) enum ApiError {
     #[error("this needs an admin's key, and the one given is none; antiphon serve --admin-key-file FILE names them")]
     AdminOnly,
     /// A name under which nobody should reach a server on loopback.
-    #[error("the Host {host:?} is not served here; expected localhost, a loopback address or an allowed name")]
+    #[error(
+        "the Host {host:?} is not served here; expected localhost, a loopback address or a name allowed by --allowed-host NAME"
+    )]
     HostForbidden {
-        /// The header's value.
+        /// The value of the header, or the host of an absolute target.
         host: String,
+    },
+    /// More than one key; servers on the way may have read another one than this server would.
+    #[error("{count} Authorization headers; expected at most one: Authorization: Bearer KEY")]
+    RepeatedKey {
+        /// How many there are.
+        count: usize,
     },
     /// No route.
     #[error("there is no {path}")]
@@ -141,6 +149,7 @@ impl ApiError {
             Self::Unauthorized { .. } => Face::new(StatusCode::UNAUTHORIZED, "authentication_error", "invalid_api_key"),
             Self::AdminOnly => Face::new(StatusCode::FORBIDDEN, "permission_error", "admin_key_needed"),
             Self::HostForbidden { .. } => Face::new(StatusCode::FORBIDDEN, "permission_error", "host_forbidden"),
+            Self::RepeatedKey { .. } => Face::new(StatusCode::BAD_REQUEST, INVALID, "repeated_header"),
             Self::UnknownPath { .. } => Face::new(StatusCode::NOT_FOUND, NOT_FOUND, "unknown_path"),
             Self::WrongMethod { .. } => Face::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed"),
             Self::MediaType { .. } => Face::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type"),

@@ -112,7 +112,12 @@ fn answer(status: StatusCode) -> Vec<u8> {
     let object = ErrorObject { message: message.to_owned(), kind, param: None, code: Some(code) };
     let body = serde_json::to_string(&object.body()).expect("texts are JSON");
     let RequestId(id) = RequestId::new();
-    tracing::info!(request_id = id, status = status.as_u16(), code, "what is no request");
+    // Port scans and TLS hellos come all the time, and there is nothing for an operator to mend.
+    if status.is_server_error() {
+        tracing::error!(request_id = id, status = status.as_u16(), code, "what is no request");
+    } else {
+        tracing::debug!(request_id = id, status = status.as_u16(), code, "what is no request");
+    }
     let (status, length) = (format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default()), body.len());
     format!(
         "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\ncontent-type: application/json\r\n\

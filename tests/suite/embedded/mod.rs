@@ -1,6 +1,7 @@
 //! The binary as a user starts it: the embedded model behind real sockets.
 
 mod keys;
+mod quiet;
 mod requests;
 mod server;
 mod stopping;

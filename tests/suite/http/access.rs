@@ -75,6 +75,11 @@ async fn without_the_key_only_probes_are_answered() {
         let unknown = exchange(world.address, &request("GET", "/nothing", &header, "")).await.status;
         assert_eq!(unknown, if status == 200 { 404 } else { 401 });
     }
+    for (first, second) in [("Sesame", "Sesame"), ("Sesame", "x"), ("x", "Sesame")] {
+        let headers = format!("Authorization: Bearer {first}\r\nAuthorization: Bearer {second}\r\n");
+        let reply = exchange(world.address, &request("GET", "/v1/models", &headers, "")).await;
+        assert_eq!((reply.status, &reply.error()["code"]), (400, &json!("repeated_header")), "{first} {second}");
+    }
     world.close().await;
 }
 
@@ -164,7 +169,20 @@ async fn on_loopback_only_its_own_names_are_answered() {
         assert_eq!(reply.status, status, "{host}");
         if status == 403 {
             assert_eq!(reply.error()["code"], "host_forbidden");
+            let message = reply.error()["message"].to_string();
+            assert!(message.contains("--allowed-host NAME"), "{message}");
         }
+    }
+    // The host of an absolute target counts as the header does.
+    for (target, host, status) in [
+        ("http://localhost:1/version", "localhost", 200),
+        ("http://box.lan/version", "localhost", 200),
+        ("http://evil.example/version", "localhost", 403),
+        ("http://localhost@evil.example/version", "localhost", 403),
+        ("http://localhost/version", "evil.example", 403),
+    ] {
+        let raw = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        assert_eq!(exchange(world.address, raw.as_bytes()).await.status, status, "{target} {host}");
     }
     world.close().await;
 }

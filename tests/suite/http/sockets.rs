@@ -115,3 +115,39 @@ async fn a_slow_head_is_given_up() {
     }
     world.close().await;
 }
+
+/// Right (RFC 9112, 6.1): no transfer coding for HTTP/1.0, and the body ends with the connection, asked to stay or not.
+#[actix_rt::test]
+async fn a_stream_to_http_1_0_has_no_chunks() {
+    let world = World::open(Plan::default()).await;
+    let chat = r#"{"messages":[{"role":"user","content":"x"}],"max_tokens":4,"stream":true}"#;
+    let text = r#"{"prompt":"x","max_tokens":4,"stream":true}"#;
+    for (path, body) in [("/v1/chat/completions", chat), ("/v1/completions", text)] {
+        for headers in ["", "Host: localhost\r\n", "Connection: keep-alive\r\n"] {
+            let head = format!("POST {path} HTTP/1.0\r\nContent-Length: {}\r\n{headers}", body.len());
+            let raw = format!("{head}Content-Type: application/json\r\n\r\n{body}");
+            let mut socket = TcpStream::connect(world.address).await.unwrap();
+            socket.write_all(raw.as_bytes()).await.unwrap();
+            let mut bytes = Vec::new();
+            socket.read_to_end(&mut bytes).await.unwrap();
+            let reply = String::from_utf8(bytes).unwrap();
+            let (head, events) = reply.split_once("\r\n\r\n").expect("a head");
+            assert!(head.starts_with("HTTP/1.0 200 OK\r\n"), "{path} {headers:?}: {head}");
+            let head = head.to_ascii_lowercase();
+            assert!(!head.contains("transfer-encoding") && !head.contains("keep-alive"), "{path} {headers:?}: {head}");
+            assert!(events.starts_with("data: {") && events.ends_with("data: [DONE]\n\n"), "{path} {headers:?}: {events}");
+        }
+    }
+    world.close().await;
+}
+
+/// HTTP/1.0 has no Host; one that it brings is checked all the same.
+#[actix_rt::test]
+async fn http_1_0_is_served_without_a_host() {
+    let world = World::open(Plan::default()).await;
+    for (headers, status) in [("", 200), ("Host: localhost\r\n", 200), ("Host: evil.example\r\n", 403)] {
+        let raw = format!("GET /version HTTP/1.0\r\n{headers}\r\n");
+        assert_eq!(exchange(world.address, raw.as_bytes()).await.status, status, "{headers:?}");
+    }
+    world.close().await;
+}
