@@ -4,6 +4,10 @@
 //! Promises: a view that exists has exactly the bytes that its shape asks for. Absent: names, files, dtypes other than bf16
 //! and MXFP4.
 
+mod exact;
+
+pub use exact::quantized;
+
 /// Values that share one scale in MXFP4, along the input dimension.
 pub const MXFP4_BLOCK: usize = 32;
 
@@ -226,6 +230,43 @@ impl<'a> Mxfp4Stack<'a> {
     #[must_use]
     pub fn shape(&self) -> [usize; 3] {
         [self.experts, self.rows, self.cols]
+    }
+}
+
+/// One bf16 matrix for each expert as transformers keeps it, inputs first: `[experts, cols, rows]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Bf16Stack<'a> {
+    bytes: &'a [u8],
+    experts: usize,
+    rows: usize,
+    cols: usize,
+}
+
+impl<'a> Bf16Stack<'a> {
+    /// Views `bytes` as `[experts, cols, rows]`: `cols` inputs, `rows` outputs.
+    ///
+    /// # Errors
+    /// [`ShapeError::Length`] unless there are `2 * experts * cols * rows` bytes.
+    pub fn new(bytes: &'a [u8], experts: usize, rows: usize, cols: usize) -> Result<Self, ShapeError> {
+        check_length("bf16 experts", bytes, &[experts, cols, rows], 2)?;
+        Ok(Self { bytes, experts, rows, cols })
+    }
+
+    /// `[experts, rows, cols]`.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 3] {
+        [self.experts, self.rows, self.cols]
+    }
+
+    /// The value of output `row` and input `col` of an expert.
+    ///
+    /// # Panics
+    /// If there is no such value.
+    #[must_use]
+    pub fn value(&self, expert: usize, row: usize, col: usize) -> [u8; 2] {
+        assert!(expert < self.experts && row < self.rows && col < self.cols, "{expert}, {row}, {col} of {:?}", self.shape());
+        let at = 2 * ((expert * self.cols + col) * self.rows + row);
+        [self.bytes[at], self.bytes[at + 1]]
     }
 }
 

@@ -39,7 +39,9 @@ def distance(rows, expected):
 
 
 for name in names:
-    model = GptOssForCausalLM.from_pretrained(f"{base}/{name}", quantization_config=Mxfp4Config(dequantize=True), dtype=torch.float32, attn_implementation="eager").eval()
+    packed = "quantization_config" in json.load(open(f"{base}/{name}/config.json"))
+    dequantized = dict(quantization_config=Mxfp4Config(dequantize=True)) if packed else {}
+    model = GptOssForCausalLM.from_pretrained(f"{base}/{name}", **dequantized, dtype=torch.float32, attn_implementation="eager").eval()
     ties, expected = Ties(model), load_file(f"{base}/{name}/golden_logits.safetensors")
     turned, tensors = [], {}
     for case in json.load(open(f"{base}/{name}/golden.json"))["cases"]:

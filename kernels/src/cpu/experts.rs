@@ -1,4 +1,4 @@
-//! The mixture of experts in MXFP4.
+//! The mixture of experts, in MXFP4 or in bf16.
 //!
 //! What: `stream[t] += sum over k of weights[t][k] * (down . swiglu(gate_up . x[t] + gate_up_bias) + down_bias)` with the
 //! weights of expert `experts[t][k]`, in the order of the experts.
@@ -17,9 +17,9 @@ use std::ops::Range;
 
 use super::activations::{Block, Blocks};
 use super::linear::grain;
-use super::packed::{BAND, GATED_ROWS, GROUP, PackedExperts};
+use super::packed::{BAND, Format, GATED_ROWS, GROUP, PackedExperts};
 use super::pool::Outputs;
-use super::product::{self, Mxfp4F32, Mxfp4Int8, NO_SUMS, Product, TOKENS};
+use super::product::{self, Bf16F32, Mxfp4F32, Mxfp4Int8, NO_SUMS, Product, TOKENS};
 use super::router::Groups;
 use super::simd::{self, Kernel, LANES_MAX, Simd, Sums};
 use super::{Cpu, Math};
@@ -63,6 +63,15 @@ impl Form for Mxfp4F32 {
     }
 }
 
+impl Form for Bf16F32 {
+    const PER_BLOCK: usize = MXFP4_BLOCK;
+
+    #[inline(always)]
+    fn store(from: &[f32; MXFP4_BLOCK], to: &mut [f32]) {
+        to.copy_from_slice(from);
+    }
+}
+
 impl<const PARTS: usize> Form for Mxfp4Int8<PARTS> {
     const PER_BLOCK: usize = 1;
 
@@ -82,20 +91,18 @@ impl Cpu {
     /// # Panics
     /// If lengths do not fit, or a route names an expert that is not there.
     pub fn experts_add(&mut self, x: &[f32], experts: &PackedExperts, routes: &Routes, stream: &mut [f32]) {
-        let (hidden, intermediate) = (experts.hidden, experts.intermediate);
+        let hidden = experts.hidden;
         assert_eq!(x.len(), stream.len(), "as many outputs as inputs");
         assert_eq!(x.len(), routes.tokens() * hidden, "{hidden} values for each of {} tokens", routes.tokens());
         let mut mixture = std::mem::take(&mut self.mixture);
         let Mixture { groups, outer, values, inner } = &mut mixture;
         groups.fill(routes, experts.count);
         match self.math {
-            Math::Exact => {
-                values.resize(groups.tokens.len() * intermediate, 0.0);
-                let row = |token: usize| &x[token * hidden..][..hidden];
-                self.gate_up::<Mxfp4F32, Mxfp4F32>(experts, groups, row, values);
-                let row = |pair: usize| &values[pair * intermediate..][..intermediate];
-                self.down::<Mxfp4F32>(experts, groups, row, stream);
+            // bf16 weights have no form in integers: whatever is asked for, they are multiplied with what was computed.
+            _ if experts.gate_up.format() == Format::Bf16 => {
+                self.unrounded_experts_add::<Bf16F32>(x, experts, groups, values, stream);
             }
+            Math::Exact => self.unrounded_experts_add::<Mxfp4F32>(x, experts, groups, values, stream),
             Math::Int16 => self.rounded_experts_add(x, experts, groups, outer, inner, stream),
             Math::Fast => {
                 let mut outer = std::mem::take(&mut self.blocks);
@@ -104,6 +111,21 @@ impl Cpu {
             }
         }
         self.mixture = mixture;
+    }
+
+    /// The mixture of experts of what is not rounded.
+    fn unrounded_experts_add<P: Form<X = f32>>(
+        &mut self,
+        x: &[f32],
+        experts: &PackedExperts,
+        groups: &Groups,
+        values: &mut Vec<f32>,
+        stream: &mut [f32],
+    ) {
+        let (hidden, intermediate) = (experts.hidden, experts.intermediate);
+        values.resize(groups.tokens.len() * intermediate, 0.0);
+        self.gate_up::<P, P>(experts, groups, |token| &x[token * hidden..][..hidden], values);
+        self.down::<P>(experts, groups, |pair| &values[pair * intermediate..][..intermediate], stream);
     }
 
     /// The mixture of experts of what is rounded into `outer`, to `PARTS` times eight bits, and between the projections into `inner`.

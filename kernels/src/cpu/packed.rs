@@ -15,7 +15,7 @@
 use super::Cpu;
 use super::simd::Band;
 use crate::pages::Pages;
-use crate::weights::{Bf16Matrix, Experts, MXFP4_BLOCK, Mxfp4Stack, SwiGlu};
+use crate::weights::{Bf16Matrix, Bf16Stack, Experts, MXFP4_BLOCK, Mxfp4Stack, SwiGlu};
 
 mod fill;
 
@@ -156,6 +156,16 @@ fn gated_row(row: usize) -> usize {
     2 * (unit * MXFP4_BLOCK + group / 2 * GROUP + lane) + group % 2
 }
 
+/// Biases `[E, outputs]` in f32, in the order of the packed rows.
+fn widen(matrix: &Bf16Matrix<'_>, order: impl Fn(usize) -> usize) -> Vec<f32> {
+    let mut values = Vec::with_capacity(matrix.rows() * matrix.cols());
+    for expert in 0..matrix.rows() {
+        let row = matrix.row(expert).as_chunks::<2>().0;
+        values.extend((0..row.len()).map(|at| half::bf16::from_le_bytes(row[order(at)]).to_f32()));
+    }
+    values
+}
+
 impl Cpu {
     /// Packs the rows of `parts`, one matrix below the other, as bf16 or int8.
     ///
@@ -186,22 +196,62 @@ impl Cpu {
     /// If the system does not give the memory.
     #[must_use]
     pub fn pack_experts(&mut self, experts: &Experts<'_>) -> PackedExperts {
-        let (count, hidden, intermediate) = (experts.count(), experts.hidden(), experts.intermediate());
-        let widen = |matrix: &Bf16Matrix<'_>, order: &dyn Fn(usize) -> usize| -> Vec<f32> {
-            let value =
-                |expert: usize, at: usize| half::bf16::from_le_bytes(matrix.row(expert).as_chunks::<2>().0[order(at)]).to_f32();
-            (0..count).flat_map(|expert| (0..matrix.cols()).map(move |at| value(expert, at))).collect()
-        };
         PackedExperts {
-            count,
-            hidden,
-            intermediate,
-            gate_up_bias: widen(experts.gate_up_bias(), &gated_row),
-            down_bias: widen(experts.down_bias(), &|row| row),
+            count: experts.count(),
+            hidden: experts.hidden(),
+            intermediate: experts.intermediate(),
+            gate_up_bias: widen(experts.gate_up_bias(), gated_row),
+            down_bias: widen(experts.down_bias(), |row| row),
             gate_up: self.pack_stack(experts.gate_up(), gated_row),
             down: self.pack_stack(experts.down(), |row| row),
             swiglu: experts.swiglu(),
         }
+    }
+
+    /// Packs the experts of a layer that are bf16, value for value; each with its biases `[E, outputs]`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together, or the system does not give the memory.
+    #[must_use]
+    pub fn pack_dense_experts(
+        &mut self,
+        gate_up: (Bf16Stack<'_>, Bf16Matrix<'_>),
+        down: (Bf16Stack<'_>, Bf16Matrix<'_>),
+        swiglu: SwiGlu,
+    ) -> PackedExperts {
+        let [count, rows, hidden] = gate_up.0.shape();
+        let [_, _, intermediate] = down.0.shape();
+        assert!(rows == 2 * intermediate && down.0.shape() == [count, hidden, intermediate], "experts of one shape");
+        PackedExperts {
+            count,
+            hidden,
+            intermediate,
+            gate_up_bias: widen(&gate_up.1, gated_row),
+            down_bias: widen(&down.1, |row| row),
+            gate_up: self.pack_dense_stack(&gate_up.0, gated_row),
+            down: self.pack_dense_stack(&down.0, |row| row),
+            swiglu,
+        }
+    }
+
+    fn pack_dense_stack(&mut self, stack: &Bf16Stack<'_>, order: impl Fn(usize) -> usize + Sync) -> Packed {
+        let [experts, rows, cols] = stack.shape();
+        // As for MXFP4: an expert's gates and ups are packed in whole blocks.
+        assert!(rows.is_multiple_of(MXFP4_BLOCK) && cols.is_multiple_of(2), "{rows} rows of {cols} are no whole blocks");
+        let mut packed = Packed::new(Format::Bf16, experts * rows, cols);
+        let width = packed.group_bytes;
+        let used = width * packed.groups();
+        self.pool.for_rows(&mut packed.bytes[..used], width, 1, |group, out| {
+            let first = group * GROUP;
+            let value = |lane: usize, col: usize| stack.value(first / rows, order(first % rows + lane), col);
+            for (pair, vector) in out.as_chunks_mut::<BF16_BYTES>().0.iter_mut().enumerate() {
+                for (lane, four) in vector.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                    four[..2].copy_from_slice(&value(lane, 2 * pair));
+                    four[2..].copy_from_slice(&value(lane, 2 * pair + 1));
+                }
+            }
+        });
+        packed
     }
 
     /// Packs the matrices of all experts; row `row` of an expert's packed matrix is its row `order(row)`.

@@ -44,6 +44,8 @@ pub enum FileBytes {
     Embedded(&'static [u8]),
     /// Mapped from disk.
     Mapped(Arc<MappedFile>),
+    /// Converted from what a file holds.
+    Converted(Arc<[u8]>),
 }
 
 impl Deref for FileBytes {
@@ -53,6 +55,7 @@ impl Deref for FileBytes {
         match self {
             Self::Embedded(bytes) => bytes,
             Self::Mapped(file) => file.bytes(),
+            Self::Converted(bytes) => bytes,
         }
     }
 }

@@ -7,7 +7,7 @@ use safetensors::tensor::Dtype;
 /// What a tensor may be stored as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A matrix that is used where it lies: bf16.
+    /// A matrix: bf16, or rounded to it while it is read.
     Matrix,
     /// A vector, converted to f32 once: bf16, f16 or f32.
     Vector,
@@ -19,8 +19,7 @@ impl Kind {
     /// Whether a tensor of this kind may be stored as `dtype`.
     pub(super) fn accepts(self, dtype: Dtype) -> bool {
         match self {
-            Self::Matrix => dtype == Dtype::BF16,
-            Self::Vector => matches!(dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32),
+            Self::Matrix | Self::Vector => matches!(dtype, Dtype::BF16 | Dtype::F16 | Dtype::F32),
             Self::Bytes => dtype == Dtype::U8,
         }
     }
@@ -28,11 +27,19 @@ impl Kind {
     /// The types as a message names them.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Matrix => "BF16",
-            Self::Vector => "BF16, F16 or F32",
+            Self::Matrix | Self::Vector => "BF16, F16 or F32",
             Self::Bytes => "U8",
         }
     }
+}
+
+/// How a checkpoint stores its experts' matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpertForm {
+    /// `*_proj_blocks` and `*_proj_scales`, as released.
+    Mxfp4,
+    /// `*_proj [E, inputs, outputs]`, as transformers keeps what is not quantised: dequantised models, fine-tunes, merged adapters.
+    Dense,
 }
 
 /// A tensor that the model needs.
@@ -59,7 +66,7 @@ pub(crate) fn in_layer(layer: usize, rest: &str) -> String {
 }
 
 /// Every tensor that a model of this shape needs.
-pub(super) fn expected_tensors(config: &ModelConfig) -> Vec<Expected> {
+pub(super) fn expected_tensors(config: &ModelConfig, form: ExpertForm) -> Vec<Expected> {
     let (vocab, hidden) = (config.vocab_size, config.hidden);
     let whole = |name: &str, kind, shape: &[usize]| Expected { name: name.to_owned(), kind, shape: shape.to_vec() };
     let mut expected = vec![whole(EMBEDDING, Kind::Matrix, &[vocab, hidden]), whole(FINAL_NORM, Kind::Vector, &[hidden])];
@@ -69,7 +76,7 @@ pub(super) fn expected_tensors(config: &ModelConfig) -> Vec<Expected> {
     for layer in 0..config.layers.len() {
         let mut add = |rest: &str, kind, shape: &[usize]| expected.push(whole(&in_layer(layer, rest), kind, shape));
         add_attention(config, &mut add);
-        add_experts(config, &mut add);
+        add_experts(config, form, &mut add);
     }
     expected
 }
@@ -87,13 +94,17 @@ fn add_attention(config: &ModelConfig, add: &mut impl FnMut(&str, Kind, &[usize]
     add("post_attention_layernorm.weight", Kind::Vector, &[hidden]);
 }
 
-fn add_experts(config: &ModelConfig, add: &mut impl FnMut(&str, Kind, &[usize])) {
+fn add_experts(config: &ModelConfig, form: ExpertForm, add: &mut impl FnMut(&str, Kind, &[usize])) {
     let (hidden, inner, experts) = (config.hidden, config.intermediate, config.experts);
     add("mlp.router.weight", Kind::Matrix, &[experts, hidden]);
     add("mlp.router.bias", Kind::Vector, &[experts]);
     for (name, rows, columns) in [("gate_up", 2 * inner, hidden), ("down", hidden, inner)] {
         let blocks = columns / MXFP4_BLOCK;
         add(&format!("mlp.experts.{name}_proj_bias"), Kind::Matrix, &[experts, rows]);
+        if form == ExpertForm::Dense {
+            add(&format!("mlp.experts.{name}_proj"), Kind::Matrix, &[experts, columns, rows]);
+            continue;
+        }
         add(&format!("mlp.experts.{name}_proj_blocks"), Kind::Bytes, &[experts, rows, blocks, MXFP4_BLOCK / 2]);
         add(&format!("mlp.experts.{name}_proj_scales"), Kind::Bytes, &[experts, rows, blocks]);
     }

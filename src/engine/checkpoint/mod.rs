@@ -13,6 +13,7 @@ mod synth;
 
 pub use error::CheckpointError;
 pub use files::{CheckpointFiles, FileBytes, Links};
+pub use layout::ExpertForm;
 pub(crate) use layout::{EMBEDDING, FINAL_NORM, OUTPUT, in_layer};
 pub use synth::{SHARD_BYTES_MAX, Synth, SynthError};
 
@@ -20,7 +21,7 @@ use super::config::{CONFIG_FILE, GENERATION_FILE, ModelConfig, SamplingDefaults}
 use crate::batch::TokenId;
 use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
-use layout::{Expected, expected_tensors};
+use layout::{Expected, Kind, expected_tensors};
 use safetensors::tensor::{Dtype, TensorInfo};
 use shards::{Shards, Stored};
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use std::ops::{Deref, Range};
 pub struct Checkpoint {
     config: ModelConfig,
     sampling: SamplingDefaults,
+    form: ExpertForm,
     tensors: HashMap<String, Stored>,
     files: Vec<(String, FileBytes)>,
     warnings: Vec<String>,
@@ -109,10 +111,12 @@ impl Checkpoint {
             });
         }
         let shards = Shards::open(files)?;
-        let expected = expected_tensors(&config);
+        let form = expert_form(&shards);
+        let expected = expected_tensors(&config, form);
         check_tensors(&shards, &expected)?;
-        let warnings = extra_tensors(&shards, &expected);
-        Ok(Self { config, sampling, tensors: shards.tensors, files: shards.files, warnings })
+        let mut warnings = extra_tensors(&shards, &expected);
+        warnings.extend(rounded_tensors(&shards, &expected));
+        Ok(Self { config, sampling, form, tensors: shards.tensors, files: shards.files, warnings })
     }
 
     /// The shape of the model.
@@ -145,7 +149,7 @@ impl Checkpoint {
     #[must_use]
     pub fn tensor_bytes(&self) -> u64 {
         let bytes = |expected: Expected| self.tensors.get(&expected.name).map_or(0, |stored| stored.range.len() as u64);
-        expected_tensors(&self.config).into_iter().map(bytes).sum()
+        expected_tensors(&self.config, self.form).into_iter().map(bytes).sum()
     }
 
     /// Every tensor that the shards hold, by name.
@@ -163,12 +167,36 @@ impl Checkpoint {
         entries.collect()
     }
 
-    /// The bytes of a tensor that [`Self::open`] has checked.
+    /// How the experts' matrices are stored.
+    #[must_use]
+    pub fn expert_form(&self) -> ExpertForm {
+        self.form
+    }
+
+    /// Whether a tensor's bytes are taken where they lie in the file; others are converted, which takes memory.
+    pub(crate) fn is_in_place(&self, name: &str) -> bool {
+        matches!(self.stored(name).tensor.dtype, Dtype::BF16 | Dtype::U8)
+    }
+
+    /// A matrix in bf16, or the bytes of MXFP4: what [`Self::open`] has checked, where it lies. F16 and F32 are rounded to bf16, the
+    /// nearest value, ties to even; the file's pages are given back.
     ///
     /// # Panics
     /// If the model has no tensor of this name.
     #[must_use]
     pub fn tensor(&self, name: &str) -> TensorBytes {
+        let raw = self.raw(name);
+        if self.is_in_place(name) {
+            return raw;
+        }
+        let values = to_f32(self.stored(name).tensor.dtype, &raw);
+        let rounded: Vec<u8> = values.into_iter().flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect();
+        raw.release();
+        TensorBytes { range: 0..rounded.len(), bytes: FileBytes::Converted(rounded.into()) }
+    }
+
+    /// The bytes of a tensor as the file has them.
+    fn raw(&self, name: &str) -> TensorBytes {
         let stored = self.stored(name);
         TensorBytes { bytes: stored.bytes.clone(), range: stored.range.clone() }
     }
@@ -192,7 +220,7 @@ impl Checkpoint {
         let total_bytes = self.tensor_bytes();
         let mut done_bytes = 0;
         let mut tensors: Vec<TensorBytes> =
-            expected_tensors(&self.config).iter().map(|expected| self.tensor(&expected.name)).collect();
+            expected_tensors(&self.config, self.form).iter().map(|expected| self.raw(&expected.name)).collect();
         tensors.sort_by_key(|tensor| (tensor.bytes.as_ptr() as usize, tensor.range.start));
         for tensor in &tensors {
             for part in tensor.chunks(REPORT_BYTES) {
@@ -260,6 +288,23 @@ fn check_tensors(shards: &Shards, expected: &[Expected]) -> Result<(), Checkpoin
         }
     }
     Ok(())
+}
+
+/// A checkpoint without quantised experts has the matrix of layer 0 under the name without `_blocks`.
+fn expert_form(shards: &Shards) -> ExpertForm {
+    let has = |rest: &str| shards.tensors.contains_key(&in_layer(0, &format!("mlp.experts.gate_up_proj{rest}")));
+    if has("") && !has("_blocks") { ExpertForm::Dense } else { ExpertForm::Mxfp4 }
+}
+
+/// A sentence about the matrices that are rounded to bf16, if there are any.
+fn rounded_tensors(shards: &Shards, expected: &[Expected]) -> Option<String> {
+    let is_rounded = |tensor: &&Expected| {
+        tensor.kind == Kind::Matrix && matches!(shards.tensors[&tensor.name].tensor.dtype, Dtype::F16 | Dtype::F32)
+    };
+    let count = expected.iter().filter(is_rounded).count();
+    let first = expected.iter().find(is_rounded)?;
+    let dtype = shards.tensors[&first.name].tensor.dtype;
+    Some(format!("{count} matrices are not BF16 and are rounded to it, the first `{}`, which is {dtype}", first.name))
 }
 
 /// A sentence about the tensors that no model of this shape uses, if there are any.

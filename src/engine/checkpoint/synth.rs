@@ -6,7 +6,7 @@
 use super::error::CheckpointError;
 use super::files::CheckpointFiles;
 use super::header::read_header;
-use super::layout::{EMBEDDING, Expected, Kind, expected_tensors};
+use super::layout::{EMBEDDING, Expected, ExpertForm, Kind, expected_tensors};
 use super::shards::INDEX_FILE;
 use super::{Dtype, Progress};
 use crate::engine::config::ModelConfig;
@@ -77,7 +77,7 @@ impl Synth {
     /// [`CheckpointError`] if `config` is not that of a GPT-OSS model.
     pub fn new(config: &[u8], shard_bytes_max: u64) -> Result<Self, CheckpointError> {
         let mut shards: Vec<Vec<Expected>> = vec![Vec::new()];
-        for tensor in expected_tensors(&ModelConfig::parse(config)?) {
+        for tensor in expected_tensors(&ModelConfig::parse(config)?, ExpertForm::Mxfp4) {
             if shards.last().is_some_and(|last| !last.is_empty() && bytes_of(last) + tensor.bytes() > shard_bytes_max) {
                 shards.push(Vec::new());
             }

@@ -83,7 +83,7 @@ fn embedded_bytes_take_the_same_path() {
     let embedded = Checkpoint::open(&files).unwrap();
     let mapped = Checkpoint::open(&CheckpointFiles::directory(&golden("g2")).unwrap()).unwrap();
     assert_eq!(embedded.config(), mapped.config());
-    for expected in expected_tensors(mapped.config()) {
+    for expected in expected_tensors(mapped.config(), ExpertForm::Mxfp4) {
         assert_eq!(*embedded.tensor(&expected.name), *mapped.tensor(&expected.name), "{}", expected.name);
     }
     assert_eq!(embedded.eos_tokens(), [TokenId(419)], "no generation_config.json");
@@ -116,9 +116,9 @@ fn truncated_shards_are_refused() {
 fn lying_headers_are_refused() {
     type Edit = fn(&mut Value);
     let table: [(Edit, &str); 10] = [
-        (|header| header[BROKEN]["dtype"] = json!("F16"), "is F16 [48, 96], expected BF16 [48, 96]"),
-        (|header| header[BROKEN]["shape"] = json!([96, 48]), "is BF16 [96, 48], expected BF16 [48, 96]"),
-        (|header| header[BROKEN]["shape"] = json!([48, 96, 1]), "is BF16 [48, 96, 1], expected BF16 [48, 96]"),
+        (|header| header[BROKEN]["dtype"] = json!("I16"), "is I16 [48, 96], expected BF16, F16 or F32 [48, 96]"),
+        (|header| header[BROKEN]["shape"] = json!([96, 48]), "is BF16 [96, 48], expected BF16, F16 or F32 [48, 96]"),
+        (|header| header[BROKEN]["shape"] = json!([48, 96, 1]), "is BF16 [48, 96, 1], expected BF16, F16 or F32 [48, 96]"),
         (|header| header[BROKEN]["shape"] = json!([0, 96]), "BF16 [0, 96] needs 0"),
         (|header| header[BROKEN]["dtype"] = json!("F32"), "F32 [48, 96] needs 18432"),
         (|header| header[BROKEN]["dtype"] = json!("BF17"), "unknown variant `BF17`"),
@@ -159,7 +159,7 @@ fn a_missing_tensor_is_named_and_an_extra_one_is_a_warning() {
         }
     };
     copy.edit_header(SINGLE_FILE, rename(BROKEN, "model.layers.1.self_attn.k.weight"));
-    let expected = format!("model.safetensors: tensor `{BROKEN}` is missing, expected BF16 [48, 96]");
+    let expected = format!("model.safetensors: tensor `{BROKEN}` is missing, expected BF16, F16 or F32 [48, 96]");
     assert_eq!(copy.refusal(), expected);
     copy.edit_header(SINGLE_FILE, rename("model.layers.2.self_attn.sinks", "sinks"));
     assert_eq!(copy.refusal(), format!("{expected}; 1 more are missing"));
@@ -175,12 +175,12 @@ fn a_missing_tensor_is_named_and_an_extra_one_is_a_warning() {
 #[test]
 fn a_config_that_does_not_fit_the_tensors_is_refused() {
     for (key, value, expected) in [
-        ("vocab_size", json!(421), "model.embed_tokens.weight` is BF16 [420, 96], expected BF16 [421, 96]"),
-        ("hidden_size", json!(64), "model.embed_tokens.weight` is BF16 [420, 96], expected BF16 [420, 64]"),
-        ("head_dim", json!(32), "q_proj.weight` is BF16 [96, 96], expected BF16 [192, 96]"),
-        ("num_key_value_heads", json!(6), "k_proj.weight` is BF16 [48, 96], expected BF16 [96, 96]"),
-        ("num_local_experts", json!(8), "mlp.router.weight` is BF16 [6, 96], expected BF16 [8, 96]"),
-        ("intermediate_size", json!(96), "gate_up_proj_bias` is BF16 [6, 128], expected BF16 [6, 192]"),
+        ("vocab_size", json!(421), "model.embed_tokens.weight` is BF16 [420, 96], expected BF16, F16 or F32 [421, 96]"),
+        ("hidden_size", json!(64), "model.embed_tokens.weight` is BF16 [420, 96], expected BF16, F16 or F32 [420, 64]"),
+        ("head_dim", json!(32), "q_proj.weight` is BF16 [96, 96], expected BF16, F16 or F32 [192, 96]"),
+        ("num_key_value_heads", json!(6), "k_proj.weight` is BF16 [48, 96], expected BF16, F16 or F32 [96, 96]"),
+        ("num_local_experts", json!(8), "mlp.router.weight` is BF16 [6, 96], expected BF16, F16 or F32 [8, 96]"),
+        ("intermediate_size", json!(96), "gate_up_proj_bias` is BF16 [6, 128], expected BF16, F16 or F32 [6, 192]"),
     ] {
         let copy = Copy::of("g2");
         copy.edit_json("config.json", |config| config[key] = value);

@@ -151,7 +151,7 @@ fn lies_inside_objects_name_the_path() {
         ("rope_scaling", json!({"rope_type": "linear"}), "`rope_scaling.factor` is absent"),
         ("rope_scaling", json!({"rope_theta": 0.0}), "`rope_scaling.rope_theta` is 0"),
         ("rope_scaling", json!([]), "`rope_scaling` is []"),
-        ("quantization_config", Value::Null, "`quantization_config` is null, expected an object with quant_method"),
+        ("quantization_config", json!(4), "`quantization_config` is 4, expected an object"),
         ("quantization_config", json!({"quant_method": "gptq"}), "`quantization_config.quant_method` is \"gptq\""),
     ];
     for (key, value, expected) in table {

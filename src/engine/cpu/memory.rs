@@ -2,7 +2,7 @@
 
 use super::cores::physical_cores;
 use crate::batch::KvGroup;
-use crate::engine::checkpoint::{Checkpoint, CheckpointError};
+use crate::engine::checkpoint::{Checkpoint, CheckpointError, EMBEDDING, ExpertForm};
 use crate::engine::config::ModelConfig;
 use crate::engine::kv_pools::KvPools;
 use antiphon_kernels::cpu::{Format, Isa, Math};
@@ -91,9 +91,14 @@ impl MemoryPlan {
         let pool = |group, blocks: usize| {
             (blocks as u64).saturating_mul(block_bytes(config, kv_format(options.math), options.block_tokens, group) as u64)
         };
+        let experts = match checkpoint.expert_form() {
+            ExpertForm::Mxfp4 => Format::Mxfp4,
+            ExpertForm::Dense => Format::Bf16,
+        };
+        let (embedding, is_mapped) = (2 * (config.vocab_size * config.hidden) as u64, checkpoint.is_in_place(EMBEDDING));
         Self {
-            mapped_weight_bytes: 2 * (config.vocab_size * config.hidden) as u64,
-            packed_weight_bytes: packed_bytes(config, options.dense),
+            mapped_weight_bytes: if is_mapped { embedding } else { 0 },
+            packed_weight_bytes: packed_bytes(config, options.dense, experts) + if is_mapped { 0 } else { embedding },
             full_kv_bytes: pool(KvGroup::Full, options.full_blocks),
             sliding_kv_bytes: pool(KvGroup::Sliding, options.sliding_blocks),
             scratch_bytes: scratch_bytes(config, options),
@@ -166,14 +171,14 @@ pub(super) fn values_per_token(config: &ModelConfig) -> usize {
 }
 
 /// Bytes of the packed weights and the vectors beside them.
-fn packed_bytes(config: &ModelConfig, dense: Format) -> u64 {
+fn packed_bytes(config: &ModelConfig, dense: Format, expert: Format) -> u64 {
     let (hidden, inner, experts) = (config.hidden, config.intermediate, config.experts);
     let (query, kv) = (config.query_width(), config.kv_width());
     let matrices = dense.bytes(query + 2 * kv, hidden)
         + dense.bytes(hidden, query)
         + Format::Bf16.bytes(experts, hidden)
-        + Format::Mxfp4.bytes(experts * 2 * inner, hidden)
-        + Format::Mxfp4.bytes(experts * hidden, inner);
+        + expert.bytes(experts * 2 * inner, hidden)
+        + expert.bytes(experts * hidden, inner);
     let vectors = 3 * hidden + query + 2 * kv + config.heads + experts * (2 * inner + hidden + 1);
     let layer = matrices + size_of::<f32>() * vectors;
     (config.layers.len() * layer + dense.bytes(config.vocab_size, hidden) + size_of::<f32>() * hidden) as u64

@@ -6,10 +6,10 @@
 
 use super::memory::CpuOptions;
 use crate::batch::KvGroup;
-use crate::engine::checkpoint::{Checkpoint, EMBEDDING, FINAL_NORM, OUTPUT, Progress, TensorBytes, in_layer};
+use crate::engine::checkpoint::{Checkpoint, EMBEDDING, ExpertForm, FINAL_NORM, OUTPUT, Progress, TensorBytes, in_layer};
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cpu::{Cpu, Format, Packed, PackedExperts};
-use antiphon_kernels::weights::{Bf16Matrix, Experts, Mxfp4Stack, SwiGlu};
+use antiphon_kernels::weights::{Bf16Matrix, Bf16Stack, Experts, Mxfp4Stack, SwiGlu};
 
 /// Why a view of a checked tensor cannot fail.
 const CHECKED: &str = "the checkpoint's layout has checked the shape of every tensor";
@@ -104,7 +104,28 @@ impl Packer<'_> {
         Linear { weight: self.matrices(&weights, cols, self.dense), bias: checkpoint.config().attention_bias.then(bias) }
     }
 
+    /// Packs experts that are not quantised, as they are.
+    fn dense_experts(&mut self, layer: usize) -> PackedExperts {
+        let ModelConfig { hidden, intermediate, experts, swiglu_alpha, swiglu_limit, .. } = *self.checkpoint.config();
+        let tensor = |rest: &str| self.checkpoint.tensor(&in_layer(layer, &format!("mlp.experts.{rest}")));
+        let names = ["gate_up_proj", "gate_up_proj_bias", "down_proj", "down_proj_bias"];
+        let tensors = names.map(tensor);
+        let [up, up_bias, low, low_bias] = &tensors;
+        let swiglu = SwiGlu { alpha: swiglu_alpha, limit: swiglu_limit };
+        let pair = |values, bias, rows, cols| {
+            let stack = Bf16Stack::new(values, experts, rows, cols).expect(CHECKED);
+            (stack, Bf16Matrix::new(bias, experts, rows).expect(CHECKED))
+        };
+        let (gate_up, down) = (pair(up, up_bias, 2 * intermediate, hidden), pair(low, low_bias, hidden, intermediate));
+        let packed = self.cpu.pack_dense_experts(gate_up, down, swiglu);
+        self.done(&tensors.each_ref());
+        packed
+    }
+
     fn experts(&mut self, layer: usize) -> PackedExperts {
+        if self.checkpoint.expert_form() == ExpertForm::Dense {
+            return self.dense_experts(layer);
+        }
         let ModelConfig { hidden, intermediate, experts, swiglu_alpha, swiglu_limit, .. } = *self.checkpoint.config();
         let tensors = |name: &str| {
             let tensor = |rest| self.checkpoint.tensor(&in_layer(layer, &format!("mlp.experts.{name}_proj_{rest}")));

@@ -33,6 +33,15 @@ pub enum CudaEngineError {
         /// The largest that is widened.
         most: u8,
     },
+    /// Experts that are not quantised, and no MXFP4 values.
+    #[error(
+        "{tensor} is bf16 and holds values that MXFP4 does not, which the CUDA kernels multiply experts in; nothing is rounded in silence: \
+         --device cpu serves it as it is"
+    )]
+    Experts {
+        /// The tensor.
+        tensor: String,
+    },
     /// A weight that f16 does not hold.
     #[error("{tensor} has a weight of {got}, and the CUDA kernels keep it in f16, at most 65,504; --device cpu serves it")]
     Weight {

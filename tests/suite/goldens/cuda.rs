@@ -97,6 +97,20 @@ fn goldens_of_odd_shapes() {
     }
 }
 
+/// bf16 experts whose values are MXFP4's have the bits of the quantised model; others are refused, and nothing is rounded.
+#[test]
+fn dequantised_experts_have_the_bits_of_the_quantised() {
+    let (quantised, dequantised) = (Golden::open("g2"), Golden::dequantised("g2"));
+    check_logits(&mut serve(&dequantised, OPTIONS).driver, &dequantised);
+    let prompt = &quantised.cases[3].prompt;
+    let logits = |golden: &Golden| serve(golden, OPTIONS).driver.logits(prompt, usize::MAX);
+    assert_eq!(logits(&quantised), logits(&dequantised));
+    let shim = antiphon_cuda_shim::device();
+    let device = Device::open(shim.ordinal()).unwrap();
+    let refused = CudaModel::load(device, &Golden::open("g5").checkpoint, &mut |_| {}).unwrap_err().to_string();
+    assert!(refused.contains("mlp.experts.gate_up_proj is bf16") && refused.contains("--device cpu"), "{refused}");
+}
+
 #[test]
 fn small_trained_model() {
     let golden = Golden::tiny_logits();

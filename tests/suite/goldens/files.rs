@@ -93,6 +93,14 @@ impl Golden {
         Self { checkpoint: checkpoint(&directory), cases }
     }
 
+    /// A golden whose experts are stored as the bf16 values that their MXFP4 stands for.
+    pub(super) fn dequantised(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        super::dense::dequantise(&at("tests/goldens").join(name), folder.path());
+        // The mapped file outlives its name.
+        Self { checkpoint: checkpoint(folder.path()), ..Self::open(name) }
+    }
+
     /// A small trained model with its thirteen prompts.
     pub(super) fn tiny() -> Self {
         Self::prompts("tests/goldens/tiny")

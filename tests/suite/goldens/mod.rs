@@ -6,6 +6,7 @@
 mod ahead;
 mod alike;
 mod cuda;
+mod dense;
 mod driver;
 mod files;
 mod layers;
@@ -114,6 +115,23 @@ fn g3_logits_and_greedy() {
 #[test]
 fn g4_logits_and_greedy() {
     let golden = Golden::open("g4");
+    check_logits(&golden);
+    check_greedy(&golden, 0.01);
+}
+
+/// bf16 experts in transformers' own form, an F32 embedding and F32 projections; then the same with rounded activations.
+#[test]
+fn g5_logits_and_greedy() {
+    let golden = Golden::open("g5");
+    check_logits(&golden);
+    check_greedy(&golden, 0.01);
+}
+
+/// g2 with its experts dequantised, as fine-tunes are published: the weights are the same values, and so are the goldens.
+#[test]
+fn dequantised_experts_are_the_same_model() {
+    let golden = Golden::dequantised("g2");
+    assert_eq!(golden.checkpoint.expert_form(), antiphon::engine::checkpoint::ExpertForm::Dense);
     check_logits(&golden);
     check_greedy(&golden, 0.01);
 }

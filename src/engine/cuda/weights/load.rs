@@ -1,7 +1,7 @@
 //! Weights of a checkpoint. Packs on the host, some tiles a thread, into one of two pinned buffers while the other is copied.
 
 use super::{Cut, Source, Weights, build, weight_bytes};
-use crate::engine::checkpoint::{Checkpoint, Progress, TensorBytes};
+use crate::engine::checkpoint::{Checkpoint, ExpertForm, Progress, TensorBytes};
 use crate::engine::cuda::CudaEngineError;
 use crate::engine::cuda::share::Share;
 use antiphon_kernels::cuda::tile::{
@@ -9,7 +9,9 @@ use antiphon_kernels::cuda::tile::{
     pack_mxfp4_scales,
 };
 use antiphon_kernels::cuda::{Arena, CudaError, Device, ExpertShare, F16Tiles, Mxfp4Tiles, Pinned, Queue, Region};
+use antiphon_kernels::weights::quantized;
 use half::bf16;
+use std::borrow::Cow;
 use std::num::NonZero;
 use std::thread;
 
@@ -116,7 +118,20 @@ impl Source for Loader<'_> {
         cols: usize,
         source: impl Fn(usize) -> usize + Sync,
     ) -> Result<Mxfp4Tiles, CudaEngineError> {
-        let [blocks, scales] = ["blocks", "scales"].map(|rest| self.checkpoint.tensor(&format!("{name}_{rest}")));
+        let stored: [Cow<'_, [u8]>; 2];
+        let tensors: [TensorBytes; 2];
+        if self.checkpoint.expert_form() == ExpertForm::Dense {
+            let dense = self.checkpoint.tensor(name);
+            let experts = self.checkpoint.config().experts;
+            let (blocks, scales) = quantized(&dense, [experts, rows, cols], self.threads)
+                .ok_or_else(|| CudaEngineError::Experts { tensor: name.to_owned() })?;
+            dense.release();
+            stored = [blocks.into(), scales.into()];
+        } else {
+            tensors = ["blocks", "scales"].map(|rest| self.checkpoint.tensor(&format!("{name}_{rest}")));
+            stored = tensors.each_ref().map(|bytes| Cow::Borrowed(&bytes[..]));
+        }
+        let [blocks, scales] = stored;
         // Two codes are a byte, 32 share a scale.
         let own = |bytes: usize| share.first * bytes..(share.first + share.count) * bytes;
         let [blocks, scales] = [&blocks[own(rows * cols / 2)], &scales[own(rows * cols / 32)]];
