@@ -106,7 +106,9 @@ impl World {
         service.loaded().await.expect("the fake engine loads");
         let facts = ServerFacts::default();
         let backend = Backend { service: service.clone(), metrics: metrics.clone(), clock };
-        let observed = actix_web::web::Data::new(Observed::new(service.clone(), metrics, clock, facts));
+        let mut observed = Observed::new(service.clone(), metrics, clock, facts);
+        observed.metrics_access = plan.http.metrics_access;
+        let observed = actix_web::web::Data::new(observed);
         let observe = move |config: &mut actix_web::web::ServiceConfig| {
             config.app_data(observed.clone());
             observe::configure(config);
