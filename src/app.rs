@@ -99,8 +99,8 @@ pub enum AppError {
 
 /// Serves until a signal asks to stop; `ready` is called once with the address that is bound, when requests are taken.
 ///
-/// SIGTERM and SIGINT drain: running responses may end until the drain's time is over, new ones are refused. A second signal
-/// ends the process at once. SIGHUP has the files of keys read again.
+/// SIGTERM drains, and SIGINT too unless the options leave it to the caller: running responses may end until the drain's time is
+/// over, new ones are refused. A second signal ends the process at once. SIGHUP has the files of keys read again.
 ///
 /// # Errors
 /// [`AppError`] if the server cannot start; nothing is left half started.
@@ -142,7 +142,7 @@ pub fn serve_beside(options: ServeOptions) -> Result<Service, AppError> {
 }
 
 async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {
-    let mut stop = StopSignals::listen()?;
+    let mut stop = StopSignals::listen(options.interrupt_stops)?;
     // Listened for from the start: a hangup that came while the model is loaded would end the process.
     let hangups = signal(SignalKind::hangup()).map_err(AppError::Signals)?;
     let searched = options.clone();
@@ -195,20 +195,23 @@ const SIGNAL_BASE: i32 = 128;
 /// The signals that ask a server to stop.
 struct StopSignals {
     terminate: Signal,
-    interrupt: Signal,
+    interrupt: Option<Signal>,
 }
 
 impl StopSignals {
-    fn listen() -> Result<Self, AppError> {
+    fn listen(interrupt_stops: bool) -> Result<Self, AppError> {
         let listen = |kind| signal(kind).map_err(AppError::Signals);
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: interrupt_stops.then(|| listen(SignalKind::interrupt())).transpose()?,
+        })
     }
 
     /// Waits for the next one; the exit code that it stands for.
     async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.terminate.recv() => SIGNAL_BASE + SignalKind::terminate().as_raw_value(),
-            _ = self.interrupt.recv() => SIGNAL_BASE + SignalKind::interrupt().as_raw_value(),
+            Some(_) = async { self.interrupt.as_mut()?.recv().await } => SIGNAL_BASE + SignalKind::interrupt().as_raw_value(),
         }
     }
 }

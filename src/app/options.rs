@@ -133,6 +133,8 @@ pub struct ServeOptions {
     pub prompt_cache_bytes: usize,
     /// How long running responses may go on once the server is asked to stop.
     pub drain_timeout_seconds: u64,
+    /// Whether SIGINT stops the server, as SIGTERM does; a talk in the terminal keeps it for itself.
+    pub interrupt_stops: bool,
     /// After how long without progress the server calls itself stuck.
     pub watchdog_seconds: u64,
     /// Every setting as it took effect, in the order of the command line's help.

@@ -1,100 +1,155 @@
 //! `antiphon chat`: talk to a server, or to one started for the talk, in the terminal.
 
 mod client;
+mod input;
+mod lines;
+mod settings;
 
-use std::io::{BufRead, IsTerminal, Write, stderr, stdin, stdout};
+use std::io::{IsTerminal, Write, stderr, stdout};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::failure::Failure;
+use super::failure::{Failure, print};
 use super::serve::{layers, serve_for, setting_args, variable};
 use super::settings::{API_KEY_VARIABLE, QUIET_LOG_HELP};
-use client::{Piece, Server, Turn};
+use client::{Piece, Server, Stopped, Turn};
+use input::Input;
+use lines::Lines;
+use settings::Settings;
 
 /// The settings of the server that is started for the talk.
 const SETTINGS: [&str; 8] = ["model", "profile", "device", "threads", "kv_bytes", "system_date", "prompt_version", "log_level"];
 
-const WELCOME: &str = "An empty line or /exit ends the talk, /clear begins a new one.";
+/// The options that only a server started for the talk has a use for.
+const OF_OUR_SERVER: [&str; 8] =
+    ["config", "profile", "device", "threads", "kv_bytes", "system_date", "prompt_version", "log_level"];
+
+const MODEL_HELP: &str = "tiny (in the binary), 20b, 120b, a directory, or org/name on the Hugging Face hub; with --url, the name by \
+                          which that server knows the model [default: tiny; with --url, the first that it lists]";
 
 /// The command's options.
 pub(super) fn command() -> Command {
     Command::new("chat")
         .about("Talk to a server, or to one started for the talk")
         .arg(Arg::new("prompt").value_name("PROMPT").help("Ask this, print the answer, and exit"))
-        .arg(Arg::new("url").long("url").value_name("URL").help("A server to talk to, such as http://127.0.0.1:8000"))
+        .arg(
+            Arg::new("url")
+                .long("url")
+                .value_name("URL")
+                .conflicts_with_all(OF_OUR_SERVER)
+                .help("A server to talk to, such as http://127.0.0.1:8000"),
+        )
         .arg(Arg::new("system").long("system").value_name("TEXT").help("Instructions that the talk begins with"))
         .arg(Arg::new("reasoning").long("reasoning").action(ArgAction::SetTrue).help("Show how the model reasons"))
         .args(setting_args(|setting| SETTINGS.contains(&setting.name)))
+        .mut_arg("model", |arg| arg.help(MODEL_HELP))
         .mut_arg("log_level", |arg| arg.help(QUIET_LOG_HELP))
 }
 
 /// What is asked of a talk.
-#[derive(Clone)]
-struct Talk {
+struct Asked {
     prompt: Option<String>,
     system: Option<String>,
+    model: Option<String>,
     reasoning: bool,
 }
 
 /// Talks.
 pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
-    let talk = Talk { prompt: text("prompt"), system: text("system"), reasoning: matches.get_flag("reasoning") };
+    let (prompt, system, reasoning) = (text("prompt"), text("system"), matches.get_flag("reasoning"));
     match text("url") {
-        Some(url) => talk.with(&Server::new(&url, variable(API_KEY_VARIABLE))?),
+        Some(url) => {
+            let server = Server::new(&url, variable(API_KEY_VARIABLE))?;
+            Asked { prompt, system, model: text("model"), reasoning }.with(server)
+        }
         None => {
             // At `info` its log would stand between the lines of the talk.
             let layers = layers(matches, &variable)?.or("log_level", "warn");
-            serve_for(&layers, move |url, key| talk.with(&Server::new(&url, key)?))
+            // Ctrl-C is the talk's: it stops an answer, not the server.
+            let interrupt_stops = false;
+            serve_for(&layers, interrupt_stops, move |url, key| {
+                Asked { prompt, system, model: None, reasoning }.with(Server::new(&url, key)?)
+            })
         }
     }
 }
 
-impl Talk {
-    fn with(&self, server: &Server) -> Result<(), Failure> {
-        let model = server.model()?;
-        let system = self.system.iter().map(|text| Turn { role: "system", content: text.clone() });
-        let opening: Vec<Turn> = system.collect();
-        let mut turns = opening.clone();
+impl Asked {
+    fn with(self, server: Server) -> Result<(), Failure> {
+        let model = self.model.map_or_else(|| server.model(), Ok)?;
+        let mut talk = Talk { server, model, system: self.system, turns: Vec::new(), settings: Settings::new(self.reasoning) };
         if let Some(prompt) = &self.prompt {
-            return self.answer(server, &model, &mut turns, prompt);
+            return talk.answer(prompt, false);
         }
-        let interactive = stdin().is_terminal();
-        if interactive {
-            say(&format!("{model}. {WELCOME}\n"));
+        talk.go_on(&mut Lines::open()?)
+    }
+}
+
+/// A talk, and what was said so far.
+struct Talk {
+    server: Server,
+    model: String,
+    system: Option<String>,
+    turns: Vec<Turn>,
+    settings: Settings,
+}
+
+impl Talk {
+    /// Takes texts to their end. What goes wrong ends a talk with a program, and is only said to a person.
+    fn go_on(&mut self, lines: &mut Lines) -> Result<(), Failure> {
+        let typed = lines.are_typed();
+        if typed {
+            say(&format!("{}. /help lists the commands, Ctrl-D ends the talk.\n\n", self.model));
         }
-        loop {
-            if interactive {
-                say("\n> ");
+        while let Some(text) = lines.next()? {
+            let done = match input::read(&text) {
+                Input::Nothing => continue,
+                Input::Exit => break,
+                Input::Message(message) => self.answer(message, typed),
+                command => self.obey(command).map_err(|why| anyhow::anyhow!(why).into()),
+            };
+            match done {
+                Err(failure) if typed => _ = failure.report(),
+                done => done?,
             }
-            let mut line = String::new();
-            let read = stdin().lock().read_line(&mut line).map_err(|error| anyhow::anyhow!("standard input: {error}"))?;
-            match line.trim() {
-                _ if read == 0 => return Ok(()),
-                "" if interactive => return Ok(()),
-                "" => {}
-                "/exit" => return Ok(()),
-                "/clear" => turns.clone_from(&opening),
-                prompt => match self.answer(server, &model, &mut turns, prompt) {
-                    Err(failure) if interactive => {
-                        failure.report();
-                        turns.pop();
-                    }
-                    answered => answered?,
-                },
+            if typed {
+                say("\n");
             }
         }
+        Ok(())
     }
 
-    /// Asks, prints the answer as it comes, and adds both to the talk.
-    fn answer(&self, server: &Server, model: &str, turns: &mut Vec<Turn>, prompt: &str) -> Result<(), Failure> {
-        turns.push(Turn { role: "user", content: prompt.to_owned() });
+    fn obey(&mut self, command: Input<'_>) -> Result<(), String> {
+        match command {
+            Input::Help => say(input::HELP),
+            Input::Clear => self.turns.clear(),
+            Input::System("") => {
+                say(&format!("{}\n", printable(self.system.as_deref().unwrap_or("There are no instructions."))));
+            }
+            Input::System("none") => self.system = None,
+            Input::System(text) => self.system = Some(text.to_owned()),
+            Input::Set(name, "") if name.is_empty() || !self.settings.shown(name).is_empty() => say(&self.settings.shown(name)),
+            Input::Set(name, value) => self.settings.set(name, value)?,
+            Input::Unknown(why) => return Err(why),
+            Input::Nothing | Input::Exit | Input::Message(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Asks, prints the answer as it comes, and adds both to the talk. An answer that Ctrl-C stopped stays as far as it came; of
+    /// one that failed nothing does.
+    fn answer(&mut self, prompt: &str, stoppable: bool) -> Result<(), Failure> {
+        let system = self.system.iter().map(|text| Turn { role: "system", content: text.clone() });
+        let asked = Turn { role: "user", content: prompt.to_owned() };
+        let turns: Vec<Turn> = system.chain(self.turns.iter().cloned()).chain([asked.clone()]).collect();
         let (mut answer, mut reasoned) = (String::new(), false);
-        let colour = stdout().is_terminal();
-        server.stream(model, turns, &mut |piece| {
+        let (colour, shows_reasoning) = (stdout().is_terminal(), self.settings.shows_reasoning);
+        let request = client::body(&self.model, &turns, self.settings.sent());
+        let stopped = self.server.stream(request, stoppable, &mut |piece| {
             let mut output = stdout().lock();
             let shown = match piece {
-                Piece::Reasoning(_) if !self.reasoning => Ok(()),
+                Piece::Reasoning(_) if !shows_reasoning => Ok(()),
                 Piece::Reasoning(text) => {
                     reasoned = true;
                     let text = printable(text);
@@ -108,8 +163,14 @@ impl Talk {
             };
             shown.and_then(|()| output.flush())
         })?;
-        turns.push(Turn { role: "assistant", content: answer });
-        super::failure::print("\n")
+        if stopped == Stopped::No || !answer.is_empty() {
+            self.turns.extend([asked, Turn { role: "assistant", content: answer }]);
+        }
+        print("\n")?;
+        if stopped == Stopped::Yes {
+            say("Stopped.\n");
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,9 @@
 //! How a command ends badly: one line on standard error, and an exit code.
 
 use std::fmt;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::app::AppError;
@@ -69,6 +71,18 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(anyhow::anyhow!("standard output: {error}").into()),
         _ => Ok(()),
     }
+}
+
+/// Finds out before the work whether its report can be written; what the file holds stays.
+pub(super) fn can_be_written(option: &str, path: &Path) -> Result<(), Failure> {
+    let is_there = path.exists();
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.map_err(|error| anyhow::anyhow!("--{option} {}: {error}; expected a file that can be written", path.display()))?;
+    if !is_there {
+        // Nothing is left of a work that fails before its report.
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
 }
 
 /// A complaint of clap about the options of a `command`, or about what stands in its place, as one line: what is wrong, and the

@@ -9,7 +9,7 @@ use clap::{ArgMatches, Command};
 use rlimit::Resource;
 use tokio::runtime::Builder;
 
-use super::failure::{Failure, print};
+use super::failure::{Failure, can_be_written, print};
 use super::serve::{layers, serve_for, variable};
 use super::settings::API_KEY_VARIABLE;
 use crate::client::{Api, Client, ClientOptions};
@@ -34,13 +34,16 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         return compare_files(paths[0], paths[1]);
     }
     let asked = Asked::read(matches)?;
+    for (option, path) in [("json", &asked.json), ("csv", &asked.csv), ("html", &asked.html)] {
+        path.as_ref().map_or(Ok(()), |path| can_be_written(option, path.as_ref()))?;
+    }
     make_room(&asked)?;
     if !asked.urls.is_empty() {
         return at(&asked, variable(API_KEY_VARIABLE));
     }
     // Its log would stand between the lines of the bar.
     let layers = layers(matches, &variable)?.or("log_level", "warn");
-    serve_for(&layers, move |url, key| at(&Asked { urls: vec![url], ..asked }, key))?;
+    serve_for(&layers, true, move |url, key| at(&Asked { urls: vec![url], ..asked }, key))?;
     // Ctrl-C has stopped the server. It also stops the load, whose thread ends this process once its report is written.
     loop {
         thread::park();

@@ -94,6 +94,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         prompt_cache_bytes: layers.read("prompt_cache_bytes", "a size to 1TiB", |text| size_within(text, 0, 1 << 40))?,
         drain_timeout_seconds: layers
             .read("drain_timeout_seconds", "a whole number to 86400", |text| within(text, 0, 86_400))?,
+        interrupt_stops: true,
         watchdog_seconds: layers.read("watchdog_seconds", "a whole number from 1 to 86400", |text| within(text, 1, 86_400))?,
         profile,
         shown,

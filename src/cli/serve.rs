@@ -17,6 +17,7 @@ use super::options::{OptionsError, as_file, serve_options};
 use super::settings::{CONFIG_VARIABLE, SETTINGS, Setting};
 use crate::app;
 use crate::app::logging::{self, Format};
+use crate::profile::Profile;
 
 const ABOUT: &str = "Serve a model over HTTP";
 const MORE: &str = "Every option can also stand in the environment (ANTIPHON_PORT for --port) and in the TOML file that --config \
@@ -89,12 +90,15 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let layers = layers(matches, &variable)?;
     let options = serve_options(&layers, &variable)?;
     if matches.get_flag("print_config") {
-        return print(&as_file(&options.shown, !options.api_keys.is_empty()));
+        let Profile { name, description, .. } = &options.profile;
+        let settings = as_file(&options.shown, !options.api_keys.is_empty());
+        return print(&format!("# profile {name}: {}\n{settings}", description.replace(['\n', '\r'], " ")));
     }
     let log = start_log(&layers)?;
     for name in layers::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned())) {
         tracing::warn!(name, "no setting has this environment variable");
     }
+    tracing::info!(profile = options.profile.name, description = options.profile.description, "profile");
     let has_key = !options.api_keys.is_empty();
     let ready = Box::new(move |address: SocketAddr| {
         if !has_key && !address.ip().is_loopback() {
@@ -106,14 +110,17 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 /// Serves on a free port of this machine for one `task`, which gets the server's URL and its first API key. The task has a thread
-/// of its own; the server keeps this one, for its signals, and ends with the process.
+/// of its own; the server keeps this one, for its signals, and ends with the process. If SIGINT is not to stop the server, it is
+/// the task's, and ends the process until the task takes it.
 pub(super) fn serve_for(
     layers: &Layers,
+    interrupt_stops: bool,
     task: impl FnOnce(String, Option<String>) -> Result<(), Failure> + Send + 'static,
 ) -> Result<(), Failure> {
     let mut options = serve_options(layers, &variable)?;
     "127.0.0.1".clone_into(&mut options.host);
     options.port = 0;
+    options.interrupt_stops = interrupt_stops;
     let log = start_log(layers)?;
     let (ready, address) = channel::<SocketAddr>();
     let key = options.api_keys.first().map(|key| key.reveal().to_owned());

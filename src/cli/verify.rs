@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::failure::{Failure, print};
+use super::failure::{Failure, can_be_written, print};
 use super::layers::Layers;
 use super::options::serve_options;
 use super::serve::{layers, setting_args, variable};
@@ -150,6 +150,9 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let names = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned().collect::<Vec<String>>();
     let (only, skip) = (names("only"), names("skip"));
     let cases = verify::cases(level, &only, &skip).map_err(|error| Failure::Usage(error.to_string()))?;
+    for name in ["report", "json", "junit"] {
+        matches.get_one::<PathBuf>(name).map_or(Ok(()), |path| can_be_written(name, path))?;
+    }
     let layers = layers(matches, &variable)?;
     let target = target(matches, &layers)?;
     let report = watched(target, level, criteria, &cases)?;

@@ -108,7 +108,7 @@ fn settings_come_from_flag_environment_file_and_profile() {
     assert_line("prefill_window_ms", "1", &format!("{path}, line 4"));
     assert_line("token_budget_tokens", "4096", "profile throughput");
     assert_line("drain_timeout_seconds", "30", "default");
-    assert!(shown.starts_with("# ANTIPHON_API_KEY is set\n") && !shown.contains("hush"), "{shown}");
+    assert!(shown.contains("\n# ANTIPHON_API_KEY is set\n") && !shown.contains("hush"), "{shown}");
     assert_eq!(ended(command().args(["--port", "3"])).1.lines().filter(|line| line.starts_with("port = 3 ")).count(), 1);
 
     fs::write(path, "port = 1\n\nprot = 2\n").unwrap();
@@ -289,6 +289,46 @@ fn chat_prints_the_answer_and_nothing_that_steers_the_terminal() {
         let messages = r#""messages":[{"role":"system","content":"Be kind."},{"role":"user","content":"Hello"}]"#;
         assert!(sent.contains(messages) && sent.contains(r#""model":"parrot""#), "{sent}");
     }
+}
+
+#[test]
+fn chat_asks_for_the_model_that_is_named_and_refuses_what_it_would_ignore() {
+    let line = refused(&mut antiphon(&["chat", "--url", "http://127.0.0.1:1", "--model", "owl", "Hello"]), 1);
+    assert!(line.contains("not reachable"), "{line}");
+    let line = refused(&mut antiphon(&["chat", "--url", "http://127.0.0.1:1", "--threads", "2", "Hello"]), 2);
+    assert!(line.contains("--threads") && line.contains("--url"), "{line}");
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_said_before_the_work() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("missing").join("report");
+    let path = path.to_str().unwrap();
+    let load = ["load", "--url", "http://127.0.0.1:1"];
+    let verify = ["verify", "quick", "--url", "http://127.0.0.1:1"];
+    for (command, options) in [(&load[..], ["--html", "--json", "--csv"]), (&verify, ["--report", "--json", "--junit"])] {
+        for option in options {
+            // A server that is asked would be the first complaint.
+            let line = refused(antiphon(command).args([option, path]), 1);
+            assert!(line.starts_with(&format!("{option} {path}: ")) && line.contains("expected a file"), "{line}");
+        }
+    }
+    let kept = folder.path().join("kept");
+    fs::write(&kept, "earlier").unwrap();
+    let new = folder.path().join("new");
+    let reports = ["--json", kept.to_str().unwrap(), "--html", new.to_str().unwrap()];
+    let line = refused(antiphon(&["load", "--url", "http://127.0.0.1:1"]).args(reports), 1);
+    assert!(line.contains("not reachable"), "{line}");
+    assert_eq!(fs::read_to_string(&kept).unwrap(), "earlier");
+    assert!(!new.exists());
+}
+
+#[test]
+fn the_profile_says_what_it_is_for() {
+    let (code, page, error) = ended(&mut antiphon(&["serve", "--profile", "balanced", "--print-config"]));
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(page.starts_with("# profile balanced: Windows a little wider"), "{page}");
+    toml::from_str::<toml::Table>(&page).expect("it is still a settings' file");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The integration tests, in one binary.
 
 mod actors;
+mod chat;
 mod cli;
 mod client;
 mod deploy;

@@ -3,7 +3,7 @@
 use std::io;
 
 use anyhow::{anyhow, bail};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::client::{Api, Client, ClientOptions, Event};
@@ -19,6 +19,23 @@ pub(super) struct Turn {
 pub(super) enum Piece<'a> {
     Reasoning(&'a str),
     Content(&'a str),
+}
+
+/// Whether Ctrl-C ended an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopped {
+    Yes,
+    No,
+}
+
+/// The request for the next message.
+pub(super) fn body(model: &str, turns: &[Turn], settings: &Map<String, Value>) -> String {
+    let messages: Vec<Value> = turns.iter().map(|turn| json!({"role": turn.role, "content": turn.content})).collect();
+    let mut body = json!({"model": model, "messages": messages, "stream": true});
+    for (name, value) in settings {
+        body[name] = value.clone();
+    }
+    body.to_string()
 }
 
 /// A server to talk to; calls wait for it.
@@ -40,16 +57,15 @@ impl Server {
         Ok(self.runtime.block_on(self.client.model())?)
     }
 
-    /// Asks for the next message, and hands over its pieces as they come.
+    /// Sends a request, and hands over the pieces of the answer as they come. Ctrl-C ends an answer that is `stoppable`; from
+    /// then on the process no longer ends by it.
     pub(super) fn stream(
         &self,
-        model: &str,
-        turns: &[Turn],
+        body: String,
+        stoppable: bool,
         take: &mut dyn FnMut(Piece<'_>) -> io::Result<()>,
-    ) -> anyhow::Result<()> {
-        let messages: Vec<Value> = turns.iter().map(|turn| json!({"role": turn.role, "content": turn.content})).collect();
-        let body = json!({"model": model, "messages": messages, "stream": true}).to_string();
-        self.runtime.block_on(async {
+    ) -> anyhow::Result<Stopped> {
+        let answer = async {
             let mut stream = self.client.stream(Api::Chat, body.into()).await?;
             while let Some(arrival) = stream.next().await? {
                 let taken = match &arrival.event {
@@ -60,7 +76,17 @@ impl Server {
                 };
                 taken.map_err(|error| anyhow!("standard output: {error}"))?;
             }
-            Ok(())
+            Ok(Stopped::No)
+        };
+        self.runtime.block_on(async {
+            if !stoppable {
+                return answer.await;
+            }
+            tokio::select! {
+                answered = answer => answered,
+                // The answer is dropped, which closes its connection, which cancels the request.
+                _ = tokio::signal::ctrl_c() => Ok(Stopped::Yes),
+            }
         })
     }
 }

@@ -1,0 +1,106 @@
+//! What was typed: a message for the model, or a command for the talk.
+
+/// The commands, as `/help` shows them.
+pub(super) const HELP: &str = "\
+/exit, Ctrl-D        end the talk; so does Ctrl-C, which stops an answer first if one comes
+/clear               forget what was said; the instructions and settings stay
+/system TEXT         give the model instructions; `/system none` takes them back, `/system` shows them
+/set NAME VALUE      change how answers are made; `/set` shows the names and their values
+/help                show this
+Text that is pasted is one message, line breaks included. A message that begins with a slash has a blank before it.
+";
+
+/// The longest piece of a command that is quoted back.
+const QUOTE_MAX_CHARS: usize = 40;
+
+/// What a text asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Input<'a> {
+    /// Nothing at all.
+    Nothing,
+    /// An answer to this message.
+    Message(&'a str),
+    /// The end of the talk.
+    Exit,
+    /// The list of commands.
+    Help,
+    /// A talk that begins anew.
+    Clear,
+    /// Other instructions, or a look at them if the text is empty.
+    System(&'a str),
+    /// Another value of a setting, or a look at one or all where texts are empty.
+    Set(&'a str, &'a str),
+    /// Something that begins like a command and is none: why.
+    Unknown(String),
+}
+
+/// Reads a text. What begins with a slash is never a message.
+pub(super) fn read(text: &str) -> Input<'_> {
+    if text.trim().is_empty() {
+        return Input::Nothing;
+    }
+    if !text.starts_with('/') {
+        // Blanks at the start may be the indentation of pasted code.
+        return Input::Message(text.trim_end().trim_start_matches(['\n', '\r']));
+    }
+    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let rest = rest.trim();
+    match (word, rest.is_empty()) {
+        ("/exit", true) => Input::Exit,
+        ("/help", true) => Input::Help,
+        ("/clear", true) => Input::Clear,
+        ("/exit" | "/help" | "/clear", false) => {
+            Input::Unknown(format!("{word} takes nothing after it, found {}", quote(rest)))
+        }
+        ("/system", _) => Input::System(rest),
+        ("/set", _) => {
+            let (name, value) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            Input::Set(name, value.trim())
+        }
+        _ => {
+            Input::Unknown(format!("{} is no command; /help lists them, and a blank before it makes it a message", quote(word)))
+        }
+    }
+}
+
+/// The beginning of what was typed, harmless to a terminal.
+pub(super) fn quote(text: &str) -> String {
+    let mut shown: String = text.chars().filter(|c| !c.is_control()).take(QUOTE_MAX_CHARS).collect();
+    if text.chars().count() > QUOTE_MAX_CHARS {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_read_and_nothing_that_looks_like_one_is_a_message() {
+        for (text, wanted) in [
+            ("", Input::Nothing),
+            (" \t\n", Input::Nothing),
+            ("hello there ", Input::Message("hello there")),
+            ("\n    indented\n\nlast\n", Input::Message("    indented\n\nlast")),
+            (" /etc/passwd is what?", Input::Message(" /etc/passwd is what?")),
+            ("/exit", Input::Exit),
+            ("/exit \n", Input::Exit),
+            ("/help", Input::Help),
+            ("/clear", Input::Clear),
+            ("/system", Input::System("")),
+            ("/system Be kind.\nBe brief.", Input::System("Be kind.\nBe brief.")),
+            ("/set", Input::Set("", "")),
+            ("/set seed", Input::Set("seed", "")),
+            ("/set  temperature  0.5 ", Input::Set("temperature", "0.5")),
+        ] {
+            assert_eq!(read(text), wanted, "{text:?}");
+        }
+        for text in ["/", "//", "/Exit", "/exitnow", "/exit now", "/quit", "/etc/passwd", "/* code */\nint x;", "/\u{1b}[31m"] {
+            let Input::Unknown(why) = read(text) else { panic!("{text:?} is taken for {:?}", read(text)) };
+            assert!(!why.contains(['\u{1b}', '\n']), "{why:?}");
+        }
+        let Input::Unknown(why) = read(&format!("/{}", "x".repeat(5000))) else { panic!("no command") };
+        assert!(why.len() < 200, "{why}");
+    }
+}
