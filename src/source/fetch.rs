@@ -114,11 +114,10 @@ impl Hub {
     pub(super) fn body(&self, path: &str, from: u64) -> Result<Body, FetchError> {
         let range = format!("bytes={from}-");
         let response = self.get(path, (from > 0).then_some(range.as_str()))?.response;
-        let from = match (response.status(), response.header("content-range")) {
-            (206, Some(range)) => {
-                let begin = range.strip_prefix("bytes ").and_then(|range| range.split('-').next()?.parse().ok());
-                begin.ok_or_else(|| FetchError::Network(format!("`{range}` is no range")))?
-            }
+        let begin = |range: &str| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok();
+        let from = match response.status() {
+            206 if response.header("content-range").and_then(begin) == Some(from) => from,
+            206 => return Err(FetchError::Network(format!("it sent another part than the one from byte {from} on"))),
             // The whole file, to a request for a part of it as well.
             _ => 0,
         };
@@ -153,7 +152,7 @@ impl Hub {
                 return Ok(Answer { etag: etag.or_else(|| header("etag")), size, response });
             }
             let location = header("location").ok_or_else(|| odd(&"a redirect without a location"))?;
-            url = url.join(&location).map_err(|error| odd(&format!("a redirect to `{location}`: {error}")))?;
+            url = url.join(&location).map_err(|error| odd(&format!("a redirect to what is no address: {error}")))?;
             if !matches!(url.scheme(), "http" | "https") {
                 return Err(odd(&format!("a redirect to {}, expected http or https", url.scheme())));
             }

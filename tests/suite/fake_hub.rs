@@ -34,6 +34,8 @@ pub(crate) struct Faults {
     pub(crate) token: Option<&'static str>,
     /// Send the whole file whatever range is asked for.
     pub(crate) no_ranges: bool,
+    /// Send the part before the one that is asked for, and say so.
+    pub(crate) shifted: bool,
     /// List names alone, as some mirrors do.
     pub(crate) bare_list: bool,
 }
@@ -193,15 +195,16 @@ fn file(mut stream: TcpStream, state: &Mutex<State>, name: &str, mut bytes: Vec<
         return plain(stream, 416, "no");
     }
     let etag = git_hash(&bytes);
-    let (cut, corrupt, no_ranges) = {
+    let (cut, corrupt, no_ranges, shifted) = {
         let mut state = state.lock().expect("not poisoned");
         let whole = to - from > 1;
         let cut = whole && state.faults.cut > 0;
         let corrupt = whole && name.ends_with(".safetensors") && state.faults.corrupt > 0;
         state.faults.cut -= usize::from(cut);
         state.faults.corrupt -= usize::from(corrupt);
-        (cut, corrupt, state.faults.no_ranges)
+        (cut, corrupt, state.faults.no_ranges, state.faults.shifted)
     };
+    let from = if shifted { from.saturating_sub(1) } else { from };
     let (from, to) = if no_ranges { (0, total) } else { (from, to) };
     if corrupt {
         bytes[from] ^= 1;

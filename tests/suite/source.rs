@@ -222,6 +222,14 @@ fn mirrors_that_are_not_quite_a_hub_serve_too() {
 }
 
 #[test]
+fn a_part_that_was_not_asked_for_is_not_taken() {
+    let world = World::new(&repository(), Faults { cut: usize::MAX, shifted: true, ..Faults::default() });
+    let said = world.find().expect_err("the rest never comes").to_string();
+    assert!(said.contains("it sent another part than the one from byte "), "{said}");
+    assert!(!world.repository().join("refs/main").exists(), "an incomplete copy is not called main");
+}
+
+#[test]
 fn a_revision_is_what_was_asked_for() {
     let world = World::new(&repository(), Faults::default());
     let at = |revision: &str| HubSettings { revision: revision.to_owned(), ..world.settings() };
