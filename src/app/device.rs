@@ -94,6 +94,7 @@ fn cuda_engine(
         CudaOptions::within(config, memory, options.kv_bytes, sequences_max, step_tokens_max, ranks, options.cuda_prefill)?;
     devices.iter().try_for_each(|device| cuda.check_device(device.facts()))?;
     let plan = CudaPlan::of(config, &cuda);
+    warn_if_cut(options.kv_bytes, plan.full_kv_bytes + plan.sliding_kv_bytes, sequences_max);
     let mut gpus = Vec::new();
     for (rank, device) in devices.iter().enumerate() {
         let (name, free_bytes) = (&device.facts().name, device.memory()?.0);
@@ -142,6 +143,25 @@ fn least_memory(devices: &[cuda::Device], utilization: f64) -> Result<DeviceMemo
     Ok(every?.into_iter().min_by_key(DeviceMemory::budget_bytes).expect("there is a device"))
 }
 
+/// Says when less KV memory is taken than was asked for.
+fn warn_if_cut(asked_bytes: Option<u64>, used_bytes: u64, sequences_max: usize) {
+    if let Some(message) = cut(asked_bytes, used_bytes, sequences_max) {
+        tracing::warn!("{message}");
+    }
+}
+
+/// What was asked, what is used and why, if that is less by more than rounding to whole blocks explains.
+fn cut(asked_bytes: Option<u64>, used_bytes: u64, sequences_max: usize) -> Option<String> {
+    let asked = asked_bytes.filter(|asked| used_bytes < asked - asked / 10)?;
+    let mebibytes = |bytes: u64| bytes >> 20;
+    Some(format!(
+        "--kv-bytes asks for {} MiB of KV memory, {} MiB are taken: running_max_count is {sequences_max}, and so many sequences \
+         of the longest context need no more, or the device has no more",
+        mebibytes(asked),
+        mebibytes(used_bytes)
+    ))
+}
+
 /// Makes the CPU's engine from the same mapped weights each time.
 fn cpu_engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>) -> Result<EngineFactory, AppError> {
     let batch = &options.profile.batch;
@@ -152,6 +172,7 @@ fn cpu_engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>)
     cpu.threads = options.threads.unwrap_or(cpu.threads);
     (cpu.dense, cpu.isa) = (options.cpu_dense, options.cpu_isa);
     let plan = MemoryPlan::of(checkpoint, &cpu);
+    warn_if_cut(options.kv_bytes, plan.full_kv_bytes + plan.sliding_kv_bytes, sequences_max);
     plan.check(available).map_err(|error| AppError::Memory { place: place.to_owned(), message: error.to_string() })?;
     let isa = cpu.isa.unwrap_or(Isa::best());
     if isa.name() == "portable" {
@@ -182,5 +203,21 @@ fn log_progress(progress: Progress, tenths: &mut u64) {
     if progress.total_bytes > QUIET_BYTES && now > *tenths {
         tracing::info!(done_bytes = progress.done_bytes, total_bytes = progress.total_bytes, "loading weights");
         *tenths = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kv_memory_that_is_cut_is_said() {
+        let said = cut(Some(900 << 30), 256 << 20, 16).expect("most of it is not taken");
+        assert!(
+            said.starts_with("--kv-bytes asks for 921600 MiB of KV memory, 256 MiB are taken: running_max_count is 16"),
+            "{said}"
+        );
+        assert_eq!(cut(Some(64 << 20), (64 << 20) - 4096, 16), None, "rounding to whole blocks is no cut");
+        assert_eq!(cut(None, 1, 16), None, "nothing was asked");
     }
 }

@@ -123,7 +123,7 @@ pub struct ServeOptions {
     pub cuda_prefill: Prefill,
     /// How many GPUs compute the model together, from the device's on.
     pub tensor_parallel: usize,
-    /// KV memory; `None` takes what is left beside the weights.
+    /// KV memory; `None` takes what a GPU has left beside the weights, or on the CPU a quarter of what is free, 8 GiB at most.
     pub kv_bytes: Option<u64>,
     /// The date that the model is told (`2026-11-22`); `None` is today, where the machine is.
     pub system_date: Option<String>,

@@ -101,7 +101,12 @@ pub(super) const SETTINGS: &[Setting] = &[
         "how GPUs multiply steps of 128 tokens and more: mma, or wgmma on compute capability 9.0",
     ),
     plain("tensor_parallel", "N", "1", "how many GPUs compute the model together, from the device's on"),
-    plain("kv_bytes", "SIZE", "auto", "KV memory, such as 8GiB; auto takes what is left beside the weights"),
+    plain(
+        "kv_bytes",
+        "SIZE",
+        "auto",
+        "KV memory, such as 8GiB; auto takes what a GPU has left, or a quarter of the free memory, 8GiB at most, on the CPU",
+    ),
     plain("system_date", "DATE", "today", "date that the model is told, such as 2026-11-22; today is the machine's"),
     plain("prompt_version", "VERSION", "SYS/v1", "default instructions: SYS/v0 (none), SYS/v1 or SYS/v2"),
     plain("prompt_cache_bytes", "SIZE", "64MiB", "most memory of the cache of built prompts"),
