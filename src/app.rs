@@ -152,7 +152,7 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
         code = stop.next() => std::process::exit(code),
     };
     let Wired { service, server, keys } = wiring::start(options, log, found)?;
-    let current = KeyTexts { users: options.api_keys.clone(), admins: options.admin_keys.clone() };
+    let current = KeyTexts::of(options);
     tokio::spawn(keys::keep_current(options.key_sources.clone(), current, keys, hangups));
     let address = server.addresses()[0];
     tokio::select! {

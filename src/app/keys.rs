@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 
-use super::{AppError, Secret};
+use super::{AppError, Secret, ServeOptions};
 use crate::http::{ApiKey, KeyRing, Keys};
 
 /// A million keys are a mistake, or a device without end.
@@ -25,6 +25,13 @@ pub struct KeyTexts {
     pub users: Vec<Secret>,
     /// Admins' keys.
     pub admins: Vec<Secret>,
+}
+
+impl KeyTexts {
+    /// Those that a server starts with.
+    pub(super) fn of(options: &ServeOptions) -> Self {
+        Self { users: options.api_keys.clone(), admins: options.admin_keys.clone() }
+    }
 }
 
 /// Where keys are read.

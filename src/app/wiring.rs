@@ -41,8 +41,7 @@ pub(super) struct Found {
 /// # Errors
 /// [`AppError`].
 pub(super) fn find(options: &ServeOptions) -> Result<Found, AppError> {
-    let texts = KeyTexts { users: options.api_keys.clone(), admins: options.admin_keys.clone() };
-    let keys = KeyRing::new(keys(&texts)?);
+    let keys = KeyRing::new(keys(&KeyTexts::of(options))?);
     let mut progress = TerminalProgress::default();
     let hub = HubSettings { revision: options.revision.clone(), ..HubSettings::from_environment()? };
     let files = source::resolve(Some(&options.model), &hub, &mut |transfer| progress.show(transfer))?;

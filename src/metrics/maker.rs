@@ -109,7 +109,7 @@ impl Maker {
 
     /// A gauge with one label; `values` are there from the start, at zero.
     pub(super) fn labelled_gauge(&self, name: &str, help: &str, label: &str, values: &[&str]) -> GaugeVec {
-        let made = self.register(GaugeVec::new(self.opts(name, help), &[label]));
+        let made = self.labelled_gauges(name, help, &[label]);
         for value in values {
             made.with_label_values(&[value]);
         }

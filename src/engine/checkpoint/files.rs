@@ -16,7 +16,7 @@ const TEXT_BYTES_MAX: u64 = 256 << 20;
 /// Where links in a checkpoint's directory may lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Links {
-    /// To files of the checkpoint itself, and to the blobs of the cache that it lies in: whoever made the checkpoint may be a stranger.
+    /// To files of the checkpoint itself, and to the blobs of the cache that it lies in: its maker may be a stranger.
     #[default]
     Inside,
     /// To any regular file: the operator made them.

@@ -46,7 +46,8 @@ impl Shards {
         // The single file goes first, as in transformers.
         if let Some(bytes) = files.bytes(SINGLE_FILE)? {
             shards.add(SINGLE_FILE, &bytes)?;
-            shards.beside_index = files.bytes(INDEX_FILE)?.is_some();
+            // It only explains a tensor that is missing, so that one which cannot be opened does no harm.
+            shards.beside_index = matches!(files.bytes(INDEX_FILE), Ok(Some(_)));
             return Ok(shards);
         }
         let Some(text) = files.text(INDEX_FILE)? else {
