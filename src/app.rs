@@ -4,6 +4,7 @@
 //! the port is bound before the weights are read, so that a busy one is known at once; a signal to stop lets running responses
 //! end. Absent on purpose: decisions, which are the rooms'.
 
+pub mod descriptors;
 mod device;
 mod keys;
 pub mod logging;
@@ -89,9 +90,28 @@ pub enum AppError {
     /// The system does not tell us when to stop.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
+    /// The process may have too few files open.
+    #[error(
+        "this process may have {limit} files open, and a server needs {own} besides its connections; expected a hard limit of \
+         {needed} for all that the profile lets in (LimitNOFILE= of a unit, ulimit -Hn)"
+    )]
+    Descriptors {
+        /// How many it may have.
+        limit: u64,
+        /// How many a server needs that nobody is connected to.
+        own: u64,
+        /// How many it needs with a full queue.
+        needed: u64,
+    },
     /// The engine died for good while serving.
     #[error("the engine died for good: {message}")]
     EngineDied {
+        /// What it said.
+        message: String,
+    },
+    /// The HTTP server ended without being asked to: no client can connect.
+    #[error("the HTTP server ended by itself: {message}")]
+    ServerDied {
         /// What it said.
         message: String,
     },
@@ -105,6 +125,8 @@ pub enum AppError {
 /// # Errors
 /// [`AppError`] if the server cannot start; nothing is left half started.
 pub fn serve(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {
+    // Before the runtime, which panics where it gets no descriptor.
+    descriptors::check(options)?;
     actix::System::new().block_on(run(options, log, ready))
 }
 
@@ -151,12 +173,13 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
         // A download cannot be called off either; it goes on where it was at the next start.
         code = stop.next() => std::process::exit(code),
     };
-    let Wired { service, server, keys } = wiring::start(options, log, found)?;
+    let Wired { service, mut server, keys } = wiring::start(options, log, found)?;
     let current = KeyTexts::of(options);
     tokio::spawn(keys::keep_current(options.key_sources.clone(), current, keys, hangups));
     let address = server.addresses()[0];
     tokio::select! {
         loaded = service.loaded() => loaded.map(|_| ())?,
+        message = server.died() => return Err(AppError::ServerDied { message }),
         // The engine's thread cannot be called off, and nothing is running yet that could be lost.
         code = stop.next() => std::process::exit(code),
     }
@@ -165,24 +188,31 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
         code = stop.next() => tracing::info!(signal = code - SIGNAL_BASE, "draining"),
         message = service.died() => {
             // Every request was given its error; without this its reader would see a cut stream instead.
-            shut_down(service, server, Duration::ZERO).await;
+            shut_down(service, Some(server), Duration::ZERO).await;
             return Err(AppError::EngineDied { message });
+        }
+        message = server.died() => {
+            // Its connections ended with it: nothing can be told to their clients.
+            shut_down(service, None, Duration::ZERO).await;
+            return Err(AppError::ServerDied { message });
         }
     }
     tokio::select! {
-        () = shut_down(service, server, Duration::from_secs(options.drain_timeout_seconds)) => Ok(()),
+        () = shut_down(service, Some(server), Duration::from_secs(options.drain_timeout_seconds)) => Ok(()),
         code = stop.next() => std::process::exit(code),
     }
 }
 
 /// Lets running responses end, then takes everything down in the order in which it depends on each other.
-async fn shut_down(service: Service, server: ServerHandle, drain: Duration) {
+async fn shut_down(service: Service, server: Option<ServerHandle>, drain: Duration) {
     service.begin_drain();
     let drained = service.drained(drain).await;
     if drained.ended_count > 0 {
         tracing::warn!(ended_count = drained.ended_count, "requests were ended before their time");
     }
-    server.stop().await;
+    if let Some(server) = server {
+        server.stop().await;
+    }
     if tokio::time::timeout(STOP_MAX, service.stop()).await.is_err() {
         tracing::warn!("the engine did not finish its last step");
     }

@@ -8,16 +8,17 @@ use std::process::ExitCode;
 
 use crate::app::AppError;
 
-/// The exit code of a server whose engine died for good: an internal error as `sysexits.h` numbers it. Started anew it may serve.
-const ENGINE_DIED: u8 = 70;
+/// The exit code of a server whose engine or HTTP server died for good: an internal error as `sysexits.h` numbers it. Started
+/// anew it may serve.
+const DIED: u8 = 70;
 
 /// Why a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The command line is wrong (exit code 2).
     Usage(String),
-    /// The engine died for good while serving (exit code 70).
-    EngineDied(AppError),
+    /// The engine or the HTTP server died for good (exit code 70).
+    Died(AppError),
     /// Anything else (exit code 1).
     Failed(anyhow::Error),
 }
@@ -31,7 +32,7 @@ impl From<anyhow::Error> for Failure {
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
         match error {
-            AppError::EngineDied { .. } => Self::EngineDied(error),
+            AppError::EngineDied { .. } | AppError::ServerDied { .. } => Self::Died(error),
             _ => Self::Failed(error.into()),
         }
     }
@@ -41,7 +42,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::Usage(text) => text.clone(),
-            Self::EngineDied(error) => error.to_string(),
+            Self::Died(error) => error.to_string(),
             // Errors here name their causes themselves; anyhow's chain would name them twice.
             Self::Failed(error) => error.to_string(),
         };
@@ -58,7 +59,7 @@ impl Failure {
         let _ = writeln!(std::io::stderr(), "antiphon: {self}");
         match self {
             Self::Usage(_) => ExitCode::from(2),
-            Self::EngineDied(_) => ExitCode::from(ENGINE_DIED),
+            Self::Died(_) => ExitCode::from(DIED),
             Self::Failed(_) => ExitCode::FAILURE,
         }
     }

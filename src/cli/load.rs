@@ -6,12 +6,12 @@ use std::fs;
 use std::thread;
 
 use clap::{ArgMatches, Command};
-use rlimit::Resource;
 use tokio::runtime::Builder;
 
 use super::failure::{Failure, can_be_written, print};
 use super::serve::{layers, serve_for, variable};
 use super::settings::API_KEY_VARIABLE;
+use crate::app::descriptors;
 use crate::client::{Api, Client, ClientOptions};
 use crate::clock::unix_seconds;
 use crate::load::{self, Arrivals, Comparison, LoadError, LoadOptions, Prompts, Record, Report, Run, compare};
@@ -62,14 +62,8 @@ fn make_room(asked: &Asked) -> Result<(), Failure> {
     // Our own server has the other end of each; of two servers each keeps its connections for the next round.
     let ends = if asked.urls.len() == 1 { 1 } else { 2 };
     let needed = if users == 0 { 0 } else { users * ends + DESCRIPTORS_BESIDE };
-    let wanted = needed.max(DESCRIPTORS);
-    let (soft, hard) = Resource::NOFILE.get().map_err(|error| anyhow::anyhow!("the limit of open files: {error}"))?;
-    let mut given = soft.max(wanted);
-    // Only a privileged process may lift the hard limit.
-    if Resource::NOFILE.set(given, hard.max(given)).is_err() {
-        given = soft.max(wanted.min(hard));
-        Resource::NOFILE.set(given, hard).map_err(|error| anyhow::anyhow!("the limit of open files, {given}: {error}"))?;
-    }
+    let given = descriptors::raise(needed.max(DESCRIPTORS));
+    let given = given.map_err(|error| anyhow::anyhow!("the limit of open files: {error}"))?;
     if given < needed {
         return Err(anyhow::anyhow!(
             "{option} {users} needs {needed} open files and this process may have {given}; expected fewer, or a higher limit \

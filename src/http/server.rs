@@ -78,6 +78,15 @@ impl ServerHandle {
         &self.addresses
     }
 
+    /// Waits until the server ends without being asked to, and says why: no client can connect any more. Not to be called
+    /// again, nor [`ServerHandle::stop`], once it has returned.
+    pub async fn died(&mut self) -> String {
+        match (&mut self.running).await.map_err(io::Error::other) {
+            Ok(Ok(())) => "it stopped".to_owned(),
+            Ok(Err(error)) | Err(error) => error.to_string(),
+        }
+    }
+
     /// Closes the listener and every connection, idle ones at once and others within five seconds. Before that, drain the
     /// service: while it drains this server still answers, with 503 to new requests.
     pub async fn stop(self) {

@@ -1,5 +1,6 @@
 //! The binary as a user starts it: the embedded model behind real sockets.
 
+mod descriptors;
 mod keys;
 mod quiet;
 mod requests;

@@ -1,0 +1,62 @@
+//! How many files and connections this process may have open at once.
+//!
+//! Promises: a server whose limit leaves no room for its own threads is refused before anything is started; one whose limit
+//! holds fewer connections than its queue says so.
+
+use std::io;
+
+use rlimit::Resource;
+
+use super::{AppError, ServeOptions};
+
+/// Descriptors of a server besides its connections and workers: 18 were counted on a CPU, and a GPU's driver opens dozens.
+const OWN_COUNT: u64 = 64;
+/// Descriptors of an HTTP worker: its runtimes for connections, prompts and streams; 8 were counted.
+const WORKER_COUNT: u64 = 8;
+
+/// Raises the limit of open files to the hard limit, and that one to `at_least` where it is lower and the system lets this
+/// process; returns the limit that holds from now on.
+///
+/// # Errors
+/// What the system said; the limit is as it was.
+pub fn raise(at_least: u64) -> io::Result<u64> {
+    let (_, hard) = Resource::NOFILE.get()?;
+    if hard < at_least && Resource::NOFILE.set(at_least, at_least).is_ok() {
+        return Ok(at_least);
+    }
+    rlimit::increase_nofile_limit(hard)
+}
+
+/// Raises the limit and weighs it against what the options let in.
+///
+/// # Errors
+/// [`AppError::Descriptors`] if it cannot serve anything.
+pub(super) fn check(options: &ServeOptions) -> Result<(), AppError> {
+    match raise(0) {
+        Ok(limit) => {
+            if let Some(warning) = weigh(limit, options)? {
+                tracing::warn!("{warning}");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the limit of open files can neither be read nor raised"),
+    }
+    Ok(())
+}
+
+/// What is to be said of this limit: nothing if it holds the connections of all requests that may be there at once.
+fn weigh(limit: u64, options: &ServeOptions) -> Result<Option<String>, AppError> {
+    let (batch, queue) = (&options.profile.batch, &options.profile.queue);
+    let own = OWN_COUNT + WORKER_COUNT * options.http_workers_count as u64;
+    let waiting = queue.waiting_max_count.count() + queue.preparing_max_count.count();
+    let needed = own + (batch.running_max_count.count() + waiting) as u64;
+    if limit <= own {
+        return Err(AppError::Descriptors { limit, own, needed });
+    }
+    let held = limit - own;
+    Ok((limit < needed).then(|| {
+        format!(
+            "this process may have {limit} files open, which is {held} connections, and the profile lets in as many requests as need \
+             {needed}; expected a higher hard limit (LimitNOFILE= of a unit, ulimit -Hn) or a shorter queue"
+        )
+    }))
+}
