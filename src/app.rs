@@ -197,8 +197,14 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
             return Err(AppError::ServerDied { message });
         }
     }
+    let leave = async {
+        service.announce_drain();
+        // A balancer sees readiness at its next probe; until then it sends requests here.
+        tokio::time::sleep(Duration::from_secs(options.drain_delay_seconds)).await;
+        shut_down(service, Some(server), Duration::from_secs(options.drain_timeout_seconds)).await;
+    };
     tokio::select! {
-        () = shut_down(service, Some(server), Duration::from_secs(options.drain_timeout_seconds)) => Ok(()),
+        () = leave => Ok(()),
         code = stop.next() => std::process::exit(code),
     }
 }

@@ -39,3 +39,9 @@ pub fn local_date() -> String {
 pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+/// Now in UTC, as RFC 3339 writes it (`2025-11-22T08:30:00.5Z`).
+#[must_use]
+pub fn utc_timestamp() -> String {
+    jiff::Timestamp::now().to_string()
+}

@@ -92,11 +92,14 @@ impl SchedulingOptions {
 
     /// What clients may ask for.
     #[must_use]
-    pub(super) fn model_limits(engine: &EngineLimits) -> ModelLimits {
+    pub(super) fn model_limits(&self, engine: &EngineLimits) -> ModelLimits {
+        let core = self.core_limits(engine);
         ModelLimits {
-            context_tokens_max: context_tokens_max(engine),
+            context_tokens_max: core.context_tokens_max,
             vocab_size: engine.vocab_size,
-            block_tokens: engine.block_tokens,
+            block_tokens: core.block_tokens,
+            step_tokens_max: core.token_budget_tokens,
+            running_max_count: core.running_max_count,
             kv_bytes: engine.full_blocks * engine.full_block_bytes + engine.sliding_blocks * engine.sliding_block_bytes,
         }
     }

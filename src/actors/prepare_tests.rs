@@ -4,7 +4,14 @@ use super::*;
 use crate::actors::fixtures::{VOCAB_SIZE, builder, generate, tokenizer};
 use crate::prompt::conversation::{Conversation, Message};
 
-const LIMITS: ModelLimits = ModelLimits { context_tokens_max: 1_000, vocab_size: VOCAB_SIZE, block_tokens: 16, kv_bytes: 0 };
+const LIMITS: ModelLimits = ModelLimits {
+    context_tokens_max: 1_000,
+    vocab_size: VOCAB_SIZE,
+    block_tokens: 16,
+    step_tokens_max: 256,
+    running_max_count: 10,
+    kv_bytes: 0,
+};
 
 fn work() -> TextWork {
     TextWork { builder: builder(), tokenizer: tokenizer(), date: Some("2025-11-22".to_owned()) }

@@ -230,7 +230,7 @@ impl SchedulerActor {
                 self.engine_limits = Some(limits);
                 let core = self.options.core_limits(&limits);
                 self.stepper = Some(Stepper::new(core, Arc::clone(&self.status), self.metrics.clone()));
-                self.status.set_limits(SchedulingOptions::model_limits(&limits));
+                self.status.set_limits(self.options.model_limits(&limits));
             }
             Some(first) if first != limits => {
                 return self.die(format!("the engine was rebuilt with other limits: {limits:?} instead of {first:?}"));

@@ -162,7 +162,7 @@ impl Service {
     pub fn snapshot(&self) -> Snapshot {
         let inner = &*self.inner;
         let (status, now) = (&inner.status, inner.clock.now());
-        let (engine, draining, age) = (status.engine(), status.draining(), status.heartbeat_age_micros(now));
+        let (engine, draining, age) = (status.engine(), status.leaving(), status.heartbeat_age_micros(now));
         let alive = engine != EngineState::Dead && age <= status.watchdog_micros();
         let prompts = inner.builder.counts();
         let scheduler = status.counts();
@@ -237,6 +237,11 @@ impl Service {
         // As in `loaded`.
         let _ = engine.wait_for(|state| *state == EngineState::Dead).await;
         self.inner.status.fatal().unwrap_or("the engine died").to_owned()
+    }
+
+    /// Readiness says no from now on, so that balancers send requests elsewhere; those that still come are taken.
+    pub fn announce_drain(&self) {
+        self.inner.status.set_leaving();
     }
 
     /// Takes no new request from now on ([`Refusal::Unavailable`], `draining`); running ones go on.

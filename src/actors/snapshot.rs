@@ -155,6 +155,10 @@ pub struct ModelLimits {
     pub vocab_size: usize,
     /// Tokens in a KV block.
     pub block_tokens: usize,
+    /// Most tokens of a step.
+    pub step_tokens_max: usize,
+    /// Most sequences that run at once.
+    pub running_max_count: usize,
     /// Bytes of all KV blocks of both groups.
     pub kv_bytes: usize,
 }
@@ -164,7 +168,7 @@ pub struct ModelLimits {
 pub struct Snapshot {
     /// What the engine is good for.
     pub engine: EngineState,
-    /// No new request is taken any more.
+    /// Requests belong elsewhere: no new one is taken any more, or soon.
     pub draining: bool,
     /// Since the scheduler last showed that it makes progress, in milliseconds: while a step computes this grows, while
     /// nothing is to be done it stays below two seconds.

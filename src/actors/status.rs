@@ -21,6 +21,8 @@ pub(super) struct Status {
     engine: watch::Sender<EngineState>,
     fatal: OnceLock<String>,
     limits: OnceLock<ModelLimits>,
+    /// Readiness says no, while requests are still taken.
+    leaving: AtomicBool,
     draining: AtomicBool,
     heartbeat: AtomicU64,
     longest_step_micros: AtomicU64,
@@ -38,6 +40,7 @@ impl Status {
             engine: watch::Sender::new(EngineState::Loading),
             fatal: OnceLock::new(),
             limits: OnceLock::new(),
+            leaving: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             heartbeat: AtomicU64::new(now.0),
             longest_step_micros: AtomicU64::new(0),
@@ -92,6 +95,16 @@ impl Status {
         let _ = self.limits.set(limits);
     }
 
+    /// Whether requests are better sent elsewhere: a drain is announced, or has begun.
+    pub(super) fn leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+
+    /// Send requests elsewhere from now on; those that come are taken.
+    pub(super) fn set_leaving(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+    }
+
     /// Whether new requests are refused.
     pub(super) fn draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
@@ -99,6 +112,7 @@ impl Status {
 
     /// Refuse new requests from now on.
     pub(super) fn set_draining(&self) {
+        self.set_leaving();
         self.draining.store(true, Ordering::SeqCst);
     }
 

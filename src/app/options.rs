@@ -131,7 +131,9 @@ pub struct ServeOptions {
     pub prompt_version: String,
     /// Most bytes that the cache of built prompts may hold.
     pub prompt_cache_bytes: usize,
-    /// How long running responses may go on once the server is asked to stop.
+    /// How long requests are still taken once the server is asked to stop, with readiness at 503.
+    pub drain_delay_seconds: u64,
+    /// How long running responses may go on after that.
     pub drain_timeout_seconds: u64,
     /// Whether SIGINT stops the server, as SIGTERM does; a talk in the terminal keeps it for itself.
     pub interrupt_stops: bool,

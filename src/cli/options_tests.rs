@@ -97,6 +97,7 @@ fn nonsense_is_refused_with_what_was_expected_and_who_gave_it() {
         ("kv_bytes", "4 parsecs", "auto or a size from 1MiB"),
         ("kv_bytes", "99999999999TiB", "auto or a size from 1MiB"),
         ("prompt_version", "v1", "SYS/v0, SYS/v1 or SYS/v2"),
+        ("drain_delay_seconds", "-1", "a whole number to 86400"),
         ("drain_timeout_seconds", "1.5", "a whole number to 86400"),
         ("watchdog_seconds", "0", "a whole number from 1 to 86400"),
         ("prefill_window_ms", "soon", "a number"),

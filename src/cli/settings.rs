@@ -110,7 +110,14 @@ pub(super) const SETTINGS: &[Setting] = &[
     plain("system_date", "DATE", "today", "date that the model is told, such as 2026-11-22; today is the machine's"),
     plain("prompt_version", "VERSION", "SYS/v1", "default instructions: SYS/v0 (none), SYS/v1 or SYS/v2"),
     plain("prompt_cache_bytes", "SIZE", "64MiB", "most memory of the cache of built prompts"),
-    plain("drain_timeout_seconds", "SECONDS", "30", "how long responses may go on once the server is asked to stop"),
+    plain(
+        "drain_delay_seconds",
+        "SECONDS",
+        "0",
+        "how long requests are still taken once the server is asked to stop, with readiness at 503: as long as a balancer needs \
+         to see it",
+    ),
+    plain("drain_timeout_seconds", "SECONDS", "30", "how long responses may go on after that"),
     plain("watchdog_seconds", "SECONDS", "30", "after so long without progress the server calls itself stuck"),
     plain("log_format", "FORMAT", "text", "text or json"),
     plain("log_level", "LEVEL", "info", "error, warn, info, debug, trace, or a filter such as antiphon=debug"),

@@ -31,7 +31,7 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 const OPEN_PATHS: [&str; 3] = ["/health", "/health/live", "/health/ready"];
 
 /// Paths that tell of the server as a whole, and need no key if the operator says so.
-const METRICS_PATHS: [&str; 3] = ["/metrics", "/stats", "/memory_stats"];
+const METRICS_PATHS: [&str; 5] = ["/metrics", "/stats", "/memory_stats", "/v1/loads", "/get_load"];
 
 /// What is checked before any route.
 #[derive(Debug)]

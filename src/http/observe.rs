@@ -5,6 +5,7 @@
 
 mod bundle;
 mod console;
+mod gateway;
 mod health;
 mod memory;
 mod stats;
@@ -20,7 +21,7 @@ use super::key::MetricsAccess;
 use super::routes::get;
 use super::wire::error::{WireError, clip};
 use crate::actors::service::Service;
-use crate::actors::snapshot::Snapshot;
+use crate::actors::snapshot::{ModelLimits, Snapshot};
 use crate::clock::Clock;
 use crate::metrics::{EXPOSITION_TYPE, Metrics, Names, Process, SchedulerGauges, Stats};
 
@@ -104,7 +105,8 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(get("/metrics", metrics))
         .service(get("/memory_stats", memory_stats))
         .service(get("/admin/debug/bundle", debug_bundle))
-        .service(get("/console/live", console::live));
+        .service(get("/console/live", console::live))
+        .configure(gateway::configure);
 }
 
 async fn health(observed: web::Data<Observed>) -> HttpResponse {
@@ -136,7 +138,7 @@ async fn metrics(request: HttpRequest, observed: web::Data<Observed>) -> Result<
     observed.check_metrics(&request)?;
     let names = names(request.query_string())?;
     let snapshot = observed.service.snapshot();
-    observed.metrics.scheduler(&gauges(&snapshot));
+    observed.metrics.scheduler(&gauges(&snapshot, observed.service.limits()));
     observed.metrics.sessions_active(snapshot.sessions_active);
     let text = observed.metrics.exposition(names, observed.clock.now());
     Ok(HttpResponse::Ok().content_type(EXPOSITION_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text))
@@ -175,7 +177,7 @@ fn check_admin(request: &HttpRequest) -> Result<(), ApiError> {
     if access(request).is_admin { Ok(()) } else { Err(ApiError::AdminOnly) }
 }
 
-fn gauges(snapshot: &Snapshot) -> SchedulerGauges {
+fn gauges(snapshot: &Snapshot, limits: Option<ModelLimits>) -> SchedulerGauges {
     let scheduler = snapshot.scheduler;
     SchedulerGauges {
         waiting_count: scheduler.waiting_count,
@@ -183,6 +185,7 @@ fn gauges(snapshot: &Snapshot) -> SchedulerGauges {
         running_count: scheduler.prefill_count + scheduler.decode_count,
         full_blocks: scheduler.full_blocks,
         sliding_blocks: scheduler.sliding_blocks,
+        block_tokens: limits.map_or(0, |limits| limits.block_tokens),
         kv_bytes_in_use: snapshot.kv_in_use_bytes,
         preemptions_total: scheduler.preemptions_total,
     }

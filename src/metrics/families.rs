@@ -186,6 +186,7 @@ pub(super) struct StateFamilies {
     blocks: GaugeVec,
     kv_usage: GaugeVec,
     fullest: Gauges<1>,
+    cache_config: GaugeVec,
     kv_bytes: Gauges<2>,
     preemptions: Counts<2>,
     /// Whoever counts preemptions is alone.
@@ -207,6 +208,11 @@ impl StateFamilies {
             fullest: make.gauges(
                 ["vllm:kv_cache_usage_perc"],
                 "Share of the KV blocks that sequences hold, 0 to 1; of the fuller group, whose blocks run out first.",
+            ),
+            cache_config: make.labelled_gauges(
+                "vllm:cache_config_info",
+                "Always 1; the labels say how large the KV cache is, in blocks of the layers that see every token.",
+                &["block_size", "num_gpu_blocks"],
             ),
             kv_bytes: make
                 .gauges(["antiphon_kv_in_use_bytes", "kv_bytes_in_use"], "Bytes of the KV blocks that sequences hold."),
@@ -233,6 +239,10 @@ impl StateFamilies {
             self.kv_usage.with_label_values(&[group]).set(blocks.in_use_share());
         }
         self.fullest.set(state.full_blocks.in_use_share().max(state.sliding_blocks.in_use_share()));
+        if state.block_tokens > 0 {
+            let labels = [state.block_tokens, state.full_blocks.total_count].map(|count| count.to_string());
+            self.cache_config.with_label_values(&labels).set(1.0);
+        }
         self.kv_bytes.set(state.kv_bytes_in_use as f64);
         // The scheduler counts since the start; the counters take the difference.
         let _alone = lock(&self.counting);

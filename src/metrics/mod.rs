@@ -63,6 +63,8 @@ pub struct SchedulerGauges {
     pub full_blocks: BlockUse,
     /// KV blocks of the layers that see a window.
     pub sliding_blocks: BlockUse,
+    /// Tokens in a KV block; zero while no engine has said.
+    pub block_tokens: usize,
     /// Bytes of the blocks that sequences hold.
     pub kv_bytes_in_use: u64,
     /// How often a running sequence gave its blocks back, since the start.

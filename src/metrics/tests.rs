@@ -79,7 +79,7 @@ fn the_schedulers_totals_become_counters() {
     let metrics = Metrics::new(tags());
     let full_blocks = BlockUse { total_count: 8, free_count: 6, cached_count: 0 };
     let sliding_blocks = BlockUse { total_count: 4, free_count: 1, cached_count: 1 };
-    let mut state = SchedulerGauges { full_blocks, sliding_blocks, ..SchedulerGauges::default() };
+    let mut state = SchedulerGauges { full_blocks, sliding_blocks, block_tokens: 16, ..SchedulerGauges::default() };
     for preemptions_total in [0, 3, 3, 5] {
         state.preemptions_total = preemptions_total;
         metrics.scheduler(&state);
@@ -87,6 +87,8 @@ fn the_schedulers_totals_become_counters() {
     let text = metrics.exposition(Names::All, Micros(0));
     assert_eq!(samples(&text, "vllm:num_preemptions_total", &[]), [5.0]);
     assert_eq!(samples(&text, "vllm:kv_cache_usage_perc", &[]), [0.5], "the fuller group's");
+    let size = ["block_size=\"16\"", "num_gpu_blocks=\"8\""];
+    assert_eq!(samples(&text, "vllm:cache_config_info", &size), [1.0], "what vllm-router multiplies the usage with");
     for (group, ratio, in_use) in [("full", 0.25, 2.0), ("sliding", 0.5, 2.0)] {
         let group = format!("group=\"{group}\"");
         assert_eq!(samples(&text, "antiphon_kv_usage_ratio", &[&group]), [ratio]);

@@ -30,6 +30,7 @@ const DEMANDED: &[&str] = &[
     "vllm:num_requests_running",
     "vllm:num_requests_waiting",
     "vllm:kv_cache_usage_perc",
+    "vllm:cache_config_info",
     "vllm:prompt_tokens_total",
     "vllm:generation_tokens_total",
     "vllm:time_to_first_token_seconds",
@@ -58,7 +59,7 @@ fn exposition(names: Names) -> String {
     }
     RejectKind::ALL.into_iter().for_each(|kind| metrics.received(Micros(0)).rejected(kind));
     metrics.step_committed(StepRecord { slices_count: 1, prefill_tokens: 9, decode_tokens: 1, seconds: 0.01 }, Micros(1000));
-    metrics.scheduler(&SchedulerGauges { preemptions_total: 1, ..SchedulerGauges::default() });
+    metrics.scheduler(&SchedulerGauges { preemptions_total: 1, block_tokens: 16, ..SchedulerGauges::default() });
     metrics.prompt_looked_up(PromptLookup::Hit, 1);
     metrics.parser_recovered("header", 1);
     metrics.exposition(names, Micros(4000))

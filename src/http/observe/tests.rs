@@ -3,9 +3,18 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::actors::snapshot::{EngineState, ModelLimits, PromptCacheCounts, SchedulerCounts};
+use crate::actors::snapshot::{EngineState, PromptCacheCounts, SchedulerCounts};
 use crate::batch::{BlockUse, Micros};
 use crate::metrics::{ModelTags, Outcome, Percentiles};
+
+const LIMITS: ModelLimits = ModelLimits {
+    context_tokens_max: 8192,
+    vocab_size: 2048,
+    block_tokens: 16,
+    step_tokens_max: 256,
+    running_max_count: 10,
+    kv_bytes: 4096,
+};
 
 fn tags() -> ModelTags {
     ModelTags {
@@ -111,9 +120,8 @@ fn stats_have_the_demanded_keys_and_add_up() {
     records.iter_mut().for_each(|record| record.admitted(4));
     records.pop().expect("three").ended(Outcome::Stop, Micros(2_000));
     drop(records.pop());
-    let limits = ModelLimits { context_tokens_max: 8192, vocab_size: 2048, block_tokens: 16, kv_bytes: 4096 };
     let (stats, tags) = (metrics.stats(Micros(1_000_000)), tags());
-    let report = value(&stats::report(&snapshot(), &stats, Some(limits), &tags, &[]));
+    let report = value(&stats::report(&snapshot(), &stats, Some(LIMITS), &tags, &[]));
     for key in [
         "requests_total",
         "requests_success",
@@ -161,8 +169,7 @@ fn stats_have_the_demanded_keys_and_add_up() {
 
 #[test]
 fn memory_tells_where_it_goes() {
-    let limits = ModelLimits { context_tokens_max: 8192, vocab_size: 2048, block_tokens: 16, kv_bytes: 4096 };
-    let report = value(&memory::report(&snapshot(), &Process::read(), Some(limits), 777, "none"));
+    let report = value(&memory::report(&snapshot(), &Process::read(), Some(LIMITS), 777, "none"));
     assert_eq!(
         (&report["weights_bytes"], &report["kv_pool_bytes"], &report["prompt_cache_bytes"]),
         (&json!(777), &json!(4096), &json!(99))
@@ -172,6 +179,40 @@ fn memory_tells_where_it_goes() {
 
 #[test]
 fn the_scrape_sees_the_snapshot() {
-    let gauges = gauges(&snapshot());
+    let gauges = gauges(&snapshot(), Some(LIMITS));
     assert_eq!((gauges.waiting_count, gauges.running_count, gauges.kv_bytes_in_use), (1, 5, 640));
+    assert_eq!(gauges.block_tokens, 16);
+}
+
+#[test]
+fn gateways_read_the_load_and_who_this_is() {
+    let loads = value(&gateway::loads_report(&snapshot(), Some(LIMITS), "2025-11-22T08:30:00Z".to_owned()));
+    assert_eq!(keys(&loads), ["timestamp", "version", "dp_rank_count", "loads", "aggregate"]);
+    let rank = json!({
+        "dp_rank": 0, "num_running_reqs": 5, "num_waiting_reqs": 1, "num_total_reqs": 6, "num_used_tokens": 48,
+        "num_total_tokens": 48, "max_total_num_tokens": 96, "token_usage": 0.5, "gen_throughput": 0.0,
+        "utilization": 0.5, "max_running_requests": 10,
+    });
+    assert_eq!(loads["loads"], json!([rank]));
+    assert_eq!(loads["aggregate"]["total_running_reqs"], 5);
+    assert_eq!(loads["aggregate"]["total_waiting_reqs"], 1);
+    let old = value(&gateway::old_load(&snapshot(), Some(LIMITS)));
+    assert_eq!(old, json!([{"dp_rank": 0, "num_reqs": 6, "num_waiting_reqs": 1, "num_tokens": 48}]));
+    let loading = value(&gateway::loads_report(&snapshot(), None, String::new()));
+    assert_eq!(loading["loads"][0]["max_running_requests"], 0, "the engine is not there yet");
+
+    let server = value(&gateway::server_report(&snapshot(), Some(LIMITS), "gpt-oss-20b", 2));
+    for (key, expected) in [
+        ("model_path", json!("gpt-oss-20b")),
+        ("served_model_name", json!("gpt-oss-20b")),
+        ("tp_size", json!(2)),
+        ("dp_size", json!(1)),
+        ("page_size", json!(16)),
+        ("context_length", json!(8192)),
+        ("max_total_num_tokens", json!(96)),
+        ("max_prefill_tokens", json!(256)),
+        ("max_running_requests", json!(10)),
+    ] {
+        assert_eq!(server[key], expected, "{key}");
+    }
 }

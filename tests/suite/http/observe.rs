@@ -150,3 +150,61 @@ async fn a_draining_server_is_alive_but_not_ready() {
     }
     world.close().await;
 }
+
+#[actix_rt::test]
+async fn gateways_find_their_names() {
+    let world = World::open(Plan::default()).await;
+    for (path, key) in [
+        ("/server_info", "served_model_name"),
+        ("/get_server_info", "served_model_name"),
+        ("/model_info", "model_path"),
+        ("/get_model_info", "model_path"),
+    ] {
+        let reply = get(world.address, path).await;
+        assert_eq!((reply.status, reply.json()[key].as_str().map(str::to_owned)), (200, Some("tiny".to_owned())), "{path}");
+    }
+    let loads = get(world.address, "/v1/loads?include=core").await.json();
+    assert_eq!(loads["loads"][0]["num_running_reqs"], 0, "{loads}");
+    assert!(loads["loads"][0]["max_total_num_tokens"].as_u64() > Some(0), "{loads}");
+    assert_eq!(get(world.address, "/get_load").await.json()[0]["num_reqs"], 0);
+    assert!(get(world.address, "/metrics").await.body.contains("vllm:cache_config_info{"));
+
+    let before = world.service.snapshot().scheduler.decode_tokens_total;
+    let reply = get(world.address, "/health_generate").await;
+    assert_eq!((reply.status, reply.json()), (200, json!({"status": "generates"})));
+    world.assert_empty().await;
+    assert_eq!(world.service.snapshot().scheduler.decode_tokens_total, before + 1, "a token was really generated");
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn a_full_queue_that_advances_is_healthy_and_a_draining_server_is_not() {
+    let plan = Plan {
+        endless: true,
+        step_time: Duration::from_millis(2),
+        running_max_count: 1,
+        waiting_max_count: 1,
+        ..Plan::default()
+    };
+    let world = World::open(plan).await;
+    let running = linger(&world, "/v1/chat/completions", &chat(true)).await;
+    let mut waiting = TcpStream::connect(world.address).await.expect("the server listens");
+    waiting
+        .write_all(&request("POST", "/v1/chat/completions", "Content-Type: application/json\r\n", &chat(true)))
+        .await
+        .expect("the server reads");
+    world.until(|snapshot| snapshot.scheduler.waiting_count == 1).await;
+    assert_eq!(post(world.address, "/v1/chat/completions", &chat(false)).await.status, 429, "the queue is full");
+    assert_eq!(get(world.address, "/health_generate").await.status, 200);
+    drop((running, waiting));
+    world.assert_empty().await;
+
+    world.service.announce_drain();
+    let ready = get(world.address, "/health/ready").await;
+    assert_eq!((ready.status, &ready.json()["reason"]), (503, &json!("draining")));
+    assert_eq!(get(world.address, "/health_generate").await.status, 200, "announced, requests are still taken");
+    world.service.begin_drain();
+    let reply = get(world.address, "/health_generate").await;
+    assert_eq!((reply.status, &reply.json()["status"]), (503, &json!("does_not_generate")));
+    world.close().await;
+}
