@@ -1,46 +1,10 @@
 //! The layout holds: who imports whom, how long files and functions are, which names are refused.
 
+mod layers;
+mod reader;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// What each room may import from this crate. `docs/architecture.md` shows the same table.
-const LAYERS: [(&str, &[&str]); 16] = [
-    ("batch", &[]),
-    ("clock", &["batch"]),
-    ("profile", &[]),
-    ("metrics", &["batch"]),
-    ("scheduler", &["batch"]),
-    ("engine", &["batch"]),
-    ("prompt", &["batch"]),
-    ("source", &[]),
-    ("simulate", &["scheduler", "engine", "batch"]),
-    ("actors", &["scheduler", "engine", "prompt", "batch", "clock", "metrics"]),
-    ("http", &["actors", "prompt", "metrics", "batch", "clock"]),
-    ("client", &[]),
-    ("load", &["client"]),
-    ("verify", &["client", "actors", "prompt", "batch"]),
-    ("app", &["actors", "http", "engine", "prompt", "profile", "metrics", "source", "clock", "batch", "scheduler"]),
-    ("cli", &["batch", "clock", "app", "client", "load", "verify", "simulate", "profile", "source", "engine", "prompt"]),
-];
-
-/// External crates that only some rooms may name.
-const FENCED: [(&str, &[&str]); 12] = [
-    ("actix", &["actors", "http", "app"]),
-    ("actix_rt", &["actors", "http", "app"]),
-    ("actix_web", &["http", "app"]),
-    ("actix_web_lab", &["http", "app"]),
-    ("tokio", &["actors", "http", "app", "client", "load", "verify", "cli"]),
-    ("hyper", &["client"]),
-    ("hyper_util", &["client"]),
-    ("tokio_rustls", &["client"]),
-    ("tokenizers", &["prompt"]),
-    ("antiphon_kernels", &["engine", "app", "cli"]),
-    ("prometheus", &["metrics"]),
-    ("tracing", &["actors", "http", "app", "engine", "source", "cli", "load"]),
-];
-
-/// What the scheduler may not name at all.
-const IMPURE: [&str; 6] = ["Instant", "SystemTime", "HashMap", "HashSet", "std::thread", "rand"];
 
 /// Words that say nothing about what is in a file or a type.
 const REFUSED_NAMES: [&str; 4] = ["manager", "helper", "util", "misc"];
@@ -84,21 +48,6 @@ fn sources() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The room that a file of `src` belongs to; `None` for `lib.rs` and `main.rs`.
-fn room(name: &str) -> Option<&str> {
-    let rest = name.strip_prefix("src/")?;
-    let room = rest.split('/').next()?.trim_end_matches(".rs");
-    (!["lib", "main"].contains(&room)).then_some(room)
-}
-
-/// The code of a file without its comments and without test modules at its end.
-fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
-        .map(|(index, line)| (index + 1, line.split("//").next().unwrap_or_default()))
-}
-
 /// The name that follows `prefix` wherever it occurs in `line`.
 fn names_after<'a>(line: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
     line.match_indices(prefix)
@@ -110,47 +59,8 @@ fn names_after<'a>(line: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a s
         .filter(|name| !name.is_empty())
 }
 
-fn is_test_file(name: &str) -> bool {
-    name.ends_with("tests.rs") || name.contains("/tests/") || name.starts_with("tests/")
-}
-
 fn fail_if_any(what: &str, offences: &[String]) {
     assert!(offences.is_empty(), "{what}:\n{}", offences.join("\n"));
-}
-
-#[test]
-fn imports_point_down() {
-    let mut offences = Vec::new();
-    for (name, text) in sources().iter().filter(|(name, _)| !is_test_file(name)) {
-        let Some(room) = room(name) else { continue };
-        let Some((_, allowed)) = LAYERS.iter().find(|(known, _)| *known == room) else {
-            offences.push(format!("{name}: `{room}` is a room that the layering table does not know"));
-            continue;
-        };
-        for (number, line) in code_lines(text) {
-            for target in names_after(line, "crate::") {
-                let known = LAYERS.iter().any(|(other, _)| *other == target);
-                if known && target != room && !allowed.contains(&target) {
-                    offences.push(format!("{name}:{number}: {room} may not import {target}: {}", line.trim()));
-                }
-            }
-            for (fenced, rooms) in FENCED {
-                let path = format!("{fenced}::");
-                let named = line.match_indices(&path).any(|(at, _)| {
-                    !line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == ':')
-                });
-                if named && !rooms.contains(&room) {
-                    offences.push(format!("{name}:{number}: {room} may not use {fenced}: {}", line.trim()));
-                }
-            }
-            if room == "scheduler" {
-                for impure in IMPURE.iter().filter(|impure| line.contains(**impure)) {
-                    offences.push(format!("{name}:{number}: the scheduler may not name {impure}: {}", line.trim()));
-                }
-            }
-        }
-    }
-    fail_if_any("imports must point down, and siblings do not know each other", &offences);
 }
 
 #[test]
@@ -223,7 +133,7 @@ fn the_root_package_forbids_unsafe_code() {
 fn no_file_names_a_machine() {
     let offences: Vec<_> = sources()
         .iter()
-        .filter(|(name, _)| name != "tests/suite/tidy.rs")
+        .filter(|(name, _)| name != "tests/suite/tidy/mod.rs")
         .flat_map(|(name, text)| text.lines().enumerate().map(move |(number, line)| (name, number + 1, line)))
         .filter(|(_, _, line)| line.contains("/work/") || line.contains("/root/"))
         .map(|(name, number, line)| format!("{name}:{number}: {}", line.trim()))
