@@ -13,6 +13,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A device that is ready to compute.
 pub struct Device {
@@ -21,6 +22,7 @@ pub struct Device {
     copies: Arc<CudaStream>,
     kernels: HashMap<&'static str, CudaFunction>,
     facts: CudaDevice,
+    is_capturing: AtomicBool,
 }
 
 impl fmt::Debug for Device {
@@ -116,7 +118,7 @@ impl Device {
             }
             kernels.insert(name, function);
         }
-        Ok(Self { context, compute, copies, kernels, facts })
+        Ok(Self { context, compute, copies, kernels, facts, is_capturing: AtomicBool::new(false) })
     }
 
     /// What the device is.
@@ -173,39 +175,50 @@ impl Device {
         event.0.record(&self.compute).map_err(CudaError::driver("recording an event"))
     }
 
-    /// Queues a copy of the first `len` elements of `from` into `to`.
+    /// Queues a copy of the first `len` elements of `from` into `to`. To change or drop `from` is to wait for it.
     ///
     /// # Errors
     /// [`CudaError::Driver`].
     ///
     /// # Panics
-    /// If either is shorter.
+    /// If either is shorter, `from` is another device's, or work is being captured.
     pub fn upload<T: Element>(&self, queue: Queue, from: &Pinned<T>, to: &Region<T>, len: usize) -> Result<(), CudaError> {
-        assert!(len <= to.len(), "{len} elements into {}", to.len());
-        let source = &from.as_slice()[..len];
+        assert!(len <= from.len() && len <= to.len(), "{len} elements of {} into {}", from.len(), to.len());
+        self.check_copy(from);
         if len == 0 {
             return Ok(());
         }
-        // SAFETY: both sides have `len` elements; the source is pinned and its owner waits before it writes there again.
-        unsafe { result::memcpy_htod_async(to.address(), source, self.stream(queue)) }
-            .map_err(CudaError::driver("copying to the device"))
+        let (stream, bytes) = (self.stream(queue), len * size_of::<T>());
+        // SAFETY: both sides have `len` elements, and `from` keeps the host from changing them.
+        let copy = |source: *mut T| unsafe { sys::cuMemcpyHtoDAsync_v2(to.address(), source.cast(), bytes, stream) }.result();
+        // SAFETY: the copy reads so many elements, on this stream of the same context.
+        unsafe { from.queue_copy(queue, stream, false, copy) }.map_err(CudaError::driver("copying to the device"))
     }
 
-    /// Queues a copy of `from` into the front of `to`, with the kernels.
+    /// Queues a copy of `from` into the front of `to`, with the kernels. To look at `to` is to wait for it.
     ///
     /// # Errors
     /// [`CudaError::Driver`].
     ///
     /// # Panics
-    /// If `to` is shorter.
+    /// If `to` is shorter or another device's, or work is being captured.
     pub fn download<T: Element>(&self, from: &Region<T>, to: &mut Pinned<T>) -> Result<(), CudaError> {
-        let target = &mut to.as_mut_slice()[..from.len()];
+        assert!(from.len() <= to.len(), "{} elements into {}", from.len(), to.len());
+        self.check_copy(to);
         if from.is_empty() {
             return Ok(());
         }
-        // SAFETY: both sides have as many elements; the target is pinned and its owner waits before it reads.
-        unsafe { result::memcpy_dtoh_async(target, from.address(), self.stream(Queue::Compute)) }
-            .map_err(CudaError::driver("copying from the device"))
+        let (stream, bytes) = (self.stream(Queue::Compute), from.len() * size_of::<T>());
+        // SAFETY: both sides have as many elements, and `to` keeps the host from them until they are there.
+        let copy = |target: *mut T| unsafe { sys::cuMemcpyDtoHAsync_v2(target.cast(), from.address(), bytes, stream) }.result();
+        // SAFETY: the copy writes so many elements, on this stream of the same context; `to` is borrowed alone.
+        unsafe { to.queue_copy(Queue::Compute, stream, true, copy) }.map_err(CudaError::driver("copying from the device"))
+    }
+
+    /// A copy that is captured runs when its graph is replayed, which pinned memory would not learn of.
+    fn check_copy<T>(&self, pinned: &Pinned<T>) {
+        assert!(pinned.is_of(&self.context), "pinned memory of another device");
+        assert!(!self.is_capturing.load(Ordering::Relaxed), "a copy of pinned memory cannot be captured");
     }
 
     /// Queues a copy of `from` into the front of `to`, both on the device, with the kernels.
@@ -302,7 +315,9 @@ impl Device {
         const CALL: &str = "capturing a graph";
         let mode = CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.compute.begin_capture(mode).map_err(CudaError::driver(CALL))?;
+        self.is_capturing.store(true, Ordering::Relaxed);
         let worked = work();
+        self.is_capturing.store(false, Ordering::Relaxed);
         // The capture must be ended whatever came of it.
         let flags = sys::CUgraphInstantiate_flags_enum(0);
         let graph = self.compute.end_capture(flags).map_err(CudaError::driver(CALL));

@@ -1,14 +1,15 @@
 //! Device memory in regions, and pinned host memory that the device copies from and to.
 //!
 //! Promises: a region lies within one allocation, which lives as long as any of its regions; nothing is allocated or freed
-//! between. Memory of the device is never seen as a Rust reference, so that two regions may overlap.
+//! between. Memory of the device is never seen as a Rust reference, so that two regions may overlap. Pinned memory is never touched
+//! by the host while a copy needs it as it is.
 
-use super::{CudaError, Device};
-use cudarc::driver::{CudaContext, result};
+use super::{CudaError, Device, Queue};
+use cudarc::driver::{CudaContext, CudaEvent, DriverError, result, sys};
 use half::{bf16, f16};
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where regions begin: a multiple of this many bytes, for the widest load and for whole lines of memory.
 const ALIGNMENT_BYTES: usize = 256;
@@ -173,16 +174,29 @@ impl<T: Element> Region<T> {
 }
 
 /// Host memory that the device reads and writes by itself. Not write-combined: the host reads it too.
+///
+/// Remembers where its last copy ends, and waits for it before the host touches what the copy reads or writes.
 #[derive(Debug)]
 pub struct Pinned<T> {
     context: Arc<CudaContext>,
     pointer: *mut T,
     len: usize,
+    /// Recorded behind the last copy.
+    copied: CudaEvent,
+    under_way: Mutex<Option<Copying>>,
+}
+
+/// Copies of a [`Pinned`] that may not be done.
+#[derive(Debug, Clone, Copy)]
+struct Copying {
+    queue: Queue,
+    /// Whether one of them writes to the host.
+    writes_host: bool,
 }
 
 // SAFETY: it owns its memory alone, as a Vec does.
 unsafe impl<T: Element> Send for Pinned<T> {}
-// SAFETY: a shared reference only reads.
+// SAFETY: a shared reference only reads, once no copy writes.
 unsafe impl<T: Element> Sync for Pinned<T> {}
 
 impl<T: Element> Pinned<T> {
@@ -192,32 +206,98 @@ impl<T: Element> Pinned<T> {
     /// [`CudaError::Driver`] if the system gives none.
     pub fn new(device: &Device, len: usize) -> Result<Self, CudaError> {
         device.bind()?;
+        let copied = device.context().new_event(None).map_err(CudaError::driver("making an event"))?;
         let bytes = (len * size_of::<T>()).max(1);
         // SAFETY: a context is bound; flags zero is plain cached memory.
         let pointer = unsafe { result::malloc_host(bytes, 0) }.map_err(CudaError::driver("taking pinned memory"))?;
         // SAFETY: `bytes` of it were just given.
         unsafe { pointer.cast::<u8>().write_bytes(0, bytes) };
-        Ok(Self { context: Arc::clone(device.context()), pointer: pointer.cast(), len })
+        let context = Arc::clone(device.context());
+        Ok(Self { context, pointer: pointer.cast(), len, copied, under_way: Mutex::new(None) })
     }
 
-    /// The elements. The caller has waited for copies into them.
+    /// How many elements.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The elements. Waits for a copy into them; if that fails, they hold anything, and what waits for the queue says why.
     #[must_use]
     pub fn as_slice(&self) -> &[T] {
-        // SAFETY: `len` elements are ours and were written with zeros at least; cuMemHostAlloc aligns to pages.
+        self.wait(|copying| copying.writes_host);
+        // SAFETY: `len` elements are ours and were written with zeros at least; cuMemHostAlloc aligns to pages; no copy writes
+        // to them, and the next one that does needs `self` alone.
         unsafe { std::slice::from_raw_parts(self.pointer, self.len) }
     }
 
-    /// The elements. The caller has waited for copies from and into them.
+    /// The elements. Waits for copies from and into them, as [`Pinned::as_slice`] does.
     pub fn as_mut_slice(&mut self) -> &mut [T] {
-        // SAFETY: as above, and `self` is borrowed alone.
+        self.wait(|_| true);
+        // SAFETY: as above, no copy reads them, and `self` is borrowed alone.
         unsafe { std::slice::from_raw_parts_mut(self.pointer, self.len) }
+    }
+
+    /// Queues a copy that begins at the first element, by `copy`, and remembers where it ends.
+    ///
+    /// One event stands for the end of one queue, so copies of the other are waited for first.
+    ///
+    /// # Safety
+    /// `stream` is `queue`'s and of this context, and `copy` queues there what reads, or with `writes_host` writes, at most
+    /// `len` elements. With `writes_host` the caller has `self` alone.
+    pub(super) unsafe fn queue_copy(
+        &self,
+        queue: Queue,
+        stream: sys::CUstream,
+        writes_host: bool,
+        copy: impl FnOnce(*mut T) -> Result<(), DriverError>,
+    ) -> Result<(), DriverError> {
+        self.wait(|copying| copying.queue != queue);
+        let mut under_way = self.lock();
+        let queued = copy(self.pointer);
+        // SAFETY: both are live, and of one context.
+        let marked = queued.and_then(|()| unsafe { result::event::record(self.copied.cu_event(), stream) });
+        match marked {
+            Ok(()) => {
+                let writes_host = writes_host || under_way.is_some_and(|copying| copying.writes_host);
+                *under_way = Some(Copying { queue, writes_host });
+            }
+            // Nothing marks the copy's end, if it was queued at all.
+            // SAFETY: the stream is live.
+            Err(_) => _ = unsafe { result::stream::synchronize(stream) },
+        }
+        marked
+    }
+}
+
+impl<T> Pinned<T> {
+    /// Whether it was made for a device of this context.
+    pub(super) fn is_of(&self, context: &CudaContext) -> bool {
+        self.context.cu_ctx() == context.cu_ctx()
+    }
+
+    /// Waits for copies under way, if `matters` says so of them.
+    ///
+    /// A failure is not reported here: it belongs to the work of the queue, and ends the copies as well as success does.
+    fn wait(&self, matters: impl FnOnce(Copying) -> bool) {
+        let mut under_way = self.lock();
+        if under_way.is_some_and(matters) {
+            // SAFETY: the event is live.
+            let _ = unsafe { result::event::synchronize(self.copied.cu_event()) };
+            *under_way = None;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Copying>> {
+        // A panic under the lock leaves nothing half changed.
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Drop for Pinned<T> {
     fn drop(&mut self) {
+        self.wait(|_| true);
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: it came from `malloc_host` and is freed once.
+            // SAFETY: it came from `malloc_host` and is freed once; no copy reads or writes it.
             let _ = unsafe { result::free_host(self.pointer.cast()) };
         }
     }

@@ -4,6 +4,7 @@
 mod attention;
 mod capabilities;
 mod experts;
+mod pinned;
 mod planted;
 mod prefill;
 mod ranks;
