@@ -5,7 +5,6 @@
 //! end. Absent on purpose: decisions, which are the rooms'.
 
 pub mod descriptors;
-mod device;
 mod keys;
 pub mod logging;
 mod model;
@@ -23,11 +22,11 @@ use tokio::task::spawn_blocking;
 pub use crate::http::{AllowedOrigin, MetricsAccess};
 pub use keys::{KeySources, KeyTexts, read_key_file};
 pub use model::{Model, ModelError};
-pub use options::{Device, Secret, ServeOptions, ShownValue, SseDialect};
+pub use options::{Secret, ServeOptions, ShownValue, SseDialect};
 
 use crate::actors::StartError;
 use crate::actors::service::Service;
-use crate::engine::cuda::CudaEngineError;
+use crate::engine::place::PlaceError;
 use crate::http::{KeyError, ServeError, ServerHandle};
 use crate::metrics::LogWatch;
 use crate::source::SourceError;
@@ -46,33 +45,9 @@ pub enum AppError {
     /// The model's files cannot be served.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The machine is too small.
-    #[error("{place}: {message}; --kv-bytes takes less, and --running-max-count or --token-budget-tokens make it go further")]
-    Memory {
-        /// The model.
-        place: String,
-        /// What is needed, and what there is.
-        message: String,
-    },
-    /// The device that was asked for cannot compute.
-    #[error("--device cuda:{index}: {message}; expected --device auto or cpu")]
-    Device {
-        /// Which GPU.
-        index: u32,
-        /// Why not.
-        message: String,
-    },
-    /// The device has not what was asked of it.
+    /// The model cannot be computed where it was asked for.
     #[error(transparent)]
-    Engine(CudaEngineError),
-    /// The devices that were asked for cannot compute together.
-    #[error("--tensor-parallel {ranks}: {message}")]
-    TensorParallel {
-        /// How many GPUs.
-        ranks: usize,
-        /// Why not.
-        message: String,
-    },
+    Place(#[from] PlaceError),
     /// A key that no client could send.
     #[error("API key {place}: {error}")]
     ApiKey {

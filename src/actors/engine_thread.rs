@@ -13,11 +13,7 @@ use std::thread;
 use crate::actors::guard::panic_message;
 use crate::batch::{Batch, EngineLimits, Sampled};
 use crate::engine::warm_up::warm_up;
-use crate::engine::{Engine, EngineError};
-
-/// Makes an engine. Called again after an engine died, so what is costly and not harmed by that (mapped weights) is kept by the
-/// factory.
-pub type EngineFactory = Box<dyn Fn() -> Result<Box<dyn Engine>, EngineError> + Send>;
+use crate::engine::{Engine, EngineError, EngineFactory};
 
 /// What the thread is asked to do.
 #[derive(Debug)]

@@ -33,6 +33,5 @@ mod stream_threads;
 mod supervision;
 mod text;
 
-pub use engine_thread::EngineFactory;
 pub use options::{SchedulingOptions, StartOptions};
 pub use start::{StartError, start};

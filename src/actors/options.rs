@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::actors::engine_thread::EngineFactory;
 use crate::actors::snapshot::ModelLimits;
 use crate::batch::EngineLimits;
 use crate::clock::Clock;
+use crate::engine::EngineFactory;
 use crate::metrics::Metrics;
 use crate::prompt::builder::PromptBuilder;
 use crate::prompt::tokenizer::Tokenizer;

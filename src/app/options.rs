@@ -6,20 +6,9 @@ use super::keys::KeySources;
 use crate::engine::checkpoint::Links;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::Prefill;
+use crate::engine::place::Device;
 use crate::http::{AllowedOrigin, MetricsAccess};
 use crate::profile::Profile;
-
-/// Where to compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Device {
-    /// The first GPU if there is one that fits, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// This GPU.
-    Cuda(u32),
-}
 
 /// How `/v1/chat/completions` streams, unless a request says otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,15 +7,16 @@ use std::time::Duration;
 use actix_web::web::Data;
 
 use super::keys::{KeyTexts, keys};
-use super::{AppError, Model, ServeOptions, SseDialect, device};
+use super::{AppError, Model, ServeOptions, SseDialect};
 use crate::actors::messages::Coalescing;
 use crate::actors::service::Service;
 use crate::actors::{self, SchedulingOptions, StartOptions};
 use crate::clock::Clock;
 use crate::engine::checkpoint::Checkpoint;
+use crate::engine::place::{self, PlaceOptions, Placed};
 use crate::http::observe::{self, Observed, ServerFacts, ShownSetting, Targets};
 use crate::http::{self, Backend, Dialect, HttpOptions, KeyRing, SamplingDefaults, ServerHandle};
-use crate::metrics::{LogWatch, Metrics, ModelTags};
+use crate::metrics::{Gpu, LogWatch, Metrics, ModelTags};
 use crate::profile::{Profile, StreamProfile, built_in_names};
 use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
 use crate::source::{self, HubSettings, ModelFiles, TerminalProgress};
@@ -61,16 +62,17 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
     let Found { files, model, keys } = found;
     let full_name = files.name.clone();
     let (checkpoint, tokenizer) = (Arc::new(model.checkpoint), Arc::new(model.tokenizer));
-    let placed = device::engine(options, &files.name, &checkpoint)?;
-    let engine = device::compared(placed.engine, model.goldens);
+    let Placed { engine, gpus } = place::place(&place_options(options), &files.name, &checkpoint)?;
+    let engine = place::compared(engine, model.goldens);
     let tags = ModelTags {
         model_id: files.model_id.clone(),
         model_size: files.model_size.clone(),
         dtype: "mxfp4".to_owned(),
-        gpu_mode: placed.gpu_mode.to_owned(),
+        gpu_mode: gpu_mode(gpus.len()).to_owned(),
         prompt_version: options.prompt_version.clone(),
     };
-    let (clock, metrics) = (Clock::start(), Metrics::of(tags.clone(), placed.gpus, log.clone()));
+    let gpus = gpus.into_iter().map(|gpu| Gpu { index: gpu.index, name: gpu.name, used_bytes: gpu.used_bytes });
+    let (clock, metrics) = (Clock::start(), Metrics::of(tags.clone(), gpus.collect(), log.clone()));
     let settings = PromptSettings {
         model_id: files.model_id,
         version: PromptVersion::from_name(&options.prompt_version).unwrap_or_default(),
@@ -103,6 +105,32 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
         observe::configure(config);
     })?;
     Ok(Wired { service, server, keys })
+}
+
+fn place_options(options: &ServeOptions) -> PlaceOptions {
+    let batch = &options.profile.batch;
+    PlaceOptions {
+        device: options.device,
+        tensor_parallel: options.tensor_parallel,
+        kv_bytes: options.kv_bytes,
+        sequences_max: batch.running_max_count.count(),
+        step_tokens_max: batch.token_budget_tokens.count(),
+        gpu_memory_utilization: options.gpu_memory_utilization,
+        cuda_prefill: options.cuda_prefill,
+        threads: options.threads,
+        cpu_math: options.cpu_math,
+        cpu_dense: options.cpu_dense,
+        cpu_isa: options.cpu_isa,
+    }
+}
+
+/// The tag `gpu_mode` of a model on so many GPUs.
+fn gpu_mode(gpus_count: usize) -> &'static str {
+    match gpus_count {
+        0 => "none",
+        1 => "single",
+        _ => "tensor_parallel",
+    }
 }
 
 fn scheduling(profile: &Profile) -> SchedulingOptions {

@@ -6,11 +6,12 @@ use super::failure::Failure;
 use super::layers::{Given, Layers, Origin, SettingError};
 use super::settings::{API_KEY_VARIABLE, SETTINGS, Setting};
 use crate::app::{
-    AllowedOrigin, Device, KeySources, KeyTexts, MetricsAccess, Secret, ServeOptions, ShownValue, SseDialect, read_key_file,
+    AllowedOrigin, KeySources, KeyTexts, MetricsAccess, Secret, ServeOptions, ShownValue, SseDialect, read_key_file,
 };
 use crate::engine::checkpoint::Links;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::Prefill;
+use crate::engine::place::Device;
 use crate::profile::{Profile, ProfileError};
 
 /// Why there are no options.

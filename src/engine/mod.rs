@@ -12,6 +12,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod fake;
 mod kv_pools;
+pub mod place;
 pub mod sampling;
 mod wanted;
 pub mod warm_up;
@@ -52,6 +53,9 @@ pub trait Engine: Send {
         self.wait(sampled)
     }
 }
+
+/// Makes an engine. Called again after an engine died, so it keeps what is costly and not harmed by that (mapped weights).
+pub type EngineFactory = Box<dyn Fn() -> Result<Box<dyn Engine>, EngineError> + Send>;
 
 /// A step that the device could not compute.
 #[derive(Debug, thiserror::Error)]

@@ -1,18 +1,19 @@
-//! Where to compute, and how much memory it may take.
+//! Where a model is computed, and how much memory it may take.
+//!
+//! Owns: the choice between devices, what a device's refusal means for a start, the share of memory that KV memory gets.
+//! Promises: a device that was named serves or the start fails; one that was not named falls back to the CPU, with a line in the
+//! log. Absent on purpose: the command line, actors, metrics.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use antiphon_kernels::cuda::{self, CudaError};
 
-use super::{AppError, Device, ServeOptions};
-use crate::actors::EngineFactory;
-use crate::engine::checkpoint::{Checkpoint, Progress};
-use crate::engine::cpu::{CpuEngine, CpuOptions, Isa, MemoryPlan, available_bytes};
-use crate::engine::cuda::{CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, CudaRanks, DeviceMemory};
-use crate::engine::warm_up::{Golden, compare};
-use crate::engine::{Engine, EngineError};
-use crate::metrics::Gpu;
+use super::checkpoint::{Checkpoint, Progress};
+use super::cpu::{CpuEngine, CpuOptions, Format, Isa, Math, MemoryPlan, available_bytes};
+use super::cuda::{CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, CudaRanks, DeviceMemory, Prefill};
+use super::warm_up::{Golden, compare};
+use super::{Engine, EngineError, EngineFactory};
 
 /// Of the memory that is available, KV memory takes one part in so many unless told otherwise: the weights of a large model
 /// must stay in memory beside it.
@@ -20,55 +21,135 @@ const KV_SHARE: u64 = 4;
 /// KV memory unless told otherwise, at most: 80,000 tokens of gpt-oss-20b.
 const KV_BYTES_MAX: u64 = 8 << 30;
 
-/// Where the model is computed.
-pub(super) struct Placed {
-    /// Makes the engine, again and again.
-    pub(super) engine: EngineFactory,
-    /// The tag `gpu_mode`: `none`, `single` or `tensor_parallel`.
-    pub(super) gpu_mode: &'static str,
-    /// The GPUs that it takes, by rank.
-    pub(super) gpus: Vec<Gpu>,
+/// Which device computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The first GPU if there is one that fits, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of this number, counted as the driver does.
+    Cuda(u32),
 }
 
-/// Places the engine where `--device` asks for it.
+/// What is asked of the place where a model is computed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PlaceOptions {
+    /// Which device computes.
+    pub device: Device,
+    /// How many GPUs compute the model together, from the device's on.
+    pub tensor_parallel: usize,
+    /// KV memory; `None` takes what a GPU has left beside the weights, or on the CPU a quarter of what is free, 8 GiB at most.
+    pub kv_bytes: Option<u64>,
+    /// Most sequences of a step.
+    pub sequences_max: usize,
+    /// Most tokens of a step.
+    pub step_tokens_max: usize,
+    /// The share of a GPU's memory that may be used, in (0, 1].
+    pub gpu_memory_utilization: f64,
+    /// Which instruction multiplies steps of many tokens on a GPU.
+    pub cuda_prefill: Prefill,
+    /// Threads that compute on the CPU; `None` takes the machine's.
+    pub threads: Option<usize>,
+    /// How the CPU multiplies MXFP4 weights.
+    pub cpu_math: Math,
+    /// How the CPU keeps the dense weights.
+    pub cpu_dense: Format,
+    /// The instructions that the CPU computes with; `None` takes the fastest.
+    pub cpu_isa: Option<Isa>,
+}
+
+/// Where a model is computed.
+pub struct Placed {
+    /// Makes the engine, again and again.
+    pub engine: EngineFactory,
+    /// The GPUs that it takes, by rank; none for the CPU.
+    pub gpus: Vec<PlacedGpu>,
+}
+
+/// A GPU that the engine computes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedGpu {
+    /// Its number among the driver's devices.
+    pub index: usize,
+    /// What its driver calls it.
+    pub name: String,
+    /// Bytes of its memory that the engine takes when it is made and keeps: weights, KV, scratch.
+    pub used_bytes: u64,
+}
+
+/// Why the model cannot be computed where it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// The machine is too small.
+    #[error("{model}: {message}; --kv-bytes takes less, and --running-max-count or --token-budget-tokens make it go further")]
+    Memory {
+        /// The model.
+        model: String,
+        /// What is needed, and what there is.
+        message: String,
+    },
+    /// The device that was asked for cannot compute.
+    #[error("--device cuda:{index}: {message}; expected --device auto or cpu")]
+    Device {
+        /// Which GPU.
+        index: u32,
+        /// Why not.
+        message: String,
+    },
+    /// The device has not what was asked of it.
+    #[error(transparent)]
+    Engine(CudaEngineError),
+    /// The devices that were asked for cannot compute together.
+    #[error("--tensor-parallel {ranks}: {message}")]
+    TensorParallel {
+        /// How many GPUs.
+        ranks: usize,
+        /// Why not.
+        message: String,
+    },
+}
+
+/// Places the engine on the device that `options` ask for; `model` names the model in messages.
 ///
 /// # Errors
-/// [`AppError`] if the device that was asked for cannot serve the model, or memory is too small.
-pub(super) fn engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>) -> Result<Placed, AppError> {
+/// [`PlaceError`] if the device that was asked for cannot serve the model, or memory is too small.
+pub fn place(options: &PlaceOptions, model: &str, checkpoint: &Arc<Checkpoint>) -> Result<Placed, PlaceError> {
     let ranks = options.tensor_parallel;
-    let gpu_mode = if ranks > 1 { "tensor_parallel" } else { "single" };
-    let on_gpu = |(engine, gpus)| Placed { engine, gpu_mode, gpus };
     if ranks > 1 {
-        let refused = |message| AppError::TensorParallel { ranks, message };
+        let refused = |message| PlaceError::TensorParallel { ranks, message };
         let first = match options.device {
             Device::Cpu => return Err(refused("several GPUs are needed, but --device is cpu".to_owned())),
             Device::Auto => 0,
             Device::Cuda(index) => index,
         };
-        return cuda_engine(options, first, checkpoint).map(on_gpu).map_err(|error| refused(error.to_string()));
+        return cuda_engine(options, first, checkpoint).map_err(|error| refused(error.to_string()));
     }
     match options.device {
         Device::Cpu => {}
         Device::Cuda(index) => {
             let refused = |error| match error {
-                CudaEngineError::Wgmma { .. } => AppError::Engine(error),
-                error => AppError::Device { index, message: error.to_string() },
+                CudaEngineError::Wgmma { .. } => PlaceError::Engine(error),
+                error => PlaceError::Device { index, message: error.to_string() },
             };
-            return cuda_engine(options, index, checkpoint).map(on_gpu).map_err(refused);
+            return cuda_engine(options, index, checkpoint).map_err(refused);
         }
         // What keeps the GPU from serving is worth a line; the CPU serves.
         Device::Auto => match cuda_engine(options, 0, checkpoint) {
-            Ok(placed) => return Ok(on_gpu(placed)),
-            Err(error @ CudaEngineError::Wgmma { .. }) => return Err(AppError::Engine(error)),
+            Ok(placed) => return Ok(placed),
+            Err(error @ CudaEngineError::Wgmma { .. }) => return Err(PlaceError::Engine(error)),
             Err(CudaEngineError::Device(CudaError::None(reason))) => tracing::info!(%reason, "no GPU"),
             Err(error) => tracing::warn!(%error, "the GPU does not serve this model"),
         },
     }
-    Ok(Placed { engine: cpu_engine(options, place, checkpoint)?, gpu_mode: "none", gpus: Vec::new() })
+    Ok(Placed { engine: cpu_engine(options, model, checkpoint)?, gpus: Vec::new() })
 }
 
 /// Compares every engine that `engine` makes with the model's goldens before it is given out.
-pub(super) fn compared(engine: EngineFactory, goldens: Vec<Golden>) -> EngineFactory {
+#[must_use]
+pub fn compared(engine: EngineFactory, goldens: Vec<Golden>) -> EngineFactory {
     Box::new(move || {
         let mut made = engine()?;
         if compare(made.as_mut(), &goldens)? {
@@ -79,16 +160,11 @@ pub(super) fn compared(engine: EngineFactory, goldens: Vec<Golden>) -> EngineFac
 }
 
 /// Opens the devices and plans their memory; the weights go there when the engine is built first, and stay when it is rebuilt.
-fn cuda_engine(
-    options: &ServeOptions,
-    index: u32,
-    checkpoint: &Arc<Checkpoint>,
-) -> Result<(EngineFactory, Vec<Gpu>), CudaEngineError> {
+fn cuda_engine(options: &PlaceOptions, index: u32, checkpoint: &Arc<Checkpoint>) -> Result<Placed, CudaEngineError> {
     let (first, ranks) = (index as usize, options.tensor_parallel);
     let devices = open(first, ranks)?;
     let memory = least_memory(&devices, options.gpu_memory_utilization)?;
-    let batch = &options.profile.batch;
-    let (sequences_max, step_tokens_max) = (batch.running_max_count.count(), batch.token_budget_tokens.count());
+    let PlaceOptions { sequences_max, step_tokens_max, .. } = *options;
     let config = checkpoint.config();
     let cuda =
         CudaOptions::within(config, memory, options.kv_bytes, sequences_max, step_tokens_max, ranks, options.cuda_prefill)?;
@@ -99,7 +175,7 @@ fn cuda_engine(
     for (rank, device) in devices.iter().enumerate() {
         let (name, free_bytes) = (&device.facts().name, device.memory()?.0);
         tracing::info!(name, device = first + rank, rank, ranks, %plan, free_bytes, "computing on the GPU");
-        gpus.push(Gpu { index: first + rank, name: name.clone(), used_bytes: plan.total_bytes() });
+        gpus.push(PlacedGpu { index: first + rank, name: name.clone(), used_bytes: plan.total_bytes() });
     }
     let checkpoint = Arc::clone(checkpoint);
     let (devices, models) = (Cell::new(Some(devices)), RefCell::new(Vec::new()));
@@ -118,7 +194,7 @@ fn cuda_engine(
             models => Box::new(CudaRanks::new(models, &cuda).map_err(failed)?),
         })
     });
-    Ok((engine, gpus))
+    Ok(Placed { engine, gpus })
 }
 
 /// Opens `ranks` devices from `first` on; what they need to compute together is there.
@@ -163,17 +239,16 @@ fn cut(asked_bytes: Option<u64>, used_bytes: u64, sequences_max: usize) -> Optio
 }
 
 /// Makes the CPU's engine from the same mapped weights each time.
-fn cpu_engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>) -> Result<EngineFactory, AppError> {
-    let batch = &options.profile.batch;
+fn cpu_engine(options: &PlaceOptions, model: &str, checkpoint: &Arc<Checkpoint>) -> Result<EngineFactory, PlaceError> {
     let available = available_bytes().unwrap_or(u64::MAX);
     let kv_bytes = options.kv_bytes.unwrap_or_else(|| (available / KV_SHARE).min(KV_BYTES_MAX));
-    let (sequences_max, step_tokens_max) = (batch.running_max_count.count(), batch.token_budget_tokens.count());
+    let PlaceOptions { sequences_max, step_tokens_max, .. } = *options;
     let mut cpu = CpuOptions::within(checkpoint.config(), options.cpu_math, kv_bytes, sequences_max, step_tokens_max);
     cpu.threads = options.threads.unwrap_or(cpu.threads);
     (cpu.dense, cpu.isa) = (options.cpu_dense, options.cpu_isa);
     let plan = MemoryPlan::of(checkpoint, &cpu);
     warn_if_cut(options.kv_bytes, plan.full_kv_bytes + plan.sliding_kv_bytes, sequences_max);
-    plan.check(available).map_err(|error| AppError::Memory { place: place.to_owned(), message: error.to_string() })?;
+    plan.check(available).map_err(|error| PlaceError::Memory { model: model.to_owned(), message: error.to_string() })?;
     let isa = cpu.isa.unwrap_or(Isa::best());
     if isa.name() == "portable" {
         tracing::warn!("this CPU has no AVX2, or it is not to be used: the portable path is some ten times slower");
@@ -194,7 +269,7 @@ fn cpu_engine(options: &ServeOptions, place: &str, checkpoint: &Arc<Checkpoint>)
     }))
 }
 
-/// Weights up to here are read in a moment: nobody wants to see how.
+/// Weights up to here are read in a moment, and no progress is logged.
 const QUIET_BYTES: u64 = 1 << 30;
 
 /// A line for every tenth of the weights, if that takes long enough to be asked about.
