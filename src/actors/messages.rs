@@ -149,7 +149,8 @@ pub struct Part {
     pub tokens: Vec<TokenId>,
     /// Log-probabilities, if asked for. In harmony those of tokens that are text: control tokens and headers have none. In plain
     /// text those of every token; the last ones come with the [`PartKind::Finished`]. A token whose text begins in a stop string
-    /// or behind it has none; they come with the text in which their tokens begin, so not always with `tokens`.
+    /// or behind it has none; one that goes on into it has the bytes before it. They come with the text in which their tokens end,
+    /// or, where a stop string cuts the last one, in a part without text; so not always with `tokens`.
     pub logprobs: Vec<TokenText>,
     /// Tokens generated in this choice so far.
     pub completion_tokens: u32,

@@ -85,6 +85,18 @@ enum Channel {
     Arguments,
 }
 
+/// A token of the content, while a stop string may begin in it or before it.
+#[derive(Debug)]
+struct HeldToken {
+    /// The content before it.
+    before: Places,
+    /// The byte of the content at which it begins.
+    begin: usize,
+    /// The first byte that is kept without it; inside the character that it leaves unfinished.
+    end: usize,
+    text: TokenText,
+}
+
 /// One choice of a response.
 #[derive(Debug)]
 pub(super) struct ChoiceText {
@@ -100,8 +112,8 @@ pub(super) struct ChoiceText {
     /// Tokens that the next part stands for.
     tokens: Vec<TokenId>,
     logprobs: Vec<TokenText>,
-    /// Log-probabilities of content that may be part of a stop string, with the byte of the content at which each token begins.
-    held_logprobs: VecDeque<(usize, TokenText)>,
+    /// Log-probabilities of content that may be part of a stop string.
+    held_logprobs: VecDeque<HeldToken>,
     places: Places,
     /// Bytes of content that are no part of a stop string.
     kept_bytes: usize,
@@ -277,6 +289,9 @@ impl ChoiceText {
                 let mut kept = String::new();
                 let matched = self.stop.push(&text, &mut kept);
                 self.keep(&kept, now);
+                if matched.is_some() {
+                    self.cut_held();
+                }
                 return matched;
             }
             EventKind::ToolCallStart { name } => {
@@ -331,21 +346,33 @@ impl ChoiceText {
 
     /// Holds log-probabilities back, for the text that is searched next may be part of a stop string.
     fn hold(&mut self, logprobs: Vec<TokenText>) {
-        let (searched, base) = (self.kept_bytes + self.stop.held().len(), self.places.next().bytes);
+        // Counted from the text itself, which holds more than the tokens do where a broken header is delivered.
+        self.places.go_on_at(self.kept_bytes + self.stop.held().len());
         for text in logprobs {
-            // Counted from the text itself, which holds more than the tokens do where a broken header is delivered.
-            let begin = if text.is_control { self.places.next() } else { self.places.push(&text.bytes) };
-            self.held_logprobs.push_back((searched + begin.bytes - base, text));
+            let before = self.places.clone();
+            let begin = if text.is_control { self.places.next() } else { self.places.push(&text.bytes) }.bytes;
+            let end = self.places.next().bytes + usize::from(self.places.is_inside_character());
+            self.held_logprobs.push_back(HeldToken { before, begin, end, text });
         }
     }
 
-    /// `text` is no part of a stop string: it is sent, and so are the log-probabilities of the tokens that begin in it.
+    /// `text` is no part of a stop string: it is sent, and so are the log-probabilities of the tokens that end in it.
     fn keep(&mut self, text: &str, now: Micros) {
         self.kept_bytes += text.len();
-        while let Some((_, logprobs)) = self.held_logprobs.pop_front_if(|(begin, _)| *begin < self.kept_bytes) {
-            self.logprobs.push(logprobs);
+        let kept = self.kept_bytes;
+        while let Some(held) = self.held_logprobs.pop_front_if(|held| held.begin < kept && held.end <= kept) {
+            self.logprobs.push(held.text);
         }
         self.coalescer.push(text, now);
+    }
+
+    /// A stop string ends the text: what is left of the token that goes on into it is listed, and none behind it.
+    fn cut_held(&mut self) {
+        let kept = self.kept_bytes;
+        for mut held in self.held_logprobs.drain(..).take_while(|held| held.begin < kept) {
+            held.text.bytes.truncate(held.before.bytes_before(&held.text.bytes, kept));
+            self.logprobs.push(held.text);
+        }
     }
 
     /// What was held back for a stop string is text after all.
@@ -354,7 +381,7 @@ impl ChoiceText {
         self.stop.flush(&mut text);
         self.keep(&text, now);
         // Of tokens without text, after the last one that has some.
-        self.logprobs.extend(self.held_logprobs.drain(..).map(|(_, logprobs)| logprobs));
+        self.logprobs.extend(self.held_logprobs.drain(..).map(|held| held.text));
         self.places.flush();
     }
 
@@ -392,6 +419,10 @@ impl ChoiceText {
 
     fn end(&mut self, kind: FinishKind, stop_logprobs: Vec<TokenText>, out: &mut Vec<Part>) {
         self.flush(out);
+        if !self.logprobs.is_empty() && self.channel == Channel::Content {
+            // Their text was sent before it was known where a stop string cuts them.
+            self.emit_text(String::new(), out);
+        }
         let rest = self.place(self.unplaced.len());
         // A stop string cuts what comes with it and after it; without one the tokens of plain text are all accounted for.
         if matches!(self.reader, Reader::Plain(_)) && !matches!(kind, FinishKind::Stop { matched: Some(_) }) {

@@ -112,6 +112,24 @@ impl Places {
         self.next
     }
 
+    /// Whether the last token ends inside a character.
+    #[must_use]
+    pub fn is_inside_character(&self) -> bool {
+        self.detokenizer.pending_bytes() > 0
+    }
+
+    /// The next character stands behind `bytes` bytes: text that is no token's came before it.
+    pub fn go_on_at(&mut self, bytes: usize) {
+        self.next.bytes = bytes;
+    }
+
+    /// How many of `token`, the next token's bytes, are of characters before byte `end` of the text.
+    #[must_use]
+    pub fn bytes_before(&self, token: &[u8], end: usize) -> usize {
+        let mut places = self.clone();
+        token.iter().take_while(|byte| places.push(&[**byte]).bytes < end).count()
+    }
+
     /// The place of the next token, which has these bytes.
     pub fn push(&mut self, bytes: &[u8]) -> Place {
         if bytes.first().is_some_and(|first| !self.detokenizer.goes_on_with(*first)) {
