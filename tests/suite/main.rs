@@ -13,6 +13,7 @@ mod http;
 mod load;
 mod metrics;
 mod prompt;
+mod puppet;
 mod simulation;
 mod source;
 mod supply;

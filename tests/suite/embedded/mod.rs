@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod keys;
+mod predecessor;
 mod quiet;
 mod requests;
 mod server;
@@ -15,8 +16,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-pub(crate) use server::{PATIENCE, Server, joined, read_until};
-use server::{command, events, read_on};
+use server::read_on;
+pub(crate) use server::{PATIENCE, Server, command, events, joined, read_until};
 
 use super::fake_hub::{FakeHub, Faults, tiny};
 

@@ -130,7 +130,7 @@ impl Drop for Server {
 }
 
 /// `antiphon serve` with these options, and little KV memory unless they say otherwise.
-pub(super) fn command(options: &[&str]) -> Command {
+pub(crate) fn command(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
     command.arg("serve").args(options);
     if !options.contains(&"--kv-bytes") {
@@ -171,7 +171,7 @@ pub(super) fn read_on(stream: &mut TcpStream) -> String {
 }
 
 /// The events of a stream that are JSON.
-pub(super) fn events(stream: &str) -> impl Iterator<Item = Value> {
+pub(crate) fn events(stream: &str) -> impl Iterator<Item = Value> {
     stream.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
 }
 
