@@ -96,6 +96,14 @@ def schema_tools():
         "big": {"type": "number", "default": 1e15}, "small": {"type": "number", "default": 1e-7},
         "u": {"type": "string", "default": "안녕 \"q\" \\ \n"}, "lu": {"type": "array", "default": ["안", "\u0007"]},
     }))
+    numbers = [1e16, -1e16, 1.5e16, 9.5e15, 123456789012345678.0, 1e17, 1e21, 1e100, 1.7976931348623157e308, 5e-324, 1e-4, 1e-5, -1.5e-5, 9.99e-5, 1e-6,
+               1e-7, -2.5e-7, 0.0, -0.0, 1.0, 100.0, 0.1, 1 / 3, 150381205151541.625, 10**16, 2**63, 2**64 - 1, 2**64, 10**21, -2**63, -2**63 - 1, 2**53 + 1]
+    yield "numbers", function("f", "x", obj({
+        **{f"n{at}": {"type": "number", "default": value} for at, value in enumerate(numbers)},
+        "l": {"type": "array", "default": [1e16, [1e-7]]}, "o": {"type": "object", "default": {"a": 1e21, "b": [0.00001]}},
+        "e": {"type": "string", "enum": ["a"], "default": 1e18}, "u": {"oneOf": [{"type": "number", "default": -1e19}], "default": 1e20},
+    }))
+    yield "numbers_on_top", function("f", "x", {"oneOf": [{"type": "number", "default": 1e16}]})
     yield "null_default", function("f", "x", obj({"a": {"type": "string", "default": None}, "b": {"type": "number", "default": None}}))
     yield "nullable", function("f", "x", obj({
         "a": {"type": "string", "nullable": True}, "b": {"type": ["string", "null"], "nullable": True},

@@ -5,8 +5,11 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::io;
 
+use serde::Serialize as _;
 use serde_json::Value;
+use serde_json::ser::{Formatter, Serializer};
 
 use crate::prompt::conversation::Tool;
 
@@ -65,7 +68,7 @@ fn union_of(variants: &[Value], indent: &str) -> String {
         append(&mut out, format_args!("\n{indent} | {}", nullable_type(variant, &format!("{indent}   "))));
         let default = variant.get("default").map(|default| match default.as_str() {
             Some(text) if !is_enum(variant) => format!("default: \"{text}\""),
-            _ => format!("default: {default}"),
+            _ => format!("default: {}", json(default)),
         });
         trailing_comment(&mut out, variant["description"].as_str(), default.as_deref());
     }
@@ -144,8 +147,25 @@ fn default_of(schema: &Value) -> Option<String> {
     schema.get("default").map(|default| match default.as_str() {
         Some(text) if is_enum(schema) => format!("default: {text}"),
         Some(text) => format!("default: \"{text}\""),
-        None => format!("default: {default}"),
+        None => format!("default: {}", json(default)),
     })
+}
+
+/// `value` as the library writes it.
+fn json(value: &Value) -> String {
+    let mut out = Vec::new();
+    value.serialize(&mut Serializer::with_formatter(&mut out, LibraryNumbers)).expect("a Vec takes everything");
+    String::from_utf8(out).expect("JSON is UTF-8")
+}
+
+/// JSON without spaces, and floats as the library writes them: an exponent below 1e-5 and from 1e16 on, without a plus. Later
+/// versions of serde_json write `1e+16`, and the standard library `1e-5`.
+struct LibraryNumbers;
+
+impl Formatter for LibraryNumbers {
+    fn write_f64<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+        writer.write_all(ryu::Buffer::new().format_finite(value).as_bytes())
+    }
 }
 
 fn is_enum(schema: &Value) -> bool {
