@@ -1,13 +1,9 @@
 //! Text to tokens, and tokens to bytes.
 //!
 //! Owns: the vocabulary of the loaded checkpoint. Promises: [`Tokenizer::encode_text`] never yields a control token, whatever
-//! the text; the bytes of a text's tokens are the text's bytes; time is linear in the text, even for a megabyte of one
+//! the text; the bytes of a text's tokens are the text's bytes (but for spaces that an added token takes); time is linear in the text, even for a megabyte of one
 //! character; no text makes it panic; the tokens are those that the `tokenizers` crate gives. Absent on purpose: UTF-8 over the
 //! borders of tokens (the detokenizer's), opening files (the caller's).
-
-use std::collections::HashMap;
-
-use tokenizers::{AddedVocabulary, NormalizerWrapper, OffsetReferential, OffsetType};
 
 use crate::batch::TokenId;
 
@@ -15,16 +11,20 @@ pub use control::ControlTokens;
 pub use error::TokenizerError;
 pub use filled::fill_vocabulary;
 
+use added::{Added, Piece};
 use merges::{Merges, Scratch};
 use token_bytes::TokenBytes;
+use whole_words::WholeWords;
 use words::Words;
 
+mod added;
 mod control;
 mod error;
 mod file;
 mod filled;
 mod merges;
 mod token_bytes;
+mod whole_words;
 mod words;
 
 /// The tokenizer of a checkpoint.
@@ -32,8 +32,8 @@ mod words;
 pub struct Tokenizer {
     words: Words,
     merges: Merges,
-    whole_words: Option<HashMap<Box<[u8]>, u32>>,
-    added: AddedVocabulary,
+    whole_words: WholeWords,
+    added: Added,
     bytes: TokenBytes,
     is_control: Vec<bool>,
     control: ControlTokens,
@@ -81,32 +81,30 @@ impl Tokenizer {
 
     /// As [`Tokenizer::encode_text`], appended to `tokens`.
     pub fn encode_text_into(&self, text: &str, tokens: &mut Vec<TokenId>) {
-        let mut scratch = Scratch::default();
-        self.words.split(text, |word| {
-            let whole = self.whole_words.as_ref().and_then(|words| words.get(word.as_bytes()));
-            match whole {
-                Some(id) => tokens.push(TokenId(*id)),
-                None => self.merges.encode(word.as_bytes(), &mut scratch, tokens),
-            }
-        });
+        self.encode_into(text, false, tokens);
     }
 
     /// The tokens of `text`, in which spellings of control tokens become control tokens: for `/tokenize` and prompts that are
     /// plain text, never for what somebody said in a conversation.
     #[must_use]
     pub fn encode_with_control(&self, text: &str) -> Vec<TokenId> {
-        let parts = self.added.extract_and_normalize(None::<&NormalizerWrapper>, text);
         let mut tokens = Vec::with_capacity(text.len() / 4);
-        for (part, _, found) in parts.get_splits(OffsetReferential::Original, OffsetType::Byte) {
-            match found {
-                Some(found) => tokens.extend(found.iter().map(|token| TokenId(token.id))),
-                None => self.encode_text_into(part, &mut tokens),
-            }
-        }
+        self.encode_into(text, true, &mut tokens);
         tokens
     }
 
-    /// The bytes that `token` stands for; a control token's are its spelling. Empty for ids that stand for nothing.
+    fn encode_into(&self, text: &str, control: bool, tokens: &mut Vec<TokenId>) {
+        let mut scratch = Scratch::default();
+        self.added.split(text, control, |piece| match piece {
+            Piece::Token(id) => tokens.push(id),
+            Piece::Text(text) => self.words.split(text, |word| match self.whole_words.get(word.as_bytes()) {
+                Some(id) => tokens.push(TokenId(id)),
+                None => self.merges.encode(word.as_bytes(), &mut scratch, tokens),
+            }),
+        });
+    }
+
+    /// The bytes that `token` stands for; an added token's are its spelling. Empty for ids that stand for nothing.
     #[must_use]
     pub fn bytes_of(&self, token: TokenId) -> &[u8] {
         self.bytes.get(token.0)
@@ -118,7 +116,7 @@ impl Tokenizer {
         &self.control
     }
 
-    /// Whether `token` is a control token: harmony's, or another of the file's added tokens.
+    /// Whether `token` is a control token: harmony's, or another added token that the file calls special.
     #[must_use]
     pub fn is_control(&self, token: TokenId) -> bool {
         self.is_control.get(token.0 as usize).copied().unwrap_or(false)

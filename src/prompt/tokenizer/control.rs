@@ -5,6 +5,24 @@ use crate::batch::TokenId;
 use super::TokenizerError;
 use super::file::Rows;
 
+/// How harmony spells its control tokens.
+const SPELLINGS: [&str; 9] = [
+    "<|startoftext|>",
+    "<|endoftext|>",
+    "<|start|>",
+    "<|end|>",
+    "<|message|>",
+    "<|channel|>",
+    "<|constrain|>",
+    "<|call|>",
+    "<|return|>",
+];
+
+/// Whether harmony has a control token that is spelt so.
+pub(super) fn is_harmony(spelling: &str) -> bool {
+    SPELLINGS.contains(&spelling)
+}
+
 /// The control tokens that harmony is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ControlTokens {

@@ -8,29 +8,34 @@ use std::collections::HashMap;
 use std::fmt::Display;
 
 use serde_json::Value;
-use tokenizers::{AddedVocabulary, PreTokenizerWrapper, SplitDelimiterBehavior};
+use tokenizers::{PreTokenizerWrapper, SplitDelimiterBehavior};
 
 use super::TokenizerError;
+use super::added::Added;
+use super::control;
 use super::merges::Merges;
 use super::token_bytes::{bytes_of, character_of};
+use super::whole_words::WholeWords;
 use super::words::Words;
 
 /// What a tokenizer.json says.
 pub(super) struct File {
     pub(super) words: Words,
     pub(super) merges: Merges,
-    pub(super) added: AddedVocabulary,
+    pub(super) added: Added,
     pub(super) rows: Rows,
-    /// Whole words that are tokens, if the file says that they need no merging.
-    pub(super) whole_words: Option<HashMap<Box<[u8]>, u32>>,
+    /// Words that are one token each.
+    pub(super) whole_words: WholeWords,
 }
 
 /// The model's vocabulary, row by row.
 pub(super) struct Rows {
     /// What each stands for; `None` for ids that stand for nothing.
     pub(super) bytes: Vec<Option<Box<[u8]>>>,
-    /// Whether it is a control token.
+    /// Whether it is a control token: an added one that the file calls special, or harmony's.
     pub(super) is_control: Vec<bool>,
+    /// Whether it is an added token: found in a text as it is, not made of bytes.
+    pub(super) is_added: Vec<bool>,
 }
 
 /// Reads `json`; see [`super::Tokenizer::from_json`].
@@ -43,14 +48,15 @@ pub(super) fn read(file: &str, json: &[u8], vocab_size: usize) -> Result<File, T
     let rows = reader.rows(&vocab)?;
     let merges = Merges::new(reader.byte_tokens(&vocab, &rows)?, reader.merges(&vocab, &rows)?.into_iter());
     let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| not_a_tokenizer(error.to_string()))?;
-    let whole_words = (value["model"]["ignore_merges"] == true).then(|| {
-        let ordinary = (0_u32..).zip(&rows.bytes).filter(|(id, _)| !rows.is_control[*id as usize]);
-        ordinary.filter_map(|(id, bytes)| Some((bytes.clone()?, id))).collect()
-    });
+    let ordinary = (0_u32..).zip(&rows.bytes).filter(|(id, _)| !rows.is_added[*id as usize]);
+    let words = ordinary.filter_map(|(id, bytes)| Some((bytes.as_deref()?, id)));
+    // A file can say that words need no merging; else those are looked up whole that merging makes the same.
+    let unmerged = value["model"]["ignore_merges"] == true;
+    let whole_words = if unmerged { WholeWords::all(words) } else { WholeWords::merged(words, &merges) };
     Ok(File {
         words: reader.words(inner.get_pre_tokenizer())?,
         merges,
-        added: inner.get_added_vocabulary().clone(),
+        added: Added::new(&inner, reader.added(&rows)),
         rows,
         whole_words,
     })
@@ -108,7 +114,7 @@ impl<'a> Reader<'a> {
         u32::try_from(id).ok().filter(|id| (*id as usize) < self.vocab_size).ok_or_else(beyond)
     }
 
-    /// The rows of the model's vocabulary: `vocab`, and the added tokens, which are all control tokens here.
+    /// The rows of the model's vocabulary: `vocab`, and the added tokens.
     fn rows(&self, vocab: &HashMap<&str, u32>) -> Result<Rows, TokenizerError> {
         let mut names: Vec<Option<&str>> = vec![None; self.vocab_size];
         let mut take = |token: &'a str, id: u32| match names[id as usize].replace(token) {
@@ -125,29 +131,41 @@ impl<'a> Reader<'a> {
             take(token, vocab[token.as_str()])?;
         }
         let mut is_control = vec![false; self.vocab_size];
+        let mut is_added = vec![false; self.vocab_size];
         let added = &self.value["added_tokens"];
         let expected = "a list of objects with content and id";
         for token in added.as_array().ok_or_else(|| self.unsupported("added_tokens", added, expected))? {
             let content = token["content"].as_str().ok_or_else(|| self.unsupported("added_tokens", token, expected))?;
             let id = self.id("added_tokens", content, &token["id"])?;
             take(content, id)?;
-            is_control[id as usize] = true;
+            is_added[id as usize] = true;
+            // Harmony's tokens are control tokens whatever a file calls them: a text must never hold one.
+            is_control[id as usize] = token["special"] != false || control::is_harmony(content);
         }
         let last = vocab.values().max().map_or(0, |id| *id as usize);
         if let Some(id) = names.iter().take(last + 1).position(Option::is_none) {
             return Err(TokenizerError::Gap { file: self.file.to_owned(), id, last });
         }
         let mut bytes = Vec::with_capacity(names.len());
-        for (name, is_control) in names.into_iter().zip(&is_control) {
+        for (name, is_added) in names.into_iter().zip(&is_added) {
             bytes.push(match name {
-                Some(name) if *is_control => Some(name.as_bytes().into()),
+                Some(name) if *is_added => Some(name.as_bytes().into()),
                 Some(name) => Some(bytes_of(name).ok_or_else(|| {
                     self.unsupported("model.vocab", &format!("{name:?}"), "tokens in the byte-level alphabet of GPT-2")
                 })?),
                 None => None,
             });
         }
-        Ok(Rows { bytes, is_control })
+        Ok(Rows { bytes, is_control, is_added })
+    }
+
+    /// Spelling and id of each added token, and whether it is a control token.
+    fn added(&self, rows: &Rows) -> impl Iterator<Item = (&'a str, u32, bool)> {
+        let added = self.value["added_tokens"].as_array().into_iter().flatten();
+        added.filter_map(|token| {
+            let id = u32::try_from(token["id"].as_u64()?).ok()?;
+            Some((token["content"].as_str()?, id, rows.is_control[id as usize]))
+        })
     }
 
     /// The token of each single byte: what merging starts with.
@@ -155,7 +173,7 @@ impl<'a> Reader<'a> {
         let mut of_byte = Box::new([0; 256]);
         for byte in 0..=u8::MAX {
             let character = character_of(byte);
-            let id = vocab.get(character.encode_utf8(&mut [0; 4]) as &str).filter(|id| !rows.is_control[**id as usize]);
+            let id = vocab.get(character.encode_utf8(&mut [0; 4]) as &str).filter(|id| !rows.is_added[**id as usize]);
             of_byte[usize::from(byte)] =
                 *id.ok_or_else(|| TokenizerError::MissingByte { file: self.file.to_owned(), byte, character })?;
         }

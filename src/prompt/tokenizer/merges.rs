@@ -36,7 +36,7 @@ const NO_MERGE: Merge = Merge { rank: NO_RANK, id: 0 };
 /// The merges of a vocabulary, and the tokens of single bytes that merging starts with.
 #[derive(Debug)]
 pub(super) struct Merges {
-    by_pair: HashMap<u64, Merge, BuildHasherDefault<PairHasher>>,
+    by_pair: HashMap<u64, Merge, BuildHasherDefault<KeyHasher>>,
     of_byte: Box<[u32; 256]>,
 }
 
@@ -207,18 +207,21 @@ fn pair_key(left: u32, right: u32) -> u64 {
     (u64::from(left) << 32) | u64::from(right)
 }
 
-/// Hashes a pair of tokens by one multiplication: the keys are the vocabulary's, so nobody can choose them to collide.
+/// Hashes a pair of tokens, or eight bytes of a word, by one multiplication: the keys are the vocabulary's, so no client can choose
+/// them to collide.
 #[derive(Debug, Default)]
-struct PairHasher(u64);
+pub(super) struct KeyHasher(u64);
 
-impl Hasher for PairHasher {
+impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
         self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(self.0 ^ u64::from(*byte));
+        for part in bytes.chunks(8) {
+            let mut eight = [0; 8];
+            eight[..part.len()].copy_from_slice(part);
+            self.write_u64(self.0.rotate_left(5) ^ u64::from_le_bytes(eight));
         }
     }
 
