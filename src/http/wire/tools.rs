@@ -44,16 +44,24 @@ impl Tools {
     }
 }
 
-/// The names that OpenAI gave these fields before; ignoring them would answer without the functions.
+/// The names that OpenAI gave these fields before. Functions of the older form are not served: they are taken where none may be called,
+/// and ignoring them elsewhere would answer without them.
 fn refuse_older(fields: &mut Fields) -> Result<(), WireError> {
-    for (older, newer) in [("functions", "tools"), ("function_call", "tool_choice")] {
-        let asks = |value: &Value| !value.as_array().is_some_and(Vec::is_empty);
-        if fields.take(older).as_ref().is_some_and(asks) {
-            let message = format!("the older name is not supported; use {newer}");
-            return Err(WireError::Unsupported { param: fields.at(older), message });
-        }
-    }
-    Ok(())
+    let asks = |value: &Value| !value.is_null() && !value.as_array().is_some_and(Vec::is_empty);
+    let (functions, choice) = (fields.take("functions"), fields.take("function_call"));
+    let none = choice.as_ref().is_some_and(|choice| choice == "none");
+    let (older, newer) = if choice.is_some_and(|choice| choice != "none" && choice != "auto") {
+        ("function_call", "tool_choice")
+    } else if none && fields.peek("tools").is_some_and(asks) {
+        // It says nothing of tools, and yet means them, it seems.
+        ("function_call", "tool_choice")
+    } else if !none && functions.as_ref().is_some_and(asks) {
+        ("functions", "tools")
+    } else {
+        return Ok(());
+    };
+    let message = format!("the older name is not supported; use {newer}");
+    Err(WireError::Unsupported { param: fields.at(older), message })
 }
 
 fn tools(fields: &mut Fields) -> Result<Vec<Tool>, WireError> {
