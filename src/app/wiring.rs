@@ -67,7 +67,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
     let tags = ModelTags {
         model_id: files.model_id.clone(),
         model_size: files.model_size.clone(),
-        dtype: "mxfp4".to_owned(),
+        dtype: checkpoint.expert_form().dtype().to_owned(),
         gpu_mode: gpu_mode(gpus.len()).to_owned(),
         prompt_version: options.prompt_version.clone(),
     };

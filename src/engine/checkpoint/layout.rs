@@ -42,6 +42,18 @@ pub enum ExpertForm {
     Dense,
 }
 
+impl ExpertForm {
+    /// The type of the experts' values, as metrics and `/health` name it.
+    #[must_use]
+    pub fn dtype(self) -> &'static str {
+        match self {
+            Self::Mxfp4 => "mxfp4",
+            // F16 and F32 are rounded to it.
+            Self::Dense => "bf16",
+        }
+    }
+}
+
 /// A tensor that the model needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Expected {
