@@ -127,7 +127,7 @@ fn begin(sequences_count: usize, step_time: Duration, steps_max: usize, told: &m
 fn request(index: usize, turn: u32) -> Generate {
     Generate {
         request_id: format!("{index}-{turn}"),
-        input: Input::Tokens(vec![TokenId(100); PROMPT_TOKENS]),
+        inputs: vec![Input::Tokens(vec![TokenId(100); PROMPT_TOKENS])],
         choices_count: 1,
         // They end at different times from the beginning.
         max_tokens: Some(if turn == 0 { 1 + index as u32 % MAX_TOKENS } else { MAX_TOKENS }),

@@ -74,7 +74,7 @@ pub(super) fn start_options() -> StartOptions {
 pub(super) fn generate(input: Input) -> Generate {
     Generate {
         request_id: "a".to_owned(),
-        input,
+        inputs: vec![input],
         choices_count: 1,
         max_tokens: Some(10),
         sampling: Sampling::default(),

@@ -5,6 +5,8 @@
 //! count, one [`Prepare`] or [`Submit`] for each pass of the gate, one [`Cancel`] for each live response. A message whose `send`
 //! future is dropped is thrown away unread: what must be done whoever still waits carries its own reply channel.
 
+use std::sync::Arc;
+
 use actix::Message;
 use tokio::sync::oneshot;
 
@@ -59,14 +61,21 @@ pub(super) struct Detokenize {
 /// A request whose text work is done.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    /// What the prompt became.
-    pub(super) report: PromptReport,
-    /// The choices.
+    /// What each prompt became.
+    pub(super) reports: Vec<Arc<PromptReport>>,
+    /// The choices, one prompt's after another's.
     pub(super) sequences: Vec<NewSequence>,
-    /// How their text is read.
-    pub(super) rules: TextRules,
+    /// How the text of each choice is read.
+    pub(super) rules: Vec<TextRules>,
     /// What the client calls the prompt, for errors.
     pub(super) param: &'static str,
+}
+
+impl Prepared {
+    /// Tokens of all prompts.
+    pub(super) fn prompt_tokens(&self) -> usize {
+        self.reports.iter().map(|report| report.tokens.len()).sum()
+    }
 }
 
 /// To the scheduler: take these sequences, all or none.

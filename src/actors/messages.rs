@@ -45,9 +45,11 @@ pub struct Coalescing {
 pub struct Generate {
     /// The response's id, made by http; unique; the key for `POST /cancel/{id}`.
     pub request_id: String,
-    /// The prompt.
-    pub input: Input,
-    /// How many choices; each is a sequence, choice `i` drawn with seed `sampling.seed + i`.
+    /// The prompts; at least one. They take turns with other requests' and succeed or fail
+    /// together.
+    pub inputs: Vec<Input>,
+    /// How many choices of each prompt; each is a sequence. They are counted through all prompts,
+    /// one prompt's after another's, and choice `i` is drawn with seed `sampling.seed + i`.
     pub choices_count: u32,
     /// Most tokens to generate a choice; `None`: as many as the context has room for.
     pub max_tokens: Option<u32>,
@@ -72,8 +74,8 @@ pub struct Generate {
 /// A response that the scheduler took.
 #[derive(Debug)]
 pub struct Accepted {
-    /// What the prompt became.
-    pub prompt: Arc<PromptReport>,
+    /// What each prompt became.
+    pub prompts: Vec<Arc<PromptReport>>,
     /// What the stream actor sends; dropping it cancels the response.
     pub parts: mpsc::Receiver<Part>,
 }
@@ -204,7 +206,8 @@ pub enum FinishKind {
     Cancelled,
     /// It failed; the stream ends with this error.
     Failed {
-        /// `engine_failed`, `model_numeric_error`, `queue_timeout`, `server_shutdown`, `internal_error`.
+        /// `engine_failed`, `model_numeric_error`, `queue_timeout`, `request_failed`,
+        /// `server_shutdown`, `internal_error`.
         code: &'static str,
         /// What happened, fit for the client.
         message: String,

@@ -42,34 +42,45 @@ impl TextWork {
     /// the context.
     pub(super) fn prepare(&self, generate: Generate, limits: &ModelLimits) -> Result<Prepared, Refusal> {
         check_sampling(&generate.sampling, limits.vocab_size)?;
-        if generate.choices_count == 0 {
-            let message = "No choice was asked for; expected at least one.".to_owned();
-            return Err(Refusal::Invalid { param: Some("n"), code: None, message });
+        let nothing = [
+            (generate.choices_count == 0, "n", "No choice was asked for; expected at least one."),
+            (generate.inputs.is_empty(), "prompt", "No prompt was given; expected at least one."),
+        ];
+        if let Some((_, param, message)) = nothing.into_iter().find(|(is_so, ..)| *is_so) {
+            return Err(Refusal::Invalid { param: Some(param), code: None, message: message.to_owned() });
         }
         let key = key_parameters(&generate);
-        let prompt = self.prompt(generate.input, &key, limits.vocab_size)?;
-        let max_tokens = match generate.max_tokens {
-            Some(max_tokens) => max_tokens,
-            None => room(prompt.report.tokens.len(), limits, prompt.param)?,
-        };
+        let prompts: Result<Vec<Prompt>, Refusal> =
+            generate.inputs.into_iter().map(|input| self.prompt(input, &key, limits.vocab_size)).collect();
+        let mut prepared = Prepared { reports: Vec::new(), sequences: Vec::new(), rules: Vec::new(), param: "prompt" };
         let mut sampling = generate.sampling;
         if !generate.ignore_eos {
             sampling.stop_tokens.extend(self.tokenizer.control().response_ends());
         }
-        let sequences = (0..u64::from(generate.choices_count))
-            .map(|choice| NewSequence {
-                prompt: prompt.report.tokens.to_vec(),
-                max_tokens,
-                sampling: Arc::new(Sampling { seed: sampling.seed.wrapping_add(choice), ..sampling.clone() }),
-            })
-            .collect();
-        let rules = TextRules {
-            tokenizer: Arc::clone(&self.tokenizer),
-            reading: prompt.reading,
-            stop: Arc::new(StopSet::new(&generate.stop_strings)),
-            coalescing: generate.coalescing,
-        };
-        Ok(Prepared { report: prompt.report, sequences, rules, param: prompt.param })
+        let stop = Arc::new(StopSet::new(&generate.stop_strings));
+        for prompt in prompts? {
+            let max_tokens = match generate.max_tokens {
+                Some(max_tokens) => max_tokens,
+                None => room(prompt.report.tokens.len(), limits, prompt.param)?,
+            };
+            for _ in 0..generate.choices_count {
+                let seed = sampling.seed.wrapping_add(prepared.sequences.len() as u64);
+                prepared.sequences.push(NewSequence {
+                    prompt: prompt.report.tokens.to_vec(),
+                    max_tokens,
+                    sampling: Arc::new(Sampling { seed, ..sampling.clone() }),
+                });
+                prepared.rules.push(TextRules {
+                    tokenizer: Arc::clone(&self.tokenizer),
+                    reading: prompt.reading.clone(),
+                    stop: Arc::clone(&stop),
+                    coalescing: generate.coalescing,
+                });
+            }
+            prepared.param = prompt.param;
+            prepared.reports.push(Arc::new(prompt.report));
+        }
+        Ok(prepared)
     }
 
     /// The tokens of an input, as [`TextWork::prepare`] would build them.

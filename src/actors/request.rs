@@ -47,10 +47,10 @@ impl RequestActor {
     }
 
     fn prepare(&self, generate: Generate) -> Result<Prepared, Refusal> {
-        let is_chat = matches!(generate.input, Input::Chat(_));
+        let are_chats: Vec<bool> = generate.inputs.iter().map(|input| matches!(input, Input::Chat(_))).collect();
         let prepared = self.text.prepare(generate, &self.limits()?)?;
-        if is_chat {
-            let lookup = if prepared.report.cache_hit { PromptLookup::Hit } else { PromptLookup::Miss };
+        for (report, _) in prepared.reports.iter().zip(are_chats).filter(|(_, is_chat)| *is_chat) {
+            let lookup = if report.cache_hit { PromptLookup::Hit } else { PromptLookup::Miss };
             self.metrics.prompt_looked_up(lookup, self.text.builder.counts().cache_size);
         }
         Ok(prepared)
@@ -69,7 +69,7 @@ impl Handler<Prepare> for RequestActor {
         let request_id = visitor.ticket.request_id.clone();
         match self.alone(&request_id, |actor| actor.prepare(generate)) {
             Ok(prepared) => {
-                visitor.ticket.set_prompt_tokens(prepared.report.tokens.len());
+                visitor.ticket.set_prompt_tokens(prepared.prompt_tokens());
                 // If nobody is there to take it, the reply is dropped with the message, and the service says so.
                 let _ = self.scheduler.try_send(Submit { prepared, visitor, pass, reply });
             }

@@ -23,29 +23,57 @@ pub(super) const FEED_MAX_COUNT: usize = 4_096;
 struct Route {
     live: Arc<Live>,
     feed: mpsc::Sender<Feed>,
-    /// The choices' sequences; `None` once ended.
-    sequences: Vec<Option<SeqId>>,
+    /// What the core calls the request.
+    request: SeqId,
+    choices: Vec<Choice>,
     pending: Vec<ChoiceEvent>,
+}
+
+/// A choice, as the core knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// It has not entered the queue.
+    Held,
+    /// It waits or runs.
+    Live(SeqId),
+    /// It has ended.
+    Ended,
+}
+
+impl Route {
+    fn has_ended(&self) -> bool {
+        self.choices.iter().all(|choice| *choice == Choice::Ended)
+    }
 }
 
 /// All routes.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     responses: HashMap<ResponseId, Route>,
+    /// Whose request it is, by the core's name for it.
+    requests: HashMap<SeqId, ResponseId>,
     sequences: HashMap<SeqId, (ResponseId, u32)>,
     /// Responses with pending events, oldest event first.
     touched: Vec<ResponseId>,
 }
 
 impl Routes {
-    /// A response was admitted: choice `i` is `sequences[i]`.
-    pub(super) fn open(&mut self, live: Arc<Live>, sequences: &[SeqId], feed: mpsc::Sender<Feed>) {
+    /// A response was admitted as `request`, which is the sequence of its first choice; the others
+    /// enter later.
+    pub(super) fn open(&mut self, live: Arc<Live>, request: SeqId, choices_count: usize, feed: mpsc::Sender<Feed>) {
         let response = live.response;
-        for (choice, seq) in (0..).zip(sequences) {
-            self.sequences.insert(*seq, (response, choice));
-        }
-        let sequences = sequences.iter().copied().map(Some).collect();
-        self.responses.insert(response, Route { live, feed, sequences, pending: Vec::new() });
+        let choices = vec![Choice::Held; choices_count];
+        self.responses.insert(response, Route { live, feed, request, choices, pending: Vec::new() });
+        self.requests.insert(request, response);
+        self.enter(request, 0, request);
+    }
+
+    /// A choice of a request is this sequence.
+    fn enter(&mut self, request: SeqId, index: usize, seq: SeqId) {
+        let Some(response) = self.requests.get(&request) else { return };
+        let Some(choice) = self.responses.get_mut(response).and_then(|route| route.choices.get_mut(index)) else { return };
+        *choice = Choice::Live(seq);
+        self.sequences.insert(seq, (*response, u32::try_from(index).expect("choices are counted in 32 bits")));
     }
 
     /// The sequences of a planned step that compute their prompt are in prefill now.
@@ -63,6 +91,7 @@ impl Routes {
     /// Notes an event of the scheduler for its response. Events of sequences that were given up are dropped.
     pub(super) fn note(&mut self, event: Event) {
         match event {
+            Event::Entered { request, index, seq } => self.enter(request, index, seq),
             Event::PromptLogprobs { seq, logprobs } => self.add(seq, ChoiceEventKind::Prompt(logprobs)),
             Event::Token { seq, token, logprobs } => self.add(seq, ChoiceEventKind::Token { token, logprobs }),
             Event::Finished { seq, reason, logprobs } => {
@@ -72,7 +101,8 @@ impl Routes {
         }
     }
 
-    /// Sends what was noted. Answers the sequences whose stream is gone or stuck: they are to be cancelled.
+    /// Sends what was noted. Answers the requests whose stream is gone or stuck: they are to be
+    /// cancelled.
     pub(super) fn flush(&mut self) -> Vec<SeqId> {
         let mut orphans = Vec::new();
         for response in std::mem::take(&mut self.touched) {
@@ -80,51 +110,65 @@ impl Routes {
             let sent = route.feed.try_send(Feed(std::mem::take(&mut route.pending))).is_ok();
             if !sent {
                 orphans.extend(self.close(response));
-            } else if route.sequences.iter().all(Option::is_none) {
+            } else if route.has_ended() {
                 // Dropping the sender tells the StreamActor that nothing more comes.
-                self.responses.remove(&response);
+                self.close(response);
             }
         }
         orphans
     }
 
-    /// Forgets a response at once, with what was noted for it. Answers its sequences that have not ended.
-    pub(super) fn close(&mut self, response: ResponseId) -> Vec<SeqId> {
-        let Some(route) = self.responses.remove(&response) else { return Vec::new() };
-        let live: Vec<SeqId> = route.sequences.into_iter().flatten().collect();
-        for seq in &live {
-            self.sequences.remove(seq);
+    /// Forgets a response at once, with what was noted for it. Answers its request, if a part of it
+    /// has not ended.
+    pub(super) fn close(&mut self, response: ResponseId) -> Option<SeqId> {
+        let route = self.responses.remove(&response)?;
+        self.requests.remove(&route.request);
+        for choice in &route.choices {
+            if let Choice::Live(seq) = choice {
+                self.sequences.remove(seq);
+            }
         }
-        live
+        (!route.has_ended()).then_some(route.request)
     }
 
     /// Forgets one choice at once; its stream knows already. Answers its sequence, if it has not ended.
     pub(super) fn close_choice(&mut self, response: ResponseId, choice: u32) -> Option<SeqId> {
         let route = self.responses.get_mut(&response)?;
-        let seq = route.sequences.get_mut(choice as usize)?.take()?;
+        let slot = route.choices.get_mut(choice as usize)?;
+        let Choice::Live(seq) = *slot else { return None };
+        *slot = Choice::Ended;
         self.sequences.remove(&seq);
-        if route.sequences.iter().all(Option::is_none) && route.pending.is_empty() {
-            self.responses.remove(&response);
+        if route.has_ended() && route.pending.is_empty() {
+            self.close(response);
         }
         Some(seq)
     }
 
-    /// Notes `end` for every choice of a response that has not ended. Answers their sequences.
-    pub(super) fn end(&mut self, response: ResponseId, end: &End) -> Vec<SeqId> {
-        let Some(route) = self.responses.get(&response) else { return Vec::new() };
-        let live: Vec<SeqId> = route.sequences.iter().copied().flatten().collect();
-        for seq in &live {
-            self.add(*seq, ChoiceEventKind::Ended { end: end.clone(), logprobs: None });
-            self.forget(*seq);
+    /// Notes `end` for every choice of a response that has not ended. Answers its request, if there
+    /// was such a choice.
+    pub(super) fn end(&mut self, response: ResponseId, end: &End) -> Option<SeqId> {
+        let route = self.responses.get_mut(&response)?;
+        let (request, had_ended, was_touched) = (route.request, route.has_ended(), !route.pending.is_empty());
+        for (number, choice) in (0..).zip(&mut route.choices) {
+            if let Choice::Live(seq) = choice {
+                self.sequences.remove(seq);
+            }
+            if std::mem::replace(choice, Choice::Ended) != Choice::Ended {
+                let kind = ChoiceEventKind::Ended { end: end.clone(), logprobs: None };
+                route.pending.push(ChoiceEvent { choice: number, kind });
+            }
         }
-        live
+        if !had_ended && !was_touched {
+            self.touched.push(response);
+        }
+        (!had_ended).then_some(request)
     }
 
     /// As [`Routes::end`], for every response, oldest first.
     pub(super) fn end_all(&mut self, end: &End) -> Vec<SeqId> {
         let mut all: Vec<ResponseId> = self.responses.keys().copied().collect();
         all.sort_unstable();
-        all.into_iter().flat_map(|response| self.end(response, end)).collect()
+        all.into_iter().filter_map(|response| self.end(response, end)).collect()
     }
 
     /// Whose a sequence is.
@@ -152,8 +196,8 @@ impl Routes {
 
     fn forget(&mut self, seq: SeqId) {
         let Some((response, choice)) = self.sequences.remove(&seq) else { return };
-        if let Some(slot) = self.responses.get_mut(&response).and_then(|route| route.sequences.get_mut(choice as usize)) {
-            *slot = None;
+        if let Some(slot) = self.responses.get_mut(&response).and_then(|route| route.choices.get_mut(choice as usize)) {
+            *slot = Choice::Ended;
         }
     }
 }

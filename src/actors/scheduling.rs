@@ -291,6 +291,7 @@ impl SchedulerActor {
         }
         let (feed, inbox) = mpsc::channel(FEED_MAX_COUNT);
         let choices_count = u32::try_from(prepared.sequences.len()).unwrap_or(u32::MAX);
+        let prompt_tokens = prepared.prompt_tokens();
         let taken = if visitor.ticket.is_cancelled() {
             // Cancelled by id before the scheduler saw it: it begins and ends, and never holds a block.
             let ended = |choice| ChoiceEvent { choice, kind: ChoiceEventKind::Ended { end: CANCELLED, logprobs: None } };
@@ -302,12 +303,12 @@ impl SchedulerActor {
         };
         match taken {
             Ok(()) => {
-                visitor.record.admitted(prepared.report.tokens.len());
+                visitor.record.admitted(prompt_tokens);
                 visitor.ticket.reached(Phase::Queued);
                 let (parts, receiver) = mpsc::channel(PARTS_MAX_COUNT);
-                self.open_stream(visitor, prepared.rules, choices_count, parts, inbox, ctx.address());
+                self.open_stream(visitor, prepared.rules, parts, inbox, ctx.address());
                 // If nobody waits any more, the receiver is dropped here, which the stream takes for a reader that left.
-                let _ = reply.send(Ok(Accepted { prompt: Arc::new(prepared.report), parts: receiver }));
+                let _ = reply.send(Ok(Accepted { prompts: prepared.reports, parts: receiver }));
             }
             Err(refusal) => refuse(refusal, visitor, reply, self.clock.now()),
         }
@@ -337,8 +338,7 @@ impl SchedulerActor {
     fn open_stream(
         &mut self,
         visitor: Visitor,
-        rules: TextRules,
-        choices_count: u32,
+        rules: Vec<TextRules>,
         parts: mpsc::Sender<Part>,
         inbox: mpsc::Receiver<Feed>,
         scheduler: Addr<Self>,
@@ -346,7 +346,7 @@ impl SchedulerActor {
         let setup = self.stream.clone();
         StreamActor::start_in_arbiter(&self.stream_threads.next_thread(), move |ctx| {
             StreamActor::listen(inbox, ctx);
-            StreamActor::new(setup, scheduler, visitor, &rules, choices_count, parts)
+            StreamActor::new(setup, scheduler, visitor, &rules, parts)
         });
     }
 }

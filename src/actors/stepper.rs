@@ -66,8 +66,9 @@ impl Stepper {
         feed: mpsc::Sender<Feed>,
         now: Micros,
     ) -> Result<(), Reject> {
-        let taken = self.core.submit_all(sequences, now)?;
-        self.routes.open(live, &taken, feed);
+        let choices_count = sequences.len();
+        let request = self.core.submit_all(sequences, now)?;
+        self.routes.open(live, request, choices_count, feed);
         self.publish();
         Ok(())
     }
@@ -75,21 +76,23 @@ impl Stepper {
     /// Ends a response whose stream knows already. True if it had anything left to compute.
     pub(super) fn cancel(&mut self, response: ResponseId) -> bool {
         let live = self.routes.close(response);
-        self.cancel_all(&live);
-        !live.is_empty()
+        self.cancel_all(live.as_slice());
+        live.is_some()
     }
 
     /// Ends one choice whose stream knows already.
     pub(super) fn cancel_choice(&mut self, response: ResponseId, choice: u32) {
-        let live = self.routes.close_choice(response, choice);
-        self.cancel_all(live.as_slice());
+        if let Some(seq) = self.routes.close_choice(response, choice) {
+            self.core.cancel(seq);
+        }
+        self.deliver();
     }
 
     /// Ends a response and tells its stream why. True if it had anything left to compute.
     pub(super) fn end(&mut self, response: ResponseId, end: &End) -> bool {
         let live = self.routes.end(response, end);
-        self.cancel_all(&live);
-        !live.is_empty()
+        self.cancel_all(live.as_slice());
+        live.is_some()
     }
 
     /// Ends every response and tells the streams why.
@@ -165,22 +168,22 @@ impl Stepper {
         SchedulerLook { running: owners(&view.running), waiting: owners(&view.waiting), view }
     }
 
-    fn cancel_all(&mut self, sequences: &[SeqId]) {
-        for seq in sequences {
-            self.core.cancel(*seq);
+    fn cancel_all(&mut self, requests: &[SeqId]) {
+        for request in requests {
+            self.core.cancel_request(*request);
         }
         self.deliver();
     }
 
-    /// Hands the core's events on, and frees the sequences whose stream does not take them. The counts go first: whoever has
-    /// seen the end of a response finds it gone from them.
+    /// Hands the core's events on, and frees the requests whose stream does not take them. The
+    /// counts go first: whoever has seen the end of a response finds it gone from them.
     pub(super) fn deliver(&mut self) {
         self.note_events();
         self.publish();
         let orphans = self.routes.flush();
         if !orphans.is_empty() {
             for orphan in orphans {
-                self.core.cancel(orphan);
+                self.core.cancel_request(orphan);
             }
             self.publish();
         }

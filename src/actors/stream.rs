@@ -58,13 +58,12 @@ pub(super) struct StreamActor {
 }
 
 impl StreamActor {
-    /// A stream of `choices_count` choices whose reader holds the other end of `parts`.
+    /// A stream of a choice for each of `rules`, whose reader holds the other end of `parts`.
     pub(super) fn new(
         setup: StreamSetup,
         scheduler: Addr<SchedulerActor>,
         visitor: Visitor,
-        rules: &TextRules,
-        choices_count: u32,
+        rules: &[TextRules],
         parts: mpsc::Sender<Part>,
     ) -> Self {
         Self {
@@ -72,7 +71,7 @@ impl StreamActor {
             scheduler,
             ticket: visitor.ticket,
             record: Some(visitor.record),
-            choices: (0..choices_count).map(|choice| ChoiceText::new(choice, rules)).collect(),
+            choices: (0..).zip(rules).map(|(choice, rules)| ChoiceText::new(choice, rules)).collect(),
             outbox: Outbox::default(),
             parts,
             blocked: false,

@@ -29,7 +29,7 @@ fn open(service: &Service, registry: &Arc<Registry>, id: &str, reading: Reading)
     let scheduler = inner.scheduler.clone();
     StreamActor::create(move |ctx| {
         StreamActor::listen(inbox, ctx);
-        StreamActor::new(setup, scheduler, visitor, &rules, 1, parts)
+        StreamActor::new(setup, scheduler, visitor, &[rules], parts)
     });
     (feed, receiver)
 }

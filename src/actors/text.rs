@@ -451,6 +451,9 @@ impl ChoiceText {
             End::Finished(FinishReason::NotFinite) => {
                 failed("model_numeric_error", "The model computed values that are not finite.")
             }
+            End::Finished(FinishReason::RequestFailed) => {
+                failed("request_failed", "Another part of the request failed, and its parts succeed or fail together.")
+            }
             End::Failed { code, message } => FinishKind::Failed { code, message },
         }
     }

@@ -3,7 +3,7 @@
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
-use crate::actors::messages::Input;
+use crate::actors::messages::{Accepted, Input};
 
 use super::body::read_json;
 use super::errors::ApiError;
@@ -43,10 +43,9 @@ pub(super) async fn answer(
     let asked = read(&request, payload, &front, manner).await.map_err(|error| front.refused(error))?;
     let (ChatRequest { model, conversation, generation, streaming, return_token_ids, include_reasoning }, sender) = asked;
     let id = response_id(&request, manner.id_prefix);
-    let order = respond::order(id.clone(), Input::Chat(conversation), &generation, streaming.coalescing, sender);
-    let accepted = front.backend.service.generate(order).await?;
+    let order = respond::order(id.clone(), vec![Input::Chat(conversation)], &generation, streaming.coalescing, sender);
+    let Accepted { prompts: reports, parts } = front.backend.service.generate(order).await?;
 
-    let (reports, parts) = respond::opened(vec![accepted], generation.choices_count);
     let heading = respond::heading(&id, &model);
     let metadata = respond::metadata(&front, &heading, &generation, &reports);
     let progress = Progress::new(respond::prompt_tokens(&reports), generation.choices_count as usize);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
-use crate::actors::messages::{Input, PromptReport};
+use crate::actors::messages::{Accepted, Input, PromptReport};
 
 use super::body::read_json;
 use super::errors::ApiError;
@@ -16,30 +16,14 @@ use super::wire::completion_request::CompletionRequest;
 use super::wire::encoder::Encoder;
 use super::wire::progress::Progress;
 
-/// What the ids of these answers begin with.
-pub(super) const ID_PREFIX: &str = "cmpl";
-
-/// The id of a prompt of the request `id`: the actors know each prompt as a request of its own.
-pub(super) fn prompt_id(id: &str, index: usize) -> String {
-    if index == 0 { id.to_owned() } else { format!("{id}.{index}") }
-}
-
 /// The handler.
 pub(super) async fn completions(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
     let (asked, sender) = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
-    let id = response_id(&request, ID_PREFIX);
+    let id = response_id(&request, "cmpl");
     let CompletionRequest { generation, streaming, .. } = &asked;
 
-    let mut accepted = Vec::with_capacity(asked.prompts.len());
-    for (index, input) in asked.prompts.iter().enumerate() {
-        let mut order = respond::order(prompt_id(&id, index), input.clone(), generation, streaming.coalescing, sender.clone());
-        // Choices are drawn with seed, seed + 1, …; the next prompt's go on from there.
-        order.sampling.seed = order.sampling.seed.wrapping_add(index as u64 * u64::from(generation.choices_count));
-        // A refusal drops the prompts that were already taken, which cancels them.
-        accepted.push(front.backend.service.generate(order).await?);
-    }
-
-    let (reports, parts) = respond::opened(accepted, generation.choices_count);
+    let order = respond::order(id.clone(), asked.prompts.clone(), generation, streaming.coalescing, sender);
+    let Accepted { prompts: reports, parts } = front.backend.service.generate(order).await?;
     let heading = respond::heading(&id, &asked.model);
     let metadata = respond::metadata(&front, &heading, generation, &reports);
     let choices_count = reports.len() * generation.choices_count as usize;

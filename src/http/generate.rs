@@ -13,7 +13,6 @@ use super::respond;
 use super::wire::chat_request::Form;
 use super::wire::encoder::Encoder;
 use super::wire::models::CancelAnswer;
-use super::wire::sampling::CHOICES_MAX;
 use super::wire::streaming::Dialect;
 use super::wire::terms::Terms;
 use super::wire::text_answer::TextEncoder;
@@ -30,10 +29,9 @@ pub(super) async fn stream(request: HttpRequest, payload: Payload, front: Data<F
     let asked = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
     let (TextRequest { conversation, generation, coalescing }, sender) = asked;
     let id = response_id(&request, "gen");
-    let order = respond::order(id.clone(), Input::Chat(conversation), &generation, coalescing, sender);
+    let order = respond::order(id.clone(), vec![Input::Chat(conversation)], &generation, coalescing, sender);
     let accepted = front.backend.service.generate(order).await?;
-    let (_, parts) = respond::opened(vec![accepted], 1);
-    Ok(respond::in_stream(&request, &front, &id, parts, Encoder::Text(TextEncoder)))
+    Ok(respond::in_stream(&request, &front, &id, accepted.parts, Encoder::Text(TextEncoder)))
 }
 
 async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<(TextRequest, Sender), ApiError> {
@@ -46,17 +44,10 @@ async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<
 pub(super) async fn cancel(request: HttpRequest, request_id: Path<String>, front: Data<Front>) -> HttpResponse {
     let (request_id, access) = (request_id.as_str(), access(&request));
     let service = &front.backend.service;
-    let cancel = async |id: &str| match access.is_admin {
-        true => service.cancel(id).await,
-        false => service.cancel_own(id, access.key).await,
+    let found = match access.is_admin {
+        true => service.cancel(request_id).await,
+        false => service.cancel_own(request_id, access.key).await,
     };
-    let mut found = cancel(request_id).await;
-    // The prompts of a text completion after the first have ids of their own.
-    if request_id.starts_with(super::completions::ID_PREFIX) {
-        for index in 1..CHOICES_MAX as usize {
-            found |= cancel(&super::completions::prompt_id(request_id, index)).await;
-        }
-    }
     let status = if found { "cancelled" } else { "not_found" };
     HttpResponse::Ok().json(CancelAnswer { status, request_id })
 }

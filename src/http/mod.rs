@@ -21,7 +21,6 @@ pub mod observe;
 mod options;
 mod outspoken;
 mod page;
-mod parts;
 mod respond;
 mod routes;
 mod server;

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
+use tokio::sync::mpsc::Receiver;
 
-use crate::actors::messages::{Accepted, Coalescing, Generate, Input, PromptReport};
+use crate::actors::messages::{Coalescing, Generate, Input, Part, PromptReport};
 use crate::batch::TokenId;
 use crate::clock;
 
 use super::border::REQUEST_ID;
 use super::errors::ApiError;
 use super::front::{Front, Sender};
-use super::parts::Parts;
 use super::stream;
 use super::wire::encoder::Encoder;
 use super::wire::heading::{Heading, Metadata, Params};
@@ -23,14 +23,14 @@ use super::wire::whole::Whole;
 /// What the actors are asked for.
 pub(super) fn order(
     request_id: String,
-    input: Input,
+    inputs: Vec<Input>,
     generation: &Generation,
     coalescing: Coalescing,
     sender: Sender,
 ) -> Generate {
     Generate {
         request_id,
-        input,
+        inputs,
         choices_count: generation.choices_count,
         max_tokens: generation.max_tokens,
         sampling: generation.sampling.clone(),
@@ -44,17 +44,23 @@ pub(super) fn order(
     }
 }
 
-/// Answers with a stream. `accepted` are one response a prompt, of `choices_count` choices each.
-pub(super) fn in_stream(request: &HttpRequest, front: &Front, id: &str, parts: Parts, encoder: Encoder) -> HttpResponse {
+/// Answers with a stream.
+pub(super) fn in_stream(
+    request: &HttpRequest,
+    front: &Front,
+    id: &str,
+    parts: Receiver<Part>,
+    encoder: Encoder,
+) -> HttpResponse {
     let record = front.backend.metrics.stream_opened();
     named(stream::respond(request, parts, encoder, front.options.stream_keep_alive, record), id)
 }
 
 /// Gathers an answer in one piece. Dropping the future, because the client left, cancels the response.
-pub(super) async fn gather(mut parts: Parts, progress: Progress) -> Result<Whole, ApiError> {
+pub(super) async fn gather(mut parts: Receiver<Part>, progress: Progress) -> Result<Whole, ApiError> {
     let mut whole = Whole::new(progress);
     while !whole.progress.is_done() {
-        let part = parts.next().await.ok_or_else(stream::lost)?;
+        let part = parts.recv().await.ok_or_else(stream::lost)?;
         whole.take(part)?;
     }
     Ok(whole)
@@ -70,12 +76,6 @@ fn named(mut response: HttpResponse, id: &str) -> HttpResponse {
     let id = HeaderValue::from_str(id).expect("ids are made here, of letters and digits");
     response.headers_mut().insert(REQUEST_ID, id);
     response
-}
-
-/// Splits what the actors took into what the prompts became and where the parts come from.
-pub(super) fn opened(accepted: Vec<Accepted>, choices_count: u32) -> (Vec<Arc<PromptReport>>, Parts) {
-    let (reports, receivers) = accepted.into_iter().map(|accepted| (accepted.prompt, accepted.parts)).unzip();
-    (reports, Parts::new(receivers, choices_count))
 }
 
 /// Tokens of all prompts.

@@ -54,8 +54,7 @@ fn open() -> (mpsc::Sender<Part>, Events) {
 
 fn open_counted(metrics: &Metrics) -> (mpsc::Sender<Part>, Events) {
     let (sender, receiver) = mpsc::channel(8);
-    let parts = Parts::new(vec![receiver], 1);
-    (sender, Events::new(parts, Encoder::Text(TextEncoder), KEEP_ALIVE, metrics.stream_opened()))
+    (sender, Events::new(receiver, Encoder::Text(TextEncoder), KEEP_ALIVE, metrics.stream_opened()))
 }
 
 #[tokio::test]
@@ -141,11 +140,10 @@ fn body(texts: &[String], encoder: Encoder) -> String {
     for part in contents.chain([finished(FinishKind::Length)]) {
         sender.try_send(part).expect("the channel has room");
     }
-    let parts = Parts::new(vec![receiver], 1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let bytes = runtime.block_on(async {
         let request = TestRequest::default().to_http_request();
-        let response = respond(&request, parts, encoder, KEEP_ALIVE, metrics().stream_opened());
+        let response = respond(&request, receiver, encoder, KEEP_ALIVE, metrics().stream_opened());
         to_bytes(response.into_body()).await.expect("the body ends")
     });
     String::from_utf8(bytes.to_vec()).expect("events are UTF-8")

@@ -82,21 +82,36 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Whether so many sequences with so many prompt tokens may wait besides those that do.
+    /// Whether so many sequences of a request, with so many prompt tokens, may wait besides those
+    /// that do.
+    ///
+    /// Every held sequence has its place among those that may wait. The tokens of held prompts
+    /// count for a request that has sequences to be held itself: a single one goes before them.
     pub(super) fn check_queue(&self, sequences_count: usize, prompt_tokens: usize) -> Result<(), Reject> {
-        let waiting_count = self.waiting.count();
-        let waiting_tokens = self.waiting.demand().prompt_tokens;
+        let waiting_count = self.waiting.count() + self.turns.held_count();
+        let waiting_tokens = self.waiting.demand().prompt_tokens + self.turns.held_tokens();
         let too_many = waiting_count.saturating_add(sequences_count) > self.limits.waiting_max_count;
-        let too_long = waiting_count > 0 && waiting_tokens.saturating_add(prompt_tokens) > self.limits.waiting_max_tokens;
+        let (ahead_count, ahead_tokens) = match sequences_count {
+            1 => (self.waiting.count(), self.waiting.demand().prompt_tokens),
+            _ => (waiting_count, waiting_tokens),
+        };
+        let too_long = ahead_count > 0 && ahead_tokens.saturating_add(prompt_tokens) > self.limits.waiting_max_tokens;
         if too_many || too_long { Err(Reject::QueueFull { waiting_count, waiting_tokens }) } else { Ok(()) }
     }
 
-    /// Puts a sequence that passed both checks at the end of the queue.
-    pub(super) fn enqueue(&mut self, new: NewSequence, now: Micros) -> SeqId {
+    /// Puts a sequence that passed both checks, and whose request arrived then, at the end of the
+    /// queue. `request`: the first sequence of its request, if that has several.
+    pub(super) fn enqueue(&mut self, new: NewSequence, arrived: Micros, request: Option<SeqId>) -> SeqId {
+        let id = self.next_seq();
+        let place = self.sequences.insert(Sequence::new(id, new, arrived, request));
+        self.waiting.enter(place, &self.sequences[place], &self.geometry);
+        id
+    }
+
+    /// An id that no sequence has had.
+    pub(super) fn next_seq(&mut self) -> SeqId {
         let id = SeqId(self.next_id);
         self.next_id += 1;
-        let place = self.sequences.insert(Sequence::new(id, new, now));
-        self.waiting.enter(place, &self.sequences[place], &self.geometry);
         id
     }
 
@@ -150,17 +165,22 @@ impl Scheduler {
             && deadline <= now
         {
             let seq = self.sequences[place].id;
-            self.remove(seq);
+            let request = self.remove(seq);
             events.push(Event::Finished { seq, reason: FinishReason::QueueTimeout, logprobs: None });
+            if let Some(first) = request {
+                self.turns.note_failure(first);
+            }
         }
+        self.fail_together(events);
     }
 
-    /// The sequence that will have waited too long first, and when.
+    /// The sequence that will have waited too long first, and when. Of a request only the first
+    /// sequence can: the others wait for it and for their turns.
     pub(super) fn first_deadline(&self) -> Option<(Place, Micros)> {
         if self.limits.waiting_max_micros == 0 {
             return None;
         }
-        let place = self.waiting.front_from(self.fresh_from)?;
+        let place = self.waiting.from(self.fresh_from).find(|place| !self.sequences[*place].is_later())?;
         Some((place, self.sequences[place].arrived.plus(self.limits.waiting_max_micros)))
     }
 }

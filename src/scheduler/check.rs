@@ -25,6 +25,7 @@ impl Scheduler {
         self.check();
         self.check_running();
         self.check_waiting();
+        self.check_turns();
         let held = || self.running.iter().map(|runner| &runner.tables);
         self.pools.full.check(held().flat_map(|held| held.full(&self.tables).iter().copied()));
         self.pools.sliding.check(held().flat_map(|held| held.sliding(&self.tables).iter().copied()));
@@ -73,7 +74,7 @@ impl Scheduler {
             fresh_count += usize::from(self.is_fresh(seq));
         }
         assert_eq!(self.waiting.demand(), demand, "the queue's sums are those of its sequences");
-        assert!(fresh_count <= self.limits.waiting_max_count, "more sequences wait than may");
+        assert!(fresh_count + self.turns.held_count() <= self.limits.waiting_max_count, "more sequences wait than may");
         let last = self.waiting.iter().next_back().map(|(seq, _)| seq);
         assert!(last < Some(SeqId(self.next_id)), "sequence {last:?} was never submitted");
     }

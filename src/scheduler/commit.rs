@@ -69,8 +69,7 @@ impl Scheduler {
                 }
             }
         };
-        self.end(at);
-        events.push(Event::Finished { seq, reason, logprobs });
+        self.finish(at, reason, logprobs, events);
     }
 
     /// Gathers log-probabilities of the prompt, and reports them once all are there.
@@ -98,8 +97,7 @@ impl Scheduler {
             let runner = &self.running[at];
             let seq = runner.seq;
             if !runner.is_gone() && self.suspects.accuse(seq, end, step.planned.len() == 1) {
-                self.end(at);
-                events.push(Event::Finished { seq, reason: FinishReason::EngineFailed, logprobs: None });
+                self.finish(at, FinishReason::EngineFailed, None, events);
             }
         }
         self.step.take_back(step.planned);

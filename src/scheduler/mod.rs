@@ -7,17 +7,21 @@
 //! (`planning`); when it has caught up a token is drawn and appended (`commit`), and so on; a step may be planned before the one
 //! before it has ended (`ahead`). When blocks run out the newest gives its blocks back and waits again (`preemption`); when the
 //! engine fails all do, and whoever was in the lost step is tried alone (`suspects`). Steps may be held for company (`windows`).
+//! The sequences of one request take turns with those of others, and fail together (`turns`).
 //!
 //! A new feature is a file and a call in `planning` or `commit`, never a branch inside their loops.
+
+use std::collections::VecDeque;
 
 use self::block_pool::BlockPools;
 use self::block_tables::Tables;
 use self::geometry::{BlockCounts, Geometry};
 use self::queue::WaitingQueue;
 use self::running::Running;
-use self::sequence::Sequences;
+use self::sequence::{Place, Sequences};
 use self::step::{Step, UnderWay};
 use self::suspects::Suspects;
+use self::turns::Turns;
 use crate::batch::{Batch, BlockUse, Micros, PositionLogprobs, SeqId, StepResult, TokenId};
 
 mod admission;
@@ -38,6 +42,7 @@ mod suspects;
 mod table;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod view;
 mod windows;
 
@@ -60,11 +65,33 @@ pub enum FinishReason {
     EngineFailed,
     /// Its logits were not finite.
     NotFinite,
+    /// Another sequence of its request failed, for the reason that is reported there.
+    RequestFailed,
+}
+
+impl FinishReason {
+    /// Whether the sequence failed, and its request with it.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        match self {
+            Self::Stop(_) | Self::Length | Self::Cancelled => false,
+            Self::QueueTimeout | Self::EngineFailed | Self::NotFinite | Self::RequestFailed => true,
+        }
+    }
 }
 
 /// Something that happened to a sequence in a commit or a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// A later sequence of a request enters the queue; the first event of it.
+    Entered {
+        /// The request, by the id of its first sequence.
+        request: SeqId,
+        /// Which of the request's sequences it is, counted from zero.
+        index: usize,
+        /// The sequence, from now on.
+        seq: SeqId,
+    },
     /// The prompt is computed and the log-probabilities of its tokens (from the second on) are known; only if asked for.
     PromptLogprobs {
         /// The sequence.
@@ -108,7 +135,7 @@ pub enum Plan<'a> {
 /// Counts for metrics and /stats; all derived from the sequences and blocks themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SchedulerCounts {
-    /// Sequences that wait.
+    /// Sequences that wait, held ones included.
     pub waiting_count: usize,
     /// Prompt tokens that wait.
     pub waiting_tokens: usize,
@@ -161,6 +188,7 @@ pub struct Scheduler {
     waiting: WaitingQueue,
     running: Running,
     suspects: Suspects,
+    turns: Turns,
     step: Step,
     /// Steps that are not committed, oldest first: none, one, or one and the step planned ahead.
     under_way: Vec<UnderWay>,
@@ -191,6 +219,7 @@ impl Scheduler {
             waiting: WaitingQueue::default(),
             running: Running::default(),
             suspects: Suspects::default(),
+            turns: Turns::default(),
             step: Step::default(),
             under_way: Vec::new(),
             next_id: 0,
@@ -209,28 +238,39 @@ impl Scheduler {
         self.check_possible(&sequence)?;
         self.check_queue(1, sequence.prompt.len())?;
         let now = self.advance(now);
-        let seq = self.enqueue(sequence, now);
+        let seq = self.enqueue(sequence, now, None);
         self.check();
         Ok(seq)
     }
 
-    /// Takes all sequences of a request, or none.
+    /// Takes all sequences of a request, or none; answers the id of the first one, which names the
+    /// request. The others enter in plans, with an [`Event::Entered`] each.
     ///
     /// # Errors
     /// As [`Scheduler::submit`]; then nothing was taken.
-    pub fn submit_all(&mut self, sequences: Vec<NewSequence>, now: Micros) -> Result<Vec<SeqId>, Reject> {
+    ///
+    /// # Panics
+    /// If there is no sequence.
+    pub fn submit_all(&mut self, sequences: Vec<NewSequence>, now: Micros) -> Result<SeqId, Reject> {
         for sequence in &sequences {
             self.check_possible(sequence)?;
         }
         self.check_queue(sequences.len(), sequences.iter().map(|sequence| sequence.prompt.len()).sum())?;
         let now = self.advance(now);
-        let seqs = sequences.into_iter().map(|sequence| self.enqueue(sequence, now)).collect();
+        let mut rest = VecDeque::from(sequences);
+        let first = rest.pop_front().expect("a request has a sequence");
+        let is_alone = rest.is_empty();
+        let seq = self.enqueue(first, now, (!is_alone).then_some(SeqId(self.next_id)));
+        if !is_alone {
+            self.turns.hold(seq, now, rest);
+        }
         self.check();
-        Ok(seqs)
+        Ok(seq)
     }
 
-    /// Ends a sequence; its blocks are free when this returns. Unknown and finished ones are ignored; no event follows.
-    /// May be called while steps compute: their reports of it are then dropped.
+    /// Ends a sequence, and no other of its request; its blocks are free when this returns. Unknown
+    /// and finished ones are ignored; no event follows. May be called while steps compute: their
+    /// reports of it are then dropped.
     ///
     /// They may still write to those blocks. That is harmless, because **no block is given to anyone before the next plan,
     /// and steps are computed in the order of their plans**.
@@ -239,7 +279,8 @@ impl Scheduler {
         self.check();
     }
 
-    /// What to compute next; `events` receives what ended without a step (queue timeouts).
+    /// What to compute next; `events` receives what ended without a step (queue timeouts), and what
+    /// entered the queue.
     ///
     /// # Panics
     /// If the step before has not been committed.
@@ -247,6 +288,7 @@ impl Scheduler {
         assert!(self.under_way.is_empty(), "a step is planned before the one before it is committed");
         let now = self.advance(now);
         self.expire(now, events);
+        self.take_turns(events);
         let held_until = self.choose(now);
         let is_given = self.hand_out();
         assert!(
@@ -274,6 +316,7 @@ impl Scheduler {
             return None;
         }
         self.expire(now, events);
+        self.take_turns(events);
         self.presume();
         self.choose_ahead(now);
         let is_given = self.hand_out();
@@ -294,6 +337,7 @@ impl Scheduler {
             StepResult::Done(reports) => self.commit_done(step, reports, events),
             StepResult::Lost => self.commit_lost(step, events),
         }
+        self.fail_together(events);
         self.check_in_debug();
     }
 
@@ -301,8 +345,8 @@ impl Scheduler {
     #[must_use]
     pub fn counts(&self) -> SchedulerCounts {
         SchedulerCounts {
-            waiting_count: self.waiting.count(),
-            waiting_tokens: self.waiting.demand().prompt_tokens,
+            waiting_count: self.waiting.count() + self.turns.held_count(),
+            waiting_tokens: self.waiting.demand().prompt_tokens + self.turns.held_tokens(),
             prefill_count: self.running.count() - self.running.decoding_count(),
             decode_count: self.running.decoding_count(),
             full_blocks: self.pools.full.usage(),
@@ -320,23 +364,32 @@ impl Scheduler {
         self.now
     }
 
-    /// Ends a sequence, wherever it is, and frees its blocks; the unknown are ignored.
-    fn remove(&mut self, seq: SeqId) {
+    /// Ends a sequence, wherever it is, and frees its blocks; the unknown are ignored. Answers its
+    /// request, if that has others.
+    fn remove(&mut self, seq: SeqId) -> Option<SeqId> {
         if let Some(at) = self.running.find(seq) {
-            self.end(at);
-        } else if let Some(place) = self.waiting.find(seq) {
-            self.waiting.leave(&self.sequences[place], &self.geometry);
-            self.sequences.remove(place);
-            self.suspects.forget(seq);
+            return self.end(at);
         }
+        let place = self.waiting.find(seq)?;
+        self.waiting.leave(&self.sequences[place], &self.geometry);
+        self.forget(seq, place)
     }
 
-    /// Ends the running sequence at this index, and frees its blocks.
-    fn end(&mut self, at: usize) {
+    /// Ends the running sequence at this index, and frees its blocks. Answers its request, if that
+    /// has others.
+    fn end(&mut self, at: usize) -> Option<SeqId> {
         let (seq, place) = (self.running[at].seq, self.running[at].place);
         self.running.end(at, &mut self.tables, &mut self.pools);
-        self.sequences.remove(place);
+        self.forget(seq, place)
+    }
+
+    fn forget(&mut self, seq: SeqId, place: Place) -> Option<SeqId> {
+        let request = self.sequences.remove(place).request;
         self.suspects.forget(seq);
+        if let Some(first) = request {
+            self.turns.leave(first, seq);
+        }
+        request
     }
 
     fn check_in_debug(&self) {

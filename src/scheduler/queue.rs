@@ -74,9 +74,9 @@ impl WaitingQueue {
         self.line.first_key_value().map(|(id, place)| (*id, *place))
     }
 
-    /// The first whose id is not below `from`.
-    pub(super) fn front_from(&self, from: SeqId) -> Option<Place> {
-        self.line.range(from..).next().map(|(_, place)| *place)
+    /// Those whose ids are not below `from`.
+    pub(super) fn from(&self, from: SeqId) -> impl Iterator<Item = Place> {
+        self.line.range(from..).map(|(_, place)| *place)
     }
 
     pub(super) fn find(&self, seq: SeqId) -> Option<Place> {

@@ -26,12 +26,15 @@ pub(super) struct Sequence {
     pub(super) prompt_len: usize,
     pub(super) max_tokens: u32,
     pub(super) sampling: Arc<Sampling>,
+    /// When its request did.
     pub(super) arrived: Micros,
+    /// The first sequence of its request, if that has several.
+    pub(super) request: Option<SeqId>,
     pub(super) prompt_logprobs: PromptLogprobs,
 }
 
 impl Sequence {
-    pub(super) fn new(id: SeqId, new: NewSequence, arrived: Micros) -> Self {
+    pub(super) fn new(id: SeqId, new: NewSequence, arrived: Micros, request: Option<SeqId>) -> Self {
         let prompt_logprobs = match new.sampling.prompt_logprobs {
             true => PromptLogprobs::Gathering(Vec::new()),
             false => PromptLogprobs::Settled,
@@ -43,8 +46,14 @@ impl Sequence {
             max_tokens: new.max_tokens,
             sampling: new.sampling,
             arrived,
+            request,
             prompt_logprobs,
         }
+    }
+
+    /// Whether it is not the first of its request.
+    pub(super) fn is_later(&self) -> bool {
+        self.request.is_some_and(|first| first != self.id)
     }
 }
 

@@ -11,6 +11,7 @@ mod ahead;
 mod losses;
 mod memory;
 mod results;
+mod turns;
 mod view;
 mod windows;
 

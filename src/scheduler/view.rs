@@ -53,7 +53,7 @@ pub struct SequenceView {
     pub full_blocks: usize,
     /// Sliding blocks that it holds.
     pub sliding_blocks: usize,
-    /// When it was submitted.
+    /// When its request was submitted.
     pub arrived: Micros,
 }
 

@@ -38,7 +38,7 @@ impl Scheduler {
     /// Whether the prefill window holds the first fresh sequence, in a step with `room` tokens left.
     pub(super) fn gate(&self, now: Micros, room: usize) -> Gate {
         let window = self.limits.prefill_window_micros;
-        let Some(first) = self.waiting.front_from(self.fresh_from).filter(|_| window > 0) else { return Gate::Open };
+        let Some(first) = self.waiting.from(self.fresh_from).next().filter(|_| window > 0) else { return Gate::Open };
         let until = self.sequences[first].arrived.plus(window);
         if until <= now || self.nobody_could_join(room) { Gate::Open } else { Gate::Held { until } }
     }

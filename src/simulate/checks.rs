@@ -11,8 +11,26 @@ use crate::scheduler::{NewSequence, Reject};
 impl World {
     /// How a request must be answered, by counting instead of computing.
     pub(super) fn expected_reject(&self, request: &[NewSequence]) -> Option<Reject> {
+        request.iter().find_map(|new| self.expected_impossible(new)).or_else(|| {
+            let limits = &self.config.limits;
+            let waiting: Vec<&Client> = self.clients.values().skip(self.running_count()).collect();
+            let (queued_count, queued_tokens) =
+                (waiting.len(), waiting.iter().map(|client| client.prompt_tokens()).sum::<usize>());
+            let held = || self.requests.values().flat_map(|request| &request.held);
+            let waiting_count = queued_count + held().count();
+            let waiting_tokens = queued_tokens + held().map(|new| new.prompt.len()).sum::<usize>();
+            let too_many = waiting_count + request.len() > limits.waiting_max_count;
+            // What is held waits behind a single sequence.
+            let ahead = if request.len() == 1 { (queued_count, queued_tokens) } else { (waiting_count, waiting_tokens) };
+            let prompt_tokens = request.iter().map(|new| new.prompt.len()).sum::<usize>();
+            let too_long = ahead.0 > 0 && ahead.1 + prompt_tokens > limits.waiting_max_tokens;
+            (too_many || too_long).then_some(Reject::QueueFull { waiting_count, waiting_tokens })
+        })
+    }
+
+    fn expected_impossible(&self, new: &NewSequence) -> Option<Reject> {
         let limits = &self.config.limits;
-        let (prompt_tokens, max_tokens) = (request[0].prompt.len(), request[0].max_tokens as usize);
+        let (prompt_tokens, max_tokens) = (new.prompt.len(), new.max_tokens as usize);
         if prompt_tokens == 0 {
             return Some(Reject::EmptyPrompt);
         }
@@ -23,14 +41,7 @@ impl World {
         if prompt_tokens + max_tokens > context_tokens_max {
             return Some(Reject::ContextExceeded { prompt_tokens, max_tokens, context_tokens_max });
         }
-        self.expected_never_fits(prompt_tokens + max_tokens - 1).or_else(|| {
-            let waiting: Vec<&Client> = self.clients.values().skip(self.running_count()).collect();
-            let waiting_tokens = waiting.iter().map(|client| client.prompt_tokens()).sum::<usize>();
-            let too_many = waiting.len() + request.len() > limits.waiting_max_count;
-            let too_long = !waiting.is_empty() && waiting_tokens + request.len() * prompt_tokens > limits.waiting_max_tokens;
-            let waiting_count = waiting.len();
-            (too_many || too_long).then_some(Reject::QueueFull { waiting_count, waiting_tokens })
-        })
+        self.expected_never_fits(prompt_tokens + max_tokens - 1)
     }
 
     fn expected_never_fits(&self, computed: usize) -> Option<Reject> {
@@ -118,7 +129,8 @@ impl World {
     pub(super) fn check_idle(&self, until: Option<Micros>) -> Result<(), String> {
         let limits = &self.config.limits;
         let Some(until) = until else {
-            return expect(self.clients.is_empty(), || format!("idle for ever with {} sequences", self.clients.len()));
+            let is_empty = self.clients.is_empty() && self.requests.is_empty();
+            return expect(is_empty, || format!("idle for ever with {} sequences", self.clients.len()));
         };
         expect(until > self.told, || format!("idle until {until:?}, which is past at {:?}", self.told))?;
         expect(self.clients.values().all(|client| client.accused_until.is_none()), || "idle with suspects".into())?;
@@ -133,10 +145,28 @@ impl World {
         Ok(())
     }
 
+    /// Every sequence is where it should be, and every request leaves half of the places to others.
+    pub(super) fn check_requests(&self) -> Result<(), String> {
+        let places = self.config.limits.running_max_count.min(self.config.limits.token_budget_tokens);
+        for (first, request) in &self.requests {
+            let wrong = |what: &str| format!("request {}: {what}: {request:?}", first.0);
+            expect(request.live_count > 0 || !request.held.is_empty(), || wrong("it has ended"))?;
+            expect(request.live_count <= (places / 2).max(1), || wrong("it takes more than half of the places"))?;
+            let live = self.clients.values().filter(|client| client.request == *first);
+            expect(live.count() == request.live_count, || wrong("it has other sequences"))?;
+        }
+        let counts = self.scheduler.counts();
+        let held = self.requests.values().map(|request| request.held.len()).sum::<usize>();
+        let counted = counts.waiting_count + counts.prefill_count + counts.decode_count;
+        expect(counted == self.clients.len() + held, || {
+            format!("{counts:?}, and {} live and {held} are held", self.clients.len())
+        })
+    }
+
     /// Nobody has waited too long for its first step.
     pub(super) fn check_late(&self) -> Result<(), String> {
         let max = self.config.limits.waiting_max_micros;
-        let late = |client: &&Client| max > 0 && !client.ran && client.arrived.plus(max) <= self.told;
+        let late = |client: &&Client| max > 0 && !client.ran && !client.is_later && client.arrived.plus(max) <= self.told;
         let late = self.clients.values().find(late);
         expect(late.is_none(), || format!("one that came at {:?} still waits", late.map(|client| client.arrived)))
     }

@@ -1,6 +1,6 @@
 //! What the world knows of one sequence, without asking the scheduler: what it must get, and what it got.
 
-use crate::batch::{DrawError, EngineLimits, Micros, PositionLogprobs, Slice, TokenId};
+use crate::batch::{DrawError, EngineLimits, Micros, PositionLogprobs, SeqId, Slice, TokenId};
 use crate::engine::fake::Answer;
 use crate::scheduler::{Event, FinishReason, NewSequence};
 
@@ -15,7 +15,12 @@ pub(super) struct Client {
     /// Prompt, then the tokens received, and [`AWAITED`] while a step is planned ahead of the one that draws it.
     pub(super) tokens: Vec<TokenId>,
     new: NewSequence,
+    /// When its request did.
     pub(super) arrived: Micros,
+    /// The first sequence of its request, which may be itself.
+    pub(super) request: SeqId,
+    /// It is not the first of its request, and has no deadline of its own.
+    pub(super) is_later: bool,
     /// Leading tokens whose keys and values the engine holds, as far as the batches tell.
     pub(super) computed: usize,
     /// It had a slice in some step.
@@ -27,11 +32,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(new: NewSequence, arrived: Micros) -> Self {
+    pub(super) fn new(new: NewSequence, arrived: Micros, request: SeqId, is_later: bool) -> Self {
         Self {
             tokens: new.prompt.clone(),
             new,
             arrived,
+            request,
+            is_later,
             computed: 0,
             ran: false,
             accused_until: None,
@@ -102,6 +109,7 @@ impl Client {
     /// Takes an event; answers whether it was the end.
     pub(super) fn take(&mut self, event: &Event, config: &Config, limits: &EngineLimits) -> Result<bool, String> {
         match event {
+            Event::Entered { .. } => Err("entered twice".into()),
             Event::PromptLogprobs { logprobs, .. } => self.take_prompt_logprobs(logprobs).map(|()| false),
             Event::Token { token, logprobs, .. } => {
                 let expected = self.next_alone(config, limits);
@@ -153,8 +161,10 @@ impl Client {
             FinishReason::Length => self.generated() == self.new.max_tokens as usize,
             FinishReason::NotFinite => self.next_alone(config, limits) == Err(DrawError::NotFinite),
             FinishReason::EngineFailed => self.lost_alone >= 2,
-            FinishReason::QueueTimeout => !self.ran && config.limits.waiting_max_micros > 0,
+            FinishReason::QueueTimeout => !self.ran && !self.is_later && config.limits.waiting_max_micros > 0,
             FinishReason::Cancelled => false,
+            // Whether another one failed is the world's to know.
+            FinishReason::RequestFailed => true,
         };
         expect(right, || format!("ended by {reason:?} after {} tokens, wrongly", self.generated()))
     }

@@ -41,8 +41,10 @@ pub(super) struct Config {
     pub(super) poison: bool,
     /// Some prompts hold [`ROT`].
     pub(super) rot: bool,
-    /// Most sequences of a request.
+    /// Most choices of a prompt.
     choices_max: usize,
+    /// Most prompts of a request.
+    prompts_max: usize,
     /// Some requests ask for penalties, stop tokens, log-probabilities.
     rich: bool,
     /// Most tokens that a request asks for.
@@ -85,6 +87,7 @@ impl Config {
             poison: rng.chance(0.3),
             rot: rng.chance(0.3),
             choices_max: rng.uniform(1..=4),
+            prompts_max: if rng.chance(0.5) { 1 } else { rng.magnitude(2..=24) },
             rich: rng.chance(0.7),
             max_tokens: rng.magnitude(1..=200),
         }
@@ -119,17 +122,29 @@ impl Config {
         }
     }
 
-    /// A request: one to four sequences with one prompt.
+    /// A request: one prompt or several, and one to four choices of each.
     pub(super) fn request(&self, rng: &mut Rng) -> Vec<NewSequence> {
-        let prompt = self.prompt(rng);
+        let mut prompts = vec![self.prompt(rng)];
+        if rng.chance(0.2) {
+            prompts.extend((1..rng.uniform(1..=self.prompts_max)).map(|_| self.short_prompt(rng)));
+        }
         let max_tokens = if rng.chance(0.02) { 0 } else { rng.uniform(1..=self.max_tokens) as u32 };
         let sampling = self.sampling(rng, max_tokens);
-        (0..rng.uniform(1..=self.choices_max))
-            .map(|choice| {
-                let sampling = Sampling { seed: sampling.seed + choice as u64, ..sampling.clone() };
+        let choices = rng.uniform(1..=self.choices_max);
+        let sequences = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, choices)).enumerate();
+        sequences
+            .map(|(index, prompt)| {
+                let sampling = Sampling { seed: sampling.seed + index as u64, ..sampling.clone() };
                 NewSequence { prompt: prompt.clone(), max_tokens, sampling: Arc::new(sampling) }
             })
             .collect()
+    }
+
+    /// One that is seldom rejected: else no request of many prompts is taken.
+    fn short_prompt(&self, rng: &mut Rng) -> Vec<TokenId> {
+        let capacity = self.limits.full_blocks * self.limits.block_tokens;
+        let len = rng.magnitude(1..=(capacity / 4).clamp(1, LONG_TOKENS / 4));
+        self.filled(rng, len)
     }
 
     fn prompt(&self, rng: &mut Rng) -> Vec<TokenId> {
@@ -141,6 +156,10 @@ impl Config {
             3 | 4 => rng.uniform(1..=capacity.min(LONG_TOKENS)),
             _ => rng.magnitude(1..=capacity.min(LONG_TOKENS)),
         };
+        self.filled(rng, len)
+    }
+
+    fn filled(&self, rng: &mut Rng, len: usize) -> Vec<TokenId> {
         let mut prompt: Vec<TokenId> = (0..len).map(|_| TokenId(rng.uniform(20..=VOCAB_SIZE - 1) as u32)).collect();
         for (present, token) in [(self.poison, POISON), (self.rot, ROT)] {
             if present && len > 0 && rng.chance(0.1) {

@@ -1,6 +1,6 @@
 //! A scheduler, an engine that remembers, clients that come and go, and a clock: one seed's world.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Report;
 use super::client::{Client, expect};
@@ -9,10 +9,21 @@ use super::rng::Rng;
 use crate::batch::{Batch, EngineLimits, Micros, Sampled, SeqId, StepResult};
 use crate::engine::Engine;
 use crate::engine::fake::{FakeEngine, FakeError};
-use crate::scheduler::{Event, NewSequence, Plan, Reject, Scheduler};
+use crate::scheduler::{Event, FinishReason, NewSequence, Plan, Reject, Scheduler};
 
 /// Most live sequences: more would only take longer.
 const LIVE_MAX_COUNT: usize = 150;
+
+/// A request of several sequences, of which some have not ended.
+#[derive(Debug)]
+pub(super) struct Request {
+    arrived: Micros,
+    /// Those that have not entered the queue, next first.
+    pub(super) held: VecDeque<NewSequence>,
+    entered_count: usize,
+    /// Those that have entered and not ended.
+    pub(super) live_count: usize,
+}
 
 /// One world.
 #[derive(Debug)]
@@ -27,6 +38,7 @@ pub(super) struct World {
     pub(super) told: Micros,
     pub(super) committed_at: Micros,
     pub(super) clients: BTreeMap<SeqId, Client>,
+    pub(super) requests: BTreeMap<SeqId, Request>,
     /// The step that was planned while the last one was computed.
     ahead: Option<Batch>,
     newest: Option<SeqId>,
@@ -51,6 +63,7 @@ impl World {
             told: Micros(0),
             committed_at: Micros(0),
             clients: BTreeMap::new(),
+            requests: BTreeMap::new(),
             ahead: None,
             newest: None,
             ended: Vec::new(),
@@ -89,10 +102,13 @@ impl World {
     /// oldest suspect does, and trials and other steps take turns; each step may be held once. Only poison still loses steps,
     /// and each loss starts the count anew: a poisoned sequence loses one with others, and two alone.
     pub(super) fn drain(&mut self) -> Result<(), String> {
-        let tokens: usize = self.clients.values().map(Client::tokens_max).sum();
-        let lost_max = self.report.lost_total + if self.config.poison { 3 * self.clients.len() as u64 } else { 0 };
+        let held = || self.requests.values().flat_map(|request| &request.held);
+        let held_tokens: usize = held().map(|new| new.prompt.len() + new.max_tokens as usize).sum();
+        let tokens = self.clients.values().map(Client::tokens_max).sum::<usize>() + held_tokens;
+        let count = (self.clients.len() + held().count()) as u64;
+        let lost_max = self.report.lost_total + if self.config.poison { 3 * count } else { 0 };
         let mut plans_left = 4 * tokens + 10;
-        while !self.clients.is_empty() || self.ahead.is_some() {
+        while !self.clients.is_empty() || !self.requests.is_empty() || self.ahead.is_some() {
             expect(plans_left > 0, || format!("{} sequences do not end", self.clients.len()))?;
             plans_left -= 1;
             if let Some(batch) = self.next(true)? {
@@ -128,24 +144,26 @@ impl World {
         Ok(())
     }
 
-    fn submit(&mut self, mut request: Vec<NewSequence>) -> Result<(), String> {
+    fn submit(&mut self, request: Vec<NewSequence>) -> Result<(), String> {
         let taken = match request.len() {
-            1 => self.scheduler.submit(request[0].clone(), self.now).map(|seq| vec![seq]),
+            1 => self.scheduler.submit(request[0].clone(), self.now),
             _ => self.scheduler.submit_all(request.clone(), self.now),
         };
         self.scheduler.check_all();
         self.told = if taken.is_ok() { self.now } else { self.told };
         let expected = self.expected_reject(&request);
         match taken {
-            Ok(seqs) => {
-                expect(expected.is_none(), || format!("took {seqs:?}, expected {expected:?}"))?;
-                self.report.taken_total += seqs.len() as u64;
-                for (seq, new) in seqs.into_iter().zip(request.drain(..)) {
-                    expect(self.newest < Some(seq), || format!("{seq:?} after {:?}", self.newest))?;
-                    self.newest = Some(seq);
-                    self.clients.insert(seq, Client::new(new, self.now));
+            Ok(first) => {
+                expect(expected.is_none(), || format!("took {first:?}, expected {expected:?}"))?;
+                self.report.taken_total += request.len() as u64;
+                let mut held = VecDeque::from(request);
+                let new = held.pop_front().ok_or("a request has a sequence")?;
+                if !held.is_empty() {
+                    let request = Request { arrived: self.now, held, entered_count: 1, live_count: 1 };
+                    self.requests.insert(first, request);
                 }
-                Ok(())
+                self.enter(first, Client::new(new, self.now, first, false))?;
+                self.check_requests()
             }
             Err(reject) => {
                 self.report.rejected_total += 1;
@@ -153,6 +171,26 @@ impl World {
                 expect(expected.as_ref().map(kind) == Some(kind(&reject)), || format!("{reject:?}, expected {expected:?}"))
             }
         }
+    }
+
+    fn enter(&mut self, seq: SeqId, client: Client) -> Result<(), String> {
+        expect(self.newest < Some(seq), || format!("{seq:?} after {:?}", self.newest))?;
+        self.newest = Some(seq);
+        self.clients.insert(seq, client);
+        Ok(())
+    }
+
+    /// A sequence has ended, one way or the other.
+    fn leave(&mut self, seq: SeqId) -> Option<Client> {
+        let client = self.clients.remove(&seq)?;
+        self.ended.push(seq);
+        if let Some(request) = self.requests.get_mut(&client.request) {
+            request.live_count -= 1;
+            if request.live_count == 0 && request.held.is_empty() {
+                self.requests.remove(&client.request);
+            }
+        }
+        Some(client)
     }
 
     fn cancel(&mut self) -> Result<(), String> {
@@ -167,15 +205,33 @@ impl World {
             _ => return Ok(()),
         };
         let before = self.scheduler.counts();
+        if let Some(client) = self.clients.get(&seq).filter(|_| self.rng.chance(0.5)) {
+            return self.cancel_request(client.request);
+        }
         self.scheduler.cancel(seq);
         self.scheduler.check_all();
-        if self.clients.remove(&seq).is_some() {
-            self.ended.push(seq);
+        if self.leave(seq).is_some() {
             self.report.cancelled_total += 1;
+            self.check_requests()?;
         } else {
             expect(self.scheduler.counts() == before, || format!("cancelling the unknown {seq:?} changes something"))?;
         }
         Ok(())
+    }
+
+    fn cancel_request(&mut self, first: SeqId) -> Result<(), String> {
+        self.scheduler.cancel_request(first);
+        self.scheduler.check_all();
+        if let Some(request) = self.requests.get_mut(&first) {
+            self.report.cancelled_total += std::mem::take(&mut request.held).len() as u64;
+        }
+        let all: Vec<SeqId> = self.clients.iter().filter(|(_, client)| client.request == first).map(|(seq, _)| *seq).collect();
+        for seq in all {
+            self.leave(seq);
+            self.report.cancelled_total += 1;
+        }
+        self.requests.remove(&first);
+        self.check_requests()
     }
 
     /// The step that was planned ahead, or else a plan.
@@ -288,11 +344,27 @@ impl World {
         self.take_events(&events, &drew)
     }
 
+    fn take_entered(&mut self, first: SeqId, index: usize, seq: SeqId) -> Result<(), String> {
+        let wrong = |what: &str| format!("sequence {} of request {}, its number {index}: {what}", seq.0, first.0);
+        let request = self.requests.get_mut(&first).ok_or_else(|| wrong("it enters after its request's end"))?;
+        let new = request.held.pop_front().ok_or_else(|| wrong("there was no other"))?;
+        expect(request.entered_count == index, || wrong("out of order"))?;
+        request.entered_count += 1;
+        request.live_count += 1;
+        let client = Client::new(new, request.arrived, first, true);
+        self.enter(seq, client)
+    }
+
     /// Takes the events of a plan or a commit, in which the sequences `drew` drew a token.
     fn take_events(&mut self, events: &[Event], drew: &BTreeSet<SeqId>) -> Result<(), String> {
         let mut heard = BTreeSet::new();
+        let mut failed = BTreeSet::new();
         for event in events {
             let (seq, drawn) = match event {
+                Event::Entered { request, index, seq } => {
+                    self.take_entered(*request, *index, *seq)?;
+                    continue;
+                }
                 Event::PromptLogprobs { seq, .. } => (*seq, false),
                 Event::Token { seq, .. } => (*seq, true),
                 Event::Finished { seq, .. } => (*seq, false),
@@ -302,13 +374,21 @@ impl World {
             expect(!drawn || drew.contains(&seq), || wrong("a token that it did not draw".into()))?;
             heard.insert(seq);
             if client.take(event, &self.config, &self.limits).map_err(wrong)? {
-                self.clients.remove(&seq);
-                self.ended.push(seq);
+                if let Event::Finished { reason, .. } = event {
+                    let first = client.request;
+                    let is_after = failed.contains(&first) || *reason != FinishReason::RequestFailed;
+                    expect(is_after, || wrong(format!("{reason:?}, and only of {failed:?} a sequence failed")))?;
+                    failed.extend(reason.is_failure().then_some(first));
+                }
+                self.leave(seq);
                 self.report.finished_total += 1;
             } else if drawn {
                 self.report.tokens_total += 1;
             }
         }
+        let half = failed.iter().find(|first| self.requests.contains_key(first));
+        expect(half.is_none(), || format!("request {half:?} failed, and a part of it lives on"))?;
+        self.check_requests()?;
         let unheard = drew.iter().find(|seq| !heard.contains(seq));
         expect(unheard.is_none(), || format!("{unheard:?} drew a token, and nothing came of it"))
     }

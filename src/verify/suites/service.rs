@@ -44,7 +44,7 @@ pub(super) async fn serve(
     let accepted = service
         .generate(Generate {
             request_id: format!("verify-{}", uuid::Uuid::new_v4().simple()),
-            input: Input::Chat(Conversation { messages, ..Conversation::default() }),
+            inputs: vec![Input::Chat(Conversation { messages, ..Conversation::default() })],
             choices_count: 1,
             max_tokens: Some(u32::try_from(bench.context_tokens / 2).unwrap_or(u32::MAX).min(1024)),
             sampling: Sampling { temperature: 0.0, ..Sampling::default() },

@@ -90,7 +90,7 @@ fn what_cannot_be_served_names_the_parameter() {
         assert_eq!(param_and_code(empty), (Some("prompt"), None));
         let none = refused(&world, plain("a", "x", 0)).await;
         assert_eq!(param_and_code(none), (Some("max_tokens"), None));
-        let unknown = Generate { input: Input::Tokens(vec![TokenId(2_048)]), ..plain("a", "", 1) };
+        let unknown = Generate { inputs: vec![Input::Tokens(vec![TokenId(2_048)])], ..plain("a", "", 1) };
         assert_eq!(param_and_code(refused(&world, unknown).await), (Some("prompt"), None));
         let sampling = Sampling { logit_bias: vec![(TokenId(9_999), 1.0)], ..Sampling::default() };
         let biased = Generate { sampling, ..plain("a", "x", 1) };

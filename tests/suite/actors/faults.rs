@@ -1,5 +1,6 @@
 //! Engines that fail, panic and hang, and requests that are poison to them.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use antiphon::actors::messages::{FinishKind, Generate, Input, Refusal};
@@ -64,7 +65,7 @@ fn a_poisonous_request_fails_alone() {
 const POISON: TokenId = TokenId(2_000);
 
 fn poison(request_id: &str, tokens: usize) -> Generate {
-    Generate { input: Input::Tokens(vec![POISON; tokens]), ..long(request_id, 1, 1, 5) }
+    Generate { inputs: vec![Input::Tokens(vec![POISON; tokens])], ..long(request_id, 1, 1, 5) }
 }
 
 /// Never says what is poison.
@@ -84,6 +85,39 @@ fn a_request_that_is_poison_alone_does_not_take_the_server_with_it() {
         }
         world
     });
+}
+
+#[test]
+fn one_prompt_that_fails_takes_the_others_of_its_request_with_it() {
+    let undisturbed = Arc::new(Mutex::new(Vec::new()));
+    for faults in [Vec::new(), vec![Fault::FailsOnToken(POISON)], vec![Fault::NotFiniteOnToken(POISON)]] {
+        let (undisturbed, is_first) = (Arc::clone(&undisturbed), faults.is_empty());
+        let engine_fails = matches!(faults.as_slice(), [Fault::FailsOnToken(_)]);
+        world(Plan { faults, answer: quiet(), ..Plan::default() }, |world| async move {
+            let tokens = |token: TokenId| Input::Tokens(vec![token; 10]);
+            let mut inputs: Vec<Input> = (0..60).map(|i| tokens(TokenId(i))).collect();
+            if !is_first {
+                inputs[33] = tokens(POISON);
+            }
+            let sixty = Generate { inputs, ..long("sixty", 1, 1, 20) };
+            let (sixty, answers) = futures_util::join!(world.accepted(sixty), all_answers(&world));
+            let said = read(sixty, 60).await;
+            let failed = |wanted: &str| {
+                let is = |said: &&Said| matches!(&said.finish.kind, FinishKind::Failed { code, .. } if *code == wanted);
+                said.iter().filter(is).count()
+            };
+            if is_first {
+                assert!(said.iter().all(|said| said.tokens.len() == 20));
+                *undisturbed.lock().unwrap() = answers;
+            } else {
+                assert_eq!(failed(if engine_fails { "engine_failed" } else { "model_numeric_error" }), 1);
+                assert!(failed("request_failed") > 20, "those that were not through");
+                assert_eq!(answers, *undisturbed.lock().unwrap(), "the others notice nothing");
+                assert_eq!(world.metrics.stats(world.clock.now()).requests.failed, 1);
+            }
+            world
+        });
+    }
 }
 
 #[test]

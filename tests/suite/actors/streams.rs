@@ -75,7 +75,7 @@ fn a_chat_is_answered_in_channels() {
     world(Plan { answer, ..Plan::default() }, |world| async move {
         let user = Message::User { content: "Hi".to_owned() };
         let input = Input::Chat(Conversation { messages: vec![user], ..Conversation::default() });
-        let said = world.answer(Generate { input, ..plain("a", "", 100) }).await.remove(0);
+        let said = world.answer(Generate { inputs: vec![input], ..plain("a", "", 100) }).await.remove(0);
         assert_eq!((said.reasoning.as_str(), said.content.as_str()), ("Think.", "Hello!"));
         let think = world.tokenizer.encode_text("Think.").len() as u32;
         assert_eq!((said.finish.reasoning_tokens, said.finish.completion_tokens), (think, count + 1));

@@ -308,7 +308,7 @@ pub(super) fn said(choice: u32, parts: &[Part]) -> Said {
 pub(super) fn plain(request_id: &str, prompt: &str, max_tokens: u32) -> Generate {
     Generate {
         request_id: request_id.to_owned(),
-        input: Input::Text(prompt.to_owned()),
+        inputs: vec![Input::Text(prompt.to_owned())],
         choices_count: 1,
         max_tokens: Some(max_tokens),
         sampling: Sampling::default(),
@@ -325,7 +325,7 @@ pub(super) fn plain(request_id: &str, prompt: &str, max_tokens: u32) -> Generate
 /// A request whose prompt is this many tokens, different for every `salt`.
 pub(super) fn long(request_id: &str, prompt_tokens: u32, salt: u32, max_tokens: u32) -> Generate {
     let tokens = (0..prompt_tokens).map(|i| TokenId((i * 7 + salt * 31) % 1_000)).collect();
-    Generate { input: Input::Tokens(tokens), ..plain(request_id, "", max_tokens) }
+    Generate { inputs: vec![Input::Tokens(tokens)], ..plain(request_id, "", max_tokens) }
 }
 
 /// A small generator of numbers, for tests that want many different ones.

@@ -13,4 +13,5 @@ mod page;
 mod parameters;
 mod requests;
 mod sockets;
+mod turns;
 mod world;

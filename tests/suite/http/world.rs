@@ -9,7 +9,7 @@ use antiphon::actors::{SchedulingOptions, StartOptions, start};
 use antiphon::batch::{EngineLimits, TokenId};
 use antiphon::clock::Clock;
 use antiphon::engine::Engine;
-use antiphon::engine::fake::{Answer, FakeEngine, FakeOptions};
+use antiphon::engine::fake::{Answer, FakeEngine, FakeOptions, Fault};
 use antiphon::http::observe::{self, Observed, ServerFacts};
 use antiphon::http::{Backend, HttpOptions, ServerHandle, serve};
 use antiphon::metrics::{Metrics, ModelTags};
@@ -27,6 +27,8 @@ pub(super) struct Plan {
     pub(super) endless: bool,
     /// How long a step takes.
     pub(super) step_time: Duration,
+    /// What goes wrong in the engine.
+    pub(super) faults: Vec<Fault>,
     /// Most sequences that run at once.
     pub(super) running_max_count: usize,
     /// Most sequences that wait.
@@ -51,6 +53,7 @@ impl Default for Plan {
             answer: "Hello.".to_owned(),
             endless: false,
             step_time: Duration::ZERO,
+            faults: Vec::new(),
             running_max_count: 64,
             waiting_max_count: 256,
             blocks_count: 4096,
@@ -167,7 +170,7 @@ fn fake(plan: &Plan, tokenizer: &Tokenizer) -> FakeOptions {
     if plan.endless {
         tokens = tokenizer.encode_text(" la").repeat(CONTEXT_TOKENS_MAX);
     }
-    FakeOptions { limits, answer: Answer::Script { tokens, stop }, step_time: plan.step_time, faults: Vec::new() }
+    FakeOptions { limits, answer: Answer::Script { tokens, stop }, step_time: plan.step_time, faults: plan.faults.clone() }
 }
 
 /// The tokens of a text.
