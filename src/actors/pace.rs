@@ -1,4 +1,4 @@
-//! How fast the engine computes, as observed, and when a refused client should come back.
+//! How fast the engine computes, as observed, and how a refused client is told when to come back.
 
 use crate::batch::Micros;
 
@@ -28,13 +28,10 @@ impl Pace {
     }
 }
 
-/// Seconds after which `queued_tokens` will have been computed, between 1 and 60; 1 before anything was observed.
-pub(super) fn retry_after_seconds(queued_tokens: usize, tokens_per_second: f64) -> u64 {
-    if tokens_per_second <= 0.0 {
-        return 1;
-    }
-    // The clamp comes first, so that the cast cannot overflow.
-    (queued_tokens as f64 / tokens_per_second).ceil().clamp(1.0, 60.0) as u64
+/// Whole seconds to come back after, from 1 to 60, for a request that would be taken after
+/// `micros`.
+pub(super) fn retry_after_seconds(micros: u64) -> u64 {
+    micros.div_ceil(1_000_000).clamp(1, 60)
 }
 
 #[cfg(test)]
@@ -64,10 +61,8 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_is_what_is_queued_over_the_pace_from_one_second_to_sixty() {
-        assert_eq!(retry_after_seconds(1_000, 0.0), 1);
-        assert_eq!(retry_after_seconds(0, 100.0), 1);
-        assert_eq!(retry_after_seconds(1_001, 100.0), 11);
-        assert_eq!(retry_after_seconds(usize::MAX, 0.001), 60);
+    fn clients_come_back_after_whole_seconds_from_one_to_sixty() {
+        let said = [0, 1, 1_000_000, 1_000_001, 35_500_000, u64::MAX].map(retry_after_seconds);
+        assert_eq!(said, [1, 1, 1, 2, 36, 60]);
     }
 }

@@ -8,8 +8,8 @@ use crate::batch::Micros;
 use crate::metrics::{Outcome, RejectKind};
 use crate::scheduler::Reject;
 
-/// How a client learns of a rejection. `param` is what it calls its prompt, `tokens_per_second` what the engine does.
-pub(super) fn of_reject(reject: Reject, param: &'static str, tokens_per_second: f64) -> Refusal {
+/// How a client learns of a rejection. `param` is what it calls its prompt.
+pub(super) fn of_reject(reject: Reject, param: &'static str) -> Refusal {
     match reject {
         Reject::EmptyPrompt => Refusal::Invalid {
             param: Some(param),
@@ -32,9 +32,17 @@ pub(super) fn of_reject(reject: Reject, param: &'static str, tokens_per_second: 
                  Shorten the prompt or ask for fewer tokens."
             ),
         },
-        Reject::QueueFull { waiting_count, waiting_tokens } => Refusal::QueueFull {
-            retry_after_seconds: retry_after_seconds(waiting_tokens, tokens_per_second),
+        Reject::QueueFull { waiting_count, waiting_tokens, taken_after_micros } => Refusal::QueueFull {
+            retry_after_seconds: retry_after_seconds(taken_after_micros),
             message: format!("{waiting_count} requests of {waiting_tokens} tokens wait already; try again later."),
+        },
+        Reject::WaitsTooLong { wait_micros, waiting_max_micros, taken_after_micros } => Refusal::QueueFull {
+            retry_after_seconds: retry_after_seconds(taken_after_micros),
+            message: format!(
+                "The request would wait {} seconds for its turn, and none may wait longer than {}; try again later.",
+                wait_micros.div_ceil(1_000_000),
+                waiting_max_micros / 1_000_000
+            ),
         },
     }
 }

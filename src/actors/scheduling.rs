@@ -330,9 +330,14 @@ impl SchedulerActor {
             let code = if self.status.engine() == EngineState::Dead { "engine_dead" } else { "loading" };
             return Err(unavailable(code));
         };
-        stepper
-            .submit(visitor.ticket.live(), sequences, feed, self.clock.now())
-            .map_err(|reject| of_reject(reject, param, self.status.tokens_per_second()))
+        let now = self.clock.now();
+        stepper.submit(visitor.ticket.live(), sequences, feed, now).map_err(|reject| {
+            let refusal = of_reject(reject, param);
+            if let Refusal::QueueFull { retry_after_seconds, .. } = refusal {
+                self.status.set_retry_after(retry_after_seconds, now);
+            }
+            refusal
+        })
     }
 
     fn open_stream(

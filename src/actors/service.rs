@@ -10,7 +10,6 @@ use crate::actors::gate::{Gate, Pass};
 use crate::actors::guard::log_failure;
 use crate::actors::mail::{Cancel, CancelledBy, Detokenize, EndAll, Look, Prepare, Stop, Tokenize, Visitor};
 use crate::actors::messages::{Accepted, Generate, Input, KeyId, Refusal};
-use crate::actors::pace::retry_after_seconds;
 use crate::actors::registry::{Live, Registry};
 use crate::actors::request::RequestActor;
 use crate::actors::scheduling::SchedulerActor;
@@ -286,27 +285,31 @@ impl Service {
         Err(Refusal::Unavailable { retry_after_seconds: 1, code })
     }
 
-    /// Refuses what the scheduler would refuse anyway, before any text work is done for it: under a storm of requests that is
-    /// what keeps the answer quick. The scheduler decides; its counts may be a request behind.
+    /// Refuses what the scheduler would refuse anyway, before any text work is done for it: under a
+    /// storm of requests that is what keeps the answer quick. The scheduler decides, its counts may
+    /// be a request behind, and it says when to come back: once a second a request goes on to it
+    /// although the queue is full.
     fn uncrowded(&self) -> Result<(), Refusal> {
-        let waiting_count = self.inner.status.counts().waiting_count;
-        if waiting_count < self.inner.waiting_max_count {
-            return Ok(());
+        let status = &self.inner.status;
+        let waiting_count = status.counts().waiting_count;
+        match status.retry_after(self.inner.clock.now()) {
+            Some(retry_after_seconds) if waiting_count >= self.inner.waiting_max_count => Err(Refusal::QueueFull {
+                retry_after_seconds,
+                message: format!("{waiting_count} requests wait already; try again later."),
+            }),
+            _ => Ok(()),
         }
-        Err(self.queue_full(format!("{waiting_count} requests wait already; try again later.")))
     }
 
     /// The right to have text work done.
     fn pass(&self) -> Result<Pass, Refusal> {
         let gate = &self.inner.gate;
-        let full = || format!("{} prompts are being prepared already; try again later.", gate.max_count());
-        gate.enter().ok_or_else(|| self.queue_full(full()))
-    }
-
-    fn queue_full(&self, message: String) -> Refusal {
-        let status = &self.inner.status;
-        let retry_after_seconds = retry_after_seconds(status.counts().waiting_tokens, status.tokens_per_second());
-        Refusal::QueueFull { retry_after_seconds, message }
+        gate.enter().ok_or_else(|| Refusal::QueueFull {
+            // Text work takes milliseconds; what the scheduler said is longer, if it refuses as
+            // well.
+            retry_after_seconds: self.inner.status.retry_after(self.inner.clock.now()).unwrap_or(1),
+            message: format!("{} prompts are being prepared already; try again later.", gate.max_count()),
+        })
     }
 }
 

@@ -15,6 +15,9 @@ use crate::scheduler::SchedulerCounts;
 /// The watchdog allows a step this many times the longest one seen, if that is more than its limit.
 const WATCHDOG_STEPS: u64 = 10;
 
+/// So long what one client was told is told to others: a second, which is what it is rounded to.
+const RETRY_AFTER_MICROS: u64 = 1_000_000;
+
 /// The shared state.
 #[derive(Debug)]
 pub(super) struct Status {
@@ -30,6 +33,8 @@ pub(super) struct Status {
     /// Bits of an f64.
     tokens_per_second: AtomicU64,
     counts: Mutex<SchedulerCounts>,
+    /// When a client that was refused was told to come back, in seconds, and when it was told.
+    retry_after: Mutex<Option<(u64, Micros)>>,
     watchdog_micros: u64,
 }
 
@@ -47,6 +52,7 @@ impl Status {
             restarts: AtomicU64::new(0),
             tokens_per_second: AtomicU64::new(0),
             counts: Mutex::new(SchedulerCounts::default()),
+            retry_after: Mutex::new(None),
             watchdog_micros,
         }
     }
@@ -155,6 +161,18 @@ impl Status {
     /// The scheduler's counts, all of one moment.
     pub(super) fn counts(&self) -> SchedulerCounts {
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// After how many seconds a refused client is to come back, if the scheduler said so within the
+    /// last second.
+    pub(super) fn retry_after(&self, now: Micros) -> Option<u64> {
+        let said = *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner);
+        said.filter(|(_, at)| now.since(*at) < RETRY_AFTER_MICROS).map(|(seconds, _)| seconds)
+    }
+
+    /// The scheduler said so.
+    pub(super) fn set_retry_after(&self, seconds: u64, now: Micros) {
+        *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = Some((seconds, now));
     }
 
     /// New counts.

@@ -52,6 +52,17 @@ pub enum Reject {
         waiting_count: usize,
         /// Prompt tokens that wait.
         waiting_tokens: usize,
+        /// After how many microseconds it would be taken, if nothing else came.
+        taken_after_micros: u64,
+    },
+    /// It would wait longer for its first step than a sequence may.
+    WaitsTooLong {
+        /// How long, in microseconds.
+        wait_micros: u64,
+        /// How long a sequence may.
+        waiting_max_micros: u64,
+        /// After how many microseconds it would be taken, if nothing else came.
+        taken_after_micros: u64,
     },
 }
 
@@ -96,7 +107,34 @@ impl Scheduler {
             _ => (waiting_count, waiting_tokens),
         };
         let too_long = ahead_count > 0 && ahead_tokens.saturating_add(prompt_tokens) > self.limits.waiting_max_tokens;
-        if too_many || too_long { Err(Reject::QueueFull { waiting_count, waiting_tokens }) } else { Ok(()) }
+        if !too_many && !too_long {
+            return Ok(());
+        }
+        let excess_count = waiting_count.saturating_add(sequences_count).saturating_sub(self.limits.waiting_max_count);
+        let excess_tokens =
+            if too_long { (ahead_tokens + prompt_tokens).saturating_sub(self.limits.waiting_max_tokens) } else { 0 };
+        let forecast = self.forecast(prompt_tokens);
+        let room_micros = forecast.gone_micros(excess_count, excess_tokens);
+        let patience_micros = match self.limits.waiting_max_micros {
+            max if max > 0 && self.knows_answers() => max,
+            _ => u64::MAX,
+        };
+        let taken_after_micros = room_micros.max(forecast.newcomer_micros.saturating_sub(patience_micros));
+        Err(Reject::QueueFull { waiting_count, waiting_tokens, taken_after_micros })
+    }
+
+    /// Whether a sequence of so many tokens would wait longer than it may. Its client need not wait
+    /// to learn that.
+    pub(super) fn check_wait(&self, prompt_tokens: usize) -> Result<(), Reject> {
+        let waiting_max_micros = self.limits.waiting_max_micros;
+        if waiting_max_micros == 0 || !self.knows_answers() {
+            return Ok(());
+        }
+        let wait_micros = self.forecast(prompt_tokens).newcomer_micros;
+        if wait_micros <= waiting_max_micros {
+            return Ok(());
+        }
+        Err(Reject::WaitsTooLong { wait_micros, waiting_max_micros, taken_after_micros: wait_micros - waiting_max_micros })
     }
 
     /// Puts a sequence that passed both checks, and whose request arrived then, at the end of the

@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 
 use self::block_pool::BlockPools;
 use self::block_tables::Tables;
+use self::forecast::Observed;
 use self::geometry::{BlockCounts, Geometry};
 use self::queue::WaitingQueue;
 use self::running::Running;
@@ -30,6 +31,7 @@ mod block_pool;
 mod block_tables;
 mod check;
 mod commit;
+mod forecast;
 mod geometry;
 mod limits;
 mod planning;
@@ -189,6 +191,7 @@ pub struct Scheduler {
     running: Running,
     suspects: Suspects,
     turns: Turns,
+    observed: Observed,
     step: Step,
     /// Steps that are not committed, oldest first: none, one, or one and the step planned ahead.
     under_way: Vec<UnderWay>,
@@ -220,6 +223,7 @@ impl Scheduler {
             running: Running::default(),
             suspects: Suspects::default(),
             turns: Turns::default(),
+            observed: Observed::default(),
             step: Step::default(),
             under_way: Vec::new(),
             next_id: 0,
@@ -236,8 +240,9 @@ impl Scheduler {
     /// [`Reject`] if it can never run or the queue is full.
     pub fn submit(&mut self, sequence: NewSequence, now: Micros) -> Result<SeqId, Reject> {
         self.check_possible(&sequence)?;
-        self.check_queue(1, sequence.prompt.len())?;
         let now = self.advance(now);
+        self.check_queue(1, sequence.prompt.len())?;
+        self.check_wait(sequence.prompt.len())?;
         let seq = self.enqueue(sequence, now, None);
         self.check();
         Ok(seq)
@@ -255,8 +260,9 @@ impl Scheduler {
         for sequence in &sequences {
             self.check_possible(sequence)?;
         }
-        self.check_queue(sequences.len(), sequences.iter().map(|sequence| sequence.prompt.len()).sum())?;
         let now = self.advance(now);
+        self.check_queue(sequences.len(), sequences.iter().map(|sequence| sequence.prompt.len()).sum())?;
+        self.check_wait(sequences.first().map_or(0, |first| first.prompt.len()))?;
         let mut rest = VecDeque::from(sequences);
         let first = rest.pop_front().expect("a request has a sequence");
         let is_alone = rest.is_empty();
@@ -275,6 +281,9 @@ impl Scheduler {
     /// They may still write to those blocks. That is harmless, because **no block is given to anyone before the next plan,
     /// and steps are computed in the order of their plans**.
     pub fn cancel(&mut self, seq: SeqId) {
+        if self.running.find(seq).is_some() {
+            self.observed.note_end(true);
+        }
         self.remove(seq);
         self.check();
     }
@@ -331,10 +340,17 @@ impl Scheduler {
     pub fn commit(&mut self, result: StepResult, now: Micros, events: &mut Vec<Event>) {
         assert!(!self.under_way.is_empty(), "a result without a step");
         let step = self.under_way.remove(0);
+        let began = step.given.max(self.committed_at);
         self.committed_at = self.advance(now);
         self.totals.steps += 1;
         match result {
-            StepResult::Done(reports) => self.commit_done(step, reports, events),
+            StepResult::Done(reports) => {
+                let (prefill_tokens, decoding_count) = (step.prefill_tokens(), step.decoding_count());
+                let drawn_before = self.totals.decode_tokens;
+                self.commit_done(step, reports, events);
+                let drawn_count = self.totals.decode_tokens - drawn_before;
+                self.observed.note_step(prefill_tokens, decoding_count, drawn_count, self.committed_at.since(began));
+            }
             StepResult::Lost => self.commit_lost(step, events),
         }
         self.fail_together(events);

@@ -69,8 +69,8 @@ impl Scheduler {
         if self.step.is_empty() {
             return false;
         }
-        let Self { step, running, sequences, tables, geometry, .. } = self;
-        self.under_way.push(step.complete(Material { running, sequences, tables, geometry }));
+        let Self { step, running, sequences, tables, geometry, now, .. } = self;
+        self.under_way.push(step.complete(Material { running, sequences, tables, geometry }, *now));
         true
     }
 }

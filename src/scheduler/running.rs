@@ -94,6 +94,11 @@ impl Runner {
         self.pending() == 1 && self.computed >= self.prompt_len()
     }
 
+    /// Tokens still to be generated.
+    pub(super) fn left_count(&self) -> u32 {
+        self.left_count
+    }
+
     /// Whether the tokens asked for are generated.
     pub(super) fn is_complete(&self) -> bool {
         self.left_count == 0

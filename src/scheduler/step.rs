@@ -7,7 +7,7 @@ use super::block_tables::Tables;
 use super::geometry::Geometry;
 use super::running::{Runner, Running};
 use super::sequence::Sequences;
-use crate::batch::{Awaited, Batch, Draw, PromptTargets, SeqId, Slice};
+use crate::batch::{Awaited, Batch, Draw, Micros, PromptTargets, SeqId, Slice};
 
 /// A slice of the step, as far as its commit needs it.
 #[derive(Debug, Clone, Copy)]
@@ -33,9 +33,17 @@ pub(super) struct UnderWay {
     pub(super) says_more: bool,
     /// Whether its end was presumed: only what it draws is to be settled.
     pub(super) is_presumed: bool,
+    /// When it was given to the engine.
+    pub(super) given: Micros,
 }
 
 impl UnderWay {
+    /// Sequences that decode in it.
+    pub(super) fn decoding_count(&self) -> usize {
+        // They come first.
+        self.planned.partition_point(|slice| slice.prefill_tokens == 0)
+    }
+
     /// Tokens that it prefills.
     pub(super) fn prefill_tokens(&self) -> usize {
         // They come last.
@@ -108,14 +116,14 @@ impl Step {
     }
 
     /// Appends the prefill slices; the batch is complete then. Answers what its commit will need.
-    pub(super) fn complete(&mut self, material: Material<'_>) -> UnderWay {
+    pub(super) fn complete(&mut self, material: Material<'_>, now: Micros) -> UnderWay {
         for i in 0..self.prefills.len() {
             let (at, len) = self.prefills[i];
             self.write(at, len, material);
         }
         self.batch.slices.truncate(self.planned.len());
         let planned = std::mem::replace(&mut self.planned, std::mem::take(&mut self.spare));
-        UnderWay { planned, says_more: self.says_more, is_presumed: false }
+        UnderWay { planned, says_more: self.says_more, is_presumed: false, given: now }
     }
 
     /// Takes back the memory of a step that is committed.

@@ -8,6 +8,7 @@ use crate::engine::fake::{Answer, FakeEngine, FakeError, FakeOptions, Fault};
 
 mod admission;
 mod ahead;
+mod forecast;
 mod losses;
 mod memory;
 mod results;

@@ -51,6 +51,16 @@ impl Turns {
         self.held_tokens
     }
 
+    /// What each request holds.
+    pub(super) fn held(&self) -> impl Iterator<Item = (SeqId, &VecDeque<NewSequence>)> {
+        self.requests.iter().filter(|(_, request)| !request.held.is_empty()).map(|(first, request)| (*first, &request.held))
+    }
+
+    /// How many sequences of a request wait or run.
+    pub(super) fn live_count(&self, first: SeqId) -> usize {
+        self.requests.get(&first).map_or(0, |request| request.live.len())
+    }
+
     /// Holds the sequences `rest` of a request whose first one has entered the queue.
     pub(super) fn hold(&mut self, first: SeqId, arrived: Micros, rest: VecDeque<NewSequence>) {
         self.held_count += rest.len();
@@ -161,6 +171,7 @@ impl Scheduler {
         events: &mut Vec<Event>,
     ) {
         let seq = self.running[at].seq;
+        self.observed.note_end(reason != FinishReason::Length);
         let request = self.end(at);
         events.push(Event::Finished { seq, reason, logprobs });
         if reason.is_failure()

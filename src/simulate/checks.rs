@@ -24,7 +24,7 @@ impl World {
             let ahead = if request.len() == 1 { (queued_count, queued_tokens) } else { (waiting_count, waiting_tokens) };
             let prompt_tokens = request.iter().map(|new| new.prompt.len()).sum::<usize>();
             let too_long = ahead.0 > 0 && ahead.1 + prompt_tokens > limits.waiting_max_tokens;
-            (too_many || too_long).then_some(Reject::QueueFull { waiting_count, waiting_tokens })
+            (too_many || too_long).then_some(Reject::QueueFull { waiting_count, waiting_tokens, taken_after_micros: 0 })
         })
     }
 

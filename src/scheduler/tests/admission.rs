@@ -39,7 +39,10 @@ fn the_queue_is_bounded_in_sequences() {
     for _ in 0..3 {
         assert_eq!(reject(&mut stage, 5, 2), None);
     }
-    assert_eq!(reject(&mut stage, 5, 2), Some(Reject::QueueFull { waiting_count: 3, waiting_tokens: 15 }));
+    assert_eq!(
+        reject(&mut stage, 5, 2),
+        Some(Reject::QueueFull { waiting_count: 3, waiting_tokens: 15, taken_after_micros: 0 })
+    );
     stage.step();
     assert_eq!(reject(&mut stage, 5, 2), None, "those that run do not wait");
 }
@@ -48,10 +51,16 @@ fn the_queue_is_bounded_in_sequences() {
 fn the_queue_is_bounded_in_prompt_tokens_unless_it_is_empty() {
     let mut stage = Stage::new(SchedulerLimits { waiting_max_tokens: 20, ..limits() });
     assert_eq!(reject(&mut stage, 50, 2), None, "none waits");
-    assert_eq!(reject(&mut stage, 1, 2), Some(Reject::QueueFull { waiting_count: 1, waiting_tokens: 50 }));
+    assert_eq!(
+        reject(&mut stage, 1, 2),
+        Some(Reject::QueueFull { waiting_count: 1, waiting_tokens: 50, taken_after_micros: 0 })
+    );
     stage.step();
     assert_eq!(reject(&mut stage, 15, 2), None);
-    assert_eq!(reject(&mut stage, 6, 2), Some(Reject::QueueFull { waiting_count: 1, waiting_tokens: 15 }));
+    assert_eq!(
+        reject(&mut stage, 6, 2),
+        Some(Reject::QueueFull { waiting_count: 1, waiting_tokens: 15, taken_after_micros: 0 })
+    );
     assert_eq!(reject(&mut stage, 5, 2), None);
 }
 
@@ -60,7 +69,7 @@ fn a_request_is_taken_whole_or_not_at_all() {
     let mut stage = Stage::new(SchedulerLimits { waiting_max_count: 5, ..limits() });
     let request = |count: usize| vec![sequence(4, 2, Sampling::default()); count];
     assert_eq!(stage.scheduler.submit_all(request(3), stage.now).unwrap(), SeqId(0));
-    let full = Reject::QueueFull { waiting_count: 3, waiting_tokens: 12 };
+    let full = Reject::QueueFull { waiting_count: 3, waiting_tokens: 12, taken_after_micros: 0 };
     assert_eq!(stage.scheduler.submit_all(request(3), stage.now), Err(full));
     let mut mixed = request(1);
     mixed.push(sequence(0, 2, Sampling::default()));

@@ -174,7 +174,7 @@ fn what_a_request_holds_does_not_keep_a_short_one_out_of_the_queue() {
     stage.submit_request(request(20, 10, 5));
     let single = sequence(10, 5, Sampling::default());
     assert!(stage.scheduler.submit(single, stage.now).is_ok(), "twenty tokens are before it");
-    let full = Reject::QueueFull { waiting_count: 21, waiting_tokens: 210 };
+    let full = Reject::QueueFull { waiting_count: 21, waiting_tokens: 210, taken_after_micros: 0 };
     assert_eq!(stage.scheduler.submit_all(request(2, 10, 5), stage.now), Err(full));
     // Each has a place from the beginning.
     assert_eq!(stage.scheduler.submit_all(request(10, 1, 5), stage.now).map_err(|_| ()), Err(()));
