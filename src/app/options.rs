@@ -82,6 +82,10 @@ pub struct ServeOptions {
     pub cors_origins: Vec<AllowedOrigin>,
     /// Threads that serve connections, at least one.
     pub http_workers_count: usize,
+    /// Threads that render and tokenize prompts, at least one.
+    pub text_threads_count: usize,
+    /// Threads that turn tokens into text, at least one.
+    pub stream_threads_count: usize,
     /// Keys of clients; none is an open server.
     pub api_keys: Vec<Secret>,
     /// Keys of admins.

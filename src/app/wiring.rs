@@ -14,7 +14,7 @@ use crate::actors::{self, SchedulingOptions, StartOptions};
 use crate::clock::Clock;
 use crate::engine::checkpoint::Checkpoint;
 use crate::engine::place::{self, PlaceOptions, Placed};
-use crate::http::observe::{self, Observed, ServerFacts, ShownSetting, Targets};
+use crate::http::observe::{Observed, ServerFacts, ShownSetting, Targets};
 use crate::http::{self, Backend, Dialect, HttpOptions, KeyRing, SamplingDefaults, ServerHandle};
 use crate::metrics::{Gpu, LogWatch, Metrics, ModelTags};
 use crate::profile::{Profile, StreamProfile, built_in_names};
@@ -87,9 +87,9 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
         clock,
         scheduling: scheduling(&options.profile),
         date: options.system_date.clone(),
-        text_threads: options.http_workers_count,
+        text_threads: options.text_threads_count,
         preparing_max_count: queue.preparing_max_count.count(),
-        stream_threads: options.http_workers_count,
+        stream_threads: options.stream_threads_count,
         slow_reader: Duration::from_secs(options.profile.stream.slow_reader_seconds.get()),
         watchdog: Duration::from_secs(options.watchdog_seconds),
     })?;
@@ -100,10 +100,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
     let backend = Backend { service: service.clone(), metrics, clock };
     let mut http = http_options(options, tags, keys.clone(), &checkpoint);
     http.unlisted_names = source::names(&options.model, &full_name);
-    let server = http::serve(backend, http, move |config| {
-        config.app_data(observed.clone());
-        observe::configure(config);
-    })?;
+    let server = http::serve(backend, http, observed, |_| {})?;
     Ok(Wired { service, server, keys })
 }
 

@@ -65,7 +65,9 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         port: layers.read("port", "a whole number from 0 to 65535", |text| text.parse().ok())?,
         allowed_hosts: layers.list("allowed_host"),
         cors_origins: layers.read("cors_origin", "origins such as https://example.org, or * for every page", origins)?,
-        http_workers_count: layers.read("http_workers", "a whole number from 1 to 1024", |text| within(text, 1, 1024))?,
+        http_workers_count: threads(layers, "http_workers")?,
+        text_threads_count: threads(layers, "text_threads")?,
+        stream_threads_count: threads(layers, "stream_threads")?,
         api_keys,
         admin_keys,
         key_sources,
@@ -101,6 +103,11 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         profile,
         shown,
     })
+}
+
+/// A count of threads.
+fn threads(layers: &Layers, name: &'static str) -> Result<usize, SettingError> {
+    layers.read(name, "a whole number from 1 to 1024", |text| within(text, 1, 1024))
 }
 
 /// The profile with what was set over it.

@@ -86,6 +86,8 @@ fn nonsense_is_refused_with_what_was_expected_and_who_gave_it() {
         ("port", "", "a whole number from 0 to 65535"),
         ("host", "", "an address such as 127.0.0.1"),
         ("http_workers", "0", "a whole number from 1 to 1024"),
+        ("text_threads", "1025", "a whole number from 1 to 1024"),
+        ("stream_threads", "many", "a whole number from 1 to 1024"),
         ("body_max_bytes", "1", "a size from 1KiB to 1GiB"),
         ("sse_dialect", "OpenAI", "openai, events or both"),
         ("threads", "10000", "auto or a whole number from 1 to 1024"),

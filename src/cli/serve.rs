@@ -72,8 +72,6 @@ pub(super) fn start_log(layers: &Layers) -> Result<logging::Log, Failure> {
     let filter = layers.read("log_level", "a level such as info, or a filter such as antiphon=debug", |text| {
         // A single word that is no level would be taken for a module's name, and silence everything else.
         let is_level = ["error", "warn", "info", "debug", "trace", "off"].contains(&text);
-        // What actix tells of its workers says nothing that our own lines do not.
-        let text = if text == "info" { "info,actix_server=warn" } else { text };
         (is_level || text.contains('=')).then(|| EnvFilter::builder().parse(text).ok())?
     });
     let (format, filter) = (format.map_err(OptionsError::from)?, filter.map_err(OptionsError::from)?);

@@ -71,7 +71,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     plain("port", "PORT", "8000", "port to listen on; 0 takes a free one"),
     list("allowed_host", "NAME", "another name that requests' Host may hold while only loopback is bound"),
     list("cors_origin", "ORIGIN", "a page from this origin may read the answers; * is every page; may be given again"),
-    plain("http_workers", "COUNT", "1", "threads that serve connections"),
+    plain("http_workers", "COUNT", "2", "threads that serve connections"),
+    plain("text_threads", "COUNT", "2", "threads that render and tokenize prompts"),
+    plain("stream_threads", "COUNT", "1", "threads that turn tokens into text"),
     plain("api_key_file", "FILE", "none", "file with a key a line; ANTIPHON_API_KEY holds one key itself"),
     plain("admin_key_file", "FILE", "none", "file with a key a line; they open everything, /admin and others' requests too"),
     plain(

@@ -15,7 +15,7 @@ use crate::app;
 use crate::verify::{self, Case, Criteria, Level, Outcome, Progress, Range, Report, ServerProcess, Target, Verdict};
 
 /// The settings of the server that is started for the suites.
-const OWN: [&str; 9] = [
+const OWN: [&str; 11] = [
     "model",
     "profile",
     "device",
@@ -25,6 +25,8 @@ const OWN: [&str; 9] = [
     "prompt_version",
     "prompt_cache_bytes",
     "http_workers",
+    "text_threads",
+    "stream_threads",
 ];
 
 const MORE: &str = "Prints the plan's report; exit code 0 only if every test passed. A test that cannot be run is skipped with the \

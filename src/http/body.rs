@@ -4,26 +4,32 @@ use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
-use actix_web::web::{BytesMut, Payload};
+use actix_web::web::{BytesMut, Data, Payload};
 use futures_util::StreamExt;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
 use super::errors::ApiError;
 use super::front::Front;
 use super::stream;
 use super::wire::document;
+use super::wire::error::WireError;
+use super::wire::terms::Terms;
 
-/// Largest body that is parsed on the worker that received it.
-const PARSED_HERE_MAX_BYTES: usize = 64 << 10;
+/// Largest body that is read, and largest answer that is written, on the worker of its connection.
+pub(super) const HERE_MAX_BYTES: usize = 64 << 10;
 /// Large bodies that are parsed at the same time. A tree of values takes up to 40 MB, so their count bounds memory.
 pub(super) const PARSERS_COUNT: usize = 2;
 
-/// Reads the body as JSON.
+/// Reads the body as JSON, and that with `understand`.
 ///
 /// # Errors
-/// [`ApiError`]: not JSON, too large, too slow, or broken off.
-pub(super) async fn read_json(request: &HttpRequest, payload: Payload, front: &Front) -> Result<Value, ApiError> {
+/// [`ApiError`]: not JSON, too large, too slow, or broken off; what `understand` says.
+pub(super) async fn read_json<T: Send + 'static>(
+    request: &HttpRequest,
+    payload: Payload,
+    front: &Data<Front>,
+    understand: impl FnOnce(Value, &Terms<'_>) -> Result<T, WireError> + Send + 'static,
+) -> Result<T, ApiError> {
     check_media_type(request.headers())?;
     let max_bytes = front.options.body_max_bytes;
     // A declared size is believed at once: nothing of what is too large is read.
@@ -35,17 +41,27 @@ pub(super) async fn read_json(request: &HttpRequest, payload: Payload, front: &F
         Ok(body) => body?,
         Err(_elapsed) => return Err(ApiError::BodyTooSlow { seconds: seconds(deadline) }),
     };
-    parse(body, &front.parsers).await
+    let (large, front) = (body.len() > HERE_MAX_BYTES, front.clone());
+    let _parser = if large { Some(front.parsers.acquire().await.expect("the semaphore is never closed")) } else { None };
+    let understood = front.clone();
+    away(large, move || {
+        let json = document::parse(&body)?;
+        drop(body);
+        Ok(understand(json, &understood.terms()?)?)
+    })
+    .await?
 }
 
-/// Parses a large body on a thread of its own: a worker that parses answers no probe and sends no event of a stream.
-async fn parse(body: BytesMut, parsers: &Semaphore) -> Result<Value, ApiError> {
-    if body.len() <= PARSED_HERE_MAX_BYTES {
-        return Ok(document::parse(&body)?);
+/// Does work of a size that is not small on a thread of its own: a worker that computes answers no probe and sends no event of a
+/// stream.
+///
+/// # Errors
+/// [`ApiError::Broken`] if the server stops meanwhile, or the work panics.
+pub(super) async fn away<T: Send + 'static>(large: bool, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    if !large {
+        return Ok(work());
     }
-    let _parser = parsers.acquire().await.expect("the semaphore is never closed");
-    let parsed = tokio::task::spawn_blocking(move || document::parse(&body)).await;
-    Ok(parsed.map_err(|_| stream::lost())??)
+    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| stream::lost())?)
 }
 
 async fn read(mut payload: Payload, max_bytes: usize) -> Result<BytesMut, ApiError> {
@@ -85,37 +101,19 @@ fn seconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
-
     use super::*;
 
-    fn body(letters: usize, end: &str) -> BytesMut {
-        format!("{{\"prompt\": \"{}\"{end}", "x".repeat(letters)).as_bytes().into()
+    #[actix_web::test]
+    async fn large_work_leaves_its_worker() {
+        let here = std::thread::current().id();
+        let place = |large| away(large, || std::thread::current().id());
+        assert_eq!(place(false).await.expect("done"), here);
+        assert_ne!(place(true).await.expect("done"), here);
     }
 
     #[actix_web::test]
-    async fn a_large_body_leaves_its_worker_free_and_a_small_one_does_not_wait() {
-        let parsers = Semaphore::new(PARSERS_COUNT);
-        let all_busy = parsers.acquire_many(PARSERS_COUNT as u32).await.expect("open");
-        let small = parse(body(8, "}"), &parsers).now_or_never();
-        assert!(matches!(small, Some(Ok(_))), "{small:?}");
-
-        let large = parse(body(PARSED_HERE_MAX_BYTES, "}"), &parsers);
-        tokio::pin!(large);
-        assert!(large.as_mut().now_or_never().is_none(), "parsed on the worker");
-        drop(all_busy);
-        let value = large.await.expect("JSON");
-        assert_eq!(value["prompt"].as_str().map(str::len), Some(PARSED_HERE_MAX_BYTES));
-    }
-
-    #[actix_web::test]
-    async fn a_large_body_that_is_no_json_is_refused_as_a_small_one_is() {
-        let parsers = Semaphore::new(PARSERS_COUNT);
-        for letters in [8, PARSED_HERE_MAX_BYTES] {
-            let found = parse(body(letters, ", \"prompt\": 1}"), &parsers).await;
-            let twice = super::super::wire::error::WireError::Twice { param: "prompt".to_owned() };
-            assert!(matches!(&found, Err(ApiError::Wire(error)) if error.to_string() == twice.to_string()), "{found:?}");
-        }
-        assert_eq!(parsers.available_permits(), PARSERS_COUNT, "a parser is kept");
+    async fn large_work_that_panics_is_an_error() {
+        let broken = away(true, || panic!("as told")).await;
+        assert!(matches!(broken, Err(ApiError::Broken(_))), "{broken:?}");
     }
 }

@@ -21,14 +21,12 @@ use super::errors::{ApiError, Complaint};
 use super::front::RequestId;
 use super::held::Held;
 use super::key::{Access, KeyRing, MetricsAccess, is_given};
+use super::observe::Observed;
 use super::page;
 use super::wire::error::clip;
 
 /// The header under which every answer tells its id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Paths that need no key, besides the page's own: probes have none.
-const OPEN_PATHS: [&str; 3] = ["/health", "/health/live", "/health/ready"];
 
 /// Paths that tell of the server as a whole, and need no key if the operator says so.
 const METRICS_PATHS: [&str; 5] = ["/metrics", "/stats", "/memory_stats", "/v1/loads", "/get_load"];
@@ -158,8 +156,13 @@ impl Border {
         })
     }
 
+    /// Whether a request may name this host.
+    pub(super) fn serves(&self, host: &str) -> bool {
+        self.hosts.as_ref().is_none_or(|hosts| is_allowed(host, hosts))
+    }
+
     fn check_host(&self, request: &ServiceRequest) -> Result<(), ApiError> {
-        if let Some(hosts) = &self.hosts {
+        if self.hosts.is_some() {
             let header = request.headers().get(HOST).map(|value| String::from_utf8_lossy(value.as_bytes()));
             // An absolute target's host takes the header's place (RFC 9112, 3.2.2). Either may be what was forged.
             let target = request.uri().authority().map(|authority| authority.as_str().into());
@@ -167,7 +170,7 @@ impl Border {
             if header.is_none() && request.version() >= Version::HTTP_11 {
                 return Err(ApiError::HostForbidden { host: String::new() });
             }
-            if let Some(host) = header.into_iter().chain(target).find(|host| !is_allowed(host, hosts)) {
+            if let Some(host) = header.into_iter().chain(target).find(|host| !self.serves(host)) {
                 return Err(ApiError::HostForbidden { host: clip(&host) });
             }
         }
@@ -182,7 +185,8 @@ impl Border {
             return Err(ApiError::RepeatedKey { count });
         }
         let open_metrics = self.metrics_access == MetricsAccess::Open && METRICS_PATHS.contains(&path);
-        let open = OPEN_PATHS.contains(&path) || page::is_open(path) || open_metrics;
+        // Probes have no key.
+        let open = Observed::PROBES.contains(&path) || page::is_open(path) || open_metrics;
         let found = self.keys.now().admit(headers).or_else(|| open.then(Access::default));
         found.ok_or_else(|| ApiError::Unauthorized { given: is_given(headers) })
     }
@@ -190,7 +194,7 @@ impl Border {
 
 /// Whether a monitor asks for `path` every few seconds.
 fn is_routine(path: &str) -> bool {
-    OPEN_PATHS.contains(&path) || METRICS_PATHS.contains(&path)
+    Observed::PROBES.contains(&path) || METRICS_PATHS.contains(&path)
 }
 
 /// Whether a server on loopback may be called by `host`: a name or an address, with or without a port.

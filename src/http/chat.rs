@@ -79,11 +79,10 @@ pub(super) async fn answer(
 async fn read(
     request: &HttpRequest,
     payload: Payload,
-    front: &Front,
+    front: &Data<Front>,
     manner: Manner,
 ) -> Result<(ChatRequest, Sender), ApiError> {
-    let body = read_json(request, payload, front).await?;
-    let chat = ChatRequest::read(body, manner.form, &front.terms()?)?;
+    let chat = read_json(request, payload, front, move |body, terms| ChatRequest::read(body, manner.form, terms)).await?;
     if chat.streaming.on {
         check_dialect(manner.dialect, chat.generation.choices_count, !chat.conversation.tools.is_empty())?;
     }

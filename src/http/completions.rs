@@ -45,9 +45,8 @@ pub(super) async fn completions(request: HttpRequest, payload: Payload, front: D
     Ok(respond::in_stream(&request, &front, &id, parts, Encoder::Completion(Box::new(encoder))))
 }
 
-async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<(CompletionRequest, Sender), ApiError> {
-    let body = read_json(request, payload, front).await?;
-    Ok((CompletionRequest::read(body, &front.terms()?)?, Sender::of(request)?))
+async fn read(request: &HttpRequest, payload: Payload, front: &Data<Front>) -> Result<(CompletionRequest, Sender), ApiError> {
+    Ok((read_json(request, payload, front, CompletionRequest::read).await?, Sender::of(request)?))
 }
 
 /// The prompts as the answer shows them; the text of tokens is only made if it is to be echoed.

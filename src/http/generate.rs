@@ -34,10 +34,10 @@ pub(super) async fn stream(request: HttpRequest, payload: Payload, front: Data<F
     Ok(respond::in_stream(&request, &front, &id, accepted.parts, Encoder::Text(TextEncoder)))
 }
 
-async fn read(request: &HttpRequest, payload: Payload, front: &Front) -> Result<(TextRequest, Sender), ApiError> {
-    let body = read_json(request, payload, front).await?;
-    let terms = Terms { coalescing: front.options.text_coalescing, ..front.terms()? };
-    Ok((TextRequest::read(body, &terms)?, Sender::of(request)?))
+async fn read(request: &HttpRequest, payload: Payload, front: &Data<Front>) -> Result<(TextRequest, Sender), ApiError> {
+    let coalescing = front.options.text_coalescing;
+    let understand = move |body, terms: &Terms<'_>| TextRequest::read(body, &Terms { coalescing, ..*terms });
+    Ok((read_json(request, payload, front, understand).await?, Sender::of(request)?))
 }
 
 /// `/cancel/{request_id}`: the owner's requests, or any with an admin's key. Another's is not found.

@@ -6,6 +6,7 @@
 //!
 //! Absent on purpose: scheduling, text work, the model. A page from elsewhere cannot read an answer, unless its origin is named.
 
+mod accept;
 mod body;
 mod border;
 mod chat;
@@ -21,12 +22,14 @@ pub mod observe;
 mod options;
 mod outspoken;
 mod page;
+mod probe;
 mod respond;
 mod routes;
 mod server;
 mod stream;
 mod tokens;
 mod wire;
+mod workers;
 
 pub use cors::{AllowedOrigin, NoOrigin};
 pub use key::{ApiKey, KeyError, KeyRing, Keys, MetricsAccess};

@@ -12,7 +12,7 @@ mod stats;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use serde::Serialize;
 
 use super::errors::ApiError;
@@ -28,7 +28,7 @@ use crate::metrics::{EXPOSITION_TYPE, Metrics, Names, Process, SchedulerGauges, 
 pub use health::Targets;
 
 /// After how many seconds a probe or a client should come back: about an engine's rebuilding.
-const RETRY_SECONDS: u64 = 5;
+pub(super) const RETRY_SECONDS: u64 = 5;
 
 /// What the routes read; mounted as `web::Data`, one for all workers.
 #[derive(Debug)]
@@ -78,6 +78,9 @@ struct Moment {
 }
 
 impl Observed {
+    /// The paths of probes.
+    pub(super) const PROBES: [&str; 3] = ["/health", "/health/live", "/health/ready"];
+
     /// What the routes read.
     #[must_use]
     pub fn new(service: Service, metrics: Metrics, clock: Clock, facts: ServerFacts) -> Self {
@@ -90,6 +93,19 @@ impl Observed {
         if self.metrics_access == MetricsAccess::Admin { check_admin(request) } else { Ok(()) }
     }
 
+    /// What a probe of one of [`Observed::PROBES`] is told: 200 if all is well, else 503, and a report as JSON.
+    pub(super) fn probe(&self, path: &str) -> (StatusCode, String) {
+        let snapshot = self.service.snapshot();
+        match path {
+            "/health/live" => reported(snapshot.alive, &health::liveness(&snapshot)),
+            "/health/ready" => reported(snapshot.ready, &health::readiness(&snapshot)),
+            _ => {
+                let stats = self.metrics.stats(self.clock.now());
+                reported(snapshot.ready, &health::report(&snapshot, &stats, &self.facts, self.metrics.tags()))
+            }
+        }
+    }
+
     fn look(&self) -> Moment {
         Moment { snapshot: self.service.snapshot(), stats: self.metrics.stats(self.clock.now()), process: Process::read() }
     }
@@ -98,9 +114,9 @@ impl Observed {
 /// Mounts the routes; needs `web::Data<Observed>`.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(get("/health", health))
-        .service(get("/health/live", live))
-        .service(get("/health/ready", ready))
+        .service(get(Observed::PROBES[0], probe))
+        .service(get(Observed::PROBES[1], probe))
+        .service(get(Observed::PROBES[2], probe))
         .service(get("/stats", stats))
         .service(get("/metrics", metrics))
         .service(get("/memory_stats", memory_stats))
@@ -109,20 +125,10 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .configure(gateway::configure);
 }
 
-async fn health(observed: web::Data<Observed>) -> HttpResponse {
-    let moment = observed.look();
-    let report = health::report(&moment.snapshot, &moment.stats, &observed.facts, observed.metrics.tags());
-    probe(moment.snapshot.ready, &report)
-}
-
-async fn live(observed: web::Data<Observed>) -> HttpResponse {
-    let snapshot = observed.service.snapshot();
-    probe(snapshot.alive, &health::liveness(&snapshot))
-}
-
-async fn ready(observed: web::Data<Observed>) -> HttpResponse {
-    let snapshot = observed.service.snapshot();
-    probe(snapshot.ready, &health::readiness(&snapshot))
+/// The probes that are not answered where connections are accepted (see `accept`).
+async fn probe(request: HttpRequest, observed: web::Data<Observed>) -> HttpResponse {
+    let (status, report) = observed.probe(request.path());
+    unstored(status).content_type("application/json").body(report)
 }
 
 async fn stats(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
@@ -191,19 +197,24 @@ fn gauges(snapshot: &Snapshot, limits: Option<ModelLimits>) -> SchedulerGauges {
     }
 }
 
-/// 200 if all is well, else 503 with `Retry-After`.
-fn probe(well: bool, report: &impl Serialize) -> HttpResponse {
+fn reported(well: bool, report: &impl Serialize) -> (StatusCode, String) {
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, report)
+    (status, serde_json::to_string(report).expect("a report is JSON"))
 }
 
 fn json(status: StatusCode, report: &impl Serialize) -> HttpResponse {
+    unstored(status).json(report)
+}
+
+/// The head of an answer that holds for this moment.
+fn unstored(status: StatusCode) -> HttpResponseBuilder {
     let mut response = HttpResponse::build(status);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.insert_header((RETRY_AFTER, RETRY_SECONDS));
     }
     // What was true a moment ago must not be answered from a cache.
-    response.insert_header((CACHE_CONTROL, "no-store")).json(report)
+    response.insert_header((CACHE_CONTROL, "no-store"));
+    response
 }
 
 #[cfg(test)]

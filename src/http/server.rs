@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use actix_http::HttpService;
 use actix_http::error::DispatchError;
-use actix_server::{GracefulShutdownSignal, Server};
 use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
@@ -16,19 +15,22 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, Error};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 
 use crate::clock;
 
+use super::accept::{self, Accepting, Acceptor};
 use super::body::PARSERS_COUNT;
 use super::border::{self, Border};
 use super::front::Front;
+use super::observe::{self, Observed};
 use super::options::{Backend, HttpOptions};
 use super::outspoken::Outspoken;
+use super::probe::Probes;
 use super::routes;
+use super::workers::{Stopping, Workers};
 
 /// How long connections that are still open may take to close, once everything is answered.
-const SHUTDOWN_SECONDS: u64 = 5;
+const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
 /// Connections that may wait to be accepted; the kernel takes less if it is set to.
 const BACKLOG: i32 = 4096;
 
@@ -51,6 +53,9 @@ pub enum ServeError {
         /// Which port.
         port: u16,
     },
+    /// The system gives too few threads or descriptors.
+    #[error("cannot start the threads that serve connections: {0}")]
+    Threads(io::Error),
     /// The address is none of this machine, or no address.
     #[error("cannot listen on {host}:{port}: {source}; expected an address of this machine, such as 127.0.0.1 or 0.0.0.0")]
     Address {
@@ -67,8 +72,8 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct ServerHandle {
     addresses: Vec<SocketAddr>,
-    server: actix_web::dev::ServerHandle,
-    running: JoinHandle<io::Result<()>>,
+    accepting: Accepting,
+    workers: Workers,
 }
 
 impl ServerHandle {
@@ -78,31 +83,27 @@ impl ServerHandle {
         &self.addresses
     }
 
-    /// Waits until the server ends without being asked to, and says why: no client can connect any more. Not to be called
-    /// again, nor [`ServerHandle::stop`], once it has returned.
+    /// Waits until the server accepts no connection any more without being asked to stop, and says why. Not to be called again,
+    /// nor [`ServerHandle::stop`], once it has returned.
     pub async fn died(&mut self) -> String {
-        match (&mut self.running).await.map_err(io::Error::other) {
-            Ok(Ok(())) => "it stopped".to_owned(),
-            Ok(Err(error)) | Err(error) => error.to_string(),
-        }
+        self.accepting.ended().await;
+        "the thread that accepts connections is gone".to_owned()
     }
 
     /// Closes the listener and every connection, idle ones at once and others within five seconds. Before that, drain the
     /// service: while it drains this server still answers, with 503 to new requests.
     pub async fn stop(self) {
-        self.server.stop(true).await;
-        if let Ok(Err(error)) | Err(error) = self.running.await.map_err(io::Error::other) {
-            tracing::warn!(%error, "the HTTP server did not end cleanly");
-        }
+        self.accepting.stop().await;
+        self.workers.stop(SHUTDOWN_MAX).await;
     }
 }
 
-/// Listens, and serves until the handle is stopped. `observe` adds the routes that show the server's state; it is called once
-/// a worker. Must be called inside a tokio or actix runtime.
+/// Listens, and serves until the handle is stopped. `observed` is what probes and the routes that show the server's state are
+/// answered from; `more` adds routes, and is called once a worker. Must be called inside an actix `System`.
 ///
 /// # Errors
 /// [`ServeError`] if it cannot listen; then nothing runs.
-pub fn serve<O>(backend: Backend, options: HttpOptions, observe: O) -> Result<ServerHandle, ServeError>
+pub fn serve<O>(backend: Backend, options: HttpOptions, observed: Data<Observed>, more: O) -> Result<ServerHandle, ServeError>
 where
     O: Fn(&mut ServiceConfig) + Clone + Send + 'static,
 {
@@ -121,16 +122,17 @@ where
     let names = options.model_names();
     let parsers = Semaphore::new(PARSERS_COUNT);
     let front = Data::new(Front { backend, options: Arc::clone(&options), names, started: clock::unix_seconds(), parsers });
-    let mut server = Server::build().workers(options.workers_count.max(1)).disable_signals().shutdown_timeout(SHUTDOWN_SECONDS);
-    let stopping = server.graceful_shutdown_signal();
-    for (listener, address) in listeners.into_iter().zip(&addresses) {
-        let (border, front, shared, observe) = (border.clone(), front.clone(), Arc::clone(&options), observe.clone());
-        let (stopping, name) = (stopping.clone(), format!("http {address}"));
-        let connections = move || connections(&border, &front, &shared, observe.clone(), stopping.clone());
-        server = server.listen(name, listener, connections).map_err(|source| refused(&options, source))?;
-    }
-    let running = server.run();
-    Ok(ServerHandle { addresses, server: running.handle(), running: tokio::spawn(running) })
+    let probes = Probes { border: border.clone(), observed: observed.clone() };
+    let (shared, observe) = (Arc::clone(&options), move |config: &mut ServiceConfig| {
+        config.app_data(observed.clone());
+        observe::configure(config);
+        more(config);
+    });
+    let connections = move |stopping| connections(&border, &front, &shared, observe.clone(), stopping);
+    let workers = Workers::start(options.workers_count, connections).map_err(ServeError::Threads)?;
+    let acceptor = Acceptor { workers: workers.clone(), probes, idle_deadline: options.idle_deadline };
+    let accepting = accept::start(listeners, acceptor).map_err(ServeError::Threads)?;
+    Ok(ServerHandle { addresses, accepting, workers })
 }
 
 /// What a worker does with each connection: HTTP/1.1, and the routes.
@@ -139,7 +141,7 @@ fn connections<O>(
     front: &Data<Front>,
     options: &HttpOptions,
     observe: O,
-    stopping: GracefulShutdownSignal,
+    stopping: Stopping,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<O>
 where
     O: Fn(&mut ServiceConfig) + Clone + Send + 'static,
@@ -154,10 +156,7 @@ where
     // Nothing here asks actix under which name or port it is reached.
     let app = map_config(app.into_factory().map_err(|error: Error| error.error_response()), |()| AppConfig::default());
     let http = HttpService::build()
-        .graceful_shutdown_signal(move || {
-            let stopping = stopping.clone();
-            async move { stopping.notified().await }
-        })
+        .graceful_shutdown_signal(move || stopping.clone().notified())
         // Without this a client that leaves while nothing is written is never noticed.
         .h1_allow_half_closed(false)
         .keep_alive(options.idle_deadline)

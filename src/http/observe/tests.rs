@@ -109,7 +109,8 @@ fn a_probe_says_why_it_says_no() {
     assert_eq!(value(&health::liveness(&snapshot())), json!({"status": "live", "heartbeat_age_ms": 12}));
     assert_eq!(value(&health::liveness(&cases[3].0))["status"], "engine_dead");
     assert_eq!(value(&health::liveness(&cases[4].0)), json!({"status": "stuck", "heartbeat_age_ms": 60_000}));
-    let response = probe(false, &json!({}));
+    let (status, _) = reported(false, &json!({}));
+    let response = unstored(status).finish();
     assert_eq!((response.status().as_u16(), response.headers().get(RETRY_AFTER).is_some()), (503, true));
 }
 

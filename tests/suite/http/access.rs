@@ -192,11 +192,11 @@ async fn a_busy_port_is_one_sentence() {
     let world = World::open(Plan::default()).await;
     let mut options = Plan::default().http;
     options.port = world.address.port();
-    let error = antiphon::http::serve(world.backend.clone(), options, |_| {}).unwrap_err();
+    let error = antiphon::http::serve(world.backend.clone(), options, world.observed.clone(), |_| {}).unwrap_err();
     assert!(matches!(error, ServeError::PortBusy { .. }), "{error:?}");
     assert!(error.to_string().contains("is in use by another process"), "{error}");
     let options = antiphon::http::HttpOptions { host: "203.0.113.1".to_owned(), ..Plan::default().http };
-    let error = antiphon::http::serve(world.backend.clone(), options, |_| {}).unwrap_err();
+    let error = antiphon::http::serve(world.backend.clone(), options, world.observed.clone(), |_| {}).unwrap_err();
     assert!(matches!(error, ServeError::Address { .. }), "{error:?}");
     world.close().await;
 }

@@ -11,6 +11,7 @@ mod loaded;
 mod observe;
 mod page;
 mod parameters;
+mod probes;
 mod requests;
 mod sockets;
 mod turns;

@@ -1,7 +1,8 @@
 //! A server to test: real actors, real sockets, an engine that says what it is told.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use antiphon::actors::service::Service;
@@ -10,7 +11,7 @@ use antiphon::batch::{EngineLimits, TokenId};
 use antiphon::clock::Clock;
 use antiphon::engine::Engine;
 use antiphon::engine::fake::{Answer, FakeEngine, FakeOptions, Fault};
-use antiphon::http::observe::{self, Observed, ServerFacts};
+use antiphon::http::observe::{Observed, ServerFacts};
 use antiphon::http::{Backend, HttpOptions, ServerHandle, serve};
 use antiphon::metrics::{Metrics, ModelTags};
 use antiphon::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
@@ -68,6 +69,7 @@ pub(super) struct World {
     pub(super) backend: Backend,
     pub(super) address: SocketAddr,
     pub(super) server: ServerHandle,
+    pub(super) observed: actix_web::web::Data<Observed>,
     /// Shares its memory of violations with the engine that computes.
     engine: FakeEngine,
 }
@@ -112,14 +114,13 @@ impl World {
         let mut observed = Observed::new(service.clone(), metrics, clock, facts);
         observed.metrics_access = plan.http.metrics_access;
         let observed = actix_web::web::Data::new(observed);
-        let observe = move |config: &mut actix_web::web::ServiceConfig| {
-            config.app_data(observed.clone());
-            observe::configure(config);
+        let more = move |config: &mut actix_web::web::ServiceConfig| {
             config.route("/panic", actix_web::web::get().to(on_purpose));
+            config.route("/stall", actix_web::web::get().to(stall));
         };
-        let server = serve(backend.clone(), plan.http, observe).expect("a free port");
+        let server = serve(backend.clone(), plan.http, observed.clone(), more).expect("a free port");
         let address = server.addresses()[0];
-        Self { service, backend, address, server, engine }
+        Self { service, backend, address, server, observed, engine }
     }
 
     /// Waits until nothing runs, then checks that nothing was left behind. Ends the test if that never happens.
@@ -148,6 +149,18 @@ impl World {
 /// A handler with a bug.
 async fn on_purpose() -> String {
     panic!("the secret of the inside")
+}
+
+/// Held by a test, keeps busy every worker that is asked for `/stall`.
+pub(super) static STALL: Mutex<()> = Mutex::new(());
+/// How many workers are.
+pub(super) static STALLED_COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// A handler that computes for long.
+async fn stall() -> String {
+    STALLED_COUNT.fetch_add(1, Ordering::SeqCst);
+    drop(STALL.lock());
+    String::new()
 }
 
 /// The embedded model's tokenizer.

@@ -1,0 +1,125 @@
+//! Where connections come in: a thread of its own, which answers probes itself and hands everything else on.
+//!
+//! A worker may be busy with a body or with a thousand streams; a probe that waits for one has the server restarted that it
+//! asks about. So the first bytes of a connection are looked at, not taken, and a plain `GET` of a probe's path never leaves
+//! this thread. Whatever is not as plain goes to a worker unread: every rule of the border holds there, and its routes answer
+//! the same.
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{self, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::{LocalSet, spawn_local};
+
+use super::probe::Probes;
+use super::workers::Workers;
+
+/// Longest head of a probe, in bytes; kubelet's has 130.
+const HEAD_MAX_BYTES: usize = 2048;
+/// How long the first bytes may take until the connection counts as no probe's: it connects and asks.
+const FIRST_BYTES_MAX: Duration = Duration::from_millis(100);
+/// How long to wait after a connection could not be accepted: there are no descriptors left, or no memory.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The thread, running. Dropping this does not stop it.
+#[derive(Debug)]
+pub(super) struct Accepting {
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Accepting {
+    /// Waits until the thread has ended.
+    pub(super) async fn ended(&mut self) {
+        // A panic ends it without a word.
+        let _ = (&mut self.ended).await;
+    }
+
+    /// Closes the listeners.
+    pub(super) async fn stop(self) {
+        // A thread that is gone has closed them.
+        let _ = self.stop.send(());
+        let _ = self.ended.await;
+    }
+}
+
+/// What the thread works with.
+pub(super) struct Acceptor {
+    pub(super) workers: Workers,
+    pub(super) probes: Probes,
+    /// How long a connection may be idle between probes.
+    pub(super) idle_deadline: Duration,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// The system gives no thread, or nothing to wait for sockets with.
+pub(super) fn start(listeners: Vec<TcpListener>, acceptor: Acceptor) -> io::Result<Accepting> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    listeners.iter().try_for_each(|listener| listener.set_nonblocking(true))?;
+    let listeners = {
+        let _inside = runtime.enter();
+        listeners.into_iter().map(net::TcpListener::from_std).collect::<io::Result<Vec<_>>>()?
+    };
+    let ((stop, stopped), (ends, ended)) = (oneshot::channel(), oneshot::channel());
+    let run = move || {
+        let all = LocalSet::new();
+        all.block_on(&runtime, async move {
+            let acceptor = Rc::new(acceptor);
+            for listener in listeners {
+                spawn_local(accept(listener, Rc::clone(&acceptor)));
+            }
+            if stopped.await.is_err() {
+                // The handle was dropped: the server goes on.
+                std::future::pending::<()>().await;
+            }
+        });
+        // The listeners are closed with their tasks.
+        drop(all);
+        let _ = ends.send(());
+    };
+    thread::Builder::new().name("accept".to_owned()).spawn(run)?;
+    Ok(Accepting { stop, ended })
+}
+
+async fn accept(listener: net::TcpListener, acceptor: Rc<Acceptor>) {
+    loop {
+        match listener.accept().await {
+            Ok((connection, _)) => _ = spawn_local(Rc::clone(&acceptor).receive(connection)),
+            // The client left before its connection was taken.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(error) => {
+                tracing::error!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Acceptor {
+    /// Answers the probes of a connection; hands it on when something else is said on it, or nothing.
+    async fn receive(self: Rc<Self>, mut connection: TcpStream) {
+        let mut wait = FIRST_BYTES_MAX;
+        loop {
+            let mut head = [0; HEAD_MAX_BYTES];
+            let Ok(Ok(length)) = tokio::time::timeout(wait, connection.peek(&mut head)).await else { break };
+            let Some(probe) = self.probes.read(&head[..length]) else { break };
+            let answer = self.probes.answer(&probe);
+            let taken = connection.read_exact(&mut head[..probe.head_bytes]).await;
+            // An answer fits into what the system keeps for a socket, so a client that does not read holds nothing up.
+            if taken.is_err() || connection.write_all(&answer).await.is_err() || probe.close {
+                return;
+            }
+            wait = self.idle_deadline;
+        }
+        if let Ok(connection) = connection.into_std() {
+            self.workers.serve(connection);
+        }
+    }
+}
