@@ -1,11 +1,12 @@
-"""The reports of guidellm and of antiphon load side by side: a row a figure, medians over the rounds. Fails beyond 10 %."""
+"""The reports of guidellm and of antiphon load side by side: a row a figure, medians over the rounds. Fails beyond 2 %."""
 
 import json
 import pathlib
 import statistics
 import sys
 
-DIFFERENCE_MAX = 0.10
+# On a machine with nothing else to do: docs/load.md has 1.2 % as the largest that was measured.
+DIFFERENCE_MAX = 0.02
 
 prefix, rounds = sys.argv[1], range(1, int(sys.argv[2]) + 1)
 peer = [json.loads(pathlib.Path(f"{prefix}-guidellm-{n}.json").read_text())["benchmarks"][0]["metrics"] for n in rounds]

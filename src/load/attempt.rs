@@ -99,14 +99,27 @@ pub(super) async fn attempt(
     let sent = Instant::now();
     let mut seen = Seen::default();
     let reading = tokio::time::timeout(options.answer_max, read(client, options, body, whim, &mut seen, shared));
-    let ended = reading.await;
-    let (outcome, error, message) = match ended {
-        Err(_) => {
-            let message = format!("no answer within {} s", options.answer_max.as_secs_f64());
+    let ended = reading.await.ok();
+    let (outcome, error, message) = ending(ended, &mut seen, options.answer_max);
+    let record = record(place, sent, &seen, outcome, error, message, shared);
+    shared.ended(&record, &seen.gaps_us);
+    (record, seen.text)
+}
+
+/// How a request ended, with a word for the kind of failure and the failure in words. `ended` is `None` if its time was up, and
+/// holds whether the answer was read to its end.
+fn ending(
+    ended: Option<Result<bool, ClientError>>,
+    seen: &mut Seen,
+    answer_max: Duration,
+) -> (Outcome, Option<String>, Option<String>) {
+    match ended {
+        None => {
+            let message = format!("no answer within {} s", answer_max.as_secs_f64());
             (Outcome::Failed, Some("timeout".to_owned()), Some(message))
         }
-        Ok(Ok(false)) => (Outcome::Left, None, None),
-        Ok(Ok(true)) => match seen.error.take() {
+        Some(Ok(false)) => (Outcome::Left, None, None),
+        Some(Ok(true)) => match seen.error.take() {
             Some(message) => (Outcome::Failed, Some("error_event".to_owned()), Some(message)),
             None if seen.cancelled_at.is_some() && seen.finish.as_deref() == Some("cancelled") => {
                 (Outcome::Cancelled, None, None)
@@ -114,16 +127,13 @@ pub(super) async fn attempt(
             None => (Outcome::Completed, None, None),
         },
         // A server may also end the stream of a cancelled request in its own way.
-        Ok(Err(_)) if seen.cancelled_at.is_some() => (Outcome::Cancelled, None, None),
-        Ok(Err(error)) => {
+        Some(Err(_)) if seen.cancelled_at.is_some() => (Outcome::Cancelled, None, None),
+        Some(Err(error)) => {
             let refused = matches!(&error, ClientError::Refused { refusal, .. } if refusal.status == 429);
             let outcome = if refused { Outcome::Refused } else { Outcome::Failed };
             (outcome, Some(error.kind()), Some(error.to_string()))
         }
-    };
-    let record = record(place, sent, &seen, outcome, error, message, shared);
-    shared.ended(&record, &seen.gaps_us);
-    (record, seen.text)
+    }
 }
 
 /// Reads to the end; false if the client left before.
@@ -229,3 +239,7 @@ fn record(
         message,
     }
 }
+
+#[cfg(test)]
+#[path = "attempt_tests.rs"]
+mod tests;

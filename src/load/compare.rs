@@ -77,3 +77,84 @@ impl fmt::Display for Comparison {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::{answered, run};
+    use super::super::options::{Arrivals, Targets};
+    use super::super::record::Record;
+    use super::*;
+
+    /// Ten requests, answered within `ttft` and ten times `tpot` milliseconds, in so many seconds.
+    fn of(ttft: f64, tpot: f64, wall_s: f64) -> Run {
+        let records: Vec<Record> = (0..10).map(|index| answered(index, ttft, tpot)).collect();
+        run(&records, wall_s, Arrivals::Closed { concurrency: 1 }, Targets::default())
+    }
+
+    fn ratio<'a>(comparison: &'a Comparison, name: &str) -> &'a Ratio {
+        comparison.ratios.iter().find(|ratio| ratio.name == name).expect("the figure is compared")
+    }
+
+    #[test]
+    fn a_ratio_is_b_over_a_of_its_own_figure() {
+        let compared = compare("a", &[of(100.0, 10.0, 2.0)], "b", &[of(150.0, 5.0, 1.0)]);
+        for (name, a, b) in [
+            ("output tokens/s", 55.0, 110.0),
+            ("requests/s", 5.0, 10.0),
+            ("TTFT p50", 100.0, 150.0),
+            ("TTFT p95", 100.0, 150.0),
+            ("ITL p50", 10.0, 5.0),
+            ("ITL p99", 10.0, 5.0),
+            ("TPOT p50", 10.0, 5.0),
+            ("E2E p50", 200.0, 200.0),
+            ("E2E p95", 200.0, 200.0),
+        ] {
+            let found = ratio(&compared, name);
+            // ITL comes from a histogram of three digits.
+            let near = |found: f64, expected: f64| (found / expected - 1.0).abs() < 2e-3;
+            assert!(near(found.a, a) && near(found.b, b), "{found:?}");
+            assert!(found.ratio.iter().all(|ratio| near(*ratio, b / a)) && found.pairs == 1, "{found:?}");
+        }
+        assert_eq!(compared.ratios.len(), 9);
+    }
+
+    #[test]
+    fn the_quantiles_that_are_compared_are_those_that_are_named() {
+        let of = |slow: f64| {
+            let records: Vec<Record> =
+                (0..100).map(|index| answered(index, if index < 6 { slow } else { 10.0 }, 1.0)).collect();
+            run(&records, 1.0, Arrivals::Closed { concurrency: 1 }, Targets::default())
+        };
+        let compared = compare("a", &[of(100.0)], "b", &[of(400.0)]);
+        let [middle, tail] = ["TTFT p50", "TTFT p95"].map(|name| ratio(&compared, name).ratio[1]);
+        assert_eq!((middle, tail), (1.0, 4.0));
+        let [middle, tail] = ["E2E p50", "E2E p95"].map(|name| ratio(&compared, name).ratio[1]);
+        assert!(middle == 1.0 && (tail - 410.0 / 110.0).abs() < 1e-9, "{tail}");
+    }
+
+    #[test]
+    fn every_pair_of_rounds_gives_a_ratio_and_their_spread_is_shown() {
+        let (a, b) = ([of(100.0, 10.0, 1.0), of(200.0, 10.0, 1.0)], [of(300.0, 10.0, 1.0), of(400.0, 10.0, 1.0)]);
+        let compared = compare("a", &a, "b", &b);
+        let ttft = ratio(&compared, "TTFT p50");
+        // 300/100, 400/100, 300/200, 400/200.
+        assert_eq!((ttft.ratio, ttft.pairs, ttft.a, ttft.b), ([1.5, 2.0, 4.0], 4, 100.0, 300.0));
+    }
+
+    #[test]
+    fn what_one_side_does_not_have_is_not_compared() {
+        let bare = run(&[], 1.0, Arrivals::Closed { concurrency: 1 }, Targets::default());
+        assert_eq!(compare("a", &[of(100.0, 10.0, 1.0)], "b", &[bare]).ratios, []);
+    }
+
+    #[test]
+    fn the_table_has_a_before_b_and_b_over_a() {
+        let text = compare("old.json", &[of(100.0, 10.0, 2.0)], "new.json", &[of(250.0, 10.0, 2.0)]).to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[..2], ["A: old.json", "B: new.json"]);
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(words(lines[2])[..3], ["A", "B", "B/A"]);
+        let ttft = words(lines.iter().find(|line| line.starts_with("TTFT p50")).expect("a row"));
+        assert_eq!(ttft[2..], ["100.00", "250.00", "2.500", "2.500", "-", "2.500", "(1)"]);
+    }
+}

@@ -229,7 +229,20 @@ fn over_time(samples: &[Sample], page: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::distribution;
+    use super::super::compare::{Comparison, Ratio};
+    use super::{compared, distribution};
+
+    #[test]
+    fn a_comparison_has_a_before_b_and_b_over_a() {
+        let ratio = Ratio { name: "TTFT p50", a: 100.0, b: 250.0, ratio: [2.0, 2.5, 3.0], pairs: 4 };
+        let comparison = Comparison { a: "old <a>".to_owned(), b: "new".to_owned(), ratios: vec![ratio] };
+        let mut page = String::new();
+        compared(&comparison, &mut page);
+        assert!(page.contains("A: old &lt;a&gt;<br>B: new"), "{page}");
+        assert!(page.contains("<th>A</th><th>B</th><th>B/A</th><th>from</th><th>to</th><th>pairs</th>"), "{page}");
+        let row = "<td>TTFT p50</td><td>100.00</td><td>250.00</td><td>2.500</td><td>2.000</td><td>3.000</td><td>4</td>";
+        assert!(page.contains(row), "{page}");
+    }
 
     #[test]
     fn the_first_bar_is_as_wide_as_the_others() {

@@ -85,3 +85,46 @@ impl Shared {
         self.most_failed_in_a_row.load(Ordering::Relaxed) >= failures_max
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::{answered, unanswered};
+    use super::*;
+
+    fn failed(index: usize) -> Record {
+        unanswered(index, Outcome::Failed, Some(("broken", "gone")))
+    }
+
+    #[test]
+    fn a_load_is_given_up_after_failures_in_a_row_and_not_after_as_many_between_answers() {
+        let shared = Shared::new(Instant::now());
+        for index in 0..9 {
+            let record = if index % 3 == 2 { answered(index, 10.0, 1.0) } else { failed(index) };
+            shared.ended(&record, &[]);
+        }
+        assert!(shared.is_hopeless(2) && !shared.is_hopeless(3));
+        // A refusal is an answer.
+        shared.ended(&failed(9), &[]);
+        shared.ended(&unanswered(10, Outcome::Refused, None), &[]);
+        shared.ended(&failed(11), &[]);
+        shared.ended(&failed(12), &[]);
+        assert!(!shared.is_hopeless(3));
+        shared.ended(&failed(13), &[]);
+        assert!(shared.is_hopeless(3));
+        shared.ended(&answered(14, 10.0, 1.0), &[]);
+        assert!(shared.is_hopeless(3), "answers that were under way do not undo it");
+    }
+
+    #[test]
+    fn what_ended_is_summed() {
+        let shared = Shared::new(Instant::now());
+        shared.ended(&answered(0, 1.25, 1.0), &[100, 300]);
+        shared.ended(&failed(1), &[]);
+        shared.ended(&answered(2, 0.75, 1.0), &[200]);
+        let sums = shared.sums();
+        assert_eq!((sums.records.len(), sums.ttft.len(), sums.itl.len()), (3, 2, 3));
+        assert_eq!((sums.ttft.max(), sums.ttft.min(), sums.itl.max(), sums.itl.min()), (1_250, 750, 300, 100));
+        assert_eq!(sums.last_failure.as_deref(), Some("gone"));
+        assert_eq!((shared.ended.load(Ordering::Relaxed), shared.failed.load(Ordering::Relaxed)), (3, 1));
+    }
+}

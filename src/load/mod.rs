@@ -10,6 +10,8 @@ mod compare;
 mod csv_file;
 mod drive;
 mod html;
+#[cfg(test)]
+mod made_up;
 mod measure;
 mod options;
 mod prompts;

@@ -91,3 +91,66 @@ pub(super) fn rows(run: &Run) -> [(&'static str, Option<Quantiles>); 9] {
         ("sent late", latencies.late),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::{answered, run, unanswered};
+    use super::super::options::{Arrivals, Targets};
+    use super::super::record::Outcome;
+    use super::super::report::SweepFinding;
+    use super::*;
+
+    fn report() -> Report {
+        let mut records: Vec<_> = (0..8).map(|index| answered(index, if index < 7 { 40.0 } else { 90.0 }, 2.0)).collect();
+        records[1].late_ms = 3.0;
+        records.push(unanswered(8, Outcome::Refused, Some(("http_429", "too much to do"))));
+        records.push(unanswered(9, Outcome::Failed, Some(("broken", "gone"))));
+        let targets = Targets { ttft_ms: Some(50.0), ..Targets::default() };
+        Report {
+            version: "0".to_owned(),
+            created_s: 0,
+            api: "/v1/chat/completions".to_owned(),
+            model: "parrot".to_owned(),
+            seed: 1,
+            load: "eight questions".to_owned(),
+            notes: vec!["pieces are counted".to_owned()],
+            runs: vec![run(&records, 4.0, Arrivals::Poisson { rate: 2.5 }, targets)],
+            sweep: Some(SweepFinding { met_rate: Some(2.5), knee_rate: None }),
+        }
+    }
+
+    #[test]
+    fn every_figure_stands_under_its_name() {
+        let text = table(&report());
+        for line in [
+            "parrot at /v1/chat/completions: eight questions",
+            "http://made.up, open loop, 2.5 requests/s, Poisson, 4.0 s",
+            "requests: 10 sent, 8 completed, 0 left, 0 cancelled, 1 refused (429), 1 failed",
+            "  http_429: 1, such as: too much to do",
+            "throughput: 2.00 requests/s, 22.0 output tokens/s, 32.0 total tokens/s",
+            "goodput: 1.75 requests/s met the targets, 70.0 %",
+            "highest rate that met the targets: 2.5 requests/s",
+            "knee (highest rate that the server kept up with): none of those tried",
+            "note: pieces are counted",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line:?} is not in {text}");
+        }
+        let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        let row =
+            |name: &str| rows.iter().find(|row| row.first() == Some(&name)).map(|row| row[1..].to_vec()).unwrap_or_default();
+        assert_eq!(row("milliseconds"), ["count", "mean", "p50", "p90", "p95", "p99", "max"]);
+        assert_eq!(row("TTFT"), ["8", "46.25", "40.00", "90.00", "90.00", "90.00", "90.00"]);
+        assert_eq!(row("TPOT"), ["8", "2.00", "2.00", "2.00", "2.00", "2.00", "2.00"]);
+        assert_eq!(row("E2E"), ["8", "66.25", "60.00", "110.00", "110.00", "110.00", "110.00"]);
+        assert_eq!(row("sent"), ["late", "10", "0.30", "0.00", "0.00", "3.00", "3.00", "3.00"]);
+        assert!(row("cancel").is_empty(), "what has no values has no row");
+    }
+
+    #[test]
+    fn a_partial_report_and_counted_pieces_say_so() {
+        let mut report = report();
+        (report.runs[0].partial, report.runs[0].token_count) = (Some("interrupted".to_owned()), TokenCount::Pieces);
+        let text = table(&report);
+        assert!(text.contains("\nPARTIAL: interrupted\n") && text.contains("22.0 output tokens (pieces of text)/s"), "{text}");
+    }
+}

@@ -82,6 +82,32 @@ fn an_open_loop_counts_from_the_intended_time() {
     assert!(longest >= 175.0, "a server at half the rate falls behind: {records:?}");
 }
 
+/// A client whose thread is busy for 400 ms sends late what was meant for that time: the delay is counted, although the server
+/// answers each within 30 ms of its being sent.
+#[test]
+fn a_client_that_sends_late_does_not_hide_it() {
+    let responder = Responder::start(Manner { first: Duration::from_millis(30), ..Manner::default() });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let asked = options(Arrivals::Constant { rate: 25.0 }, 6);
+    let (run, records) = runtime.block_on(async {
+        let client = Client::new(&responder.url(), &ClientOptions::default()).expect("a client");
+        let prompts = Prompts::open(&PromptSource::BuiltIn, 0, 1, &client, "parrot").await.expect("prompts");
+        tokio::spawn(async {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            std::thread::sleep(Duration::from_millis(400));
+        });
+        Box::pin(drive(&client, &asked, &prompts)).await
+    });
+    assert_eq!(run.counts.completed, 6);
+    let late = records.iter().filter(|record| record.late_ms >= 200.0).count();
+    assert!(late >= 3, "those meant for 80 to 200 ms are sent after 460 ms: {records:?}");
+    for record in &records {
+        let (ttft, e2e) = (record.ttft_ms.unwrap(), record.e2e_ms.unwrap());
+        assert!(ttft >= record.late_ms + 30.0 && e2e >= ttft, "{record:?}");
+    }
+    assert!(run.latencies.late.unwrap().max >= 200.0 && run.latencies.ttft.unwrap().p95 >= 230.0, "{:?}", run.latencies);
+}
+
 #[test]
 fn those_who_leave_and_cancel_do_so() {
     let responder =
@@ -167,10 +193,14 @@ fn the_command_writes_its_reports_and_compares_them() {
     assert!(code == 0 && output.contains("TTFT p50") && output.contains("1.000"), "{output}");
     let (code, _, error) = antiphon(&["load", "--compare", &json, &csv]);
     assert!(code == 1 && error.contains("expected a report that antiphon load wrote with --json"), "{error}");
-    let other = Responder::start(Manner { model: "wren", ..Manner::default() });
+    // It is slower by far more than a busy machine can be.
+    let other = Responder::start(Manner { model: "wren", first: Duration::from_millis(150), ..Manner::default() });
     let (code, output, error) = antiphon(&["load", "--url", &url, "--url", &other.url(), "--rounds", "2", "--requests", "3"]);
     assert_eq!((code, error.as_str()), (0, ""));
     assert!(output.contains(&format!("A: {url}\nB: {}", other.url())) && output.contains("(4)"), "{output}");
+    let ttft = output.lines().rfind(|line| line.starts_with("TTFT p50")).expect("it is compared");
+    let [a, b, ratio] = [2, 3, 4].map(|column| ttft.split_whitespace().nth(column).and_then(|text| text.parse::<f64>().ok()));
+    assert!(a < b && b >= Some(150.0) && ratio > Some(1.0), "the slow one is B: {output}");
     assert!(output.starts_with("parrot and wren at ") && other.bodies().iter().all(|body| body["model"] == "wren"), "{output}");
 }
 
