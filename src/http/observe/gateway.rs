@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Observed, json, probe};
+use super::{Observed, json};
 use crate::actors::messages::{Accepted, Coalescing, FinishKind, Generate, Input, KeyId, PartKind, Refusal};
 use crate::actors::snapshot::{ModelLimits, Snapshot};
 use crate::batch::{Sampling, TokenId};
@@ -231,15 +231,17 @@ async fn health_generate(observed: web::Data<Observed>) -> HttpResponse {
         Err(Refusal::QueueFull { .. }) if observed.service.snapshot().ready => None,
         Err(refusal) => Some(format!("{refusal:?}")),
     };
-    let status = if reason.is_none() { "generates" } else { "does_not_generate" };
-    probe(reason.is_none(), &Generated { status, reason })
+    match reason {
+        None => json(StatusCode::OK, &Generated { status: "generates", reason }),
+        Some(_) => json(StatusCode::SERVICE_UNAVAILABLE, &Generated { status: "does_not_generate", reason }),
+    }
 }
 
 /// The cheapest request that goes through every actor.
 fn one_token() -> Generate {
     Generate {
         request_id: format!("health-{}", Uuid::new_v4().simple()),
-        input: Input::Tokens(vec![TokenId(0)]),
+        inputs: vec![Input::Tokens(vec![TokenId(0)])],
         choices_count: 1,
         max_tokens: Some(1),
         sampling: Sampling::default(),
