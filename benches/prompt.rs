@@ -11,7 +11,7 @@ use antiphon::batch::TokenId;
 use antiphon::prompt::builder::{KeyParameters, PromptBuilder, PromptSettings, PromptVersion};
 use antiphon::prompt::conversation::{Conversation, Message};
 use antiphon::prompt::detokenizer::Detokenizer;
-use antiphon::prompt::harmony::parser::{Parser, ParserStart};
+use antiphon::prompt::harmony::parser::{Parser, ParserRules, ParserStart};
 use antiphon::prompt::stop::{StopSet, StopStrings};
 use antiphon::prompt::tokenizer::Tokenizer;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -89,7 +89,7 @@ fn answer(criterion: &mut Criterion) {
     group.bench_function("parse an answer", |bencher| {
         let mut events = Vec::new();
         bencher.iter(|| {
-            let mut parser = Parser::new(Arc::clone(&tokenizer), ParserStart::AssistantHeader);
+            let mut parser = Parser::new(Arc::clone(&tokenizer), ParserStart::AssistantHeader, ParserRules::default());
             for token in &tokens {
                 events.clear();
                 parser.push(*token, &mut events);

@@ -166,9 +166,9 @@ pub enum PartKind {
     /// Log-probabilities of the prompt, first part of a choice if they were asked for; in [`Part::logprobs`], without the
     /// prompt's first token.
     Prompt,
-    /// Text of the analysis channel.
+    /// Text of the analysis channel, or for a recipient that was not offered. Messages are joined by a blank line.
     Reasoning(String),
-    /// Text of the answer (the final channel, or a preamble; all text if the input was no chat).
+    /// Text of the answer (the final channel, or a preamble, joined by a blank line; all text if the input was no chat).
     Content(String),
     /// A function call begins.
     ToolCallStart {

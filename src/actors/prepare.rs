@@ -12,6 +12,8 @@ use crate::actors::text::{Reading, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::local_date;
 use crate::prompt::builder::{KeyParameters, PromptBuilder, Salt};
+use crate::prompt::conversation::Conversation;
+use crate::prompt::harmony::parser::ParserRules;
 use crate::prompt::stop::StopSet;
 use crate::prompt::tokenizer::Tokenizer;
 use crate::scheduler::NewSequence;
@@ -63,6 +65,12 @@ impl TextWork {
                 Some(max_tokens) => max_tokens,
                 None => room(prompt.report.tokens.len(), limits, prompt.param)?,
             };
+            let reading = match prompt.reading {
+                Reading::Harmony(start, rules) => {
+                    Reading::Harmony(start, ParserRules { goes_on: generate.ignore_eos, ..rules })
+                }
+                other => other,
+            };
             for _ in 0..generate.choices_count {
                 let seed = sampling.seed.wrapping_add(prepared.sequences.len() as u64);
                 prepared.sequences.push(NewSequence {
@@ -72,7 +80,7 @@ impl TextWork {
                 });
                 prepared.rules.push(TextRules {
                     tokenizer: Arc::clone(&self.tokenizer),
-                    reading: prompt.reading.clone(),
+                    reading: reading.clone(),
                     stop: Arc::clone(&stop),
                     coalescing: generate.coalescing,
                 });
@@ -127,7 +135,8 @@ impl TextWork {
                     cache_hit: built.cache_hit,
                     prompt_version: built.version.name().to_owned(),
                 };
-                Ok(Prompt { report, reading: Reading::Harmony(built.parser_start), param: "messages" })
+                let reading = Reading::Harmony(built.parser_start, rules_of(&conversation));
+                Ok(Prompt { report, reading, param: "messages" })
             }
             Input::Text(text) => Ok(plain(self.tokenizer.encode_text(&text))),
             Input::Tokens(tokens) => {
@@ -136,6 +145,15 @@ impl TextWork {
             }
         }
     }
+}
+
+/// What the answer to a conversation may hold.
+fn rules_of(conversation: &Conversation) -> ParserRules {
+    let functions = match &conversation.forced_tool {
+        Some(name) => [name.clone()].into(),
+        None => conversation.tools.iter().map(|tool| tool.name.clone()).collect(),
+    };
+    ParserRules { functions, single_call: conversation.single_call, goes_on: false }
 }
 
 /// What of a request is part of its cache key.

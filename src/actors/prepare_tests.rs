@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::actors::fixtures::{VOCAB_SIZE, builder, generate, tokenizer};
-use crate::prompt::conversation::{Conversation, Message};
+use crate::prompt::conversation::{Conversation, Message, Tool};
 
 const LIMITS: ModelLimits = ModelLimits {
     context_tokens_max: 1_000,
@@ -78,7 +78,7 @@ fn control_tokens_in_a_text_are_text() {
 fn a_conversation_is_read_as_harmony_and_plain_text_is_not() {
     let conversation = Conversation { messages: vec![Message::User { content: "Hi".to_owned() }], ..Conversation::default() };
     let chat = work().prepare(generate(Input::Chat(conversation)), &LIMITS).unwrap();
-    assert!(matches!(chat.rules[0].reading, Reading::Harmony(_)));
+    assert!(matches!(chat.rules[0].reading, Reading::Harmony(..)));
     assert_eq!((chat.param, chat.reports[0].prompt_version.as_str()), ("messages", "SYS/v1"));
     let plain = work().prepare(generate(text("Hi")), &LIMITS).unwrap();
     assert_eq!((&plain.rules[0].reading, plain.param), (&Reading::Plain, "prompt"));
@@ -96,4 +96,22 @@ fn today_is_a_date() {
     let today = local_date();
     assert_eq!(today.len(), 10);
     assert!(today.starts_with("20") && today.as_bytes()[4] == b'-' && today.as_bytes()[7] == b'-', "{today}");
+}
+
+#[test]
+fn the_answer_to_a_chat_may_call_what_was_offered() {
+    let tool = |name: &str| Tool { name: name.to_owned(), description: None, parameters: None };
+    let both = Conversation { tools: vec![tool("f"), tool("g")], ..Conversation::default() };
+    let rules = |conversation: Conversation, ignore_eos| {
+        let request = Generate { ignore_eos, ..generate(Input::Chat(conversation)) };
+        match work().prepare(request, &LIMITS).unwrap().rules.remove(0).reading {
+            Reading::Harmony(_, rules) => (rules.functions.to_vec(), rules.single_call, rules.goes_on),
+            other => panic!("{other:?}"),
+        }
+    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(rules(Conversation::default(), false), (names(&[]), false, false));
+    assert_eq!(rules(both.clone(), true), (names(&["f", "g"]), false, true));
+    assert_eq!(rules(Conversation { single_call: true, ..both.clone() }, false), (names(&["f", "g"]), true, false));
+    assert_eq!(rules(Conversation { forced_tool: Some("g".into()), ..both }, false), (names(&["g"]), false, false));
 }

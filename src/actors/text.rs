@@ -14,11 +14,15 @@ use crate::actors::coalesce::Coalescer;
 use crate::actors::messages::{Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
 use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
 use crate::prompt::detokenizer::{Detokenizer, Places};
-use crate::prompt::harmony::parser::{Event, EventKind, Parser, ParserStart};
+use crate::prompt::harmony::parser::{Event, EventKind, Parser, ParserRules, ParserStart};
 use crate::prompt::harmony::recovery::RecoveryCounts;
 use crate::prompt::stop::{StopSet, StopStrings};
 use crate::prompt::tokenizer::Tokenizer;
 use crate::scheduler::FinishReason;
+
+/// What stands between the texts of two messages that are delivered as one: two of analysis, or a preamble and the answer. The
+/// model did not write it, so no stop string is searched in it.
+const BLANK_LINE: &str = "\n\n";
 
 /// What all choices of a response have in common.
 #[derive(Debug, Clone)]
@@ -38,8 +42,8 @@ pub(super) struct TextRules {
 pub(super) enum Reading {
     /// Text.
     Plain,
-    /// Harmony, of which the prompt holds the beginning.
-    Harmony(ParserStart),
+    /// Harmony, of which the prompt holds the beginning, and what of it may be part of the answer.
+    Harmony(ParserStart, ParserRules),
     /// Something at which the reader panics, to see what becomes of the others.
     #[cfg(test)]
     Poison,
@@ -64,7 +68,7 @@ pub(super) enum End {
 pub(super) enum Progress {
     /// More tokens.
     GoesOn,
-    /// Nothing: a stop string ended it, and its sequence is to be cancelled.
+    /// Nothing: a stop string ended it, or what the model goes on with is no part of the answer. Its sequence is to be cancelled.
     Stopped,
 }
 
@@ -106,6 +110,13 @@ pub(super) struct ChoiceText {
     stop: StopStrings,
     coalescer: Coalescer,
     channel: Channel,
+    /// Whether a message is open of which something came.
+    in_message: bool,
+    /// Whether reasoning came, and whether content was given out.
+    reasoned: bool,
+    answered: bool,
+    /// A blank line is due before the next content.
+    joins: bool,
     tool_calls_count: u32,
     /// Tokens taken that no event stands for yet.
     unplaced: VecDeque<(TokenId, Option<TokenText>)>,
@@ -126,7 +137,9 @@ impl ChoiceText {
     pub(super) fn new(choice: u32, rules: &TextRules) -> Self {
         let reader = match &rules.reading {
             Reading::Plain => Reader::Plain(Detokenizer::new()),
-            Reading::Harmony(start) => Reader::Harmony(Parser::new(Arc::clone(&rules.tokenizer), start.clone())),
+            Reading::Harmony(start, of_answer) => {
+                Reader::Harmony(Parser::new(Arc::clone(&rules.tokenizer), start.clone(), of_answer.clone()))
+            }
             #[cfg(test)]
             Reading::Poison => Reader::Poison,
         };
@@ -137,6 +150,10 @@ impl ChoiceText {
             stop: StopStrings::new(Arc::clone(&rules.stop)),
             coalescer: Coalescer::new(rules.coalescing),
             channel: Channel::Content,
+            in_message: false,
+            reasoned: false,
+            answered: false,
+            joins: false,
             tool_calls_count: 0,
             unplaced: VecDeque::new(),
             tokens: Vec::new(),
@@ -188,6 +205,12 @@ impl ChoiceText {
         let events = self.read(token);
         if let Some(matched) = self.apply_all(events, now, out) {
             self.end(FinishKind::Stop { matched: Some(matched) }, Vec::new(), out);
+            return Progress::Stopped;
+        }
+        if matches!(&self.reader, Reader::Harmony(parser) if parser.is_over()) {
+            self.release_stop(now);
+            let kind = self.complete();
+            self.end(kind, Vec::new(), out);
             return Progress::Stopped;
         }
         if let Some(text) = self.coalescer.take_due(now) {
@@ -242,7 +265,7 @@ impl ChoiceText {
                     detokenizer.push(self.tokenizer.bytes_of(token), &mut text);
                 }
                 if !text.is_empty() {
-                    events.push(Event { kind: EventKind::Content(text), tokens: self.unplaced.len() });
+                    events.push(self.plain_text(text));
                 }
             }
             #[cfg(test)]
@@ -260,7 +283,7 @@ impl ChoiceText {
                 let mut text = String::new();
                 detokenizer.flush(&mut text);
                 if !text.is_empty() {
-                    events.push(Event { kind: EventKind::Content(text), tokens: self.unplaced.len() });
+                    events.push(self.plain_text(text));
                 }
             }
             #[cfg(test)]
@@ -269,23 +292,36 @@ impl ChoiceText {
         events
     }
 
+    /// Text that all tokens without an event stand for.
+    fn plain_text(&self, text: String) -> Event {
+        let tokens = self.unplaced.len();
+        Event { kind: EventKind::Content(text), tokens, text_tokens: tokens }
+    }
+
     /// The stop string, if one is complete.
     fn apply_all(&mut self, events: Vec<Event>, now: Micros, out: &mut Vec<Part>) -> Option<String> {
         events.into_iter().find_map(|event| self.apply(event, now, out))
     }
 
     fn apply(&mut self, event: Event, now: Micros, out: &mut Vec<Part>) -> Option<String> {
-        match event.kind {
+        let Event { kind, tokens, text_tokens } = event;
+        let is_end = matches!(kind, EventKind::MessageEnd | EventKind::ResponseEnd);
+        let begins = !std::mem::replace(&mut self.in_message, !is_end) && !is_end;
+        match kind {
             EventKind::Reasoning(text) => {
                 self.enter(Channel::Reasoning, out);
-                let logprobs = self.place(event.tokens);
+                let logprobs = self.place(tokens, text_tokens);
                 self.logprobs.extend(logprobs);
+                if std::mem::replace(&mut self.reasoned, true) && begins {
+                    self.coalescer.push(BLANK_LINE, now);
+                }
                 self.coalescer.push(&text, now);
             }
             EventKind::Content(text) => {
                 self.enter(Channel::Content, out);
-                let logprobs = self.place(event.tokens);
+                let logprobs = self.place(tokens, text_tokens);
                 self.hold(logprobs);
+                self.joins |= begins && self.answered;
                 let mut kept = String::new();
                 let matched = self.stop.push(&text, &mut kept);
                 self.keep(&kept, now);
@@ -297,7 +333,7 @@ impl ChoiceText {
             EventKind::ToolCallStart { name } => {
                 self.enter(Channel::Arguments, out);
                 self.flush(out);
-                self.place(event.tokens);
+                self.place(tokens, text_tokens);
                 let id = format!("call_{}", &uuid::Uuid::new_v4().simple().to_string()[..24]);
                 let part = self.part(PartKind::ToolCallStart { index: self.tool_calls_count, id, name });
                 out.push(part);
@@ -305,17 +341,17 @@ impl ChoiceText {
             }
             EventKind::ToolCallArguments(text) => {
                 self.enter(Channel::Arguments, out);
-                let logprobs = self.place(event.tokens);
+                let logprobs = self.place(tokens, text_tokens);
                 self.logprobs.extend(logprobs);
                 self.coalescer.push(&text, now);
             }
             EventKind::MessageEnd => {
-                self.place(event.tokens);
+                self.place(tokens, text_tokens);
                 self.release_stop(now);
                 self.flush(out);
             }
             EventKind::ResponseEnd => {
-                self.place(event.tokens);
+                self.place(tokens, text_tokens);
             }
         }
         None
@@ -329,15 +365,16 @@ impl ChoiceText {
         }
     }
 
-    /// The next part stands for `count` more tokens. Returns the log-probabilities of those that are text: in harmony those after
-    /// the last control token among them, for what comes before is a header.
-    fn place(&mut self, count: usize) -> Vec<TokenText> {
+    /// The next part stands for `count` more tokens. Returns the log-probabilities of the last `text_count` of them, which are
+    /// its text; of harmony's control tokens among them there are none.
+    fn place(&mut self, count: usize, text_count: usize) -> Vec<TokenText> {
         let mut of_text = Vec::new();
-        for (token, logprobs) in self.unplaced.drain(..count.min(self.unplaced.len())) {
+        let count = count.min(self.unplaced.len());
+        let text_at = count.saturating_sub(text_count);
+        for (index, (token, logprobs)) in self.unplaced.drain(..count).enumerate() {
             self.tokens.push(token);
-            if self.tokenizer.is_control(token) && matches!(self.reader, Reader::Harmony(_)) {
-                of_text.clear();
-            } else {
+            let is_text = matches!(self.reader, Reader::Plain(_)) || !self.tokenizer.is_control(token);
+            if index >= text_at && is_text {
                 of_text.extend(logprobs);
             }
         }
@@ -358,6 +395,13 @@ impl ChoiceText {
 
     /// `text` is no part of a stop string: it is sent, and so are the log-probabilities of the tokens that end in it.
     fn keep(&mut self, text: &str, now: Micros) {
+        if text.is_empty() {
+            return;
+        }
+        if std::mem::take(&mut self.joins) {
+            self.coalescer.push(BLANK_LINE, now);
+        }
+        self.answered = true;
         self.kept_bytes += text.len();
         let kept = self.kept_bytes;
         while let Some(held) = self.held_logprobs.pop_front_if(|held| held.begin < kept && held.end <= kept) {
@@ -423,7 +467,7 @@ impl ChoiceText {
             // Their text was sent before it was known where a stop string cuts them.
             self.emit_text(String::new(), out);
         }
-        let rest = self.place(self.unplaced.len());
+        let rest = self.place(self.unplaced.len(), self.unplaced.len());
         // A stop string cuts what comes with it and after it; without one the tokens of plain text are all accounted for.
         if matches!(self.reader, Reader::Plain(_)) && !matches!(kind, FinishKind::Stop { matched: Some(_) }) {
             self.logprobs.extend(rest);
@@ -435,11 +479,15 @@ impl ChoiceText {
         self.ended = true;
     }
 
+    /// How the choice ends if the model ends it.
+    fn complete(&self) -> FinishKind {
+        if self.tool_calls_count > 0 { FinishKind::ToolCalls } else { FinishKind::Stop { matched: None } }
+    }
+
     fn finish_kind(&self, end: End) -> FinishKind {
         let failed = |code, message: &str| FinishKind::Failed { code, message: message.to_owned() };
         match end {
-            End::Finished(FinishReason::Stop(_)) if self.tool_calls_count > 0 => FinishKind::ToolCalls,
-            End::Finished(FinishReason::Stop(_)) => FinishKind::Stop { matched: None },
+            End::Finished(FinishReason::Stop(_)) => self.complete(),
             End::Finished(FinishReason::Length) => FinishKind::Length,
             End::Finished(FinishReason::Cancelled) => FinishKind::Cancelled,
             End::Finished(FinishReason::QueueTimeout) => {

@@ -12,8 +12,15 @@ fn rules(reading: Reading, stop_strings: &[&str], coalescing: Coalescing) -> Tex
 
 const AT_ONCE: Coalescing = Coalescing { max_ms: 0, max_chars: 0 };
 
+/// The answer of a model that was offered two functions.
+fn chat(single_call: bool) -> Reading {
+    let functions = ["a", "b"].map(str::to_owned);
+    let rules = ParserRules { functions: functions.into(), single_call, goes_on: false };
+    Reading::Harmony(ParserStart::AssistantHeader, rules)
+}
+
 fn harmony(stop_strings: &[&str], coalescing: Coalescing) -> TextRules {
-    rules(Reading::Harmony(ParserStart::AssistantHeader), stop_strings, coalescing)
+    rules(chat(false), stop_strings, coalescing)
 }
 
 fn logprobs(token: TokenId) -> PositionLogprobs {
@@ -114,7 +121,76 @@ fn stop_strings_look_at_the_answer_alone() {
 #[test]
 fn what_was_held_back_for_a_stop_string_is_sent_at_the_end_of_its_message() {
     let output = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>Hi<|return|>";
-    assert_eq!(shown(&parts(&harmony(&["look.Hi"], AT_ONCE), output)), "[content]I look.Hi[Stop { matched: None }]");
+    assert_eq!(shown(&parts(&harmony(&["look.Hi"], AT_ONCE), output)), "[content]I look.\n\nHi[Stop { matched: None }]");
+}
+
+/// A message of analysis, a preamble or an answer, as the model writes it.
+fn message(channel: &str, text: &str) -> String {
+    format!("<|start|>assistant<|channel|>{channel}<|message|>{text}<|end|>")
+}
+
+#[test]
+fn messages_of_one_kind_are_joined_by_a_blank_line() {
+    let [one, two] = ["One.", "Two."].map(|text| message("analysis", text));
+    let [look, last] = [message("commentary", "I look."), message("final", "Done.")];
+    let call = message("commentary to=functions.a <|constrain|>json", "{}");
+    let slow = Coalescing { max_ms: 1_000, max_chars: 0 };
+    for (output, expected) in [
+        (format!("{one}{two}{last}"), "[reasoning]One.\n\nTwo.[content]Done.[Length]"),
+        (format!("{look}{last}"), "[content]I look.\n\nDone.[Length]"),
+        (format!("{one}{look}{two}{last}"), "[reasoning]One.[content]I look.[reasoning]\n\nTwo.[content]\n\nDone.[Length]"),
+        (format!("{look}{call}{last}"), "[content]I look.[call 0 a][arguments]{}[content]\n\nDone.[Length]"),
+        (format!("{one}{}{last}", message("analysis", "")), "[reasoning]One.[content]Done.[Length]"),
+        (format!("{look}{}", message("final", "")), "[content]I look.[Length]"),
+        (format!("Let me see.{last}"), "[content]Let me see.\n\nDone.[Length]"),
+    ] {
+        for coalescing in [AT_ONCE, slow] {
+            assert_eq!(shown(&parts(&harmony(&[], coalescing), &output)), expected, "{output}");
+        }
+    }
+    // The model did not write the blank line, and none is left before a stop string.
+    let stopped = |stop: &str| shown(&parts(&harmony(&[stop], AT_ONCE), &format!("{look}{last}")));
+    assert_eq!(stopped("\n"), "[content]I look.\n\nDone.[Length]");
+    assert_eq!(stopped("Done"), "[content]I look.[Stop { matched: Some(\"Done\") }]");
+}
+
+#[test]
+fn what_is_no_part_of_the_answer_ends_it() {
+    let call = |name: &str| message(&format!("commentary to=functions.{name} <|constrain|>json"), "{}");
+    for (single_call, output, expected) in [
+        (
+            false,
+            format!("{}<|start|>user<|message|>No.<|end|>", message("final", "Yes.")),
+            "[content]Yes.[Stop { matched: None }]",
+        ),
+        (false, message("final", "Yes.").repeat(2), "[content]Yes.[Stop { matched: None }]"),
+        (false, format!("{}<|start|>functions.a to=assistant<|message|>4", call("a")), "[call 0 a][arguments]{}[ToolCalls]"),
+        (true, format!("{}{}", call("a"), call("b")), "[call 0 a][arguments]{}[ToolCalls]"),
+        (false, format!("{}{}", call("a"), call("b")), "[call 0 a][arguments]{}[call 1 b][arguments]{}[Length]"),
+    ] {
+        let rules = rules(chat(single_call), &[], AT_ONCE);
+        let tokens = tokenizer().encode_with_control(&output);
+        let parts = parts_of(&rules, &tokens);
+        assert_eq!(shown(&parts), expected, "{output}");
+        let taken = parts.iter().map(|part| part.tokens.len()).sum::<usize>();
+        assert_eq!(parts.last().unwrap().completion_tokens as usize, taken);
+        if !expected.ends_with("[Length]") {
+            assert!(taken < tokens.len(), "the sequence is cancelled");
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_of_a_damaged_answer_are_those_of_its_text() {
+    let output = "<|channel|>analysis I think.<|end|>assistantfinal<|message|>Hello, <|message|>세상!<|return|>";
+    let parts = parts(&harmony(&[], AT_ONCE), output);
+    assert_eq!(shown(&parts), "[reasoning]I think.[content]Hello, 세상![Stop { matched: None }]");
+    let of = |wanted: fn(&PartKind) -> bool| {
+        let texts = parts.iter().filter(|part| wanted(&part.kind)).flat_map(|part| &part.logprobs);
+        String::from_utf8(texts.flat_map(|text| text.bytes.clone()).collect()).unwrap()
+    };
+    assert_eq!(of(|kind| matches!(kind, PartKind::Reasoning(_))).trim_start(), "I think.");
+    assert_eq!(of(|kind| matches!(kind, PartKind::Content(_))), "Hello, 세상!");
 }
 
 #[test]
@@ -172,7 +248,7 @@ fn plain_text_has_a_log_probability_a_token() {
 fn a_character_that_is_cut_off_is_a_replacement_character() {
     let mut cut = tokenizer().encode_text("a👋");
     cut.pop();
-    for reading in [Reading::Plain, Reading::Harmony(ParserStart::AssistantHeader)] {
+    for reading in [Reading::Plain, chat(false)] {
         let header = match reading {
             Reading::Plain => Vec::new(),
             _ => tokenizer().encode_with_control("<|channel|>final<|message|>"),
@@ -221,7 +297,7 @@ proptest! {
         stop in prop::collection::vec("[a-e ]{1,3}", 0..3),
     ) {
         let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId).collect();
-        let reading = if is_harmony { Reading::Harmony(ParserStart::AssistantHeader) } else { Reading::Plain };
+        let reading = if is_harmony { chat(true) } else { Reading::Plain };
         let stop: Vec<&str> = stop.iter().map(String::as_str).collect();
         let at_once = parts_of(&rules(reading.clone(), &stop, AT_ONCE), &tokens);
         let gathered = parts_of(&rules(reading, &stop, Coalescing { max_ms, max_chars }), &tokens);
@@ -234,7 +310,8 @@ proptest! {
             let finishes = parts.iter().filter(|part| matches!(part.kind, PartKind::Finished(_))).count();
             prop_assert_eq!(finishes, 1);
             prop_assert!(matches!(last.kind, PartKind::Finished(_)));
-            let stopped = matches!(&last.kind, PartKind::Finished(Finish { kind: FinishKind::Stop { matched: Some(_) }, .. }));
+            // Ended by a stop string, or in front of what is no part of the answer.
+            let stopped = matches!(&last.kind, PartKind::Finished(Finish { kind, .. }) if *kind != FinishKind::Length);
             prop_assert!(stopped || sent == tokens);
         }
     }

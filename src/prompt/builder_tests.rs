@@ -132,11 +132,11 @@ fn an_answer_to_a_call_that_nobody_made_is_refused() {
 }
 
 #[test]
-fn a_forced_call_starts_the_parser_in_its_header() {
+fn a_forced_call_starts_the_parser_behind_its_header() {
     let conversation = Conversation { forced_tool: Some("f".into()), ..Conversation::default() };
     let builder = builder(1 << 20);
     for _ in 0..2 {
-        assert_eq!(build(&builder, &conversation).parser_start, ParserStart::ToolHeader { name: "f".into() });
+        assert_eq!(build(&builder, &conversation).parser_start, ParserStart::CallText { name: "f".into() });
     }
 }
 

@@ -40,7 +40,7 @@ impl Entry {
         let places = size_of::<(Arc<str>, Self)>() + 1 + size_of::<(u64, Arc<str>)>() + PIECE_BYTES;
         let name = match &self.prompt.start {
             ParserStart::AssistantHeader => 0,
-            ParserStart::ToolHeader { name } => name.capacity() + PIECE_BYTES,
+            ParserStart::CallText { name } => name.capacity() + PIECE_BYTES,
         };
         let key = ARC_BYTES + key.len() + PIECE_BYTES;
         let tokens = ARC_BYTES + self.prompt.tokens.len() * size_of::<TokenId>() + PIECE_BYTES;

@@ -75,10 +75,12 @@ pub enum ReasoningEffort {
 pub struct Conversation {
     /// The history, oldest first.
     pub messages: Vec<Message>,
-    /// The functions that the model may call.
+    /// The functions that the model may call; no other call is one.
     pub tools: Vec<Tool>,
     /// How much to think.
     pub effort: ReasoningEffort,
-    /// The answer must be a call of this function: the prompt ends inside that call's header.
+    /// The answer must be a call of this function: the prompt ends behind that call's header.
     pub forced_tool: Option<String>,
+    /// The answer may hold one call at most. The prompt does not say so.
+    pub single_call: bool,
 }

@@ -50,7 +50,7 @@ impl ChatRequest {
         let model = terms.model(&mut fields)?;
         let messages = history(&mut fields, form)?;
         let Reasoning { effort, include } = Reasoning::read(&mut fields)?;
-        let Tools { tools, forced } = Tools::read(&mut fields)?;
+        let Tools { tools, forced, single_call } = Tools::read(&mut fields)?;
         let mut generation = Generation::read(&mut fields, terms)?;
         generation.sampling.logprobs = logprobs(&mut fields)?;
         let streaming = Streaming::read(&mut fields, terms, form == Form::Generate)?;
@@ -58,7 +58,7 @@ impl ChatRequest {
         check_answer_kind(&mut fields)?;
         foreign::refuse(&mut fields)?;
         note_unknown(fields);
-        let conversation = Conversation { messages, tools, effort, forced_tool: forced };
+        let conversation = Conversation { messages, tools, effort, forced_tool: forced, single_call };
         Ok(Self { model, conversation, generation, streaming, return_token_ids, include_reasoning: include })
     }
 }

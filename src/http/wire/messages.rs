@@ -55,10 +55,14 @@ fn message(mut fields: Fields, calls: &HashSet<String>) -> Result<Message, WireE
 }
 
 fn assistant(mut fields: Fields) -> Result<Message, WireError> {
-    let content = fields.take("content").map(|value| text_or_parts(value, &fields.at("content"))).transpose()?;
-    // A refusal is what the assistant said, so it stands where the text would.
+    let content =
+        fields.take("content").map(|value| text_of(value, &fields.at("content"), &["text", "refusal"])).transpose()?;
+    // A refusal is what the assistant said, so it stands where the text would, or behind it.
     let refusal = fields.text("refusal")?.filter(|text| !text.is_empty());
-    let content = content.filter(|text| refusal.is_none() || !text.is_empty()).or(refusal);
+    let content = match (content, refusal) {
+        (Some(content), Some(refusal)) if !content.is_empty() => Some(format!("{content}\n\n{refusal}")),
+        (content, refusal) => refusal.or(content),
+    };
     // Clients send both names, one of them empty.
     let newer = fields.text("reasoning")?;
     let older = fields.text("reasoning_content")?;
@@ -90,13 +94,18 @@ fn tool_call(mut fields: Fields) -> Result<ToolCall, WireError> {
 
 /// `type`, which may be left out, must be `only`.
 pub(super) fn check_type(fields: &mut Fields, only: &str) -> Result<(), WireError> {
+    check_kind(fields, &[only]).map(|_| ())
+}
+
+/// `type`, which must be one of `kinds`; the first of them if it is left out.
+fn check_kind<'a>(fields: &mut Fields, kinds: &[&'a str]) -> Result<&'a str, WireError> {
     let path = fields.at("type");
-    match fields.text("type")? {
-        Some(kind) if kind != only => {
-            Err(WireError::Unsupported { param: path, message: format!("{kind:?} is not supported; only {only:?} is") })
-        }
-        _ => Ok(()),
-    }
+    let Some(kind) = fields.text("type")? else { return Ok(kinds[0]) };
+    kinds.iter().find(|known| **known == kind).copied().ok_or_else(|| {
+        let known: Vec<String> = kinds.iter().map(|kind| format!("{kind:?}")).collect();
+        let message = format!("{kind:?} is not supported; only {} is", known.join(" or "));
+        WireError::Unsupported { param: path, message }
+    })
 }
 
 fn content(fields: &mut Fields) -> Result<String, WireError> {
@@ -106,6 +115,11 @@ fn content(fields: &mut Fields) -> Result<String, WireError> {
 
 /// A text, or parts of type text: they are joined as they are.
 fn text_or_parts(value: Value, path: &str) -> Result<String, WireError> {
+    text_of(value, path, &["text"])
+}
+
+/// A text, or parts of one of `kinds`, the first of which is the default; each holds its text under the name of its kind.
+fn text_of(value: Value, path: &str, kinds: &[&str]) -> Result<String, WireError> {
     match value {
         Value::String(text) => Ok(text),
         Value::Array(parts) if !parts.is_empty() => parts
@@ -113,9 +127,9 @@ fn text_or_parts(value: Value, path: &str) -> Result<String, WireError> {
             .enumerate()
             .map(|(index, part)| {
                 let mut part = Fields::of(part, &format!("{path}[{index}]"))?;
-                check_type(&mut part, "text")?;
-                let text_path = part.at("text");
-                text(part.required("text", "a string")?, &text_path)
+                let kind = check_kind(&mut part, kinds)?;
+                let text_path = part.at(kind);
+                text(part.required(kind, "a string")?, &text_path)
             })
             .collect(),
         other => Err(unfit(path, &other, "a string, or an array of text parts")),

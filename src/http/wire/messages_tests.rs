@@ -50,6 +50,16 @@ fn complaints_name_the_place() {
             "messages[0].content[1].text",
             "missing_required_parameter",
         ),
+        (
+            r#"[{"role":"user","content":[{"type":"refusal","refusal":"No."}]}]"#,
+            "messages[0].content[0].type",
+            "unsupported_value",
+        ),
+        (
+            r#"[{"role":"assistant","content":[{"type":"refusal","text":"No."}]}]"#,
+            "messages[0].content[0].refusal",
+            "missing_required_parameter",
+        ),
         (r#"[{"role":"tool","content":"x"}]"#, "messages[0].tool_call_id", "missing_required_parameter"),
         (r#"[{"role":"tool","tool_call_id":"c9","content":"x"}]"#, "messages[0].tool_call_id", "invalid_value"),
         (
@@ -94,6 +104,10 @@ fn the_name_that_is_not_empty_counts() {
         (r#""content":null,"refusal":"No.","reasoning":"r""#, "No.", "r"),
         (r#""content":"","refusal":"No.","reasoning":"r""#, "No.", "r"),
         (r#""content":"a","refusal":"","reasoning":"r""#, "a", "r"),
+        (r#""content":"a","refusal":null,"reasoning":"r","reasoning_content":null"#, "a", "r"),
+        (r#""content":"a","refusal":"No.","reasoning":"r""#, "a\n\nNo.", "r"),
+        (r#""content":[{"type":"refusal","refusal":"No."}],"reasoning":"r""#, "No.", "r"),
+        (r#""content":[{"type":"text","text":"Well. "},{"type":"refusal","refusal":"No."}],"reasoning":"r""#, "Well. No.", "r"),
     ] {
         let expected =
             Message::Assistant { content: Some(content.into()), reasoning: Some(reasoning.into()), tool_calls: vec![] };

@@ -12,6 +12,7 @@ use super::messages::check_type;
 
 const TOOLS_MAX: usize = 128;
 const NAME_MAX_BYTES: usize = 64;
+const CHOICES: &str = "auto, none, required, or an object that names a function";
 const NAME_EXPECTED: &str = "1 to 64 characters of A-Z a-z 0-9 _ -";
 
 /// The functions that the model may call, and the one that it must.
@@ -21,26 +22,29 @@ pub(crate) struct Tools {
     pub(crate) tools: Vec<Tool>,
     /// Must be called.
     pub(crate) forced: Option<String>,
+    /// One call at most: `parallel_tool_calls: false`.
+    pub(crate) single_call: bool,
 }
 
 impl Tools {
-    /// Reads both fields. With `tool_choice: none` the model does not learn of the tools: it cannot call them.
+    /// Reads the fields. With `tool_choice: none` the model does not learn of the tools, and no call of one is read.
     pub(crate) fn read(fields: &mut Fields) -> Result<Self, WireError> {
         refuse_older(fields)?;
-        fields.flag("parallel_tool_calls")?;
+        let single_call = fields.flag("parallel_tool_calls")? == Some(false);
         let tools = tools(fields)?;
         let path = fields.at("tool_choice");
-        match fields.take("tool_choice") {
-            None => Ok(Self { tools, forced: None }),
+        let chosen = match fields.take("tool_choice") {
+            None => Self { tools, ..Self::default() },
             Some(Value::String(choice)) => match choice.as_str() {
-                "auto" => Ok(Self { tools, forced: None }),
-                "none" => Ok(Self::default()),
-                "required" => required(tools, path),
-                _ => Err(unfit(&path, &Value::String(choice), "auto, none, required, or an object that names a function")),
+                "auto" => Self { tools, ..Self::default() },
+                "none" => Self::default(),
+                "required" => required(tools, path)?,
+                _ => return Err(unfit(&path, &Value::String(choice), CHOICES)),
             },
-            Some(object @ Value::Object(_)) => named(tools, Fields::of(object, &path)?),
-            Some(other) => Err(unfit(&path, &other, "auto, none, required, or an object that names a function")),
-        }
+            Some(object @ Value::Object(_)) => named(tools, Fields::of(object, &path)?)?,
+            Some(other) => return Err(unfit(&path, &other, CHOICES)),
+        };
+        Ok(Self { single_call, ..chosen })
     }
 }
 
@@ -101,10 +105,10 @@ pub(super) fn function_name(function: &mut Fields) -> Result<String, WireError> 
     Ok(name)
 }
 
-/// A call is forced by ending the prompt inside its header, so the function must be known.
+/// A call is forced by ending the prompt behind its header, so the function must be known.
 fn required(tools: Vec<Tool>, path: String) -> Result<Tools, WireError> {
     match tools.as_slice() {
-        [only] => Ok(Tools { forced: Some(only.name.clone()), tools }),
+        [only] => Ok(Tools { forced: Some(only.name.clone()), tools, ..Tools::default() }),
         [] => Err(WireError::Conflict { param: path, message: "\"required\" needs a tool in tools".to_owned() }),
         several => Err(WireError::Unsupported {
             param: path,
@@ -122,7 +126,7 @@ fn named(tools: Vec<Tool>, mut choice: Fields) -> Result<Tools, WireError> {
     let path = function.at("name");
     let name = text(function.required("name", "the name of a tool")?, &path)?;
     if tools.iter().any(|tool| tool.name == name) {
-        Ok(Tools { tools, forced: Some(name) })
+        Ok(Tools { tools, forced: Some(name), ..Tools::default() })
     } else {
         Err(unfit(&path, &Value::String(clip(&name)), "the name of a function in tools"))
     }

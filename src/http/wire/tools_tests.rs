@@ -12,7 +12,7 @@ fn read(tools: &str, rest: &str) -> Result<Tools, WireError> {
 #[test]
 fn tools_are_read_with_their_key_order() {
     let tools = read(&format!("{F},{G}"), r#","parallel_tool_calls":true"#).unwrap();
-    assert_eq!(tools.forced, None);
+    assert_eq!((tools.forced, tools.single_call), (None, false));
     assert_eq!(tools.tools[0].parameters.as_ref().unwrap().to_string(), r#"{"type":"object","a":1}"#);
     assert_eq!(tools.tools[1], Tool { name: "g".into(), description: None, parameters: None });
 }
@@ -30,6 +30,21 @@ fn a_choice_is_honoured_or_refused() {
     assert_eq!(blame(several), ("tool_choice".into(), "unsupported_value"));
     assert_eq!(blame(read("", r#","tool_choice":"required""#)), ("tool_choice".into(), "conflicting_parameters"));
     assert_eq!(blame(read(F, r#","tool_choice":"f""#)), ("tool_choice".into(), "invalid_value"));
+}
+
+#[test]
+fn one_call_at_most_is_read_with_every_choice() {
+    for (rest, single_call) in [
+        ("", false),
+        (r#","parallel_tool_calls":null"#, false),
+        (r#","parallel_tool_calls":false"#, true),
+        (r#","parallel_tool_calls":false,"tool_choice":"auto""#, true),
+        (r#","parallel_tool_calls":false,"tool_choice":"required""#, true),
+        (r#","parallel_tool_calls":false,"tool_choice":{"type":"function","function":{"name":"f"}}"#, true),
+    ] {
+        assert_eq!(read(F, rest).unwrap().single_call, single_call, "{rest}");
+    }
+    assert_eq!(blame(read(F, r#","parallel_tool_calls":"no""#)), ("parallel_tool_calls".into(), "invalid_value"));
 }
 
 #[test]

@@ -1,160 +1,243 @@
 //! A message's header as the model writes it, and where the message goes by it.
 //!
 //! What a header looks like: `assistant to=functions.f<|channel|>commentary <|constrain|>json`. The recipient stands before or
-//! after the channel, the type of the text with or without its control token, and the model takes liberties.
+//! after the channel, the type of the text with or without its control token, and the model takes liberties: it leaves out
+//! control tokens, breaks lines and makes names up. Promises: a header is bounded; what it holds back is given out as soon as
+//! it can be no header.
 
 use super::recovery::Recovery;
+use super::words::{Channel, Opening, Place, Reader, Role, Said, Section, TYPES};
 
-/// A header is a few words; one that is longer than this, or has lines, is no header. The longest name of a function that
-/// http takes makes 102 bytes.
+/// A header is a few words; what is longer is none. The longest name of a function that http takes makes 102 bytes.
 const MAX_BYTES: usize = 128;
-
-/// Which control token a part of the header follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Section {
-    /// `<|start|>`.
-    Role,
-    /// `<|channel|>`.
-    Channel,
-    /// `<|constrain|>`.
-    Type,
-}
 
 /// Where the text of a message goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Destination {
     /// To the reader, as reasoning.
     Reasoning,
-    /// To the reader, as the answer.
+    /// To the reader, as part of the answer: a preamble, or what is not harmony.
     Content,
+    /// To the reader, as the answer.
+    Final,
     /// To the function of this name, as its arguments.
     Call(String),
+    /// Nowhere: it is in another's name.
+    Nowhere,
+}
+
+/// What a header turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A header, of whatever form.
+    Header,
+    /// Text without a header.
+    Text,
+    /// Text of the message inside which it stands, after a control token that means nothing.
+    Stray,
+}
+
+/// Where the message of a header goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    pub(super) destination: Destination,
+    pub(super) found: Found,
+    /// Where in what was written the message's text begins.
+    pub(super) body_at: usize,
+    /// What had to be overlooked.
+    pub(super) recovery: Option<Recovery>,
 }
 
 /// A header that is being written.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Header {
-    sections: Vec<(Section, Vec<u8>)>,
-    /// How many sections the prompt began with; the model did not write them.
-    given: usize,
-    /// The function whose call the prompt began: whatever the model writes, the message goes there.
-    given_call: Option<String>,
+    opening: Opening,
+    /// The message inside which it stands, if that one has no end.
+    pub(super) within: Option<Destination>,
+    /// What the model wrote of it, without control tokens.
+    text: Vec<u8>,
+    /// Which sections follow the role, and where in `text`.
+    marks: Vec<(Section, usize)>,
+    /// Where in `text` each token ends.
+    token_ends: Vec<usize>,
 }
 
 impl Header {
-    /// A header whose role the prompt gave.
-    pub(super) fn of_assistant() -> Self {
-        Self { sections: vec![(Section::Role, b"assistant".to_vec()), (Section::Role, Vec::new())], given: 1, given_call: None }
-    }
-
-    /// A header of a call of the function `name`, which the prompt gave but for the type of its text.
-    pub(super) fn of_call(name: &str) -> Self {
-        Self { sections: vec![(Section::Type, Vec::new())], given: 0, given_call: Some(name.to_owned()) }
-    }
-
-    /// A header of which nothing but its first control token was read.
-    pub(super) fn after(section: Section) -> Self {
-        Self { sections: vec![(section, Vec::new())], given: 0, given_call: None }
-    }
-
-    /// Which section is being written.
-    pub(super) fn section(&self) -> Section {
-        self.sections.last().map_or(Section::Role, |(section, _)| *section)
+    /// A header that begins by `opening`, inside the message `within` if that one has no end.
+    pub(super) const fn new(opening: Opening, within: Option<Destination>) -> Self {
+        Self { opening, within, text: Vec::new(), marks: Vec::new(), token_ends: Vec::new() }
     }
 
     /// Another section begins.
     pub(super) fn begin(&mut self, section: Section) {
-        self.sections.push((section, Vec::new()));
+        self.marks.push((section, self.text.len()));
     }
 
-    /// More text of the section that is being written.
+    /// A token more of the section that is being written.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if let Some((_, text)) = self.sections.last_mut() {
-            text.extend_from_slice(bytes);
+        if !bytes.is_empty() {
+            self.text.extend_from_slice(bytes);
+            self.token_ends.push(self.text.len());
         }
     }
 
-    /// Whether the prompt began a call.
-    pub(super) fn is_given_call(&self) -> bool {
-        self.given_call.is_some()
+    /// Which section is being written.
+    pub(super) fn section(&self) -> Section {
+        self.marks.last().map_or(Section::Role, |(section, _)| *section)
     }
 
-    /// Where the text goes if this turns out to be no header.
-    pub(super) fn destination_of_text(&self) -> Destination {
-        self.given_call.clone().map_or(Destination::Content, Destination::Call)
+    /// Whether nothing was written of it, not even a control token.
+    pub(super) fn is_bare(&self) -> bool {
+        self.opening == Opening::Bare && self.within.is_none() && self.marks.is_empty() && self.is_blank()
     }
 
-    /// What the model wrote of it, without control tokens.
-    pub(super) fn written(&self) -> Vec<u8> {
-        self.sections[self.given..].iter().flat_map(|(_, text)| text).copied().collect()
+    /// Whether it begins without `<|start|>` after a message that ended.
+    pub(super) fn lacks_start(&self) -> bool {
+        self.opening == Opening::Bare && self.within.is_none()
     }
 
-    /// Whether this can be no header any more.
-    pub(super) fn overflows(&self) -> bool {
-        let written = &self.sections[self.given..];
-        // Each section counts, so that control tokens without text between them come to an end too.
-        let size: usize = written.iter().map(|(_, text)| text.len() + 1).sum();
-        size > MAX_BYTES || written.iter().any(|(_, text)| text.contains(&b'\n'))
+    fn is_blank(&self) -> bool {
+        self.text.iter().all(u8::is_ascii_whitespace)
     }
 
-    /// Whether all that was written is what headers say, as far as it goes: nothing is lost if it is dropped.
-    pub(super) fn says_nothing(&self) -> bool {
-        self.sections[self.given..].iter().all(|(section, text)| {
-            let text = String::from_utf8_lossy(text);
-            let mut words = text.split_whitespace();
-            let opens = match section {
-                Section::Role if self.given == 0 => words.next().is_none_or(|word| "assistant".starts_with(word)),
-                Section::Channel => words.next().is_none_or(|word| CHANNELS.iter().any(|channel| channel.starts_with(word))),
-                Section::Role | Section::Type => true,
-            };
-            opens && words.all(|word| word.starts_with("to=") || ["to=", "json", "code"].iter().any(|it| it.starts_with(word)))
-        })
+    /// What was written from `at` on, and how many tokens have a part in that.
+    pub(super) fn body(&self, at: usize) -> (&[u8], usize) {
+        (&self.text[at..], self.token_ends.iter().filter(|end| **end > at).count())
     }
 
-    /// Where the message goes, and what had to be overlooked for that.
-    pub(super) fn destination(&self) -> (Destination, Option<Recovery>) {
-        if let Some(name) = &self.given_call {
-            return (Destination::Call(name.clone()), None);
+    /// Whether what was written can be no header, or is too long to wait for its end.
+    pub(super) fn is_text(&self) -> bool {
+        // Each section counts, so that control tokens without text between them come to an end too. Behind a control token any
+        // word may belong to a header that the model spoiled: only its end tells.
+        self.text.len() + self.marks.len() > MAX_BYTES || (self.marks.is_empty() && self.said(true).text_at.is_some())
+    }
+
+    /// Whether text was written in it, behind a control token.
+    pub(super) fn holds_text(&self) -> bool {
+        !self.marks.is_empty() && self.said(true).text_at.is_some()
+    }
+
+    /// Whether all of it is a word in the place of a role, inside another message.
+    pub(super) fn is_stray_word(&self) -> bool {
+        self.within.is_some() && self.marks.is_empty() && self.said(true).role == Some(Role::Unknown)
+    }
+
+    fn said(&self, to_text: bool) -> Said<'_> {
+        let mut reader = Reader::new(&self.text, self.opening);
+        let sections = [(Section::Role, 0)].into_iter().chain(self.marks.iter().copied());
+        for (index, (section, begin)) in sections.enumerate() {
+            let next = self.marks.get(index).map(|(_, at)| *at);
+            let place = Place { section, begin, end: next.unwrap_or(self.text.len()), is_last: next.is_none() };
+            reader.read(place, to_text && place.is_last);
         }
-        let (mut role, mut channel, mut recipient) = (None, None, None);
-        for (section, text) in &self.sections {
-            let text = String::from_utf8_lossy(text);
-            let mut first = true;
-            for word in text.split_whitespace() {
-                match (word.strip_prefix("to="), section) {
-                    (Some(name), _) => recipient = Some(name.to_owned()),
-                    (None, Section::Role) if role.is_none() => role = Some(word.to_owned()),
-                    (None, Section::Channel) if first => channel = Some(word.to_owned()),
-                    (None, _) => {}
+        reader.said
+    }
+
+    /// Where the message goes whose text begins here: `<|message|>` was read.
+    pub(super) fn with_message(&self, functions: &[String]) -> Reading {
+        let said = self.said(false);
+        let is_ours = said.role == Some(Role::Assistant);
+        let (destination, recovery) = match (said.role, &self.within) {
+            (Some(Role::Unknown), Some(_)) => return self.stray(),
+            (Some(Role::Other | Role::Unknown), _) => (Destination::Nowhere, Some(Recovery::UnknownRole)),
+            _ => match (addressee(&said, functions), said.channel) {
+                (Some(addressee), _) => addressee,
+                (None, None | Some(Channel::Unknown | Channel::Thoughts)) if self.within.is_some() && !is_ours => {
+                    return self.stray();
                 }
-                first = false;
+                (None, channel) => by_channel(channel),
+            },
+        };
+        Reading { destination, found: Found::Header, body_at: self.text.len(), recovery }
+    }
+
+    /// Where what was written goes, if no `<|message|>` follows.
+    pub(super) fn without_message(&self, functions: &[String]) -> Reading {
+        let said = self.said(true);
+        let is_marked = !self.marks.is_empty();
+        let is_ours = said.role == Some(Role::Assistant) && self.opening != Opening::Given;
+        let is_known = matches!(said.channel, Some(Channel::Analysis | Channel::Commentary | Channel::Final));
+        let header = |(destination, recovery): (Destination, Option<Recovery>)| Reading {
+            destination,
+            found: Found::Header,
+            body_at: said.body_at(self.text.len()),
+            recovery: recovery.or(Some(Recovery::UnfinishedHeader)),
+        };
+        if let Some(Role::Other | Role::Unknown) = said.role {
+            let is_named = said.role == Some(Role::Other) && self.opening == Opening::Start && self.within.is_none();
+            let nowhere = (Destination::Nowhere, Some(Recovery::UnknownRole));
+            return if is_marked || is_named { header(nowhere) } else { self.text() };
+        }
+        if let Some(addressee) = addressee(&said, functions) {
+            let is_call = matches!(addressee.0, Destination::Call(_));
+            let is_addressed = said.channel.is_some() || said.recipient.is_some_and(|recipient| recipient.is_addressed);
+            if is_marked || (is_addressed && (is_call || self.within.is_none())) {
+                return header(addressee);
             }
         }
-        match recipient.as_deref() {
-            None | Some("" | "all" | "user" | "assistant") => {}
-            Some(name) => {
-                return match name.strip_prefix("functions.").filter(|name| is_function_name(name)) {
-                    Some(function) => (Destination::Call(function.to_owned()), None),
-                    None => (Destination::Content, Some(Recovery::UnknownRecipient)),
-                };
-            }
+        let is_whole = is_ours && is_marked && is_known;
+        if self.within.is_some() && !is_whole {
+            return self.stray();
         }
-        if role.is_some_and(|role| role != "assistant") {
-            return (Destination::Content, Some(Recovery::UnknownRole));
+        // A word alone is no channel: `final answer: 4`. But nothing that may be meant for analysis reaches the content.
+        let is_started = self.opening == Opening::Start;
+        let names_channel = said.channel.is_some() && (is_ours || is_started || said.channel == Some(Channel::Analysis));
+        if is_marked || names_channel || (is_ours && is_started) { header(by_channel(said.channel)) } else { self.text() }
+    }
+
+    /// All that was written, as text.
+    fn text(&self) -> Reading {
+        if self.within.is_some() {
+            return self.stray();
         }
-        match channel.as_deref() {
-            Some("analysis") => (Destination::Reasoning, None),
-            Some("final" | "commentary") => (Destination::Content, None),
-            Some(_) => (Destination::Content, Some(Recovery::UnknownChannel)),
-            None => (Destination::Content, Some(Recovery::MissingChannel)),
-        }
+        let recovery = (!self.lacks_start()).then_some(Recovery::UnfinishedHeader);
+        Reading { destination: Destination::Content, found: Found::Text, body_at: 0, recovery }
+    }
+
+    /// All that was written, as text of the message inside which it stands.
+    fn stray(&self) -> Reading {
+        let destination = self.within.clone().unwrap_or(Destination::Content);
+        Reading { destination, found: Found::Stray, body_at: 0, recovery: None }
     }
 }
 
-/// The channels that the system message names.
-const CHANNELS: [&str; 3] = ["analysis", "commentary", "final"];
+/// Where a message goes that is addressed to somebody.
+fn addressee(said: &Said<'_>, functions: &[String]) -> Option<(Destination, Option<Recovery>)> {
+    let call = |name: &str| (Destination::Call(name.to_owned()), None);
+    let Some(recipient) = said.recipient else {
+        // Commentary of a type that is a function's name is its call.
+        let kind = said.kind.filter(|kind| said.channel == Some(Channel::Commentary) && !TYPES.contains(kind))?;
+        return functions.iter().find(|name| name.as_bytes() == kind).map(|name| call(name));
+    };
+    let is_everybody = [b"".as_slice(), b"all", b"user", b"assistant"].iter().any(|it| recipient.name.eq_ignore_ascii_case(it));
+    if is_everybody {
+        return None;
+    }
+    Some(match offered(recipient.name, functions) {
+        Some(name) => call(name),
+        None => (Destination::Reasoning, Some(Recovery::UnknownRecipient)),
+    })
+}
 
-/// Whether a client can have declared a function of this name.
-fn is_function_name(name: &str) -> bool {
-    (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+/// The function that `recipient` names, if it was offered: with `functions.` before it, once or more, or without; and perhaps
+/// with a type glued to it.
+fn offered<'a>(recipient: &[u8], functions: &'a [String]) -> Option<&'a str> {
+    let mut name = recipient;
+    while let Some(rest) = name.strip_prefix(b"functions.") {
+        name = rest;
+    }
+    let find = |name: &[u8]| functions.iter().find(|function| function.as_bytes() == name).map(String::as_str);
+    find(name).or_else(|| TYPES.iter().find_map(|kind| find(name.strip_suffix(*kind)?)))
+}
+
+/// Where a message goes by its channel.
+fn by_channel(channel: Option<Channel>) -> (Destination, Option<Recovery>) {
+    match channel {
+        Some(Channel::Analysis) => (Destination::Reasoning, None),
+        Some(Channel::Commentary) => (Destination::Content, None),
+        Some(Channel::Final) => (Destination::Final, None),
+        Some(Channel::Thoughts) => (Destination::Reasoning, Some(Recovery::UnknownChannel)),
+        Some(Channel::Unknown) => (Destination::Content, Some(Recovery::UnknownChannel)),
+        None => (Destination::Content, Some(Recovery::MissingChannel)),
+    }
 }

@@ -8,3 +8,4 @@ pub mod render;
 
 mod header;
 mod schema;
+mod words;

@@ -1,13 +1,15 @@
 //! The model's output, token by token, to reasoning, content and function calls.
 //!
 //! Owns: the header or the unfinished character that is being read. Promises: every sequence of tokens parses; the text of
-//! every message arrives, once and in order, as soon as its characters are complete; what is not harmony is delivered as
-//! content and counted. Absent on purpose: stop strings, wire forms, JSON (arguments are the model's text).
+//! every message in the model's own name arrives, once and in order, as soon as its characters are complete and it is certain
+//! where they belong; only a function that was offered is called; what was meant for analysis is never content. What is not
+//! harmony is counted. Absent on purpose: stop strings, wire forms, JSON (arguments are the model's text).
 
 use std::sync::Arc;
 
-use super::header::{Destination, Header, Section};
+use super::header::{Destination, Found, Header, Reading};
 use super::recovery::{Recovery, RecoveryCounts};
+use super::words::{Opening, Section};
 use crate::batch::TokenId;
 use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::tokenizer::{ControlTokens, Tokenizer};
@@ -17,17 +19,28 @@ use crate::prompt::tokenizer::{ControlTokens, Tokenizer};
 pub enum ParserStart {
     /// After `<|start|>assistant`: the model chooses channel and recipient.
     AssistantHeader,
-    /// Inside the header of a call of this function, after the channel: only the type of the arguments may follow.
-    ToolHeader {
+    /// Behind the header of a call of this function, `<|message|>` included: its arguments follow.
+    CallText {
         /// The function.
         name: String,
     },
 }
 
+/// What a request lets its answer be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ParserRules {
+    /// The functions that were offered, without `functions.`: only they are called.
+    pub functions: Arc<[String]>,
+    /// Ends the response at the header of a second call.
+    pub single_call: bool,
+    /// Lets no header end the response: the client wants all its tokens (`ignore_eos`).
+    pub goes_on: bool,
+}
+
 /// What a run of generated tokens turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventKind {
-    /// Text of the analysis channel; not empty.
+    /// Text of the analysis channel, or for a recipient that was not offered; not empty.
     Reasoning(String),
     /// Text of the answer: the final channel, a preamble, or what is not harmony; not empty.
     Content(String),
@@ -53,48 +66,61 @@ pub struct Event {
     /// event after it, and a token to the event that brings its first complete character. Tokens that no event counted
     /// belong to the end.
     pub tokens: usize,
+    /// How many of them, the last ones, are the event's text; those before are of a header, or between messages.
+    pub text_tokens: usize,
 }
 
 /// What is being read.
 #[derive(Debug)]
 enum State {
-    /// A message's header.
+    /// A message's header, or what may become one.
     Header(Header),
     /// A message's text.
     Text(Destination),
-    /// Nothing: a message ended.
-    Between,
+    /// Nothing more: what the model wrote last is no part of the response.
+    Over,
 }
 
 /// A streaming parser for one response.
 #[derive(Debug)]
 pub struct Parser {
     tokenizer: Arc<Tokenizer>,
+    rules: ParserRules,
     state: State,
     /// A call whose start is to be told before anything else: the prompt began it.
     given_call: Option<String>,
     detokenizer: Detokenizer,
     /// Tokens that no event counted yet.
     uncounted: usize,
+    /// Those of them that are text.
+    uncounted_text: usize,
+    /// Whether the message that is being read has text, other than white space.
+    has_text: bool,
+    /// Whether a final message with text has ended.
+    answered: bool,
     reasoning_tokens: u32,
     tool_calls_count: u32,
     recoveries: RecoveryCounts,
 }
 
 impl Parser {
-    /// A parser for an answer to a prompt that ends at `start`.
+    /// A parser for an answer to a prompt that ends at `start`, under `rules`.
     #[must_use]
-    pub fn new(tokenizer: Arc<Tokenizer>, start: ParserStart) -> Self {
-        let (header, given_call) = match start {
-            ParserStart::AssistantHeader => (Header::of_assistant(), None),
-            ParserStart::ToolHeader { name } => (Header::of_call(&name), Some(name)),
+    pub fn new(tokenizer: Arc<Tokenizer>, start: ParserStart, rules: ParserRules) -> Self {
+        let (state, given_call) = match start {
+            ParserStart::AssistantHeader => (State::Header(Header::new(Opening::Given, None)), None),
+            ParserStart::CallText { name } => (State::Text(Destination::Call(name.clone())), Some(name)),
         };
         Self {
             tokenizer,
-            state: State::Header(header),
+            rules,
+            state,
             given_call,
             detokenizer: Detokenizer::new(),
             uncounted: 0,
+            uncounted_text: 0,
+            has_text: false,
+            answered: false,
             reasoning_tokens: 0,
             tool_calls_count: 0,
             recoveries: RecoveryCounts::default(),
@@ -107,7 +133,9 @@ impl Parser {
         if let Some(name) = self.given_call.take() {
             self.start_call(name, events);
         }
-        if self.tokenizer.is_control(token) {
+        if self.is_over() {
+            self.uncounted += 1;
+        } else if self.tokenizer.is_control(token) {
             self.push_control(token, events);
         } else {
             self.uncounted += 1;
@@ -118,14 +146,26 @@ impl Parser {
 
     /// No more tokens come: gives out what was held back, and ends the message that is open.
     pub fn finish(&mut self, events: &mut Vec<Event>) {
-        // A header that was cut off is the end of the tokens, not the model's fault; and a call of which nothing came has not
-        // begun.
+        // A call of which nothing came has not begun. A header that was cut off is the end of the tokens, not the model's fault,
+        // and so is a call without arguments.
         let began = self.given_call.take().is_none();
-        let cut = matches!(&self.state, State::Header(header) if header.says_nothing() && !(header.is_given_call() && began));
-        if !cut {
-            self.end_message(events);
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Header(header) if header.holds_text() => self.settle(&header, events),
+            State::Header(Header { within: Some(message), .. }) => self.state = State::Text(message),
+            State::Text(destination) if began => self.state = State::Text(destination),
+            State::Header(_) | State::Text(_) | State::Over => {}
         }
-        self.state = State::Between;
+        if matches!(self.state, State::Text(_)) {
+            self.flush(events);
+            self.emit(EventKind::MessageEnd, events);
+        }
+        self.state = State::Over;
+    }
+
+    /// Whether the response has ended although the model writes on: nothing that is pushed now is part of it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
     }
 
     /// Tokens of text in the analysis channel so far.
@@ -148,48 +188,27 @@ impl Parser {
 
     fn push_text(&mut self, bytes: &[u8], events: &mut Vec<Event>) {
         match &mut self.state {
+            State::Text(_) => self.push_body(bytes, 1, events),
             State::Header(header) => {
                 header.push(bytes);
-                if header.overflows() {
-                    self.recoveries.add(Recovery::UnfinishedHeader);
-                    let written = header.written();
-                    self.state = State::Text(header.destination_of_text());
-                    self.push_body(&written, events);
-                }
+                self.bound_header(events);
             }
-            State::Text(destination) => {
-                if *destination == Destination::Reasoning {
-                    self.reasoning_tokens += 1;
-                }
-                self.push_body(bytes, events);
-            }
-            State::Between => {
-                self.recoveries.add(Recovery::MissingStart);
-                self.state = State::Text(Destination::Content);
-                self.push_body(bytes, events);
-            }
+            State::Over => {}
         }
     }
 
     fn push_control(&mut self, token: TokenId, events: &mut Vec<Event>) {
         let ControlTokens { start, end, message, channel, constrain, .. } = *self.tokenizer.control();
         if token == start {
-            if matches!(self.state, State::Text(_)) {
-                self.recoveries.add(Recovery::MissingEnd);
-            }
-            self.end_message(events);
-            self.state = State::Header(Header::after(Section::Role));
+            self.begin_header(Opening::Start, events);
         } else if token == channel {
             self.begin_channel(events);
         } else if token == constrain {
-            match &mut self.state {
-                State::Header(header) if header.section() != Section::Type => header.begin(Section::Type),
-                _ => self.recoveries.add(Recovery::StrayControl),
-            }
+            self.begin_type(events);
         } else if token == message {
             return self.begin_text(events);
         } else if token == end {
-            if matches!(self.state, State::Between) {
+            if matches!(&self.state, State::Header(header) if header.is_bare()) {
                 self.recoveries.add(Recovery::StrayControl);
             }
             return self.end_by_token(events);
@@ -202,71 +221,187 @@ impl Parser {
         self.uncounted += 1;
     }
 
+    /// `<|start|>`, or what stands for it.
+    fn begin_header(&mut self, opening: Opening, events: &mut Vec<Event>) {
+        if matches!(self.state, State::Header(_)) {
+            self.settle_header(events);
+        }
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Text(message) => self.state = State::Header(Header::new(opening, Some(message))),
+            State::Header(_) => self.state = State::Header(Header::new(opening, None)),
+            State::Over => {}
+        }
+    }
+
     /// `<|channel|>`.
     fn begin_channel(&mut self, events: &mut Vec<Event>) {
-        match &mut self.state {
-            State::Header(header) => {
-                if header.section() != Section::Role {
-                    self.recoveries.add(Recovery::StrayControl);
-                }
-                header.begin(Section::Channel);
-                return;
-            }
-            State::Text(_) => self.recoveries.add(Recovery::MissingEnd),
-            State::Between => self.recoveries.add(Recovery::MissingStart),
+        if matches!(&self.state, State::Header(header) if header.holds_text() || header.is_stray_word()) {
+            self.settle_header(events);
         }
-        self.end_message(events);
-        self.state = State::Header(Header::after(Section::Channel));
+        if matches!(self.state, State::Text(_)) {
+            self.begin_header(Opening::Bare, events);
+        }
+        if let State::Header(header) = &mut self.state {
+            if header.section() != Section::Role {
+                self.recoveries.add(Recovery::StrayControl);
+            }
+            header.begin(Section::Channel);
+        }
+        self.bound_header(events);
+    }
+
+    /// `<|constrain|>`.
+    fn begin_type(&mut self, events: &mut Vec<Event>) {
+        match &mut self.state {
+            State::Header(header) if header.section() != Section::Type => header.begin(Section::Type),
+            _ => self.recoveries.add(Recovery::StrayControl),
+        }
+        self.bound_header(events);
+    }
+
+    /// Waits no longer for the end of a header that is none.
+    fn bound_header(&mut self, events: &mut Vec<Event>) {
+        if matches!(&self.state, State::Header(header) if header.is_text()) {
+            self.settle_header(events);
+        }
     }
 
     /// `<|message|>`.
     fn begin_text(&mut self, events: &mut Vec<Event>) {
         self.uncounted += 1;
-        let destination = match &self.state {
+        match std::mem::replace(&mut self.state, State::Over) {
             State::Header(header) => {
-                let (destination, recovery) = header.destination();
-                if let Some(recovery) = recovery {
-                    self.recoveries.add(recovery);
-                }
-                if let Destination::Call(name) = &destination
-                    && !header.is_given_call()
-                {
-                    self.start_call(name.clone(), events);
-                }
-                destination
+                let reading = header.with_message(&self.rules.functions);
+                self.deliver(&header, reading, events);
             }
-            State::Text(_) => return self.recoveries.add(Recovery::StrayControl),
-            State::Between => {
-                self.recoveries.add(Recovery::MissingStart);
-                Destination::Content
+            State::Text(destination) => {
+                self.recoveries.add(Recovery::StrayControl);
+                self.state = State::Text(destination);
             }
-        };
-        self.state = State::Text(destination);
+            State::Over => {}
+        }
     }
 
     /// `<|end|>`, `<|call|>` or `<|return|>`: counts to the event that ends the message, if there is one.
     fn end_by_token(&mut self, events: &mut Vec<Event>) {
+        if matches!(self.state, State::Header(_)) {
+            self.settle_header(events);
+        }
         self.flush(events);
         self.uncounted += 1;
         self.end_message(events);
-        self.state = State::Between;
     }
 
-    /// Ends what is being read; the caller sets the state.
-    fn end_message(&mut self, events: &mut Vec<Event>) {
-        if let State::Header(header) = &self.state {
-            self.recoveries.add(Recovery::UnfinishedHeader);
-            let written = if header.says_nothing() { Vec::new() } else { header.written() };
-            if written.is_empty() && !header.is_given_call() {
+    /// The header has no `<|message|>`: what was written in it is text, or nothing.
+    fn settle_header(&mut self, events: &mut Vec<Event>) {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Header(header) => self.settle(&header, events),
+            other => self.state = other,
+        }
+    }
+
+    /// What was written in `header` is text, or nothing.
+    fn settle(&mut self, header: &Header, events: &mut Vec<Event>) {
+        let reading = header.without_message(&self.rules.functions);
+        let is_blank = header.body(reading.body_at).0.iter().all(u8::is_ascii_whitespace);
+        if is_blank && !matches!(reading.destination, Destination::Call(_)) {
+            if !header.is_bare() {
+                self.recoveries.add(Recovery::UnfinishedHeader);
+            }
+            self.state = match &header.within {
+                Some(message) => State::Text(message.clone()),
+                None => State::Header(Header::new(Opening::Bare, None)),
+            };
+            return;
+        }
+        self.deliver(header, reading, events);
+    }
+
+    /// The message of `header` begins, with the text that was taken for a part of it.
+    fn deliver(&mut self, header: &Header, reading: Reading, events: &mut Vec<Event>) {
+        let (body, tokens) = header.body(reading.body_at);
+        // Events before the text do not count its tokens.
+        let tokens = tokens.min(self.uncounted);
+        self.uncounted -= tokens;
+        self.open(header, reading, events);
+        self.uncounted += tokens;
+        self.push_body(body, tokens, events);
+    }
+
+    /// The message of `header` begins, or the response ends in front of it.
+    fn open(&mut self, header: &Header, reading: Reading, events: &mut Vec<Event>) {
+        if let Some(message) = &header.within {
+            let is_stray = reading.found == Found::Stray;
+            self.recoveries.add(if is_stray { Recovery::StrayControl } else { Recovery::MissingEnd });
+            self.state = State::Text(message.clone());
+            if is_stray && matches!(message, Destination::Call(_)) {
+                // Arguments are one text.
                 return;
             }
-            self.state = State::Text(header.destination_of_text());
-            self.push_body(&written, events);
+            self.end_message(events);
+        } else if header.lacks_start() {
+            self.recoveries.add(Recovery::MissingStart);
         }
-        if matches!(self.state, State::Text(_)) {
-            self.flush(events);
-            self.emit(EventKind::MessageEnd, events);
+        if let Some(recovery) = reading.recovery {
+            self.recoveries.add(recovery);
         }
+        if self.ends_response(&reading) {
+            self.state = State::Over;
+            return;
+        }
+        self.has_text = false;
+        let destination = match reading.destination {
+            Destination::Call(_) if self.is_second_call() => Destination::Reasoning,
+            Destination::Nowhere if self.rules.goes_on => Destination::Content,
+            destination => destination,
+        };
+        if let Destination::Call(name) = &destination {
+            self.start_call(name.clone(), events);
+        }
+        self.state = State::Text(destination);
+    }
+
+    /// Whether the response ends in front of a message.
+    fn ends_response(&mut self, reading: &Reading) -> bool {
+        if self.rules.goes_on {
+            return false;
+        }
+        match reading.destination {
+            Destination::Call(_) => self.is_second_call(),
+            Destination::Nowhere => self.answered || self.tool_calls_count > 0,
+            Destination::Reasoning | Destination::Content | Destination::Final => {
+                // After the answer the model goes on with its history: what comes is said already, or in another's name.
+                let is_past = self.answered && reading.found == Found::Header;
+                if is_past {
+                    self.recoveries.add(Recovery::PastAnswer);
+                }
+                is_past
+            }
+        }
+    }
+
+    /// Whether a call that begins now is one too many.
+    fn is_second_call(&self) -> bool {
+        self.rules.single_call && self.tool_calls_count > 0
+    }
+
+    /// Ends the message that is open, if one is.
+    fn end_message(&mut self, events: &mut Vec<Event>) {
+        let State::Text(destination) = &self.state else { return };
+        match destination {
+            Destination::Call(_) if !self.has_text => {
+                self.flush(events);
+                // A function without parameters is called without a text by some; clients parse the arguments as JSON.
+                self.emit(EventKind::ToolCallArguments("{}".to_owned()), events);
+            }
+            Destination::Final if self.has_text => {
+                self.answered = true;
+                self.flush(events);
+            }
+            _ => self.flush(events),
+        }
+        self.emit(EventKind::MessageEnd, events);
+        self.state = State::Header(Header::new(Opening::Bare, None));
     }
 
     fn start_call(&mut self, name: String, events: &mut Vec<Event>) {
@@ -274,8 +409,16 @@ impl Parser {
         self.emit(EventKind::ToolCallStart { name }, events);
     }
 
-    /// Text of the message that is open.
-    fn push_body(&mut self, bytes: &[u8], events: &mut Vec<Event>) {
+    /// Text of `tokens` tokens of the message that is open.
+    fn push_body(&mut self, bytes: &[u8], tokens: usize, events: &mut Vec<Event>) {
+        match &self.state {
+            State::Text(Destination::Reasoning) => {
+                self.reasoning_tokens = self.reasoning_tokens.saturating_add(u32::try_from(tokens).unwrap_or(u32::MAX));
+            }
+            State::Text(Destination::Content | Destination::Final | Destination::Call(_)) => {}
+            State::Text(Destination::Nowhere) | State::Header(_) | State::Over => return,
+        }
+        self.uncounted_text += tokens;
         let mut text = String::new();
         self.detokenizer.push(bytes, &mut text);
         self.emit_text(text, events);
@@ -292,16 +435,19 @@ impl Parser {
         if text.is_empty() {
             return;
         }
+        self.has_text = self.has_text || !text.trim_ascii().is_empty();
         let kind = match &self.state {
             State::Text(Destination::Reasoning) => EventKind::Reasoning(text),
             State::Text(Destination::Call(_)) => EventKind::ToolCallArguments(text),
-            State::Text(Destination::Content) | State::Header(_) | State::Between => EventKind::Content(text),
+            State::Text(_) | State::Header(_) | State::Over => EventKind::Content(text),
         };
         self.emit(kind, events);
     }
 
     fn emit(&mut self, kind: EventKind, events: &mut Vec<Event>) {
-        events.push(Event { kind, tokens: std::mem::take(&mut self.uncounted) });
+        let tokens = std::mem::take(&mut self.uncounted);
+        let text_tokens = std::mem::take(&mut self.uncounted_text);
+        events.push(Event { kind, tokens, text_tokens });
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 
-use super::{Event, EventKind, Parser, ParserStart};
+use super::{Event, EventKind, Parser, ParserRules, ParserStart};
 use crate::batch::TokenId;
 use crate::prompt::harmony::recovery::Recovery;
 use crate::prompt::tokenizer::Tokenizer;
@@ -15,9 +15,15 @@ fn tokenizer() -> Arc<Tokenizer> {
     Arc::clone(&LOADED)
 }
 
+/// What the requests of these tests offer.
+fn rules() -> ParserRules {
+    let functions = ["f", "get_weather", "a", "b-2"].map(str::to_owned);
+    ParserRules { functions: functions.into(), ..ParserRules::default() }
+}
+
 /// The events of `tokens`; checks what holds for any sequence of tokens.
-fn events(tokenizer: &Arc<Tokenizer>, start: ParserStart, tokens: &[TokenId]) -> (Vec<Event>, Parser) {
-    let mut parser = Parser::new(Arc::clone(tokenizer), start);
+fn events(tokenizer: &Arc<Tokenizer>, start: ParserStart, rules: ParserRules, tokens: &[TokenId]) -> (Vec<Event>, Parser) {
+    let mut parser = Parser::new(Arc::clone(tokenizer), start, rules);
     let mut events = Vec::new();
     for (index, token) in tokens.iter().enumerate() {
         parser.push(*token, &mut events);
@@ -27,6 +33,7 @@ fn events(tokenizer: &Arc<Tokenizer>, start: ParserStart, tokens: &[TokenId]) ->
     parser.finish(&mut events);
     assert!(events.iter().map(|event| event.tokens).sum::<usize>() <= tokens.len());
     let mut calls = 0;
+    assert!(events.iter().all(|event| event.text_tokens <= event.tokens));
     for event in &events {
         match &event.kind {
             EventKind::Reasoning(text) | EventKind::Content(text) | EventKind::ToolCallArguments(text) => {
@@ -40,10 +47,33 @@ fn events(tokenizer: &Arc<Tokenizer>, start: ParserStart, tokens: &[TokenId]) ->
     (events, parser)
 }
 
-/// What came of `output`, pieces of one kind joined, in a short notation; then the recoveries.
-fn parsed_from(start: ParserStart, output: &str) -> (String, Vec<(Recovery, u32)>) {
+/// The same output as tokens of a byte each.
+fn by_byte(tokenizer: &Tokenizer, tokens: &[TokenId]) -> Vec<TokenId> {
+    let of_byte = |byte: u8| {
+        let is_it = |id: &u32| !tokenizer.is_control(TokenId(*id)) && tokenizer.bytes_of(TokenId(*id)) == [byte];
+        TokenId((0..640).find(is_it).expect("every byte is a token"))
+    };
+    let cut = |token: &TokenId| match tokenizer.is_control(*token) {
+        true => vec![*token],
+        false => tokenizer.bytes_of(*token).iter().map(|byte| of_byte(*byte)).collect(),
+    };
+    tokens.iter().flat_map(cut).collect()
+}
+
+/// What came of `output`, pieces of one kind joined, in a short notation; then the recoveries. It is the same however the
+/// output is cut into tokens.
+fn parsed_by(rules: &ParserRules, start: &ParserStart, output: &str) -> (String, Vec<(Recovery, u32)>) {
     let tokenizer = tokenizer();
-    let (events, parser) = events(&tokenizer, start, &tokenizer.encode_with_control(output));
+    let whole = tokenizer.encode_with_control(output);
+    let [words, bytes] = [&whole, &by_byte(&tokenizer, &whole)].map(|tokens| {
+        let (events, parser) = events(&tokenizer, start.clone(), rules.clone(), tokens);
+        (shown(events), parser.recoveries().iter().collect())
+    });
+    assert_eq!(words, bytes, "{output}");
+    words
+}
+
+fn shown(events: Vec<Event>) -> String {
     let mut shown = String::new();
     let mut last = "";
     for event in events {
@@ -61,7 +91,11 @@ fn parsed_from(start: ParserStart, output: &str) -> (String, Vec<(Recovery, u32)
         }
         shown += &text;
     }
-    (shown, parser.recoveries().iter().collect())
+    shown
+}
+
+fn parsed_from(start: ParserStart, output: &str) -> (String, Vec<(Recovery, u32)>) {
+    parsed_by(&rules(), &start, output)
 }
 
 fn parsed(output: &str) -> (String, Vec<(Recovery, u32)>) {
@@ -76,6 +110,9 @@ fn recovered(output: &str, expected: &str, recoveries: &[Recovery]) {
     let counted: Vec<(Recovery, u32)> = recoveries.iter().map(|recovery| (*recovery, 1)).collect();
     assert_eq!(parsed(output), (expected.to_owned(), counted), "{output}");
 }
+
+#[path = "damage_tests.rs"]
+mod damage;
 
 #[test]
 fn reasoning_then_answer() {
@@ -110,7 +147,7 @@ fn a_preamble_is_content_and_calls_follow_one_another() {
     clean(
         "<|channel|>commentary<|message|>I will look.<|end|><|start|>assistant<|channel|>commentary to=functions.a \
          <|constrain|>json<|message|>{}<|end|><|start|>assistant<|channel|>commentary to=functions.b-2<|message|><|call|>",
-        "[content]I will look.[end][call]a[arguments]{}[end][call]b-2[end][response end]",
+        "[content]I will look.[end][call]a[arguments]{}[end][call]b-2[arguments]{}[end][response end]",
     );
 }
 
@@ -121,20 +158,16 @@ fn recipients_for_all_are_none() {
 }
 
 #[test]
-fn what_is_not_harmony_is_content_and_counted() {
+fn what_is_not_harmony_is_delivered_and_counted() {
     recovered("Hello there", "[content]Hello there[end]", &[Recovery::UnfinishedHeader]);
     recovered("Hello\nthere<|return|>", "[content]Hello\nthere[end][response end]", &[Recovery::UnfinishedHeader]);
     recovered("<|message|>x<|end|>", "[content]x[end]", &[Recovery::MissingChannel]);
-    recovered("<|channel|>thoughts<|message|>x", "[content]x[end]", &[Recovery::UnknownChannel]);
-    recovered("<|channel|>commentary to=browser.search<|message|>x", "[content]x[end]", &[Recovery::UnknownRecipient]);
-    recovered("<|channel|>commentary to=functions.<|message|>x", "[content]x[end]", &[Recovery::UnknownRecipient]);
-    recovered("<|channel|>commentary to=functions.a/b<|message|>x", "[content]x[end]", &[Recovery::UnknownRecipient]);
-    recovered(
-        "<|start|>user<|channel|>final<|message|>x",
-        "[content]x[end]",
-        &[Recovery::UnknownRole, Recovery::UnfinishedHeader],
-    );
-    recovered("<|channel|>final answer is 42<|end|>", "[content]final answer is 42[end]", &[Recovery::UnfinishedHeader]);
+    recovered("<|channel|>side<|message|>x", "[content]x[end]", &[Recovery::UnknownChannel]);
+    recovered("<|channel|>commentary to=browser.search<|message|>x", "[reasoning]x[end]", &[Recovery::UnknownRecipient]);
+    recovered("<|channel|>commentary to=functions.<|message|>x", "[reasoning]x[end]", &[Recovery::UnknownRecipient]);
+    recovered("<|channel|>commentary to=functions.a/b<|message|>x", "[reasoning]x[end]", &[Recovery::UnknownRecipient]);
+    recovered("<|start|>user<|channel|>final<|message|>x", "[end]", &[Recovery::UnknownRole, Recovery::UnfinishedHeader]);
+    recovered("<|channel|>final answer is 42<|end|>", "[content]answer is 42[end]", &[Recovery::UnfinishedHeader]);
 }
 
 #[test]
@@ -169,25 +202,36 @@ fn a_cut_header_is_no_answer() {
 }
 
 #[test]
-fn tokens_after_the_end_are_parsed_on() {
-    clean(
-        "<|channel|>final<|message|>x<|return|><|start|>assistant<|channel|>final<|message|>y<|endoftext|>",
-        "[content]x[end][response end][content]y[end][response end]",
-    );
+fn tokens_after_the_end_are_parsed_on_if_the_client_wants_them() {
+    let goes_on = ParserRules { goes_on: true, ..rules() };
+    let by = |rules: &ParserRules, output: &str| parsed_by(rules, &ParserStart::AssistantHeader, output).0;
+    let output = "<|channel|>final<|message|>x<|return|><|start|>assistant<|channel|>final<|message|>y<|endoftext|>\
+                  <|start|>user<|message|>z<|end|>";
+    assert_eq!(by(&goes_on, output), "[content]x[end][response end][content]y[end][response end][content]z[end]");
+    assert_eq!(by(&rules(), output), "[content]x[end][response end]");
 }
 
 #[test]
 fn a_forced_call_is_a_call_whatever_comes() {
-    let forced = |output: &str| parsed_from(ParserStart::ToolHeader { name: "f".into() }, output);
-    for header in [" <|constrain|>json", " json", "", "<|channel|>final", " to=functions.other"] {
-        let (shown, _) = forced(&format!("{header}<|message|>{{}}<|call|>"));
-        assert_eq!(shown, "[call]f[arguments]{}[end][response end]");
+    let forced = |output: &str| {
+        let rules = ParserRules { functions: ["f".to_owned()].into(), ..ParserRules::default() };
+        parsed_by(&rules, &ParserStart::CallText { name: "f".into() }, output)
+    };
+    for (output, arguments) in [
+        ("{\"a\":\n1}<|call|>", "{\"a\":\n1}"),
+        ("{}<|call|>", "{}"),
+        ("<|call|>", "{}"),
+        (" \n<|call|>", " \n{}"),
+        ("to=functions.other {}<|call|>", "to=functions.other {}"),
+    ] {
+        let expected = (format!("[call]f[arguments]{arguments}[end][response end]"), Vec::new());
+        assert_eq!(forced(output), expected, "{output}");
     }
-    assert_eq!(forced("{\"a\":\n1}<|call|>").0, "[call]f[arguments]{\"a\":\n1}[end][response end]");
-    assert_eq!(forced("{\"a\":1}").0, "[call]f[arguments]{\"a\":1}[end]");
-    assert_eq!(forced(" json<|end|>").0, "[call]f[end]");
-    assert_eq!(forced("").0, "");
-    let again = forced("<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>x<|return|>");
+    assert_eq!(forced("{\"a\":1}"), ("[call]f[arguments]{\"a\":1}[end]".into(), Vec::new()));
+    assert_eq!(forced(""), (String::new(), Vec::new()));
+    let other = forced("{}<|end|><|start|>assistant<|channel|>commentary to=functions.a<|message|>{}<|call|>").0;
+    assert_eq!(other, "[call]f[arguments]{}[end][reasoning]{}[end][response end]", "another function was not asked for");
+    let again = forced("{}<|end|><|start|>assistant<|channel|>final<|message|>x<|return|>");
     assert_eq!(again, ("[call]f[arguments]{}[end][content]x[end][response end]".into(), Vec::new()));
 }
 
@@ -196,14 +240,17 @@ fn every_token_counts_to_one_event() {
     let tokenizer = tokenizer();
     let tokens = tokenizer
         .encode_with_control("<|channel|>analysis<|message|>안<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>");
-    let (events, parser) = events(&tokenizer, ParserStart::AssistantHeader, &tokens);
+    let (events, parser) = events(&tokenizer, ParserStart::AssistantHeader, rules(), &tokens);
     assert_eq!(events.iter().map(|event| event.tokens).sum::<usize>(), tokens.len());
     let header = tokenizer.encode_with_control("<|channel|>analysis<|message|>").len();
     let character = tokenizer.encode_text("안").len();
     assert!(character > 1, "the test needs a character of several tokens");
-    assert_eq!(events[0], Event { kind: EventKind::Reasoning("안".into()), tokens: header + character });
-    assert_eq!(events[1], Event { kind: EventKind::MessageEnd, tokens: 1 });
-    assert_eq!(events.last().unwrap(), &Event { kind: EventKind::ResponseEnd, tokens: 0 });
+    assert_eq!(
+        events[0],
+        Event { kind: EventKind::Reasoning("안".into()), tokens: header + character, text_tokens: character }
+    );
+    assert_eq!(events[1], Event { kind: EventKind::MessageEnd, tokens: 1, text_tokens: 0 });
+    assert_eq!(events.last().unwrap(), &Event { kind: EventKind::ResponseEnd, tokens: 0, text_tokens: 0 });
     assert_eq!(parser.reasoning_tokens() as usize, character);
 }
 
@@ -213,7 +260,7 @@ fn an_unfinished_character_ends_with_its_message() {
     let mut tokens = tokenizer.encode_with_control("<|channel|>final<|message|>x안<|end|>");
     let last = tokens.len() - 2;
     tokens.remove(last);
-    let (events, _) = events(&tokenizer, ParserStart::AssistantHeader, &tokens);
+    let (events, _) = events(&tokenizer, ParserStart::AssistantHeader, rules(), &tokens);
     let kinds: Vec<EventKind> = events.into_iter().map(|event| event.kind).collect();
     assert_eq!(kinds, [EventKind::Content("x".into()), EventKind::Content("\u{fffd}".into()), EventKind::MessageEnd]);
 }
@@ -272,25 +319,26 @@ fn any_tokens_parse_and_no_message_loses_text() {
     for round in 0..120_000 {
         let tokens = random_tokens(&mut numbers, &tokenizer);
         let start = match round % 5 {
-            0 => ParserStart::ToolHeader { name: "forced".into() },
+            0 => ParserStart::CallText { name: "forced".into() },
             _ => ParserStart::AssistantHeader,
         };
-        let (events, _) = events(&tokenizer, start, &tokens);
-        let mut messages = vec![String::new()];
+        // Nothing in another's name is dropped, and nothing ends the response.
+        let rules = ParserRules { goes_on: true, single_call: round % 2 == 0, ..rules() };
+        let (events, _) = events(&tokenizer, start, rules, &tokens);
+        let mut given = String::new();
         for event in events {
             match event.kind {
-                EventKind::Reasoning(text) | EventKind::Content(text) | EventKind::ToolCallArguments(text) => {
-                    messages.last_mut().unwrap().push_str(&text);
-                }
-                EventKind::MessageEnd => messages.push(String::new()),
+                EventKind::Reasoning(text) | EventKind::Content(text) | EventKind::ToolCallArguments(text) => given += &text,
+                EventKind::MessageEnd => given.push('\0'),
                 EventKind::ToolCallStart { .. } | EventKind::ResponseEnd => {}
             }
         }
-        let mut messages = messages.into_iter();
+        let mut rest = given.as_str();
         for text in certain_texts(&tokenizer, &tokens) {
-            // A message may begin with text that was taken for a header first, and the first bytes may complete its last.
+            // The first bytes may complete what the message begins with: text that was taken for a header first.
             let text = text.trim_start_matches(|character: char| !character.is_ascii());
-            assert!(messages.any(|message| message.ends_with(text)), "round {round}: {text:?} is lost from {tokens:?}");
+            let at = rest.find(text).unwrap_or_else(|| panic!("round {round}: {text:?} is lost from {tokens:?}"));
+            rest = &rest[at + text.len()..];
         }
     }
 }
@@ -314,11 +362,15 @@ proptest! {
             let text = text.replace("<|", "<");
             output += &format!("{}{header}<|message|>{text}<|end|>", if index > 0 { "<|start|>assistant" } else { "" });
             expected += if *kind == 3 { "[call]f" } else { "" };
+            // A call has an object for arguments, whatever the model wrote.
+            let text = if *kind == 3 && text.trim_ascii().is_empty() { text + "{}" } else { text };
             expected += &if text.is_empty() { String::new() } else { format!("{shown}{text}") };
             // The notation shows ends that follow one another once.
             expected += if expected.ends_with("[end]") { "" } else { "[end]" };
         }
-        let (shown, recoveries) = parsed_from(ParserStart::AssistantHeader, &output);
+        // Several answers, one after another.
+        let rules = ParserRules { goes_on: true, ..rules() };
+        let (shown, recoveries) = parsed_by(&rules, &ParserStart::AssistantHeader, &output);
         prop_assert_eq!(shown, expected);
         prop_assert_eq!(recoveries, Vec::new());
     }

@@ -5,13 +5,13 @@
 pub enum Recovery {
     /// A header without a channel: its text is content.
     MissingChannel,
-    /// A channel that the system message does not name: its text is content.
+    /// A channel that the system message does not name: its text is content, or reasoning if the name says so.
     UnknownChannel,
-    /// A recipient that is no function: its text is content.
+    /// A recipient that was not offered: its text is reasoning.
     UnknownRecipient,
-    /// A message in another's name: its text is content.
+    /// A message in another's name: dropped. After an answer or a call it ends the response.
     UnknownRole,
-    /// A header without an end: its text, if it is more than a header says, is content.
+    /// A header without a `<|message|>`: what it says more than headers do is the message's text.
     UnfinishedHeader,
     /// A message begins inside another, which is taken as ended.
     MissingEnd,
@@ -19,11 +19,13 @@ pub enum Recovery {
     MissingStart,
     /// A control token where it means nothing: dropped.
     StrayControl,
+    /// A message after the answer: the response ends in front of it.
+    PastAnswer,
 }
 
 impl Recovery {
     /// All kinds, in the order of their declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::MissingChannel,
         Self::UnknownChannel,
         Self::UnknownRecipient,
@@ -32,6 +34,7 @@ impl Recovery {
         Self::MissingEnd,
         Self::MissingStart,
         Self::StrayControl,
+        Self::PastAnswer,
     ];
 
     /// Its name, for a metric's label.
@@ -46,6 +49,7 @@ impl Recovery {
             Self::MissingEnd => "missing_end",
             Self::MissingStart => "missing_start",
             Self::StrayControl => "stray_control",
+            Self::PastAnswer => "past_answer",
         }
     }
 }

@@ -83,6 +83,14 @@ impl Writer<'_> {
         }
     }
 
+    /// The header of a call of the function `name`.
+    fn call_header(&mut self, name: &str) {
+        self.header("assistant", Some(&format!("functions.{name}")), Some("commentary"));
+        self.text(" ");
+        self.tokens.push(self.control.constrain);
+        self.text("json");
+    }
+
     fn body(&mut self, text: &str, end: TokenId) {
         self.tokens.push(self.control.message);
         self.text(text);
@@ -137,10 +145,7 @@ impl Writer<'_> {
                         self.message("assistant", Some(channel), content);
                     }
                     for call in tool_calls {
-                        self.header("assistant", Some(&format!("functions.{}", call.name)), Some("commentary"));
-                        self.text(" ");
-                        self.tokens.push(self.control.constrain);
-                        self.text("json");
+                        self.call_header(&call.name);
                         self.body(&call.arguments, self.control.call);
                         names.insert(&call.id, &call.name);
                     }
@@ -165,8 +170,10 @@ impl Writer<'_> {
                 ParserStart::AssistantHeader
             }
             Some(name) => {
-                self.header("assistant", Some(&format!("functions.{name}")), Some("commentary"));
-                ParserStart::ToolHeader { name: name.to_owned() }
+                // The whole header: behind it the model can name no other function.
+                self.call_header(name);
+                self.tokens.push(self.control.message);
+                ParserStart::CallText { name: name.to_owned() }
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use antiphon::batch::TokenId;
 use antiphon::prompt::builder::{KeyParameters, PromptBuilder, PromptSettings, PromptVersion};
 use antiphon::prompt::conversation::{Conversation, Message, ReasoningEffort, Tool, ToolCall};
-use antiphon::prompt::harmony::parser::{EventKind, Parser, ParserStart};
+use antiphon::prompt::harmony::parser::{EventKind, Parser, ParserRules, ParserStart};
 use serde_json::Value;
 
 use super::o200k;
@@ -59,7 +59,13 @@ fn conversation(case: &Value) -> Conversation {
             _ => ReasoningEffort::Medium,
         },
         forced_tool: optional(&case["forced_tool"]),
+        single_call: false,
     }
+}
+
+fn ids(value: &Value) -> Vec<TokenId> {
+    let id = |id: &Value| TokenId(id.as_u64().and_then(|id| u32::try_from(id).ok()).expect("an id"));
+    value.as_array().expect("a list of ids").iter().map(id).collect()
 }
 
 #[test]
@@ -74,9 +80,7 @@ fn prompts_are_those_of_openai_harmony() {
         let builder = PromptBuilder::new(Arc::clone(&tokenizer), settings);
         let built =
             builder.build(&conversation(case), &KeyParameters::default(), &text(&case["date"])).expect("it is well-formed");
-        let ids =
-            case["ids"].as_array().expect("a list of ids").iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
-        let expected: Vec<TokenId> = ids.map(|id| TokenId(id.expect("an id"))).collect();
+        let expected = ids(&case["ids"]);
         if *built.tokens != *expected {
             wrong.push(format!(
                 "{}\n ours: {}\ntheirs: {}",
@@ -117,6 +121,7 @@ fn control_tokens_come_from_the_form_alone() {
             }],
             effort: ReasoningEffort::Low,
             forced_tool: Some(said()),
+            single_call: false,
         };
         let settings = PromptSettings { model_id: said(), version: PromptVersion::V1, cache_max_bytes: 0 };
         let built = PromptBuilder::new(Arc::clone(&tokenizer), settings).build(&conversation, &KeyParameters::default(), text);
@@ -137,16 +142,23 @@ fn rendered_turns_parse_back() {
     let control = *tokenizer.control();
     for case in cases() {
         let conversation = conversation(&case);
-        let ids: Vec<TokenId> =
-            case["ids"].as_array().expect("ids").iter().map(|id| TokenId(id.to_string().parse().expect("an id"))).collect();
+        let ids = ids(&case["ids"]);
         let role = tokenizer.encode_text("assistant");
-        let mut parser = Parser::new(Arc::clone(&tokenizer), ParserStart::AssistantHeader);
+        // What was called was offered, and a history holds several answers.
+        let called = conversation.messages.iter().filter_map(|message| match message {
+            Message::Assistant { tool_calls, .. } => Some(tool_calls),
+            _ => None,
+        });
+        let functions = called.flatten().map(|call| call.name.clone());
+        let rules = ParserRules { functions: functions.collect(), goes_on: true, ..ParserRules::default() };
+        let mut parser = Parser::new(Arc::clone(&tokenizer), ParserStart::AssistantHeader, rules);
         let mut events = Vec::new();
         // Every message of the assistant's in the prompt, one after another.
         for message in
             ids.split(|id| *id == control.start).filter(|message| message.starts_with(&role) && message.len() > role.len())
         {
-            if case["forced_tool"].is_null() || message.contains(&control.message) {
+            // The header of a forced call is the answer's.
+            if message.last() != Some(&control.message) {
                 parser.push(control.start, &mut events);
                 message.iter().for_each(|token| parser.push(*token, &mut events));
             }
@@ -170,4 +182,54 @@ fn rendered_turns_parse_back() {
         }
         assert_eq!((answers, calls), expected, "{}", case["name"]);
     }
+}
+
+/// What a client should get of damaged answers: `tests/goldens/harmony/damaged.json`.
+#[test]
+fn damaged_answers_are_what_they_were_meant_to_be() {
+    let tokenizer = o200k::tokenizer();
+    let golden: Value = serde_json::from_str(include_str!("../../goldens/harmony/damaged.json")).expect("the golden is JSON");
+    let cases = golden["cases"].as_array().expect("a list of cases");
+    assert!(cases.len() >= 16);
+    let texts = |value: &Value| value.as_array().expect("a list of texts").iter().map(text).collect::<Vec<_>>();
+    for case in cases {
+        let tokens = tokenizer.encode_with_control(&text(&case["text"]));
+        if !case["ids"].is_null() {
+            assert_eq!(tokens, ids(&case["ids"]), "{}", case["name"]);
+        }
+        let rules = ParserRules { functions: texts(&case["tools"]).into(), ..ParserRules::default() };
+        let mut parser = Parser::new(Arc::clone(&tokenizer), ParserStart::AssistantHeader, rules);
+        let mut events = Vec::new();
+        tokens.iter().for_each(|token| parser.push(*token, &mut events));
+        parser.finish(&mut events);
+        let expected: Vec<Vec<String>> = case["expected"].as_array().expect("a list of parts").iter().map(texts).collect();
+        assert_eq!(parts(events.into_iter().map(|event| event.kind)), expected, "{}", case["name"]);
+        let recovered: u32 = parser.recoveries().iter().map(|(_, count)| count).sum();
+        // Another way to name a function, or a line break, costs nothing that would have to be overlooked.
+        let is_harmless =
+            ["tool/bare_name_declared", "tool/no_to", "newline/analysis"].iter().any(|name| case["name"] == *name);
+        assert_eq!(recovered == 0, is_harmless, "{}", case["name"]);
+    }
+}
+
+/// A part a message: `r` and reasoning, `c` and content, `t` and a function and its arguments.
+fn parts(events: impl Iterator<Item = EventKind>) -> Vec<Vec<String>> {
+    let (mut parts, mut open): (Vec<Vec<String>>, Vec<String>) = (Vec::new(), Vec::new());
+    let add = |open: &mut Vec<String>, kind: &str, text: String| {
+        if open.is_empty() {
+            open.extend([kind.to_owned(), String::new()]);
+        }
+        open.last_mut().expect("it has a text").push_str(&text);
+    };
+    for event in events {
+        match event {
+            EventKind::Reasoning(text) => add(&mut open, "r", text),
+            EventKind::Content(text) => add(&mut open, "c", text),
+            EventKind::ToolCallStart { name } => open = vec!["t".to_owned(), name, String::new()],
+            EventKind::ToolCallArguments(text) => add(&mut open, "t", text),
+            EventKind::MessageEnd => parts.push(std::mem::take(&mut open)),
+            EventKind::ResponseEnd => {}
+        }
+    }
+    parts.into_iter().filter(|part| !part.is_empty()).collect()
 }
