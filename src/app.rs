@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 pub use crate::http::{AllowedOrigin, MetricsAccess};
 pub use keys::{KeySources, KeyTexts, read_key_file};
@@ -32,6 +33,8 @@ use crate::metrics::LogWatch;
 use crate::source::SourceError;
 use wiring::Wired;
 
+/// How long clients may take to read the end of their answers when the drain's time is over.
+const LAST_BYTES: Duration = Duration::from_secs(2);
 /// How long the engine may take to finish its last step.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -184,15 +187,20 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
     }
 }
 
-/// Lets running responses end, then takes everything down in the order in which it depends on each other.
+/// Lets running responses end, then takes everything down in the order in which it depends on each other. Clients that do not
+/// read what is left of their answers have the rest of the drain's time for it, or [`LAST_BYTES`].
 async fn shut_down(service: Service, server: Option<ServerHandle>, drain: Duration) {
+    let deadline = Instant::now() + drain;
     service.begin_drain();
     let drained = service.drained(drain).await;
     if drained.ended_count > 0 {
         tracing::warn!(ended_count = drained.ended_count, "requests were ended before their time");
     }
     if let Some(server) = server {
-        server.stop().await;
+        let left = deadline.saturating_duration_since(Instant::now()).max(LAST_BYTES);
+        if tokio::time::timeout(left, server.stop()).await.is_err() {
+            tracing::warn!("connections whose clients do not read are cut");
+        }
     }
     if tokio::time::timeout(STOP_MAX, service.stop()).await.is_err() {
         tracing::warn!("the engine did not finish its last step");

@@ -18,6 +18,7 @@ pub mod prompt;
 pub mod scheduler;
 pub mod simulate;
 pub mod source;
+mod text_file;
 pub mod verify;
 
 /// The version in `Cargo.toml`.

@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::text_file;
+
+/// Longest file; one with every key has 2 KB.
+const FILE_MAX_BYTES: u64 = 1 << 20;
+
 /// The profiles in the binary, by name.
 const BUILT_IN: [(&str, &str); 4] = [
     ("latency_first", include_str!("../profiles/latency_first.toml")),
@@ -239,8 +244,8 @@ impl Profile {
             return Err(ProfileError::Unknown { name: name_or_file.to_owned() });
         }
         let path = Path::new(name_or_file);
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
+        let text = text_file::read(path, FILE_MAX_BYTES)
+            .map_err(|source| ProfileError::Unreadable { path: path.to_owned(), source })?;
         let stem = path.file_stem().map_or_else(|| name_or_file.into(), |stem| stem.to_string_lossy());
         Self::parse(&stem, name_or_file, &text)
     }

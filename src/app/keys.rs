@@ -2,8 +2,6 @@
 //!
 //! Promises: a file of keys that cannot be used changes nothing: the keys stay as they were, and the log says why.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +10,7 @@ use tokio::signal::unix::Signal;
 
 use super::{AppError, Secret, ServeOptions};
 use crate::http::{ApiKey, KeyRing, Keys};
+use crate::text_file;
 
 /// A million keys are a mistake, or a device without end.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -50,14 +49,7 @@ pub struct KeySources {
 /// # Errors
 /// What is wrong with it, in words: unreadable, too large, or without a key. A server that was meant to be locked must not be open.
 pub fn read_key_file(path: &Path) -> Result<Vec<Secret>, String> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(FILE_MAX_BYTES + 1).read_to_string(&mut text));
-    match read {
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err("it is no text".to_owned()),
-        Err(error) => return Err(error.to_string()),
-        Ok(bytes) if bytes as u64 > FILE_MAX_BYTES => return Err(format!("it is larger than {FILE_MAX_BYTES} bytes")),
-        Ok(_) => {}
-    }
+    let text = text_file::read(path, FILE_MAX_BYTES).map_err(|error| error.to_string())?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let keys: Vec<Secret> = lines.map(|line| Secret::new(line.to_owned())).collect();
     if keys.is_empty() { Err("it holds no key".to_owned()) } else { Ok(keys) }

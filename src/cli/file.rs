@@ -7,6 +7,10 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::settings::{SETTINGS, Setting};
+use crate::text_file;
+
+/// Longest file of settings; one with every setting has 4 KB.
+const FILE_MAX_BYTES: u64 = 1 << 20;
 
 /// A value as the file gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +33,8 @@ pub(super) enum FileError {
 
 /// Reads the settings of a file.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<&'static str, FileValue>, FileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
+    let text =
+        text_file::read(path, FILE_MAX_BYTES).map_err(|source| FileError::Unreadable { path: path.to_owned(), source })?;
     parse(path, &text)
 }
 

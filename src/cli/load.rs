@@ -3,6 +3,7 @@
 mod arguments;
 
 use std::fs;
+use std::path::Path;
 use std::thread;
 
 use clap::{ArgMatches, Command};
@@ -15,10 +16,13 @@ use crate::app::descriptors;
 use crate::client::{Api, Client, ClientOptions};
 use crate::clock::unix_seconds;
 use crate::load::{self, Arrivals, Comparison, LoadError, LoadOptions, Prompts, Record, Report, Run, compare};
+use crate::text_file;
 use arguments::Asked;
 
 /// Descriptors that are asked for where nobody knows how many connections there will be.
 const DESCRIPTORS: u64 = 65_536;
+/// Longest report that is read to be compared; a request has a hundred bytes in it.
+const REPORT_MAX_BYTES: u64 = 1 << 28;
 /// Descriptors that are no connections: files, the runtime's, the scrape's.
 const DESCRIPTORS_BESIDE: u64 = 100;
 
@@ -195,7 +199,7 @@ fn compare_files(a: &str, b: &str) -> Result<(), Failure> {
             let expected = "a report that antiphon load wrote with --json";
             failed(LoadError::File { path: path.to_owned(), place: String::new(), message, expected })
         };
-        let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let text = text_file::read(Path::new(path), REPORT_MAX_BYTES).map_err(|error| wrong(error.to_string()))?;
         serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))
     };
     let (of_a, of_b) = (read(a)?, read(b)?);

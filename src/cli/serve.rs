@@ -24,6 +24,10 @@ const MORE: &str = "Every option can also stand in the environment (ANTIPHON_POR
                     names (port = 8000; the options of a profile in its tables, [batch] and so on). A flag comes before the \
                     environment, that before the file, that before the profile.";
 
+/// actix calls everything that is no HTTP an error, at level ERROR: port scans would page the operator. The http room has a line
+/// of its own for each at debug. A filter that names `actix_http` goes before this.
+const ACTIX_OFF: &str = "actix_http=off";
+
 /// The command's options.
 pub(super) fn command() -> Command {
     let print = Arg::new("print_config")
@@ -71,8 +75,9 @@ pub(super) fn start_log(layers: &Layers) -> Result<logging::Log, Failure> {
     });
     let filter = layers.read("log_level", "a level such as info, or a filter such as antiphon=debug", |text| {
         // A single word that is no level would be taken for a module's name, and silence everything else.
-        let is_level = ["error", "warn", "info", "debug", "trace", "off"].contains(&text);
-        (is_level || text.contains('=')).then(|| EnvFilter::builder().parse(text).ok())?
+        let is_filter = ["error", "warn", "info", "debug", "trace", "off"].contains(&text) || text.contains('=');
+        let text = if text == "off" { text.to_owned() } else { format!("{ACTIX_OFF},{text}") };
+        is_filter.then(|| EnvFilter::builder().parse(&text).ok())?
     });
     let (format, filter) = (format.map_err(OptionsError::from)?, filter.map_err(OptionsError::from)?);
     logging::start(format, filter).map_err(|error| anyhow::anyhow!("the log's thread: {error}").into())

@@ -12,7 +12,7 @@ use super::errors::ApiError;
 use super::front::Front;
 use super::stream;
 use super::wire::document;
-use super::wire::error::WireError;
+use super::wire::error::{WireError, quoted};
 use super::wire::terms::Terms;
 
 /// Largest body that is read, and largest answer that is written, on the worker of its connection.
@@ -80,14 +80,14 @@ async fn read(mut payload: Payload, max_bytes: usize) -> Result<BytesMut, ApiErr
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |name: HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned());
     if let Some(encoding) = text(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        return Err(ApiError::MediaType { found: format!("encoded as {encoding:?}") });
+        return Err(ApiError::MediaType { found: format!("encoded as {}", quoted(&encoding)) });
     }
     let Some(found) = text(CONTENT_TYPE) else { return Ok(()) };
     let essence = found.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence == "application/json" || essence.ends_with("+json") {
         Ok(())
     } else {
-        Err(ApiError::MediaType { found: format!("{found:?}") })
+        Err(ApiError::MediaType { found: quoted(&found) })
     }
 }
 

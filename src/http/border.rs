@@ -23,7 +23,7 @@ use super::held::Held;
 use super::key::{Access, KeyRing, MetricsAccess, is_given};
 use super::observe::Observed;
 use super::page;
-use super::wire::error::clip;
+use super::wire::error::{clip, quoted};
 
 /// The header under which every answer tells its id.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,7 +54,7 @@ pub(super) async fn pass(
     let id = RequestId::new();
     request.extensions_mut().insert(id.clone());
     let held = Held::of(&mut request);
-    let line = format!("{} {:?}", request.method(), clip(request.path()));
+    let line = format!("{} {}", clip(request.method().as_str()), quoted(request.path()));
     let allowance = Allowance::of(&border.cors_origins, &request);
     let (routine, version) = (is_routine(request.path()), request.version());
     let mut visit = Visit { line, id: id.0.clone(), status: None, complaint: None, held, allowance, routine, version };

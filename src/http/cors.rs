@@ -15,6 +15,8 @@ use actix_web::http::header::{
     ORIGIN, VARY,
 };
 
+/// Longest list of headers that a page may want to send: it goes back to the browser.
+const WANTED_MAX_BYTES: usize = 1024;
 /// How long a browser may remember what it was allowed.
 const REMEMBER_SECONDS: u32 = 600;
 
@@ -77,7 +79,8 @@ impl Allowance {
         let mut response = HttpResponse::NoContent();
         response.insert_header((ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"));
         response.insert_header((ACCESS_CONTROL_MAX_AGE, REMEMBER_SECONDS));
-        if let Some(wanted) = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        let wanted = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS);
+        if let Some(wanted) = wanted.filter(|names| names.len() <= WANTED_MAX_BYTES) {
             response.insert_header((ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone()));
         }
         Some(response.finish())

@@ -12,6 +12,7 @@ use super::front::{Front, Sender, access, response_id};
 use super::respond;
 use super::wire::chat_request::Form;
 use super::wire::encoder::Encoder;
+use super::wire::error::clip;
 use super::wire::models::CancelAnswer;
 use super::wire::streaming::Dialect;
 use super::wire::terms::Terms;
@@ -49,5 +50,5 @@ pub(super) async fn cancel(request: HttpRequest, request_id: Path<String>, front
         false => service.cancel_own(request_id, access.key).await,
     };
     let status = if found { "cancelled" } else { "not_found" };
-    HttpResponse::Ok().json(CancelAnswer { status, request_id })
+    HttpResponse::Ok().json(CancelAnswer { status, request_id: &clip(request_id) })
 }

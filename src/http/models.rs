@@ -5,7 +5,7 @@ use actix_web::web::{Data, Path};
 
 use super::errors::ApiError;
 use super::front::Front;
-use super::wire::error::{WireError, clip};
+use super::wire::error::{WireError, quoted};
 use super::wire::models::{ModelEntry, ModelList, VersionAnswer};
 
 /// The model under all its names.
@@ -18,7 +18,7 @@ pub(super) async fn one(name: Path<String>, front: Data<Front>) -> Result<HttpRe
     let unlisted = &front.options.unlisted_names;
     match ModelEntry::new(&name, &front.names, unlisted, front.started, context_tokens_max(&front)) {
         Some(entry) => Ok(HttpResponse::Ok().json(entry)),
-        None => Err(WireError::UnknownModel { asked: format!("{:?}", clip(&name)), served: front.names.join(", ") }.into()),
+        None => Err(WireError::UnknownModel { asked: quoted(&name), served: front.names.join(", ") }.into()),
     }
 }
 

@@ -19,7 +19,7 @@ use super::errors::ApiError;
 use super::front::access;
 use super::key::MetricsAccess;
 use super::routes::get;
-use super::wire::error::{WireError, clip};
+use super::wire::error::{WireError, quoted};
 use crate::actors::service::Service;
 use crate::actors::snapshot::{ModelLimits, Snapshot};
 use crate::clock::Clock;
@@ -154,11 +154,9 @@ fn names(query: &str) -> Result<Names, WireError> {
     match query.split('&').filter_map(|pair| pair.strip_prefix("names=")).next_back() {
         None | Some("all") => Ok(Names::All),
         Some("prometheus") => Ok(Names::Prometheus),
-        Some(other) => Err(WireError::Unfit {
-            param: "names".to_owned(),
-            found: format!("{:?}", clip(other)),
-            expected: "all or prometheus".to_owned(),
-        }),
+        Some(other) => {
+            Err(WireError::Unfit { param: "names".to_owned(), found: quoted(other), expected: "all or prometheus".to_owned() })
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use actix_web::web::{self, ServiceConfig};
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Route};
 
 use super::errors::ApiError;
+use super::wire::error::clip;
 use super::{chat, completions, generate, models, page, tokens};
 
 /// All routes of this room but those that observe the server.
@@ -53,13 +54,13 @@ where
     F::Output: Responder + 'static,
 {
     let other = move |request: HttpRequest| async move {
-        let method = request.method().to_string();
-        Err::<String, _>(ApiError::WrongMethod { method, path: request.path().to_owned(), allowed })
+        let (method, path) = (clip(request.method().as_str()), clip(request.path()));
+        Err::<String, _>(ApiError::WrongMethod { method, path, allowed })
     };
     web::resource(path).route(Route::new().guard(methods).to(handler)).default_service(web::to(other))
 }
 
 /// The answer to a path that is not in the table.
 pub(super) async fn unknown(request: HttpRequest) -> Result<String, ApiError> {
-    Err(ApiError::UnknownPath { path: super::wire::error::clip(request.path()) })
+    Err(ApiError::UnknownPath { path: clip(request.path()) })
 }

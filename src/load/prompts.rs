@@ -1,6 +1,6 @@
 //! What is asked: texts of our own, of a file, or of random words of a wanted length.
 
-use std::fs;
+use std::path::Path;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 
 use super::LoadError;
 use crate::client::{Client, Request};
+use crate::text_file;
 
+/// Longest file of prompts: ShareGPT's have 0.7 GB.
+const FILE_MAX_BYTES: u64 = 1 << 30;
 const EXPECTED: &str =
     "JSON lines, each a string or an object with `prompt` or `messages`, or ShareGPT's array of objects with `conversations`";
 /// What a token has in characters, where the server does not tell.
@@ -147,7 +150,7 @@ async fn words_a_token(client: &Client, model: &str, notes: &mut Vec<String>) ->
 /// The conversations of a file.
 fn read_file(path: &str) -> Result<Vec<Vec<String>>, LoadError> {
     let wrong = |place: String, message: String| LoadError::File { path: path.to_owned(), place, message, expected: EXPECTED };
-    let text = fs::read_to_string(path).map_err(|error| wrong(String::new(), error.to_string()))?;
+    let text = text_file::read(Path::new(path), FILE_MAX_BYTES).map_err(|error| wrong(String::new(), error.to_string()))?;
     let mut talks = Vec::new();
     if text.trim_start().starts_with('[') {
         let all: Vec<Value> = serde_json::from_str(&text).map_err(|error| wrong(String::new(), error.to_string()))?;
@@ -189,6 +192,8 @@ fn talk(entry: &Value) -> Option<Vec<String>> {
 mod tests {
     use super::*;
 
+    use std::fs;
+
     fn read(content: &str) -> Result<Vec<Vec<String>>, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("prompts");
@@ -217,6 +222,7 @@ mod tests {
             let error = read(content).unwrap_err();
             assert!(error.contains(said), "{content:?}: {error}");
         }
+        assert!(read_file("/").unwrap_err().to_string().contains("it is a directory"));
     }
 
     #[test]

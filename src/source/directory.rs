@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{ModelContent, ModelFiles, SourceError, id_and_size};
+use crate::text_file;
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const TOKENIZER: &str = "tokenizer.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
+/// Longest index; that of the largest released model has 0.1 MB.
+const INDEX_MAX_BYTES: u64 = 1 << 26;
 const EXPECTED: &str = "config.json, tokenizer.json and model.safetensors or model.safetensors.index.json with its shards";
 
 /// The files of the model in `path`.
@@ -51,7 +54,7 @@ struct Index {
 
 /// The shards that an index names, each once, in order.
 pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, SourceError> {
-    let text = fs::read_to_string(index).map_err(|source| SourceError::Io { path: index.to_owned(), source })?;
+    let text = text_file::read(index, INDEX_MAX_BYTES).map_err(|source| SourceError::Io { path: index.to_owned(), source })?;
     let wrong = |message: String| SourceError::Index { path: index.to_owned(), message };
     let read: Index = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     let shards: BTreeSet<String> = read.weight_map.into_values().collect();

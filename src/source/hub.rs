@@ -6,6 +6,10 @@ use std::time::Duration;
 use super::directory::first_missing;
 use super::download::{self, Transfer};
 use super::{ModelContent, ModelFiles, SourceError, id_and_size};
+use crate::text_file;
+
+/// Longest file with a token or a commit in it.
+const LINE_MAX_BYTES: u64 = 1 << 12;
 
 /// The revision that a repository is known by.
 pub(super) const MAIN: &str = "main";
@@ -66,7 +70,7 @@ impl HubSettings {
         let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
         let token_file = path("HF_TOKEN_PATH").unwrap_or_else(|| home.join("token"));
         let token = set("HF_TOKEN").or_else(|| set("HUGGING_FACE_HUB_TOKEN"));
-        let token = token.or_else(|| std::fs::read_to_string(token_file).ok());
+        let token = token.or_else(|| text_file::read(&token_file, LINE_MAX_BYTES).ok());
         let offline = |variable: &'static str| match set(variable).map(|value| value.to_lowercase()).as_deref() {
             Some("1" | "true" | "yes" | "on") => Ok(true),
             None | Some("0" | "false" | "no" | "off") => Ok(false),
@@ -130,7 +134,7 @@ pub(super) fn find(
 
 /// The directory of a revision in the cache: of the commit that its name stands for, or of the commit itself.
 fn cached_snapshot(repository: &Path, revision: &str) -> Option<PathBuf> {
-    let named = std::fs::read_to_string(repository.join("refs").join(revision)).ok();
+    let named = text_file::read(&repository.join("refs").join(revision), LINE_MAX_BYTES).ok();
     let commit = named.as_deref().map_or(revision, str::trim);
     let snapshot = repository.join("snapshots").join(commit);
     snapshot.is_dir().then_some(snapshot)

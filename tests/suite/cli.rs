@@ -116,6 +116,42 @@ fn settings_come_from_flag_environment_file_and_profile() {
     assert!(line.starts_with(&format!("{path}, line 3: unknown setting `prot`; expected ")), "{line}");
 }
 
+/// What an operator names by mistake is refused with a sentence, and soon: no device fills the memory, no pipe waits for ever.
+#[test]
+fn a_file_that_is_none_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.toml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let directory = folder.path().join("directory.toml");
+    fs::create_dir(&directory).unwrap();
+    let zero = folder.path().join("zero.toml");
+    std::os::unix::fs::symlink("/dev/zero", &zero).unwrap();
+    for (path, problem) in [
+        (&directory, "it is a directory"),
+        (&zero, "it is larger than "),
+        (&pipe, "it is a pipe or a device, and did not end within 5 s"),
+    ] {
+        let path = path.to_str().unwrap();
+        let commands = [
+            (&["serve", "--config", path][..], 1),
+            (&["serve", "--profile", path], 2),
+            (&["serve", "--api-key-file", path], 2),
+            (&["serve", "--admin-key-file", path], 2),
+            (&["chat", "--config", path], 1),
+            (&["load", "--compare", path, path], 1),
+        ];
+        // All at once: each waits for the pipe.
+        let refused = commands.map(|(arguments, code)| {
+            let mut command = antiphon(arguments);
+            (arguments.join(" "), thread::spawn(move || refused(&mut command, code)))
+        });
+        for (arguments, refused) in refused {
+            let line = refused.join().unwrap_or_else(|_| panic!("{arguments} was not refused in order"));
+            assert!(line.contains(path) && line.contains(problem), "{arguments}: {line}");
+        }
+    }
+}
+
 #[test]
 fn inspect_shows_a_model_without_computing() {
     let (code, page, error) = ended(&mut antiphon(&["inspect", "--tensors", "--kv-bytes", "16MiB"]));

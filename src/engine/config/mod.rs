@@ -158,6 +158,11 @@ fn check_kind(fields: Fields<'_>) -> Result<(), CheckpointError> {
         Some("gpt_oss") => {}
         _ => return Err(fields.wrong("model_type", "\"gpt_oss\"")),
     }
+    match fields.text("hidden_act")? {
+        // The gate of an expert: with another function in it the answers would be those of no model.
+        None | Some("silu") => {}
+        Some(_) => return Err(fields.wrong("hidden_act", "\"silu\"")),
+    }
     for key in ["dtype", "torch_dtype"] {
         match fields.text(key)? {
             None | Some("bfloat16" | "float16" | "float32" | "auto") => {}

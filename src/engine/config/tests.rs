@@ -118,6 +118,8 @@ fn lies_are_refused_with_file_key_value_and_expectation() {
         ("model_type", json!("llama"), "\"gpt_oss\""),
         ("model_type", Value::Null, "\"gpt_oss\""),
         ("torch_dtype", json!("int3"), "bfloat16"),
+        ("hidden_act", json!("gelu"), "\"silu\""),
+        ("hidden_act", json!(1), "a string"),
         ("hidden_size", json!(2881), "multiple of 32"),
         ("intermediate_size", json!(48), "multiple of 32"),
         ("intermediate_size", json!(u64::MAX), "from 1 to"),

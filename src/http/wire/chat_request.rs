@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::prompt::conversation::{Conversation, Message};
 
-use super::error::WireError;
+use super::error::{WireError, clip, quoted};
 use super::fields::Fields;
 use super::foreign;
 use super::messages;
@@ -16,6 +16,9 @@ use super::tools::Tools;
 
 /// Most likeliest tokens reported at a place.
 pub(crate) const TOP_LOGPROBS_MAX: u32 = 20;
+
+/// Most names of unknown fields in one line of the log.
+const NAMED_UNKNOWN_MAX: usize = 16;
 
 /// Which route's body it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +100,7 @@ fn check_answer_kind(fields: &mut Fields) -> Result<(), WireError> {
         let path = format.at("type");
         let kind = super::fields::text(format.required("type", "text")?, &path)?;
         if kind != "text" {
-            let message = format!("{kind:?} is not supported; only \"text\" is");
+            let message = format!("{} is not supported; only \"text\" is", quoted(&kind));
             return Err(WireError::Unsupported { param: path, message });
         }
     }
@@ -117,10 +120,10 @@ pub(crate) fn note_unknown(fields: Fields) {
         return;
     }
     let rest = fields.into_rest();
-    let unknown: Vec<String> =
-        rest.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| super::error::clip(name)).collect();
-    if !unknown.is_empty() {
-        tracing::debug!(?unknown, "fields that this server does not know");
+    let names: Vec<&String> = rest.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name).collect();
+    if !names.is_empty() {
+        let unknown: Vec<String> = names.iter().take(NAMED_UNKNOWN_MAX).map(|name| clip(name)).collect();
+        tracing::debug!(count = names.len(), ?unknown, "fields that this server does not know");
     }
 }
 

@@ -127,6 +127,11 @@ pub(crate) fn clip(text: &str) -> String {
     }
 }
 
+/// `text` as an echo within a sentence: cut, in quotes, with what cannot be seen escaped.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("{:?}", clip(text))
+}
+
 /// The body of every answer that is no success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ErrorBody {

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use super::document::join;
-use super::error::{WireError, clip};
+use super::error::{WireError, quoted};
 
 /// Integers beyond this are not exact as floats, and a float beyond it was perhaps another integer in the text.
 const EXACT_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
@@ -150,7 +150,7 @@ fn describe(value: &Value) -> String {
         Value::Bool(flag) => flag.to_string(),
         Value::Number(number) => format!("the number {number}"),
         Value::String(text) if text.is_empty() => "an empty string".to_owned(),
-        Value::String(text) => format!("the string {:?}", clip(text)),
+        Value::String(text) => format!("the string {}", quoted(text)),
         Value::Array(list) if list.is_empty() => "an empty array".to_owned(),
         Value::Array(list) => format!("an array of {}", list.len()),
         Value::Object(_) => "an object".to_owned(),

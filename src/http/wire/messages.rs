@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::prompt::conversation::{Message, ToolCall};
 
-use super::error::WireError;
+use super::error::{WireError, quoted};
 use super::fields::{Fields, text, unfit};
 use super::tools::function_name;
 
@@ -103,7 +103,7 @@ fn check_kind<'a>(fields: &mut Fields, kinds: &[&'a str]) -> Result<&'a str, Wir
     let Some(kind) = fields.text("type")? else { return Ok(kinds[0]) };
     kinds.iter().find(|known| **known == kind).copied().ok_or_else(|| {
         let known: Vec<String> = kinds.iter().map(|kind| format!("{kind:?}")).collect();
-        let message = format!("{kind:?} is not supported; only {} is", known.join(" or "));
+        let message = format!("{} is not supported; only {} is", quoted(&kind), known.join(" or "));
         WireError::Unsupported { param: path, message }
     })
 }

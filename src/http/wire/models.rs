@@ -56,7 +56,7 @@ impl<'a> ModelEntry<'a> {
 pub(crate) struct CancelAnswer<'a> {
     /// `cancelled` or `not_found`.
     pub(crate) status: &'static str,
-    /// The id as it was given.
+    /// The id as it was given, cut if it is longer than any.
     pub(crate) request_id: &'a str,
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::batch::{Sampling, TokenId};
 
 use super::document::join;
-use super::error::{WireError, clip};
+use super::error::{WireError, clip, quoted};
 use super::fields::{Fields, integer, number, text, unfit};
 use super::terms::Terms;
 
@@ -186,7 +186,7 @@ fn logit_bias(fields: &mut Fields, terms: &Terms<'_>) -> Result<Vec<(TokenId, f3
         // `+1` and `01` would be second names of one token.
         let canonical = |id: &u32| id.to_string() == key && *id <= terms.token_max();
         let Some(id) = key.parse::<u32>().ok().filter(canonical) else {
-            let found = format!("an object with the key {:?}", clip(&key));
+            let found = format!("an object with the key {}", quoted(&key));
             let expected = format!("keys that are token ids from 0 to {}", terms.token_max());
             return Err(WireError::Unfit { param: path, found, expected });
         };

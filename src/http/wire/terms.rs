@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::actors::messages::Coalescing;
 
-use super::error::{WireError, clip};
+use super::error::{WireError, quoted};
 use super::fields::Fields;
 
 /// What is assumed where a request says nothing (`generation_config.json`, or OpenAI's defaults).
@@ -52,7 +52,7 @@ impl Terms<'_> {
         match fields.text("model")? {
             None => Ok(self.names.first().cloned().unwrap_or_default()),
             Some(name) if self.names.contains(&name) || self.unlisted_names.contains(&name) => Ok(name),
-            Some(name) => Err(WireError::UnknownModel { asked: format!("{:?}", clip(&name)), served: self.names.join(", ") }),
+            Some(name) => Err(WireError::UnknownModel { asked: quoted(&name), served: self.names.join(", ") }),
         }
     }
 

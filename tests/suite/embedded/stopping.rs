@@ -1,9 +1,13 @@
 //! A server that is asked to stop, or killed: what runs, what comes, what is left.
 
+use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use super::server::{Server, command, ended, events, joined, read_on, read_until};
 
@@ -99,5 +103,43 @@ fn a_server_that_was_killed_is_started_anew_on_its_port() {
     let second = Server::with(&["--port", &port]);
     assert_eq!(second.port(), first.port());
     assert!(second.ask("POST", "/v1/completions", BODY).contains("data: [DONE]"));
+    drop(streams);
+}
+
+/// A client that asks and does not read: its answer of some megabytes is larger than what the system holds for it.
+#[test]
+fn a_reader_that_does_not_read_does_not_lengthen_the_drain() {
+    let mut server = Server::with(&["--drain-timeout-seconds", "1"]);
+    let body = format!(r#"{{"prompt":"{}"}}"#, "ü".repeat(1_000_000));
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    // The smallest window that there is: the server's end holds the rest.
+    socket.set_recv_buffer_size(1).expect("it can be set");
+    socket.connect(&server.address().into()).expect("it listens");
+    let mut deaf = TcpStream::from(socket);
+    let head = "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    write!(deaf, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).expect("sent");
+    assert!(read_until(&mut deaf, "HTTP/1.1").starts_with("HTTP/1.1 200"), "the answer is on its way");
+    server.signal("-TERM");
+    let began = Instant::now();
+    assert_eq!(server.end().0, Some(0));
+    let took = began.elapsed();
+    // The drain's second and one for last bytes more. It was five, whatever the drain's time.
+    assert!(took < Duration::from_secs(4), "a drain of one second took {took:?}");
+    drop(deaf);
+}
+
+/// SIGQUIT is the system's: a server that hangs can be ended so, and leaves a core if it may.
+#[test]
+fn a_quit_ends_it_at_once_and_a_hangup_does_not() {
+    let mut server = Server::start();
+    let streams = admitted(&server, ENDLESS, 2);
+    server.signal("-HUP");
+    server.signal("-HUP");
+    assert_eq!(server.answer("GET", "/health/ready", "").0, 200);
+    // Nothing of the test shall lie around.
+    let limit = format!("--pid={}", server.process.id());
+    assert!(std::process::Command::new("prlimit").args([&limit, "--core=0"]).status().expect("prlimit runs").success());
+    server.signal("-QUIT");
+    assert_eq!(ended(&mut server.process).signal(), Some(3));
     drop(streams);
 }
