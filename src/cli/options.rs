@@ -225,7 +225,7 @@ fn size_within<T: TryFrom<u64>>(text: &str, least: u64, most: u64) -> Option<T> 
 }
 
 /// Bytes: `512`, `64MiB`, `1.5GiB`, `8GB`.
-fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit: u64 = match unit.trim().to_ascii_lowercase().as_str() {

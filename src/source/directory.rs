@@ -15,7 +15,7 @@ pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// Longest index; that of the largest released model has 0.1 MB.
-const INDEX_MAX_BYTES: u64 = 1 << 26;
+pub(super) const INDEX_MAX_BYTES: u64 = 1 << 26;
 const EXPECTED: &str = "config.json, tokenizer.json and model.safetensors or model.safetensors.index.json with its shards";
 
 /// The files of the model in `path`.
@@ -55,8 +55,13 @@ struct Index {
 /// The shards that an index names, each once, in order.
 pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, SourceError> {
     let text = text_file::read(index, INDEX_MAX_BYTES).map_err(|source| SourceError::Io { path: index.to_owned(), source })?;
+    shards_in(&text, index)
+}
+
+/// The shards that the text of an index names; `index` is its place, for messages.
+pub(super) fn shards_in(text: &str, index: &Path) -> Result<BTreeSet<String>, SourceError> {
     let wrong = |message: String| SourceError::Index { path: index.to_owned(), message };
-    let read: Index = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let read: Index = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
     let shards: BTreeSet<String> = read.weight_map.into_values().collect();
     // A name that leads elsewhere would make a download write, and a server read, outside the model's directory.
     let is_plain = |name: &&String| {

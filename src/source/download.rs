@@ -1,6 +1,6 @@
 //! Downloads what a cache lacks of a model, into the layout that Hugging Face's own tools share.
 //!
-//! Promises: a file stands in a snapshot only after its size, and its SHA-256 where the hub names it, were checked; what was cut off
+//! Promises: a file stands in a snapshot only after its size, and its SHA-256 or git's hash where the hub names one, were checked; what was cut off
 //! goes on where it stopped, here or in Hugging Face's tools; two processes do not write one file.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use serde::Deserialize;
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use super::directory::{CONFIG, INDEX, TOKENIZER, WEIGHTS, shards};
@@ -45,17 +46,26 @@ pub struct Transfer<'a> {
 
 /// A repository as the hub lists it.
 #[derive(Deserialize)]
-struct Listing {
-    sha: String,
+pub(super) struct Listing {
+    /// The commit.
+    pub(super) sha: String,
     siblings: Vec<Listed>,
+}
+
+impl Listing {
+    /// What is said of a file; `None` if there is none.
+    pub(super) fn file(&self, name: &str) -> Option<&Listed> {
+        self.siblings.iter().find(|listed| listed.rfilename == name)
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Listed {
+pub(super) struct Listed {
     rfilename: String,
+    /// Its length; a mirror may not say it.
     #[serde(default)]
-    size: Option<u64>,
+    pub(super) size: Option<u64>,
     /// Git's hash.
     #[serde(default)]
     blob_id: Option<String>,
@@ -71,9 +81,10 @@ struct Large {
 
 impl Listed {
     /// What the listing says of the file, if it says enough; a mirror may not.
-    fn remote(&self) -> Option<Remote> {
-        let etag = self.lfs.as_ref().map(|large| &large.sha256).or(self.blob_id.as_ref())?;
-        Some(Remote { etag: etag.clone(), size: self.size? })
+    pub(super) fn remote(&self) -> Option<Remote> {
+        let git_hash = if self.lfs.is_some() { None } else { self.blob_id.clone() };
+        let etag = self.lfs.as_ref().map(|large| &large.sha256).or(git_hash.as_ref())?;
+        Some(Remote { etag: etag.clone(), size: self.size?, git_hash })
     }
 }
 
@@ -115,7 +126,7 @@ pub(super) fn snapshot(
 }
 
 /// What the hub says that the repository holds.
-fn list(hub: &Hub, model: &str, settings: &HubSettings) -> Result<Listing, FetchError> {
+pub(super) fn list(hub: &Hub, model: &str, settings: &HubSettings) -> Result<Listing, FetchError> {
     let revision = settings.revision.replace('/', "%2F");
     let text = hub.text(&format!("/api/models/{model}/revision/{revision}?blobs=true"))?;
     let odd = |message: String| FetchError::Network(message);
@@ -153,15 +164,11 @@ impl Download<'_> {
     }
 
     fn listed(&self, file: &str) -> Option<&Listed> {
-        self.listing.siblings.iter().find(|listed| listed.rfilename == file)
+        self.listing.file(file)
     }
 
     fn not_a_checkpoint(&self, file: &str) -> SourceError {
-        SourceError::NotACheckpoint {
-            model: self.model.to_owned(),
-            endpoint: self.settings.endpoint.clone(),
-            file: file.to_owned(),
-        }
+        not_a_checkpoint(self.model, self.settings, file)
     }
 
     /// Brings one file into the snapshot, unless it is there.
@@ -312,15 +319,22 @@ fn verify(path: &Path, remote: &Remote) -> Result<(), FetchError> {
     }
     // Large files are named by the SHA-256 of their content, small ones by git's hash.
     let is_sha256 = remote.etag.len() == 64 && remote.etag.chars().all(|c| c.is_ascii_hexdigit());
-    if is_sha256 && sha256(path)? != remote.etag.to_lowercase() {
+    if is_sha256 && digest(path, Sha256::new())? != remote.etag.to_lowercase() {
         return Err(FetchError::Corrupt(format!("what arrived has not the SHA-256 {}", remote.etag)));
+    }
+    if let Some(git_hash) = &remote.git_hash {
+        let begun = Sha1::new_with_prefix(format!("blob {found}\0"));
+        if digest(path, begun)? != git_hash.to_lowercase() {
+            return Err(FetchError::Corrupt(format!("what arrived has not git's hash {git_hash}")));
+        }
     }
     Ok(())
 }
 
-fn sha256(path: &Path) -> io::Result<String> {
+/// The hexadecimal digits of a hash that goes on with the content of a file.
+fn digest(path: &Path, mut hash: impl Digest) -> io::Result<String> {
     let mut file = File::open(path)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
+    let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
@@ -342,8 +356,13 @@ fn disk(path: &Path, source: &io::Error) -> SourceError {
     SourceError::Io { path: path.to_owned(), source: io::Error::new(source.kind(), source.to_string()) }
 }
 
+/// The error of a repository that lacks a file which every checkpoint has.
+pub(super) fn not_a_checkpoint(model: &str, settings: &HubSettings, file: &str) -> SourceError {
+    SourceError::NotACheckpoint { model: model.to_owned(), endpoint: settings.endpoint.clone(), file: file.to_owned() }
+}
+
 /// The error of a request, with what to do about it.
-fn refusal(model: &str, file: &str, settings: &HubSettings, error: &FetchError) -> SourceError {
+pub(super) fn refusal(model: &str, file: &str, settings: &HubSettings, error: &FetchError) -> SourceError {
     let (model, endpoint) = (model.to_owned(), settings.endpoint.clone());
     let advice = match error {
         FetchError::Status(401 | 403) => "set HF_TOKEN to a token that may read it",

@@ -54,6 +54,8 @@ pub(super) struct Remote {
     pub(super) etag: String,
     /// Its length.
     pub(super) size: u64,
+    /// Git's hash of its content, if the hub's list has it: the hexadecimal SHA-1 of `blob LENGTH`, a zero byte and the content.
+    pub(super) git_hash: Option<String>,
 }
 
 /// A file's bytes on their way.
@@ -105,15 +107,32 @@ impl Hub {
         let whole = || response.header("content-length").and_then(|length| length.parse().ok());
         let size = size.or(total).or_else(|| (response.status() == 200).then(whole).flatten());
         match (etag, size) {
-            (Some(etag), Some(size)) => Ok(Remote { etag, size }),
+            (Some(etag), Some(size)) => Ok(Remote { etag, size, git_hash: None }),
             _ => Err(FetchError::Network("it names no ETag or no length, expected both, as the hub sends them".to_owned())),
         }
     }
 
     /// The bytes of the file at `path` from `from` on.
     pub(super) fn body(&self, path: &str, from: u64) -> Result<Body, FetchError> {
-        let range = format!("bytes={from}-");
-        let response = self.get(path, (from > 0).then_some(range.as_str()))?.response;
+        self.ranged(path, from, (from > 0).then(|| format!("bytes={from}-")).as_deref())
+    }
+
+    /// `count` bytes of the file at `path` from `from` on; no more of it is asked for, and no more is read.
+    pub(super) fn part(&self, path: &str, from: u64, count: u64) -> Result<Vec<u8>, FetchError> {
+        let mut body = self.ranged(path, from, Some(&format!("bytes={from}-{}", from + count - 1)))?;
+        let failed = |error: io::Error| FetchError::Network(error.to_string());
+        // A server that takes no ranges sends the file from its start.
+        io::copy(&mut body.reader.by_ref().take(from - body.from), &mut io::sink()).map_err(failed)?;
+        let mut bytes = Vec::new();
+        body.reader.take(count).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 == count {
+            return Ok(bytes);
+        }
+        Err(FetchError::Network(format!("it sent {} bytes from byte {from} on, expected {count}", bytes.len())))
+    }
+
+    fn ranged(&self, path: &str, from: u64, range: Option<&str>) -> Result<Body, FetchError> {
+        let response = self.get(path, range)?.response;
         let begin = |range: &str| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok();
         let from = match response.status() {
             206 if response.header("content-range").and_then(begin) == Some(from) => from,

@@ -109,7 +109,25 @@ pub(super) fn find(
     settings: &HubSettings,
     watch: &mut dyn FnMut(Transfer<'_>),
 ) -> Result<ModelFiles, SourceError> {
-    let repository = settings.cache.join(format!("models--{}", model.replace('/', "--")));
+    match cached(model, settings)? {
+        Some(files) => Ok(files),
+        None => Ok(model_files(model, download::snapshot(model, &repository(model, settings), settings, watch)?)),
+    }
+}
+
+fn model_files(model: &str, path: PathBuf) -> ModelFiles {
+    let (model_id, model_size) = id_and_size(model);
+    ModelFiles { name: model.to_owned(), model_id, model_size, content: ModelContent::Directory(path) }
+}
+
+/// The cache's folder of a model.
+fn repository(model: &str, settings: &HubSettings) -> PathBuf {
+    settings.cache.join(format!("models--{}", model.replace('/', "--")))
+}
+
+/// The files of `model` if the cache has them all; `None` if the hub is to be asked, which is an error where that is forbidden.
+pub(super) fn cached(model: &str, settings: &HubSettings) -> Result<Option<ModelFiles>, SourceError> {
+    let repository = repository(model, settings);
     let revision = settings.revision.as_str();
     if !is_revision(revision) {
         return Err(SourceError::Revision { revision: revision.to_owned(), expected: "a branch, a tag or a commit" });
@@ -121,15 +139,13 @@ pub(super) fn find(
         None if repository.join("snapshots").is_dir() => Some(format!("refs/{revision}")),
         None => Some(super::directory::CONFIG.to_owned()),
     };
-    let path = match (snapshot, missing) {
-        (Some(snapshot), None) => snapshot,
+    match (snapshot, missing) {
+        (Some(snapshot), None) => Ok(Some(model_files(model, snapshot))),
         (_, Some(file)) if settings.offline => {
-            return Err(SourceError::Offline { model: model.to_owned(), cache: settings.cache.clone(), file });
+            Err(SourceError::Offline { model: model.to_owned(), cache: settings.cache.clone(), file })
         }
-        _ => download::snapshot(model, &repository, settings, watch)?,
-    };
-    let (model_id, model_size) = id_and_size(model);
-    Ok(ModelFiles { name: model.to_owned(), model_id, model_size, content: ModelContent::Directory(path) })
+        _ => Ok(None),
+    }
 }
 
 /// The directory of a revision in the cache: of the commit that its name stands for, or of the commit itself.

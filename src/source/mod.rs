@@ -8,12 +8,14 @@ mod directory;
 mod download;
 mod embedded;
 mod fetch;
+mod heads;
 mod hub;
 mod progress;
 
 use std::path::{Path, PathBuf};
 
 pub use download::{Stage, Transfer};
+pub use heads::{FileHead, ModelHeads};
 pub use hub::HubSettings;
 pub use progress::TerminalProgress;
 
@@ -184,25 +186,59 @@ pub enum SourceError {
 /// # Errors
 /// [`SourceError`]; nothing of an incomplete model is returned.
 pub fn resolve(model: Option<&str>, hub: &HubSettings, watch: &mut dyn FnMut(Transfer<'_>)) -> Result<ModelFiles, SourceError> {
-    let model = model.unwrap_or("tiny");
+    match named(model.unwrap_or("tiny"), hub)? {
+        Named::Embedded => Ok(embedded::model_files()),
+        Named::Hub(name) => hub::find(name, hub, watch),
+        Named::Directory(path) => directory::model_files(path),
+    }
+}
+
+/// What can be told of a model without its weights.
+#[derive(Debug)]
+pub enum Glance {
+    /// It is here, whole.
+    Here(ModelFiles),
+    /// It would be downloaded.
+    Away(ModelHeads),
+}
+
+/// As [`resolve`], but of a model that would be downloaded the small files and the headers of the weights are brought into memory;
+/// nothing is stored.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn glance(model: Option<&str>, hub: &HubSettings) -> Result<Glance, SourceError> {
+    match named(model.unwrap_or("tiny"), hub)? {
+        Named::Hub(name) => match hub::cached(name, hub)? {
+            Some(files) => Ok(Glance::Here(files)),
+            None => heads::of(name, hub).map(Glance::Away),
+        },
+        Named::Embedded => Ok(Glance::Here(embedded::model_files())),
+        Named::Directory(path) => directory::model_files(path).map(Glance::Here),
+    }
+}
+
+/// What a model's name stands for.
+enum Named<'a> {
+    Embedded,
+    /// `org/name`.
+    Hub(&'a str),
+    Directory(&'a Path),
+}
+
+fn named<'a>(model: &'a str, hub: &HubSettings) -> Result<Named<'a>, SourceError> {
     let is_hub = matches!(model, "20b" | "120b") || (!Path::new(model).exists() && is_hub_name(model));
     if !is_hub && hub.revision != hub::MAIN {
         let expected = "none beside a model that is no repository of a hub";
         return Err(SourceError::Revision { revision: hub.revision.clone(), expected });
     }
     match model {
-        "tiny" => return Ok(embedded::model_files()),
-        "20b" => return hub::find("openai/gpt-oss-20b", hub, watch),
-        "120b" => return hub::find("openai/gpt-oss-120b", hub, watch),
-        _ => {}
-    }
-    let path = Path::new(model);
-    if path.exists() {
-        directory::model_files(path)
-    } else if is_hub_name(model) {
-        hub::find(model, hub, watch)
-    } else {
-        Err(SourceError::Unknown { model: model.to_owned() })
+        "tiny" => Ok(Named::Embedded),
+        "20b" => Ok(Named::Hub("openai/gpt-oss-20b")),
+        "120b" => Ok(Named::Hub("openai/gpt-oss-120b")),
+        _ if Path::new(model).exists() => Ok(Named::Directory(Path::new(model))),
+        _ if is_hub_name(model) => Ok(Named::Hub(model)),
+        _ => Err(SourceError::Unknown { model: model.to_owned() }),
     }
 }
 

@@ -3,9 +3,14 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
+use antiphon::engine::checkpoint::{Checkpoint, CheckpointFiles};
+use antiphon::engine::cuda::{CudaOptions, CudaPlan, DeviceMemory, Prefill};
+use antiphon::profile::Profile;
+use antiphon::source::{HubSettings, resolve};
 use tempfile::TempDir;
 
 use crate::fake_hub::{COMMIT, FakeHub, Faults, tiny};
@@ -154,7 +159,7 @@ fn a_file_that_is_none_is_refused() {
 
 #[test]
 fn inspect_shows_a_model_without_computing() {
-    let (code, page, error) = ended(&mut antiphon(&["inspect", "--tensors", "--kv-bytes", "16MiB"]));
+    let (code, page, error) = ended(&mut antiphon(&["inspect", "--tensors", "--device", "cpu", "--kv-bytes", "16MiB"]));
     assert_eq!((code, error.as_str()), (0, ""));
     for part in [
         "gpt-oss-tiny, size tiny, in this binary",
@@ -173,26 +178,96 @@ fn inspect_shows_a_model_without_computing() {
     assert!(page.contains("g1, size custom, ") && page.contains("2 sliding over 16 tokens"), "{page}");
 }
 
+/// The value of a line of the page that `inspect` prints.
+fn value<'a>(page: &'a str, name: &str) -> &'a str {
+    let line = page.lines().find_map(|line| line.strip_prefix(&format!("{name:18} ")));
+    line.unwrap_or_else(|| panic!("no line says `{name}`:\n{page}"))
+}
+
 #[test]
-fn a_model_of_the_hub_is_downloaded_with_progress_and_inspected() {
+fn a_model_of_the_hub_is_inspected_by_its_headers() {
     let (hub, cache) = (FakeHub::start(&tiny(), Faults { cut: 1, ..Faults::default() }), tempfile::tempdir().unwrap());
     let inspect = |endpoint: &str| {
-        let mut command = antiphon(&["inspect", "--model", "20b"]);
+        let mut command = antiphon(&["inspect", "--model", "20b", "--device", "cpu", "--kv-bytes", "16MiB"]);
         command.env("HF_HOME", cache.path()).env("HF_ENDPOINT", endpoint);
         command
     };
     let (code, page, error) = ended(&mut inspect(&hub.endpoint));
     assert_eq!(code, 0, "{error}");
-    assert!(page.contains("gpt-oss-20b, size 20b, ") && page.contains(COMMIT), "{page}");
-    assert!(error.contains("model.safetensors"), "progress is shown: {error}");
-    // Once it is there nobody is asked.
+    assert_eq!(value(&page, "model"), format!("gpt-oss-20b, size 20b, on the hub at {COMMIT}"));
+    assert!(value(&page, "download").starts_with("7 MiB, 1 of the files weights; "), "{page}");
+    assert_eq!(value(&page, "tokenizer"), "not downloaded; ends: 1007, 1004, 1017");
+    let weights = tiny().into_iter().find(|(name, _)| *name == "model.safetensors").unwrap().1.len();
+    let sent = hub.sent_bytes();
+    assert!(sent * 100 < weights, "{sent} bytes were sent of {weights}");
+    assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0, "nothing is stored");
+
+    // From the cache it says the same, and nobody is asked.
+    let settings = |name: &str| match name {
+        "HF_HOME" => Some(cache.path().to_str().unwrap().to_owned()),
+        "HF_ENDPOINT" => Some(hub.endpoint.clone()),
+        _ => None,
+    };
+    let settings = HubSettings::from_variables(settings).unwrap();
+    resolve(Some("20b"), &settings, &mut |_| ()).unwrap();
     let (code, again, error) = ended(&mut inspect("http://127.0.0.1:1"));
     assert_eq!((code, error.as_str()), (0, ""));
-    assert!(again.contains(COMMIT));
-    let line = refused(inspect("http://127.0.0.1:1").args(["--config", "/dev/null"]).env("HF_HOME", "/dev/null"), 1);
-    assert!(line.contains("/dev/null/hub") && line.contains("Not a directory"), "{line}");
+    assert!(value(&again, "model").ends_with(COMMIT), "{again}");
+    for name in ["parameters", "layers", "experts", "context", "tensors", "planned for", "memory", "KV holds"] {
+        assert_eq!(value(&page, name), value(&again, name));
+    }
     let line = refused(inspect("gopher://x").env("HF_HUB_OFFLINE", "1"), 1);
     assert_eq!(line, "HF_ENDPOINT=gopher://x; expected an address like https://huggingface.co");
+}
+
+#[test]
+fn inspect_plans_for_the_device_that_is_asked_for() {
+    let inspect = |options: &[&str]| {
+        let mut command = antiphon(&[&["inspect", "--model", "tests/goldens/g1"], options].concat());
+        // No GPU of this machine.
+        command.env("CUDA_VISIBLE_DEVICES", "");
+        command
+    };
+    let page = |options: &[&str]| {
+        let (code, page, error) = ended(&mut inspect(options));
+        assert_eq!((code, error.as_str()), (0, ""), "{options:?}");
+        page
+    };
+    let directory = Path::new(ROOT).join("tests/goldens/g1");
+    let checkpoint = Checkpoint::open(&CheckpointFiles::directory(&directory).unwrap()).unwrap();
+    let plan = |ranks, kv_bytes| {
+        let memory = DeviceMemory { free_bytes: 1 << 31, total_bytes: 1 << 31, utilization: 0.5 };
+        let profile = Profile::load("latency_first").unwrap();
+        let (running, tokens) = (profile.batch.running_max_count.count(), profile.batch.token_budget_tokens.count());
+        let options = CudaOptions::within(checkpoint.config(), memory, kv_bytes, running, tokens, ranks, Prefill::Mma).unwrap();
+        (CudaPlan::of(checkpoint.config(), &options).to_string(), options.full_blocks * options.block_tokens)
+    };
+    let gpu = ["--device-memory", "2GiB", "--gpu-memory-utilization", "0.5"];
+    for device in ["auto", "cuda:3"] {
+        let page = page(&[&gpu[..], &["--device", device]].concat());
+        let (memory, tokens) = plan(1, None);
+        assert_eq!(value(&page, "planned for"), "a GPU of that memory: 1024 of 2048 MiB may be used");
+        assert_eq!(value(&page, "memory"), memory);
+        assert!(value(&page, "KV holds").starts_with(&format!("{tokens} tokens in ")), "{page}");
+    }
+    let two = page(&[&gpu[..], &["--tensor-parallel", "2", "--kv-bytes", "4MiB"]].concat());
+    assert_eq!(value(&two, "memory"), plan(2, Some(4 << 20)).0);
+    // What does not fit is said; the CPU would take it.
+    let small = page(&["--device-memory", "1MiB"]);
+    assert!(value(&small, "not served").contains("bytes of the device (weights "), "{small}");
+    assert!(small.contains("planned for        the CPU\n") && value(&small, "memory at least").contains("packed"), "{small}");
+    let small = page(&["--device-memory", "1MiB", "--device", "cuda:0"]);
+    assert!(value(&small, "not served").contains("help, or --device cpu") && !small.contains("the CPU\n"), "{small}");
+    assert_eq!(value(&page(&["--device", "cpu", "--device-memory", "2GiB"]), "planned for"), "the CPU");
+    assert_eq!(value(&page(&[]), "planned for"), "the CPU");
+
+    let line = refused(&mut inspect(&["--device", "cuda:0"]), 1);
+    assert!(
+        line.starts_with("cuda:0: ") && line.ends_with("; --device-memory SIZE plans for a GPU that is not here"),
+        "{line}"
+    );
+    let line = refused(&mut inspect(&["--device-memory", "much"]), 2);
+    assert_eq!(line, "--device-memory is `much`; expected a size above 0, such as 80GiB");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 pub(crate) const COMMIT: &str = "6cee5e81ee83917806bbde320786a8fb61efebee";
@@ -30,6 +31,8 @@ pub(crate) struct Faults {
     pub(crate) cut: usize,
     /// Flip a byte in this many downloads of large files.
     pub(crate) corrupt: usize,
+    /// The same for small files.
+    pub(crate) corrupt_small: usize,
     /// Answer everything only with this token; the content server needs none.
     pub(crate) token: Option<&'static str>,
     /// Send the whole file whatever range is asked for.
@@ -46,6 +49,8 @@ struct State {
     requests: Vec<String>,
     /// Tokens that arrived anywhere but at the hub.
     leaked: Vec<String>,
+    /// Bytes of files that were sent.
+    sent_bytes: usize,
 }
 
 /// The hub; it serves until the test's process ends.
@@ -60,7 +65,7 @@ impl FakeHub {
     /// A hub with one repository, `org/model` whatever `org/model` is asked for.
     pub(crate) fn start(files: &[(&str, Vec<u8>)], faults: Faults) -> Self {
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect();
-        let state = Arc::new(Mutex::new(State { files, faults, requests: Vec::new(), leaked: Vec::new() }));
+        let state = Arc::new(Mutex::new(State { files, faults, requests: Vec::new(), leaked: Vec::new(), sent_bytes: 0 }));
         let hub = listen(&state, Role::Hub);
         let mirror = format!("http://127.0.0.1:{}", listen(&state, Role::Mirror { hub }));
         Self { endpoint: format!("http://127.0.0.1:{hub}"), mirror, state }
@@ -69,6 +74,11 @@ impl FakeHub {
     /// The tokens that another server than the hub has seen.
     pub(crate) fn leaked(&self) -> Vec<String> {
         self.state.lock().expect("not poisoned").leaked.clone()
+    }
+
+    /// Bytes of files that it and its content server have sent, or tried to.
+    pub(crate) fn sent_bytes(&self) -> usize {
+        self.state.lock().expect("not poisoned").sent_bytes
     }
 
     /// The paths that were asked for, each with its range if one byte more than metadata was wanted.
@@ -174,9 +184,9 @@ fn plain(mut stream: TcpStream, status: u16, body: &str) -> std::io::Result<()> 
     write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
 }
 
-/// Stands in for git's hash of a small file: 40 hexadecimal digits; only their number matters here.
+/// Git's hash of a file's content.
 fn git_hash(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))[..40].to_owned()
+    hex(&Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
 }
 
 fn redirect(mut stream: TcpStream, status: u16, to: &str, headers: &str) -> std::io::Result<()> {
@@ -199,9 +209,13 @@ fn file(mut stream: TcpStream, state: &Mutex<State>, name: &str, mut bytes: Vec<
         let mut state = state.lock().expect("not poisoned");
         let whole = to - from > 1;
         let cut = whole && state.faults.cut > 0;
-        let corrupt = whole && name.ends_with(".safetensors") && state.faults.corrupt > 0;
+        let is_large = name.ends_with(".safetensors");
+        let corrupt = whole && is_large && state.faults.corrupt > 0;
+        let corrupt_small = whole && !is_large && state.faults.corrupt_small > 0;
         state.faults.cut -= usize::from(cut);
         state.faults.corrupt -= usize::from(corrupt);
+        state.faults.corrupt_small -= usize::from(corrupt_small);
+        let corrupt = corrupt || corrupt_small;
         (cut, corrupt, state.faults.no_ranges, state.faults.shifted)
     };
     let from = if shifted { from.saturating_sub(1) } else { from };
@@ -217,6 +231,10 @@ fn file(mut stream: TcpStream, state: &Mutex<State>, name: &str, mut bytes: Vec<
          connection: close\r\n\r\n",
         to - from
     )?;
+    // A server that takes no ranges is counted by what was taken of it.
+    if !no_ranges {
+        state.lock().expect("not poisoned").sent_bytes += to - from;
+    }
     let end = if cut { from + (to - from) / 2 } else { to };
     stream.write_all(&bytes[from..end])
 }

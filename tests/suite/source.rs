@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use antiphon::source::{HubSettings, ModelContent, ModelFiles, SourceError, Stage, resolve};
+use antiphon::source::{Glance, HubSettings, ModelContent, ModelFiles, ModelHeads, SourceError, Stage, glance, resolve};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -161,6 +161,95 @@ fn wrong_bytes_are_thrown_away() {
     let kept: Vec<_> = fs::read_dir(world.repository().join("blobs")).expect("a folder").flatten().collect();
     assert!(kept.iter().all(|blob| blob.file_name().len() < 64 || blob.path().extension().is_some()), "{kept:?}");
     assert!(!world.repository().join("refs/main").exists(), "an incomplete copy is not called main");
+}
+
+#[test]
+fn wrong_bytes_of_a_small_file_are_thrown_away_too() {
+    let world = World::new(&repository(), Faults { corrupt_small: 2, ..Faults::default() });
+    assert_whole(&world.find().expect("the third attempt is right"));
+    let world = World::new(&repository(), Faults { corrupt_small: usize::MAX, ..Faults::default() });
+    let said = world.find().expect_err("no attempt is right").to_string();
+    assert!(said.contains("has not git's hash"), "{said}");
+}
+
+/// Files with weights whose headers say that they are empty of tensors.
+fn headed() -> Vec<(&'static str, Vec<u8>)> {
+    let header = |seed: u32, bytes: usize| [&(2_u64 + 6).to_le_bytes()[..], b"{}      ", &noise(seed, bytes)].concat();
+    let mut files = repository();
+    for (name, bytes) in &mut files {
+        if name.ends_with(".safetensors") {
+            *bytes = header(7, bytes.len());
+        }
+    }
+    files
+}
+
+fn away(glance: Result<Glance, SourceError>) -> ModelHeads {
+    match glance {
+        Ok(Glance::Away(heads)) => heads,
+        other => panic!("the hub alone has it: {other:?}"),
+    }
+}
+
+#[test]
+fn a_glance_reads_headers_and_stores_nothing() {
+    for faults in [
+        Faults::default(),
+        Faults { bare_list: true, ..Faults::default() },
+        Faults { no_ranges: true, ..Faults::default() },
+        Faults { cut: 3, token: Some("hf_secret"), ..Faults::default() },
+    ] {
+        let world = World::new(&headed(), faults);
+        let settings = HubSettings { token: faults.token.map(str::to_owned), ..world.settings() };
+        let heads = away(glance(Some("20b"), &settings));
+        assert_eq!(
+            (heads.name.as_str(), heads.model_size.as_str(), heads.commit.as_str()),
+            ("openai/gpt-oss-20b", "20b", COMMIT)
+        );
+        let names: Vec<&str> = heads.files.iter().map(|file| file.name.as_str()).collect();
+        let index = "model.safetensors.index.json";
+        let shards = ["model-00000-of-00001.safetensors", "model-00001-of-00001.safetensors"];
+        assert_eq!(names, ["config.json", "generation_config.json", index, shards[0], shards[1]]);
+        for head in &heads.files {
+            let (_, bytes) = headed().into_iter().find(|(name, _)| *name == head.name).expect("of the repository");
+            let kept = if head.name.ends_with(".safetensors") { 16 } else { bytes.len() };
+            assert_eq!((head.file_bytes, &head.bytes[..]), (bytes.len() as u64, &bytes[..kept]), "{}", head.name);
+        }
+        let download = headed().into_iter().filter(|(name, _)| needed(name) && *name != "tokenizer_config.json");
+        assert_eq!(heads.download_bytes, download.map(|(_, bytes)| bytes.len() as u64).sum::<u64>());
+        // The tokens of an unlucky attempt count twice.
+        assert!(world.hub.sent_bytes() < 2 * 500, "{} bytes were sent", world.hub.sent_bytes());
+        assert!(world.hub.requests().iter().all(|path| !path.contains("/tokenizer") || path.ends_with("tokenizer.json")));
+        assert_eq!(world.hub.leaked(), Vec::<String>::new());
+        assert_eq!(fs::read_dir(world.cache.path()).expect("a folder").count(), 0, "nothing is stored");
+    }
+}
+
+#[test]
+fn a_glance_takes_what_is_here_and_refuses_what_is_no_checkpoint() {
+    let world = World::new(&headed(), Faults::default());
+    let found = world.find().expect("the hub has it");
+    let offline = HubSettings { offline: true, ..world.settings() };
+    assert!(matches!(glance(Some("20b"), &offline), Ok(Glance::Here(files)) if files == found));
+    assert!(matches!(glance(None, &offline), Ok(Glance::Here(files)) if files.name == "tiny"));
+    let said = glance(Some("org/other"), &offline).expect_err("it is not here").to_string();
+    assert!(said.contains("config.json is missing"), "{said}");
+
+    for absent in ["config.json", "tokenizer.json", "model-00001-of-00001.safetensors"] {
+        let files: Vec<_> = headed().into_iter().filter(|(name, _)| *name != absent).collect();
+        let world = World::new(&files, Faults::default());
+        let said = glance(Some("20b"), &world.settings()).expect_err("not a checkpoint").to_string();
+        assert!(said.contains(&format!("has no {absent}; expected a checkpoint")), "{said}");
+    }
+    // The first eight bytes of noise are a length that no file has.
+    let world = World::new(&repository(), Faults::default());
+    let said = glance(Some("20b"), &world.settings()).expect_err("no safetensors file").to_string();
+    assert!(said.contains("it or its header has ") && said.contains("expected at most 299992"), "{said}");
+    for (status, said) in [(401, "HF_TOKEN"), (404, "the name of a model that is there")] {
+        let world = World::new(&headed(), Faults { status: Some(status), ..Faults::default() });
+        let error = glance(Some("20b"), &world.settings()).expect_err("refused").to_string();
+        assert!(error.contains(said), "{error}");
+    }
 }
 
 #[test]

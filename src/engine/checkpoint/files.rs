@@ -35,6 +35,18 @@ enum Source {
         bounds: Vec<PathBuf>,
     },
     Embedded(Vec<(&'static str, &'static [u8])>),
+    Heads(Vec<FileHead>),
+}
+
+/// The beginning of a file that lies elsewhere; of a JSON file all of it.
+#[derive(Debug, Clone)]
+pub struct FileHead {
+    /// Its name, without a directory.
+    pub name: String,
+    /// Its first bytes; of a safetensors file up to the end of the header.
+    pub bytes: Arc<[u8]>,
+    /// How many bytes the whole file has.
+    pub file_bytes: usize,
 }
 
 /// The bytes of a file, without a copy; cheap to clone.
@@ -46,6 +58,18 @@ pub enum FileBytes {
     Mapped(Arc<MappedFile>),
     /// Converted from what a file holds.
     Converted(Arc<[u8]>),
+    /// The first bytes of a file that has more.
+    Head(FileHead),
+}
+
+impl FileBytes {
+    /// How many bytes the file has.
+    pub(super) fn file_bytes(&self) -> usize {
+        match self {
+            Self::Head(head) => head.file_bytes,
+            whole => whole.len(),
+        }
+    }
 }
 
 impl Deref for FileBytes {
@@ -56,6 +80,7 @@ impl Deref for FileBytes {
             Self::Embedded(bytes) => bytes,
             Self::Mapped(file) => file.bytes(),
             Self::Converted(bytes) => bytes,
+            Self::Head(head) => &head.bytes,
         }
     }
 }
@@ -104,6 +129,12 @@ impl CheckpointFiles {
         Self(Source::Embedded(files.into_iter().collect()))
     }
 
+    /// Files of which only the beginnings are here: enough for an [`super::Outline`].
+    #[must_use]
+    pub fn heads(heads: Vec<FileHead>) -> Self {
+        Self(Source::Heads(heads))
+    }
+
     /// The bytes of a file, mapped if it lies on disk; `None` if there is no such file.
     ///
     /// # Errors
@@ -112,6 +143,7 @@ impl CheckpointFiles {
         let Some(found) = self.find(file)? else { return Ok(None) };
         let path = match found {
             Found::Embedded(bytes) => return Ok(Some(FileBytes::Embedded(bytes))),
+            Found::Head(head) => return Ok(Some(FileBytes::Head(head))),
             Found::Path(path) => path,
         };
         let mapped = MappedFile::open(&path);
@@ -127,6 +159,8 @@ impl CheckpointFiles {
         let Some(found) = self.find(file)? else { return Ok(None) };
         let path = match found {
             Found::Embedded(bytes) => return Ok(Some(Cow::Borrowed(bytes))),
+            Found::Head(head) if head.bytes.len() == head.file_bytes => return Ok(Some(Cow::Owned(head.bytes.to_vec()))),
+            Found::Head(_) => return Err(only_a_head(file)),
             Found::Path(path) => path,
         };
         let length = path.metadata().map_err(|source| unreadable(file, source))?.len();
@@ -144,6 +178,7 @@ impl CheckpointFiles {
             Source::Embedded(files) => {
                 return Ok(files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| Found::Embedded(bytes)));
             }
+            Source::Heads(heads) => return Ok(heads.iter().find(|head| head.name == file).cloned().map(Found::Head)),
             Source::Directory { root, bounds } => (root, bounds),
         };
         let refused = |problem: &str| CheckpointError::FileRefused { file: file.to_owned(), problem: problem.to_owned() };
@@ -171,12 +206,19 @@ impl CheckpointFiles {
 
 enum Found {
     Embedded(&'static [u8]),
+    Head(FileHead),
     Path(PathBuf),
 }
 
 /// Whether `file` names something directly in the checkpoint, on every system.
 pub(super) fn is_plain_name(file: &str) -> bool {
     !file.is_empty() && file != "." && file != ".." && !file.contains(['/', '\\', '\0', ':'])
+}
+
+/// The error about a file whose content is needed and is not here.
+pub(super) fn only_a_head(file: &str) -> CheckpointError {
+    let problem = "only its beginning is here, expected the whole file".to_owned();
+    CheckpointError::FileRefused { file: file.to_owned(), problem }
 }
 
 fn unreadable(file: &str, source: io::Error) -> CheckpointError {

@@ -37,31 +37,31 @@ pub(super) struct Header {
     pub(super) entries: Vec<Entry>,
 }
 
-/// Reads and checks the header of `file`, whose content is `bytes`.
+/// Reads and checks the header of `file`, which begins with `bytes` and has `file_bytes` of them.
 ///
 /// # Errors
 /// [`CheckpointError::Header`] if any offset, shape or length does not agree with the rest of the file.
-pub(super) fn read_header(file: &str, bytes: &[u8]) -> Result<Header, CheckpointError> {
-    read(bytes).map_err(|problem| CheckpointError::Header { file: file.to_owned(), problem })
+pub(super) fn read_header(file: &str, bytes: &[u8], file_bytes: usize) -> Result<Header, CheckpointError> {
+    read(bytes, file_bytes).map_err(|problem| CheckpointError::Header { file: file.to_owned(), problem })
 }
 
-fn read(bytes: &[u8]) -> Result<Header, String> {
+fn read(bytes: &[u8], file_bytes: usize) -> Result<Header, String> {
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
-        return Err(format!("the file has {} bytes, expected at least {LENGTH_BYTES} for the header's length", bytes.len()));
+        return Err(format!("the file has {file_bytes} bytes, expected at least {LENGTH_BYTES} for the header's length"));
     };
     let length = u64::from_le_bytes(*length);
     let json = usize::try_from(length).ok().filter(|length| *length <= HEADER_BYTES_MAX);
     let Some(json) = json.and_then(|length| rest.get(..length)) else {
         let most = rest.len().min(HEADER_BYTES_MAX);
-        return Err(format!("it is said to be {length} bytes long, expected at most {most} (file of {} bytes)", bytes.len()));
+        return Err(format!("it is said to be {length} bytes long, expected at most {most} (file of {file_bytes} bytes)"));
     };
     if json.first() != Some(&b'{') {
         return Err("it does not begin with `{`, expected a JSON object".to_owned());
     }
     let entries = parse_entries(json)?;
-    let data = rest.len() - json.len();
-    check_offsets(&entries, data)?;
-    Ok(Header { data_start: LENGTH_BYTES + json.len(), entries })
+    let data_start = LENGTH_BYTES + json.len();
+    check_offsets(&entries, file_bytes.saturating_sub(data_start))?;
+    Ok(Header { data_start, entries })
 }
 
 /// The tensors of the JSON object, in its order, each name once.

@@ -12,13 +12,14 @@ mod shards;
 mod synth;
 
 pub use error::CheckpointError;
-pub use files::{CheckpointFiles, FileBytes, Links};
+pub use files::{CheckpointFiles, FileBytes, FileHead, Links};
 pub use layout::ExpertForm;
 pub(crate) use layout::{EMBEDDING, FINAL_NORM, OUTPUT, in_layer};
 pub use synth::{SHARD_BYTES_MAX, Synth, SynthError};
 
 use super::config::{CONFIG_FILE, GENERATION_FILE, ModelConfig, SamplingDefaults};
 use crate::batch::TokenId;
+use files::only_a_head;
 use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
 use layout::{Expected, Kind, expected_tensors};
@@ -27,15 +28,29 @@ use shards::{Shards, Stored};
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
 
-/// A checked checkpoint: its config and its tensors' bytes.
+/// What a checkpoint is, as its config and its shards' headers say: enough to plan an engine's memory.
 #[derive(Debug)]
-pub struct Checkpoint {
+pub struct Outline {
     config: ModelConfig,
     sampling: SamplingDefaults,
     form: ExpertForm,
     tensors: HashMap<String, Stored>,
-    files: Vec<(String, FileBytes)>,
     warnings: Vec<String>,
+}
+
+/// A checked checkpoint: its outline and its tensors' bytes.
+#[derive(Debug)]
+pub struct Checkpoint {
+    outline: Outline,
+    files: Vec<(String, FileBytes)>,
+}
+
+impl Deref for Checkpoint {
+    type Target = Outline;
+
+    fn deref(&self) -> &Outline {
+        &self.outline
+    }
 }
 
 /// How much of a checkpoint has been read.
@@ -86,14 +101,16 @@ impl TensorBytes {
     }
 }
 
-impl Checkpoint {
-    /// Reads config.json and generation_config.json, maps the shards, and checks all of them against each other.
-    ///
-    /// Touches headers only, so it takes milliseconds whatever the size of the model.
+impl Outline {
+    /// Reads config.json, generation_config.json and the shards' headers, and checks all of them against each other.
     ///
     /// # Errors
     /// [`CheckpointError`] for whatever keeps the checkpoint from being served.
-    pub fn open(files: &CheckpointFiles) -> Result<Self, CheckpointError> {
+    pub fn read(files: &CheckpointFiles) -> Result<Self, CheckpointError> {
+        Self::with_files(files).map(|(outline, _)| outline)
+    }
+
+    fn with_files(files: &CheckpointFiles) -> Result<(Self, Vec<(String, FileBytes)>), CheckpointError> {
         let text = files.text(CONFIG_FILE)?.ok_or_else(|| CheckpointError::FileMissing {
             file: CONFIG_FILE.to_owned(),
             expected: "the config of a GPT-OSS model".to_owned(),
@@ -116,7 +133,7 @@ impl Checkpoint {
         check_tensors(&shards, &expected)?;
         let mut warnings = extra_tensors(&shards, &expected);
         warnings.extend(rounded_tensors(&shards, &expected));
-        Ok(Self { config, sampling, form, tensors: shards.tensors, files: shards.files, warnings })
+        Ok((Self { config, sampling, form, tensors: shards.tensors, warnings }, shards.files))
     }
 
     /// The shape of the model.
@@ -176,6 +193,25 @@ impl Checkpoint {
     /// Whether a tensor's bytes are taken where they lie in the file; others are converted, which takes memory.
     pub(crate) fn is_in_place(&self, name: &str) -> bool {
         matches!(self.stored(name).tensor.dtype, Dtype::BF16 | Dtype::U8)
+    }
+
+    fn stored(&self, name: &str) -> &Stored {
+        let stored = self.tensors.get(name);
+        stored.unwrap_or_else(|| panic!("`{name}` is not a tensor of this model: the layout and its reader disagree"))
+    }
+}
+
+impl Checkpoint {
+    /// Reads the outline and maps the shards. Touches headers only, so it takes milliseconds whatever the size of the model.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] for whatever keeps the checkpoint from being served.
+    pub fn open(files: &CheckpointFiles) -> Result<Self, CheckpointError> {
+        let (outline, files) = Outline::with_files(files)?;
+        match files.iter().find(|(_, bytes)| matches!(bytes, FileBytes::Head(_))) {
+            Some((file, _)) => Err(only_a_head(file)),
+            None => Ok(Self { outline, files }),
+        }
     }
 
     /// A matrix in bf16, or the bytes of MXFP4: what [`Self::open`] has checked, where it lies. F16 and F32 are rounded to bf16, the
@@ -245,11 +281,6 @@ impl Checkpoint {
             }
         }
         Ok(())
-    }
-
-    fn stored(&self, name: &str) -> &Stored {
-        let stored = self.tensors.get(name);
-        stored.unwrap_or_else(|| panic!("`{name}` is not a tensor of this model: the layout and its reader disagree"))
     }
 }
 

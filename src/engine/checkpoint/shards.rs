@@ -80,7 +80,7 @@ impl Shards {
     }
 
     fn add(&mut self, file: &str, bytes: &FileBytes) -> Result<(), CheckpointError> {
-        let header = read_header(file, bytes)?;
+        let header = read_header(file, bytes, bytes.file_bytes())?;
         self.files.push((file.to_owned(), bytes.clone()));
         for entry in header.entries {
             let (start, end) = entry.tensor.data_offsets;

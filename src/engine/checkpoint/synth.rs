@@ -140,7 +140,7 @@ fn partial(file: &str) -> String {
 /// Whether `file` is there with exactly these tensors.
 fn is_whole(directory: &Path, file: &str, tensors: &[Expected]) -> Result<bool, CheckpointError> {
     let Some(bytes) = CheckpointFiles::directory(directory)?.bytes(file)? else { return Ok(false) };
-    let entries = read_header(file, &bytes)?.entries;
+    let entries = read_header(file, &bytes, bytes.file_bytes())?.entries;
     let has = |tensor: &Expected| {
         entries.iter().any(|entry| {
             let stored = &entry.tensor;

@@ -90,6 +90,31 @@ fn embedded_bytes_take_the_same_path() {
 }
 
 #[test]
+fn headers_are_enough_for_an_outline_and_for_nothing_else() {
+    let names = ["config.json", "generation_config.json", "model.safetensors.index.json"];
+    let shards = ["model-00000-of-00001.safetensors", "model-00001-of-00001.safetensors"];
+    let head = |name: &str, whole: bool| {
+        let bytes = fs::read(golden("g1").join(name)).unwrap();
+        let header = 8 + bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize);
+        let kept = if whole { bytes.len() } else { header };
+        FileHead { name: name.to_owned(), bytes: bytes[..kept].into(), file_bytes: bytes.len() }
+    };
+    let heads = || names.map(|name| head(name, true)).into_iter().chain(shards.map(|name| head(name, false))).collect();
+    let outline = Outline::read(&CheckpointFiles::heads(heads())).unwrap();
+    let whole = Checkpoint::open(&CheckpointFiles::directory(&golden("g1")).unwrap()).unwrap();
+    assert_eq!((outline.config(), outline.tensors()), (whole.config(), whole.tensors()));
+    assert_eq!((outline.tensor_bytes(), outline.eos_tokens()), (whole.tensor_bytes(), whole.eos_tokens()));
+
+    let message = Checkpoint::open(&CheckpointFiles::heads(heads())).unwrap_err().to_string();
+    assert!(message.contains("only its beginning is here, expected the whole file"), "{message}");
+    // A header that says more than the file has is refused as it is on disk.
+    let mut lying: Vec<FileHead> = heads();
+    lying[3].file_bytes -= 1;
+    let message = Outline::read(&CheckpointFiles::heads(lying)).unwrap_err().to_string();
+    assert!(message.starts_with("model-00000-of-00001.safetensors: bad safetensors header: "), "{message}");
+}
+
+#[test]
 fn preloading_counts_every_byte_once() {
     let checkpoint = Checkpoint::open(&CheckpointFiles::directory(&golden("g1")).unwrap()).unwrap();
     let mut last = Progress { done_bytes: 0, total_bytes: 0 };

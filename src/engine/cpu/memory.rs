@@ -2,7 +2,7 @@
 
 use super::cores::physical_cores;
 use crate::batch::KvGroup;
-use crate::engine::checkpoint::{Checkpoint, CheckpointError, EMBEDDING, ExpertForm};
+use crate::engine::checkpoint::{CheckpointError, EMBEDDING, ExpertForm, Outline};
 use crate::engine::config::ModelConfig;
 use crate::engine::kv_pools::KvPools;
 use antiphon_kernels::cpu::{Format, Isa, Math};
@@ -86,7 +86,7 @@ pub struct MemoryPlan {
 impl MemoryPlan {
     /// What an engine for `checkpoint` with these options will take.
     #[must_use]
-    pub fn of(checkpoint: &Checkpoint, options: &CpuOptions) -> Self {
+    pub fn of(checkpoint: &Outline, options: &CpuOptions) -> Self {
         let config = checkpoint.config();
         let pool = |group, blocks: usize| {
             (blocks as u64).saturating_mul(block_bytes(config, kv_format(options.math), options.block_tokens, group) as u64)

@@ -78,6 +78,7 @@ fn a_model_of_the_hub_is_fetched_and_served() {
     let mut command = command(&["--model", "20b"]);
     command.envs(variables);
     let server = Server::of(&mut command);
+    assert!(server.log.contains("model.safetensors"), "progress is shown: {}", server.log);
     let models: Value = serde_json::from_str(&server.ask("GET", "/v1/models", "")).expect("JSON");
     assert_eq!(models["data"][0]["id"], "gpt-oss-20b");
     let body = format!(r#"{{"messages":[{{"role":"user","content":"{PROMPT}"}}],"temperature":0}}"#);
