@@ -239,17 +239,6 @@ pub struct Awaited {
     pub slice: usize,
 }
 
-impl Batch {
-    /// Forgets everything, keeps the memory.
-    pub fn clear(&mut self) {
-        self.tokens.clear();
-        self.slices.clear();
-        self.full_blocks.clear();
-        self.sliding_blocks.clear();
-        self.awaited.clear();
-    }
-}
-
 /// The log-probability of a token, with its rank among all (1 is the likeliest).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenLogprob {

@@ -254,6 +254,7 @@ impl StateFamilies {
 pub(super) struct PromptFamilies {
     pub(super) hits: IntCounter,
     pub(super) misses: IntCounter,
+    /// Never counted: a prompt beyond the context is refused. Dashboards ask for the name.
     pub(super) truncations: IntCounter,
     pub(super) hits_gauge: IntGauge,
     pub(super) hit_rate: Gauges<2>,

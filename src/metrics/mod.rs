@@ -198,11 +198,6 @@ impl Metrics {
         self.inner.prompt_cache_entries.store(entries_count as u64, Ordering::Relaxed);
     }
 
-    /// A prompt was cut to fit the context.
-    pub fn prompt_truncated(&self) {
-        self.inner.families.prompts.truncations.inc();
-    }
-
     /// The harmony parser went on after malformed output; `kind` is the parser's name for what it met.
     pub fn parser_recovered(&self, kind: &'static str, count: u64) {
         self.inner.families.faults.parser_recoveries.with_label_values(&[kind]).inc_by(count);

@@ -83,10 +83,6 @@ pub struct BuiltPrompt {
     pub version: PromptVersion,
     /// Where in a message the prompt ends: what the parser of the answer starts with.
     pub parser_start: ParserStart,
-    /// Tokens before truncation.
-    pub tokens_before: usize,
-    /// Tokens after truncation; equal, for nothing is ever truncated.
-    pub tokens_after: usize,
 }
 
 /// Counts for metrics and /stats.
@@ -178,9 +174,7 @@ impl PromptBuilder {
     }
 
     fn built(&self, tokens: Arc<[TokenId]>, parser_start: ParserStart, cache_key: String, cache_hit: bool) -> BuiltPrompt {
-        let count = tokens.len();
-        let version = self.settings.version;
-        BuiltPrompt { tokens, cache_key, cache_hit, version, parser_start, tokens_before: count, tokens_after: count }
+        BuiltPrompt { tokens, cache_key, cache_hit, version: self.settings.version, parser_start }
     }
 }
 

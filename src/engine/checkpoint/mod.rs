@@ -247,28 +247,6 @@ impl Checkpoint {
         to_f32(stored.tensor.dtype, &stored.bytes[stored.range.clone()])
     }
 
-    /// Reads every weight once, in the order of the files, so that the system has them in memory afterwards.
-    pub fn preload(&self, progress: &mut dyn FnMut(Progress)) {
-        /// The smallest memory page of the systems that this runs on.
-        const PAGE_BYTES: usize = 4096;
-        /// How often progress is told.
-        const REPORT_BYTES: usize = 16 << 20;
-        let total_bytes = self.tensor_bytes();
-        let mut done_bytes = 0;
-        let mut tensors: Vec<TensorBytes> =
-            expected_tensors(&self.config, self.form).iter().map(|expected| self.raw(&expected.name)).collect();
-        tensors.sort_by_key(|tensor| (tensor.bytes.as_ptr() as usize, tensor.range.start));
-        for tensor in &tensors {
-            for part in tensor.chunks(REPORT_BYTES) {
-                let touched = part.iter().step_by(PAGE_BYTES).fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
-                // Without a use of the sum the reads would be left out.
-                std::hint::black_box(touched);
-                done_bytes += part.len() as u64;
-                progress(Progress { done_bytes, total_bytes });
-            }
-        }
-    }
-
     /// Checks that no shard was written to since it was opened.
     ///
     /// # Errors

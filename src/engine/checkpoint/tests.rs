@@ -115,18 +115,6 @@ fn headers_are_enough_for_an_outline_and_for_nothing_else() {
 }
 
 #[test]
-fn preloading_counts_every_byte_once() {
-    let checkpoint = Checkpoint::open(&CheckpointFiles::directory(&golden("g1")).unwrap()).unwrap();
-    let mut last = Progress { done_bytes: 0, total_bytes: 0 };
-    checkpoint.preload(&mut |progress| {
-        assert!(progress.done_bytes > last.done_bytes);
-        last = progress;
-    });
-    assert_eq!(last.done_bytes, last.total_bytes);
-    assert_eq!(last.total_bytes, checkpoint.tensor_bytes());
-}
-
-#[test]
 fn truncated_shards_are_refused() {
     let copy = Copy::of("g2");
     let whole = fs::read(copy.path(SINGLE_FILE)).unwrap();
