@@ -9,9 +9,9 @@ use antiphon::engine::config::ModelConfig;
 use antiphon_kernels::cuda::tile::{any_scales, row_stride};
 use antiphon_kernels::cuda::{
     self, Activations, AngleTable, Arena, Arranged, AttentionItem, AttentionOperands, CHUNK_TOKENS, CudaError, Device, Element,
-    ExpertRegions, ExpertShare, F16Tiles, HeadShape, Into, KvRegion, LogitEdit, Mxfp4Tiles, PREFILL_ROWS, Parts, Prefill,
-    REPORT_WORDS, Region, RouteRegions, RouterWeights, RowDraw, SampleOperands, Split, WGMMA_TOKENS, Work, partial_values,
-    region_bytes,
+    ExpertRegions, ExpertShare, F16Tiles, HeadShape, KvRegion, LogitEdit, MatrixInstruction, Mxfp4Tiles, Output, PREFILL_ROWS,
+    Parts, REPORT_WORDS, Region, RouteRegions, RouterWeights, RowDraw, SampleOperands, Split, WGMMA_TOKENS, Work,
+    partial_values, region_bytes,
 };
 use antiphon_kernels::weights::SwiGlu;
 use half::{bf16, f16};
@@ -125,9 +125,9 @@ fn linear_maps(bench: &Bench<'_>) -> Result<(), CudaError> {
     let (hidden, query) = (bench.config.hidden, bench.config.query_width());
     let qkv = query + 2 * bench.config.kv_width();
     let maps = [
-        ("qkv", qkv, hidden, Into::Place),
-        ("output projection", hidden, query, Into::Sum),
-        ("lm_head", bench.config.vocab_size, hidden, Into::Place),
+        ("qkv", qkv, hidden, Output::Replace),
+        ("output projection", hidden, query, Output::Add),
+        ("lm_head", bench.config.vocab_size, hidden, Output::Replace),
     ];
     for (name, rows, cols, into) in maps {
         let (words, bytes) = (F16Tiles::words(rows, cols), 2 * rows * cols);
@@ -144,7 +144,7 @@ fn linear_maps(bench: &Bench<'_>) -> Result<(), CudaError> {
             bench.time(name, tokens, (moved, 2 * tokens * rows * cols), |call| {
                 cuda::linear(bench.device, &x, &matrices[call % copies], None, tokens, into, &y, None)
             })?;
-            if tokens < WGMMA_TOKENS || !Prefill::Wgmma.is_served_by(bench.device.facts()) {
+            if tokens < WGMMA_TOKENS || !MatrixInstruction::Wgmma.is_served_by(bench.device.facts()) {
                 continue;
             }
             let values = tokens * row_stride(cols);
@@ -196,7 +196,7 @@ fn experts(bench: &Bench<'_>) -> Result<(), CudaError> {
         let values = pairs * row_stride(hidden);
         let arranged = Arranged::new(&mut bench.arena(Arranged::bytes(values))?, values);
         let routes = routes.with_wgmma(arranged);
-        if Prefill::Wgmma.is_served_by(bench.device.facts()) && routes.multiplies_with_wgmma(tokens) {
+        if MatrixInstruction::Wgmma.is_served_by(bench.device.facts()) && routes.multiplies_with_wgmma(tokens) {
             cuda::route(bench.device, &x, hidden, &router, tokens, &count, &routes)?;
             // With the copy of the rows that the first product reads.
             let moved = moved + 4 * pairs * hidden;

@@ -5,7 +5,7 @@ use crate::models::{Model, dense_bytes, expert_bytes, layer_operations};
 use crate::report::{Measured, Results, Roof};
 use antiphon::batch::{Batch, BlockId, Draw, KvGroup, Sampling, SeqId, Slice, TokenId};
 use antiphon::engine::Engine as _;
-use antiphon::engine::cuda::{CudaEngine, CudaModel, CudaOptions, CudaPlan, Prefill};
+use antiphon::engine::cuda::{CudaEngine, CudaModel, CudaOptions, CudaPlan, MatrixInstruction};
 use antiphon_kernels::cuda::Device;
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +33,7 @@ pub(crate) fn measure(device: Device, model: &Model, results: &Results, roof: Ro
         partial_slots: 8192.min(sequences * (longest / 128 + 2) * 2),
         graphs: true,
         ranks: 1,
-        prefill: Prefill::Mma,
+        prefill: MatrixInstruction::Mma,
     };
     let fits =
         |sequences: &usize| CudaPlan::of(&model.config, &options(*sequences)).total_bytes() as f64 <= free as f64 * SHARE;
@@ -42,12 +42,12 @@ pub(crate) fn measure(device: Device, model: &Model, results: &Results, roof: Ro
         let plan = CudaPlan::of(&model.config, &options(model.batches[0]));
         return Err(format!("{} does not fit: {plan}, {} MiB are free", model.name, free >> 20));
     };
-    let has_wgmma = Prefill::Wgmma.is_served_by(device.facts());
+    let has_wgmma = MatrixInstruction::Wgmma.is_served_by(device.facts());
     let start = Instant::now();
     let weights = Arc::new(CudaModel::noise(device, &model.config).map_err(|error| error.to_string())?);
     // Both ways to multiply in one run, on the same weights, so that the run decides between them.
-    for (what, prefill) in [("prefill", Prefill::Mma), ("prefill, wgmma", Prefill::Wgmma)] {
-        if prefill == Prefill::Wgmma && !has_wgmma {
+    for (what, prefill) in [("prefill", MatrixInstruction::Mma), ("prefill, wgmma", MatrixInstruction::Wgmma)] {
+        if prefill == MatrixInstruction::Wgmma && !has_wgmma {
             continue;
         }
         let options = CudaOptions { prefill, graphs: false, ..options(1) };
@@ -80,7 +80,7 @@ pub(crate) fn measure_host(device: Device, model: &Model, results: &Results) -> 
         partial_slots: 8192,
         graphs: true,
         ranks: 1,
-        prefill: Prefill::Mma,
+        prefill: MatrixInstruction::Mma,
     };
     let weights = Arc::new(CudaModel::noise(device, &model.config).map_err(|error| error.to_string())?);
     let engine = CudaEngine::new(weights, &options).map_err(|error| error.to_string())?;

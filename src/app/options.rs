@@ -5,7 +5,7 @@ use std::fmt;
 use super::keys::KeySources;
 use crate::engine::checkpoint::Links;
 use crate::engine::cpu::{Format, Isa, Math};
-use crate::engine::cuda::Prefill;
+use crate::engine::cuda::MatrixInstruction;
 use crate::engine::place::Device;
 use crate::http::{AllowedOrigin, MetricsAccess};
 use crate::profile::Profile;
@@ -113,7 +113,7 @@ pub struct ServeOptions {
     /// The share of a GPU's memory that may be used, in (0, 1].
     pub gpu_memory_utilization: f64,
     /// How GPUs multiply steps of many tokens.
-    pub cuda_prefill: Prefill,
+    pub cuda_prefill: MatrixInstruction,
     /// How many GPUs compute the model together, from the device's on.
     pub tensor_parallel: usize,
     /// KV memory; `None` takes what a GPU has left beside the weights, or on the CPU a quarter of what is free, 8 GiB at most.

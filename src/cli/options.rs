@@ -10,7 +10,7 @@ use crate::app::{
 };
 use crate::engine::checkpoint::Links;
 use crate::engine::cpu::{Format, Isa, Math};
-use crate::engine::cuda::Prefill;
+use crate::engine::cuda::MatrixInstruction;
 use crate::engine::place::Device;
 use crate::profile::{Profile, ProfileError};
 
@@ -283,29 +283,16 @@ pub(super) fn device(text: &str) -> Option<Device> {
     }
 }
 
-fn cuda_prefill(text: &str) -> Option<Prefill> {
-    match text {
-        "mma" => Some(Prefill::Mma),
-        "wgmma" => Some(Prefill::Wgmma),
-        _ => None,
-    }
+fn cuda_prefill(text: &str) -> Option<MatrixInstruction> {
+    MatrixInstruction::ALL.into_iter().find(|instruction| instruction.name() == text)
 }
 
 fn cpu_math(text: &str) -> Option<Math> {
-    match text {
-        "exact" => Some(Math::Exact),
-        "int16" => Some(Math::Int16),
-        "fast" => Some(Math::Fast),
-        _ => None,
-    }
+    Math::ALL.into_iter().find(|math| math.name() == text)
 }
 
 fn cpu_dense(text: &str) -> Option<Format> {
-    match text {
-        "bf16" => Some(Format::Bf16),
-        "int8" => Some(Format::Int8),
-        _ => None,
-    }
+    Format::DENSE.into_iter().find(|format| format.name() == text)
 }
 
 /// Instructions that this CPU has, by their name in lower case.

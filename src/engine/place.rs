@@ -11,7 +11,7 @@ use antiphon_kernels::cuda::{self, CudaError};
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::cpu::{CpuEngine, CpuOptions, Format, Isa, Math, MemoryPlan, available_bytes};
-use super::cuda::{CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, CudaRanks, DeviceMemory, Prefill};
+use super::cuda::{CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, CudaRanks, DeviceMemory, MatrixInstruction};
 use super::warm_up::{Golden, compare};
 use super::{Engine, EngineError, EngineFactory};
 
@@ -49,7 +49,7 @@ pub struct PlaceOptions {
     /// The share of a GPU's memory that may be used, in (0, 1].
     pub gpu_memory_utilization: f64,
     /// Which instruction multiplies steps of many tokens on a GPU.
-    pub cuda_prefill: Prefill,
+    pub cuda_prefill: MatrixInstruction,
     /// Threads that compute on the CPU; `None` takes the machine's.
     pub threads: Option<usize>,
     /// How the CPU multiplies MXFP4 weights.

@@ -29,12 +29,12 @@ pub(super) fn grain(cols: usize, tokens: usize) -> usize {
     CLAIM / (BAND * cols * tokens).max(1)
 }
 
-/// What becomes of a result.
+/// What a result does to the values that its output holds.
 #[derive(Clone, Copy, PartialEq)]
-enum Into {
-    /// It replaces what was there.
-    Set,
-    /// It is added to what was there.
+enum Output {
+    /// Replaces them.
+    Replace,
+    /// Is added to them.
     Add,
 }
 
@@ -48,7 +48,7 @@ impl Cpu {
     /// # Panics
     /// If lengths do not fit, or the weights are MXFP4.
     pub fn linear(&mut self, x: &[f32], weight: &Packed, bias: Option<&[f32]>, out: &mut [f32]) {
-        self.map(x, weight, bias, out, Into::Set);
+        self.map(x, weight, bias, out, Output::Replace);
     }
 
     /// The same, added to what `stream` holds.
@@ -56,10 +56,10 @@ impl Cpu {
     /// # Panics
     /// As [`Cpu::linear`].
     pub fn linear_add(&mut self, x: &[f32], weight: &Packed, bias: Option<&[f32]>, stream: &mut [f32]) {
-        self.map(x, weight, bias, stream, Into::Add);
+        self.map(x, weight, bias, stream, Output::Add);
     }
 
-    fn map(&mut self, x: &[f32], weight: &Packed, bias: Option<&[f32]>, out: &mut [f32], into: Into) {
+    fn map(&mut self, x: &[f32], weight: &Packed, bias: Option<&[f32]>, out: &mut [f32], output: Output) {
         let (rows, cols) = (weight.rows(), weight.cols());
         assert!(cols > 0 && x.len().is_multiple_of(cols), "{} activations are no rows of {cols}", x.len());
         let tokens = x.len() / cols;
@@ -67,7 +67,7 @@ impl Cpu {
         assert!(bias.is_none_or(|bias| bias.len() == rows), "a bias for each of {rows} outputs");
         let Self { pool, isa, blocks, padded, .. } = self;
         let isa = *isa;
-        let map = Map { weight, bias, tokens, out: Outputs::new(out), into };
+        let map = Map { weight, bias, tokens, out: Outputs::new(out), output };
         let (bands, grain) = (weight.bands(), grain(cols, tokens));
         match weight.format() {
             #[cfg(target_arch = "x86_64")]
@@ -98,7 +98,7 @@ struct Map<'a> {
     bias: Option<&'a [f32]>,
     tokens: usize,
     out: Outputs<'a, f32>,
-    into: Into,
+    output: Output,
 }
 
 impl Map<'_> {
@@ -123,7 +123,7 @@ impl Map<'_> {
         // SAFETY: as the caller promises.
         let out = unsafe { self.out.slice(first + rows.start..first + rows.end) };
         for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-            *out = if self.into == Into::Add { *out + (sum + bias) } else { sum + bias };
+            *out = if self.output == Output::Add { *out + (sum + bias) } else { sum + bias };
         }
     }
 }

@@ -31,6 +31,21 @@ pub enum Math {
     Fast,
 }
 
+impl Math {
+    /// Every one, as `--cpu-math` offers them.
+    pub const ALL: [Self; 3] = [Self::Exact, Self::Int16, Self::Fast];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Int16 => "int16",
+            Self::Fast => "fast",
+        }
+    }
+}
+
 /// The CPU as a device that computes operations.
 #[derive(Debug)]
 pub struct Cpu {

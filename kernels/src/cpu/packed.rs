@@ -47,6 +47,19 @@ pub enum Format {
 }
 
 impl Format {
+    /// Those of dense weights, as `--cpu-dense` offers them.
+    pub const DENSE: [Self; 2] = [Self::Bf16, Self::Int8];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Mxfp4 => "mxfp4",
+        }
+    }
+
     /// Bytes of a group of `cols` columns; whole cache lines.
     fn group_bytes(self, cols: usize) -> usize {
         let blocks = cols.div_ceil(MXFP4_BLOCK);

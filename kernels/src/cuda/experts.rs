@@ -3,8 +3,8 @@
 use super::device::{Arg, Grid};
 use super::linear::{Activations, tile_tokens};
 use super::memory::{Arena, Region, region_bytes};
-use super::prefill::{Arranged, expert_tile, experts_wgmma};
 use super::tile::{TILE_ROWS, TILE_WARPS, mxfp4_steps, mxfp4_tile_scales, mxfp4_tile_words, row_stride, sums_bytes};
+use super::wgmma::{Arranged, expert_tile, experts_wgmma};
 use super::{CudaError, Device};
 use crate::weights::SwiGlu;
 use half::bf16;

@@ -2,8 +2,8 @@
 
 use super::CudaDevice;
 use super::attention::shared_bytes as attention_bytes;
-use super::prefill::{F16_TILE_BYTES, MXFP4_TILE_BYTES, Prefill, ring_bytes};
 use super::tile::sums_bytes;
+use super::wgmma::{F16_TILE_BYTES, MXFP4_TILE_BYTES, MatrixInstruction, ring_bytes};
 
 /// Shared memory that a block may have without asking.
 pub(super) const SHARED_BYTES_PLAIN: usize = 48 << 10;
@@ -55,6 +55,6 @@ const HOPPER_KERNELS: [(&str, usize); 6] = [
 
 /// The kernels that `device` can run: name, and most dynamic shared memory of a block.
 pub(super) fn kernels_of(device: &CudaDevice) -> impl Iterator<Item = (&'static str, usize)> {
-    let hopper: &[_] = if Prefill::Wgmma.is_served_by(device) { &HOPPER_KERNELS } else { &[] };
+    let hopper: &[_] = if MatrixInstruction::Wgmma.is_served_by(device) { &HOPPER_KERNELS } else { &[] };
     KERNELS.iter().chain(hopper).copied()
 }

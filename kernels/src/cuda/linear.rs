@@ -2,8 +2,8 @@
 
 use super::device::{Arg, Grid};
 use super::memory::{Arena, Region, region_bytes};
-use super::prefill::{Arranged, WGMMA_TOKENS, linear_wgmma};
 use super::tile::{TILE_ROWS, TILE_WARPS, f16_steps, f16_tile_words, row_stride, sums_bytes};
+use super::wgmma::{Arranged, WGMMA_TOKENS, linear_wgmma};
 use super::{CudaError, Device};
 use half::f16;
 
@@ -89,13 +89,13 @@ impl F16Tiles {
     }
 }
 
-/// What becomes of the sums.
+/// What a product does to the values that its output holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Into {
-    /// They take the place of what was there.
-    Place,
-    /// They are added to it.
-    Sum,
+pub enum Output {
+    /// Replaces them.
+    Replace,
+    /// Is added to them.
+    Add,
 }
 
 /// How many tokens a block of the tile core takes, for a step of so many.
@@ -126,24 +126,24 @@ pub fn linear(
     weights: &F16Tiles,
     bias: Option<&Region<f32>>,
     tokens: usize,
-    into: Into,
+    output: Output,
     y: &Region<f32>,
     arranged: Option<&Arranged>,
 ) -> Result<(), CudaError> {
     if let Some(arranged) = arranged.filter(|_| tokens >= WGMMA_TOKENS) {
-        return linear_wgmma(device, x, arranged, weights, bias, tokens, into, y);
+        return linear_wgmma(device, x, arranged, weights, bias, tokens, output, y);
     }
     weights.check(x, bias, tokens, y);
     let tile = tile_tokens(tokens);
-    let name = match (into, tile) {
-        (Into::Place, 8) => "linear_8",
-        (Into::Place, 16) => "linear_16",
-        (Into::Place, 32) => "linear_32",
-        (Into::Place, _) => "linear_64",
-        (Into::Sum, 8) => "linear_add_8",
-        (Into::Sum, 16) => "linear_add_16",
-        (Into::Sum, 32) => "linear_add_32",
-        (Into::Sum, _) => "linear_add_64",
+    let name = match (output, tile) {
+        (Output::Replace, 8) => "linear_8",
+        (Output::Replace, 16) => "linear_16",
+        (Output::Replace, 32) => "linear_32",
+        (Output::Replace, _) => "linear_64",
+        (Output::Add, 8) => "linear_add_8",
+        (Output::Add, 16) => "linear_add_16",
+        (Output::Add, 32) => "linear_add_32",
+        (Output::Add, _) => "linear_add_64",
     };
     let blocks = (weights.rows.div_ceil(TILE_ROWS), tokens.div_ceil(tile));
     let grid = Grid { blocks, threads: 32 * TILE_WARPS, shared_bytes: sums_bytes(1, tile) };

@@ -13,11 +13,11 @@ mod kernels;
 mod linear;
 mod memory;
 mod nccl;
-mod prefill;
 mod rope;
 mod rows;
 mod sample;
 pub mod tile;
+mod wgmma;
 
 pub use attention::{
     AttentionItem, AttentionOperands, CHUNK_TOKENS, DECODE_ROWS, HEAD_DIM_MAX, PREFILL_ROWS, Split, Work, attention,
@@ -26,13 +26,13 @@ pub use attention::{
 pub use device::{Device, Event, Graph, Queue};
 pub use error::CudaError;
 pub use experts::{EXPERTS_MAX, ExpertRegions, ExpertShare, Mxfp4Tiles, RouteRegions, RouterWeights, experts, route};
-pub use linear::{Activations, F16Tiles, Into, linear};
+pub use linear::{Activations, F16Tiles, Output, linear};
 pub use memory::{Arena, Element, Pinned, Region, region_bytes};
 pub use nccl::{Communicator, nccl_version};
-pub use prefill::{Arranged, Prefill, WGMMA_TOKENS};
 pub use rope::{AngleTable, HeadShape, KvRegion, rope_store};
 pub use rows::{HIDDEN_MAX, Parts, combine_norm, drawn_token, embed, sum_routed};
 pub use sample::{LogitEdit, NOT_FINITE, REPORT_WORDS, RowDraw, SampleOperands, TOP_MAX, sample};
+pub use wgmma::{Arranged, MatrixInstruction, WGMMA_TOKENS};
 
 use cudarc::driver::result::{self, DriverError, device as driver};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUresult};

@@ -10,8 +10,8 @@ use super::weights::Layer;
 use super::{CudaEngine, CudaModel};
 use crate::batch::KvGroup;
 use antiphon_kernels::cuda::{
-    self, AttentionOperands, CudaError, Into, KvRegion, Parts, Region, SampleOperands, attention_combine, combine_norm, embed,
-    linear, rope_store, route, sum_routed,
+    self, AttentionOperands, CudaError, KvRegion, Output, Parts, Region, SampleOperands, attention_combine, combine_norm,
+    embed, linear, rope_store, route, sum_routed,
 };
 use antiphon_kernels::weights::SwiGlu;
 
@@ -110,7 +110,7 @@ impl CudaEngine {
     ) -> Result<(), CudaError> {
         let (device, scratch) = (&self.model.device, &self.scratch);
         let (qkv_bias, arranged) = (layer.qkv_bias.as_ref(), scratch.arranged.as_ref());
-        linear(device, &scratch.normed, &layer.qkv, qkv_bias, tokens, Into::Place, &scratch.qkv, arranged)?;
+        linear(device, &scratch.normed, &layer.qkv, qkv_bias, tokens, Output::Replace, &scratch.qkv, arranged)?;
         let angles = &self.model.weights.angles;
         rope_store(device, &scratch.qkv, angles, &step.positions, &group.slots, tokens, &scratch.queries, kv)?;
         let operands = AttentionOperands {
@@ -130,8 +130,8 @@ impl CudaEngine {
         }
         let hidden = self.model.config.hidden;
         let (into, y) = match &self.group {
-            None => (Into::Sum, scratch.stream.clone()),
-            Some(_) => (Into::Place, self.own_part(tokens, hidden)),
+            None => (Output::Add, scratch.stream.clone()),
+            Some(_) => (Output::Replace, self.own_part(tokens, hidden)),
         };
         // The bias is added once, by the first rank.
         let bias = layer.output_bias.as_ref().filter(|_| self.draws());
@@ -146,10 +146,10 @@ impl CudaEngine {
         let left = self.group.is_none().then(|| self.routed(0));
         self.queue_norm(left, Some(&round.rows), &weights.final_norm, rows)?;
         if self.group.is_none() {
-            return linear(device, &scratch.picked, &weights.output, None, rows, Into::Place, &scratch.logits, None);
+            return linear(device, &scratch.picked, &weights.output, None, rows, Output::Replace, &scratch.logits, None);
         }
         let width = share.vocab_rows(config);
-        linear(device, &scratch.picked, &weights.output, None, rows, Into::Place, &self.own_part(rows, width), None)?;
+        linear(device, &scratch.picked, &weights.output, None, rows, Output::Replace, &self.own_part(rows, width), None)?;
         self.gather(rows, width)?;
         if !self.draws() {
             return Ok(());

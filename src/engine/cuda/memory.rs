@@ -10,8 +10,8 @@ use crate::engine::kv_pools::KvPools;
 use antiphon_kernels::cuda::CudaDevice;
 use antiphon_kernels::cuda::tile::row_stride;
 use antiphon_kernels::cuda::{
-    Activations, Arranged, CHUNK_TOKENS, EXPERTS_MAX, HEAD_DIM_MAX, HIDDEN_MAX, HeadShape, KvRegion, Prefill, REPORT_WORDS,
-    RouteRegions, partial_values, region_bytes,
+    Activations, Arranged, CHUNK_TOKENS, EXPERTS_MAX, HEAD_DIM_MAX, HIDDEN_MAX, HeadShape, KvRegion, MatrixInstruction,
+    REPORT_WORDS, RouteRegions, partial_values, region_bytes,
 };
 use antiphon_kernels::weights::MXFP4_BLOCK;
 use half::f16;
@@ -46,7 +46,7 @@ pub struct CudaOptions {
     /// Devices that compute the model together; each takes what the plan says.
     pub ranks: usize,
     /// How steps of many tokens are multiplied.
-    pub prefill: Prefill,
+    pub prefill: MatrixInstruction,
 }
 
 /// The device's memory as it was found, and how much of it may be used.
@@ -83,7 +83,7 @@ impl CudaOptions {
         sequences_max: usize,
         step_tokens_max: usize,
         ranks: usize,
-        prefill: Prefill,
+        prefill: MatrixInstruction,
     ) -> Result<Self, CudaEngineError> {
         check_shape(config)?;
         Share::check(config, ranks)?;
@@ -129,8 +129,8 @@ impl CudaOptions {
     /// Values of the rows that wgmma reads: those of the largest product; none with mma.
     pub(super) fn arranged_values(&self, config: &ModelConfig) -> usize {
         match self.prefill {
-            Prefill::Mma => 0,
-            Prefill::Wgmma => {
+            MatrixInstruction::Mma => 0,
+            MatrixInstruction::Wgmma => {
                 let token = row_stride(config.query_width()).max(config.experts_per_token * row_stride(config.hidden));
                 self.step_tokens_max * token
             }

@@ -17,7 +17,7 @@ mod share;
 mod steps;
 mod weights;
 
-pub use antiphon_kernels::cuda::Prefill;
+pub use antiphon_kernels::cuda::MatrixInstruction;
 pub use error::CudaEngineError;
 pub use memory::{CudaOptions, CudaPlan, DeviceMemory};
 pub use ranks::CudaRanks;

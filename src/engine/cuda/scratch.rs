@@ -5,8 +5,8 @@ use super::memory::{CudaOptions, head_shape, round_words_max, scratch_bytes};
 use super::share::Share;
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::{
-    Activations, Arena, Arranged, CudaError, Device, Event, ExpertRegions, Pinned, Prefill, REPORT_WORDS, Region, RouteRegions,
-    partial_values,
+    Activations, Arena, Arranged, CudaError, Device, Event, ExpertRegions, MatrixInstruction, Pinned, REPORT_WORDS, Region,
+    RouteRegions, partial_values,
 };
 use half::f16;
 
@@ -77,7 +77,7 @@ impl Scratch {
                 done: device.event()?,
             })
         };
-        let is_arranged = options.prefill == Prefill::Wgmma;
+        let is_arranged = options.prefill == MatrixInstruction::Wgmma;
         let arranged = is_arranged.then(|| Arranged::new(&mut arena, options.arranged_values(config)));
         let mut routes = RouteRegions::new(&mut arena, tokens, config.experts_per_token, share.experts(whole));
         if let Some(arranged) = &arranged {

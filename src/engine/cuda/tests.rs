@@ -4,7 +4,7 @@ use crate::batch::{Draw, DrawError, PromptTargets, Sampling, SeqId, Slice, Token
 use crate::engine::Engine;
 use crate::engine::checkpoint::CheckpointFiles;
 use antiphon_cuda_shim::{CHECKED_SCHEDULES, Planted, SCHEDULES};
-use antiphon_kernels::cuda::{Element, Prefill, REPORT_WORDS, Region, RowDraw, SampleOperands, region_bytes, sample};
+use antiphon_kernels::cuda::{Element, MatrixInstruction, REPORT_WORDS, Region, RowDraw, SampleOperands, region_bytes, sample};
 use std::path::Path;
 
 fn golden(name: &str) -> Checkpoint {
@@ -23,7 +23,7 @@ const OPTIONS: CudaOptions = CudaOptions {
     partial_slots: 4,
     graphs: true,
     ranks: 1,
-    prefill: Prefill::Mma,
+    prefill: MatrixInstruction::Mma,
 };
 
 fn put<T: Element>(device: &Device, values: &[T]) -> Region<T> {
@@ -307,14 +307,15 @@ fn each_of_several_devices_takes_what_the_plan_says() {
 fn a_model_that_ranks_cannot_share_is_refused() {
     let config = golden("g2").config().clone();
     let memory = DeviceMemory { free_bytes: 2 << 30, total_bytes: 2 << 30, utilization: 0.5 };
-    let error = |ranks| CudaOptions::within(&config, memory, None, 16, 64, ranks, Prefill::Mma).unwrap_err().to_string();
+    let error =
+        |ranks| CudaOptions::within(&config, memory, None, 16, 64, ranks, MatrixInstruction::Mma).unwrap_err().to_string();
     assert_eq!(
         error(2),
         "the model has 3 key and value heads, which 2 devices cannot share equally; expected a number that divides 3 key and value \
          heads and 6 experts"
     );
     let config = ModelConfig { experts: 7, ..config.clone() };
-    let error = CudaOptions::within(&config, memory, None, 16, 64, 3, Prefill::Mma).unwrap_err().to_string();
+    let error = CudaOptions::within(&config, memory, None, 16, 64, 3, MatrixInstruction::Mma).unwrap_err().to_string();
     assert!(error.starts_with("the model has 7 experts, which 3 devices"), "{error}");
 }
 
@@ -322,13 +323,13 @@ fn a_model_that_ranks_cannot_share_is_refused() {
 fn what_does_not_fit_is_refused_with_what_would_help() {
     let config = golden("g1").config().clone();
     let memory = |free_bytes| DeviceMemory { free_bytes, total_bytes: 2 << 30, utilization: 0.5 };
-    let options = CudaOptions::within(&config, memory(2 << 30), None, 16, 64, 1, Prefill::Mma).unwrap();
+    let options = CudaOptions::within(&config, memory(2 << 30), None, 16, 64, 1, MatrixInstruction::Mma).unwrap();
     let plan = CudaPlan::of(&config, &options);
     assert!(plan.total_bytes() <= 1 << 30, "{plan}");
-    let error = CudaOptions::within(&config, memory(1 << 30), None, 16, 64, 1, Prefill::Mma).unwrap_err().to_string();
+    let error = CudaOptions::within(&config, memory(1 << 30), None, 16, 64, 1, MatrixInstruction::Mma).unwrap_err().to_string();
     assert!(error.contains("--gpu-memory-utilization") && error.contains("weights 2 MiB"), "{error}");
     let wide = ModelConfig { head_dim: 256, ..config };
-    let error = CudaOptions::within(&wide, memory(2 << 30), None, 16, 64, 1, Prefill::Mma).unwrap_err().to_string();
+    let error = CudaOptions::within(&wide, memory(2 << 30), None, 16, 64, 1, MatrixInstruction::Mma).unwrap_err().to_string();
     assert_eq!(error, "head_dim is 256, and the CUDA kernels serve at most 128; --device cpu serves it");
 }
 

@@ -7,7 +7,7 @@ use super::{SLICINGS, follow};
 use antiphon::batch::{Batch, Sampled, Sampling, TokenId};
 use antiphon::engine::Engine as _;
 use antiphon::engine::cuda::{CudaEngine, CudaModel, CudaOptions};
-use antiphon_kernels::cuda::{Device, Prefill, WGMMA_TOKENS, probe};
+use antiphon_kernels::cuda::{Device, MatrixInstruction, WGMMA_TOKENS, probe};
 use std::sync::Arc;
 
 /// Norm of the difference of a row's logits, relative to the norm of the row: of every row, from the golden's or from what that is where
@@ -27,7 +27,7 @@ pub(super) const OPTIONS: CudaOptions = CudaOptions {
     partial_slots: 64,
     graphs: true,
     ranks: 1,
-    prefill: Prefill::Mma,
+    prefill: MatrixInstruction::Mma,
 };
 
 /// An engine on a device of its own.
@@ -152,11 +152,11 @@ fn wgmma_does_not_show() {
     let golden = Golden::open("g1");
     let prompt: Vec<TokenId> = longest(&golden).prompt.iter().cycle().take(2 * WGMMA_TOKENS + 5).copied().collect();
     let expected = bits(&serve(&golden, OPTIONS).driver.logits(&prompt, usize::MAX));
-    if !probe().is_ok_and(|cuda| Prefill::Wgmma.is_served_by(&cuda.devices[0])) {
+    if !probe().is_ok_and(|cuda| MatrixInstruction::Wgmma.is_served_by(&cuda.devices[0])) {
         eprintln!("skipped: this machine's device has no wgmma");
         return;
     }
-    let mut served = serve(&golden, CudaOptions { prefill: Prefill::Wgmma, ..OPTIONS });
+    let mut served = serve(&golden, CudaOptions { prefill: MatrixInstruction::Wgmma, ..OPTIONS });
     let names = ["linear_wgmma", "gate_up_wgmma_128", "down_wgmma_128", "gate_up_wgmma_64", "down_wgmma_64"];
     // How many slices have enough tokens for each; g1's eight experts get four pairs of a token, so that they begin earlier.
     for (slice_tokens, slices) in

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::amx::{Amx, Configured, Shapes, clear_tile, load_tile, multiply_bf16_tiles, store_tile};
-use super::rows::{Band, Sums, ask};
+use super::rows::{Band, Sums, prefetch};
 use crate::cpu::linear::tiles::{Line, PARTS, TILE_TOKENS, Tiles};
 use crate::cpu::packed::{BF16_BYTES, GROUP};
 
@@ -39,9 +39,9 @@ impl Bf16Tiles {
         Self(amx.configure(&SHAPES))
     }
 
-    /// bf16 times f32: the products of a band with as many tokens as there are `sums`, one or two tiles from tile `first` on. If `ask`,
-    /// weights are asked for ahead.
-    pub(in crate::cpu) fn multiply(&self, band: Band<'_>, tiles: &Tiles, first: usize, ask: bool, sums: &mut [Sums]) {
+    /// bf16 times f32: the products of a band with as many tokens as there are `sums`, one or two tiles from tile `first` on. If `prefetches`,
+    /// weights are prefetched.
+    pub(in crate::cpu) fn multiply(&self, band: Band<'_>, tiles: &Tiles, first: usize, prefetches: bool, sums: &mut [Sums]) {
         let tokens = sums.len();
         let pairs = band[0].len() / BF16_BYTES;
         assert_eq!(band[1].len(), band[0].len(), "groups of one length");
@@ -55,7 +55,7 @@ impl Bf16Tiles {
         }
         // SAFETY: `self` exists, so the CPU has tiles, and with them AVX-512; the lengths were checked.
         unsafe {
-            match (steps[1] > 0, ask) {
+            match (steps[1] > 0, prefetches) {
                 (false, true) => run::<1, true>(band, both, steps, sums),
                 (false, false) => run::<1, false>(band, both, steps, sums),
                 (true, true) => run::<2, true>(band, both, steps, sums),
@@ -69,7 +69,12 @@ impl Bf16Tiles {
 /// The CPU has AVX-512 and its tiles have [`SHAPES`]. Groups are of one length. From block to block of its columns `A` tiles step so many
 /// lines, and behind the beginning of each block there are [`LINES`].
 #[target_feature(enable = "avx512f")]
-unsafe fn run<const A: usize, const ASKS: bool>(band: Band<'_>, tiles: [&[Line]; 2], steps: [usize; 2], sums: &mut [Sums]) {
+unsafe fn run<const A: usize, const PREFETCHES: bool>(
+    band: Band<'_>,
+    tiles: [&[Line]; 2],
+    steps: [usize; 2],
+    sums: &mut [Sums],
+) {
     let bytes = band[0].len();
     let whole = bytes / BYTES;
     // SAFETY: as the caller promises; what is stored is read.
@@ -80,8 +85,8 @@ unsafe fn run<const A: usize, const ASKS: bool>(band: Band<'_>, tiles: [&[Line];
         clear_tile!(3);
         let lines = |block: usize| [0, 1].map(|tile| tiles[tile].as_ptr().wrapping_add(block * steps[tile]));
         for block in 0..whole {
-            if ASKS {
-                ask(band, block * BYTES, BYTES, bytes);
+            if PREFETCHES {
+                prefetch(band, block * BYTES, BYTES, bytes);
             }
             multiply::<A>(lines(block), band.map(|group| group.as_ptr().add(block * BYTES)));
         }

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::rows::asks_alone;
+use super::rows::prefetches_alone;
 use super::{Kernel, Simd};
 
 const LANES: usize = 8;
@@ -12,7 +12,7 @@ const LANES: usize = 8;
 /// This CPU has AVX2, FMA and F16C, and AVX-VNNI if `vnni`. Only [`Avx2::detect`] and [`Avx2::detect_with_vnni`] make one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Avx2 {
-    asks_alone: bool,
+    prefetches_alone: bool,
     vnni: bool,
 }
 
@@ -21,7 +21,7 @@ impl Avx2 {
     pub(super) fn detect() -> Option<Self> {
         // Every CPU with AVX2 has the other two, but that is not written anywhere.
         let detected = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-        detected.then(|| Self { asks_alone: asks_alone(), vnni: false })
+        detected.then(|| Self { prefetches_alone: prefetches_alone(), vnni: false })
     }
 
     /// The same, if the CPU has the instruction that multiplies bytes beside them: AVX-VNNI.
@@ -40,9 +40,9 @@ impl Avx2 {
         self.vnni
     }
 
-    /// Whether to ask for weights ahead that one token alone is multiplied with.
-    pub(super) fn asks_alone(self) -> bool {
-        self.asks_alone
+    /// Whether to prefetch weights that a single token is multiplied with.
+    pub(super) fn prefetches_alone(self) -> bool {
+        self.prefetches_alone
     }
 }
 

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 
 use super::avx_vnni_rows::{int8_int8 as int8_int8_vnni, mxfp4_int8 as mxfp4_int8_vnni};
 use super::avx2::Avx2;
-use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, ask, ask_block, check};
+use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, check, prefetch, prefetch_block};
 use crate::cpu::activations::Block;
 use crate::cpu::packed::{BF16_BYTES, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
 
@@ -26,7 +26,7 @@ macro_rules! by_halves {
                     $kernel::<T, 1, 1, $($parts,)? true>([group], $xs, $blocks, rows, 0, $sums);
                     $kernel::<T, 1, 1, $($parts,)? false>([group], $xs, $blocks, rows, 1, $sums);
                 }
-            } else if $self.asks_alone() {
+            } else if $self.prefetches_alone() {
                 $kernel::<T, 2, 2, $($parts,)? true>($band, $xs, $blocks, 0, 0, $sums);
             } else {
                 $kernel::<T, 2, 2, $($parts,)? false>($band, $xs, $blocks, 0, 0, $sums);
@@ -47,7 +47,7 @@ impl Rows for Avx2 {
             if const { T > 2 } {
                 bf16_f32::<T, 1, true>([band[0]], xs, pairs, 0, sums);
                 bf16_f32::<T, 1, true>([band[1]], xs, pairs, 2, sums);
-            } else if const { T > 1 } || self.asks_alone() {
+            } else if const { T > 1 } || self.prefetches_alone() {
                 bf16_f32::<T, 2, true>(band, xs, pairs, 0, sums);
             } else {
                 bf16_f32::<T, 2, false>(band, xs, pairs, 0, sums);
@@ -94,7 +94,7 @@ pub(super) fn store(total: __m256, factor: f32, half: usize, sums: &mut Sums) {
 /// # Safety
 /// Each group holds `pairs` pairs of columns, each activation `2 * pairs` values; `rows / 2 + G` is at most 2.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn bf16_f32<const T: usize, const G: usize, const ASKS: bool>(
+unsafe fn bf16_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
     xs: &[&[f32]; T],
     pairs: usize,
@@ -104,8 +104,8 @@ unsafe fn bf16_f32<const T: usize, const G: usize, const ASKS: bool>(
     let mut totals = [[[_mm256_setzero_ps(); 2]; G]; T];
     let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
     for pair in 0..pairs {
-        if ASKS {
-            ask(groups, pair * BF16_BYTES, BF16_BYTES, pairs * BF16_BYTES);
+        if PREFETCHES {
+            prefetch(groups, pair * BF16_BYTES, BF16_BYTES, pairs * BF16_BYTES);
         }
         for g in 0..G {
             for h in 0..2 {
@@ -171,7 +171,7 @@ pub(super) unsafe fn mxfp4_scales(group: &[u8], blocks: usize, block: usize, hal
 /// # Safety
 /// Each group holds `blocks` blocks, each activation `32 * blocks` values; `first + H` is at most 2, `rows / 2 + G` too.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn mxfp4_f32<const T: usize, const G: usize, const H: usize, const ASKS: bool>(
+unsafe fn mxfp4_f32<const T: usize, const G: usize, const H: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
     xs: &[&[f32]; T],
     blocks: usize,
@@ -184,8 +184,8 @@ unsafe fn mxfp4_f32<const T: usize, const G: usize, const H: usize, const ASKS: 
     let nibble = _mm256_set1_epi8(15);
     let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
     for block in 0..blocks {
-        if ASKS {
-            ask_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
+        if PREFETCHES {
+            prefetch_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
         }
         for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
             let mut low = [_mm256_setzero_ps(); T];
@@ -240,7 +240,13 @@ macro_rules! define_integer_kernel {
         /// # Safety
         /// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $kernel<const T: usize, const G: usize, const H: usize, const PARTS: usize, const ASKS: bool>(
+        pub(super) unsafe fn $kernel<
+            const T: usize,
+            const G: usize,
+            const H: usize,
+            const PARTS: usize,
+            const PREFETCHES: bool,
+        >(
             groups: [&[u8]; G],
             xs: &[&[Block<PARTS>]; T],
             blocks: usize,
@@ -250,8 +256,8 @@ macro_rules! define_integer_kernel {
         ) {
             let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
             for block in 0..blocks {
-                if ASKS {
-                    ask_block::<G, $bytes, $scale_bytes>(groups, blocks, block);
+                if PREFETCHES {
+                    prefetch_block::<G, $bytes, $scale_bytes>(groups, blocks, block);
                 }
                 for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
                     // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
@@ -314,7 +320,7 @@ pub(super) unsafe fn int8_scales(group: &[u8], blocks: usize, block: usize, half
 /// # Safety
 /// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn int8_int8<const T: usize, const G: usize, const H: usize, const ASKS: bool>(
+unsafe fn int8_int8<const T: usize, const G: usize, const H: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
     xs: &[&[Block<1>]; T],
     blocks: usize,
@@ -325,8 +331,8 @@ unsafe fn int8_int8<const T: usize, const G: usize, const H: usize, const ASKS: 
     let (raised, ones) = (_mm256_set1_epi8(i8::MIN), _mm256_set1_epi16(1));
     let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
     for block in 0..blocks {
-        if ASKS {
-            ask_block::<G, INT8_BYTES, INT8_SCALES>(groups, blocks, block);
+        if PREFETCHES {
+            prefetch_block::<G, INT8_BYTES, INT8_SCALES>(groups, blocks, block);
         }
         for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
             let mut parts = [_mm256_setzero_si256(); T];

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::amx::Amx;
-use super::rows::asks_alone;
+use super::rows::prefetches_alone;
 use super::{Kernel, Simd};
 
 const LANES: usize = 16;
@@ -13,7 +13,7 @@ const LANES: usize = 16;
 /// This CPU has AVX-512 with the instructions that multiply bytes (VNNI). Only [`Avx512::detect`] makes one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Avx512 {
-    asks_alone: bool,
+    prefetches_alone: bool,
     amx: Option<Amx>,
 }
 
@@ -27,7 +27,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma");
-        detected.then(|| Self { asks_alone: asks_alone(), amx: None })
+        detected.then(|| Self { prefetches_alone: prefetches_alone(), amx: None })
     }
 
     /// The same, if the CPU has tiles beside them: AMX.
@@ -46,9 +46,9 @@ impl Avx512 {
         self.amx
     }
 
-    /// Whether to ask for weights ahead that one token alone is multiplied with.
-    pub(super) fn asks_alone(self) -> bool {
-        self.asks_alone
+    /// Whether to prefetch weights that a single token is multiplied with.
+    pub(super) fn prefetches_alone(self) -> bool {
+        self.prefetches_alone
     }
 }
 

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512::Avx512;
-use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, ask, ask_block, check};
+use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, check, prefetch, prefetch_block};
 use crate::cpu::activations::Block;
 use crate::cpu::packed::{BF16_BYTES, GROUP, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
 
@@ -20,7 +20,7 @@ macro_rules! both_groups {
             // A constant, so that only what can be called is compiled.
             if const { T > 1 } {
                 $kernel::<T, 2, $($parts,)? true>($band, $xs, $blocks, 0, $sums);
-            } else if $self.asks_alone() {
+            } else if $self.prefetches_alone() {
                 $kernel::<T, 2, $($parts,)? true>($band, $xs, $blocks, 0, $sums);
             } else {
                 $kernel::<T, 2, $($parts,)? false>($band, $xs, $blocks, 0, $sums);
@@ -76,7 +76,7 @@ fn store(total: __m512, factor: f32, group: usize, sums: &mut Sums) {
 /// # Safety
 /// Each group holds `pairs` pairs of columns, each activation `2 * pairs` values; `first + G` is at most 2.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn bf16_f32<const T: usize, const G: usize, const ASKS: bool>(
+unsafe fn bf16_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
     xs: &[&[f32]; T],
     pairs: usize,
@@ -86,8 +86,8 @@ unsafe fn bf16_f32<const T: usize, const G: usize, const ASKS: bool>(
     let mut totals = [[_mm512_setzero_ps(); G]; T];
     let high = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
     for pair in 0..pairs {
-        if ASKS {
-            ask(groups, pair * BF16_BYTES, BF16_BYTES, pairs * BF16_BYTES);
+        if PREFETCHES {
+            prefetch(groups, pair * BF16_BYTES, BF16_BYTES, pairs * BF16_BYTES);
         }
         // SAFETY: `pair` is below `pairs`, to which the caller has checked groups and activations.
         unsafe {
@@ -128,7 +128,7 @@ unsafe fn mxfp4_scales(group: &[u8], blocks: usize, block: usize) -> __m512 {
 /// # Safety
 /// Each group holds `blocks` blocks, each activation `32 * blocks` values; `first + G` is at most 2.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn mxfp4_f32<const T: usize, const G: usize, const ASKS: bool>(
+unsafe fn mxfp4_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
     xs: &[&[f32]; T],
     blocks: usize,
@@ -140,8 +140,8 @@ unsafe fn mxfp4_f32<const T: usize, const G: usize, const ASKS: bool>(
     let table = unsafe { _mm512_loadu_ps(table.as_ptr()) };
     let mut totals = [[_mm512_setzero_ps(); G]; T];
     for block in 0..blocks {
-        if ASKS {
-            ask_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
+        if PREFETCHES {
+            prefetch_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
         }
         for g in 0..G {
             let mut low = [_mm512_setzero_ps(); T];
@@ -226,7 +226,7 @@ fn add_block<const PARTS: usize>(weights: &[__m512i; 8], scales: __m512, x: &Blo
 /// # Safety
 /// Each group and each activation hold `blocks` blocks; `first + G` is at most 2.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn mxfp4_int8<const T: usize, const G: usize, const PARTS: usize, const ASKS: bool>(
+unsafe fn mxfp4_int8<const T: usize, const G: usize, const PARTS: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
     xs: &[&[Block<PARTS>]; T],
     blocks: usize,
@@ -238,8 +238,8 @@ unsafe fn mxfp4_int8<const T: usize, const G: usize, const PARTS: usize, const A
     let nibble = _mm512_set1_epi8(15);
     let mut totals = [[_mm512_setzero_ps(); G]; T];
     for block in 0..blocks {
-        if ASKS {
-            ask_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
+        if PREFETCHES {
+            prefetch_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
         }
         for g in 0..G {
             let mut weights = [_mm512_setzero_si512(); 8];
@@ -268,7 +268,7 @@ unsafe fn mxfp4_int8<const T: usize, const G: usize, const PARTS: usize, const A
 /// # Safety
 /// Each group and each activation hold `blocks` blocks; `first + G` is at most 2.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn int8_int8<const T: usize, const G: usize, const ASKS: bool>(
+unsafe fn int8_int8<const T: usize, const G: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
     xs: &[&[Block<1>]; T],
     blocks: usize,
@@ -277,8 +277,8 @@ unsafe fn int8_int8<const T: usize, const G: usize, const ASKS: bool>(
 ) {
     let mut totals = [[_mm512_setzero_ps(); G]; T];
     for block in 0..blocks {
-        if ASKS {
-            ask_block::<G, INT8_BYTES, INT8_SCALES>(groups, blocks, block);
+        if PREFETCHES {
+            prefetch_block::<G, INT8_BYTES, INT8_SCALES>(groups, blocks, block);
         }
         for g in 0..G {
             let mut weights = [_mm512_setzero_si512(); 8];

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::avx2_rows::{define_integer_kernel, four_of, int8_scales, mxfp4_scales, mxfp4_weights, store};
-use super::rows::{Sums, ask_block};
+use super::rows::{Sums, prefetch_block};
 use crate::cpu::activations::Block;
 use crate::cpu::packed::{INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
 

@@ -9,7 +9,7 @@
 //! A lane is a row, so no sum crosses lanes, and a token's sum is one chain over K whatever the other tokens are. AVX2, AVX-VNNI
 //! and AVX-512 give the same bits; the portable path rounds products before it adds them.
 //!
-//! Weights are asked for [`AHEAD`] bytes before they are multiplied. The processor's own prefetching stops at every page of 4 KiB,
+//! Weights are prefetched [`AHEAD`] bytes before they are multiplied. The processor's own prefetching stops at every page of 4 KiB,
 //! and a loop that multiplies each line with several tokens fills the window in which loads run ahead of it: without asking,
 //! eight tokens were seen to read at two fifths of the bandwidth. Two groups side by side are two streams of weights, and an
 //! activation is loaded once for both.
@@ -40,15 +40,15 @@ pub(in crate::cpu) trait Rows: Copy {
     fn int8_int8<const T: usize>(self, band: Band<'_>, xs: &[&[Block<1>]; T], sums: &mut [Sums; T]);
 }
 
-/// How far ahead weights are asked for, in bytes. Of 512 to 8,192, this and its double were seen to be the fastest.
+/// How far ahead weights are prefetched, in bytes. Of 512 to 8,192, this and its double were seen to be the fastest.
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 2048;
 
-/// Asks for the `bytes` bytes of each group that are [`AHEAD`] of byte `at`, of groups that are read side by side and whose values end
+/// Prefetches the `bytes` bytes of each group that are [`AHEAD`] of byte `at`, of groups that are read side by side and whose values end
 /// at byte `end`. Behind a group's values come those of the group that is read after it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn ask<const G: usize>(groups: [&[u8]; G], at: usize, bytes: usize, end: usize) {
+pub(super) fn prefetch<const G: usize>(groups: [&[u8]; G], at: usize, bytes: usize, end: usize) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     let to = at + AHEAD;
     let to = if to < end { to } else { to - end + G * groups[0].len() };
@@ -64,13 +64,13 @@ pub(super) fn ask<const G: usize>(groups: [&[u8]; G], at: usize, bytes: usize, e
 /// next: they are too few to be worth a distance of their own.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn ask_block<const G: usize, const VALUES: usize, const SCALES: usize>(
+pub(super) fn prefetch_block<const G: usize, const VALUES: usize, const SCALES: usize>(
     groups: [&[u8]; G],
     blocks: usize,
     block: usize,
 ) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    ask(groups, block * VALUES, VALUES, blocks * VALUES);
+    prefetch(groups, block * VALUES, VALUES, blocks * VALUES);
     if (block * SCALES).is_multiple_of(64) {
         for group in groups {
             let at = blocks * VALUES + block * SCALES + G * group.len();
@@ -80,12 +80,12 @@ pub(super) fn ask_block<const G: usize, const VALUES: usize, const SCALES: usize
     }
 }
 
-/// Whether to ask for weights ahead that one token alone is multiplied with.
+/// Whether to prefetch weights that a single token is multiplied with.
 ///
 /// Intel's cores (Emerald Rapids) were seen to read a third faster with it. On AMD's (Zen 3) it made a plain read a quarter slower: there
 /// the processor's own prefetching keeps up with so little work.
 #[cfg(target_arch = "x86_64")]
-pub(super) fn asks_alone() -> bool {
+pub(super) fn prefetches_alone() -> bool {
     let vendor = std::arch::x86_64::__cpuid(0);
     [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
 }

@@ -111,11 +111,11 @@ pub(super) fn check_sample(bench: &Bench) {
 type Shape = (usize, usize, usize, usize, usize);
 
 fn check(bench: &Bench, shape: Shape) {
-    compute(bench, shape, Prefill::Mma);
+    compute(bench, shape, MatrixInstruction::Mma);
 }
 
 /// What the experts give, which is the reference's.
-pub(super) fn compute(bench: &Bench, (hidden, inner, count, top_k, tokens): Shape, prefill: Prefill) -> Vec<f32> {
+pub(super) fn compute(bench: &Bench, (hidden, inner, count, top_k, tokens): Shape, prefill: MatrixInstruction) -> Vec<f32> {
     let (gate_up_blocks, gate_up_scales) = random_mxfp4(count * 2 * inner * hidden, 1);
     let (down_blocks, down_scales) = random_mxfp4(count * hidden * inner, 3);
     let (gate_up_bias, down_bias) = (numbers(count * 2 * inner, 5), numbers(count * hidden, 6));
@@ -134,7 +134,7 @@ pub(super) fn compute(bench: &Bench, (hidden, inner, count, top_k, tokens): Shap
     let chosen: Vec<i32> = (0..tokens * top_k).map(|pair| ((pair / top_k % 2 + pair % top_k) % count) as i32).collect();
     let mut arena = Arena::new(&bench.device, "a test", RouteRegions::bytes(tokens, top_k, ExpertShare::all(count))).unwrap();
     let mut routes = RouteRegions::new(&mut arena, tokens, top_k, ExpertShare::all(count));
-    if prefill == Prefill::Wgmma {
+    if prefill == MatrixInstruction::Wgmma {
         routes = routes.with_wgmma(prefill::room(bench, tokens * top_k * row_stride(hidden)));
         assert!(routes.multiplies_with_wgmma(tokens), "{tokens} tokens of {top_k} out of {count} experts go to wgmma");
     }

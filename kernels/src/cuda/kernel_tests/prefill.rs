@@ -3,13 +3,13 @@
 use super::experts::compute;
 use super::rows::put_matrix;
 use super::*;
-use crate::cuda::prefill::linear_wgmma;
+use crate::cuda::wgmma::linear_wgmma;
 use crate::reference;
 
 /// A device with wgmma, if there is one.
 fn hopper() -> Option<Bench> {
     let bench = Bench::new();
-    let is_served = Prefill::Wgmma.is_served_by(bench.device.facts());
+    let is_served = MatrixInstruction::Wgmma.is_served_by(bench.device.facts());
     if !is_served {
         eprintln!("{:?} has no wgmma: not tested", bench.device.facts());
     }
@@ -41,7 +41,7 @@ fn compare_linear(bench: &Bench, (rows, cols, tokens): (usize, usize, usize)) {
     let (x_rows, matrix, bias_region) = (bench.put_rows(&x, cols), put_matrix(bench, &weights, cols), bench.put(&bias));
     let (before, y, room) =
         (bench.put(&numbers(tokens * rows, 4)), bench.room::<f32>(tokens * rows), room(bench, x_rows.values.len()));
-    for (bias, into) in [(Some(&bias_region), Into::Place), (None, Into::Sum)] {
+    for (bias, into) in [(Some(&bias_region), Output::Replace), (None, Output::Add)] {
         bench.device.copy(&before, &y).unwrap();
         linear(&bench.device, &x_rows, &matrix, bias, tokens, into, &y, None).unwrap();
         let expected = bench.device.fetch(&y).unwrap();
@@ -53,7 +53,7 @@ fn compare_linear(bench: &Bench, (rows, cols, tokens): (usize, usize, usize)) {
         let what = format!("{rows} x {cols}, {tokens} tokens, {into:?}");
         assert_bits(&got, &expected, &what);
     }
-    linear_wgmma(&bench.device, &x_rows, &room, &matrix, Some(&bias_region), tokens, Into::Place, &y).unwrap();
+    linear_wgmma(&bench.device, &x_rows, &room, &matrix, Some(&bias_region), tokens, Output::Replace, &y).unwrap();
     let got = bench.device.fetch(&y).unwrap();
     assert_near(&got, &reference::linear(&x, &weights, cols, Some(&bias)), 1e-5 * cols as f32, "the reference");
 }
@@ -78,6 +78,6 @@ pub(super) fn check_experts(bench: &Bench) {
 }
 
 fn compare_experts(bench: &Bench, shape: (usize, usize, usize, usize, usize)) {
-    let expected = compute(bench, shape, Prefill::Mma);
-    assert_bits(&compute(bench, shape, Prefill::Wgmma), &expected, &format!("{shape:?}"));
+    let expected = compute(bench, shape, MatrixInstruction::Mma);
+    assert_bits(&compute(bench, shape, MatrixInstruction::Wgmma), &expected, &format!("{shape:?}"));
 }

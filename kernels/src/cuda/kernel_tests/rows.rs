@@ -140,20 +140,20 @@ pub(super) fn check_linear(bench: &Bench) {
         let (x_rows, matrix, bias_region) = (bench.put_rows(&x, cols), put_matrix(bench, &weights, cols), bench.put(&bias));
         let y = bench.room::<f32>(tokens * rows);
         let got = bench.run(|device| {
-            linear(device, &x_rows, &matrix, Some(&bias_region), tokens, Into::Place, &y, None).unwrap();
+            linear(device, &x_rows, &matrix, Some(&bias_region), tokens, Output::Replace, &y, None).unwrap();
             device.fetch(&y).unwrap()
         });
         let expected = reference::linear(&x, &weights, cols, Some(&bias));
         assert_near(&got, &expected, 1e-5 * cols as f32, &format!("{rows} x {cols}, {tokens} tokens"));
-        linear(&bench.device, &x_rows, &matrix, None, tokens, Into::Place, &y, None).unwrap();
+        linear(&bench.device, &x_rows, &matrix, None, tokens, Output::Replace, &y, None).unwrap();
         let without = bench.device.fetch(&y).unwrap();
-        linear(&bench.device, &x_rows, &matrix, Some(&bias_region), tokens, Into::Sum, &y, None).unwrap();
+        linear(&bench.device, &x_rows, &matrix, Some(&bias_region), tokens, Output::Add, &y, None).unwrap();
         let doubled: Vec<f32> = without.iter().zip(&got).map(|(a, b)| a + b).collect();
         assert_eq!(bench.device.fetch(&y).unwrap(), doubled, "added to what was there");
         // A token's bits are the same alone.
         let alone = bench.put_rows(&x[(tokens - 1) * cols..], cols);
         let one = bench.room::<f32>(rows);
-        linear(&bench.device, &alone, &matrix, Some(&bias_region), 1, Into::Place, &one, None).unwrap();
+        linear(&bench.device, &alone, &matrix, Some(&bias_region), 1, Output::Replace, &one, None).unwrap();
         assert_eq!(bench.device.fetch(&one).unwrap(), got[(tokens - 1) * rows..]);
     }
 }

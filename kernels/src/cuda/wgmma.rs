@@ -6,7 +6,7 @@
 
 use super::device::{Arg, Grid};
 use super::experts::{ExpertStep, Mxfp4Tiles};
-use super::linear::{Activations, F16Tiles, Into};
+use super::linear::{Activations, F16Tiles, Output};
 use super::memory::{Arena, Region};
 use super::tile::{TILE_ROWS, f16_steps, mxfp4_steps};
 use super::{CudaDevice, CudaError, Device};
@@ -34,17 +34,29 @@ pub(super) const fn ring_bytes(tile_bytes: usize, tokens: usize) -> usize {
     1024 + STAGES * (tokens * STAGE_K * 2 + (ROW_TILES * tile_bytes).next_multiple_of(1024) + 2 * size_of::<u64>())
 }
 
-/// How steps of many tokens are multiplied.
+/// Which instruction multiplies matrices in steps of many tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Prefill {
-    /// As all others: mma.sync, on every device.
+pub enum MatrixInstruction {
+    /// mma.sync, as in steps of few tokens: on every device.
     #[default]
     Mma,
     /// wgmma, on devices of compute capability 9.x.
     Wgmma,
 }
 
-impl Prefill {
+impl MatrixInstruction {
+    /// Every one, as `--cuda-prefill` offers them.
+    pub const ALL: [Self; 2] = [Self::Mma, Self::Wgmma];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mma => "mma",
+            Self::Wgmma => "wgmma",
+        }
+    }
+
     /// Whether the device has the instructions.
     #[must_use]
     pub const fn is_served_by(self, device: &CudaDevice) -> bool {
@@ -147,15 +159,15 @@ pub(super) fn linear_wgmma(
     weights: &F16Tiles,
     bias: Option<&Region<f32>>,
     tokens: usize,
-    into: Into,
+    output: Output,
     y: &Region<f32>,
 ) -> Result<(), CudaError> {
-    assert!(Prefill::Wgmma.is_served_by(device.facts()), "{:?} has no wgmma", device.facts());
+    assert!(MatrixInstruction::Wgmma.is_served_by(device.facts()), "{:?} has no wgmma", device.facts());
     weights.check(x, bias, tokens, y);
     let x = arranged.fill(device, x, tokens, None, WGMMA_TOKENS)?;
-    let name = match into {
-        Into::Place => "linear_wgmma",
-        Into::Sum => "linear_add_wgmma",
+    let name = match output {
+        Output::Replace => "linear_wgmma",
+        Output::Add => "linear_add_wgmma",
     };
     let blocks = (weights.rows().div_ceil(TILE_ROWS * ROW_TILES), tokens.div_ceil(WGMMA_TOKENS));
     let grid = Grid { blocks, threads: THREADS, shared_bytes: ring_bytes(F16_TILE_BYTES, WGMMA_TOKENS) };
@@ -175,7 +187,7 @@ pub(super) fn linear_wgmma(
 
 /// As [`super::experts`] with wgmma and the same bits, whose operands it has checked. `tile`: pairs a block, 64 or 128.
 pub(super) fn experts_wgmma(device: &Device, step: &ExpertStep<'_>, arranged: &Arranged, tile: usize) -> Result<(), CudaError> {
-    assert!(Prefill::Wgmma.is_served_by(device.facts()), "{:?} has no wgmma", device.facts());
+    assert!(MatrixInstruction::Wgmma.is_served_by(device.facts()), "{:?} has no wgmma", device.facts());
     let ExpertStep { x, gate_up, down, swiglu, routes, tokens, regions, tiles } = *step;
     let (hidden, inner, top_k) = (down.rows(), down.cols(), routes.top_k);
     let (gate_up_name, down_name) = match tile {
