@@ -226,7 +226,7 @@ pub struct Batch {
     pub full_blocks: Vec<BlockId>,
     /// Block tables of all slices for sliding-window layers.
     pub sliding_blocks: Vec<BlockId>,
-    /// Tokens that nobody knows yet; none unless the step was planned while the one before it was computed.
+    /// Tokens that the step before still draws; none unless this one was planned while that one was computed.
     pub awaited: Vec<Awaited>,
 }
 

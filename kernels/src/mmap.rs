@@ -7,7 +7,7 @@
 //!
 //! The kernel answers the read of a mapped page that the file no longer has with SIGBUS, which ends a process. Downloads
 //! replace checkpoints by renaming, which leaves the mapped file alone, and the mapping holds a shared lock, so that a writer
-//! who asks for the exclusive one waits. If the file is cut all the same, `guard` puts zeros where it was, and
+//! that asks for the exclusive one waits. If the file is cut all the same, `guard` puts zeros where it was, and
 //! [`MappedFile::check_unchanged`] tells: asked before and after a computation it says whether its result is worth anything.
 
 mod guard;
@@ -39,7 +39,7 @@ pub enum MapError {
         /// What it is.
         kind: &'static str,
     },
-    /// Somebody holds the exclusive lock.
+    /// Another process holds the exclusive lock.
     #[error("cannot map {path}: another process has locked it for writing", path = path.display())]
     BeingWritten {
         /// The file.
@@ -82,7 +82,7 @@ impl MappedFile {
     /// [`MapError`] names the path: not there, not readable, not a regular file, or locked for writing.
     pub fn open(path: &Path) -> Result<Self, MapError> {
         let failed = |source| MapError::Io { path: path.to_owned(), source };
-        // Asked before opening as well: to open a pipe that nobody writes to is to wait for ever.
+        // Asked before opening as well: to open a pipe without a writer is to wait for ever.
         check_regular(path, &std::fs::metadata(path).map_err(failed)?)?;
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -135,7 +135,7 @@ impl MappedFile {
         let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
     }
 
-    /// Checks that nobody wrote to the file since it was mapped.
+    /// Checks that the file was not written to since it was mapped.
     ///
     /// # Errors
     /// [`MapError::Changed`] if its length or time of modification is another, [`MapError::Lost`] if a page of it could not be

@@ -129,7 +129,7 @@ pub struct FakeEngine {
     reading: Reading,
     /// What each slice of the step before has drawn, if it did.
     drawn: Vec<Option<TokenId>>,
-    /// Steps that nobody has waited for.
+    /// Steps that were begun and not waited for.
     under_way: VecDeque<UnderWay>,
     shared: Arc<Shared>,
 }
@@ -174,7 +174,7 @@ impl FakeEngine {
     }
 
     /// As [`Engine::execute`] at once, with a violation as an error instead of a panic. Takes no time, and steps may follow each
-    /// other before anybody looks at what came of the first.
+    /// other before the first is waited for.
     ///
     /// # Errors
     /// [`FakeError`]; after either kind the memory is empty.

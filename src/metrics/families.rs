@@ -189,7 +189,7 @@ pub(super) struct StateFamilies {
     cache_config: GaugeVec,
     kv_bytes: Gauges<2>,
     preemptions: Counts<2>,
-    /// Whoever counts preemptions is alone.
+    /// Held while preemptions are counted.
     counting: Mutex<()>,
 }
 

@@ -15,7 +15,7 @@ pub struct Gpu {
     pub used_bytes: u64,
 }
 
-/// A series for each GPU, or one called `none`: whoever watches for these names finds them on a CPU too.
+/// A series for each GPU, or one called `none`: a dashboard finds the names on a CPU too.
 pub(super) struct GpuFamilies {
     utilization: GaugeVec,
     indices: Vec<String>,

@@ -1,7 +1,7 @@
-//! Latencies in fine steps, for somebody who watches: counted only while somebody does.
+//! Latencies in fine steps, for a plot that is watched: counted only while one is open.
 //!
-//! The histograms of `/metrics` have few, wide buckets. A plot that people read wants finer ones, and nobody should pay for it
-//! while no plot is open.
+//! The histograms of `/metrics` have few, wide buckets. A plot that people read needs finer ones, which cost
+//! nothing while no plot is open.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,7 +52,7 @@ fn end(rung: usize) -> u64 {
     (((STEPS_PER_DOUBLING + step + 1) as u64) << doubling).div_ceil(STEPS_PER_DOUBLING as u64)
 }
 
-/// What was counted while somebody watched; only grows.
+/// What was counted while a plot was open; only grows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Latencies {
     /// TTFT: where each rung ends, in microseconds, and how many fell on it; rungs without any are left out.
@@ -70,7 +70,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Somebody looks: what was counted, and is counted for ten seconds more.
+    /// Returns what was counted, and has it counted for ten seconds more.
     pub(super) fn look(&self, now: Micros) -> Latencies {
         self.until.store(now.0.saturating_add(WATCHED_MICROS), Ordering::Relaxed);
         Latencies { ttft: self.ttft.read(), itl: self.itl.read() }

@@ -184,7 +184,7 @@ impl Metrics {
         &self.inner.log
     }
 
-    /// The scheduler's state; whoever reads it (a scrape) brings it here.
+    /// Takes over the scheduler's state, which the reader of a scrape has asked for.
     pub fn scheduler(&self, state: &SchedulerGauges) {
         self.inner.families.state.set(state);
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::Outcome;
 use crate::batch::Micros;
 
-/// How many ended requests are remembered: 4,096 of 40 bytes, sorted in under a millisecond when somebody asks.
+/// How many ended requests are remembered: 4,096 of 40 bytes, sorted in under a millisecond when a client asks.
 const RECENT_MAX_COUNT: usize = 4096;
 /// How far back `qps` and `error_rate` look.
 const WINDOW_MICROS: u64 = 60_000_000;

@@ -111,7 +111,7 @@ impl World {
         Ok(())
     }
 
-    /// First come, first served; a suspect is alone; and who decodes is in every step.
+    /// First come, first served; a suspect is alone; and a sequence that decodes is in every step.
     fn check_order(&self, batch: &Batch) -> Result<(), String> {
         let in_step: BTreeSet<SeqId> = batch.slices.iter().map(|slice| slice.seq).collect();
         let running: BTreeSet<SeqId> = self.running().map(|(seq, _)| seq).collect();
@@ -125,7 +125,7 @@ impl World {
         expect(left_out.is_none(), || format!("{:?} decodes and is left out", left_out.map(|(seq, _)| seq)))
     }
 
-    /// Nobody is computed until `until`.
+    /// No sequence is computed until `until`.
     pub(super) fn check_idle(&self, until: Option<Micros>) -> Result<(), String> {
         let limits = &self.config.limits;
         let Some(until) = until else {
@@ -163,7 +163,7 @@ impl World {
         })
     }
 
-    /// Nobody has waited too long for its first step.
+    /// No sequence has waited too long for its first step.
     pub(super) fn check_late(&self) -> Result<(), String> {
         let max = self.config.limits.waiting_max_micros;
         let late = |client: &&Client| max > 0 && !client.ran && !client.is_later && client.arrived.plus(max) <= self.told;

@@ -7,7 +7,7 @@ use crate::batch::{Batch, BlockId, Sampled, StepResult, TokenId};
 fn spoilt(mut spoil: impl FnMut(&mut Batch, &mut Vec<Sampled>) -> bool, before_computing: bool) -> String {
     for seed in 0..50 {
         let mut world = World::new(seed);
-        // What is spoilt must matter: a step planned ahead is in part computed for nobody.
+        // What is spoilt must matter: a step planned ahead is in part computed for sequences that have ended.
         world.config.ahead = 0.0;
         for _ in 0..200 {
             if world.turn().is_err() {

@@ -82,7 +82,7 @@ impl World {
         self.cancel()?;
         if let Some(batch) = self.next(false)? {
             self.plan_ahead(&batch)?;
-            // What was cancelled meanwhile is computed all the same, and nobody must hear of it, least of all who came instead.
+            // A sequence that was cancelled meanwhile is computed all the same; no client gets its tokens, least of all its successor.
             self.cancel()?;
             if in_flight {
                 self.arrive()?;

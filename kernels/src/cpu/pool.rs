@@ -1,7 +1,7 @@
 //! The threads that compute an operation together.
 //!
 //! Owns: the helper threads. Promises: a call returns when its work is done and no helper still looks at it; a helper that
-//! the system has not scheduled delays nobody, because work is claimed piece by piece and never assigned; a panic in a piece
+//! the system has not scheduled delays no other, because work is claimed piece by piece and never assigned; a panic in a piece
 //! reaches the caller, and the pool goes on. Absent: queues, futures, nested calls (`&mut self` rules them out).
 //!
 //! An operation lasts 5 us to 5 ms and the next one follows at once, so a helper without work first spins, about 30 us, and
@@ -31,14 +31,14 @@ type Work = *const (dyn Fn() + Sync);
 /// What the caller and the helpers share.
 struct Shared {
     state: AtomicU64,
-    /// Written only while the job is closed and nobody inside, read only by who is inside.
+    /// Written only while the job is closed and no thread inside it, read only by threads inside.
     work: UnsafeCell<Option<Work>>,
     asleep: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
 }
 
-// SAFETY: `work` is the only field that is not Sync by itself. `run` writes it while the state is closed with nobody inside,
+// SAFETY: `work` is the only field that is not Sync by itself. `run` writes it while the state is closed with no thread inside,
 // and publishes it by opening the state; a helper reads it only after it got inside, which succeeds only while open.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer in `work` is to a Sync closure, which any thread may call.
@@ -60,7 +60,7 @@ impl Shared {
             std::hint::spin_loop();
         }
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        // Counted before looking again: either this sees the job, or the one who opened it sees a sleeper.
+        // Counted before looking again: either this thread sees the job, or the caller that opened it sees a sleeper.
         self.asleep.fetch_add(1, Ordering::SeqCst);
         while !self.has_news(served) {
             guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -84,18 +84,18 @@ impl Shared {
             }
             if let Some(number) = self.enter() {
                 served = number;
-                // SAFETY: inside an open job `work` is set and nobody writes it; the closure lives until nobody is inside.
+                // SAFETY: inside an open job `work` is set and not written; the closure lives until every thread is out.
                 unsafe { (*self.work.get()).map(|work| (*work)()) };
                 self.state.fetch_sub(1, Ordering::Release);
             }
         }
     }
 
-    /// Sets the state and wakes who sleeps.
+    /// Sets the state and wakes the threads that sleep.
     fn announce(&self, state: u64) {
         self.state.store(state, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) > 0 {
-            // With the lock taken once, nobody is between looking and sleeping.
+            // With the lock taken once, no thread is between looking and sleeping.
             drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
             self.wake.notify_all();
         }
@@ -182,7 +182,7 @@ impl Pool {
         // SAFETY: only the lifetime changes. Helpers call `claim` from inside the job alone, and `close` below waits until
         // they are out; nothing between here and there can unwind, since `claim` catches what `work` throws.
         let erased = unsafe { std::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(claim) };
-        // SAFETY: the last job was closed and left by every helper (`close`), so nobody reads `work`; `&mut self` makes this
+        // SAFETY: the last job was closed and left by every helper (`close`), so no thread reads `work`; `&mut self` makes this
         // thread the only one that could write it.
         unsafe { *self.shared.work.get() = Some(erased) };
         // Zero is the number that a helper starts with, so it is left out when the number wraps.
@@ -264,7 +264,7 @@ impl<'a, T> Outputs<'a, T> {
     #[inline(always)]
     pub(super) unsafe fn slice(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.len, "values {range:?} of {}", self.len);
-        // SAFETY: the range lies in the borrowed slice, and nobody else has a part of it.
+        // SAFETY: the range lies in the borrowed slice, and no other piece has a part of it.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
 }

@@ -1,7 +1,7 @@
 //! Collective operations between devices, through NCCL.
 //!
 //! Owns: the library, found at run time, and the communicators. Promises: where NCCL is missing, nothing panics and the error says
-//! which names were tried; [`Communicator::abort`] frees whoever waits in a collective. The declarations are cudarc's, the loading
+//! which names were tried; [`Communicator::abort`] frees a rank that waits in a collective. The declarations are cudarc's, the loading
 //! is not: cudarc asks for `libnccl.so` and names with a CUDA version, never for `libnccl.so.2`, which is what packages and wheels
 //! install, and panics when it finds none.
 
@@ -155,7 +155,7 @@ impl Communicator {
         self.ranks
     }
 
-    /// Queues with the kernels: `parts` is cut into one part a rank; every rank's own part is copied to all others. Whoever gathers
+    /// Queues with the kernels: `parts` is cut into one part a rank; every rank's own part is copied to all others. A rank
     /// waits, on its device, until all ranks do the same.
     ///
     /// # Errors
@@ -180,11 +180,11 @@ impl Communicator {
         self.nccl.check(CALL, code)
     }
 
-    /// Ends every collective under way on this rank, so that whoever waits for its device goes on; later ones are refused. Every
+    /// Ends every collective under way on this rank, so that a thread that waits for its device goes on; later ones are refused. Every
     /// rank must do it, each from a thread of its own. Waits until the graphs that captured collectives are dropped.
     pub fn abort(&self) {
         let Some(handle) = self.lock().take() else { return };
-        // SAFETY: it is a communicator, and nobody has it any more. What it answers changes nothing.
+        // SAFETY: it is a communicator, and was taken from its lock. What it returns changes nothing.
         let _ = unsafe { (self.nccl.abort)(handle.0) };
     }
 
@@ -196,7 +196,7 @@ impl Communicator {
 impl Drop for Communicator {
     fn drop(&mut self) {
         let Some(handle) = self.lock().take() else { return };
-        // SAFETY: as in `abort`; no collective is under way, as nobody has the communicator.
+        // SAFETY: as in `abort`; no collective is under way, as the last reference goes.
         let _ = unsafe { (self.nccl.destroy)(handle.0) };
     }
 }

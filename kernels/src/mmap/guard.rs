@@ -1,8 +1,8 @@
 //! Survives reading a mapped page that its file no longer has.
 //!
 //! The kernel answers such a read with SIGBUS, which ends the process unless it is handled. The handler here puts a page of
-//! zeros in the place of the one that is gone and marks the mapping as lost, so that the read goes on and whoever asks
-//! afterwards learns that what was read is worth nothing. A SIGBUS anywhere else goes to whoever had the signal before.
+//! zeros in the place of the one that is gone and marks the mapping as lost: the read goes on, and a check afterwards says
+//! that what was read is worth nothing. A SIGBUS anywhere else goes to the handler that was there before.
 
 use std::io;
 use std::ptr;
@@ -24,7 +24,7 @@ static REGIONS: [Region; REGIONS_MAX] = [const {
     Region { start: AtomicUsize::new(0), end: AtomicUsize::new(0), taken: AtomicBool::new(false), lost: AtomicBool::new(false) }
 }; REGIONS_MAX];
 
-/// The size of a memory page, and who had the signal before.
+/// The size of a memory page, and the signal's handler before this one.
 static BEFORE: OnceLock<(usize, libc::sigaction)> = OnceLock::new();
 
 /// A place in the table of guarded mappings, given back when it is dropped. Drop it before the mapping itself.
@@ -113,7 +113,7 @@ extern "C" fn on_bus_error(_signal: libc::c_int, info: *mut libc::siginfo_t, _co
             return;
         }
     }
-    // Not ours: the read is tried again, and the signal goes to whoever had it before.
+    // Not ours: the read is tried again, and the signal goes to the handler before this one.
     // SAFETY: `before` is what the system itself gave us.
     unsafe { libc::sigaction(libc::SIGBUS, before, ptr::null_mut()) };
 }

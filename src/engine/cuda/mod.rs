@@ -96,7 +96,7 @@ pub struct CudaEngine {
     scratch: Scratch,
     step: HostStep,
     round: HostRound,
-    /// Steps that nobody has waited for, oldest first.
+    /// Steps that were begun and not waited for, oldest first.
     under_way: VecDeque<UnderWay>,
     /// Where the tokens are that the slices of the last step draw.
     drawn: Vec<Option<Drawn>>,
@@ -156,7 +156,7 @@ impl CudaEngine {
         })
     }
 
-    /// Captures a decode step for each size, so that none is captured while somebody waits.
+    /// Captures a decode step for each size, so that none is captured while a client waits.
     fn capture_decode_steps(&mut self) -> Result<(), CudaError> {
         self.model.device.bind()?;
         let most = self.options.logit_rows().min(self.options.step_tokens_max);

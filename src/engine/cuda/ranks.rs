@@ -152,7 +152,7 @@ impl CudaRanks {
                     Ok(answer) => answer.map_err(Failure::Error),
                     Err(panic) => Err(Failure::Panic(panic)),
                 };
-                // Whoever asked waits for every answer.
+                // The thread that asked waits for every answer.
                 let _ = done.send((index, answer));
             }));
         }
@@ -194,7 +194,7 @@ impl CudaRanks {
 
 impl Drop for CudaRanks {
     fn drop(&mut self) {
-        // Threads end when nobody can order any more; each drops its engine, graphs first, before its communicator goes.
+        // Threads end when their sender of orders is dropped; each drops its engine, graphs first, before its communicator goes.
         for Rank { orders, thread, communicator } in self.ranks.drain(..) {
             drop(orders);
             let _ = thread.join();

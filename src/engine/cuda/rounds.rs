@@ -86,7 +86,7 @@ impl HostRound {
         RoundSizes { rows: self.draws.len(), edits: self.edits.len() }
     }
 
-    /// Writes rows, draws and edits where `sizes` has them; rows that fill up to its size report token zero to nobody.
+    /// Writes rows, draws and edits where `sizes` has them; rows that fill up to its size report token zero, which is not read.
     pub(super) fn write(&self, wanted: &[Wanted], sizes: &RoundSizes, words: &mut [u32]) {
         let (rows, rest) = words.split_at_mut(sizes.draws_at());
         rows.fill(0);

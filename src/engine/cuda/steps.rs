@@ -1,6 +1,6 @@
 //! Steps of a CUDA engine: begun, and waited for.
 //!
-//! Promises: a step is queued whole, with its draws and the copy of what they gave, before anybody waits for it, so that the next
+//! Promises: a step is queued whole, with its draws and the copy of what they gave, before it is waited for, so that the next
 //! one can be queued behind it: a token that it awaits is read on the device from the reports of the one before. The two steps have
 //! pinned memory of their own on the host (a side). What does not fit into one round of draws, or needs logits on the host, is
 //! waited for when it is begun.

@@ -282,7 +282,7 @@ fn the_plan_is_what_is_taken() {
 #[test]
 fn each_of_several_devices_takes_what_the_plan_says() {
     if antiphon_cuda_shim::on_the_driver() {
-        return; // What a device of the machine's own has taken, nobody counts.
+        return; // What is taken of a device of the machine's own is not counted.
     }
     let (shims, checkpoint) = (antiphon_cuda_shim::devices(3), golden("g2"));
     let devices: Vec<Device> = shims.iter().map(|shim| Device::open(shim.ordinal()).unwrap()).collect();

@@ -57,15 +57,15 @@ pub enum Violation {
         group: KvGroup,
         /// The block.
         block: BlockId,
-        /// Who wrote first.
+        /// The sequence that wrote first.
         first: SeqId,
-        /// Who wrote then.
+        /// The one that wrote then.
         second: SeqId,
     },
     /// A slot that a slice reads holds something else.
     #[error("{group:?} block {} should hold position {position} of sequence {}, and holds {held:?}", block.0, seq.0)]
     WrongSlot {
-        /// Who reads.
+        /// The sequence that reads.
         seq: SeqId,
         /// The group of layers.
         group: KvGroup,

@@ -9,6 +9,11 @@ use std::path::{Path, PathBuf};
 /// Words that say nothing about what is in a file or a type.
 const REFUSED_NAMES: [&str; 4] = ["manager", "helper", "util", "misc"];
 
+/// What is no subject of a sentence about code (docs/style.md), where the comments are held to it already.
+const NO_SUBJECTS: [&str; 6] = ["who", "whoever", "whom", "nobody", "somebody", "anybody"];
+const PLAIN: [&str; 7] =
+    ["src/batch.rs", "src/clock.rs", "src/profile.rs", "src/engine/", "src/metrics/", "src/simulate/", "kernels/src/"];
+
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
@@ -117,6 +122,22 @@ fn names_say_something() {
         }
     }
     fail_if_any("names that say nothing", &offences);
+}
+
+/// Sentences of comments are about things in the code and roles with a name.
+#[test]
+fn comments_are_about_things() {
+    let mut offences = Vec::new();
+    for (name, text) in sources().iter().filter(|(name, _)| PLAIN.iter().any(|plain| name.starts_with(plain))) {
+        for (number, line) in text.lines().enumerate() {
+            let comment = line.split_once("//").map_or("", |(_, comment)| comment).to_lowercase();
+            let mut words = comment.split(|c: char| !c.is_alphanumeric());
+            if let Some(word) = words.find(|word| NO_SUBJECTS.contains(word)) {
+                offences.push(format!("{name}:{}: `{word}`: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    fail_if_any("comments with a subject that is no thing", &offences);
 }
 
 /// The compiler keeps this promise; this test keeps the line that asks it to.

@@ -68,7 +68,7 @@ impl World {
         let (keys, values) = (numbers.values(tokens * kv_width), numbers.values(tokens * kv_width));
         let q = numbers.values(tokens * shape.width()).into_iter().map(|value| 3.0 * value).collect();
         let mut memory = KvMemory::with_format(layout, format);
-        // What nobody wrote may hold anything.
+        // A slot that was never written may hold anything.
         let poison: Vec<u32> = (0..layout.blocks as u32).collect();
         let nan = vec![f32::NAN; layout.blocks * layout.block_tokens * kv_width];
         let all = KvSlice { rows: 0..layout.blocks * layout.block_tokens, start: 0, blocks: &poison, first_block: 0 };

@@ -47,7 +47,7 @@ bugs! {
         "        *tile_count = tile;\n    }\n    __syncthreads();" => "        *tile_count = tile;\n    }", [RACE, SCHEDULE, REFERENCE];
     a_wrong_wait_count_in_attention: attention::check_sample, "attention.cu",
         "cp_async_wait<1>()" => "cp_async_wait<2>()", [RACE, SCHEDULE, REFERENCE, "never waited for"];
-    // Rows past the last token belong to nobody: only the checker sees that they are read.
+    // Rows past the last token belong to no sequence: only the checker sees that they are read.
     a_read_past_the_tokens_of_linear: rows::check_linear, "linear.cu",
         "min(first_token + 8 * n + (lane >> 2), tokens - 1)" => "first_token + 8 * n + (lane >> 2)", [OUTSIDE];
     a_read_past_the_router: experts::check_routes, "route.cu",
