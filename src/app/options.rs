@@ -94,6 +94,10 @@ pub struct ServeOptions {
     pub key_sources: KeySources,
     /// Which of them open the metrics.
     pub metrics_access: MetricsAccess,
+    /// Connections that may be open.
+    pub connections_max_count: usize,
+    /// The same for one address, or one /64 of IPv6.
+    pub address_connections_max_count: usize,
     /// Largest body of a request.
     pub body_max_bytes: usize,
     /// How long a stream may be silent before a comment shows that it is alive.

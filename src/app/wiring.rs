@@ -177,6 +177,8 @@ fn http_options(options: &ServeOptions, tags: ModelTags, keys: KeyRing, checkpoi
     };
     http.coalescing = coalescing(&options.profile.stream);
     http.profiles = profile_coalescing(&options.profile);
+    http.connections_max_count = options.connections_max_count;
+    http.address_connections_max_count = options.address_connections_max_count;
     http.body_max_bytes = options.body_max_bytes;
     http.stream_keep_alive = Duration::from_secs(options.keep_alive_seconds);
     http

@@ -72,6 +72,13 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         admin_keys,
         key_sources,
         metrics_access: layers.read("metrics_access", "key, admin or open", metrics_access)?,
+        connections_max_count: layers
+            .read("connections_max_count", "a whole number from 1 to 1048576", |text| within(text, 1, 1 << 20))?,
+        address_connections_max_count: layers.read(
+            "address_connections_max_count",
+            "a whole number from 1 to 1048576",
+            |text| within(text, 1, 1 << 20),
+        )?,
         body_max_bytes: layers
             .read("body_max_bytes", "a size from 1KiB to 1GiB", |text| size_within(text, 1 << 10, 1 << 30))?,
         keep_alive_seconds: layers.read("keep_alive_seconds", "a whole number from 1 to 3600", |text| within(text, 1, 3600))?,

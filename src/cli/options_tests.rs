@@ -88,6 +88,8 @@ fn nonsense_is_refused_with_what_was_expected_and_who_gave_it() {
         ("http_workers", "0", "a whole number from 1 to 1024"),
         ("text_threads", "1025", "a whole number from 1 to 1024"),
         ("stream_threads", "many", "a whole number from 1 to 1024"),
+        ("connections_max_count", "0", "a whole number from 1 to 1048576"),
+        ("address_connections_max_count", "many", "a whole number from 1 to 1048576"),
         ("body_max_bytes", "1", "a size from 1KiB to 1GiB"),
         ("sse_dialect", "OpenAI", "openai, events or both"),
         ("threads", "10000", "auto or a whole number from 1 to 1024"),

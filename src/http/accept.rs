@@ -8,6 +8,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::net::{self, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 
+use super::connection::{Place, Places, turn_away};
 use super::probe::Probes;
 use super::workers::Workers;
 
@@ -51,6 +53,7 @@ impl Accepting {
 /// What the thread works with.
 pub(super) struct Acceptor {
     pub(super) workers: Workers,
+    pub(super) places: Arc<Places>,
     pub(super) probes: Probes,
     /// How long a connection may be idle between probes.
     pub(super) idle_deadline: Duration,
@@ -91,7 +94,13 @@ pub(super) fn start(listeners: Vec<TcpListener>, acceptor: Acceptor) -> io::Resu
 async fn accept(listener: net::TcpListener, acceptor: Rc<Acceptor>) {
     loop {
         match listener.accept().await {
-            Ok((connection, _)) => _ = spawn_local(Rc::clone(&acceptor).receive(connection)),
+            Ok((connection, peer)) => match acceptor.places.take(peer.ip()) {
+                Some(place) => _ = spawn_local(Rc::clone(&acceptor).receive(connection, place)),
+                None => {
+                    let places = Arc::clone(&acceptor.places);
+                    spawn_local(async move { turn_away(&places, connection).await });
+                }
+            },
             // The client left before its connection was taken.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
             Err(error) => {
@@ -104,7 +113,7 @@ async fn accept(listener: net::TcpListener, acceptor: Rc<Acceptor>) {
 
 impl Acceptor {
     /// Answers the probes of a connection; hands it on when something else is said on it, or nothing.
-    async fn receive(self: Rc<Self>, mut connection: TcpStream) {
+    async fn receive(self: Rc<Self>, mut connection: TcpStream, place: Place) {
         let mut wait = FIRST_BYTES_MAX;
         loop {
             let mut head = [0; HEAD_MAX_BYTES];
@@ -119,7 +128,7 @@ impl Acceptor {
             wait = self.idle_deadline;
         }
         if let Ok(connection) = connection.into_std() {
-            self.workers.serve(connection);
+            self.workers.serve(connection, place);
         }
     }
 }

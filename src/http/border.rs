@@ -16,10 +16,11 @@ use futures_util::FutureExt;
 
 use crate::metrics::Metrics;
 
+use super::connection::Answering;
 use super::cors::{Allowance, AllowedOrigin};
 use super::errors::{ApiError, Complaint};
 use super::front::RequestId;
-use super::held::Held;
+use super::held::{Held, until_sent};
 use super::key::{Access, KeyRing, MetricsAccess, is_given};
 use super::observe::Observed;
 use super::page;
@@ -53,11 +54,12 @@ pub(super) async fn pass(
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let id = RequestId::new();
     request.extensions_mut().insert(id.clone());
-    let held = Held::of(&mut request);
+    let (answering, held) = (Answering::of(&request), Held::of(&mut request));
     let line = format!("{} {}", clip(request.method().as_str()), quoted(request.path()));
     let allowance = Allowance::of(&border.cors_origins, &request);
     let (routine, version) = (is_routine(request.path()), request.version());
-    let mut visit = Visit { line, id: id.0.clone(), status: None, complaint: None, held, allowance, routine, version };
+    let mut visit =
+        Visit { line, id: id.0.clone(), status: None, complaint: None, answering, held, allowance, routine, version };
     if let Some(response) = border.turn_back(&request, visit.allowance.as_ref()) {
         let (request, _) = request.into_parts();
         return Ok(ServiceResponse::new(request, visit.leave(response)));
@@ -86,6 +88,7 @@ struct Visit {
     id: String,
     status: Option<u16>,
     complaint: Option<Complaint>,
+    answering: Option<Answering>,
     held: Option<Held>,
     /// For a request of a page that may read the answer.
     allowance: Option<Allowance>,
@@ -115,10 +118,8 @@ impl Visit {
             response.head_mut().no_chunking(true);
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
-        match self.held.take() {
-            Some(held) => response.map_body(|_, body| held.until_sent(body)),
-            None => response,
-        }
+        let kept = (self.held.take(), self.answering.take());
+        response.map_body(|_, body| until_sent(body, kept))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_web::HttpMessage;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
@@ -15,6 +15,9 @@ use actix_web::dev::{Payload, ServiceRequest};
 use actix_web::error::PayloadError;
 use actix_web::web::Bytes;
 use futures_core::Stream;
+
+/// Bytes of an answer that are handed to its connection at once.
+pub(super) const PIECE_MAX_BYTES: usize = 8 << 10;
 
 /// A share in a request's body.
 pub(super) struct Held(Rc<RefCell<Payload>>);
@@ -30,11 +33,6 @@ impl Held {
         request.set_payload(Payload::Stream { payload: Box::pin(Self(Rc::clone(&shared))) });
         Some(Self(shared))
     }
-
-    /// `answer`, with the share in it.
-    pub(super) fn until_sent(self, answer: BoxBody) -> BoxBody {
-        BoxBody::new(Answer { answer, _held: self })
-    }
 }
 
 impl Stream for Held {
@@ -45,12 +43,20 @@ impl Stream for Held {
     }
 }
 
-struct Answer {
-    answer: BoxBody,
-    _held: Held,
+/// `answer`, which keeps something until it is sent, and hands over little of what has a length at once: actix takes what it is
+/// given, so that a thousand clients that do not read would cost a thousand files.
+pub(super) fn until_sent<K: Unpin + 'static>(answer: BoxBody, kept: K) -> BoxBody {
+    BoxBody::new(Answer { answer, left: Bytes::new(), _kept: kept })
 }
 
-impl MessageBody for Answer {
+struct Answer<K> {
+    answer: BoxBody,
+    /// What of it is not handed over.
+    left: Bytes,
+    _kept: K,
+}
+
+impl<K: Unpin> MessageBody for Answer<K> {
     type Error = <BoxBody as MessageBody>::Error;
 
     fn size(&self) -> BodySize {
@@ -58,6 +64,15 @@ impl MessageBody for Answer {
     }
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.get_mut().answer).poll_next(context)
+        let this = self.get_mut();
+        if this.left.is_empty() {
+            match ready!(Pin::new(&mut this.answer).poll_next(context)) {
+                Some(Ok(bytes)) if matches!(this.answer.size(), BodySize::Sized(_)) => this.left = bytes,
+                // Each piece of a stream is a chunk of its own.
+                other => return Poll::Ready(other),
+            }
+        }
+        let piece = this.left.split_to(this.left.len().min(PIECE_MAX_BYTES));
+        Poll::Ready(Some(Ok(piece)))
     }
 }

@@ -67,8 +67,13 @@ pub struct HttpOptions {
     pub stream_keep_alive: Duration,
     /// How long a connection may be idle between requests.
     pub idle_deadline: Duration,
-    /// How long the network may take to acknowledge what was sent before the client counts as gone.
+    /// How long an answer may stand still because its client takes nothing, or acknowledges nothing, before the client counts as
+    /// gone.
     pub send_deadline: Duration,
+    /// Connections that may be open; more are turned away.
+    pub connections_max_count: usize,
+    /// The same for one address, or one /64 of IPv6.
+    pub address_connections_max_count: usize,
 }
 
 impl HttpOptions {
@@ -99,6 +104,10 @@ impl HttpOptions {
             // Longer than the 60 s after which proxies let go, so that they never send into a connection that just closed.
             idle_deadline: Duration::from_secs(75),
             send_deadline: Duration::from_secs(30),
+            // A thousand that pipeline and never read took 32 MB.
+            connections_max_count: 4096,
+            // A reverse proxy is one address: half of all leaves room for others.
+            address_connections_max_count: 2048,
         }
     }
 

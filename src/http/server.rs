@@ -5,15 +5,15 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::HttpService;
 use actix_http::error::DispatchError;
+use actix_http::{Extensions, HttpService};
 use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
 use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, Error};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
 
 use crate::clock;
@@ -21,10 +21,11 @@ use crate::clock;
 use super::accept::{self, Accepting, Acceptor};
 use super::body::PARSERS_COUNT;
 use super::border::{self, Border};
+use super::connection::{self, Connection, Place, Places};
 use super::front::Front;
+use super::held::PIECE_MAX_BYTES;
 use super::observe::{self, Observed};
 use super::options::{Backend, HttpOptions};
-use super::outspoken::Outspoken;
 use super::probe::Probes;
 use super::routes;
 use super::workers::{Stopping, Workers};
@@ -119,6 +120,8 @@ where
         cors_origins: options.cors_origins.clone(),
         metrics: backend.metrics.clone(),
     });
+    let most = (options.connections_max_count, options.address_connections_max_count);
+    let places = Arc::new(Places::new(most.0, most.1, backend.metrics.clone()));
     let names = options.model_names();
     let parsers = Semaphore::new(PARSERS_COUNT);
     let front = Data::new(Front { backend, options: Arc::clone(&options), names, started: clock::unix_seconds(), parsers });
@@ -130,7 +133,7 @@ where
     });
     let connections = move |stopping| connections(&border, &front, &shared, observe.clone(), stopping);
     let workers = Workers::start(options.workers_count, connections).map_err(ServeError::Threads)?;
-    let acceptor = Acceptor { workers: workers.clone(), probes, idle_deadline: options.idle_deadline };
+    let acceptor = Acceptor { workers: workers.clone(), places, probes, idle_deadline: options.idle_deadline };
     let accepting = accept::start(listeners, acceptor).map_err(ServeError::Threads)?;
     Ok(ServerHandle { addresses, accepting, workers })
 }
@@ -142,7 +145,7 @@ fn connections<O>(
     options: &HttpOptions,
     observe: O,
     stopping: Stopping,
-) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<O>
+) -> impl ServiceFactory<(TcpStream, Place), Config = (), Response = (), Error = DispatchError, InitError = ()> + use<O>
 where
     O: Fn(&mut ServiceConfig) + Clone + Send + 'static,
 {
@@ -162,12 +165,16 @@ where
         .keep_alive(options.idle_deadline)
         .client_request_timeout(options.head_deadline)
         .client_disconnect_timeout(Duration::from_secs(1))
+        .h1_write_buffer_size(PIECE_MAX_BYTES)
+        .on_connect_ext(|connection: &Connection, extensions: &mut Extensions| {
+            extensions.insert(connection.answers());
+        })
         .h1(app);
     let send_deadline = options.send_deadline;
-    let accept = fn_service(move |stream: TcpStream| async move {
-        watch(&stream, send_deadline);
-        let peer = stream.peer_addr().ok();
-        Ok((Outspoken::new(stream), peer))
+    let accept = fn_service(move |(stream, place): (TcpStream, Place)| async move {
+        connection::prepare(&stream, send_deadline);
+        let peer = stream.peer_addr().map_err(DispatchError::Io)?;
+        Ok((Connection::new(stream, place, send_deadline), Some(peer)))
     });
     accept.and_then(http)
 }
@@ -203,14 +210,5 @@ fn refused(options: &HttpOptions, source: io::Error) -> ServeError {
         io::ErrorKind::AddrInUse => ServeError::PortBusy { host, port },
         io::ErrorKind::PermissionDenied => ServeError::Forbidden { host, port },
         _ => ServeError::Address { host, port, source },
-    }
-}
-
-/// Lets the kernel send small events at once, and give up a client that vanished without a word, or that stopped reading, once
-/// what was sent to it has waited for so long. Without it that takes fifteen minutes.
-fn watch(stream: &TcpStream, send_deadline: Duration) {
-    let socket = SockRef::from(stream);
-    if let Err(error) = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(send_deadline))) {
-        tracing::debug!(%error, "cannot set the deadline of a connection");
     }
 }

@@ -16,6 +16,8 @@ use actix_service::{Service, ServiceFactory};
 use actix_web::rt::net;
 use tokio::sync::{mpsc, watch};
 
+use super::connection::Place;
+
 /// How often a server that stops looks whether its last connections are closed.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -29,7 +31,7 @@ pub(super) struct Workers {
 #[derive(Debug, Clone)]
 struct Worker {
     arbiter: ArbiterHandle,
-    inbox: mpsc::UnboundedSender<(TcpStream, Open)>,
+    inbox: mpsc::UnboundedSender<(TcpStream, Place, Open)>,
     open_count: Arc<AtomicUsize>,
 }
 
@@ -72,7 +74,7 @@ impl Workers {
     pub(super) fn start<M, F>(count: usize, make: M) -> io::Result<Self>
     where
         M: Fn(Stopping) -> F + Clone + Send + 'static,
-        F: ServiceFactory<net::TcpStream, Config = (), InitError = ()> + 'static,
+        F: ServiceFactory<(net::TcpStream, Place), Config = (), InitError = ()> + 'static,
         F::Service: 'static,
     {
         let (stopping, heard) = watch::channel(false);
@@ -89,10 +91,10 @@ impl Workers {
     }
 
     /// Hands a connection to the thread that has the fewest; closes it if that thread is gone.
-    pub(super) fn serve(&self, connection: TcpStream) {
+    pub(super) fn serve(&self, connection: TcpStream, place: Place) {
         let fewest = self.each.iter().min_by_key(|worker| worker.open_count.load(Ordering::Relaxed));
         let worker = fewest.expect("there is at least one");
-        if worker.inbox.send((connection, Open::on(&worker.open_count))).is_err() {
+        if worker.inbox.send((connection, place, Open::on(&worker.open_count))).is_err() {
             tracing::error!("a thread of the connections is gone");
         }
     }
@@ -113,19 +115,19 @@ impl Workers {
 }
 
 /// Serves the connections of one thread.
-async fn serve<F>(factory: F, mut connections: mpsc::UnboundedReceiver<(TcpStream, Open)>)
+async fn serve<F>(factory: F, mut connections: mpsc::UnboundedReceiver<(TcpStream, Place, Open)>)
 where
-    F: ServiceFactory<net::TcpStream, Config = (), InitError = ()>,
+    F: ServiceFactory<(net::TcpStream, Place), Config = (), InitError = ()>,
     F::Service: 'static,
 {
     let Ok(service) = factory.new_service(()).await else { return tracing::error!("the routes cannot be set up") };
     let service = Rc::new(service);
-    while let Some((connection, open)) = connections.recv().await {
+    while let Some((connection, place, open)) = connections.recv().await {
         let service = Rc::clone(&service);
         actix_rt::spawn(async move {
             if let Ok(connection) = net::TcpStream::from_std(connection) {
                 // How a connection broke is the client's affair; what of it is ours, the border has logged.
-                let _ = service.call(connection).await;
+                let _ = service.call((connection, place)).await;
             }
             drop(open);
         });

@@ -284,6 +284,7 @@ pub(super) struct FaultFamilies {
     pub(super) nan_logits: IntCounter,
     pub(super) request_panics: IntCounter,
     pub(super) log_drops: IntCounter,
+    pub(super) connections_refused: IntCounterVec,
 }
 
 impl FaultFamilies {
@@ -299,6 +300,12 @@ impl FaultFamilies {
             nan_logits: make.counter("antiphon_nan_logits_total", "Sequences whose logits were not finite."),
             request_panics: make.counter("antiphon_request_panics_total", "Panics caught at the border of one request."),
             log_drops: make.counter("antiphon_log_drops_total", "Log lines that could not be written."),
+            connections_refused: make.labelled(
+                "antiphon_connections_refused_total",
+                "Connections turned away because too many were open, in all or from one address.",
+                "reason",
+                &["all", "address"],
+            ),
         }
     }
 }

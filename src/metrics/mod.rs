@@ -218,6 +218,11 @@ impl Metrics {
         self.inner.families.faults.request_panics.inc();
     }
 
+    /// A connection was turned away; `reason` is the bound that was reached, `all` or `address`.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.inner.families.faults.connections_refused.with_label_values(&[reason]).inc();
+    }
+
     /// How many sessions (`X-Session-ID`) are alive.
     pub fn sessions_active(&self, count: usize) {
         self.inner.families.requests.sessions_active.set(gauge(count));

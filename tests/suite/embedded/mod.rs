@@ -1,6 +1,7 @@
 //! The binary as a user starts it: the embedded model behind real sockets.
 
 mod descriptors;
+mod flood;
 mod garbage;
 mod keys;
 mod predecessor;

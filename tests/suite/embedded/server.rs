@@ -114,6 +114,26 @@ impl Server {
         assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
     }
 
+    /// Memory that it holds, in bytes.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells it");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+    }
+
+    /// Processor time that the threads have used which serve connections, in hundredths of a second.
+    pub(super) fn serving_ticks(&self) -> u64 {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("it runs");
+        let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());
+        let ticks = stats.filter_map(|stat| {
+            // Name in brackets, then 11 fields, then the time of the thread and of the system for it.
+            let (name, fields) = stat.rsplit_once(") ")?;
+            let used = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+            name.contains("(actix").then(|| used.sum::<u64>())
+        });
+        ticks.sum()
+    }
+
     /// What the kernel says that it holds.
     pub(super) fn footprint(&self) -> Footprint {
         let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", self.process.id())).expect("it runs").count();

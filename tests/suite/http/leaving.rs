@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::client::{post, request};
 use super::world::{Plan, World};
@@ -61,6 +62,27 @@ async fn a_client_that_leaves_while_it_waits_for_one_piece_frees_its_blocks() {
         let left = leave(socket, way).await;
         world.assert_empty().await;
         drop(left);
+    }
+    world.close().await;
+}
+
+/// RFC 9112, 9.3.2: requests may stand behind the one that is answered. What stands there hides no departure, however large.
+#[actix_rt::test]
+async fn a_client_that_leaves_is_seen_behind_what_it_sent() {
+    let world = slow(8).await;
+    let behind = "GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(200_000);
+    for (way, stream) in WAYS.into_iter().flat_map(|way| [(way, true), (way, false)]) {
+        for (bytes, what) in
+            [(100, &behind), (20_000, &behind), (128 << 10, &behind), (behind.len(), &behind), (1 << 17, &"x".repeat(1 << 17))]
+        {
+            let mut socket = ask(world.address, stream).await;
+            world.until(|snapshot| snapshot.scheduler.decode_count == 1).await;
+            // As much as the kernels take: the rest of 8.6 MB is on its way when the client leaves.
+            let _ = timeout(Duration::from_millis(50), socket.write_all(&what.as_bytes()[..bytes])).await;
+            let left = leave(socket, way).await;
+            world.assert_empty().await;
+            drop(left);
+        }
     }
     world.close().await;
 }

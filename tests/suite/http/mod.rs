@@ -2,6 +2,7 @@
 
 mod access;
 mod client;
+mod connections;
 mod dialects;
 mod draining;
 mod keys;

@@ -1,0 +1,186 @@
+//! What of the bytes that arrive on a connection is handed to actix, and when.
+//!
+//! Promises: never more than one request whose answer is not sent; nothing behind bytes that were not understood. Bounded: a head
+//! of [`HEAD_MAX_BYTES`], or what was read together with a request's end. No sockets and no time here.
+
+use bytes::{Buf, BytesMut};
+use tokio::io::ReadBuf;
+
+use super::body::{Body, Taken};
+use super::head::{self, Found, HEAD_MAX_BYTES, HeadError, Scan};
+
+/// Most bytes that are kept behind a request while it is answered. Clients do not pipeline (RFC 9112, 9.3.2), and 1,000
+/// connections that do it nevertheless take 12 MB so.
+const KEPT_MAX_BYTES: usize = 8 << 10;
+/// What actix understands nowhere, neither in a head nor between chunks: it answers with 400 and closes.
+const NONSENSE: &[u8] = b"\r\0";
+
+/// The bytes of a connection that are not handed over yet, and how far its requests are read.
+#[derive(Debug)]
+pub(super) struct Intake {
+    kept: BytesMut,
+    stage: Stage,
+    /// Requests that are handed over, at least in part.
+    heads_count: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// A head is being read; nothing of it is handed over before it is whole.
+    Head(Scan),
+    /// So many of the bytes that are kept are handed over, and then the body, if there is one.
+    Handing(usize, Option<Body>),
+    /// A body passes through.
+    Body(Body),
+    /// A request is handed over and its answer is awaited.
+    Answer,
+    /// The same, and too much came behind it: what is kept and what comes is thrown away, and the connection ends with the answer.
+    Overfull,
+    /// What comes is thrown away: actix ends the connection by itself, after a 400 or an answer that came before the body's end.
+    Closing,
+    /// No more requests.
+    Over,
+}
+
+/// What should be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Bytes of the client.
+    Bytes,
+    /// An answer's end: there is no room for more bytes.
+    Answer,
+    /// The end: nothing is answered any more.
+    End,
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        Self { kept: BytesMut::new(), stage: Stage::Head(Scan::default()), heads_count: 0 }
+    }
+}
+
+impl Intake {
+    /// Hands over what may be handed over, and says whether that was anything.
+    pub(super) fn hand(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        if let Stage::Head(scan) = &mut self.stage {
+            self.stage = match scan.look(&self.kept) {
+                Found::Part if self.kept.len() < HEAD_MAX_BYTES => return false,
+                Found::Head(end) if end <= HEAD_MAX_BYTES => match head::read(&mut self.kept[..end]) {
+                    Ok(body) => {
+                        self.heads_count += 1;
+                        Stage::Handing(end, Some(body))
+                    }
+                    // actix counts them too, and says so.
+                    Err(HeadError::Headers) => Stage::Handing(end, None),
+                    Err(HeadError::Framing) => self.refuse(),
+                },
+                // The same is true of its size.
+                Found::Part | Found::Head(_) => Stage::Handing(HEAD_MAX_BYTES, None),
+                Found::Nonsense => self.refuse(),
+            };
+        }
+        let before = buffer.filled().len();
+        while buffer.remaining() > 0 {
+            match &mut self.stage {
+                Stage::Handing(0, body) => {
+                    self.stage = match body.take() {
+                        Some(body) => Stage::Body(body),
+                        None => Stage::Closing,
+                    };
+                }
+                Stage::Handing(left, _) => {
+                    let length = buffer.remaining().min(*left);
+                    *left -= length;
+                    self.put(length, buffer);
+                }
+                Stage::Body(body) => {
+                    let length = buffer.remaining().min(self.kept.len());
+                    let taken = body.take(&self.kept[..length]);
+                    match taken {
+                        Taken::All if length == 0 => break,
+                        Taken::All => self.put(length, buffer),
+                        Taken::End(end) => {
+                            self.put(end, buffer);
+                            self.stage = Stage::Answer;
+                        }
+                        Taken::Wrong(at) => {
+                            self.put(at, buffer);
+                            self.stage = self.refuse();
+                        }
+                    }
+                }
+                Stage::Head(_) | Stage::Answer | Stage::Overfull | Stage::Closing | Stage::Over => break,
+            }
+        }
+        buffer.filled().len() > before
+    }
+
+    /// What to wait for while nothing can be handed over.
+    pub(super) fn need(&self) -> Need {
+        match self.stage {
+            Stage::Answer if self.kept.len() >= KEPT_MAX_BYTES => Need::Answer,
+            Stage::Over => Need::End,
+            _ => Need::Bytes,
+        }
+    }
+
+    /// Takes bytes that arrived.
+    pub(super) fn arrive(&mut self, bytes: &[u8]) {
+        if !matches!(self.stage, Stage::Overfull | Stage::Closing | Stage::Over) {
+            self.kept.extend_from_slice(bytes);
+        }
+    }
+
+    /// So many answers are over; `sent` says that the kernel has all of them. Returns whether the connection goes on to its next
+    /// request, or its end.
+    pub(super) fn answered(&mut self, count: u64, sent: bool) -> bool {
+        if count < self.heads_count {
+            return false;
+        }
+        match self.stage {
+            Stage::Answer if sent => {
+                self.stage = Stage::Head(Scan::default());
+                true
+            }
+            Stage::Overfull if sent => {
+                self.stage = Stage::Over;
+                true
+            }
+            // What of the body is not read by now is not wanted: actix closes such a connection after a second.
+            Stage::Handing(_, Some(_)) | Stage::Body(_) => {
+                self.throw_away(Stage::Closing);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Keeps nothing of what comes behind the request that is being answered.
+    pub(super) fn overflow(&mut self) {
+        self.throw_away(Stage::Overfull);
+    }
+
+    fn throw_away(&mut self, stage: Stage) {
+        self.kept = BytesMut::new();
+        self.stage = stage;
+    }
+
+    /// In place of what is kept and was not understood, what actix does not understand either.
+    fn refuse(&mut self) -> Stage {
+        self.kept = BytesMut::from(NONSENSE);
+        Stage::Handing(NONSENSE.len(), None)
+    }
+
+    fn put(&mut self, length: usize, buffer: &mut ReadBuf<'_>) {
+        buffer.put_slice(&self.kept[..length]);
+        self.kept.advance(length);
+        if self.kept.is_empty() {
+            // An idle connection keeps no memory.
+            self.kept = BytesMut::new();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;

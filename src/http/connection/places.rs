@@ -1,0 +1,137 @@
+//! How many connections are open, in all and from one address; what is beyond is turned away.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use actix_web::rt::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+
+use crate::metrics::Metrics;
+
+use super::own;
+
+/// Connections that are told why they are turned away, at the same time; more are closed without a word.
+const TOLD_MAX_COUNT: usize = 64;
+/// How long a client may take to hear it.
+const TELLING: Duration = Duration::from_secs(1);
+/// The log says at most so often that connections are turned away.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+/// Of an IPv6 address, what a network gives to one site.
+const SITE: Ipv6Addr = Ipv6Addr::new(0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0);
+
+/// Which bound is reached; its name is a label of the metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Full {
+    All,
+    Address,
+}
+
+/// The open connections.
+#[derive(Debug)]
+pub(in crate::http) struct Places {
+    all_max_count: usize,
+    address_max_count: usize,
+    open: Mutex<Open>,
+    telling: Semaphore,
+    metrics: Metrics,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    all_count: usize,
+    by_address: HashMap<IpAddr, usize>,
+    /// Turned away since the log was told.
+    untold_count: u64,
+    logged: Option<Instant>,
+}
+
+/// An open connection's place, free again when it is dropped.
+#[derive(Debug)]
+pub(in crate::http) struct Place {
+    places: Arc<Places>,
+    address: IpAddr,
+}
+
+impl Places {
+    /// No connection yet.
+    pub(in crate::http) fn new(all_max_count: usize, address_max_count: usize, metrics: Metrics) -> Self {
+        let telling = Semaphore::new(TOLD_MAX_COUNT);
+        Self { all_max_count, address_max_count, open: Mutex::default(), telling, metrics }
+    }
+
+    /// A place for a connection from `address`; `None` if it is turned away, which is counted and logged.
+    pub(in crate::http) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let address = site(address);
+        let mut open = self.lock();
+        let mine_count = open.by_address.get(&address).copied().unwrap_or(0);
+        let full = if open.all_count >= self.all_max_count {
+            Full::All
+        } else if mine_count >= self.address_max_count {
+            Full::Address
+        } else {
+            open.all_count += 1;
+            open.by_address.insert(address, mine_count + 1);
+            return Some(Place { places: Arc::clone(self), address });
+        };
+        self.turned_away(&mut open, full, address);
+        None
+    }
+
+    fn turned_away(&self, open: &mut Open, full: Full, address: IpAddr) {
+        let (reason, option) = match full {
+            Full::All => ("all", "--connections-max-count"),
+            Full::Address => ("address", "--address-connections-max-count"),
+        };
+        self.metrics.connection_refused(reason);
+        open.untold_count += 1;
+        if open.logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+            open.logged = Some(Instant::now());
+            let count = std::mem::take(&mut open.untold_count);
+            tracing::warn!(count, %address, open = open.all_count, "too many connections: turned away; the bound is {option}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.places.lock();
+        open.all_count -= 1;
+        let left = open.by_address.get_mut(&self.address).map(|count| {
+            *count -= 1;
+            *count
+        });
+        if left == Some(0) {
+            open.by_address.remove(&self.address);
+        }
+    }
+}
+
+/// Addresses that count as one: an IPv6 client has as many as it likes.
+fn site(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(address & SITE),
+        address => address,
+    }
+}
+
+/// Tells a client that there is no place for it, if few are being told.
+pub(in crate::http) async fn turn_away(places: &Places, mut stream: TcpStream) {
+    let Ok(_telling) = places.telling.try_acquire() else { return };
+    let tell = async {
+        stream.write_all(&own::full()).await?;
+        stream.shutdown().await?;
+        // What is left unread when a socket is closed may cost the client its answer.
+        while stream.read(&mut [0; 1024]).await? > 0 {}
+        Ok::<(), std::io::Error>(())
+    };
+    // A client that is gone, or does not close, has heard what it could.
+    let _ = timeout(TELLING, tell).await;
+}
