@@ -76,7 +76,7 @@ pub(super) enum Progress {
 #[derive(Debug)]
 enum Reader {
     Plain(Detokenizer),
-    Harmony(Parser),
+    Harmony(Box<Parser>),
     #[cfg(test)]
     Poison,
 }
@@ -138,7 +138,7 @@ impl ChoiceText {
         let reader = match &rules.reading {
             Reading::Plain => Reader::Plain(Detokenizer::new()),
             Reading::Harmony(start, of_answer) => {
-                Reader::Harmony(Parser::new(Arc::clone(&rules.tokenizer), start.clone(), of_answer.clone()))
+                Reader::Harmony(Box::new(Parser::new(Arc::clone(&rules.tokenizer), start.clone(), of_answer.clone())))
             }
             #[cfg(test)]
             Reading::Poison => Reader::Poison,

@@ -19,8 +19,8 @@ impl Detokenizer {
     }
 
     /// How many bytes are held back: at most three.
-    #[cfg(test)]
-    fn pending_bytes(&self) -> usize {
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
         self.pending_len
     }
 

@@ -3,11 +3,12 @@
 use antiphon_kernels::cuda::{self, CudaDevice};
 
 use super::{Page, mebibytes};
-use crate::app::{Device, ServeOptions};
+use crate::app::ServeOptions;
 use crate::cli::failure::Failure;
 use crate::engine::checkpoint::Outline;
 use crate::engine::cpu::{CpuOptions, MemoryPlan};
 use crate::engine::cuda::{CudaOptions, CudaPlan, DeviceMemory};
+use crate::engine::place::Device;
 
 /// Writes the plan for the device that is asked for. A model that does not fit there is an answer, not a failure.
 ///
