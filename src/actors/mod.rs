@@ -12,6 +12,7 @@ mod engine_thread;
 mod fixtures;
 mod gate;
 mod guard;
+mod held_logprobs;
 mod mail;
 pub mod messages;
 mod options;

@@ -11,9 +11,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::actors::coalesce::Coalescer;
+use crate::actors::held_logprobs::HeldLogprobs;
 use crate::actors::messages::{Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
 use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
-use crate::prompt::detokenizer::{Detokenizer, Places};
+use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::harmony::parser::{Event, EventKind, Parser, ParserRules, ParserStart};
 use crate::prompt::harmony::recovery::RecoveryCounts;
 use crate::prompt::stop::{StopSet, StopStrings};
@@ -89,18 +90,6 @@ enum Channel {
     Arguments,
 }
 
-/// A token of the content, while a stop string may begin in it or before it.
-#[derive(Debug)]
-struct HeldToken {
-    /// The content before it.
-    before: Places,
-    /// The byte of the content at which it begins.
-    begin: usize,
-    /// The first byte that is kept without it; inside the character that it leaves unfinished.
-    end: usize,
-    text: TokenText,
-}
-
 /// One choice of a response.
 #[derive(Debug)]
 pub(super) struct ChoiceText {
@@ -123,11 +112,7 @@ pub(super) struct ChoiceText {
     /// Tokens that the next part stands for.
     tokens: Vec<TokenId>,
     logprobs: Vec<TokenText>,
-    /// Log-probabilities of content that may be part of a stop string.
-    held_logprobs: VecDeque<HeldToken>,
-    places: Places,
-    /// Bytes of content that are no part of a stop string.
-    kept_bytes: usize,
+    held_logprobs: HeldLogprobs,
     completion_tokens: u32,
     ended: bool,
 }
@@ -158,9 +143,7 @@ impl ChoiceText {
             unplaced: VecDeque::new(),
             tokens: Vec::new(),
             logprobs: Vec::new(),
-            held_logprobs: VecDeque::new(),
-            places: Places::new(),
-            kept_bytes: 0,
+            held_logprobs: HeldLogprobs::default(),
             completion_tokens: 0,
             ended: false,
         }
@@ -320,13 +303,13 @@ impl ChoiceText {
             EventKind::Content(text) => {
                 self.enter(Channel::Content, out);
                 let logprobs = self.place(tokens, text_tokens);
-                self.hold(logprobs);
+                self.held_logprobs.hold(logprobs, self.stop.held().len());
                 self.joins |= begins && self.answered;
                 let mut kept = String::new();
                 let matched = self.stop.push(&text, &mut kept);
                 self.keep(&kept, now);
                 if matched.is_some() {
-                    self.cut_held();
+                    self.held_logprobs.cut(&mut self.logprobs);
                 }
                 return matched;
             }
@@ -381,18 +364,6 @@ impl ChoiceText {
         of_text
     }
 
-    /// Holds log-probabilities back, for the text that is searched next may be part of a stop string.
-    fn hold(&mut self, logprobs: Vec<TokenText>) {
-        // Counted from the text itself, which holds more than the tokens do where a broken header is delivered.
-        self.places.go_on_at(self.kept_bytes + self.stop.held().len());
-        for text in logprobs {
-            let before = self.places.clone();
-            let begin = if text.is_control { self.places.next() } else { self.places.push(&text.bytes) }.bytes;
-            let end = self.places.next().bytes + usize::from(self.places.is_inside_character());
-            self.held_logprobs.push_back(HeldToken { before, begin, end, text });
-        }
-    }
-
     /// `text` is no part of a stop string: it is sent, and so are the log-probabilities of the tokens that end in it.
     fn keep(&mut self, text: &str, now: Micros) {
         if text.is_empty() {
@@ -402,21 +373,8 @@ impl ChoiceText {
             self.coalescer.push(BLANK_LINE, now);
         }
         self.answered = true;
-        self.kept_bytes += text.len();
-        let kept = self.kept_bytes;
-        while let Some(held) = self.held_logprobs.pop_front_if(|held| held.begin < kept && held.end <= kept) {
-            self.logprobs.push(held.text);
-        }
+        self.held_logprobs.keep(text.len(), &mut self.logprobs);
         self.coalescer.push(text, now);
-    }
-
-    /// A stop string ends the text: what is left of the token that goes on into it is listed, and none behind it.
-    fn cut_held(&mut self) {
-        let kept = self.kept_bytes;
-        for mut held in self.held_logprobs.drain(..).take_while(|held| held.begin < kept) {
-            held.text.bytes.truncate(held.before.bytes_before(&held.text.bytes, kept));
-            self.logprobs.push(held.text);
-        }
     }
 
     /// What was held back for a stop string is text after all.
@@ -424,9 +382,7 @@ impl ChoiceText {
         let mut text = String::new();
         self.stop.flush(&mut text);
         self.keep(&text, now);
-        // Of tokens without text, after the last one that has some.
-        self.logprobs.extend(self.held_logprobs.drain(..).map(|held| held.text));
-        self.places.flush();
+        self.held_logprobs.release(&mut self.logprobs);
     }
 
     fn flush(&mut self, out: &mut Vec<Part>) {
