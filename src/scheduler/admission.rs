@@ -93,34 +93,40 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Whether so many sequences of a request, with so many prompt tokens, may wait besides those
-    /// that do.
-    ///
-    /// Every held sequence has its place among those that may wait. The tokens of held prompts
-    /// count for a request that has sequences to be held itself: a single one goes before them.
+    /// Whether so many sequences of a request, with so many prompt tokens, may wait besides those that
+    /// do; else after how many microseconds they may.
     pub(super) fn check_queue(&self, sequences_count: usize, prompt_tokens: usize) -> Result<(), Reject> {
-        let waiting_count = self.waiting.count() + self.turns.held_count();
-        let waiting_tokens = self.waiting.demand().prompt_tokens + self.turns.held_tokens();
-        let too_many = waiting_count.saturating_add(sequences_count) > self.limits.waiting_max_count;
-        let (ahead_count, ahead_tokens) = match sequences_count {
-            1 => (self.waiting.count(), self.waiting.demand().prompt_tokens),
-            _ => (waiting_count, waiting_tokens),
-        };
-        let too_long = ahead_count > 0 && ahead_tokens.saturating_add(prompt_tokens) > self.limits.waiting_max_tokens;
-        if !too_many && !too_long {
+        let (excess_count, excess_tokens) = self.excess(sequences_count, prompt_tokens);
+        if excess_count == 0 && excess_tokens == 0 {
             return Ok(());
         }
-        let excess_count = waiting_count.saturating_add(sequences_count).saturating_sub(self.limits.waiting_max_count);
-        let excess_tokens =
-            if too_long { (ahead_tokens + prompt_tokens).saturating_sub(self.limits.waiting_max_tokens) } else { 0 };
         let forecast = self.forecast(prompt_tokens);
         let room_micros = forecast.gone_micros(excess_count, excess_tokens);
         let patience_micros = match self.limits.waiting_max_micros {
             max if max > 0 && self.knows_answers() => max,
             _ => u64::MAX,
         };
-        let taken_after_micros = room_micros.max(forecast.newcomer_micros.saturating_sub(patience_micros));
-        Err(Reject::QueueFull { waiting_count, waiting_tokens, taken_after_micros })
+        Err(Reject::QueueFull {
+            waiting_count: self.waiting.count() + self.turns.held_count(),
+            waiting_tokens: self.waiting.demand().prompt_tokens + self.turns.held_tokens(),
+            taken_after_micros: room_micros.max(forecast.newcomer_micros.saturating_sub(patience_micros)),
+        })
+    }
+
+    /// How many sequences and how many prompt tokens too many would wait with so many more.
+    ///
+    /// Every held sequence has its place among those that may wait. The tokens of held prompts count
+    /// for a request that has sequences to be held itself: a single one goes before them.
+    pub(super) fn excess(&self, sequences_count: usize, prompt_tokens: usize) -> (usize, usize) {
+        let (queued_count, queued_tokens) = (self.waiting.count(), self.waiting.demand().prompt_tokens);
+        let waiting_count = queued_count + self.turns.held_count();
+        let (ahead_count, ahead_tokens) = match sequences_count {
+            1 => (queued_count, queued_tokens),
+            _ => (waiting_count, queued_tokens + self.turns.held_tokens()),
+        };
+        let count = waiting_count.saturating_add(sequences_count).saturating_sub(self.limits.waiting_max_count);
+        let tokens = ahead_tokens.saturating_add(prompt_tokens).saturating_sub(self.limits.waiting_max_tokens);
+        (count, if ahead_count > 0 { tokens } else { 0 })
     }
 
     /// Whether a sequence of so many tokens would wait longer than it may. Its client need not wait

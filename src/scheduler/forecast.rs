@@ -8,7 +8,8 @@
 //! Lengths of answers are not known. Answers end by themselves at an observed rate a token, as if
 //! the next token were as likely to be the last one whatever came before, and at `max_tokens` at
 //! the latest; quantiles of that are dealt out evenly, nothing is drawn. A step takes what steps
-//! took lately, plus what a prompt's token adds: a least-squares line through the last steps.
+//! took lately, by how many tokens of prompts and sequences that decode were in them: a line of
+//! least squares.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -23,7 +24,7 @@ const ANSWER_DECAY: f64 = 0.98;
 /// An answer's mean length as long as none was observed; it weighs as much as one answer.
 const UNKNOWN_ANSWER_TOKENS: f64 = 512.0;
 /// So many answers must have ended before a request is refused because of what it would wait: a
-/// guess refuses nobody.
+/// guess refuses no request.
 const ANSWERS_MIN_COUNT: u64 = 16;
 /// More slices of a step are counted as so many wider ones.
 const SLICES_MAX_COUNT: usize = 16;
@@ -112,8 +113,7 @@ impl Observed {
 /// What would become of those that wait, and of one that came now.
 #[derive(Debug, Default)]
 pub(super) struct Forecast {
-    /// After how many microseconds each would begin, earliest first, and the tokens
-    /// of its prompt.
+    /// After how many microseconds each would begin, earliest first, and the tokens of its prompt.
     begins: Vec<(u64, usize)>,
     /// After how many the newcomer would.
     pub(super) newcomer_micros: u64,
@@ -148,7 +148,7 @@ struct Waiting {
 /// The queue, run forward. Time is in parts of a step.
 struct Run<'s> {
     core: &'s Scheduler,
-    /// Who runs: its end, its blocks, its request.
+    /// What runs: its end, its blocks, its request.
     running: BinaryHeap<Reverse<(u64, usize, Option<SeqId>)>>,
     places: usize,
     blocks: usize,
@@ -303,5 +303,48 @@ impl Scheduler {
             .held()
             .map(|(first, held)| (first, held.iter().map(|new| waiting(first, new.prompt.len(), new.max_tokens)).collect()));
         requests.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_costs_of_steps_are_told_apart() {
+        let mut observed = Observed::default();
+        for step in 0..60 {
+            let (tokens, decoding) = (step * 37 % 200, step % 16);
+            observed.note_step(tokens, decoding, 0, (20_000 + tokens * 500 + decoding * 3_000) as u64);
+        }
+        let Costs { step, prefill_token, decoding } = observed.costs();
+        let near = |found: f64, right: f64| (found - right).abs() < 0.05 * right;
+        assert!(near(step, 20_000.0) && near(prefill_token, 500.0) && near(decoding, 3_000.0), "{:?}", observed.costs());
+    }
+
+    #[test]
+    fn steps_that_are_all_alike_cost_what_they_cost() {
+        let mut observed = Observed::default();
+        (0..10).for_each(|_| observed.note_step(0, 16, 16, 50_000));
+        let Costs { step, decoding, .. } = observed.costs();
+        assert!((step + 16.0 * decoding - 50_000.0).abs() < 1.0, "{:?}", observed.costs());
+    }
+
+    #[test]
+    fn answers_are_as_long_as_they_were_and_no_longer_than_they_may_be() {
+        let mut observed = Observed::default();
+        for _ in 0..200 {
+            observed.note_step(0, 1, 100, 1_000);
+            observed.note_end(true);
+        }
+        let mean = (0..100).map(|i| observed.length(10_000, (f64::from(i) + 0.5) / 100.0)).sum::<u64>() / 100;
+        assert!((80..130).contains(&mean), "{mean}");
+        assert_eq!(observed.length(7, 0.999), 7);
+        // Those that had all their tokens say nothing of an end.
+        for _ in 0..200 {
+            observed.note_step(0, 1, 100, 1_000);
+            observed.note_end(false);
+        }
+        assert!(observed.length(10_000, 0.5) > 1_000);
     }
 }

@@ -281,10 +281,7 @@ impl Scheduler {
     /// They may still write to those blocks. That is harmless, because **no block is given to anyone before the next plan,
     /// and steps are computed in the order of their plans**.
     pub fn cancel(&mut self, seq: SeqId) {
-        if self.running.find(seq).is_some() {
-            self.observed.note_end(true);
-        }
-        self.remove(seq);
+        self.take_out(seq);
         self.check();
     }
 
@@ -378,6 +375,14 @@ impl Scheduler {
     fn advance(&mut self, now: Micros) -> Micros {
         self.now = self.now.max(now);
         self.now
+    }
+
+    /// Ends a sequence because its client wants no more of it.
+    fn take_out(&mut self, seq: SeqId) {
+        if self.running.find(seq).is_some() {
+            self.observed.note_end(true);
+        }
+        self.remove(seq);
     }
 
     /// Ends a sequence, wherever it is, and frees its blocks; the unknown are ignored. Answers its

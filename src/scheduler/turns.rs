@@ -200,9 +200,8 @@ impl Scheduler {
 
     /// Ends every sequence of a request, as [`Scheduler::cancel`] ends one.
     pub fn cancel_request(&mut self, first: SeqId) {
-        let live = self.turns.remove(first).map_or(vec![first], |request| request.live);
-        for seq in live {
-            self.remove(seq);
+        for seq in self.turns.remove(first).map_or(vec![first], |request| request.live) {
+            self.take_out(seq);
         }
         self.check();
     }

@@ -51,7 +51,7 @@ impl Scheduler {
             || self.running.count() + self.waiting.count() >= self.limits.running_max()
             || demand.blocks.full >= free.full
             || demand.blocks.sliding >= free.sliding
-            || self.check_queue(1, 1).is_err()
+            || self.excess(1, 1) != (0, 0)
     }
 
     /// Until when the decode slices of this step are held for the sequence behind `gate`; `None` to go on at once.

@@ -41,6 +41,33 @@ fn a_full_queue_refuses_and_says_when_to_come_back() {
     });
 }
 
+/// Twenty answers have ended, so that there is a forecast; the one that runs takes five seconds more.
+#[test]
+fn what_would_wait_past_the_limit_is_refused_at_once() {
+    let mut plan = endless();
+    plan.step_time = Duration::from_millis(5);
+    plan.scheduling.running_max_count = 1;
+    plan.scheduling.waiting_max = Duration::from_millis(500);
+    world(plan, |world| async move {
+        for i in 0..20 {
+            world.answer(plain(&format!("r{i}"), "x", 5)).await;
+        }
+        let running = world.accepted(plain("running", "x", 1_000)).await;
+        wait_until("it runs", || world.service.snapshot().scheduler.decode_count == 1).await;
+        match refused(&world, plain("late", "x", 10)).await {
+            Refusal::QueueFull { retry_after_seconds, message } => {
+                assert!((1..=60).contains(&retry_after_seconds) && message.contains("would wait"), "{message}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(world.service.snapshot().scheduler.waiting_count, 0);
+        drop(running);
+        world.is_empty().await;
+        assert_eq!(world.answer(plain("late", "x", 10)).await[0].tokens.len(), 10);
+        world
+    });
+}
+
 #[test]
 fn choices_are_taken_all_or_none() {
     let mut plan = endless();
