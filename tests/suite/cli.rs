@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use antiphon::engine::checkpoint::{Checkpoint, CheckpointFiles};
-use antiphon::engine::cuda::{CudaOptions, CudaPlan, DeviceMemory, Prefill};
+use antiphon::engine::cuda::{CudaOptions, CudaPlan, DeviceMemory, MatrixInstruction};
 use antiphon::profile::Profile;
 use antiphon::source::{HubSettings, resolve};
 use tempfile::TempDir;
@@ -239,7 +239,8 @@ fn inspect_plans_for_the_device_that_is_asked_for() {
         let memory = DeviceMemory { free_bytes: 1 << 31, total_bytes: 1 << 31, utilization: 0.5 };
         let profile = Profile::load("latency_first").unwrap();
         let (running, tokens) = (profile.batch.running_max_count.count(), profile.batch.token_budget_tokens.count());
-        let options = CudaOptions::within(checkpoint.config(), memory, kv_bytes, running, tokens, ranks, Prefill::Mma).unwrap();
+        let options =
+            CudaOptions::within(checkpoint.config(), memory, kv_bytes, running, tokens, ranks, MatrixInstruction::Mma).unwrap();
         (CudaPlan::of(checkpoint.config(), &options).to_string(), options.full_blocks * options.block_tokens)
     };
     let gpu = ["--device-memory", "2GiB", "--gpu-memory-utilization", "0.5"];

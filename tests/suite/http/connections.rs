@@ -17,7 +17,12 @@ async fn answer(socket: &mut TcpStream) -> Reply {
     let mut bytes = Vec::new();
     loop {
         let mut byte = [0];
-        assert_eq!(socket.read(&mut byte).await.unwrap(), 1, "closed after {}", String::from_utf8_lossy(&bytes));
+        assert_eq!(
+            socket.read(&mut byte).await.expect("the connection holds"),
+            1,
+            "closed after {}",
+            String::from_utf8_lossy(&bytes)
+        );
         bytes.push(byte[0]);
         let reply = parse(&bytes);
         let length = reply.header("content-length").and_then(|length| length.parse::<usize>().ok());
@@ -155,9 +160,10 @@ async fn an_answer_with_too_much_behind_it_is_whole_and_the_last() {
 }
 
 async fn connect_from(local: &str, address: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind(format!("{local}:0").parse().unwrap()).unwrap();
-    socket.connect(address).await.unwrap()
+    let socket = TcpSocket::new_v4().expect("there are sockets");
+    let local = format!("{local}:0").parse().expect("it is an address");
+    socket.bind(local).expect("it is one of this machine");
+    socket.connect(address).await.expect("the server listens")
 }
 
 #[actix_rt::test]
@@ -208,7 +214,7 @@ async fn a_client_that_reads_slowly_is_not_given_up() {
     let mut plan = Plan { endless: true, step_time: Duration::from_micros(200), ..Plan::default() };
     plan.http.send_deadline = Duration::from_millis(1500);
     let world = World::open(plan).await;
-    let socket = TcpSocket::new_v4().unwrap();
+    let socket = TcpSocket::new_v4().expect("there are sockets");
     socket.set_recv_buffer_size(32 << 10).unwrap();
     let mut socket = socket.connect(world.address).await.unwrap();
     let body = r#"{"prompt":"go on","n":4,"max_tokens":2000,"logprobs":20,"stream":true}"#;
@@ -234,7 +240,7 @@ async fn a_client_that_takes_nothing_is_given_up_whatever_is_behind_its_request(
     let stream = r#"{"prompt":"go on","n":4,"max_tokens":2000,"logprobs":20,"stream":true}"#;
     let page = request("GET", "/page/marked.js", "", "");
     for (raw, behind) in [(request("POST", "/v1/completions", "", stream), ""), (page.clone(), ""), (page, GET)] {
-        let socket = TcpSocket::new_v4().unwrap();
+        let socket = TcpSocket::new_v4().expect("there are sockets");
         socket.set_recv_buffer_size(4096).unwrap();
         let mut socket = socket.connect(world.address).await.unwrap();
         socket.write_all(&raw).await.unwrap();

@@ -17,7 +17,7 @@ async fn probes_are_answered_while_every_worker_is_busy() {
     let mut plan = Plan::default();
     plan.http.workers_count = 2;
     let world = World::open(plan).await;
-    let busy = STALL.lock().unwrap();
+    STALL.store(true, Ordering::SeqCst);
     let mut stalled = Vec::new();
     for _ in 0..2 {
         let mut socket = TcpStream::connect(world.address).await.unwrap();
@@ -40,7 +40,7 @@ async fn probes_are_answered_while_every_worker_is_busy() {
         let length: usize = reply.head.len() + reply.body.len() - "connection: close\r\n".len() - begin.len();
         kept.read_exact(&mut vec![0; length]).await.unwrap();
     }
-    drop(busy);
+    STALL.store(false, Ordering::SeqCst);
     for mut socket in stalled {
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();

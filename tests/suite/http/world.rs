@@ -1,8 +1,8 @@
 //! A server to test: real actors, real sockets, an engine that says what it is told.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use antiphon::actors::service::Service;
@@ -151,15 +151,17 @@ async fn on_purpose() -> String {
     panic!("the secret of the inside")
 }
 
-/// Held by a test, keeps busy every worker that is asked for `/stall`.
-pub(super) static STALL: Mutex<()> = Mutex::new(());
+/// Set by a test, keeps busy every worker that is asked for `/stall`.
+pub(super) static STALL: AtomicBool = AtomicBool::new(false);
 /// How many workers are.
 pub(super) static STALLED_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// A handler that computes for long.
 async fn stall() -> String {
     STALLED_COUNT.fetch_add(1, Ordering::SeqCst);
-    drop(STALL.lock());
+    while STALL.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     String::new()
 }
 
