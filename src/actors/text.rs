@@ -123,7 +123,8 @@ impl ChoiceText {
         let reader = match &rules.reading {
             Reading::Plain => Reader::Plain(Detokenizer::new()),
             Reading::Harmony(start, of_answer) => {
-                Reader::Harmony(Box::new(Parser::new(Arc::clone(&rules.tokenizer), start.clone(), of_answer.clone())))
+                let parser = Parser::new(Arc::clone(&rules.tokenizer), start.clone(), of_answer.clone());
+                Reader::Harmony(Box::new(parser))
             }
             #[cfg(test)]
             Reading::Poison => Reader::Poison,

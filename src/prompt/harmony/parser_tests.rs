@@ -94,12 +94,8 @@ fn shown(events: Vec<Event>) -> String {
     shown
 }
 
-fn parsed_from(start: &ParserStart, output: &str) -> (String, Vec<(Recovery, u32)>) {
-    parsed_by(&rules(), start, output)
-}
-
 fn parsed(output: &str) -> (String, Vec<(Recovery, u32)>) {
-    parsed_from(&ParserStart::AssistantHeader, output)
+    parsed_by(&rules(), &ParserStart::AssistantHeader, output)
 }
 
 fn clean(output: &str, expected: &str) {

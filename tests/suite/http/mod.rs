@@ -1,6 +1,7 @@
 //! The HTTP border over real sockets, with real actors and the fake engine behind it.
 
 mod access;
+mod calls;
 mod client;
 mod connections;
 mod dialects;
