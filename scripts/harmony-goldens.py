@@ -302,10 +302,10 @@ def render(case):
     finals = [i for i, m in enumerate(case["messages"]) if m["role"] == "assistant" and m["content"] is not None and not m["tool_calls"]]
     ids = ENCODING.render_conversation_for_completion(to_harmony(case, finals[-1] + 1 if finals else 0), Role.ASSISTANT)
     if "forced_tool" in case:
-        # The whole header of the call, as the library renders one in a history.
-        ids += ENCODING.encode(f" to=functions.{case['forced_tool']}") + ENCODING.encode("<|channel|>", allowed_special="all")
-        ids += ENCODING.encode("commentary") + ENCODING.encode(" ") + ENCODING.encode("<|constrain|>", allowed_special="all")
-        ids += ENCODING.encode("json") + ENCODING.encode("<|message|>", allowed_special="all")
+        # The whole header of the call, in the order in which the model writes one.
+        ids += ENCODING.encode("<|channel|>", allowed_special="all") + ENCODING.encode(f"commentary to=functions.{case['forced_tool']} ")
+        ids += ENCODING.encode("<|constrain|>", allowed_special="all") + ENCODING.encode("json")
+        ids += ENCODING.encode("<|message|>", allowed_special="all")
     library = ENCODING.render_conversation_for_completion(to_harmony(case, 0), Role.ASSISTANT)
     return ids, "forced_tool" not in case and ids != library
 

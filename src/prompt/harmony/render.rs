@@ -83,10 +83,8 @@ impl Writer<'_> {
         }
     }
 
-    /// The header of a call of the function `name`.
-    fn call_header(&mut self, name: &str) {
-        self.header("assistant", Some(&format!("functions.{name}")), Some("commentary"));
-        self.text(" ");
+    /// `<|constrain|>json`.
+    fn json_type(&mut self) {
         self.tokens.push(self.control.constrain);
         self.text("json");
     }
@@ -145,7 +143,9 @@ impl Writer<'_> {
                         self.message("assistant", Some(channel), content);
                     }
                     for call in tool_calls {
-                        self.call_header(&call.name);
+                        self.header("assistant", Some(&format!("functions.{}", call.name)), Some("commentary"));
+                        self.text(" ");
+                        self.json_type();
                         self.body(&call.arguments, self.control.call);
                         names.insert(&call.id, &call.name);
                     }
@@ -170,8 +170,9 @@ impl Writer<'_> {
                 ParserStart::AssistantHeader
             }
             Some(name) => {
-                // The whole header: behind it the model can name no other function.
-                self.call_header(name);
+                // The whole header, in the order in which the model writes one: behind it, it can name no other function.
+                self.header("assistant", None, Some(&format!("commentary to=functions.{name} ")));
+                self.json_type();
                 self.tokens.push(self.control.message);
                 ParserStart::CallText { name: name.to_owned() }
             }
