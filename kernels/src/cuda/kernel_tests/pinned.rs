@@ -33,15 +33,6 @@ fn what_is_copied_out_is_what_it_was_then() {
     }
 }
 
-#[test]
-fn memory_outlives_its_copies() {
-    let bench = Bench::new();
-    let region = bench.put(&[0_u32; LEN]);
-    bench.device.upload(Queue::Copies, &pinned(&bench, 7), &region, LEN).unwrap();
-    bench.device.synchronize_copies().unwrap();
-    assert_eq!(bench.device.fetch(&region).unwrap(), [7; LEN]);
-}
-
 /// The end of the later copy says nothing of the earlier one, which another queue has.
 #[test]
 fn copies_of_both_queues_are_waited_for() {
