@@ -176,9 +176,11 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
         }
     }
     let leave = async {
-        service.announce_drain();
-        // A balancer sees readiness at its next probe; until then it sends requests here.
-        tokio::time::sleep(Duration::from_secs(options.drain_delay_seconds)).await;
+        if options.drain_delay_seconds > 0 {
+            // A balancer sees readiness at its next probe; until then it sends requests here.
+            service.announce_drain();
+            tokio::time::sleep(Duration::from_secs(options.drain_delay_seconds)).await;
+        }
         shut_down(service, Some(server), Duration::from_secs(options.drain_timeout_seconds)).await;
     };
     tokio::select! {

@@ -69,10 +69,10 @@ pub fn compare(a: &str, runs_a: &[Run], b: &str, runs_b: &[Run]) -> Comparison {
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "A: {}\nB: {}", self.a, self.b)?;
-        writeln!(f, "{:<18}{:>12}{:>12}{:>9}{:>20}", "", "A", "B", "B/A", "from - to (pairs)")?;
+        writeln!(f, "{:<18}{:>12}{:>12}{:>9} {:>24}", "", "A", "B", "B/A", "from - to (pairs)")?;
         for Ratio { name, a, b, ratio: [least, middle, most], pairs } in &self.ratios {
             let spread = format!("{least:.3} - {most:.3} ({pairs})");
-            writeln!(f, "{name:<18}{a:>12.2}{b:>12.2}{middle:>9.3}{spread:>20}")?;
+            writeln!(f, "{name:<18}{a:>12.2}{b:>12.2}{middle:>9.3} {spread:>24}")?;
         }
         Ok(())
     }

@@ -135,3 +135,43 @@ pub(in crate::http) async fn turn_away(places: &Places, mut stream: TcpStream) {
     // A client that is gone, or does not close, has heard what it could.
     let _ = timeout(TELLING, tell).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::ModelTags;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_it_is_left() {
+        let [model_id, model_size, dtype, gpu_mode, prompt_version] = Default::default();
+        let tags = ModelTags { model_id, model_size, dtype, gpu_mode, prompt_version };
+        let places = Arc::new(Places::new(3, 2, Metrics::new(tags)));
+        let [one, other, third] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(address);
+        let first = places.take(one).expect("nothing is open");
+        let second = places.take(one).expect("two are allowed");
+        assert!(places.take(one).is_none(), "the address has two");
+        let third_place = places.take(other).expect("three are allowed");
+        assert!(places.take(third).is_none(), "three are open");
+        drop(first);
+        let again = places.take(one).expect("one was left");
+        drop((again, second, third_place));
+        let open = places.lock();
+        assert_eq!((open.all_count, open.by_address.len()), (0, 0), "nothing is kept of those that left");
+    }
+
+    #[test]
+    fn addresses_of_one_site_count_as_one() {
+        for (one, other, same) in [
+            ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", true),
+            ("2001:db8:0:1::1", "2001:db8:0:2::1", false),
+            ("::ffff:10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+        ] {
+            assert_eq!(site(address(one)) == site(address(other)), same, "{one} and {other}");
+        }
+    }
+}

@@ -17,12 +17,7 @@ async fn answer(socket: &mut TcpStream) -> Reply {
     let mut bytes = Vec::new();
     loop {
         let mut byte = [0];
-        assert_eq!(
-            socket.read(&mut byte).await.expect("the connection holds"),
-            1,
-            "closed after {}",
-            String::from_utf8_lossy(&bytes)
-        );
+        assert_eq!(socket.read(&mut byte).await.expect("an answer"), 1, "closed after {}", String::from_utf8_lossy(&bytes));
         bytes.push(byte[0]);
         let reply = parse(&bytes);
         let length = reply.header("content-length").and_then(|length| length.parse::<usize>().ok());
@@ -160,9 +155,8 @@ async fn an_answer_with_too_much_behind_it_is_whole_and_the_last() {
 }
 
 async fn connect_from(local: &str, address: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("there are sockets");
-    let local = format!("{local}:0").parse().expect("it is an address");
-    socket.bind(local).expect("it is one of this machine");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(format!("{local}:0").parse().expect("an address")).expect("every 127.0.0.0/8 is local");
     socket.connect(address).await.expect("the server listens")
 }
 

@@ -125,6 +125,20 @@ async fn a_slow_head_is_given_up() {
     world.close().await;
 }
 
+/// Nothing of a head is with actix before it is whole, so that the time of an idle connection goes on.
+#[actix_rt::test]
+async fn a_second_head_that_never_ends_is_given_up() {
+    let mut plan = Plan::default();
+    plan.http.idle_deadline = std::time::Duration::from_millis(500);
+    let world = World::open(plan).await;
+    let mut socket = TcpStream::connect(world.address).await.unwrap();
+    socket.write_all(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\nGET /version HTTP/1.1\r\nHost: local").await.unwrap();
+    let mut bytes = Vec::new();
+    let _ = socket.read_to_end(&mut bytes).await;
+    assert!(bytes.starts_with(b"HTTP/1.1 200 OK\r\n") && bytes.ends_with(b"}"), "{}", String::from_utf8_lossy(&bytes));
+    world.close().await;
+}
+
 /// Right (RFC 9112, 6.1): no transfer coding for HTTP/1.0, and the body ends with the connection, asked to stay or not.
 #[actix_rt::test]
 async fn a_stream_to_http_1_0_has_no_chunks() {
