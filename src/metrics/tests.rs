@@ -64,6 +64,42 @@ fn a_dropped_record_is_a_client_that_left() {
 }
 
 #[test]
+fn who_left_before_an_answer_was_not_refused() {
+    let metrics = Metrics::new(tags());
+    drop(metrics.received(Micros(0)));
+    metrics.received(Micros(0)).rejected(RejectKind::QueueFull);
+    metrics.received(Micros(0)).rejected(RejectKind::QueueFull);
+    metrics.received(Micros(0)).rejected(RejectKind::Invalid);
+    metrics.received(Micros(0)).rejected(RejectKind::Unavailable);
+    let text = metrics.exposition(Names::All, Micros(0));
+    for (kind, count) in [("abandoned", 1.0), ("queue_full", 2.0), ("invalid", 1.0), ("unavailable", 1.0)] {
+        let kind = format!("kind=\"{kind}\"");
+        assert_eq!(samples(&text, "antiphon_requests_rejected_total", &[&kind]), [count], "{kind}");
+    }
+    assert_eq!(samples(&text, "llm_admission_total", &["\"reject\""]), [4.0], "nobody refused the one who left");
+}
+
+/// Numbers of which no two are alike, and no sum is one of them.
+#[test]
+fn a_step_s_tokens_are_counted_by_what_they_were() {
+    let metrics = Metrics::new(tags());
+    metrics.step_committed(StepRecord { slices_count: 3, prefill_tokens: 100, decode_tokens: 2, seconds: 0.25 }, seconds(1.0));
+    metrics.step_committed(StepRecord { slices_count: 5, prefill_tokens: 40, decode_tokens: 7, seconds: 0.5 }, seconds(2.0));
+    let text = metrics.exposition(Names::All, seconds(3.0));
+    for (name, count) in [
+        ("antiphon_prefill_tokens_total", 140.0),
+        ("llm_prefill_tokens_total", 140.0),
+        ("antiphon_generated_tokens_total", 9.0),
+        ("llm_decode_tokens_total", 9.0),
+        ("vllm:generation_tokens_total", 9.0),
+        ("antiphon_step_tokens_sum", 149.0),
+        ("antiphon_step_tokens_count", 2.0),
+    ] {
+        assert_eq!(samples(&text, name, &[]), [count], "{name}");
+    }
+}
+
+#[test]
 fn a_finished_stream_is_not_a_cancelled_one() {
     let metrics = Metrics::new(tags());
     let (first, second) = (metrics.stream_opened(), metrics.stream_opened());

@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use super::case::{Halt, Level};
 use super::criteria::Criteria;
+use super::effort::Effort;
 use super::process::ServerProcess;
 use crate::actors::service::Service;
 use crate::client::{Client, Request};
@@ -40,6 +41,7 @@ pub(super) struct Bench {
     pub(super) model: String,
     pub(super) level: Level,
     pub(super) criteria: Criteria,
+    pub(super) effort: Effort,
     /// Most tokens of a sequence, if the server says.
     pub(super) context_tokens: u64,
 }
@@ -56,18 +58,8 @@ pub(super) struct Held {
 
 /// Descriptors that may come and go for reasons of their own: the connection that asks.
 const FDS_SLACK: u64 = 1;
-/// After this nothing is waited for any more.
-const FREED_MAX: Duration = Duration::from_secs(10);
 
 impl Bench {
-    /// `quick` or `full`.
-    pub(super) fn by_level<T>(&self, quick: T, full: T) -> T {
-        match self.level {
-            Level::Quick => quick,
-            Level::Full => full,
-        }
-    }
-
     /// JSON of a path; what is not there skips the test, since it then cannot tell anything.
     pub(super) async fn ask(&self, path: &str) -> Result<Value, Halt> {
         let whole = self.client.call(&Request::get(path)).await?;
@@ -106,7 +98,7 @@ impl Bench {
             if held.requests == 0 && held.streams == 0 && held.blocks == 0 {
                 return Ok(held);
             }
-            if started.elapsed() > FREED_MAX {
+            if started.elapsed() > self.effort.freed_max {
                 return Err(Halt::Fail(format!("the server is never idle: {held:?}; verify needs it for itself")));
             }
             sleep(Duration::from_millis(5)).await;
@@ -123,8 +115,9 @@ impl Bench {
                 // When the answer arrived: an upper bound, for it was so at the latest when the answer was made.
                 return Ok(since.elapsed().as_secs_f64() * 1e3);
             }
-            if since.elapsed() > FREED_MAX {
-                return Err(Halt::Fail(format!("after {} s it still holds {held:?}, before {before:?}", FREED_MAX.as_secs())));
+            let most = self.effort.freed_max;
+            if since.elapsed() > most {
+                return Err(Halt::Fail(format!("after {} s it still holds {held:?}, before {before:?}", most.as_secs_f64())));
             }
             sleep(Duration::from_millis(2)).await;
         }

@@ -11,7 +11,10 @@ mod browser;
 mod case;
 mod connections;
 mod criteria;
+mod effort;
 mod exposition;
+#[cfg(test)]
+mod made_up;
 mod process;
 mod python;
 mod report;

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use super::bench::{Bench, Target};
 use super::case::{Case, Checks, Level, Outcome, Verdict};
 use super::criteria::Criteria;
+use super::effort::Effort;
 use super::report::{Environment, Report, Tested};
 use super::suites;
 use crate::client::{Client, ClientError, ClientOptions, Request};
@@ -89,12 +90,22 @@ pub async fn verify(
     stop: impl Future<Output = ()>,
     watch: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, VerifyError> {
-    let mut stop = pin!(stop);
     let bench = open(target, level, criteria).await?;
+    Ok(run(&bench, cases, stop, watch).await)
+}
+
+/// Runs tests against a server that was reached.
+pub(super) async fn run(
+    bench: &Bench,
+    cases: &[Case],
+    stop: impl Future<Output = ()>,
+    watch: &mut dyn FnMut(Progress<'_>),
+) -> Report {
+    let mut stop = pin!(stop);
     let mut report = Report {
         started: SystemTime::now(),
-        level,
-        environment: Environment::of(&bench).await,
+        level: bench.level,
+        environment: Environment::of(bench).await,
         criteria: bench.criteria.clone(),
         tests: Vec::new(),
         cut_short: None,
@@ -104,7 +115,7 @@ pub async fn verify(
         let started = Instant::now();
         let mut checks = Checks::default();
         let ended = tokio::select! {
-            ended = (case.run)(&bench, &mut checks) => Some(ended),
+            ended = (case.run)(bench, &mut checks) => Some(ended),
             () = &mut stop => None,
         };
         let Some(ended) = ended else {
@@ -116,21 +127,21 @@ pub async fn verify(
         let is_well = matches!(outcome.verdict, Verdict::Pass | Verdict::NotApplicable);
         report.tests.push(Tested::new(case, outcome));
         // The last test stops the server on purpose.
-        if !is_well && index + 1 < cases.len() && !is_there(&bench).await {
+        if !is_well && index + 1 < cases.len() && !is_there(bench).await {
             let how = bench.target.process.as_ref().and_then(super::process::ServerProcess::ended);
             let how = how.map_or_else(String::new, |status| format!(" ({status})"));
             report.end_early(&cases[index + 1..], &format!("the server went away during {}{how}", case.id));
             break;
         }
     }
-    Ok(report)
+    report
 }
 
 /// The embedded model's answer to the plan's question has 25 characters, which no server can cut into 50 chunks.
 const TINY_PROMPT: &str = "Count from 1 to 90";
 
 /// Reaches the server, and finds the model.
-async fn open(mut target: Target, level: Level, criteria: Criteria) -> Result<Bench, VerifyError> {
+pub(super) async fn open(mut target: Target, level: Level, criteria: Criteria) -> Result<Bench, VerifyError> {
     let options = ClientOptions { api_key: target.api_key.clone(), ..ClientOptions::default() };
     let client = Client::new(&target.url, &options)?;
     let first = client.model().await?;
@@ -152,7 +163,8 @@ async fn open(mut target: Target, level: Level, criteria: Criteria) -> Result<Be
         target.stream_prompt.get_or_insert_with(|| TINY_PROMPT.to_owned());
     }
     let context_tokens = about["context_tokens_max"].as_u64().unwrap_or(2_048);
-    Ok(Bench { client, target, model, level, criteria, context_tokens })
+    let effort = Effort::of(level, &criteria);
+    Ok(Bench { client, target, model, level, criteria, effort, context_tokens })
 }
 
 /// Whether anything answers still.

@@ -12,6 +12,7 @@ mod goldens;
 mod http;
 mod load;
 mod metrics;
+mod promises;
 mod prompt;
 mod puppet;
 mod simulation;

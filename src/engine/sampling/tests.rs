@@ -189,6 +189,23 @@ fn bounds_keep_exactly_what_they_say() {
     assert_eq!(drawn(Sampling { temperature: 0.25, top_p: 0.7, ..WARM }), [1]);
 }
 
+/// What is kept is looked at: draws would have to be many to show a token too much. Weights of one add up without rounding.
+#[test]
+fn a_share_that_is_reached_exactly_is_enough() {
+    let kept = |count: usize, sampling: Sampling| {
+        let mut sampler = Sampler::new(count);
+        sampler.draw(&vec![0.0; count], &draw_of(sampling, 0)).unwrap();
+        sampler.kept.iter().map(|candidate| candidate.token.0).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(4, Sampling { top_p: 0.5, ..WARM }), [0, 1]);
+    assert_eq!(kept(4, Sampling { top_p: 0.75, ..WARM }), [0, 1, 2]);
+    assert_eq!(kept(4, Sampling { top_p: 0.76, ..WARM }), [0, 1, 2, 3]);
+    assert_eq!(kept(8, Sampling { top_k: 4, top_p: 0.5, ..WARM }), [0, 1]);
+    // Where more than the first look must be taken.
+    assert_eq!(kept(4096, Sampling { top_p: 0.25, ..WARM }).len(), 1024);
+    assert_eq!(kept(4096, Sampling { top_k: 2048, top_p: 0.25, ..WARM }).len(), 512);
+}
+
 #[test]
 fn equal_logits_at_a_bound_go_by_the_lowest_id() {
     let logits = vec![0.0; 1000];

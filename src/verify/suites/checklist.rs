@@ -132,6 +132,7 @@ pub(super) fn other(bench: &Bench, process: &ServerProcess) -> Result<Bench, Hal
         model: bench.model.clone(),
         level: bench.level,
         criteria: bench.criteria.clone(),
+        effort: bench.effort.clone(),
         context_tokens: bench.context_tokens,
     })
 }

@@ -27,7 +27,7 @@ pub(super) fn is_answered(heard: &Result<Heard, ClientError>) -> bool {
 }
 
 pub(super) async fn under_load(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
-    let requests = bench.criteria.requests.unwrap_or(bench.by_level(24, 200));
+    let requests = bench.effort.requests;
     let clients = bench.criteria.concurrency;
     let started = Instant::now();
     // Each client asks its next question when the last one is answered.

@@ -17,14 +17,9 @@ use super::checklist::other;
 use super::latency;
 use crate::client::{Api, Request};
 
-/// Between two looks at the memory.
-const SAMPLE: Duration = Duration::from_secs(1);
 /// Clients; they pause between requests, so that the test measures memory and not the machine.
 const CLIENTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(20);
-/// Requests before memory is watched: what is remembered of the last requests is full then (the 4,096 behind the percentiles of
-/// /stats are the most, 40 bytes each; one request of the mix in six is refused, and not among them).
-const WARM_UP: usize = 5_000;
 /// Different questions of the mix. Were each a new one, the cache of built prompts would grow by each until it reached its bound,
 /// which takes 64 MiB and some 60,000 questions: no leak, and no end within the test.
 const QUESTIONS: usize = 256;
@@ -80,7 +75,7 @@ fn on_small_pages(program: &Path, options: &[String]) -> Result<ServerProcess, P
 
 async fn watch(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
     let before = bench.idle().await?;
-    let length = Duration::from_secs(bench.criteria.leak_seconds);
+    let length = bench.effort.leak;
     let (answered, over) = (Cell::new(0), Cell::new(false));
     let client = async |first: usize| -> Result<(), Halt> {
         let mut turn = first;
@@ -95,8 +90,8 @@ async fn watch(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
     let look = async || {
         let started = Instant::now();
         // A slow server is as warm as it gets in the time for which it is watched.
-        while answered.get() < WARM_UP && started.elapsed() < length {
-            sleep(SAMPLE).await;
+        while answered.get() < bench.effort.leak_warm_up && started.elapsed() < length {
+            sleep(bench.effort.leak_sample).await;
         }
         let warm_up = answered.get();
         let samples = samples(bench, length).await;
@@ -132,7 +127,7 @@ async fn samples(bench: &Bench, length: Duration) -> Result<Vec<(f64, f64)>, Hal
     let mut samples = Vec::new();
     while started.elapsed() < length {
         samples.push((started.elapsed().as_secs_f64() / 60.0, bench.resident_bytes().await? as f64 / 1024.0));
-        sleep(SAMPLE).await;
+        sleep(bench.effort.leak_sample).await;
     }
     Ok(samples)
 }

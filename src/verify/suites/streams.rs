@@ -14,10 +14,8 @@ use super::super::slope::slope;
 use super::super::spread::Spread;
 use crate::client::{Api, Request};
 
-/// Streams that are cancelled before memory is looked at: buffers and pools are filled once.
-const WARM_UP: usize = 100;
-/// The plan's number.
-const CANCELLED: usize = 200;
+/// Looks at the memory while streams are cancelled.
+const LOOKS: usize = 20;
 /// A browser that was asked to close a tab is waited for this long.
 const BROWSER_MAX: Duration = Duration::from_secs(60);
 /// Memory that so many streams may leave behind; one that is held would hold more than a tenth of it.
@@ -102,7 +100,7 @@ async fn endless(bench: &Bench) -> Result<Listening, Halt> {
 pub(super) async fn closed(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
     let before = bench.idle().await?;
     let mut freed = Vec::new();
-    for turn in 0..bench.by_level(10, 50) {
+    for turn in 0..bench.effort.cancelled {
         let mut stream = endless(bench).await?;
         // At the first piece, after some, after many.
         stream.chunks([1, 8, 40][turn % 3]).await?;
@@ -122,7 +120,7 @@ fn report_freed(bench: &Bench, checks: &mut Checks, freed: Vec<f64>) {
 }
 
 pub(super) async fn cancelled(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
-    cancel_by_id(bench, checks, bench.by_level(10, 50)).await
+    cancel_by_id(bench, checks, bench.effort.cancelled).await
 }
 
 /// Cancels streams by their id, and looks at how they end and what is left.
@@ -152,7 +150,7 @@ pub(super) async fn cancel_by_id(bench: &Bench, checks: &mut Checks, count: usiz
 }
 
 pub(super) async fn tabs(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
-    close_tabs(bench, checks, bench.by_level(2, 5)).await
+    close_tabs(bench, checks, bench.effort.tabs).await
 }
 
 /// Closes tabs of a real browser while they read.
@@ -205,10 +203,12 @@ async fn hung_up(connections: &[Connection], asked: Instant) -> Result<Instant, 
 
 pub(super) async fn memory(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
     let before = bench.idle().await?;
+    let (warm_up, cancelled) = (bench.effort.growth_warm_up, bench.effort.growth);
+    let every = (cancelled / LOOKS).max(1);
     let mut samples = Vec::new();
-    for turn in 0..WARM_UP + CANCELLED {
-        if turn >= WARM_UP && (turn - WARM_UP).is_multiple_of(10) {
-            samples.push(((turn - WARM_UP) as f64, bench.resident_bytes().await? as f64 / 1024.0));
+    for turn in 0..warm_up + cancelled {
+        if turn >= warm_up && (turn - warm_up).is_multiple_of(every) {
+            samples.push(((turn - warm_up) as f64, bench.resident_bytes().await? as f64 / 1024.0));
         }
         let mut stream = endless(bench).await?;
         stream.chunks(turn % 20 + 1).await?;
@@ -216,13 +216,13 @@ pub(super) async fn memory(bench: &Bench, checks: &mut Checks) -> Result<(), Hal
         drop(stream);
         bench.freed(left, before).await?;
     }
-    samples.push((CANCELLED as f64, bench.resident_bytes().await? as f64 / 1024.0));
+    samples.push((cancelled as f64, bench.resident_bytes().await? as f64 / 1024.0));
     let grown = samples.last().map_or(0.0, |last| last.1) - samples[0].1;
     let line = slope(&samples).ok_or_else(|| Halt::Fail("too few samples for a slope".to_owned()))?;
     checks.figure("slope", line.slope, "KiB a stream");
     checks.figure("95 % interval, half", line.half_width, "KiB a stream");
     checks.at_most("growth", grown, "KiB", GROWTH_MAX_KIB);
-    checks.note(format!("{CANCELLED} streams after {WARM_UP} to warm up"));
+    checks.note(format!("{cancelled} streams after {warm_up} to warm up"));
     Ok(())
 }
 

@@ -17,7 +17,7 @@ const PLAIN: [&str; 7] =
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -40,7 +40,7 @@ fn files(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
 }
 
 /// Every Rust, CUDA, C++ and Python file of the project, with its path from the root.
-fn sources() -> Vec<(String, String)> {
+pub(crate) fn sources() -> Vec<(String, String)> {
     let root = root();
     ["src", "kernels", "tests/suite", "benches", "fuzz", "scripts", "models/recipe"]
         .iter()

@@ -3,6 +3,7 @@
 mod broken;
 mod embedded;
 mod fake;
+mod stopping;
 
 use std::process::{Command, Output};
 
