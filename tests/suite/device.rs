@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use antiphon_cuda_shim::stand_in;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::embedded::{PATIENCE, Server, joined, read_until};
@@ -265,4 +266,64 @@ fn a_machine_without_nccl_says_which_names_were_tried() {
     for part in ["--tensor-parallel 2: NCCL is missing", "libnccl.so.2", "libnccl.so ", "libnccl2", "nvidia-nccl-cu13"] {
         assert!(text.contains(part), "{part}: {text}");
     }
+}
+
+/// The golden g5 with a tokenizer: g2's, as much of it as g5's vocabulary of 301 has rows for.
+fn bf16_model(folder: &TempDir) -> String {
+    const TOKENS: u64 = 301;
+    let goldens = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+    let text = fs::read_to_string(goldens.join("g2/tokenizer.json")).expect("readable");
+    let mut tokenizer: Value = serde_json::from_str(&text).expect("JSON");
+    let control = tokenizer["added_tokens"].as_array_mut().expect("a list");
+    let first = TOKENS - control.len() as u64;
+    for (token, id) in control.iter_mut().zip(first..) {
+        token["id"] = id.into();
+    }
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().expect("an object");
+    vocabulary.retain(|_, id| id.as_u64().is_some_and(|id| id < first));
+    tokenizer["model"]["merges"] = Value::Array(Vec::new());
+    let model = folder.path().join("g5");
+    fs::create_dir(&model).expect("made");
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(goldens.join("g5").join(file), model.join(file)).expect("copied");
+    }
+    fs::write(model.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+    model.to_str().expect("UTF-8").to_owned()
+}
+
+/// Experts that were trained in bf16 are known when they are packed, long after the device is chosen: the start ends with the reason
+/// and the way out, whether the GPU was asked for or found.
+#[test]
+fn experts_that_no_gpu_serves_end_the_start_with_the_way_out() {
+    for device in ["auto", "cuda:0"] {
+        let folder = folder();
+        let model = bf16_model(&folder);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+        command.args(["serve", "--model", &model, "--device", device, "--kv-bytes", "16MiB"]);
+        command.envs(stand_in(folder.path(), "")).env("XDG_CACHE_HOME", folder.path());
+        let text = refusal(command);
+        for said in
+            ["is bf16 and holds values that MXFP4 does not", "nothing is rounded in silence: --device cpu serves it as it is"]
+        {
+            assert!(text.contains(said), "{device}: {text}");
+        }
+    }
+}
+
+#[test]
+fn inspect_plans_for_the_gpu_that_is_found() {
+    let inspect = |device: &str| {
+        let folder = folder();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+        command.args(["inspect", "--model", "tiny", "--device", device]);
+        command.envs(stand_in(folder.path(), "memory_bytes=1073741824")).env("XDG_CACHE_HOME", folder.path());
+        let Output { status, stdout, stderr } = command.output().expect("the binary starts");
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).expect("UTF-8")
+    };
+    let planned = |page: &str, place: &str| page.lines().any(|line| line.starts_with("planned for ") && line.contains(place));
+    let page = inspect("auto");
+    assert!(planned(&page, "cuda:0, nothing else on it: 922 of 1024 MiB may be used"), "{page}");
+    assert!(planned(&inspect("cuda:3"), "cuda:3, nothing else on it"), "{page}");
+    assert!(planned(&inspect("cpu"), "the CPU"), "{page}");
 }
