@@ -2,15 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Puppet, Script};
+use super::{ASKED, Puppet, Script, tool};
 use crate::embedded::joined;
 
 const ANSWER: &str = "<|channel|>analysis<|message|>She says hello, so I greet her.<|end|><|start|>assistant<|channel|>final<|message|>\
                       Hello! Ça va, 안녕 👋🏽? Sure.<|return|>";
-
-fn tool(name: &str) -> Value {
-    json!({"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}})
-}
 
 #[test]
 fn a_chat_s_answer_is_the_script() {
@@ -73,14 +69,14 @@ fn a_completion_is_the_script_as_text() {
 #[test]
 fn the_older_routes_say_the_same_text() {
     let puppet = Puppet::chat(ANSWER);
-    let body = |stream: bool| format!(r#"{{"prompt":"x","temperature":0,"stream":{stream}}}"#);
+    let body = |stream: bool| format!(r#"{{"prompt":"{ASKED}","temperature":0,"stream":{stream}}}"#);
     let whole: Value = serde_json::from_str(&puppet.server.ask("POST", "/generate", &body(false))).expect("JSON");
     let content = "Hello! Ça va, 안녕 👋🏽? Sure.";
     assert_eq!(whole["choices"][0]["message"]["content"], content, "{whole}");
     let stream = puppet.server.ask("POST", "/generate", &body(true));
     assert_eq!(joined(&stream, "/content"), content);
-    let body = r#"{"user_id":7,"model_type":"prompt","prompt":"x","temperature":0}"#;
-    assert_eq!(joined(&puppet.server.ask("POST", "/generate/stream", body), "/text"), content);
+    let body = format!(r#"{{"user_id":7,"model_type":"prompt","prompt":"{ASKED}","temperature":0}}"#);
+    assert_eq!(joined(&puppet.server.ask("POST", "/generate/stream", &body), "/text"), content);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use half::bf16;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::{Value, json};
 
-use super::script::{CONTROL, Script};
+use super::script::{CONTROL, HEADER_WORDS, Script};
 
 /// Tokens that a puppet remembers.
 const WINDOW: usize = 8;
@@ -35,7 +35,7 @@ struct Ids {
 
 impl Ids {
     fn of(script: &Script) -> Self {
-        let mut words: Vec<Vec<u8>> = Vec::new();
+        let mut words: Vec<Vec<u8>> = HEADER_WORDS.iter().map(|word| word.as_bytes().to_vec()).collect();
         for token in &script.0 {
             if token.len() > 1 && !is_control(token) && !words.contains(token) {
                 words.push(token.clone());
@@ -111,7 +111,7 @@ pub(super) fn write(folder: &Path, script: &Script, after: &Script) {
     serialize_to_file(views, None, &folder.join("model.safetensors")).expect("written");
 }
 
-/// A byte-level tokenizer without merges: a prompt is its bytes.
+/// A byte-level tokenizer without merges: a prompt is its bytes, but for words that are in the vocabulary.
 fn tokenizer(ids: &Ids) -> Value {
     let mut file: Value = serde_json::from_str(include_str!("../../goldens/g1/tokenizer.json")).expect("a tokenizer");
     let mut visible = (0x21..=0x7e).chain(0xa1..=0xac).chain(0xae..=0xff).collect::<Vec<u32>>();
@@ -126,6 +126,7 @@ fn tokenizer(ids: &Ids) -> Value {
     let vocab = bytes.chain(ids.words.clone()).map(|token| (spelling(&token), json!(ids.id(&token))));
     file["model"]["vocab"] = Value::Object(vocab.collect());
     file["model"]["merges"] = json!([]);
+    file["model"]["ignore_merges"] = json!(true);
     for token in file["added_tokens"].as_array_mut().expect("a list") {
         token["id"] = json!(ids.id(token["content"].as_str().expect("a text").as_bytes()));
     }

@@ -5,6 +5,7 @@
 
 mod answers;
 mod checkpoint;
+mod damage;
 mod lists;
 mod script;
 
@@ -15,8 +16,10 @@ pub(crate) use script::Script;
 
 use super::embedded::{Server, command, events};
 
+/// What the user says: bytes that no script says, each once, and as many as a puppet remembers before the prompt's end.
+const ASKED: &str = "~^`|#";
 /// How the prompt of a chat ends.
-const CHAT: &str = "<|end|><|start|>assistant";
+const CHAT: &str = "~^`|#<|end|><|start|>assistant";
 
 /// A server whose model says a script.
 pub(crate) struct Puppet {
@@ -48,7 +51,7 @@ impl Puppet {
 
     /// The choices of a chat's answer: `content`, `reasoning`, `tool_calls`, `finish_reason`, `logprobs`, `token_ids` as far as they are there.
     pub(crate) fn choices(&self, fields: &Value) -> Vec<Value> {
-        let mut body = json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 200, "temperature": 0});
+        let mut body = json!({"messages": [{"role": "user", "content": ASKED}], "max_tokens": 200, "temperature": 0});
         extend(&mut body, fields);
         self.both("/v1/chat/completions", body, &mut |choice, said| {
             for (list, key) in [("message", "content"), ("message", "reasoning"), ("delta", "content"), ("delta", "reasoning")]
@@ -102,6 +105,11 @@ impl Puppet {
         assert_eq!(events.last().expect("chunks")["usage"], whole["usage"], "{path} {body}");
         choices
     }
+}
+
+/// A function as a request offers it.
+fn tool(name: &str) -> Value {
+    json!({"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}})
 }
 
 fn extend(body: &mut Value, fields: &Value) {

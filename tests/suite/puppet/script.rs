@@ -16,8 +16,8 @@ pub(super) const CONTROL: [&str; 9] = [
 ];
 /// Where a token ends in a text that is cut by hand.
 const CUT: char = '¦';
-/// Words of headers, which may be said again.
-const HEADER_WORDS: [&str; 2] = ["assistant", "json"];
+/// Words of headers, which may be said again; in every vocabulary, and so one token in a prompt too.
+pub(super) const HEADER_WORDS: [&str; 2] = ["assistant", "json"];
 
 /// The bytes of one token after another; of control tokens their spelling.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,10 +51,10 @@ impl Script {
         self.0.len()
     }
 
-    /// The tokens of a prompt's text: control tokens and single bytes, for the vocabulary has no merges.
+    /// The tokens of a prompt's text: control tokens, words of headers, and single bytes, for the vocabulary has no merges.
     pub(super) fn of_prompt(text: &str) -> Self {
         let of = |part: &str| match part {
-            control if CONTROL.contains(&control) => vec![control.into()],
+            whole if CONTROL.contains(&whole) || HEADER_WORDS.contains(&whole) => vec![whole.into()],
             text => text.bytes().map(|byte| vec![byte]).collect::<Vec<_>>(),
         };
         Self(parts(text).into_iter().flat_map(of).collect())
