@@ -118,6 +118,7 @@ fn begin(sequences_count: usize, step_time: Duration, steps_max: usize, told: &m
         text_threads: 1,
         preparing_max_count: sequences_count,
         stream_threads: 1,
+        memory_budget_bytes: 1 << 30,
         slow_reader: Duration::from_secs(60),
         watchdog: Duration::from_secs(60),
     })
@@ -139,6 +140,7 @@ fn request(index: usize, turn: u32) -> Generate {
         session: None,
         owner: KeyId::default(),
         cache_salt: None,
+        memory: None,
     }
 }
 

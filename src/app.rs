@@ -7,6 +7,7 @@
 pub mod descriptors;
 mod keys;
 pub mod logging;
+mod memory;
 mod model;
 mod options;
 mod wiring;

@@ -66,6 +66,7 @@ pub(super) fn start_options() -> StartOptions {
         preparing_max_count: 64,
         stream_threads: 1,
         slow_reader: Duration::from_secs(60),
+        memory_budget_bytes: 1 << 30,
         watchdog: Duration::from_secs(60),
     }
 }
@@ -85,5 +86,6 @@ pub(super) fn generate(input: Input) -> Generate {
         session: None,
         owner: KeyId::default(),
         cache_salt: None,
+        memory: None,
     }
 }

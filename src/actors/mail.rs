@@ -10,6 +10,7 @@ use std::sync::Arc;
 use actix::Message;
 use tokio::sync::oneshot;
 
+use crate::actors::budget::Reserved;
 use crate::actors::gate::Pass;
 use crate::actors::messages::{Accepted, Generate, Input, KeyId, PromptReport, Refusal};
 use crate::actors::registry::{ResponseId, Ticket};
@@ -29,6 +30,8 @@ pub(super) struct Visitor {
     pub(super) ticket: Ticket,
     /// Its record in the metrics.
     pub(super) record: RequestRecord,
+    /// What its sequences hold, once its prompt is built.
+    pub(super) memory: Option<Reserved>,
 }
 
 /// To a RequestActor: do the text work of a request, then hand it to the scheduler.
@@ -47,6 +50,7 @@ pub(super) struct Prepare {
 pub(super) struct Tokenize {
     pub(super) input: Input,
     pub(super) owner: KeyId,
+    pub(super) memory: Option<Reserved>,
     pub(super) pass: Pass,
 }
 
@@ -55,6 +59,7 @@ pub(super) struct Tokenize {
 #[rtype(result = "Result<String, Refusal>")]
 pub(super) struct Detokenize {
     pub(super) tokens: Vec<TokenId>,
+    pub(super) memory: Option<Reserved>,
     pub(super) pass: Pass,
 }
 
@@ -71,10 +76,23 @@ pub(super) struct Prepared {
     pub(super) param: &'static str,
 }
 
+/// What a sequence and its stream hold besides tokens: at most, of one choice.
+const CHOICE_BYTES: u64 = 4 << 10;
+
 impl Prepared {
     /// Tokens of all prompts.
     pub(super) fn prompt_tokens(&self) -> usize {
         self.reports.iter().map(|report| report.tokens.len()).sum()
+    }
+
+    /// Memory that its sequences hold until they end.
+    pub(super) fn bytes(&self) -> u64 {
+        let of = |sequence: &NewSequence| {
+            let sampling = &sequence.sampling;
+            let top = if sampling.prompt_logprobs { sampling.logprobs.map_or(0, |count| 40 + 8 * u64::from(count)) } else { 0 };
+            CHOICE_BYTES + sequence.prompt.len() as u64 * (size_of::<TokenId>() as u64 + top)
+        };
+        (self.prompt_tokens() * size_of::<TokenId>()) as u64 + self.sequences.iter().map(of).sum::<u64>()
     }
 }
 

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
+use crate::actors::budget::Reserved;
+use crate::actors::parts::PartReceiver;
 use crate::batch::{Sampling, TokenId, TokenLogprob};
 use crate::prompt::conversation::Conversation;
 
@@ -69,6 +69,8 @@ pub struct Generate {
     pub owner: KeyId,
     /// Keeps the prompt apart from those built with another salt, besides the owner's.
     pub cache_salt: Option<String>,
+    /// What of the server's memory it holds, given back once its prompt is built; `None` where it is not counted.
+    pub memory: Option<Reserved>,
 }
 
 /// A response that the scheduler took.
@@ -77,7 +79,7 @@ pub struct Accepted {
     /// What each prompt became.
     pub prompts: Vec<Arc<PromptReport>>,
     /// What the stream actor sends; dropping it cancels the response.
-    pub parts: mpsc::Receiver<Part>,
+    pub parts: PartReceiver,
 }
 
 /// What became of the input, for `metadata` and usage.
@@ -112,11 +114,11 @@ pub enum Refusal {
         /// What is full.
         message: String,
     },
-    /// Loading, draining, or the engine is being rebuilt or dead (503).
+    /// Loading, draining, no memory for it, or the engine is being rebuilt or dead (503).
     Unavailable {
         /// After how many seconds to come back.
         retry_after_seconds: u64,
-        /// `draining`, `loading`, `engine_restarting` or `engine_dead`.
+        /// `draining`, `loading`, `memory_full`, `engine_restarting` or `engine_dead`.
         code: &'static str,
     },
     /// Something broke inside (500).
@@ -139,6 +141,17 @@ pub struct TokenText {
     pub top: Vec<(TokenLogprob, Vec<u8>)>,
 }
 
+/// What a small list on the heap takes besides its items: the allocator's own bookkeeping, and rounding.
+const HEAP_BYTES: usize = 24;
+
+impl TokenText {
+    /// Memory that it holds.
+    fn bytes(&self) -> usize {
+        let top = self.top.iter().map(|(_, bytes)| size_of::<(TokenLogprob, Vec<u8>)>() + bytes.len() + HEAP_BYTES);
+        size_of::<Self>() + self.bytes.len() + 2 * HEAP_BYTES + top.sum::<usize>()
+    }
+}
+
 /// A piece of a response.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Part {
@@ -158,6 +171,24 @@ pub struct Part {
     pub completion_tokens: u32,
     /// Those of them that are text of the analysis channel.
     pub reasoning_tokens: u32,
+}
+
+impl Part {
+    /// Memory that it holds.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        (size_of::<Self>() + self.joined_bytes()) as u64
+    }
+
+    /// Memory that it adds to a part that it is joined to.
+    pub(super) fn joined_bytes(&self) -> usize {
+        let text = match &self.kind {
+            PartKind::Reasoning(text) | PartKind::Content(text) | PartKind::ToolCallArguments { text, .. } => text.len(),
+            PartKind::Prompt | PartKind::ToolCallStart { .. } | PartKind::Finished(_) => 0,
+        };
+        let tokens = size_of_val(self.tokens.as_slice());
+        text + tokens + self.logprobs.iter().map(TokenText::bytes).sum::<usize>()
+    }
 }
 
 /// What a part brings.

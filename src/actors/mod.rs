@@ -6,6 +6,7 @@
 //!
 //! Everything begins with [`start()`], inside an actix `System`; http talks to the [`Service`](service::Service) that it returns.
 
+pub mod budget;
 mod coalesce;
 mod engine_thread;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub mod messages;
 mod options;
 mod outbox;
 mod pace;
+pub mod parts;
 mod prepare;
 mod refusal;
 mod registry;

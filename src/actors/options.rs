@@ -36,6 +36,8 @@ pub struct StartOptions {
     pub stream_threads: usize,
     /// A reader that takes nothing for so long is cut off.
     pub slow_reader: Duration,
+    /// What bodies, prompts and answers may hold in memory, all together.
+    pub memory_budget_bytes: u64,
     /// The engine counts as stuck if it does not answer for so long, or for ten times its longest step if that is more.
     pub watchdog: Duration,
 }

@@ -65,6 +65,11 @@ impl TextWork {
                 Some(max_tokens) => max_tokens,
                 None => room(prompt.report.tokens.len(), limits, prompt.param)?,
             };
+            // Each choice gets a copy of the prompt: what the scheduler would refuse is not copied first.
+            let (prompt_tokens, context_tokens_max) = (prompt.report.tokens.len(), limits.context_tokens_max);
+            if prompt_tokens > context_tokens_max {
+                return Err(context_exceeded(prompt_tokens, max_tokens as usize, context_tokens_max, prompt.param));
+            }
             let reading = match prompt.reading {
                 Reading::Harmony(start, rules) => {
                     Reading::Harmony(start, ParserRules { goes_on: generate.ignore_eos, ..rules })

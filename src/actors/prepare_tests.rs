@@ -115,3 +115,38 @@ fn the_answer_to_a_chat_may_call_what_was_offered() {
     assert_eq!(rules(Conversation { single_call: true, ..both.clone() }, false), (names(&["f", "g"]), true, false));
     assert_eq!(rules(Conversation { forced_tool: Some("g".into()), ..both }, false), (names(&["g"]), false, false));
 }
+
+/// `http` reserves 24 bytes for each of a body; two of them are the body and its text, which are there already.
+#[test]
+fn the_text_work_takes_no_more_than_is_reserved() {
+    let (work, mut worst) = (work(), (0.0, ""));
+    for (what, said) in [
+        ("prose", "It was the best of times, it was the worst of times. ".repeat(10_000)),
+        ("one letter", "x".repeat(500_000)),
+        ("rare letters", "\u{e9}\u{4e2d}\u{1f600}\u{10348}".repeat(40_000)),
+        ("line ends", "\n".repeat(500_000)),
+    ] {
+        let bytes = said.len() as f64;
+        let chat = Conversation { messages: vec![Message::User { content: said.clone() }], ..Conversation::default() };
+        for input in [Input::Text(said), Input::Chat(chat)] {
+            let request = generate(input);
+            let taken = allocation_counter::measure(|| drop(work.prepare(request, &LIMITS)));
+            let share = taken.bytes_max as f64 / bytes;
+            if share > worst.0 {
+                worst = (share, what);
+            }
+        }
+    }
+    assert!(worst.0 < 22.0, "{worst:?}");
+}
+
+/// Right: the prompt of each of 128 choices would be a copy.
+#[test]
+fn a_prompt_beyond_the_context_is_refused_before_it_is_copied() {
+    let input = Input::Tokens(vec![TokenId(5); LIMITS.context_tokens_max + 1]);
+    let request = Generate { choices_count: 128, ..generate(input) };
+    let (work, mut refused) = (work(), None);
+    let taken = allocation_counter::measure(|| refused = work.prepare(request, &LIMITS).err());
+    assert!(matches!(refused, Some(Refusal::Invalid { code: Some("context_length_exceeded"), .. })), "{refused:?}");
+    assert!(taken.bytes_max < 16 * 4 * LIMITS.context_tokens_max as u64, "{}", taken.bytes_max);
+}

@@ -1,6 +1,7 @@
 //! Refusing a request: the scheduler's rejections as http and the metrics name them, and the one place where a request is
 //! answered with one.
 
+use crate::actors::budget::MEMORY_FULL;
 use crate::actors::mail::{Reply, Visitor};
 use crate::actors::messages::Refusal;
 use crate::actors::pace::retry_after_seconds;
@@ -80,6 +81,7 @@ fn reject_kind(refusal: &Refusal) -> Option<RejectKind> {
     match refusal {
         Refusal::Invalid { .. } => Some(RejectKind::Invalid),
         Refusal::QueueFull { .. } => Some(RejectKind::QueueFull),
+        Refusal::Unavailable { code: MEMORY_FULL, .. } => Some(RejectKind::Memory),
         Refusal::Unavailable { .. } => Some(RejectKind::Unavailable),
         Refusal::Internal { .. } => None,
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Addr, Handler, SyncContext};
 
+use crate::actors::budget::{Budget, Reserved, Use};
 use crate::actors::guard::{guarded, log_failure};
 use crate::actors::mail::{Detokenize, Prepare, Prepared, Submit, Tokenize};
 use crate::actors::messages::{Generate, Input, Refusal};
@@ -26,6 +27,7 @@ pub(super) struct RequestActor {
     pub(super) status: Arc<Status>,
     pub(super) metrics: Metrics,
     pub(super) clock: Clock,
+    pub(super) budget: Arc<Budget>,
     pub(super) scheduler: Addr<SchedulerActor>,
 }
 
@@ -46,14 +48,15 @@ impl RequestActor {
         })
     }
 
-    fn prepare(&self, generate: Generate) -> Result<Prepared, Refusal> {
+    fn prepare(&self, generate: Generate) -> Result<(Prepared, Reserved), Refusal> {
         let are_chats: Vec<bool> = generate.inputs.iter().map(|input| matches!(input, Input::Chat(_))).collect();
         let prepared = self.text.prepare(generate, &self.limits()?)?;
         for (report, _) in prepared.reports.iter().zip(are_chats).filter(|(_, is_chat)| *is_chat) {
             let lookup = if report.cache_hit { PromptLookup::Hit } else { PromptLookup::Miss };
             self.metrics.prompt_looked_up(lookup, self.text.builder.counts().cache_size);
         }
-        Ok(prepared)
+        let memory = self.budget.reserve(Use::Request, prepared.bytes())?;
+        Ok((prepared, memory))
     }
 }
 
@@ -61,14 +64,15 @@ impl Handler<Prepare> for RequestActor {
     type Result = ();
 
     fn handle(&mut self, message: Prepare, _: &mut Self::Context) {
-        let Prepare { generate, visitor, pass, reply } = message;
+        let Prepare { generate, mut visitor, pass, reply } = message;
         if reply.is_closed() {
             // The client left while this waited; dropping the visitor takes the request out.
             return;
         }
         let request_id = visitor.ticket.request_id.clone();
         match self.alone(&request_id, |actor| actor.prepare(generate)) {
-            Ok(prepared) => {
+            Ok((prepared, memory)) => {
+                visitor.memory = Some(memory);
                 visitor.ticket.set_prompt_tokens(prepared.prompt_tokens());
                 // If nobody is there to take it, the reply is dropped with the message, and the service says so.
                 let _ = self.scheduler.try_send(Submit { prepared, visitor, pass, reply });
@@ -82,7 +86,7 @@ impl Handler<Tokenize> for RequestActor {
     type Result = Result<Vec<TokenId>, Refusal>;
 
     fn handle(&mut self, message: Tokenize, _: &mut Self::Context) -> Self::Result {
-        let Tokenize { input, owner, pass: _pass } = message;
+        let Tokenize { input, owner, memory: _memory, pass: _pass } = message;
         self.alone("/tokenize", |actor| actor.text.tokenize(input, owner, actor.limits()?.vocab_size))
     }
 }
@@ -91,7 +95,7 @@ impl Handler<Detokenize> for RequestActor {
     type Result = Result<String, Refusal>;
 
     fn handle(&mut self, message: Detokenize, _: &mut Self::Context) -> Self::Result {
-        let Detokenize { tokens, pass: _pass } = message;
+        let Detokenize { tokens, memory: _memory, pass: _pass } = message;
         self.alone("/detokenize", |actor| actor.text.detokenize(&tokens, actor.limits()?.vocab_size))
     }
 }
@@ -111,7 +115,8 @@ mod tests {
             service.loaded().await.unwrap();
             let inner = service.inner();
             let (status, clock, scheduler) = (Arc::clone(&inner.status), inner.clock, inner.scheduler.clone());
-            let actor = RequestActor { text, status, metrics: metrics(), clock, scheduler };
+            let budget = Arc::clone(&inner.budget);
+            let actor = RequestActor { text, status, metrics: metrics(), clock, budget, scheduler };
             let refusal = actor.alone::<()>("a", |_| panic!("as told"));
             assert!(matches!(refusal, Err(Refusal::Internal { error_id }) if error_id.len() == 32));
             let text = actor.metrics.exposition(crate::metrics::Names::All, clock.now());

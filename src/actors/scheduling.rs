@@ -13,6 +13,7 @@ use actix::{Actor, ActorContext, Addr, Arbiter, AsyncContext, Context, Handler, 
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::actors::budget::{Budget, Reserved};
 use crate::actors::engine_thread::{Job, Report};
 use crate::actors::guard::guarded;
 use crate::actors::mail::{
@@ -20,6 +21,7 @@ use crate::actors::mail::{
 };
 use crate::actors::messages::{Accepted, Part, Refusal};
 use crate::actors::options::SchedulingOptions;
+use crate::actors::parts::PartReceiver;
 use crate::actors::refusal::{of_reject, refuse};
 use crate::actors::routes::{CANCELLED, FEED_MAX_COUNT};
 use crate::actors::snapshot::{EngineState, Phase};
@@ -57,6 +59,7 @@ pub(super) struct SchedulerSetup {
     pub(super) options: SchedulingOptions,
     pub(super) stream: StreamSetup,
     pub(super) stream_threads: StreamThreads,
+    pub(super) budget: Arc<Budget>,
     pub(super) jobs: std_mpsc::Sender<Job>,
     pub(super) reports: mpsc::Receiver<Report>,
 }
@@ -70,6 +73,7 @@ pub(super) struct SchedulerActor {
     options: SchedulingOptions,
     stream: StreamSetup,
     stream_threads: StreamThreads,
+    budget: Arc<Budget>,
     /// `None` once the engine is given up.
     jobs: Option<std_mpsc::Sender<Job>>,
     /// Moves into the context when the actor starts.
@@ -102,6 +106,7 @@ impl SchedulerActor {
             options: setup.options,
             stream: setup.stream,
             stream_threads: setup.stream_threads,
+            budget: setup.budget,
             jobs: Some(setup.jobs),
             reports: Some(setup.reports),
             stepper: None,
@@ -305,10 +310,11 @@ impl SchedulerActor {
             Ok(()) => {
                 visitor.record.admitted(prompt_tokens);
                 visitor.ticket.reached(Phase::Queued);
-                let (parts, receiver) = mpsc::channel(PARTS_MAX_COUNT);
-                self.open_stream(visitor, prepared.rules, parts, inbox, ctx.address());
+                let (sender, parts) = mpsc::channel(PARTS_MAX_COUNT);
+                let parts = PartReceiver::new(parts, self.budget.open());
+                self.open_stream(visitor, prepared.rules, (sender, parts.memory()), inbox, ctx.address());
                 // If nobody waits any more, the receiver is dropped here, which the stream takes for a reader that left.
-                let _ = reply.send(Ok(Accepted { prompts: prepared.reports, parts: receiver }));
+                let _ = reply.send(Ok(Accepted { prompts: prepared.reports, parts }));
             }
             Err(refusal) => refuse(refusal, visitor, reply, self.clock.now()),
         }
@@ -344,14 +350,14 @@ impl SchedulerActor {
         &mut self,
         visitor: Visitor,
         rules: Vec<TextRules>,
-        parts: mpsc::Sender<Part>,
+        (parts, memory): (mpsc::Sender<Part>, Reserved),
         inbox: mpsc::Receiver<Feed>,
         scheduler: Addr<Self>,
     ) {
         let setup = self.stream.clone();
         StreamActor::start_in_arbiter(&self.stream_threads.next_thread(), move |ctx| {
             StreamActor::listen(inbox, ctx);
-            StreamActor::new(setup, scheduler, visitor, &rules, parts)
+            StreamActor::new(setup, scheduler, visitor, &rules, parts, memory)
         });
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix::Addr;
 use tokio::sync::oneshot;
 
+use crate::actors::budget::{Budget, Reserved};
 use crate::actors::gate::{Gate, Pass};
 use crate::actors::guard::log_failure;
 use crate::actors::mail::{Cancel, CancelledBy, Detokenize, EndAll, Look, Prepare, Stop, Tokenize, Visitor};
@@ -42,6 +43,7 @@ pub(super) struct Inner {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) registry: Arc<Registry>,
+    pub(super) budget: Arc<Budget>,
     pub(super) gate: Arc<Gate>,
     /// Most sequences that wait.
     pub(super) waiting_max_count: usize,
@@ -98,7 +100,7 @@ impl Service {
             });
         };
         let (reply, answer) = oneshot::channel();
-        let visitor = Visitor { ticket, record };
+        let visitor = Visitor { ticket, record, memory: None };
         // If no RequestActor is left, the message is dropped, and with it `reply`.
         let _ = inner.requests.try_send(Prepare { generate, visitor, pass, reply });
         answer.await.unwrap_or_else(|_| {
@@ -130,24 +132,31 @@ impl Service {
         done.await.unwrap_or(false) || building
     }
 
-    /// The tokens of an input, as [`Service::generate`] would build them; on the text threads, behind their bound.
+    /// The tokens of an input, as [`Service::generate`] would build them; on the text threads, behind their bound. `memory` is what
+    /// the input holds.
     ///
     /// # Errors
     /// As [`Service::generate`].
-    pub async fn tokenize(&self, input: Input, owner: KeyId) -> Result<Vec<TokenId>, Refusal> {
+    pub async fn tokenize(&self, input: Input, owner: KeyId, memory: Option<Reserved>) -> Result<Vec<TokenId>, Refusal> {
         let pass = self.pass()?;
-        let answer = self.inner.requests.send(Tokenize { input, owner, pass }).await;
+        let answer = self.inner.requests.send(Tokenize { input, owner, memory, pass }).await;
         answer.unwrap_or_else(|error| Err(Refusal::Internal { error_id: log_failure("/tokenize", &error.to_string()) }))
     }
 
-    /// The text of tokens; bytes that are no UTF-8 become U+FFFD. On the text threads, behind their bound.
+    /// The text of tokens, which hold `memory`; bytes that are no UTF-8 become U+FFFD. On the text threads, behind their bound.
     ///
     /// # Errors
     /// [`Refusal::Invalid`] for a token that is not in the vocabulary; else as [`Service::generate`].
-    pub async fn detokenize(&self, tokens: Vec<TokenId>) -> Result<String, Refusal> {
+    pub async fn detokenize(&self, tokens: Vec<TokenId>, memory: Option<Reserved>) -> Result<String, Refusal> {
         let pass = self.pass()?;
-        let answer = self.inner.requests.send(Detokenize { tokens, pass }).await;
+        let answer = self.inner.requests.send(Detokenize { tokens, memory, pass }).await;
         answer.unwrap_or_else(|error| Err(Refusal::Internal { error_id: log_failure("/detokenize", &error.to_string()) }))
+    }
+
+    /// What requests may hold in memory, all together.
+    #[must_use]
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.inner.budget
     }
 
     /// The bytes of a token, those of its spelling if it is a control token; empty if it is not in the vocabulary. Cheap.
@@ -179,6 +188,8 @@ impl Service {
             streams_active: inner.registry.streams_count(),
             building_count: inner.gate.inside_count(),
             sessions_active: inner.registry.sessions_active(now),
+            memory_budget_bytes: inner.budget.most_bytes(),
+            memory_reserved_bytes: inner.budget.reserved_bytes(),
             engine_restarts_total: status.restarts(),
             tokens_per_second: status.tokens_per_second(),
             prompt_cache: PromptCacheCounts {

@@ -189,6 +189,10 @@ pub struct Snapshot {
     pub building_count: usize,
     /// Distinct sessions with a live request, or with one that ended in the last five minutes.
     pub sessions_active: usize,
+    /// What bodies, prompts and answers may hold in memory.
+    pub memory_budget_bytes: u64,
+    /// What of it is reserved.
+    pub memory_reserved_bytes: u64,
     /// Engines rebuilt since the start.
     pub engine_restarts_total: u64,
     /// Tokens generated and computed a second, observed over the last seconds; zero before the first step.

@@ -7,6 +7,7 @@ use actix::dev::channel;
 use actix::{Addr, Arbiter, Context, SyncArbiter};
 use tokio::sync::mpsc;
 
+use crate::actors::budget::Budget;
 use crate::actors::engine_thread;
 use crate::actors::gate::Gate;
 use crate::actors::options::StartOptions;
@@ -53,6 +54,7 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
     let jobs = engine_thread::start(options.engine, reports).map_err(engine)?;
     let streams = |source| StartError::Thread { what: "the streams", source };
     let stream_threads = StreamThreads::start(options.stream_threads).map_err(streams)?;
+    let budget = Arc::new(Budget::new(options.memory_budget_bytes));
     let scheduler = run_scheduler(SchedulerActor::new(SchedulerSetup {
         clock: options.clock,
         status: Arc::clone(&status),
@@ -60,6 +62,7 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
         options: options.scheduling,
         stream: StreamSetup { clock: options.clock, metrics: options.metrics.clone(), slow_reader: options.slow_reader },
         stream_threads,
+        budget: Arc::clone(&budget),
         jobs,
         reports: inbox,
     }))?;
@@ -70,6 +73,7 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
         status: Arc::clone(&status),
         metrics: options.metrics.clone(),
         clock: options.clock,
+        budget: Arc::clone(&budget),
         scheduler: scheduler.clone(),
     };
     let requests = SyncArbiter::start_with_thread_builder(
@@ -81,6 +85,7 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
         clock: options.clock,
         metrics: options.metrics,
         registry: Arc::new(Registry::new(options.clock)),
+        budget,
         gate: Arc::new(Gate::new(options.preparing_max_count)),
         waiting_max_count: options.scheduling.waiting_max_count,
         status,

@@ -12,6 +12,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::actors::budget::{MEMORY_FULL, NoRoom, Reserved};
 use crate::actors::guard::{guarded, log_failure};
 use crate::actors::mail::{Cancel, CancelChoice, CancelledBy, ChoiceEvent, ChoiceEventKind, Feed, Visitor};
 use crate::actors::messages::{Finish, FinishKind, Part, PartKind};
@@ -45,6 +46,8 @@ pub(super) struct StreamActor {
     ticket: Ticket,
     /// `None` once the request has ended.
     record: Option<RequestRecord>,
+    /// What its sequences hold.
+    _prompt: Option<Reserved>,
     choices: Vec<ChoiceText>,
     outbox: Outbox,
     parts: mpsc::Sender<Part>,
@@ -58,21 +61,23 @@ pub(super) struct StreamActor {
 }
 
 impl StreamActor {
-    /// A stream of a choice for each of `rules`, whose reader holds the other end of `parts`.
+    /// A stream of a choice for each of `rules`, whose reader holds the other end of `parts`, and of `memory`.
     pub(super) fn new(
         setup: StreamSetup,
         scheduler: Addr<SchedulerActor>,
         visitor: Visitor,
         rules: &[TextRules],
         parts: mpsc::Sender<Part>,
+        memory: Reserved,
     ) -> Self {
         Self {
             setup,
             scheduler,
             ticket: visitor.ticket,
             record: Some(visitor.record),
+            _prompt: visitor.memory,
             choices: (0..).zip(rules).map(|(choice, rules)| ChoiceText::new(choice, rules)).collect(),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(memory),
             parts,
             blocked: false,
             cut_short: false,
@@ -86,26 +91,31 @@ impl StreamActor {
         Self::add_stream(ReceiverStream::new(feed), ctx);
     }
 
-    /// Runs `work` on the text state. A panic ends this response, and nothing else.
-    fn on_text(&mut self, ctx: &mut Context<Self>, work: impl FnOnce(&mut Self)) {
+    /// Runs `work` on the text state. A panic, or no memory for what it says, ends this response and nothing else.
+    fn on_text(&mut self, ctx: &mut Context<Self>, work: impl FnOnce(&mut Self) -> Result<(), NoRoom>) {
         if self.leaving {
             return;
         }
-        if let Err(message) = guarded(|| work(self)) {
-            self.setup.metrics.request_panicked();
-            self.fail(&message);
-            self.cut_short = true;
-            self.cancel();
+        match guarded(|| work(self)) {
+            Ok(Ok(())) => {}
+            Ok(Err(NoRoom)) => {
+                self.outbox.forget_texts();
+                self.end(MEMORY_FULL, "The server has no memory left for this answer, which waits to be read.");
+            }
+            Err(message) => {
+                self.setup.metrics.request_panicked();
+                self.fail(&message);
+            }
         }
         self.write(ctx);
         self.arm(ctx);
     }
 
-    fn take(&mut self, event: ChoiceEvent, now: Micros) {
+    fn take(&mut self, event: ChoiceEvent, now: Micros) -> Result<(), NoRoom> {
         let ChoiceEvent { choice, kind } = event;
-        let Some(text) = self.choices.get_mut(choice as usize) else { return };
+        let Some(text) = self.choices.get_mut(choice as usize) else { return Ok(()) };
         if self.outbox.has_finished(choice) {
-            return;
+            return Ok(());
         }
         let mut out = Vec::new();
         match kind {
@@ -119,37 +129,37 @@ impl StreamActor {
             }
             ChoiceEventKind::Ended { end, logprobs } => text.finish(end, logprobs.as_deref(), now, &mut out),
         }
-        self.outbox.extend(out);
+        self.outbox.extend(out)?;
         if self.outbox.has_finished(choice) {
             for (kind, count) in text.recoveries().iter() {
                 self.setup.metrics.parser_recovered(kind.name(), u64::from(count));
             }
         }
+        Ok(())
     }
 
     /// Ends every choice that has not ended with an error, and gives up its text state: that may be what panicked.
     fn fail(&mut self, message: &str) {
         log_failure(&self.ticket.request_id, message);
+        self.end("internal_error", "The server failed while it read the model's answer.");
+    }
+
+    /// Ends every choice that has not ended with an error, and has the scheduler forget them.
+    fn end(&mut self, code: &'static str, message: &str) {
         for (choice, text) in (0..).zip(std::mem::take(&mut self.choices)) {
             if self.outbox.has_finished(choice) {
                 continue;
             }
-            let kind = FinishKind::Failed {
-                code: "internal_error",
-                message: "The server failed while it read the model's answer.".to_owned(),
-            };
+            let kind = FinishKind::Failed { code, message: message.to_owned() };
             let completion_tokens = text.completion_tokens();
             let finish = Finish { kind, reasoning_tokens: 0, completion_tokens };
             let (tokens, logprobs) = (Vec::new(), Vec::new());
-            self.outbox.push(Part {
-                choice,
-                kind: PartKind::Finished(finish),
-                tokens,
-                logprobs,
-                completion_tokens,
-                reasoning_tokens: 0,
-            });
+            let kind = PartKind::Finished(finish);
+            let end = Part { choice, kind, tokens, logprobs, completion_tokens, reasoning_tokens: 0 };
+            self.outbox.push(end).expect("an end is taken without memory for it");
         }
+        self.cut_short = true;
+        self.cancel();
     }
 
     /// Hands over as many parts as the reader has room for.
@@ -253,7 +263,7 @@ impl StreamActor {
                 for choice in &mut actor.choices {
                     choice.tick(now, &mut out);
                 }
-                actor.outbox.extend(out);
+                actor.outbox.extend(out)
             });
         });
         self.timer = Some((due, handle));
@@ -304,11 +314,7 @@ impl StreamHandler<Feed> for StreamActor {
     fn handle(&mut self, Feed(events): Feed, ctx: &mut Context<Self>) {
         let now = self.setup.clock.now();
         self.note_tokens(&events, now);
-        self.on_text(ctx, |actor| {
-            for event in events {
-                actor.take(event, now);
-            }
-        });
+        self.on_text(ctx, |actor| events.into_iter().try_for_each(|event| actor.take(event, now)));
     }
 
     /// The scheduler sends nothing more: everything has ended, or it gave this response up.

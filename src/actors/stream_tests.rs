@@ -17,7 +17,7 @@ fn open(service: &Service, registry: &Arc<Registry>, id: &str, reading: Reading)
     let inner = service.inner();
     let setup = StreamSetup { clock: inner.clock, metrics: inner.metrics.clone(), slow_reader: Duration::from_secs(60) };
     let ticket = registry.enter(id.to_owned(), crate::actors::messages::KeyId::default(), None).unwrap();
-    let visitor = Visitor { ticket, record: inner.metrics.received(inner.clock.now()) };
+    let visitor = Visitor { ticket, record: inner.metrics.received(inner.clock.now()), memory: None };
     let rules = TextRules {
         tokenizer: tokenizer(),
         reading,
@@ -26,10 +26,10 @@ fn open(service: &Service, registry: &Arc<Registry>, id: &str, reading: Reading)
     };
     let (feed, inbox) = mpsc::channel(8);
     let (parts, receiver) = mpsc::channel(8);
-    let scheduler = inner.scheduler.clone();
+    let (scheduler, memory) = (inner.scheduler.clone(), inner.budget.open());
     StreamActor::create(move |ctx| {
         StreamActor::listen(inbox, ctx);
-        StreamActor::new(setup, scheduler, visitor, &[rules], parts)
+        StreamActor::new(setup, scheduler, visitor, &[rules], parts, memory)
     });
     (feed, receiver)
 }

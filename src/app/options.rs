@@ -98,6 +98,9 @@ pub struct ServeOptions {
     pub connections_max_count: usize,
     /// The same for one address, or one /64 of IPv6.
     pub address_connections_max_count: usize,
+    /// What bodies, prompts and unread answers may hold in memory, all together; `None` takes a quarter of what is free, 4 GiB at
+    /// most.
+    pub memory_budget_bytes: Option<u64>,
     /// Largest body of a request.
     pub body_max_bytes: usize,
     /// How long a stream may be silent before a comment shows that it is alive.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::web::Data;
 
 use super::keys::{KeyTexts, keys};
-use super::{AppError, Model, ServeOptions, SseDialect};
+use super::{AppError, Model, ServeOptions, SseDialect, memory};
 use crate::actors::messages::Coalescing;
 use crate::actors::service::Service;
 use crate::actors::{self, SchedulingOptions, StartOptions};
@@ -78,7 +78,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
         version: PromptVersion::from_name(&options.prompt_version).unwrap_or_default(),
         cache_max_bytes: options.prompt_cache_bytes,
     };
-    let queue = &options.profile.queue;
+    let (queue, memory_budget_bytes) = (&options.profile.queue, memory::budget_bytes(options));
     let service = actors::start(StartOptions {
         engine,
         builder: Arc::new(PromptBuilder::new(Arc::clone(&tokenizer), settings)),
@@ -90,6 +90,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
         text_threads: options.text_threads_count,
         preparing_max_count: queue.preparing_max_count.count(),
         stream_threads: options.stream_threads_count,
+        memory_budget_bytes,
         slow_reader: Duration::from_secs(options.profile.stream.slow_reader_seconds.get()),
         watchdog: Duration::from_secs(options.watchdog_seconds),
     })?;
@@ -99,6 +100,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
     let observed = Data::new(observed);
     let backend = Backend { service: service.clone(), metrics, clock };
     let mut http = http_options(options, tags, keys.clone(), &checkpoint);
+    http.body_max_bytes = memory::body_max_bytes(options, memory_budget_bytes);
     http.unlisted_names = source::names(&options.model, &full_name);
     let server = http::serve(backend, http, observed, |_| {})?;
     Ok(Wired { service, server, keys })
@@ -179,7 +181,6 @@ fn http_options(options: &ServeOptions, tags: ModelTags, keys: KeyRing, checkpoi
     http.profiles = profile_coalescing(&options.profile);
     http.connections_max_count = options.connections_max_count;
     http.address_connections_max_count = options.address_connections_max_count;
-    http.body_max_bytes = options.body_max_bytes;
     http.stream_keep_alive = Duration::from_secs(options.keep_alive_seconds);
     http
 }

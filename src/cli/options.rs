@@ -79,6 +79,9 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
             "a whole number from 1 to 1048576",
             |text| within(text, 1, 1 << 20),
         )?,
+        memory_budget_bytes: layers.read("memory_budget", "auto or a size from 64MiB", |text| {
+            automatic(text, |text| size_within(text, 64 << 20, u64::MAX))
+        })?,
         body_max_bytes: layers
             .read("body_max_bytes", "a size from 1KiB to 1GiB", |text| size_within(text, 1 << 10, 1 << 30))?,
         keep_alive_seconds: layers.read("keep_alive_seconds", "a whole number from 1 to 3600", |text| within(text, 1, 3600))?,

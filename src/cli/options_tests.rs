@@ -87,6 +87,7 @@ fn nonsense_is_refused_with_what_was_expected_and_who_gave_it() {
         ("host", "", "an address such as 127.0.0.1"),
         ("http_workers", "0", "a whole number from 1 to 1024"),
         ("text_threads", "1025", "a whole number from 1 to 1024"),
+        ("memory_budget", "63MiB", "auto or a size from 64MiB"),
         ("stream_threads", "many", "a whole number from 1 to 1024"),
         ("connections_max_count", "0", "a whole number from 1 to 1048576"),
         ("address_connections_max_count", "many", "a whole number from 1 to 1048576"),

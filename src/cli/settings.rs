@@ -84,6 +84,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     plain("connections_max_count", "COUNT", "4096", "connections that may be open; more get 503"),
     plain("address_connections_max_count", "COUNT", "2048", "the same for one address, or one /64 of IPv6"),
+    plain(
+        "memory_budget",
+        "SIZE",
+        "auto",
+        "what bodies, prompts and unread answers may hold in memory; auto takes a quarter of what is free, 4GiB at most",
+    ),
     plain("body_max_bytes", "SIZE", "8MiB", "largest body of a request"),
     plain("keep_alive_seconds", "SECONDS", "15", "a silent stream shows that it is alive after so long"),
     plain("sse_dialect", "DIALECT", "openai", "how chats are streamed: openai, events or both"),

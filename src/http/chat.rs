@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use crate::actors::messages::{Accepted, Input};
 
-use super::body::read_json;
+use super::body::{Asked, read_json};
 use super::errors::ApiError;
 use super::front::{Front, Sender, dialect, response_id};
 use super::respond;
@@ -41,9 +41,10 @@ pub(super) async fn answer(
     manner: Manner,
 ) -> Result<HttpResponse, ApiError> {
     let asked = read(&request, payload, &front, manner).await.map_err(|error| front.refused(error))?;
-    let (ChatRequest { model, conversation, generation, streaming, return_token_ids, include_reasoning }, sender) = asked;
+    let (Asked { asked, memory }, sender) = asked;
+    let ChatRequest { model, conversation, generation, streaming, return_token_ids, include_reasoning } = asked;
     let id = response_id(&request, manner.id_prefix);
-    let order = respond::order(id.clone(), vec![Input::Chat(conversation)], &generation, streaming.coalescing, sender);
+    let order = respond::order(id.clone(), vec![Input::Chat(conversation)], &generation, streaming.coalescing, sender, memory);
     let Accepted { prompts: reports, parts } = front.backend.service.generate(order).await?;
 
     let heading = respond::heading(&id, &model);
@@ -56,8 +57,8 @@ pub(super) async fn answer(
         as_predecessor: manner.dialect != Dialect::OpenAi,
     };
     if !streaming.on {
-        let whole = respond::gather(parts, progress).await?;
-        return Ok(respond::in_one_piece(ChatAnswer { heading, metadata, token_ids, shown }.whole(&whole), &id));
+        let answer = ChatAnswer { heading, metadata, token_ids, shown };
+        return respond::in_one_piece(&front, &id, parts, progress, move |whole| answer.whole(whole)).await;
     }
     let include_usage = streaming.include_usage;
     let encoder = match manner.dialect {
@@ -81,10 +82,11 @@ async fn read(
     payload: Payload,
     front: &Data<Front>,
     manner: Manner,
-) -> Result<(ChatRequest, Sender), ApiError> {
+) -> Result<(Asked<ChatRequest>, Sender), ApiError> {
     let chat = read_json(request, payload, front, move |body, terms| ChatRequest::read(body, manner.form, terms)).await?;
-    if chat.streaming.on {
-        check_dialect(manner.dialect, chat.generation.choices_count, !chat.conversation.tools.is_empty())?;
+    let ChatRequest { streaming, generation, conversation, .. } = &chat.asked;
+    if streaming.on {
+        check_dialect(manner.dialect, generation.choices_count, !conversation.tools.is_empty())?;
     }
     Ok((chat, Sender::of(request)?))
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
+use crate::actors::budget::Reserved;
 use crate::actors::messages::{Accepted, Input, PromptReport};
 
-use super::body::read_json;
+use super::body::{Asked, read_json};
 use super::errors::ApiError;
 use super::front::{Front, Sender, response_id};
 use super::respond;
@@ -18,11 +19,11 @@ use super::wire::progress::Progress;
 
 /// The handler.
 pub(super) async fn completions(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    let (asked, sender) = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
+    let (Asked { asked, memory }, sender) = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
     let id = response_id(&request, "cmpl");
     let CompletionRequest { generation, streaming, .. } = &asked;
 
-    let order = respond::order(id.clone(), asked.prompts.clone(), generation, streaming.coalescing, sender);
+    let order = respond::order(id.clone(), asked.prompts.clone(), generation, streaming.coalescing, sender, memory.clone());
     let Accepted { prompts: reports, parts } = front.backend.service.generate(order).await?;
     let heading = respond::heading(&id, &asked.model);
     let metadata = respond::metadata(&front, &heading, generation, &reports);
@@ -31,32 +32,40 @@ pub(super) async fn completions(request: HttpRequest, payload: Payload, front: D
     let answer = CompletionAnswer {
         heading,
         metadata,
-        prompts: prompts(&front, &asked, &reports).await?,
+        prompts: prompts(&front, &asked, &reports, &memory).await?,
         choices_a_prompt: generation.choices_count as usize,
         logprobs: generation.sampling.logprobs.is_some(),
         prompt_only: asked.prompt_only,
         return_token_ids: asked.return_token_ids,
     };
     if !streaming.on {
-        let whole = respond::gather(parts, progress).await?;
-        return Ok(respond::in_one_piece(answer.whole(&whole), &id));
+        return respond::in_one_piece(&front, &id, parts, progress, move |whole| answer.whole(whole)).await;
     }
     let encoder = CompletionEncoder::new(answer, progress, streaming.include_usage, streaming.continuous_usage);
     Ok(respond::in_stream(&request, &front, &id, parts, Encoder::Completion(Box::new(encoder))))
 }
 
-async fn read(request: &HttpRequest, payload: Payload, front: &Data<Front>) -> Result<(CompletionRequest, Sender), ApiError> {
+async fn read(
+    request: &HttpRequest,
+    payload: Payload,
+    front: &Data<Front>,
+) -> Result<(Asked<CompletionRequest>, Sender), ApiError> {
     Ok((read_json(request, payload, front, CompletionRequest::read).await?, Sender::of(request)?))
 }
 
 /// The prompts as the answer shows them; the text of tokens is only made if it is to be echoed.
-async fn prompts(front: &Front, asked: &CompletionRequest, reports: &[Arc<PromptReport>]) -> Result<Vec<Prompt>, ApiError> {
+async fn prompts(
+    front: &Front,
+    asked: &CompletionRequest,
+    reports: &[Arc<PromptReport>],
+    memory: &Reserved,
+) -> Result<Vec<Prompt>, ApiError> {
     let mut prompts = Vec::with_capacity(reports.len());
     for (input, report) in asked.prompts.iter().zip(reports) {
         let echo = match input {
             _ if !asked.echo => None,
             Input::Text(text) => Some(text.clone()),
-            Input::Tokens(tokens) => Some(front.backend.service.detokenize(tokens.clone()).await?),
+            Input::Tokens(tokens) => Some(front.backend.service.detokenize(tokens.clone(), Some(memory.clone())).await?),
             Input::Chat(_) => unreachable!("a text completion has no chats"),
         };
         let first_token = report.tokens.first().map(|first| front.backend.service.token_bytes(*first)).unwrap_or_default();

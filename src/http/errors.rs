@@ -4,6 +4,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 
+use crate::actors::budget::{MEMORY_FULL, NoRoom};
 use crate::actors::messages::Refusal;
 
 use super::wire::error::{ErrorObject, INVALID, SERVER, UNAVAILABLE, WireError, is_passing};
@@ -118,7 +119,11 @@ impl Face {
 
     fn unavailable(code: &'static str, retry_seconds: u64) -> Self {
         let retry_seconds = Some(retry_seconds.max(1));
-        Self { retry_seconds, close: code == "draining", ..Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, code) }
+        Self {
+            retry_seconds,
+            close: matches!(code, "draining" | MEMORY_FULL),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE, code)
+        }
     }
 }
 
@@ -207,6 +212,7 @@ fn refusal_message(refusal: &Refusal) -> String {
         Refusal::Invalid { message, .. } | Refusal::QueueFull { message, .. } => message.clone(),
         Refusal::Unavailable { code, .. } => match *code {
             "draining" => "the server is shutting down and takes no new requests".to_owned(),
+            MEMORY_FULL => "the memory for requests is taken; --memory-budget says how much there is".to_owned(),
             "loading" => "the model is being loaded".to_owned(),
             "engine_restarting" => "the engine is being restarted".to_owned(),
             "engine_dead" => "the engine is dead; this server must be restarted".to_owned(),
@@ -220,6 +226,12 @@ fn refusal_message(refusal: &Refusal) -> String {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<NoRoom> for ApiError {
+    fn from(none: NoRoom) -> Self {
+        Self::Refused(none.into())
     }
 }
 

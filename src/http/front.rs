@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use actix_web::http::StatusCode;
 use actix_web::{HttpMessage, HttpRequest, ResponseError};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use crate::actors::budget::MEMORY_FULL;
 use crate::actors::messages::{KeyId, Refusal};
 use crate::metrics::RejectKind;
 
@@ -30,7 +32,7 @@ pub(super) struct Front {
     /// When the server started, in seconds since 1970.
     pub(super) started: u64,
     /// What parses large bodies, away from the workers.
-    pub(super) parsers: Semaphore,
+    pub(super) parsers: Arc<Semaphore>,
 }
 
 /// The id that the border gave to a request: 32 hexadecimal digits.
@@ -66,8 +68,9 @@ impl Front {
 
     /// Counts a request for a response that the actors never hear of.
     pub(super) fn refused(&self, error: ApiError) -> ApiError {
-        let kind = match error.status_code().as_u16() {
-            503 => RejectKind::Unavailable,
+        let kind = match &error {
+            ApiError::Refused(Refusal::Unavailable { code: MEMORY_FULL, .. }) => RejectKind::Memory,
+            error if error.status_code() == StatusCode::SERVICE_UNAVAILABLE => RejectKind::Unavailable,
             _ => RejectKind::Invalid,
         };
         self.backend.metrics.received(self.backend.clock.now()).rejected(kind);

@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use crate::actors::messages::Input;
 
-use super::body::read_json;
+use super::body::{Asked, read_json};
 use super::chat::{self, Manner};
 use super::errors::ApiError;
 use super::front::{Front, Sender, access, response_id};
@@ -28,14 +28,14 @@ pub(super) async fn generate(request: HttpRequest, payload: Payload, front: Data
 /// `/generate/stream`: a prompt for code, answered with a stream of texts.
 pub(super) async fn stream(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
     let asked = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
-    let (TextRequest { conversation, generation, coalescing }, sender) = asked;
+    let (Asked { asked: TextRequest { conversation, generation, coalescing }, memory }, sender) = asked;
     let id = response_id(&request, "gen");
-    let order = respond::order(id.clone(), vec![Input::Chat(conversation)], &generation, coalescing, sender);
+    let order = respond::order(id.clone(), vec![Input::Chat(conversation)], &generation, coalescing, sender, memory);
     let accepted = front.backend.service.generate(order).await?;
     Ok(respond::in_stream(&request, &front, &id, accepted.parts, Encoder::Text(TextEncoder)))
 }
 
-async fn read(request: &HttpRequest, payload: Payload, front: &Data<Front>) -> Result<(TextRequest, Sender), ApiError> {
+async fn read(request: &HttpRequest, payload: Payload, front: &Data<Front>) -> Result<(Asked<TextRequest>, Sender), ApiError> {
     let coalescing = front.options.text_coalescing;
     let understand = move |body, terms: &Terms<'_>| TextRequest::read(body, &Terms { coalescing, ..*terms });
     Ok((read_json(request, payload, front, understand).await?, Sender::of(request)?))

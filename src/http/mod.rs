@@ -31,6 +31,7 @@ mod tokens;
 mod wire;
 mod workers;
 
+pub use body::largest_body_bytes;
 pub use cors::{AllowedOrigin, NoOrigin};
 pub use key::{ApiKey, KeyError, KeyRing, Keys, MetricsAccess};
 pub use options::{Backend, HttpOptions};

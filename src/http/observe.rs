@@ -146,6 +146,7 @@ async fn metrics(request: HttpRequest, observed: web::Data<Observed>) -> Result<
     let snapshot = observed.service.snapshot();
     observed.metrics.scheduler(&gauges(&snapshot, observed.service.limits()));
     observed.metrics.sessions_active(snapshot.sessions_active);
+    observed.metrics.memory(snapshot.memory_budget_bytes, snapshot.memory_reserved_bytes);
     let text = observed.metrics.exposition(names, observed.clock.now());
     Ok(HttpResponse::Ok().content_type(EXPOSITION_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text))
 }

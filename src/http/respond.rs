@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
-use tokio::sync::mpsc::Receiver;
 
-use crate::actors::messages::{Coalescing, Generate, Input, Part, PromptReport};
+use crate::actors::budget::{Reserved, Use};
+use crate::actors::messages::{Coalescing, Generate, Input, PromptReport};
+use crate::actors::parts::PartReceiver;
 use crate::batch::TokenId;
 use crate::clock;
 
+use super::body::{HERE_MAX_BYTES, away};
 use super::border::REQUEST_ID;
 use super::errors::ApiError;
 use super::front::{Front, Sender};
+use super::held::until_sent;
 use super::stream;
 use super::wire::encoder::Encoder;
 use super::wire::heading::{Heading, Metadata, Params};
@@ -27,6 +30,7 @@ pub(super) fn order(
     generation: &Generation,
     coalescing: Coalescing,
     sender: Sender,
+    memory: Reserved,
 ) -> Generate {
     Generate {
         request_id,
@@ -41,34 +45,50 @@ pub(super) fn order(
         session: sender.session,
         owner: sender.owner,
         cache_salt: generation.cache_salt.clone(),
+        memory: Some(memory),
     }
 }
 
 /// Answers with a stream.
-pub(super) fn in_stream(
-    request: &HttpRequest,
-    front: &Front,
-    id: &str,
-    parts: Receiver<Part>,
-    encoder: Encoder,
-) -> HttpResponse {
+pub(super) fn in_stream(request: &HttpRequest, front: &Front, id: &str, parts: PartReceiver, encoder: Encoder) -> HttpResponse {
     let record = front.backend.metrics.stream_opened();
     named(stream::respond(request, parts, encoder, front.options.stream_keep_alive, record), id)
 }
 
-/// Gathers an answer in one piece. Dropping the future, because the client left, cancels the response.
-pub(super) async fn gather(mut parts: Receiver<Part>, progress: Progress) -> Result<Whole, ApiError> {
-    let mut whole = Whole::new(progress);
+/// Answers in one piece, as `write` has it. Dropping the future, because the client left, cancels the response.
+pub(super) async fn in_one_piece(
+    front: &Front,
+    id: &str,
+    mut parts: PartReceiver,
+    progress: Progress,
+    write: impl FnOnce(&Whole) -> String + Send + 'static,
+) -> Result<HttpResponse, ApiError> {
+    let (mut whole, memory) = (Whole::new(progress), front.backend.service.budget().open());
     while !whole.progress.is_done() {
         let part = parts.recv().await.ok_or_else(stream::lost)?;
+        memory.grow(Use::Answer, part.bytes())?;
         whole.take(part)?;
     }
-    Ok(whole)
+    let gathered_bytes = memory.bytes();
+    let write = move || {
+        let json = write(&whole);
+        drop(whole);
+        json
+    };
+    json(memory, gathered_bytes, write).await.map(|response| named(response, id))
 }
 
-/// Answers with JSON.
-pub(super) fn in_one_piece(json: String, id: &str) -> HttpResponse {
-    named(HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(json), id)
+/// Answers with JSON that `write` makes, of about `bytes`, beside what `memory` holds already.
+pub(super) async fn json(
+    memory: Reserved,
+    bytes: u64,
+    write: impl FnOnce() -> String + Send + 'static,
+) -> Result<HttpResponse, ApiError> {
+    memory.grow(Use::Answer, bytes)?;
+    let written = away(bytes > HERE_MAX_BYTES as u64, write).await?;
+    memory.set(Use::Answer, written.len() as u64)?;
+    let response = HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(written);
+    Ok(response.map_body(|_, body| until_sent(body, memory)))
 }
 
 /// Tells the answer's id, which is the one to cancel it by.

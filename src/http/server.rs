@@ -123,7 +123,7 @@ where
     let most = (options.connections_max_count, options.address_connections_max_count);
     let places = Arc::new(Places::new(most.0, most.1, backend.metrics.clone()));
     let names = options.model_names();
-    let parsers = Semaphore::new(PARSERS_COUNT);
+    let parsers = Arc::new(Semaphore::new(PARSERS_COUNT));
     let front = Data::new(Front { backend, options: Arc::clone(&options), names, started: clock::unix_seconds(), parsers });
     let probes = Probes { border: border.clone(), observed: observed.clone() };
     let (shared, observe) = (Arc::clone(&options), move |config: &mut ServiceConfig| {

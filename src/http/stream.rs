@@ -10,10 +10,10 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, Responder};
 use actix_web_lab::sse;
 use futures_core::Stream;
-use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, Interval, interval_at};
 
 use crate::actors::messages::{FinishKind, Part, PartKind};
+use crate::actors::parts::PartReceiver;
 use crate::metrics::StreamRecord;
 
 use super::errors::ApiError;
@@ -26,7 +26,7 @@ const NO_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// Answers with a stream: from here on every failure travels inside it.
 pub(super) fn respond(
     request: &HttpRequest,
-    parts: Receiver<Part>,
+    parts: PartReceiver,
     encoder: Encoder,
     keep_alive: Duration,
     record: StreamRecord,
@@ -42,7 +42,7 @@ struct Events {
     /// Counts as cancelled if it is dropped: the client left, or the answer was cancelled by id. The first to be dropped: once
     /// the actors learn of it, it is counted.
     record: Option<StreamRecord>,
-    parts: Receiver<Part>,
+    parts: PartReceiver,
     encoder: Encoder,
     frames: VecDeque<Frame>,
     over: bool,
@@ -51,7 +51,7 @@ struct Events {
 }
 
 impl Events {
-    fn new(parts: Receiver<Part>, mut encoder: Encoder, keep_alive: Duration, record: StreamRecord) -> Self {
+    fn new(parts: PartReceiver, mut encoder: Encoder, keep_alive: Duration, record: StreamRecord) -> Self {
         let mut frames = VecDeque::new();
         encoder.begin(&mut frames);
         let silence = interval_at(Instant::now() + keep_alive, keep_alive);

@@ -1,4 +1,5 @@
 use std::future::poll_fn;
+use std::sync::Arc;
 
 use actix_web::body::to_bytes;
 use actix_web::test::TestRequest;
@@ -12,7 +13,9 @@ use super::super::wire::progress::Progress;
 use super::super::wire::samples;
 use super::super::wire::text_answer::TextEncoder;
 use super::*;
+use crate::actors::budget::Budget;
 use crate::actors::messages::Finish;
+use crate::actors::parts::PartReceiver;
 use crate::batch::Micros;
 use crate::metrics::{Metrics, ModelTags};
 
@@ -48,13 +51,18 @@ fn streams(metrics: &Metrics) -> (u64, u64) {
     (stats.stream_active, stats.stream_cancelled)
 }
 
+/// Parts beside any budget.
+fn unpaid(parts: mpsc::Receiver<Part>) -> PartReceiver {
+    PartReceiver::new(parts, Arc::new(Budget::new(0)).open())
+}
+
 fn open() -> (mpsc::Sender<Part>, Events) {
     open_counted(&metrics())
 }
 
 fn open_counted(metrics: &Metrics) -> (mpsc::Sender<Part>, Events) {
     let (sender, receiver) = mpsc::channel(8);
-    (sender, Events::new(receiver, Encoder::Text(TextEncoder), KEEP_ALIVE, metrics.stream_opened()))
+    (sender, Events::new(unpaid(receiver), Encoder::Text(TextEncoder), KEEP_ALIVE, metrics.stream_opened()))
 }
 
 #[tokio::test]
@@ -140,6 +148,7 @@ fn body(texts: &[String], encoder: Encoder) -> String {
     for part in contents.chain([finished(FinishKind::Length)]) {
         sender.try_send(part).expect("the channel has room");
     }
+    let receiver = unpaid(receiver);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let bytes = runtime.block_on(async {
         let request = TestRequest::default().to_http_request();

@@ -4,45 +4,41 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
-use super::body::{away, read_json};
+use super::body::{Asked, read_json};
 use super::errors::ApiError;
 use super::front::{Front, access};
+use super::respond;
 use super::wire::tokens::{DetokenizeAnswer, TokenizeAnswer, TokenizeRequest, read_detokenize};
 
-/// Most tokens whose list is written on the worker.
-const HERE_MAX_TOKENS: usize = 4096;
+/// What a token takes in an answer that lists it, as text and as JSON: the longest of o200k have 128 bytes, a usual one has five.
+const TOKEN_BYTES: u64 = 80;
 
 /// The tokens of a text or a chat.
 pub(super) async fn tokenize(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    let asked = read_json(&request, payload, &front, TokenizeRequest::read).await?;
+    let Asked { asked, memory } = read_json(&request, payload, &front, TokenizeRequest::read).await?;
     let max_model_len = front.terms()?.context_tokens_max;
-    let tokens = front.backend.service.tokenize(asked.input, access(&request).key).await?;
-    json(tokens.len(), move || {
+    let tokens = front.backend.service.tokenize(asked.input, access(&request).key, Some(memory.clone())).await?;
+    let bytes = TOKEN_BYTES * tokens.len() as u64;
+    let write = move || {
         let text = |token: &_| String::from_utf8_lossy(&front.backend.service.token_bytes(*token)).into_owned();
-        TokenizeAnswer {
+        to_json(&TokenizeAnswer {
             count: tokens.len(),
             max_model_len,
             token_strs: asked.return_token_strs.then(|| tokens.iter().map(text).collect()),
             tokens: tokens.iter().map(|token| token.0).collect(),
-        }
-    })
-    .await
+        })
+    };
+    respond::json(memory, bytes, write).await
 }
 
 /// The text of tokens.
 pub(super) async fn detokenize(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    let tokens = read_json(&request, payload, &front, read_detokenize).await?;
-    let count = tokens.len();
-    let prompt = front.backend.service.detokenize(tokens).await?;
-    json(count, move || DetokenizeAnswer { prompt }).await
+    let Asked { asked: tokens, memory } = read_json(&request, payload, &front, read_detokenize).await?;
+    let bytes = TOKEN_BYTES * tokens.len() as u64;
+    let prompt = front.backend.service.detokenize(tokens, Some(memory.clone())).await?;
+    respond::json(memory, bytes, move || to_json(&DetokenizeAnswer { prompt })).await
 }
 
-/// Answers with what `answer` makes of so many tokens.
-async fn json<A: Serialize>(
-    tokens_count: usize,
-    answer: impl FnOnce() -> A + Send + 'static,
-) -> Result<HttpResponse, ApiError> {
-    let large = tokens_count > HERE_MAX_TOKENS;
-    let body = away(large, move || serde_json::to_string(&answer()).expect("texts and numbers are JSON")).await?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(body))
+fn to_json(answer: &impl Serialize) -> String {
+    serde_json::to_string(answer).expect("texts and numbers are JSON")
 }

@@ -76,6 +76,8 @@ pub(super) struct RequestFamilies {
     pub(super) request_prompt_tokens: Spread,
     pub(super) request_completion_tokens: Spread,
     pub(super) sessions_active: IntGauge,
+    pub(super) memory_budget: IntGauge,
+    pub(super) memory_reserved: IntGauge,
 }
 
 impl RequestFamilies {
@@ -140,6 +142,8 @@ impl RequestFamilies {
                 COUNTS,
             ),
             sessions_active: make.gauge("sessions_active", "Sessions (X-Session-ID) that are alive."),
+            memory_budget: make.gauge("antiphon_memory_budget_bytes", "What bodies, prompts and answers may hold in memory."),
+            memory_reserved: make.gauge("antiphon_memory_reserved_bytes", "What of the memory budget is reserved."),
         }
     }
 }

@@ -228,6 +228,13 @@ impl Metrics {
         self.inner.families.requests.sessions_active.set(gauge(count));
     }
 
+    /// What requests may hold in memory, and what of it is reserved.
+    pub fn memory(&self, budget_bytes: u64, reserved_bytes: u64) {
+        let requests = &self.inner.families.requests;
+        requests.memory_budget.set(i64::try_from(budget_bytes).unwrap_or(i64::MAX));
+        requests.memory_reserved.set(i64::try_from(reserved_bytes).unwrap_or(i64::MAX));
+    }
+
     /// The numbers of `/stats`.
     #[must_use]
     pub fn stats(&self, now: Micros) -> Stats {

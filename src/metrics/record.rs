@@ -13,13 +13,15 @@ pub enum RejectKind {
     QueueFull,
     /// Loading, draining, or the engine is being rebuilt.
     Unavailable,
+    /// There is no memory for it.
+    Memory,
     /// The client left before it was decided.
     Abandoned,
 }
 
 impl RejectKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Invalid, Self::QueueFull, Self::Unavailable, Self::Abandoned];
+    pub const ALL: [Self; 5] = [Self::Invalid, Self::QueueFull, Self::Unavailable, Self::Memory, Self::Abandoned];
 
     /// The kind as a label.
     #[must_use]
@@ -28,6 +30,7 @@ impl RejectKind {
             Self::Invalid => "invalid",
             Self::QueueFull => "queue_full",
             Self::Unavailable => "unavailable",
+            Self::Memory => "memory",
             Self::Abandoned => "abandoned",
         }
     }

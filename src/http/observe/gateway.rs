@@ -252,6 +252,7 @@ fn one_token() -> Generate {
         session: None,
         owner: KeyId::default(),
         cache_salt: None,
+        memory: None,
     }
 }
 

@@ -46,6 +46,8 @@ fn snapshot() -> Snapshot {
         streams_active: 5,
         building_count: 0,
         sessions_active: 2,
+        memory_budget_bytes: 1_000,
+        memory_reserved_bytes: 10,
         engine_restarts_total: 0,
         tokens_per_second: 0.0,
         prompt_cache: PromptCacheCounts { hits_total: 1, misses_total: 3, entries_count: 3, bytes: 99 },

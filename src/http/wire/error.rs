@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::actors::budget::MEMORY_FULL;
+
 /// Longest echo of something that the client sent, in characters.
 const ECHO_MAX_CHARS: usize = 120;
 
@@ -175,5 +177,5 @@ pub(crate) const SERVER: &str = "server_error";
 
 /// Whether a failure with this code passes if the client comes back later.
 pub(crate) fn is_passing(code: &str) -> bool {
-    matches!(code, "queue_timeout" | "server_shutdown")
+    matches!(code, "queue_timeout" | "server_shutdown" | MEMORY_FULL)
 }

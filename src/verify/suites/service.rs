@@ -55,6 +55,7 @@ pub(super) async fn serve(
             session: None,
             owner: KeyId::default(),
             cache_salt: None,
+            memory: None,
         })
         .await;
     let mut accepted = accepted.map_err(|refusal| Halt::Fail(format!("the service refuses: {refusal:?}")))?;

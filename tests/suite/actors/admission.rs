@@ -93,7 +93,7 @@ fn text_work_is_bounded() {
     world(Plan { preparing_max_count: 0, ..Plan::default() }, |world| async move {
         assert!(matches!(refused(&world, plain("a", "x", 10)).await, Refusal::QueueFull { .. }));
         let refusal =
-            world.service.tokenize(Input::Text("x".to_owned()), KeyId::default()).await.expect_err("the bound is zero");
+            world.service.tokenize(Input::Text("x".to_owned()), KeyId::default(), None).await.expect_err("the bound is zero");
         assert!(matches!(refusal, Refusal::QueueFull { .. }));
         world
     });
@@ -122,7 +122,7 @@ fn what_cannot_be_served_names_the_parameter() {
         let sampling = Sampling { logit_bias: vec![(TokenId(9_999), 1.0)], ..Sampling::default() };
         let biased = Generate { sampling, ..plain("a", "x", 1) };
         assert_eq!(param_and_code(refused(&world, biased).await), (Some("logit_bias"), None));
-        let unknown = world.service.detokenize(vec![TokenId(2_048)]).await.expect_err("no such token");
+        let unknown = world.service.detokenize(vec![TokenId(2_048)], None).await.expect_err("no such token");
         assert_eq!(param_and_code(unknown), (Some("tokens"), None));
         world
     });

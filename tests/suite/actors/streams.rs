@@ -265,9 +265,10 @@ fn phase_of(world: &World, request_id: &str) -> Option<Phase> {
 #[test]
 fn text_and_tokens_are_turned_into_each_other() {
     world(Plan::default(), |world| async move {
-        let tokens = world.service.tokenize(Input::Text(TEXT.to_owned()), KeyId::default()).await.expect("text is tokenized");
+        let tokens =
+            world.service.tokenize(Input::Text(TEXT.to_owned()), KeyId::default(), None).await.expect("text is tokenized");
         assert_eq!(tokens, world.tokenizer.encode_text(TEXT));
-        assert_eq!(world.service.detokenize(tokens).await.expect("tokens are text"), TEXT);
+        assert_eq!(world.service.detokenize(tokens, None).await.expect("tokens are text"), TEXT);
         world
     });
 }

@@ -95,6 +95,7 @@ pub(super) struct Plan {
     pub(super) steps_max: usize,
     pub(super) scheduling: SchedulingOptions,
     pub(super) preparing_max_count: usize,
+    pub(super) memory_budget_bytes: u64,
     pub(super) slow_reader: Duration,
     pub(super) watchdog: Duration,
 }
@@ -118,6 +119,7 @@ impl Default for Plan {
                 waiting_max: Duration::ZERO,
             },
             preparing_max_count: 4_096,
+            memory_budget_bytes: 1 << 30,
             slow_reader: HANG,
             watchdog: HANG,
         }
@@ -197,6 +199,7 @@ impl World {
             text_threads: 2,
             preparing_max_count: plan.preparing_max_count,
             stream_threads: 2,
+            memory_budget_bytes: plan.memory_budget_bytes,
             slow_reader: plan.slow_reader,
             watchdog: plan.watchdog,
         })
@@ -319,6 +322,7 @@ pub(super) fn plain(request_id: &str, prompt: &str, max_tokens: u32) -> Generate
         session: None,
         owner: KeyId::default(),
         cache_salt: None,
+        memory: None,
     }
 }
 

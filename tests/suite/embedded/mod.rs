@@ -4,6 +4,7 @@ mod descriptors;
 mod flood;
 mod garbage;
 mod keys;
+mod memory;
 mod predecessor;
 mod quiet;
 mod requests;

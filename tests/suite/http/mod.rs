@@ -10,6 +10,7 @@ mod keys;
 mod leaving;
 mod lists;
 mod loaded;
+mod memory;
 mod observe;
 mod page;
 mod parameters;

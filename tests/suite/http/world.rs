@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub(super) waiting_max_count: usize,
     /// KV blocks of each group.
     pub(super) blocks_count: usize,
+    /// What requests may hold in memory.
+    pub(super) memory_budget_bytes: u64,
     /// How to serve.
     pub(super) http: HttpOptions,
 }
@@ -58,6 +60,7 @@ impl Default for Plan {
             running_max_count: 64,
             waiting_max_count: 256,
             blocks_count: 4096,
+            memory_budget_bytes: 1 << 30,
             http,
         }
     }
@@ -103,6 +106,7 @@ impl World {
             text_threads: 1,
             preparing_max_count: 256,
             stream_threads: 1,
+            memory_budget_bytes: plan.memory_budget_bytes,
             // Tests of this room show what happens before the actors lose their patience.
             slow_reader: Duration::from_secs(3600),
             watchdog: Duration::from_secs(30),
