@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{self, TcpStream};
 use tokio::sync::oneshot;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::connection::{Place, Places, turn_away};
 use super::probe::Probes;
@@ -75,13 +76,8 @@ pub(super) fn start(listeners: Vec<TcpListener>, acceptor: Acceptor) -> io::Resu
         let all = LocalSet::new();
         all.block_on(&runtime, async move {
             let acceptor = Rc::new(acceptor);
-            for listener in listeners {
-                spawn_local(accept(listener, Rc::clone(&acceptor)));
-            }
-            if stopped.await.is_err() {
-                // The handle was dropped: the server goes on.
-                std::future::pending::<()>().await;
-            }
+            let listening = listeners.into_iter().map(|listener| spawn_local(accept(listener, Rc::clone(&acceptor))));
+            over(stopped, listening.collect()).await;
         });
         // The listeners are closed with their tasks.
         drop(all);
@@ -89,6 +85,21 @@ pub(super) fn start(listeners: Vec<TcpListener>, acceptor: Acceptor) -> io::Resu
     };
     thread::Builder::new().name("accept".to_owned()).spawn(run)?;
     Ok(Accepting { stop, ended })
+}
+
+/// Waits until the server stops, or a task that accepts has panicked: its listener is closed then, and the thread ends, so that the
+/// process does not stay behind a port that nothing accepts at.
+async fn over(stopped: oneshot::Receiver<()>, listening: Vec<JoinHandle<()>>) {
+    let stopped = async {
+        if stopped.await.is_err() {
+            // The handle was dropped: the server goes on.
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = stopped => {}
+        _ = select_all(listening) => {}
+    }
 }
 
 async fn accept(listener: net::TcpListener, acceptor: Rc<Acceptor>) {
@@ -114,10 +125,16 @@ async fn accept(listener: net::TcpListener, acceptor: Rc<Acceptor>) {
 impl Acceptor {
     /// Answers the probes of a connection; hands it on when something else is said on it, or nothing.
     async fn receive(self: Rc<Self>, mut connection: TcpStream, place: Place) {
-        let mut wait = FIRST_BYTES_MAX;
+        let mut probed = false;
         loop {
             let mut head = [0; HEAD_MAX_BYTES];
-            let Ok(Ok(length)) = tokio::time::timeout(wait, connection.peek(&mut head)).await else { break };
+            let wait = if probed { self.idle_deadline } else { FIRST_BYTES_MAX };
+            let length = match tokio::time::timeout(wait, connection.peek(&mut head)).await {
+                Ok(Ok(length)) => length,
+                // A worker would wait for a head once more, and answer 408 to a client that asked nothing.
+                Err(_elapsed) if probed => return,
+                Ok(Err(_)) | Err(_) => break,
+            };
             let Some(probe) = self.probes.read(&head[..length]) else { break };
             let answer = self.probes.answer(&probe);
             let taken = connection.read_exact(&mut head[..probe.head_bytes]).await;
@@ -125,10 +142,22 @@ impl Acceptor {
             if taken.is_err() || connection.write_all(&answer).await.is_err() || probe.close {
                 return;
             }
-            wait = self.idle_deadline;
+            probed = true;
         }
         if let Ok(connection) = connection.into_std() {
             self.workers.serve(connection, place);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_web::test]
+    async fn the_thread_ends_with_a_task_that_accepts() {
+        let (_stop, stopped) = oneshot::channel();
+        let listening = vec![spawn_local(std::future::pending()), spawn_local(async { panic!("as told") })];
+        over(stopped, listening).await;
     }
 }

@@ -102,3 +102,18 @@ async fn a_head_in_pieces_is_served() {
     }
     world.close().await;
 }
+
+/// A connection that had probes and is idle since is closed as any other that is idle: without an answer to nothing.
+#[actix_rt::test]
+async fn an_idle_connection_of_probes_is_closed_without_a_word() {
+    let mut plan = Plan::default();
+    (plan.http.idle_deadline, plan.http.head_deadline) = (Duration::from_millis(300), Duration::from_millis(300));
+    let world = World::open(plan).await;
+    let mut socket = TcpStream::connect(world.address).await.unwrap();
+    socket.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    world.close().await;
+}
