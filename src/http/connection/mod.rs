@@ -186,6 +186,8 @@ impl AsyncWrite for Connection {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_flush(context))?;
         if this.intake.answered(this.answers.0.get(), true) {
+            // The next answer has a time of its own.
+            this.timer = None;
             // actix has read before it wrote, and would wait for bytes that have come already.
             context.waker().wake_by_ref();
             if this.intake.need() == Need::End {

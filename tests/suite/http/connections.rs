@@ -110,6 +110,21 @@ async fn requests_behind_a_long_answer_are_answered_after_it() {
     world.close().await;
 }
 
+/// What is kept behind them is full all the time, and each answer is quick: together they may take longer than any of them.
+#[actix_rt::test]
+async fn an_answer_has_its_time_whatever_those_before_it_took() {
+    let world = World::open(Plan { endless: true, step_time: Duration::from_millis(100), ..Plan::default() }).await;
+    let body = r#"{"prompt":"go on","max_tokens":1}"#;
+    let step = String::from_utf8(request("POST", "/v1/completions", "", body)).unwrap().replace("Connection: close\r\n", "");
+    let last = String::from_utf8(request("GET", "/version", "", "")).unwrap();
+    let mut socket = TcpStream::connect(world.address).await.unwrap();
+    socket.write_all(format!("{}{}{last}", step.repeat(13), GET.repeat(230)).as_bytes()).await.unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text.matches("HTTP/1.1 200 OK\r\n").count(), 13 + 230 + 1);
+    world.close().await;
+}
+
 /// A thousand times what is kept behind a request: the burst is read as fast as it is answered.
 #[actix_rt::test]
 async fn a_burst_of_short_requests_is_answered_to_its_end() {
