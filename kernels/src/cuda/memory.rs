@@ -251,8 +251,9 @@ impl<T: Element> Pinned<T> {
         writes_host: bool,
         copy: impl FnOnce(*mut T) -> Result<(), DriverError>,
     ) -> Result<(), DriverError> {
-        self.wait(|copying| copying.queue != queue);
+        // One lock for both: another thread's copy in between would be forgotten.
         let mut under_way = self.lock();
+        self.settle(&mut under_way, |copying| copying.queue != queue);
         let queued = copy(self.pointer);
         // SAFETY: both are live, and of one context.
         let marked = queued.and_then(|()| unsafe { result::event::record(self.copied.cu_event(), stream) });
@@ -279,7 +280,10 @@ impl<T> Pinned<T> {
     ///
     /// A failure is not reported here: it belongs to the work of the queue, and ends the copies as well as success does.
     fn wait(&self, matters: impl FnOnce(Copying) -> bool) {
-        let mut under_way = self.lock();
+        self.settle(&mut self.lock(), matters);
+    }
+
+    fn settle(&self, under_way: &mut Option<Copying>, matters: impl FnOnce(Copying) -> bool) {
         if under_way.is_some_and(matters) {
             // SAFETY: the event is live.
             let _ = unsafe { result::event::synchronize(self.copied.cu_event()) };
