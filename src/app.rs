@@ -72,14 +72,14 @@ pub enum AppError {
     /// The process may have too few files open.
     #[error(
         "this process may have {limit} files open, and a server needs {own} besides its connections; expected a hard limit of \
-         {needed} for all that the profile lets in (LimitNOFILE= of a unit, ulimit -Hn)"
+         {needed} for all connections that may be open (LimitNOFILE= of a unit, ulimit -Hn)"
     )]
     Descriptors {
         /// How many it may have.
         limit: u64,
-        /// How many a server needs that nobody is connected to.
+        /// How many a server needs without connections.
         own: u64,
-        /// How many it needs with a full queue.
+        /// How many it needs with all connections that may be open.
         needed: u64,
     },
     /// The engine died for good while serving.
@@ -171,7 +171,7 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
             return Err(AppError::EngineDied { message });
         }
         message = server.died() => {
-            // Its connections ended with it: nothing can be told to their clients.
+            // It cannot be stopped once more: its connections end with the process.
             shut_down(service, None, Duration::ZERO).await;
             return Err(AppError::ServerDied { message });
         }

@@ -1,7 +1,7 @@
 //! How many files and connections this process may have open at once.
 //!
 //! Promises: a server whose limit leaves no room for its own threads is refused before anything is started; one whose limit
-//! holds fewer connections than its queue says so.
+//! holds fewer connections than may be open says so.
 
 use std::io;
 
@@ -9,10 +9,10 @@ use rlimit::Resource;
 
 use super::{AppError, ServeOptions};
 
-/// Descriptors of a server besides its connections and workers: 18 were counted on a CPU, and a GPU's driver opens dozens.
+/// Descriptors of a server besides its connections and threads: 18 were counted on a CPU, and a GPU's driver opens dozens.
 const OWN_COUNT: u64 = 64;
-/// Descriptors of an HTTP worker: its runtimes for connections, prompts and streams; 8 were counted.
-const WORKER_COUNT: u64 = 8;
+/// Descriptors of a thread that serves connections, prompts or streams: 8 were counted of three.
+const THREAD_COUNT: u64 = 3;
 
 /// Raises the limit of open files to the hard limit, and that one to `at_least` where it is lower and the system lets this
 /// process; returns the limit that holds from now on.
@@ -43,20 +43,19 @@ pub(super) fn check(options: &ServeOptions) -> Result<(), AppError> {
     Ok(())
 }
 
-/// What is to be said of this limit: nothing if it holds the connections of all requests that may be there at once.
+/// What is to be said of this limit: nothing if it holds all connections that may be open.
 fn weigh(limit: u64, options: &ServeOptions) -> Result<Option<String>, AppError> {
-    let (batch, queue) = (&options.profile.batch, &options.profile.queue);
-    let own = OWN_COUNT + WORKER_COUNT * options.http_workers_count as u64;
-    let waiting = queue.waiting_max_count.count() + queue.preparing_max_count.count();
-    let needed = own + (batch.running_max_count.count() + waiting) as u64;
+    let threads_count = options.http_workers_count + options.text_threads_count + options.stream_threads_count;
+    let own = OWN_COUNT + THREAD_COUNT * threads_count as u64;
+    let needed = own + options.connections_max_count as u64;
     if limit <= own {
         return Err(AppError::Descriptors { limit, own, needed });
     }
     let held = limit - own;
     Ok((limit < needed).then(|| {
         format!(
-            "this process may have {limit} files open, which is {held} connections, and the profile lets in as many requests as need \
-             {needed}; expected a higher hard limit (LimitNOFILE= of a unit, ulimit -Hn) or a shorter queue"
+            "this process may have {limit} files open, which is {held} connections, and --connections-max-count lets in as many \
+             as need {needed}; expected a higher hard limit (LimitNOFILE= of a unit, ulimit -Hn) or fewer connections"
         )
     }))
 }

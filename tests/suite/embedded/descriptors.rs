@@ -17,21 +17,21 @@ fn after(shell: &str) -> Command {
 #[test]
 fn a_limit_that_holds_no_connection_is_refused() {
     let mut process =
-        after("ulimit -n 72").args(["--port", "0", "--log-level", "off"]).stderr(Stdio::piped()).spawn().expect("bash starts");
+        after("ulimit -n 76").args(["--port", "0", "--log-level", "off"]).stderr(Stdio::piped()).spawn().expect("bash starts");
     assert_eq!(ended(&mut process).code(), Some(1));
     let mut error = String::new();
     process.stderr.take().expect("piped").read_to_string(&mut error).expect("UTF-8");
-    let said = "antiphon: this process may have 72 files open, and a server needs 72 besides its connections; expected a hard limit \
-                of 2136 for all that the profile lets in (LimitNOFILE= of a unit, ulimit -Hn)\n";
+    let said = "antiphon: this process may have 76 files open, and a server needs 76 besides its connections; expected a hard limit \
+                of 4172 for all connections that may be open (LimitNOFILE= of a unit, ulimit -Hn)\n";
     assert_eq!(error, said);
 }
 
 #[test]
 fn the_soft_limit_is_raised_to_the_hard_one() {
-    let server = Server::of(&mut after("ulimit -Sn 64; ulimit -Hn 3000"));
+    let server = Server::of(&mut after("ulimit -Sn 64; ulimit -Hn 4500"));
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.process.id())).expect("it runs");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
-    assert_eq!(line.split_whitespace().skip(3).collect::<Vec<_>>(), ["3000", "3000", "files"]);
+    assert_eq!(line.split_whitespace().skip(3).collect::<Vec<_>>(), ["4500", "4500", "files"]);
     assert!(!server.log.contains("files open"), "{}", server.log);
 }
 
@@ -39,8 +39,8 @@ fn the_soft_limit_is_raised_to_the_hard_one() {
 #[test]
 fn a_rush_beyond_the_limit_is_outlived() {
     let mut server = Server::of(&mut after("ulimit -n 100"));
-    let warning =
-        "this process may have 100 files open, which is 28 connections, and the profile lets in as many requests as need 2136";
+    let warning = "this process may have 100 files open, which is 24 connections, and --connections-max-count lets in as many as \
+                   need 4172";
     assert!(server.log.contains(warning), "{}", server.log);
     let crowd: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(server.address()).expect("the backlog has room")).collect();
     while server.footprint().descriptors < 100 {
