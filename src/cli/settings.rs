@@ -80,7 +80,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "metrics_access",
         "KEY",
         "key",
-        "what opens /metrics, /stats and /memory_stats: key (any), admin (an admin's) or open (none)",
+        "what opens /metrics, /stats, /memory_stats, /v1/loads and /get_load: key (any), admin (an admin's) or open (none)",
     ),
     plain("connections_max_count", "COUNT", "4096", "connections that may be open; more get 503"),
     plain("address_connections_max_count", "COUNT", "2048", "the same for one address, or one /64 of IPv6"),
