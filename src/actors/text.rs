@@ -2,7 +2,8 @@
 //!
 //! Owns: the text state of one choice: unfinished UTF-8 and the harmony parser, the search for stop strings, the text gathered
 //! for the next part, the tokens that no part stands for yet. Promises: the parts' text joined does not depend on when they were
-//! sent; the parts' tokens joined are the tokens taken, in order; so are their log-probabilities, cut where the text is; exactly one part is [`PartKind::Finished`], the last one.
+//! sent; the parts' tokens joined are the tokens taken, in order; so are their log-probabilities, cut where the text is; exactly
+//! one part is [`PartKind::Finished`], the last one.
 //! Absent on purpose: channels, clocks (time comes in as `now`), other choices.
 //!
 //! Stop strings end the answer (the final channel, preambles, plain text); reasoning and function calls may contain them.

@@ -138,7 +138,7 @@ impl Acceptor {
             let Some(probe) = self.probes.read(&head[..length]) else { break };
             let answer = self.probes.answer(&probe);
             let taken = connection.read_exact(&mut head[..probe.head_bytes]).await;
-            // An answer fits into what the system keeps for a socket, so a client that does not read holds nothing up.
+            // A client that does not read holds up its own connection alone.
             if taken.is_err() || connection.write_all(&answer).await.is_err() || probe.close {
                 return;
             }

@@ -201,7 +201,7 @@ impl Header {
     }
 }
 
-/// Where a message goes that is addressed to somebody.
+/// Where a message goes that names a recipient; `None` if it names none, or everybody.
 fn addressee(said: &Said<'_>, functions: &[String]) -> Option<(Destination, Option<Recovery>)> {
     let call = |name: &str| (Destination::Call(name.to_owned()), None);
     let Some(recipient) = said.recipient else {

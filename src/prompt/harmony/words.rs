@@ -48,7 +48,7 @@ pub(super) enum Channel {
     Unknown,
 }
 
-/// Who is spoken to.
+/// The recipient of a message, as its header names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Recipient<'a> {
     pub(super) name: &'a [u8],
