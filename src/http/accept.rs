@@ -58,6 +58,8 @@ pub(super) struct Acceptor {
     pub(super) probes: Probes,
     /// How long a connection may be idle between probes.
     pub(super) idle_deadline: Duration,
+    /// How long an answer may wait for its client to take it.
+    pub(super) send_deadline: Duration,
 }
 
 /// Starts the thread.
@@ -138,8 +140,8 @@ impl Acceptor {
             let Some(probe) = self.probes.read(&head[..length]) else { break };
             let answer = self.probes.answer(&probe);
             let taken = connection.read_exact(&mut head[..probe.head_bytes]).await;
-            // A client that does not read holds up its own connection alone.
-            if taken.is_err() || connection.write_all(&answer).await.is_err() || probe.close {
+            // A client that does not read holds up its own connection alone, and not for long.
+            if taken.is_err() || !is_sent(&mut connection, &answer, self.send_deadline).await || probe.close {
                 return;
             }
             probed = true;
@@ -148,6 +150,12 @@ impl Acceptor {
             self.workers.serve(connection, place);
         }
     }
+}
+
+/// Sends an answer; `false` if the client is gone, or takes too little of it. One answer fits into what the system keeps for a
+/// socket, but a client that asks again and again and never reads fills that, and would keep its place for ever.
+async fn is_sent(connection: &mut TcpStream, answer: &[u8], deadline: Duration) -> bool {
+    matches!(tokio::time::timeout(deadline, connection.write_all(answer)).await, Ok(Ok(())))
 }
 
 #[cfg(test)]
@@ -159,5 +167,20 @@ mod tests {
         let (_stop, stopped) = oneshot::channel();
         let listening = vec![spawn_local(std::future::pending()), spawn_local(async { panic!("as told") })];
         over(stopped, listening).await;
+    }
+
+    #[actix_rt::test]
+    async fn a_client_that_never_reads_its_answers_is_given_up() {
+        let listener = net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let (answer, deadline) = ([b'a'; 512], Duration::from_millis(50));
+        // What the system keeps for the two sockets is full long before that.
+        let mut sent_count = 0;
+        while sent_count < 100_000 && is_sent(&mut connection, &answer, deadline).await {
+            sent_count += 1;
+        }
+        assert!((1..100_000).contains(&sent_count), "{sent_count} answers were sent to a client that read none");
+        drop(client);
     }
 }

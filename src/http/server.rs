@@ -133,7 +133,8 @@ where
     });
     let connections = move |stopping| connections(&border, &front, &shared, observe.clone(), stopping);
     let workers = Workers::start(options.workers_count, connections).map_err(ServeError::Threads)?;
-    let acceptor = Acceptor { workers: workers.clone(), places, probes, idle_deadline: options.idle_deadline };
+    let HttpOptions { idle_deadline, send_deadline, .. } = *options;
+    let acceptor = Acceptor { workers: workers.clone(), places, probes, idle_deadline, send_deadline };
     let accepting = accept::start(listeners, acceptor).map_err(ServeError::Threads)?;
     Ok(ServerHandle { addresses, accepting, workers })
 }
