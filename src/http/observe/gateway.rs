@@ -9,6 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Observed, json};
+use crate::actors::budget::MEMORY_FULL;
 use crate::actors::messages::{Accepted, Coalescing, FinishKind, Generate, Input, KeyId, PartKind, Refusal};
 use crate::actors::snapshot::{ModelLimits, Snapshot};
 use crate::batch::{Sampling, TokenId};
@@ -223,12 +224,16 @@ struct Generated {
     reason: Option<String>,
 }
 
-/// `/health_generate`: 200 once a token was generated for this probe, or while the queue is full of work that advances.
+/// `/health_generate`: 200 once a token was generated for this probe, or while the queue or the memory is full of work that advances.
 async fn health_generate(observed: web::Data<Observed>) -> HttpResponse {
     let reason = match observed.service.generate(one_token()).await {
         Ok(accepted) => failure(accepted).await,
         // Its steps are watched: a scheduler that stops is not ready.
-        Err(Refusal::QueueFull { .. }) if observed.service.snapshot().ready => None,
+        Err(Refusal::QueueFull { .. } | Refusal::Unavailable { code: MEMORY_FULL, .. })
+            if observed.service.snapshot().ready =>
+        {
+            None
+        }
         Err(refusal) => Some(format!("{refusal:?}")),
     };
     match reason {
