@@ -163,8 +163,20 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
         code = stop.next() => std::process::exit(code),
     }
     ready(address);
+    let asked = async {
+        let code = stop.next().await;
+        tracing::info!(signal = code - SIGNAL_BASE, "draining");
+        if options.drain_delay_seconds > 0 {
+            // A balancer sees readiness at its next probe; until then it sends requests here.
+            service.announce_drain();
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(options.drain_delay_seconds)) => {}
+                code = stop.next() => std::process::exit(code),
+            }
+        }
+    };
     tokio::select! {
-        code = stop.next() => tracing::info!(signal = code - SIGNAL_BASE, "draining"),
+        () = asked => {}
         message = service.died() => {
             // Every request was given its error; without this its reader would see a cut stream instead.
             shut_down(service, Some(server), Duration::ZERO).await;
@@ -176,16 +188,8 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
             return Err(AppError::ServerDied { message });
         }
     }
-    let leave = async {
-        if options.drain_delay_seconds > 0 {
-            // A balancer sees readiness at its next probe; until then it sends requests here.
-            service.announce_drain();
-            tokio::time::sleep(Duration::from_secs(options.drain_delay_seconds)).await;
-        }
-        shut_down(service, Some(server), Duration::from_secs(options.drain_timeout_seconds)).await;
-    };
     tokio::select! {
-        () = leave => Ok(()),
+        () = shut_down(service, Some(server), Duration::from_secs(options.drain_timeout_seconds)) => Ok(()),
         code = stop.next() => std::process::exit(code),
     }
 }
