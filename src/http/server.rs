@@ -171,11 +171,11 @@ where
             extensions.insert(connection.answers());
         })
         .h1(app);
-    let send_deadline = options.send_deadline;
+    let HttpOptions { head_deadline, send_deadline, .. } = *options;
     let accept = fn_service(move |(stream, place): (TcpStream, Place)| async move {
         connection::prepare(&stream, send_deadline);
         let peer = stream.peer_addr().map_err(DispatchError::Io)?;
-        Ok((Connection::new(stream, place, send_deadline), Some(peer)))
+        Ok((Connection::new(stream, place, head_deadline, send_deadline), Some(peer)))
     });
     accept.and_then(http)
 }

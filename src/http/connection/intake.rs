@@ -45,8 +45,10 @@ enum Stage {
 /// What should be done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Bytes of the client.
+    /// Bytes of the client, at its leisure or as their reader allows.
     Bytes,
+    /// The rest of a head that has begun.
+    Rest,
     /// An answer's end: there is no room for more bytes.
     Answer,
     /// The end: nothing is answered any more.
@@ -120,6 +122,7 @@ impl Intake {
         match self.stage {
             Stage::Answer if self.kept.len() >= KEPT_MAX_BYTES => Need::Answer,
             Stage::Over => Need::End,
+            Stage::Head(_) if !self.kept.is_empty() => Need::Rest,
             _ => Need::Bytes,
         }
     }
@@ -153,6 +156,11 @@ impl Intake {
             }
             _ => false,
         }
+    }
+
+    /// Waits no longer for the rest of a head.
+    pub(super) fn give_up(&mut self) {
+        self.stage = self.refuse();
     }
 
     /// Keeps nothing of what comes behind the request that is being answered.

@@ -20,6 +20,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use actix_web::dev::ServiceRequest;
+use actix_web::http::StatusCode;
 use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
@@ -43,8 +44,11 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) struct Connection {
     stream: TcpStream,
     intake: Intake,
-    /// Runs while more than is kept waits behind an answer, and when the connection ends for that.
-    timer: Option<Pin<Box<Sleep>>>,
+    /// Runs while what is needed may take so long and no longer: the rest of a head, an answer's end, the client's last look.
+    timer: Option<(Need, Pin<Box<Sleep>>)>,
+    head_deadline: Duration,
+    /// A head took too long.
+    late: bool,
     answers: Answers,
     pace: Pace,
     /// An answer in place of actix's own: its bytes, and how many of them are sent.
@@ -75,12 +79,15 @@ impl Drop for Answering {
 }
 
 impl Connection {
-    /// Wraps a connection, which is given up once its client takes nothing of an answer for so long.
-    pub(super) fn new(stream: TcpStream, place: Place, send_deadline: Duration) -> Self {
+    /// Wraps a connection, which is given up once its client takes longer than `head_deadline` for a head that has begun, or
+    /// takes nothing of an answer for `send_deadline`.
+    pub(super) fn new(stream: TcpStream, place: Place, head_deadline: Duration, send_deadline: Duration) -> Self {
         Self {
             stream,
             intake: Intake::default(),
             timer: None,
+            head_deadline,
+            late: false,
             answers: Answers::default(),
             pace: Pace::new(send_deadline),
             instead: None,
@@ -123,13 +130,16 @@ impl Connection {
         Poll::Ready(Ok(!piece.filled().is_empty()))
     }
 
-    fn poll_timer(&mut self, context: &mut Context<'_>, time: Duration) -> Poll<()> {
-        self.timer.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(context)
+    /// Whether `need` has lasted for `time`.
+    fn poll_timer(&mut self, context: &mut Context<'_>, need: Need, time: Duration) -> Poll<()> {
+        let running = self.timer.take().filter(|(of, _)| *of == need);
+        let (_, timer) = self.timer.insert(running.unwrap_or_else(|| (need, Box::pin(sleep(time)))));
+        timer.as_mut().poll(context)
     }
 
     /// Waits for the client to read the last answer: what is unread when a socket is closed may cost it the rest.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.poll_timer(context, LINGER).is_ready() {
+        if self.poll_timer(context, Need::End, LINGER).is_ready() {
             return Poll::Ready(Ok(()));
         }
         while ready!(self.poll_piece(context))? {}
@@ -143,23 +153,28 @@ impl AsyncRead for Connection {
         this.intake.answered(this.answers.0.get(), false);
         while !this.intake.hand(buffer) {
             match this.intake.need() {
-                Need::Bytes => {
-                    this.timer = None;
+                // actix has a deadline for the first head only, and each byte of a later one starts its idle time anew.
+                need @ Need::Rest if this.poll_timer(context, need, this.head_deadline).is_ready() => {
+                    this.late = true;
+                    this.intake.give_up();
+                }
+                need @ (Need::Bytes | Need::Rest) => {
+                    if need == Need::Bytes {
+                        this.timer = None;
+                    }
                     if !ready!(this.poll_piece(context))? {
-                        break;
+                        return Poll::Ready(Ok(()));
                     }
                 }
-                Need::Answer => {
-                    ready!(this.poll_timer(context, OVERFULL_AFTER));
+                need @ Need::Answer => {
+                    ready!(this.poll_timer(context, need, OVERFULL_AFTER));
                     this.intake.overflow();
                 }
-                Need::End => {
-                    ready!(this.poll_end(context))?;
-                    break;
-                }
+                // Nothing in the buffer is the end.
+                Need::End => return this.poll_end(context),
             }
         }
-        // Nothing in the buffer is the end.
+        this.timer = None;
         Poll::Ready(Ok(()))
     }
 }
@@ -172,6 +187,7 @@ impl AsyncWrite for Connection {
         }
         match own::head(bytes) {
             Some((0, status)) => {
+                let status = if this.late { StatusCode::REQUEST_TIMEOUT } else { status };
                 this.instead = Some((own::answer(status), 0));
                 this.poll_instead(context, bytes.len())
             }

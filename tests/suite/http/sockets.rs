@@ -125,6 +125,42 @@ async fn a_slow_head_is_given_up() {
     world.close().await;
 }
 
+/// Sends a piece every 20 ms for as long as the connection takes it, 4 s at most. Returns how many, and what came back.
+async fn dribble(address: std::net::SocketAddr, begin: &str, piece: &'static str) -> (usize, String) {
+    let (mut reader, mut writer) = TcpStream::connect(address).await.expect("it listens").into_split();
+    writer.write_all(format!("GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n{begin}").as_bytes()).await.expect("it is open");
+    let dribbling = actix_rt::spawn(async move {
+        for count in 0..200 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            if writer.write_all(piece.as_bytes()).await.is_err() {
+                return count;
+            }
+        }
+        200
+    });
+    let mut bytes = Vec::new();
+    let _ = reader.read_to_end(&mut bytes).await;
+    (dribbling.await.expect("it ends"), String::from_utf8(bytes).expect("text"))
+}
+
+/// A byte now and then keeps no connection: neither one of a head, nor of the empty lines that may stand before it.
+#[actix_rt::test]
+async fn a_second_head_that_dribbles_is_given_up() {
+    let mut plan = Plan::default();
+    // actix takes the first head's deadline from a clock that ticks every 500 ms.
+    plan.http.head_deadline = std::time::Duration::from_secs(1);
+    let world = World::open(plan).await;
+    let dribbles = [("GET /", "a"), ("", "\r\n")].map(|(begin, piece)| actix_rt::spawn(dribble(world.address, begin, piece)));
+    for dribble in dribbles {
+        let (pieces_count, text) = dribble.await.unwrap();
+        let (ok, late) = text.split_once("HTTP/1.1 408 Request Timeout\r\n").expect("the head is given up");
+        assert!(ok.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+        assert_eq!(parse(format!("HTTP/1.1 408 Request Timeout\r\n{late}").as_bytes()).error()["code"], "head_timeout");
+        assert!(pieces_count < 200, "a byte every 20 ms kept the connection");
+    }
+    world.close().await;
+}
+
 /// Nothing of a head is with actix before it is whole, so that the time of an idle connection goes on.
 #[actix_rt::test]
 async fn a_second_head_that_never_ends_is_given_up() {
