@@ -14,6 +14,11 @@ use crate::metrics::Metrics;
 
 use super::own;
 
+/// One of so many places is for addresses that have few. Two addresses can take the default's whole bound, and a probe that finds
+/// no place has the server restarted.
+const SPARED_ONE_OF: usize = 16;
+/// Fewer are few: probes of two kinds may come at once, and one that just ended may still be counted.
+const FEW_COUNT: usize = 4;
 /// Connections that are told why they are turned away, at the same time; more are closed without a word.
 const TOLD_MAX_COUNT: usize = 64;
 /// How long a client may take to hear it.
@@ -68,7 +73,8 @@ impl Places {
         let address = site(address);
         let mut open = self.lock();
         let mine_count = open.by_address.get(&address).copied().unwrap_or(0);
-        let full = if open.all_count >= self.all_max_count {
+        let spared_count = if mine_count < FEW_COUNT { 0 } else { self.all_max_count / SPARED_ONE_OF };
+        let full = if open.all_count >= self.all_max_count - spared_count {
             Full::All
         } else if mine_count >= self.address_max_count {
             Full::Address
@@ -145,11 +151,15 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    #[test]
-    fn a_place_is_free_again_when_it_is_left() {
+    fn places(all_max_count: usize, address_max_count: usize) -> Arc<Places> {
         let [model_id, model_size, dtype, gpu_mode, prompt_version] = Default::default();
         let tags = ModelTags { model_id, model_size, dtype, gpu_mode, prompt_version };
-        let places = Arc::new(Places::new(3, 2, Metrics::new(tags)));
+        Arc::new(Places::new(all_max_count, address_max_count, Metrics::new(tags)))
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_it_is_left() {
+        let places = places(3, 2);
         let [one, other, third] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(address);
         let first = places.take(one).expect("nothing is open");
         let second = places.take(one).expect("two are allowed");
@@ -161,6 +171,22 @@ mod tests {
         drop((again, second, third_place));
         let open = places.lock();
         assert_eq!((open.all_count, open.by_address.len()), (0, 0), "nothing is kept of those that left");
+    }
+
+    #[test]
+    fn few_addresses_leave_a_place_for_others() {
+        let places = places(96, 60);
+        let mut taken = Vec::new();
+        for one in ["10.0.0.1", "10.0.0.2"].map(address) {
+            taken.extend(std::iter::from_fn(|| places.take(one)));
+        }
+        assert_eq!(taken.len(), 90, "six of 96 are for addresses that have few");
+        let [few, other, late] = ["10.0.0.3", "10.0.0.4", "10.0.0.5"].map(address);
+        taken.extend(std::iter::from_fn(|| places.take(few)));
+        assert_eq!(taken.len(), 94, "four are few");
+        taken.extend(std::iter::from_fn(|| places.take(other)));
+        assert_eq!(taken.len(), 96, "the bound holds for all");
+        assert!(places.take(late).is_none(), "also for an address that has none");
     }
 
     #[test]
