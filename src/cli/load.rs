@@ -23,6 +23,10 @@ use arguments::Asked;
 const DESCRIPTORS: u64 = 65_536;
 /// Longest report that is read to be compared; a request has a hundred bytes in it.
 const REPORT_MAX_BYTES: u64 = 1 << 28;
+/// Connections of a server of our own that are no user's: scrapes, and some that close.
+const CONNECTIONS_BESIDE: usize = 64;
+/// Connections that it takes at least, as any server does.
+const CONNECTIONS: usize = 4096;
 /// Descriptors that are no connections: files, the runtime's, the scrape's.
 const DESCRIPTORS_BESIDE: u64 = 100;
 
@@ -47,6 +51,9 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
     // Its log would stand between the lines of the bar.
     let layers = layers(matches, &variable)?.or("log_level", "warn");
+    // All of its users come from one address.
+    let connections = (users_at_once(&asked).1 + CONNECTIONS_BESIDE).max(CONNECTIONS).to_string();
+    let layers = layers.or("connections_max_count", &connections).or("address_connections_max_count", &connections);
     serve_for(&layers, true, move |url, key| at(&Asked { urls: vec![url], ..asked }, key))?;
     // Ctrl-C has stopped the server. It also stops the load, whose thread ends this process once its report is written.
     loop {
@@ -54,15 +61,21 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
 }
 
-/// Descriptors for as many connections as are open at once, or a failure that says how many there may be.
-fn make_room(asked: &Asked) -> Result<(), Failure> {
+/// How many users there are at once, and the option that says so; none if the server decides it.
+fn users_at_once(asked: &Asked) -> (&'static str, usize) {
     let (option, users) = match asked.load.arrivals {
         Arrivals::Closed { concurrency } => ("--concurrency", concurrency),
         Arrivals::Bursts { count, .. } => ("--burst", count),
         // How many are under way is the server's doing.
         Arrivals::Poisson { .. } | Arrivals::Constant { .. } => ("", 0),
     };
-    let users = users.min(asked.load.requests_max.unwrap_or(usize::MAX)) as u64;
+    (option, users.min(asked.load.requests_max.unwrap_or(usize::MAX)))
+}
+
+/// Descriptors for as many connections as are open at once, or a failure that says how many there may be.
+fn make_room(asked: &Asked) -> Result<(), Failure> {
+    let (option, users) = users_at_once(asked);
+    let users = users as u64;
     // Our own server has the other end of each; of two servers each keeps its connections for the next round.
     let ends = if asked.urls.len() == 1 { 1 } else { 2 };
     let needed = if users == 0 { 0 } else { users * ends + DESCRIPTORS_BESIDE };

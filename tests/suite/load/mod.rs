@@ -247,3 +247,13 @@ fn a_sweep_finds_where_the_server_stops_keeping_up() {
     // A busy machine lowers it; nothing lifts it.
     assert!((1.0..62.0).contains(&rate), "{output}");
 }
+
+/// More users than a server takes from one address unless it is told to. What its queue has no place for is refused, not failed.
+#[test]
+fn the_server_of_its_own_takes_a_connection_of_every_user() {
+    let few = ["--api", "completions", "--prompt-tokens", "4", "--output-tokens", "1", "--ignore-eos"];
+    let many = ["load", "--embedded", "--concurrency", "2100", "--requests", "2100"];
+    let (code, output, error) = antiphon(&[&many[..], &few].concat());
+    assert_eq!(code, 0, "{error}");
+    assert!(output.contains("requests: 2100 sent") && output.contains(", 0 failed"), "{output}");
+}
