@@ -6,7 +6,7 @@ use antiphon::batch::Micros;
 use antiphon::metrics::{Metrics, ModelTags, Names, Outcome, PromptLookup, RejectKind, SchedulerGauges, StepRecord};
 
 /// Names that the servers antiphon replaces, and vLLM, gave their metrics.
-const DEMANDED: &[&str] = &[
+pub(crate) const DEMANDED: &[&str] = &[
     "requests_total",
     "requests_active",
     "stream_active",

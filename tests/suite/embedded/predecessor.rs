@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::PROMPT;
 use super::server::{Server, events, joined, read_on, read_until};
+use crate::metrics::DEMANDED;
 
 const METADATA: [&str; 14] = [
     "prompt_version",
@@ -124,25 +125,7 @@ fn what_is_watched_has_the_keys_that_are_read() {
     assert_keys(&json_of(&server.ask("GET", "/admin/debug/bundle", "")), &[]);
     json_of(&server.ask("GET", "/memory_stats", ""));
     let metrics = server.ask("GET", "/metrics", "");
-    for name in [
-        "requests_total",
-        "requests_active",
-        "stream_active",
-        "stream_cancelled_total",
-        "model_requests_total",
-        "ttft_ms",
-        "e2e_ms",
-        "prompt_cache_hits",
-        "prompt_cache_hit_rate",
-        "llm_ttft_ms",
-        "llm_e2e_ms",
-        "llm_tokens_per_sec",
-        "llm_prefill_tokens_total",
-        "llm_decode_tokens_total",
-        "llm_admission_total",
-        "kv_bytes_in_use",
-        "sessions_active",
-    ] {
+    for name in DEMANDED {
         assert!(metrics.lines().any(|line| line.starts_with(&format!("# TYPE {name} "))), "{name} is not in {metrics}");
     }
 }
