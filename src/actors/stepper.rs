@@ -176,7 +176,7 @@ impl Stepper {
     }
 
     /// Hands the core's events on, and frees the requests whose stream does not take them. The
-    /// counts go first: whoever has seen the end of a response finds it gone from them.
+    /// counts go first: a reader that has seen the end of a response finds it gone from them.
     pub(super) fn deliver(&mut self) {
         self.note_events();
         self.publish();

@@ -19,7 +19,7 @@ use crate::load::{self, Arrivals, Comparison, LoadError, LoadOptions, Prompts, R
 use crate::text_file;
 use arguments::Asked;
 
-/// Descriptors that are asked for where nobody knows how many connections there will be.
+/// Descriptors that are asked for where the server decides how many connections there are.
 const DESCRIPTORS: u64 = 65_536;
 /// Longest report that is read to be compared; a request has a hundred bytes in it.
 const REPORT_MAX_BYTES: u64 = 1 << 28;

@@ -202,7 +202,7 @@ fn a_model_of_the_hub_is_inspected_by_its_headers() {
     assert!(sent * 100 < weights, "{sent} bytes were sent of {weights}");
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0, "nothing is stored");
 
-    // From the cache it says the same, and nobody is asked.
+    // From the cache it says the same, and the hub is not asked.
     let settings = |name: &str| match name {
         "HF_HOME" => Some(cache.path().to_str().unwrap().to_owned()),
         "HF_ENDPOINT" => Some(hub.endpoint.clone()),

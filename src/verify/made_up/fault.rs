@@ -56,7 +56,7 @@ pub(super) enum Fault {
     LosesDone,
     NoSpaceAfterData,
     OtherMediaType,
-    // Those who leave.
+    // Clients that leave.
     FreesLate,
     KeepsBlocks,
     KeepsDescriptors,
