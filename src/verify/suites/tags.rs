@@ -42,6 +42,8 @@ pub(super) async fn stats(bench: &Bench, checks: &mut Checks) -> Result<(), Halt
         let own = stats["model_metrics"][&name].clone();
         Ok((stats, own))
     };
+    // An answer is counted when its request has ended, which is after its last byte.
+    bench.idle().await?;
     let (before, own) = read().await?;
     checks.that(own.is_object(), || format!("model_metrics has no {name}: {}", before["model_metrics"]));
     bench.hear(Api::Chat, &bench.chat(JAY, &json!({"stream": true, "max_tokens": 32}))).await?;
