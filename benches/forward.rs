@@ -106,7 +106,7 @@ impl Asked {
         let blocks = sequences * self.context().div_ceil(options.block_tokens);
         let threads = self.threads.unwrap_or(options.threads);
         let options =
-            CpuOptions { full_blocks: blocks, sliding_blocks: blocks, threads, dense: self.dense, isa: self.isa, ..options };
+            CpuOptions { global_blocks: blocks, sliding_blocks: blocks, threads, dense: self.dense, isa: self.isa, ..options };
         CpuEngine::load(checkpoint, &options, &mut |_| {})
     }
 }
@@ -131,7 +131,7 @@ impl Bench {
             seq: SeqId(index as u64),
             tokens: batch.tokens.len()..batch.tokens.len() + len,
             start,
-            full_blocks: batch.full_blocks.len()..batch.full_blocks.len() + table,
+            global_blocks: batch.global_blocks.len()..batch.global_blocks.len() + table,
             sliding_blocks: batch.sliding_blocks.len()..batch.sliding_blocks.len() + table,
             sliding_first: 0,
             draw: Some(draw),
@@ -141,7 +141,7 @@ impl Bench {
         let hash = |at: usize| (at * 1009 + index + 1).wrapping_mul(2_654_435_761) % (1 << 32);
         let token = |at: usize| (hash(at) * limits.vocab_size) >> 32;
         batch.tokens.extend((start..start + len).map(|at| TokenId(u32::try_from(token(at)).expect("a vocabulary fits"))));
-        batch.full_blocks.extend(blocks());
+        batch.global_blocks.extend(blocks());
         batch.sliding_blocks.extend(blocks());
     }
 

@@ -30,7 +30,7 @@ fn limits(running: usize, waiting: usize, lengths: Lengths) -> SchedulerLimits {
     let tokens = lengths.prompt + lengths.answer as usize;
     SchedulerLimits {
         block_tokens: 16,
-        full_blocks: running * (tokens / 16 + 1),
+        global_blocks: running * (tokens / 16 + 1),
         sliding_blocks: running * (lengths.prompt.min(512) / 16 + 9),
         sliding_window_tokens: 128,
         context_tokens_max: tokens,

@@ -42,7 +42,7 @@ impl Engine for Pacemaker {
     fn limits(&self) -> EngineLimits {
         EngineLimits {
             block_tokens: 16,
-            full_blocks: self.sequences_count * 21,
+            global_blocks: self.sequences_count * 21,
             sliding_blocks: self.sequences_count * 13,
             sliding_window_tokens: 128,
             step_tokens_max: 65_536,
@@ -50,7 +50,7 @@ impl Engine for Pacemaker {
             context_tokens_max: 4_096,
             vocab_size: VOCAB_SIZE,
             steps_max: self.steps_max,
-            full_block_bytes: 1,
+            global_block_bytes: 1,
             sliding_block_bytes: 1,
         }
     }

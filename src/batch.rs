@@ -43,7 +43,7 @@ pub struct BlockId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KvGroup {
     /// Layers that see every earlier token.
-    Full,
+    Global,
     /// Layers that see the last `sliding_window` tokens, the token itself included.
     Sliding,
 }
@@ -170,9 +170,9 @@ pub struct Slice {
     pub tokens: Range<usize>,
     /// Position in the sequence of the first of them; everything before is computed.
     pub start: usize,
-    /// The sequence's block table for full-attention layers, in [`Batch::full_blocks`]: entry `i` holds positions
+    /// The sequence's block table for full-attention layers, in [`Batch::global_blocks`]: entry `i` holds positions
     /// `i * block_tokens ..`. Covers every position up to the slice's end.
-    pub full_blocks: Range<usize>,
+    pub global_blocks: Range<usize>,
     /// The same for sliding-window layers, in [`Batch::sliding_blocks`]; entry 0 is logical block `sliding_first`. Blocks
     /// that no token of the slice can see are not in the table.
     pub sliding_blocks: Range<usize>,
@@ -223,7 +223,7 @@ pub struct Batch {
     /// The slices, decode slices first.
     pub slices: Vec<Slice>,
     /// Block tables of all slices for full-attention layers.
-    pub full_blocks: Vec<BlockId>,
+    pub global_blocks: Vec<BlockId>,
     /// Block tables of all slices for sliding-window layers.
     pub sliding_blocks: Vec<BlockId>,
     /// Tokens that the step before still draws; none unless this one was planned while that one was computed.
@@ -294,7 +294,7 @@ pub struct EngineLimits {
     /// Tokens in a KV block, in both groups.
     pub block_tokens: usize,
     /// Blocks for full-attention layers.
-    pub full_blocks: usize,
+    pub global_blocks: usize,
     /// Blocks for sliding-window layers.
     pub sliding_blocks: usize,
     /// How many tokens a sliding-window layer sees, the token itself included.
@@ -309,8 +309,8 @@ pub struct EngineLimits {
     pub vocab_size: usize,
     /// Most steps that may be under way: 2 if it takes the next one while it computes one, else 1.
     pub steps_max: usize,
-    /// Bytes of one full block over all its layers, keys and values.
-    pub full_block_bytes: usize,
+    /// Bytes of one global block over all its layers, keys and values.
+    pub global_block_bytes: usize,
     /// Bytes of one sliding block over all its layers, keys and values.
     pub sliding_block_bytes: usize,
 }

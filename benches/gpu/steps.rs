@@ -26,7 +26,7 @@ pub(crate) fn measure(device: Device, model: &Model, results: &Results, roof: Ro
     let longest = model.prompts.iter().copied().max().unwrap_or(0).max(model.context);
     let options = |sequences: usize| CudaOptions {
         block_tokens: BLOCK_TOKENS,
-        full_blocks: blocks(sequences).max(longest.div_ceil(BLOCK_TOKENS)),
+        global_blocks: blocks(sequences).max(longest.div_ceil(BLOCK_TOKENS)),
         sliding_blocks: blocks(sequences).max(longest.div_ceil(BLOCK_TOKENS)),
         step_tokens_max: longest.max(sequences),
         step_slices_max: sequences,
@@ -73,7 +73,7 @@ pub(crate) fn measure_host(device: Device, model: &Model, results: &Results) -> 
     let blocks_each = (model.context + 2).div_ceil(BLOCK_TOKENS);
     let options = CudaOptions {
         block_tokens: BLOCK_TOKENS,
-        full_blocks: most * blocks_each,
+        global_blocks: most * blocks_each,
         sliding_blocks: most * blocks_each,
         step_tokens_max: most,
         step_slices_max: most,
@@ -125,8 +125,8 @@ impl Run<'_> {
             history: Vec::new(),
             history_prompt_len: 0,
         });
-        let (full, sliding, tokens) = (batch.full_blocks.len(), batch.sliding_blocks.len(), batch.tokens.len());
-        batch.full_blocks.extend((0..end_block).map(block));
+        let (global, sliding, tokens) = (batch.global_blocks.len(), batch.sliding_blocks.len(), batch.tokens.len());
+        batch.global_blocks.extend((0..end_block).map(block));
         batch.sliding_blocks.extend((sliding_first..end_block).map(block));
         let token = |position: usize| TokenId(((sequence * 7919 + position) * 104_729 % vocab) as u32);
         batch.tokens.extend((start..start + len).map(token));
@@ -134,7 +134,7 @@ impl Run<'_> {
             seq: SeqId(sequence as u64),
             tokens: tokens..tokens + len,
             start,
-            full_blocks: full..batch.full_blocks.len(),
+            global_blocks: global..batch.global_blocks.len(),
             sliding_blocks: sliding..batch.sliding_blocks.len(),
             sliding_first,
             draw,
@@ -254,7 +254,7 @@ impl Run<'_> {
     fn kv_read(&self, context: usize) -> f64 {
         let config = &self.model.config;
         let seen = |group: &KvGroup| match group {
-            KvGroup::Full => context,
+            KvGroup::Global => context,
             KvGroup::Sliding => context.min(config.sliding_window_tokens),
         };
         let positions: usize = config.layers.iter().map(seen).sum();

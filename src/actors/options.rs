@@ -77,7 +77,7 @@ impl SchedulingOptions {
         let token_budget_tokens = self.token_budget_tokens.min(engine.step_tokens_max);
         SchedulerLimits {
             block_tokens: engine.block_tokens,
-            full_blocks: engine.full_blocks,
+            global_blocks: engine.global_blocks,
             sliding_blocks: engine.sliding_blocks,
             sliding_window_tokens: engine.sliding_window_tokens,
             context_tokens_max: context_tokens_max(engine),
@@ -102,7 +102,7 @@ impl SchedulingOptions {
             block_tokens: core.block_tokens,
             step_tokens_max: core.token_budget_tokens,
             running_max_count: core.running_max_count,
-            kv_bytes: engine.full_blocks * engine.full_block_bytes + engine.sliding_blocks * engine.sliding_block_bytes,
+            kv_bytes: engine.global_blocks * engine.global_block_bytes + engine.sliding_blocks * engine.sliding_block_bytes,
         }
     }
 }
@@ -110,5 +110,5 @@ impl SchedulingOptions {
 /// The model's context, or what the KV memory has room for if that is less: then a request that leaves `max_tokens` open gets
 /// as many as fit.
 fn context_tokens_max(engine: &EngineLimits) -> usize {
-    engine.context_tokens_max.min(engine.full_blocks * engine.block_tokens)
+    engine.context_tokens_max.min(engine.global_blocks * engine.block_tokens)
 }

@@ -131,8 +131,8 @@ fn describe_download(page: &mut Page, heads: &ModelHeads) {
 }
 
 fn describe_config(page: &mut Page, config: &ModelConfig) {
-    use crate::batch::KvGroup::{Full, Sliding};
-    let (full, sliding) = (config.layers_of(Full), config.layers_of(Sliding));
+    use crate::batch::KvGroup::{Global, Sliding};
+    let (full, sliding) = (config.layers_of(Global), config.layers_of(Sliding));
     page.line("parameters", &format!("{:.1} million", config.parameters() as f64 / 1e6));
     page.line(
         "layers",

@@ -85,7 +85,7 @@ impl Default for FakeOptions {
         Self {
             limits: EngineLimits {
                 block_tokens: 16,
-                full_blocks: 1024,
+                global_blocks: 1024,
                 sliding_blocks: 1024,
                 sliding_window_tokens: 128,
                 step_tokens_max: 4096,
@@ -93,7 +93,7 @@ impl Default for FakeOptions {
                 context_tokens_max: 4096,
                 vocab_size: 512,
                 steps_max: 2,
-                full_block_bytes: 4096,
+                global_block_bytes: 4096,
                 sliding_block_bytes: 4096,
             },
             answer: Answer::Hash { seed: 0 },
@@ -249,7 +249,7 @@ impl FakeEngine {
 
     fn report(&self, slice: &Slice) -> Sampled {
         let vocab_size = self.options.limits.vocab_size;
-        let tokens = &self.reading.full;
+        let tokens = &self.reading.global;
         let mut report = Sampled { seq: slice.seq, token: None, logprobs: None, prompt_logprobs: Vec::new() };
         if let Some(draw) = &slice.draw {
             let broken = self.options.faults.iter().any(|fault| match *fault {

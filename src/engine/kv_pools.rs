@@ -9,7 +9,7 @@ pub(super) struct KvPools {
     /// Tokens in a block.
     pub(super) block_tokens: usize,
     /// Blocks for full-attention layers.
-    pub(super) full_blocks: usize,
+    pub(super) global_blocks: usize,
     /// Blocks for sliding-window layers.
     pub(super) sliding_blocks: usize,
 }
@@ -17,7 +17,7 @@ pub(super) struct KvPools {
 impl KvPools {
     /// Shares `kv_bytes` between the groups; `block_bytes` of a group are those of one block over all its layers.
     ///
-    /// Sliding layers get what `sequences_max` windows and one step need, but at most half; full layers get the rest, but no more
+    /// Sliding layers get what `sequences_max` windows and one step need, but at most half; global layers get the rest, but no more
     /// than so many longest contexts. Either gets at least what one window and one step need, whatever `kv_bytes` says. A pool
     /// may hold less than the longest context.
     pub(super) fn within(
@@ -40,15 +40,15 @@ impl KvPools {
         let sliding_blocks = window_blocks.saturating_mul(sequences_max).saturating_add(step_blocks);
         let sliding_blocks = sliding_blocks.min(blocks_in(kv_bytes / 2, KvGroup::Sliding)).max(least);
         let sliding_bytes = (sliding_blocks as u64).saturating_mul(block_bytes(KvGroup::Sliding) as u64);
-        let full_blocks = blocks_in(kv_bytes.saturating_sub(sliding_bytes), KvGroup::Full);
-        let full_blocks = full_blocks.min(context_blocks.saturating_mul(sequences_max)).max(least);
-        Self { block_tokens, full_blocks, sliding_blocks }
+        let global_blocks = blocks_in(kv_bytes.saturating_sub(sliding_bytes), KvGroup::Global);
+        let global_blocks = global_blocks.min(context_blocks.saturating_mul(sequences_max)).max(least);
+        Self { block_tokens, global_blocks, sliding_blocks }
     }
 
     /// The blocks of one group.
     pub(super) fn blocks(&self, group: KvGroup) -> usize {
         match group {
-            KvGroup::Full => self.full_blocks,
+            KvGroup::Global => self.global_blocks,
             KvGroup::Sliding => self.sliding_blocks,
         }
     }
@@ -63,7 +63,7 @@ impl KvPools {
     ) -> EngineLimits {
         EngineLimits {
             block_tokens: self.block_tokens,
-            full_blocks: self.full_blocks,
+            global_blocks: self.global_blocks,
             sliding_blocks: self.sliding_blocks,
             sliding_window_tokens: config.sliding_window_tokens,
             step_tokens_max,
@@ -71,7 +71,7 @@ impl KvPools {
             context_tokens_max: config.context_tokens_max,
             vocab_size: config.vocab_size,
             steps_max: 1,
-            full_block_bytes: block_bytes(KvGroup::Full),
+            global_block_bytes: block_bytes(KvGroup::Global),
             sliding_block_bytes: block_bytes(KvGroup::Sliding),
         }
     }

@@ -90,7 +90,7 @@ fn check_batch(limits: &EngineLimits, batch: &Batch) {
         let last = (slice.end() - 1) / limits.block_tokens;
         let first_seen = (slice.start + 1).saturating_sub(limits.sliding_window_tokens) / limits.block_tokens;
         let covers = |table: &Range<usize>, from: usize, first: usize| from <= first && from + table.len() > last;
-        assert!(covers(&slice.full_blocks, 0, 0), "{:?}: the full block table ends before {}", slice.seq, slice.end());
+        assert!(covers(&slice.global_blocks, 0, 0), "{:?}: the global block table ends before {}", slice.seq, slice.end());
         let sliding = covers(&slice.sliding_blocks, slice.sliding_first, first_seen);
         assert!(sliding, "{:?}: the sliding block table does not cover {first_seen}..={last}", slice.seq);
     }
@@ -101,6 +101,6 @@ fn check_batch(limits: &EngineLimits, batch: &Batch) {
     let known = batch.tokens.iter().all(|token| (token.0 as usize) < limits.vocab_size);
     assert!(known, "a token beyond the vocabulary of {}", limits.vocab_size);
     let within = |blocks: &[BlockId], count: usize| blocks.iter().all(|block| (block.0 as usize) < count);
-    assert!(within(&batch.full_blocks, limits.full_blocks), "a block beyond the {} full ones", limits.full_blocks);
+    assert!(within(&batch.global_blocks, limits.global_blocks), "a block beyond the {} global ones", limits.global_blocks);
     assert!(within(&batch.sliding_blocks, limits.sliding_blocks), "a block beyond the {} sliding ones", limits.sliding_blocks);
 }

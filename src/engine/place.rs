@@ -170,7 +170,7 @@ fn cuda_engine(options: &PlaceOptions, index: u32, checkpoint: &Arc<Checkpoint>)
         CudaOptions::within(config, memory, options.kv_bytes, sequences_max, step_tokens_max, ranks, options.cuda_prefill)?;
     devices.iter().try_for_each(|device| cuda.check_device(device.facts()))?;
     let plan = CudaPlan::of(config, &cuda);
-    warn_if_cut(options.kv_bytes, plan.full_kv_bytes + plan.sliding_kv_bytes, sequences_max);
+    warn_if_cut(options.kv_bytes, plan.global_kv_bytes + plan.sliding_kv_bytes, sequences_max);
     let mut gpus = Vec::new();
     for (rank, device) in devices.iter().enumerate() {
         let (name, free_bytes) = (&device.facts().name, device.memory()?.0);
@@ -247,7 +247,7 @@ fn cpu_engine(options: &PlaceOptions, model: &str, checkpoint: &Arc<Checkpoint>)
     cpu.threads = options.threads.unwrap_or(cpu.threads);
     (cpu.dense, cpu.isa) = (options.cpu_dense, options.cpu_isa);
     let plan = MemoryPlan::of(checkpoint, &cpu);
-    warn_if_cut(options.kv_bytes, plan.full_kv_bytes + plan.sliding_kv_bytes, sequences_max);
+    warn_if_cut(options.kv_bytes, plan.global_kv_bytes + plan.sliding_kv_bytes, sequences_max);
     plan.check(available).map_err(|error| PlaceError::Memory { model: model.to_owned(), message: error.to_string() })?;
     let isa = cpu.isa.unwrap_or(Isa::best());
     if isa.name() == "portable" {

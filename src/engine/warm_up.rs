@@ -95,7 +95,7 @@ pub fn compare(engine: &mut dyn Engine, goldens: &[Golden]) -> Result<bool, Engi
 
 /// Tokens that a sequence alone may have, in one step.
 fn room(limits: &EngineLimits) -> usize {
-    let stored = limits.full_blocks.min(limits.sliding_blocks).saturating_mul(limits.block_tokens);
+    let stored = limits.global_blocks.min(limits.sliding_blocks).saturating_mul(limits.block_tokens);
     stored.min(limits.step_tokens_max).min(limits.context_tokens_max)
 }
 
@@ -117,14 +117,14 @@ fn draw(engine: &mut dyn Engine, tokens: &[TokenId], start: usize) -> Result<Tok
             seq: SeqId(u64::MAX),
             tokens: 0..tokens.len() - start,
             start,
-            full_blocks: 0..blocks,
+            global_blocks: 0..blocks,
             sliding_blocks: 0..blocks - sliding_first,
             sliding_first,
             draw: Some(greedy),
             prompt_targets: None,
         }],
         sliding_blocks: table[sliding_first..].to_vec(),
-        full_blocks: table,
+        global_blocks: table,
         awaited: Vec::new(),
     };
     let mut sampled: Vec<Sampled> = Vec::with_capacity(1);

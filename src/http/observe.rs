@@ -188,7 +188,7 @@ fn gauges(snapshot: &Snapshot, limits: Option<ModelLimits>) -> SchedulerGauges {
         waiting_count: scheduler.waiting_count,
         waiting_tokens: scheduler.waiting_tokens,
         running_count: scheduler.prefill_count + scheduler.decode_count,
-        full_blocks: scheduler.full_blocks,
+        global_blocks: scheduler.global_blocks,
         sliding_blocks: scheduler.sliding_blocks,
         block_tokens: limits.map_or(0, |limits| limits.block_tokens),
         kv_bytes_in_use: snapshot.kv_in_use_bytes,

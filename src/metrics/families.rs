@@ -235,16 +235,16 @@ impl StateFamilies {
         self.waiting.set(state.waiting_count as f64);
         self.waiting_tokens.set(gauge(state.waiting_tokens));
         self.running.set(state.running_count as f64);
-        for (group, blocks) in [("full", state.full_blocks), ("sliding", state.sliding_blocks)] {
+        for (group, blocks) in [("full", state.global_blocks), ("sliding", state.sliding_blocks)] {
             let counts = [("free", blocks.free_count), ("cached", blocks.cached_count), ("in_use", blocks.in_use_count())];
             for (label, count) in counts {
                 self.blocks.with_label_values(&[group, label]).set(count as f64);
             }
             self.kv_usage.with_label_values(&[group]).set(blocks.in_use_share());
         }
-        self.fullest.set(state.full_blocks.in_use_share().max(state.sliding_blocks.in_use_share()));
+        self.fullest.set(state.global_blocks.in_use_share().max(state.sliding_blocks.in_use_share()));
         if state.block_tokens > 0 {
-            let labels = [state.block_tokens, state.full_blocks.total_count].map(|count| count.to_string());
+            let labels = [state.block_tokens, state.global_blocks.total_count].map(|count| count.to_string());
             self.cache_config.with_label_values(&labels).set(1.0);
         }
         self.kv_bytes.set(state.kv_bytes_in_use as f64);

@@ -60,7 +60,7 @@ pub struct SchedulerGauges {
     /// Sequences that run.
     pub running_count: usize,
     /// KV blocks of the layers that see every earlier token.
-    pub full_blocks: BlockUse,
+    pub global_blocks: BlockUse,
     /// KV blocks of the layers that see a window.
     pub sliding_blocks: BlockUse,
     /// Tokens in a KV block; zero while no engine has said.

@@ -113,9 +113,9 @@ fn a_finished_stream_is_not_a_cancelled_one() {
 #[test]
 fn the_schedulers_totals_become_counters() {
     let metrics = Metrics::new(tags());
-    let full_blocks = BlockUse { total_count: 8, free_count: 6, cached_count: 0 };
+    let global_blocks = BlockUse { total_count: 8, free_count: 6, cached_count: 0 };
     let sliding_blocks = BlockUse { total_count: 4, free_count: 1, cached_count: 1 };
-    let mut state = SchedulerGauges { full_blocks, sliding_blocks, block_tokens: 16, ..SchedulerGauges::default() };
+    let mut state = SchedulerGauges { global_blocks, sliding_blocks, block_tokens: 16, ..SchedulerGauges::default() };
     for preemptions_total in [0, 3, 3, 5] {
         state.preemptions_total = preemptions_total;
         metrics.scheduler(&state);

@@ -84,7 +84,7 @@ impl Scheduler {
         }
         // The last token is drawn and never computed: nothing follows it.
         let need = self.geometry.need(tokens - 1);
-        for (needed_blocks, pool) in [(need.full, &self.pools.full), (need.sliding, &self.pools.sliding)] {
+        for (needed_blocks, pool) in [(need.global, &self.pools.global), (need.sliding, &self.pools.sliding)] {
             let total_blocks = pool.total_count();
             if needed_blocks > total_blocks {
                 return Err(Reject::NeverFits { needed_blocks, total_blocks });
@@ -183,7 +183,7 @@ impl Scheduler {
     /// does not fit or nobody waits.
     ///
     /// Everything that it needs to catch up must be free: else it would soon be preempted, or preempt others, and be computed
-    /// twice. It takes the full blocks of all its tokens at once, so that those admitted next count with what is left;
+    /// twice. It takes the global blocks of all its tokens at once, so that those admitted next count with what is left;
     /// sliding blocks it takes slice by slice, because it gives them back on the way.
     pub(super) fn admit_front(&mut self, room: usize) -> Option<usize> {
         let (seq, place) = self.waiting.front()?;
@@ -196,7 +196,7 @@ impl Scheduler {
         let len = demand.step_tokens.min(room);
         let mut runner = Runner::new(place, &self.sequences[place]);
         let mut missing = runner.tables.missing(len, &self.geometry);
-        missing.full = demand.blocks.full;
+        missing.global = demand.blocks.global;
         runner.tables.grow(missing, &mut self.tables, &mut self.pools);
         let at = self.running.enter(runner);
         self.step.prefills.push((at, len));

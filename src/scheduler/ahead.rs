@@ -75,7 +75,7 @@ impl Scheduler {
         for runner in self.running.iter().filter(|runner| !runner.is_complete()) {
             let end = runner.computed + runner.pending().min(self.geometry.slice_tokens_max);
             let more = runner.tables.missing(end, &self.geometry);
-            missing = BlockCounts { full: missing.full + more.full, sliding: missing.sliding + more.sliding };
+            missing = BlockCounts { global: missing.global + more.global, sliding: missing.sliding + more.sliding };
         }
         missing.fit(self.pools.free())
     }

@@ -97,17 +97,20 @@ impl InUse {
 /// The blocks of both groups.
 #[derive(Debug)]
 pub(super) struct BlockPools {
-    pub(super) full: BlockPool,
+    pub(super) global: BlockPool,
     pub(super) sliding: BlockPool,
 }
 
 impl BlockPools {
     pub(super) fn new(totals: BlockCounts) -> Self {
-        Self { full: BlockPool::new(KvGroup::Full, totals.full), sliding: BlockPool::new(KvGroup::Sliding, totals.sliding) }
+        Self {
+            global: BlockPool::new(KvGroup::Global, totals.global),
+            sliding: BlockPool::new(KvGroup::Sliding, totals.sliding),
+        }
     }
 
     /// Blocks that nobody holds.
     pub(super) fn free(&self) -> BlockCounts {
-        BlockCounts { full: self.full.free_count(), sliding: self.sliding.free_count() }
+        BlockCounts { global: self.global.free_count(), sliding: self.sliding.free_count() }
     }
 }

@@ -8,17 +8,17 @@ use crate::batch::BlockId;
 /// Both groups' tables.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    pub(super) full: Table,
+    pub(super) global: Table,
     pub(super) sliding: Table,
 }
 
 /// The two block tables of a sequence.
 ///
-/// **The full table holds every computed position. The sliding table holds every computed position that the next token
+/// **The global table holds every computed position. The sliding table holds every computed position that the next token
 /// sees, and no block before those.**
 #[derive(Debug, Default)]
 pub(super) struct BlockTables {
-    pub(super) full: Row,
+    pub(super) global: Row,
     pub(super) sliding: Row,
     /// Logical index of the first entry of `sliding`.
     sliding_first: u32,
@@ -26,8 +26,8 @@ pub(super) struct BlockTables {
 
 impl BlockTables {
     /// Entry `i` holds positions `i * block_tokens ..`.
-    pub(super) fn full<'t>(&self, tables: &'t Tables) -> &'t [BlockId] {
-        tables.full.blocks(&self.full)
+    pub(super) fn global<'t>(&self, tables: &'t Tables) -> &'t [BlockId] {
+        tables.global.blocks(&self.global)
     }
 
     /// Entry `i` is logical block `sliding_first + i`.
@@ -43,16 +43,16 @@ impl BlockTables {
     pub(super) fn missing(&self, end: usize, geometry: &Geometry) -> BlockCounts {
         let sliding_end = self.sliding_first() + self.sliding.len();
         // The usual decode step needs no block, and a product is cheaper than a quotient.
-        if end <= self.full.len().min(sliding_end) * geometry.block_tokens {
+        if end <= self.global.len().min(sliding_end) * geometry.block_tokens {
             return BlockCounts::default();
         }
         let blocks = geometry.blocks(end);
-        BlockCounts { full: blocks.saturating_sub(self.full.len()), sliding: blocks.saturating_sub(sliding_end) }
+        BlockCounts { global: blocks.saturating_sub(self.global.len()), sliding: blocks.saturating_sub(sliding_end) }
     }
 
     /// Takes so many blocks more.
     pub(super) fn grow(&mut self, missing: BlockCounts, tables: &mut Tables, pools: &mut BlockPools) {
-        tables.full.grow(&mut self.full, missing.full, &mut pools.full);
+        tables.global.grow(&mut self.global, missing.global, &mut pools.global);
         tables.sliding.grow(&mut self.sliding, missing.sliding, &mut pools.sliding);
     }
 
@@ -67,13 +67,13 @@ impl BlockTables {
 
     /// Gives everything back, for good: whoever runs again gets tables of its own.
     pub(super) fn release(&mut self, tables: &mut Tables, pools: &mut BlockPools) {
-        tables.full.give_all(&mut self.full, &mut pools.full);
+        tables.global.give_all(&mut self.global, &mut pools.global);
         tables.sliding.give_all(&mut self.sliding, &mut pools.sliding);
     }
 
     /// Panics unless the tables hold what a sequence with `computed` computed tokens must hold.
     pub(super) fn check(&self, computed: usize, geometry: &Geometry) {
-        assert!(self.full.len() * geometry.block_tokens >= computed, "a computed position has no full block");
+        assert!(self.global.len() * geometry.block_tokens >= computed, "a computed position has no global block");
         let sliding_end = self.sliding_first() + self.sliding.len();
         assert!(sliding_end * geometry.block_tokens >= computed, "a computed position has no sliding block");
         assert_eq!(self.sliding_first(), geometry.sliding_first(computed), "the sliding table begins where the window does");

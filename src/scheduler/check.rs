@@ -27,9 +27,9 @@ impl Scheduler {
         self.check_waiting();
         self.check_turns();
         let held = || self.running.iter().map(|runner| &runner.tables);
-        self.pools.full.check(held().flat_map(|held| held.full(&self.tables).iter().copied()));
+        self.pools.global.check(held().flat_map(|held| held.global(&self.tables).iter().copied()));
         self.pools.sliding.check(held().flat_map(|held| held.sliding(&self.tables).iter().copied()));
-        self.tables.full.check(held().map(|held| &held.full));
+        self.tables.global.check(held().map(|held| &held.global));
         self.tables.sliding.check(held().map(|held| &held.sliding));
         for suspect in self.suspects.iter() {
             assert!(

@@ -218,13 +218,13 @@ impl Scheduler {
                 request: self.sequences[runner.place].request,
                 ..Waiting::default()
             };
-            run.begin(now, runner.tables.full.len(), (index + 1) as f64 / (running_count + 1.0));
+            run.begin(now, runner.tables.global.len(), (index + 1) as f64 / (running_count + 1.0));
         }
         let mut held = self.held();
         let mut queue = self.queue(&mut held, prompt_tokens);
         let mut forecast = Forecast::default();
         while let Some(next) = queue.pop_front() {
-            let blocks = self.geometry.need(next.prefill_tokens).full;
+            let blocks = self.geometry.need(next.prefill_tokens).global;
             while !run.has_room(blocks) {
                 let Some(request) = run.end() else { break };
                 queue.extend(request.and_then(|first| held.get_mut(&first)?.pop_front()));
@@ -254,7 +254,7 @@ impl Scheduler {
             core: self,
             running: BinaryHeap::new(),
             places: self.limits.running_max(),
-            blocks: self.pools.full.total_count(),
+            blocks: self.pools.global.total_count(),
             slice_tokens: (room_tokens / slices).max(1) as u64,
             slices: (0..slices).map(|_| Reverse(0)).collect(),
             now: 0,

@@ -5,14 +5,14 @@ use super::SchedulerLimits;
 /// Blocks of each group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct BlockCounts {
-    pub(super) full: usize,
+    pub(super) global: usize,
     pub(super) sliding: usize,
 }
 
 impl BlockCounts {
     /// Whether these fit into `room`, in both groups.
     pub(super) fn fit(self, room: Self) -> bool {
-        self.full <= room.full && self.sliding <= room.sliding
+        self.global <= room.global && self.sliding <= room.sliding
     }
 }
 
@@ -52,13 +52,13 @@ impl Geometry {
     /// The most blocks that a sequence holds at any moment while its first `tokens` tokens are computed, however they are
     /// sliced.
     ///
-    /// Full: all of them. Sliding: a slice of `slice_tokens_max` tokens needs, besides its own positions, the window before
+    /// Global: all of them. Sliding: a slice of `slice_tokens_max` tokens needs, besides its own positions, the window before
     /// its first token; that span may begin at a block's last position. Never more than all of them.
     pub(super) fn need(&self, tokens: usize) -> BlockCounts {
-        let full = self.blocks(tokens);
+        let global = self.blocks(tokens);
         let span = (self.window_tokens - 1).saturating_add(self.slice_tokens_max);
         let widest = span.saturating_add(self.block_tokens - 1).div_ceil(self.block_tokens);
-        BlockCounts { full, sliding: full.min(widest) }
+        BlockCounts { global, sliding: global.min(widest) }
     }
 }
 
@@ -89,7 +89,7 @@ mod tests {
                     for tokens in 1..=40 {
                         let need = geometry.need(tokens);
                         assert_eq!(need.sliding, most_sliding(&geometry, tokens), "{geometry:?}, {tokens} tokens");
-                        assert_eq!(need.full, (0..tokens).step_by(block_tokens).count());
+                        assert_eq!(need.global, (0..tokens).step_by(block_tokens).count());
                     }
                 }
             }

@@ -6,7 +6,7 @@ pub struct SchedulerLimits {
     /// Tokens in a KV block.
     pub block_tokens: usize,
     /// Blocks for full-attention layers.
-    pub full_blocks: usize,
+    pub global_blocks: usize,
     /// Blocks for sliding-window layers.
     pub sliding_blocks: usize,
     /// How many tokens a sliding-window layer sees, the token itself included.
@@ -45,7 +45,7 @@ impl SchedulerLimits {
     /// Panics if nothing could ever run, or nothing could ever be taken.
     pub(super) fn check(&self) {
         assert!(self.block_tokens > 0, "a block that holds no token");
-        assert!(self.full_blocks > 0 && self.sliding_blocks > 0, "a group without a block");
+        assert!(self.global_blocks > 0 && self.sliding_blocks > 0, "a group without a block");
         assert!(self.sliding_window_tokens > 0, "a sliding window that does not hold the token itself");
         assert!(self.token_budget_tokens > 0 && self.prefill_slice_tokens > 0, "a step without a token");
         assert!(self.running_max_count > 0, "no sequence may run");

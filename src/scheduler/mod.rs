@@ -146,7 +146,7 @@ pub struct SchedulerCounts {
     /// Sequences that run and decode.
     pub decode_count: usize,
     /// Blocks of the layers that see every earlier token.
-    pub full_blocks: BlockUse,
+    pub global_blocks: BlockUse,
     /// Blocks of the layers that see a window.
     pub sliding_blocks: BlockUse,
     /// How often a running sequence gave its blocks back because they ran out, since the start.
@@ -163,7 +163,7 @@ impl SchedulerCounts {
     /// The blocks of both groups together.
     #[must_use]
     pub fn blocks(&self) -> BlockUse {
-        self.full_blocks.plus(&self.sliding_blocks)
+        self.global_blocks.plus(&self.sliding_blocks)
     }
 }
 
@@ -216,7 +216,7 @@ impl Scheduler {
         Self {
             limits,
             geometry: Geometry::new(&limits),
-            pools: BlockPools::new(BlockCounts { full: limits.full_blocks, sliding: limits.sliding_blocks }),
+            pools: BlockPools::new(BlockCounts { global: limits.global_blocks, sliding: limits.sliding_blocks }),
             tables: Tables::default(),
             sequences: Sequences::default(),
             waiting: WaitingQueue::default(),
@@ -362,7 +362,7 @@ impl Scheduler {
             waiting_tokens: self.waiting.demand().prompt_tokens + self.turns.held_tokens(),
             prefill_count: self.running.count() - self.running.decoding_count(),
             decode_count: self.running.decoding_count(),
-            full_blocks: self.pools.full.usage(),
+            global_blocks: self.pools.global.usage(),
             sliding_blocks: self.pools.sliding.usage(),
             preemptions_total: self.totals.preemptions,
             steps_total: self.totals.steps,

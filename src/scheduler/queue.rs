@@ -32,7 +32,7 @@ impl Demand {
             prompt_tokens: self.prompt_tokens + other.prompt_tokens,
             step_tokens: self.step_tokens + other.step_tokens,
             blocks: BlockCounts {
-                full: self.blocks.full + other.blocks.full,
+                global: self.blocks.global + other.blocks.global,
                 sliding: self.blocks.sliding + other.blocks.sliding,
             },
         }
@@ -43,7 +43,7 @@ impl Demand {
             prompt_tokens: self.prompt_tokens - other.prompt_tokens,
             step_tokens: self.step_tokens - other.step_tokens,
             blocks: BlockCounts {
-                full: self.blocks.full - other.blocks.full,
+                global: self.blocks.global - other.blocks.global,
                 sliding: self.blocks.sliding - other.blocks.sliding,
             },
         }

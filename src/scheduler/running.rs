@@ -272,8 +272,8 @@ impl Running {
     pub(super) fn pack(&mut self, tables: &mut Tables) {
         assert!(self.is_tidy(), "the line does not grow with those who are gone");
         let held = self.line.iter_mut().filter(|runner| !runner.gone).map(|runner| &mut runner.tables);
-        if tables.full.wants_packing() {
-            tables.full.pack(held.map(|held| &mut held.full));
+        if tables.global.wants_packing() {
+            tables.global.pack(held.map(|held| &mut held.global));
         } else if tables.sliding.wants_packing() {
             tables.sliding.pack(held.map(|held| &mut held.sliding));
         }

@@ -84,7 +84,7 @@ impl Step {
         self.earlier.begin();
         // The slices of an earlier step are overwritten one by one: dropping them here would take another walk through them.
         self.batch.tokens.clear();
-        self.batch.full_blocks.clear();
+        self.batch.global_blocks.clear();
         self.batch.sliding_blocks.clear();
         self.batch.awaited.clear();
     }
@@ -211,15 +211,15 @@ fn slice(batch: &mut Batch, runner: &Runner, end: usize, draw: Option<Draw>, mat
     } else {
         batch.tokens.extend_from_slice(&sequences[runner.place].tokens[start..end]);
     }
-    let full_from = batch.full_blocks.len();
-    batch.full_blocks.extend_from_slice(&runner.tables.full(tables)[..geometry.blocks(end)]);
+    let global_from = batch.global_blocks.len();
+    batch.global_blocks.extend_from_slice(&runner.tables.global(tables)[..geometry.blocks(end)]);
     let sliding_from = batch.sliding_blocks.len();
     batch.sliding_blocks.extend_from_slice(runner.tables.sliding(tables));
     Slice {
         seq: runner.seq,
         tokens: tokens_from..batch.tokens.len(),
         start,
-        full_blocks: full_from..batch.full_blocks.len(),
+        global_blocks: global_from..batch.global_blocks.len(),
         sliding_blocks: sliding_from..batch.sliding_blocks.len(),
         sliding_first: runner.tables.sliding_first(),
         draw,

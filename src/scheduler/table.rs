@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn pool() -> BlockPool {
-        BlockPools::new(BlockCounts { full: 1_000, sliding: 0 }).full
+        BlockPools::new(BlockCounts { global: 1_000, sliding: 0 }).global
     }
 
     fn ids(table: &Table, row: &Row) -> Vec<u32> {

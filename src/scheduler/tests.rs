@@ -20,7 +20,7 @@ mod windows;
 fn limits() -> SchedulerLimits {
     SchedulerLimits {
         block_tokens: 4,
-        full_blocks: 64,
+        global_blocks: 64,
         sliding_blocks: 64,
         sliding_window_tokens: 8,
         context_tokens_max: 1_000,
@@ -51,7 +51,7 @@ impl Stage {
     fn with(limits: SchedulerLimits, answer: Answer, faults: Vec<Fault>) -> Self {
         let engine = EngineLimits {
             block_tokens: limits.block_tokens,
-            full_blocks: limits.full_blocks,
+            global_blocks: limits.global_blocks,
             sliding_blocks: limits.sliding_blocks,
             sliding_window_tokens: limits.sliding_window_tokens,
             context_tokens_max: limits.context_tokens_max,
@@ -145,7 +145,7 @@ fn slices(batch: &Batch) -> Vec<(SeqId, usize)> {
 
 /// What a prompt gets when it runs alone with room for everything.
 fn alone(len: usize, max_tokens: u32) -> Vec<TokenId> {
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 1_000, sliding_blocks: 1_000, ..limits() });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 1_000, sliding_blocks: 1_000, ..limits() });
     let seq = stage.submit(len, max_tokens);
     stage.finish();
     stage.heard(seq).0
@@ -213,7 +213,7 @@ fn the_batch_is_used_again() {
 #[test]
 fn what_others_do_does_not_change_a_sequences_tokens() {
     // Five blocks of each group for four sequences that need up to four each.
-    let tight = SchedulerLimits { full_blocks: 5, sliding_blocks: 5, ..limits() };
+    let tight = SchedulerLimits { global_blocks: 5, sliding_blocks: 5, ..limits() };
     let mut stage = Stage::new(tight);
     let seqs: Vec<(usize, SeqId)> = [5, 2, 7, 3].map(|len| (len, stage.submit(len, 9))).to_vec();
     stage.finish();

@@ -138,8 +138,8 @@ impl Scheduler {
         }
         let slice_tokens = next.prompt.len().min(self.geometry.slice_tokens_max);
         let need = self.geometry.need(next.prompt.len());
-        let blocks = BlockCounts { full: share.blocks.full + need.full, sliding: share.blocks.sliding + need.sliding };
-        let half = BlockCounts { full: self.pools.full.total_count() / 2, sliding: self.pools.sliding.total_count() / 2 };
+        let blocks = BlockCounts { global: share.blocks.global + need.global, sliding: share.blocks.sliding + need.sliding };
+        let half = BlockCounts { global: self.pools.global.total_count() / 2, sliding: self.pools.sliding.total_count() / 2 };
         let prefill_fits = share.prefill_tokens + slice_tokens <= self.limits.token_budget_tokens / 2;
         (share.prefill_tokens == 0 || prefill_fits) && blocks.fit(half)
     }
@@ -158,7 +158,7 @@ impl Scheduler {
             tokens_count
         };
         let need = self.geometry.need(tokens_count);
-        share.blocks.full += need.full;
+        share.blocks.global += need.global;
         share.blocks.sliding += need.sliding;
     }
 

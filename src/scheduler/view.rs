@@ -29,7 +29,7 @@ pub struct SchedulerView {
     /// Tokens in a KV block.
     pub block_tokens: usize,
     /// Blocks of the full-attention layers.
-    pub full: BlockMap,
+    pub global: BlockMap,
     /// Blocks of the sliding-window layers.
     pub sliding: BlockMap,
 }
@@ -49,8 +49,8 @@ pub struct SequenceView {
     pub generated_tokens: usize,
     /// Most tokens to generate.
     pub max_tokens: u32,
-    /// Full blocks that it holds.
-    pub full_blocks: usize,
+    /// Global blocks that it holds.
+    pub global_blocks: usize,
     /// Sliding blocks that it holds.
     pub sliding_blocks: usize,
     /// When its request was submitted.
@@ -103,7 +103,7 @@ impl SequenceView {
             decoding: runner.decoding,
             computed_tokens: runner.computed,
             generated_tokens: runner.generated_count as usize - usize::from(runner.awaited_of().is_some()),
-            full_blocks: runner.tables.full.len(),
+            global_blocks: runner.tables.global.len(),
             sliding_blocks: runner.tables.sliding.len(),
             ..Self::waiting(sequence)
         }
@@ -117,7 +117,7 @@ impl SequenceView {
             computed_tokens: 0,
             generated_tokens: sequence.tokens.len() - sequence.prompt_len,
             max_tokens: sequence.max_tokens,
-            full_blocks: 0,
+            global_blocks: 0,
             sliding_blocks: 0,
             arrived: sequence.arrived,
         }
@@ -132,10 +132,10 @@ impl Scheduler {
     #[must_use]
     pub fn view(&self, size: ViewSize) -> SchedulerView {
         let shown = || self.running.iter().take(size.running_max_count);
-        let mut full = BlockMap::new(&self.pools.full, size.cells_max_count);
+        let mut global = BlockMap::new(&self.pools.global, size.cells_max_count);
         let mut sliding = BlockMap::new(&self.pools.sliding, size.cells_max_count);
         for (holder, runner) in shown().enumerate() {
-            full.mark(runner.tables.full(&self.tables).iter().copied(), holder);
+            global.mark(runner.tables.global(&self.tables).iter().copied(), holder);
             sliding.mark(runner.tables.sliding(&self.tables).iter().copied(), holder);
         }
         let waiting = self.waiting.iter().take(size.waiting_max_count);
@@ -143,7 +143,7 @@ impl Scheduler {
             running: shown().map(|runner| SequenceView::running(runner, &self.sequences[runner.place])).collect(),
             waiting: waiting.map(|(_, place)| SequenceView::waiting(&self.sequences[place])).collect(),
             block_tokens: self.geometry.block_tokens,
-            full,
+            global,
             sliding,
         }
     }

@@ -49,7 +49,7 @@ impl Scheduler {
         let free = self.pools.free();
         demand.step_tokens >= room
             || self.running.count() + self.waiting.count() >= self.limits.running_max()
-            || demand.blocks.full >= free.full
+            || demand.blocks.global >= free.global
             || demand.blocks.sliding >= free.sliding
             || self.excess(1, 1) != (0, 0)
     }

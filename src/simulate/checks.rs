@@ -50,7 +50,7 @@ impl World {
         let never_fits = |needed_blocks: usize, total_blocks: usize| {
             (needed_blocks > total_blocks).then_some(Reject::NeverFits { needed_blocks, total_blocks })
         };
-        never_fits(block(computed - 1) + 1, limits.full_blocks).or_else(|| {
+        never_fits(block(computed - 1) + 1, limits.global_blocks).or_else(|| {
             // The worst slice may begin anywhere: all of them are tried.
             let slice_max = limits.prefill_slice_tokens.min(limits.token_budget_tokens);
             let held = |start: usize| {
@@ -76,7 +76,7 @@ impl World {
         let limits = &self.config.limits;
         expect(batch.tokens.len() <= limits.token_budget_tokens, || "the step exceeds its token budget".into())?;
         expect(batch.slices.len() <= limits.running_max_count, || "the step has too many slices".into())?;
-        let mut full = BTreeSet::new();
+        let mut global = BTreeSet::new();
         let mut sliding = BTreeSet::new();
         let mut tokens = batch.tokens.clone();
         batch.awaited.iter().for_each(|awaited| tokens[awaited.token] = AWAITED);
@@ -87,7 +87,7 @@ impl World {
             client.check_slice(slice, &tokens[slice.tokens.clone()]).map_err(wrong)?;
             expect(slice.len() <= limits.prefill_slice_tokens, || wrong("it is too long".into()))?;
             let add = |seen: &mut BTreeSet<BlockId>, blocks: &[BlockId]| blocks.iter().all(|block| seen.insert(*block));
-            let unshared = add(&mut full, &batch.full_blocks[slice.full_blocks.clone()])
+            let unshared = add(&mut global, &batch.global_blocks[slice.global_blocks.clone()])
                 && add(&mut sliding, &batch.sliding_blocks[slice.sliding_blocks.clone()]);
             expect(unshared, || wrong("it shares a block".into()))?;
         }

@@ -54,16 +54,16 @@ pub(super) struct Config {
 impl Config {
     pub(super) fn new(rng: &mut Rng) -> Self {
         let block_tokens = rng.magnitude(1..=32);
-        let full_blocks = rng.magnitude(8..=512);
+        let global_blocks = rng.magnitude(8..=512);
         let sliding_blocks = rng.magnitude(8..=512);
         let token_budget_tokens = rng.magnitude(16..=4096);
         let micros = |rng: &mut Rng, max: usize| if rng.chance(0.5) { 0 } else { rng.magnitude(1..=max) as u64 };
         let limits = SchedulerLimits {
             block_tokens,
-            full_blocks,
+            global_blocks,
             sliding_blocks,
             sliding_window_tokens: rng.magnitude(1..=128),
-            context_tokens_max: if rng.chance(0.2) { 200 } else { 8 * full_blocks * block_tokens },
+            context_tokens_max: if rng.chance(0.2) { 200 } else { 8 * global_blocks * block_tokens },
             token_budget_tokens,
             prefill_slice_tokens: rng.magnitude(1..=token_budget_tokens),
             running_max_count: rng.magnitude(1..=64),
@@ -105,7 +105,7 @@ impl Config {
         FakeOptions {
             limits: EngineLimits {
                 block_tokens: self.limits.block_tokens,
-                full_blocks: self.limits.full_blocks,
+                global_blocks: self.limits.global_blocks,
                 sliding_blocks: self.limits.sliding_blocks,
                 sliding_window_tokens: self.limits.sliding_window_tokens,
                 step_tokens_max: self.limits.token_budget_tokens,
@@ -113,7 +113,7 @@ impl Config {
                 context_tokens_max: self.limits.context_tokens_max,
                 vocab_size: VOCAB_SIZE,
                 steps_max: 2,
-                full_block_bytes: 1,
+                global_block_bytes: 1,
                 sliding_block_bytes: 1,
             },
             answer: Answer::Hash { seed: self.answer_seed },
@@ -142,13 +142,13 @@ impl Config {
 
     /// One that is seldom rejected: else no request of many prompts is taken.
     fn short_prompt(&self, rng: &mut Rng) -> Vec<TokenId> {
-        let capacity = self.limits.full_blocks * self.limits.block_tokens;
+        let capacity = self.limits.global_blocks * self.limits.block_tokens;
         let len = rng.magnitude(1..=(capacity / 4).clamp(1, LONG_TOKENS / 4));
         self.filled(rng, len)
     }
 
     fn prompt(&self, rng: &mut Rng) -> Vec<TokenId> {
-        let capacity = self.limits.full_blocks * self.limits.block_tokens;
+        let capacity = self.limits.global_blocks * self.limits.block_tokens;
         let len = match rng.uniform(0..=19) {
             0 => 0,
             // Up to four times what there is room for: most are rejected, some fit because they end in time.

@@ -36,8 +36,8 @@ fn spoilt(mut spoil: impl FnMut(&mut Batch, &mut Vec<Sampled>) -> bool, before_c
 fn a_wrong_full_block_is_noticed() {
     let wrong = spoilt(
         |batch, _| {
-            let slice = batch.slices.iter().find(|slice| slice.full_blocks.len() > 2);
-            slice.map(|slice| batch.full_blocks.swap(slice.full_blocks.start, slice.full_blocks.start + 1)).is_some()
+            let slice = batch.slices.iter().find(|slice| slice.global_blocks.len() > 2);
+            slice.map(|slice| batch.global_blocks.swap(slice.global_blocks.start, slice.global_blocks.start + 1)).is_some()
         },
         true,
     );
@@ -63,13 +63,13 @@ fn a_missing_block_is_noticed() {
     let wrong = spoilt(
         |batch, _| {
             batch.slices.last_mut().is_some_and(|slice| {
-                slice.full_blocks.end -= 1;
+                slice.global_blocks.end -= 1;
                 true
             })
         },
         true,
     );
-    assert!(wrong.contains("has no Full block"), "{wrong}");
+    assert!(wrong.contains("has no Global block"), "{wrong}");
 }
 
 #[test]

@@ -241,7 +241,7 @@ fn inspect_plans_for_the_device_that_is_asked_for() {
         let (running, tokens) = (profile.batch.running_max_count.count(), profile.batch.token_budget_tokens.count());
         let options =
             CudaOptions::within(checkpoint.config(), memory, kv_bytes, running, tokens, ranks, MatrixInstruction::Mma).unwrap();
-        (CudaPlan::of(checkpoint.config(), &options).to_string(), options.full_blocks * options.block_tokens)
+        (CudaPlan::of(checkpoint.config(), &options).to_string(), options.global_blocks * options.block_tokens)
     };
     let gpu = ["--device-memory", "2GiB", "--gpu-memory-utilization", "0.5"];
     for device in ["auto", "cuda:3"] {

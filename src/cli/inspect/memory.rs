@@ -85,7 +85,7 @@ fn on_gpu(page: &mut Page, outline: &Outline, options: &ServeOptions, gpu: &Gpu)
     match layout.and_then(checked) {
         Ok(layout) => {
             page.line("memory", &CudaPlan::of(config, &layout).to_string());
-            say_kv(page, layout.full_blocks, layout.block_tokens);
+            say_kv(page, layout.global_blocks, layout.block_tokens);
             true
         }
         Err(error) => {
@@ -104,7 +104,7 @@ fn on_cpu(page: &mut Page, outline: &Outline, options: &ServeOptions) {
     page.line("planned for", "the CPU");
     let label = if options.kv_bytes.is_some() { "memory" } else { "memory at least" };
     page.line(label, &MemoryPlan::of(outline, &layout).to_string());
-    say_kv(page, layout.full_blocks, layout.block_tokens);
+    say_kv(page, layout.global_blocks, layout.block_tokens);
 }
 
 fn say_kv(page: &mut Page, blocks: usize, block_tokens: usize) {

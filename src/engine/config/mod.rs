@@ -234,14 +234,14 @@ fn read_experts(fields: Fields<'_>) -> Result<(usize, usize), CheckpointError> {
 fn read_layers(fields: Fields<'_>) -> Result<Vec<KvGroup>, CheckpointError> {
     let layers = fields.count("num_hidden_layers", LAYERS_MAX)?;
     let Some(value) = fields.get("layer_types") else {
-        let kind = |layer: usize| if layer.is_multiple_of(2) { KvGroup::Sliding } else { KvGroup::Full };
+        let kind = |layer: usize| if layer.is_multiple_of(2) { KvGroup::Sliding } else { KvGroup::Global };
         return Ok((0..layers).map(kind).collect());
     };
     let expected = format!("a list of {layers} strings (num_hidden_layers), each sliding_attention or full_attention");
     let kinds = value.as_array().filter(|kinds| kinds.len() == layers);
     let kind = |value: &Value| match value.as_str() {
         Some("sliding_attention") => Some(KvGroup::Sliding),
-        Some("full_attention") => Some(KvGroup::Full),
+        Some("full_attention") => Some(KvGroup::Global),
         _ => None,
     };
     let kinds = kinds.and_then(|kinds| kinds.iter().map(kind).collect::<Option<Vec<_>>>());

@@ -41,11 +41,11 @@ fn the_released_shape_is_read() {
     let config = parse(&released()).unwrap();
     assert_eq!((config.hidden, config.heads, config.kv_heads, config.head_dim), (2880, 64, 8, 64));
     assert_eq!((config.experts, config.experts_per_token, config.sliding_window_tokens), (32, 4, 128));
-    assert_eq!(config.layers, [KvGroup::Sliding, KvGroup::Full, KvGroup::Sliding, KvGroup::Full]);
+    assert_eq!(config.layers, [KvGroup::Sliding, KvGroup::Global, KvGroup::Sliding, KvGroup::Global]);
     assert_eq!(config.eos_tokens, [TokenId(200_002)]);
     assert!((config.swiglu_limit - 7.0).abs() < 1e-6 && (config.swiglu_alpha - 1.702).abs() < 1e-6);
     let mut twenty = config;
-    twenty.layers = [KvGroup::Sliding, KvGroup::Full].repeat(12);
+    twenty.layers = [KvGroup::Sliding, KvGroup::Global].repeat(12);
     assert_eq!(twenty.parameters(), 20_914_757_184, "OpenAI's model card: 20.91 billion");
 }
 

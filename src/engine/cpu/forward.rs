@@ -23,11 +23,11 @@ impl CpuEngine {
         let mut step = Step::new(config, &mut self.cpu, &mut self.scratch, tokens);
         step.cpu.embed(&self.weights.embedding.view(), step.tokens, step.stream);
         hidden(0, step.stream);
-        let full = kv_slices(batch, KvGroup::Full, step.full_blocks);
+        let global = kv_slices(batch, KvGroup::Global, step.global_blocks);
         let sliding = kv_slices(batch, KvGroup::Sliding, step.sliding_blocks);
         for (index, (layer, memory)) in self.weights.layers.iter().zip(&mut self.kv).enumerate() {
             let (slices, window) = match layer.group {
-                KvGroup::Full => (&full, None),
+                KvGroup::Global => (&global, None),
                 KvGroup::Sliding => (&sliding, Some(config.sliding_window_tokens)),
             };
             step.attention(layer, memory, slices, window);
@@ -67,7 +67,7 @@ struct Step<'a> {
     angles: &'a Angles,
     routes: &'a mut Routes,
     tokens: &'a [u32],
-    full_blocks: &'a [u32],
+    global_blocks: &'a [u32],
     sliding_blocks: &'a [u32],
 }
 
@@ -87,7 +87,7 @@ impl<'a> Step<'a> {
             angles: &scratch.angles,
             routes: &mut scratch.routes,
             tokens: &scratch.tokens,
-            full_blocks: &scratch.full_blocks,
+            global_blocks: &scratch.global_blocks,
             sliding_blocks: &scratch.sliding_blocks,
         }
     }

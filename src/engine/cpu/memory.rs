@@ -21,7 +21,7 @@ pub struct CpuOptions {
     /// Tokens in a KV block.
     pub block_tokens: usize,
     /// Blocks for full-attention layers.
-    pub full_blocks: usize,
+    pub global_blocks: usize,
     /// Blocks for sliding-window layers.
     pub sliding_blocks: usize,
     /// Most tokens of a step.
@@ -46,7 +46,7 @@ impl CpuOptions {
 
     /// Options for `sequences_max` sequences at once in at most `kv_bytes` of KV memory, whose form follows from `math`.
     ///
-    /// Sliding layers get what so many windows and one step need, but at most half; full layers get the rest, but no more
+    /// Sliding layers get what so many windows and one step need, but at most half; global layers get the rest, but no more
     /// than so many longest contexts. Either gets at least what one window and one step need, whatever `kv_bytes` says:
     /// [`MemoryPlan::check`] tells whether that fits. A pool may hold less than the longest context.
     #[must_use]
@@ -57,7 +57,7 @@ impl CpuOptions {
         Self {
             threads: physical_cores(),
             block_tokens,
-            full_blocks: pools.full_blocks,
+            global_blocks: pools.global_blocks,
             sliding_blocks: pools.sliding_blocks,
             step_tokens_max,
             step_slices_max: sequences_max,
@@ -76,7 +76,7 @@ pub struct MemoryPlan {
     /// All other weights, packed.
     pub packed_weight_bytes: u64,
     /// KV memory of full-attention layers.
-    pub full_kv_bytes: u64,
+    pub global_kv_bytes: u64,
     /// KV memory of sliding-window layers.
     pub sliding_kv_bytes: u64,
     /// What a step computes with: activations, logits, the sampler.
@@ -99,7 +99,7 @@ impl MemoryPlan {
         Self {
             mapped_weight_bytes: if is_mapped { embedding } else { 0 },
             packed_weight_bytes: packed_bytes(config, options.dense, experts) + if is_mapped { 0 } else { embedding },
-            full_kv_bytes: pool(KvGroup::Full, options.full_blocks),
+            global_kv_bytes: pool(KvGroup::Global, options.global_blocks),
             sliding_kv_bytes: pool(KvGroup::Sliding, options.sliding_blocks),
             scratch_bytes: scratch_bytes(config, options),
         }
@@ -108,7 +108,7 @@ impl MemoryPlan {
     /// Bytes that must be there and stay: everything but the embedding.
     #[must_use]
     pub fn allocated_bytes(&self) -> u64 {
-        let kv_bytes = self.full_kv_bytes.saturating_add(self.sliding_kv_bytes);
+        let kv_bytes = self.global_kv_bytes.saturating_add(self.sliding_kv_bytes);
         kv_bytes.saturating_add(self.scratch_bytes).saturating_add(self.packed_weight_bytes)
     }
 
@@ -139,7 +139,7 @@ impl fmt::Display for MemoryPlan {
             "weights {} MiB packed and {} MiB mapped, KV {} MiB full and {} MiB sliding, scratch {} MiB",
             mib(self.packed_weight_bytes),
             mib(self.mapped_weight_bytes),
-            mib(self.full_kv_bytes),
+            mib(self.global_kv_bytes),
             mib(self.sliding_kv_bytes),
             mib(self.scratch_bytes)
         )

@@ -77,12 +77,12 @@ impl CpuEngine {
     /// As [`CpuEngine::load`].
     #[must_use]
     pub fn with_weights(checkpoint: Arc<Checkpoint>, weights: SharedWeights, options: &CpuOptions) -> Self {
-        let CpuOptions { block_tokens, full_blocks, sliding_blocks, .. } = *options;
+        let CpuOptions { block_tokens, global_blocks, sliding_blocks, .. } = *options;
         let CpuOptions { step_tokens_max, step_slices_max, .. } = *options;
-        let sizes = [block_tokens, full_blocks, sliding_blocks, step_tokens_max, step_slices_max, options.threads];
+        let sizes = [block_tokens, global_blocks, sliding_blocks, step_tokens_max, step_slices_max, options.threads];
         assert!(sizes.iter().all(|size| *size > 0), "no option of an engine may be zero: {options:?}");
         let config = checkpoint.config();
-        let pools = KvPools { block_tokens, full_blocks, sliding_blocks };
+        let pools = KvPools { block_tokens, global_blocks, sliding_blocks };
         let format = kv_format(options.math);
         let memory = |group: &KvGroup| KvMemory::with_format(kv_layout(config, block_tokens, pools.blocks(*group)), format);
         let block_bytes = |group| block_bytes(config, format, block_tokens, group);

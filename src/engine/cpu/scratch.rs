@@ -32,7 +32,7 @@ pub(super) struct Scratch {
     pub(super) tokens: Vec<u32>,
     positions: Vec<usize>,
     /// The batch's block tables for full-attention layers.
-    pub(super) full_blocks: Vec<u32>,
+    pub(super) global_blocks: Vec<u32>,
     /// The batch's block tables for sliding-window layers.
     pub(super) sliding_blocks: Vec<u32>,
     /// Rows whose logits are computed now: from the stream, then normed, `[LOGIT_ROWS_MAX, hidden]` each.
@@ -59,7 +59,7 @@ impl Scratch {
             routes: Routes::new(config.experts_per_token),
             tokens: Vec::with_capacity(step_tokens_max),
             positions: Vec::with_capacity(step_tokens_max),
-            full_blocks: Vec::new(),
+            global_blocks: Vec::new(),
             sliding_blocks: Vec::new(),
             picked: picked(),
             picked_normed: picked(),
@@ -73,8 +73,8 @@ impl Scratch {
         self.tokens.extend(batch.tokens.iter().map(|token| token.0));
         self.positions.clear();
         self.positions.extend(batch.slices.iter().flat_map(|slice| slice.start..slice.end()));
-        self.full_blocks.clear();
-        self.full_blocks.extend(batch.full_blocks.iter().map(|block| block.0));
+        self.global_blocks.clear();
+        self.global_blocks.extend(batch.global_blocks.iter().map(|block| block.0));
         self.sliding_blocks.clear();
         self.sliding_blocks.extend(batch.sliding_blocks.iter().map(|block| block.0));
         self.angles.fill(rope, &self.positions);
@@ -85,7 +85,7 @@ impl Scratch {
 pub(super) fn kv_slices<'a>(batch: &Batch, group: KvGroup, blocks: &'a [u32]) -> Vec<KvSlice<'a>> {
     let kv_slice = |slice: &Slice| {
         let (table, first_block) = match group {
-            KvGroup::Full => (slice.full_blocks.clone(), 0),
+            KvGroup::Global => (slice.global_blocks.clone(), 0),
             KvGroup::Sliding => (slice.sliding_blocks.clone(), slice.sliding_first),
         };
         KvSlice { rows: slice.tokens.clone(), start: slice.start, blocks: &blocks[table], first_block }

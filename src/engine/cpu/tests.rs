@@ -11,7 +11,7 @@ fn golden(name: &str) -> Arc<Checkpoint> {
 const OPTIONS: CpuOptions = CpuOptions {
     threads: 1,
     block_tokens: 16,
-    full_blocks: 10,
+    global_blocks: 10,
     sliding_blocks: 20,
     step_tokens_max: 8,
     step_slices_max: 2,
@@ -26,7 +26,7 @@ fn batch_of(tokens: &[u32], sampling: Sampling) -> Batch {
         seq: SeqId(1),
         tokens: 0..tokens.len(),
         start: 0,
-        full_blocks: 0..1,
+        global_blocks: 0..1,
         sliding_blocks: 0..1,
         sliding_first: 0,
         draw: Some(Draw { sampling: Arc::new(sampling), generated_count: 0, history: Vec::new(), history_prompt_len: 0 }),
@@ -35,7 +35,7 @@ fn batch_of(tokens: &[u32], sampling: Sampling) -> Batch {
     Batch {
         tokens: tokens.iter().map(|token| TokenId(*token)).collect(),
         slices: vec![slice],
-        full_blocks: vec![BlockId(9)],
+        global_blocks: vec![BlockId(9)],
         sliding_blocks: vec![BlockId(19)],
         awaited: Vec::new(),
     }
@@ -59,22 +59,22 @@ fn kv_bytes_planned_and_taken(math: Math) -> u64 {
         let of_group = engine.kv.iter().zip(&checkpoint.config().layers).filter(|(_, layer)| **layer == group);
         of_group.map(|(memory, _)| memory.bytes() as u64).sum::<u64>()
     };
-    assert_eq!(plan.full_kv_bytes, values(KvGroup::Full));
+    assert_eq!(plan.global_kv_bytes, values(KvGroup::Global));
     assert_eq!(plan.sliding_kv_bytes, values(KvGroup::Sliding));
     let limits = engine.limits();
-    assert_eq!(plan.full_kv_bytes, (limits.full_blocks * limits.full_block_bytes) as u64);
+    assert_eq!(plan.global_kv_bytes, (limits.global_blocks * limits.global_block_bytes) as u64);
     assert_eq!(plan.sliding_kv_bytes, (limits.sliding_blocks * limits.sliding_block_bytes) as u64);
     let Scratch { stream, normed, projected, queries, keys, values, attended, .. } = &engine.scratch;
     let rows = [stream, normed, projected, queries, keys, values, attended].map(Vec::len).iter().sum::<usize>();
     assert_eq!(rows, memory::values_per_token(checkpoint.config()) * OPTIONS.step_tokens_max);
     assert!(plan.scratch_bytes > 4 * (rows + engine.scratch.logits.len()) as u64);
     assert!(plan.packed_weight_bytes + plan.mapped_weight_bytes > checkpoint.tensor_bytes());
-    plan.full_kv_bytes + plan.sliding_kv_bytes
+    plan.global_kv_bytes + plan.sliding_kv_bytes
 }
 
 #[test]
 fn a_plan_that_does_not_fit_is_refused() {
-    let plan = MemoryPlan::of(&golden("g2"), &CpuOptions { full_blocks: 1_000_000, ..OPTIONS });
+    let plan = MemoryPlan::of(&golden("g2"), &CpuOptions { global_blocks: 1_000_000, ..OPTIONS });
     plan.check(plan.allocated_bytes()).unwrap();
     let message = plan.check(1 << 30).unwrap_err().to_string();
     assert!(message.contains("KV 11719 MiB full"), "{message}");
@@ -92,12 +92,12 @@ fn options_share_the_memory_between_the_groups() {
         let options = CpuOptions::within(config, math, kv_bytes, 16, 64);
         let plan = MemoryPlan::of(&checkpoint, &options);
         // One window of 16 tokens, the two blocks that it may touch beside, and a step of 64 tokens.
-        assert!(options.full_blocks >= 7 && options.sliding_blocks >= 7);
-        let least = 7 * 2 * block_bytes(config, kv_format(math), 16, KvGroup::Full) as u64;
-        assert!(plan.full_kv_bytes + plan.sliding_kv_bytes <= kv_bytes.max(least), "{kv_bytes}: {plan}");
+        assert!(options.global_blocks >= 7 && options.sliding_blocks >= 7);
+        let least = 7 * 2 * block_bytes(config, kv_format(math), 16, KvGroup::Global) as u64;
+        assert!(plan.global_kv_bytes + plan.sliding_kv_bytes <= kv_bytes.max(least), "{kv_bytes}: {plan}");
     }
     let plenty = CpuOptions::within(config, CpuOptions::MATH, u64::MAX, 16, 64);
-    assert_eq!((plenty.sliding_blocks, plenty.full_blocks), (16 * 3 + 4, 16 * 2048 / 16));
+    assert_eq!((plenty.sliding_blocks, plenty.global_blocks), (16 * 3 + 4, 16 * 2048 / 16));
 }
 
 #[test]

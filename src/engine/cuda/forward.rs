@@ -33,7 +33,7 @@ impl CudaEngine {
         embed(device, &weights.embedding, &step.tokens, &scratch.reports, config.hidden, tokens, &scratch.stream)?;
         for (index, (layer, kv)) in weights.layers.iter().zip(&self.kv).enumerate() {
             let group = match layer.group {
-                KvGroup::Full => &step.groups[0],
+                KvGroup::Global => &step.groups[0],
                 KvGroup::Sliding => &step.groups[1],
             };
             self.queue_norm((index > 0).then(|| self.routed(tokens)), None, &layer.attention_norm, tokens)?;

@@ -31,7 +31,7 @@ pub(super) struct GroupSizes {
     pub(super) splits: usize,
 }
 
-/// How many tokens, how long the lists of the full and of the sliding layers may be, and how many blocks the tables name.
+/// How many tokens, how long the lists of the global and of the sliding layers may be, and how many blocks the tables name.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct StepSizes {
     pub(super) tokens: usize,
@@ -49,7 +49,7 @@ impl StepSizes {
             let parts = (config.heads / config.kv_heads).div_ceil(DECODE_ROWS);
             GroupSizes { decode: (tokens * chunks).min(options.partial_slots + tokens) * parts, prefill: 0, splits: tokens }
         };
-        Self { tokens, groups: [group(KvGroup::Full), group(KvGroup::Sliding)], blocks: 0 }
+        Self { tokens, groups: [group(KvGroup::Global), group(KvGroup::Sliding)], blocks: 0 }
     }
 
     /// Words that a step of these sizes takes.
@@ -83,7 +83,7 @@ impl StepSizes {
 /// How many positions a token of these layers sees.
 fn window(config: &ModelConfig, group: KvGroup) -> usize {
     match group {
-        KvGroup::Full => config.context_tokens_max,
+        KvGroup::Global => config.context_tokens_max,
         KvGroup::Sliding => config.sliding_window_tokens,
     }
 }
@@ -151,8 +151,8 @@ impl StepRegions {
                 splits: (words.view(at.splits, lens.splits), count(first + 2)),
             }
         };
-        let [full, sliding] = &places.groups;
-        let groups = [group(full, &sizes.groups[0]), group(sliding, &sizes.groups[1])];
+        let [global, sliding] = &places.groups;
+        let groups = [group(global, &sizes.groups[0]), group(sliding, &sizes.groups[1])];
         Self {
             tokens: words.view(places.tokens, sizes.tokens),
             positions: words.view(places.positions, sizes.tokens),
@@ -169,7 +169,7 @@ pub(super) struct HostStep {
     tokens: Vec<u32>,
     positions: Vec<i32>,
     groups: [Lists; 2],
-    /// The block tables of the full layers, then those of the sliding ones.
+    /// The block tables of the global layers, then those of the sliding ones.
     blocks: Vec<u32>,
 }
 
@@ -189,10 +189,10 @@ impl HostStep {
         self.positions.clear();
         self.positions.extend(batch.slices.iter().flat_map(|slice| slice.start..slice.end()).map(int));
         self.blocks.clear();
-        self.blocks.extend(batch.full_blocks.iter().chain(&batch.sliding_blocks).map(|block| block.0));
-        let [full, sliding] = &mut self.groups;
-        full.fill(batch, KvGroup::Full, 0, config, options);
-        sliding.fill(batch, KvGroup::Sliding, batch.full_blocks.len(), config, options);
+        self.blocks.extend(batch.global_blocks.iter().chain(&batch.sliding_blocks).map(|block| block.0));
+        let [global, sliding] = &mut self.groups;
+        global.fill(batch, KvGroup::Global, 0, config, options);
+        sliding.fill(batch, KvGroup::Sliding, batch.global_blocks.len(), config, options);
     }
 
     /// Whether every slice is one token: such a step can be captured.
@@ -203,8 +203,8 @@ impl HostStep {
     pub(super) fn sizes(&self) -> StepSizes {
         let group =
             |lists: &Lists| GroupSizes { decode: lists.decode.len(), prefill: lists.prefill.len(), splits: lists.splits.len() };
-        let [full, sliding] = &self.groups;
-        StepSizes { tokens: self.tokens.len(), groups: [group(full), group(sliding)], blocks: self.blocks.len() }
+        let [global, sliding] = &self.groups;
+        StepSizes { tokens: self.tokens.len(), groups: [group(global), group(sliding)], blocks: self.blocks.len() }
     }
 
     /// The same lists laid out as in a captured step of `captured` sizes: all but what comes last have their places there.
@@ -251,7 +251,7 @@ impl Lists {
         self.prefill.clear();
         self.splits.clear();
         let blocks = match group {
-            KvGroup::Full => &batch.full_blocks,
+            KvGroup::Global => &batch.global_blocks,
             KvGroup::Sliding => &batch.sliding_blocks,
         };
         if config.layers_of(group) == 0 {
@@ -261,7 +261,7 @@ impl Lists {
         let mut slots_used = 0;
         for slice in &batch.slices {
             let (range, first) = match group {
-                KvGroup::Full => (slice.full_blocks.clone(), 0),
+                KvGroup::Global => (slice.global_blocks.clone(), 0),
                 KvGroup::Sliding => (slice.sliding_blocks.clone(), slice.sliding_first),
             };
             for position in slice.start..slice.end() {

@@ -32,7 +32,7 @@ pub struct CudaOptions {
     /// Tokens in a KV block.
     pub block_tokens: usize,
     /// Blocks for full-attention layers.
-    pub full_blocks: usize,
+    pub global_blocks: usize,
     /// Blocks for sliding-window layers.
     pub sliding_blocks: usize,
     /// Most tokens of a step.
@@ -89,7 +89,7 @@ impl CudaOptions {
         Share::check(config, ranks)?;
         let mut options = Self {
             block_tokens: BLOCK_TOKENS,
-            full_blocks: 0,
+            global_blocks: 0,
             sliding_blocks: 0,
             step_tokens_max,
             step_slices_max: sequences_max,
@@ -142,7 +142,7 @@ impl CudaOptions {
         let (own, tokens) = (self.first_rank().config(config), self.block_tokens);
         let block_bytes = |group| block_bytes(&own, tokens, group);
         let pools = KvPools::within(config, kv_bytes, tokens, self.step_slices_max, self.step_tokens_max, block_bytes);
-        (self.full_blocks, self.sliding_blocks) = (pools.full_blocks, pools.sliding_blocks);
+        (self.global_blocks, self.sliding_blocks) = (pools.global_blocks, pools.sliding_blocks);
     }
 
     /// A rank that stands for all of them: they take the same memory.
@@ -192,7 +192,7 @@ pub struct CudaPlan {
     /// Weights.
     pub weight_bytes: u64,
     /// KV memory of full-attention layers.
-    pub full_kv_bytes: u64,
+    pub global_kv_bytes: u64,
     /// KV memory of sliding-window layers.
     pub sliding_kv_bytes: u64,
     /// What a step computes with.
@@ -208,7 +208,7 @@ impl CudaPlan {
         let kv = |group, blocks| (config.layers_of(group) * KvRegion::bytes(shape, blocks)) as u64;
         Self {
             weight_bytes: weight_bytes(config, share) as u64,
-            full_kv_bytes: kv(KvGroup::Full, options.full_blocks),
+            global_kv_bytes: kv(KvGroup::Global, options.global_blocks),
             sliding_kv_bytes: kv(KvGroup::Sliding, options.sliding_blocks),
             scratch_bytes: scratch_bytes(config, options, share) as u64,
         }
@@ -217,7 +217,7 @@ impl CudaPlan {
     /// All bytes.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.weight_bytes + self.full_kv_bytes + self.sliding_kv_bytes + self.scratch_bytes
+        self.weight_bytes + self.global_kv_bytes + self.sliding_kv_bytes + self.scratch_bytes
     }
 }
 
@@ -225,7 +225,7 @@ impl fmt::Display for CudaPlan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let (weights, scratch) = (mib(self.weight_bytes), mib(self.scratch_bytes));
-        let (full, sliding) = (mib(self.full_kv_bytes), mib(self.sliding_kv_bytes));
+        let (full, sliding) = (mib(self.global_kv_bytes), mib(self.sliding_kv_bytes));
         write!(formatter, "weights {weights} MiB, KV {full} MiB full and {sliding} MiB sliding, scratch {scratch} MiB")
     }
 }

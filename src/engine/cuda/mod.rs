@@ -126,13 +126,13 @@ impl CudaEngine {
     fn build(model: Arc<CudaModel>, options: &CudaOptions, group: Option<Arc<Communicator>>) -> Result<Self, CudaEngineError> {
         let ranks = group.as_ref().map_or(1, |group| group.ranks());
         assert!(ranks == options.ranks && ranks == model.share.ranks, "{ranks} ranks: {options:?}, {:?}", model.share);
-        let CudaOptions { block_tokens, full_blocks, sliding_blocks, step_tokens_max, step_slices_max, .. } = *options;
-        let sizes = [block_tokens, full_blocks, sliding_blocks, step_tokens_max, step_slices_max];
+        let CudaOptions { block_tokens, global_blocks, sliding_blocks, step_tokens_max, step_slices_max, .. } = *options;
+        let sizes = [block_tokens, global_blocks, sliding_blocks, step_tokens_max, step_slices_max];
         assert!(sizes.iter().all(|size| *size > 0), "no option of an engine may be zero: {options:?}");
         let (config, device) = (&model.config, &model.device);
         options.check_device(device.facts())?;
         let shape = head_shape(&model.share.config(config), block_tokens);
-        let pools = KvPools { block_tokens, full_blocks, sliding_blocks };
+        let pools = KvPools { block_tokens, global_blocks, sliding_blocks };
         let kv_bytes = config.layers.iter().map(|group| KvRegion::bytes(shape, pools.blocks(*group))).sum();
         let mut arena = Arena::new(device, "KV memory", kv_bytes)?;
         let kv = config.layers.iter().map(|group| KvRegion::new(&mut arena, shape, pools.blocks(*group))).collect();

@@ -16,7 +16,7 @@ fn golden(name: &str) -> Checkpoint {
 
 const OPTIONS: CudaOptions = CudaOptions {
     block_tokens: 16,
-    full_blocks: 10,
+    global_blocks: 10,
     sliding_blocks: 20,
     step_tokens_max: 8,
     step_slices_max: 8,
@@ -80,7 +80,7 @@ fn batch_of(draws: Vec<Draw>) -> Batch {
         seq: SeqId(index as u64),
         tokens: index..index + 1,
         start: 0,
-        full_blocks: 0..0,
+        global_blocks: 0..0,
         sliding_blocks: 0..0,
         sliding_first: 0,
         draw: Some(draw),
@@ -267,13 +267,13 @@ fn the_plan_is_what_is_taken() {
     let taken = shim.memory_used() as u64 - before;
     assert_eq!(taken, plan.total_bytes(), "{plan}");
     let limits = engine.limits();
-    assert_eq!((limits.full_blocks * limits.full_block_bytes) as u64, plan.full_kv_bytes);
+    assert_eq!((limits.global_blocks * limits.global_block_bytes) as u64, plan.global_kv_bytes);
     // A step, captured or not, takes nothing more.
     let draw = Draw { sampling: Arc::new(Sampling::default()), generated_count: 0, history: Vec::new(), history_prompt_len: 0 };
     let mut batch = batch_of(vec![draw]);
     batch.tokens.push(TokenId(1));
-    (batch.full_blocks, batch.sliding_blocks) = (vec![crate::batch::BlockId(9)], vec![crate::batch::BlockId(19)]);
-    (batch.slices[0].full_blocks, batch.slices[0].sliding_blocks) = (0..1, 0..1);
+    (batch.global_blocks, batch.sliding_blocks) = (vec![crate::batch::BlockId(9)], vec![crate::batch::BlockId(19)]);
+    (batch.slices[0].global_blocks, batch.slices[0].sliding_blocks) = (0..1, 0..1);
     engine.execute(&batch, &mut Vec::new()).unwrap();
     assert_eq!(shim.memory_used() as u64 - before, taken);
     assert_eq!(engine.graph_counts(), (OPTIONS.step_slices_max, 1), "captured when it was made");
@@ -296,7 +296,11 @@ fn each_of_several_devices_takes_what_the_plan_says() {
         assert_eq!((shim.memory_used() - before) as u64, plan.total_bytes(), "{plan}");
     }
     let limits = engine.limits();
-    assert_eq!((limits.full_blocks * limits.full_block_bytes) as u64, 3 * plan.full_kv_bytes, "a block lies on all devices");
+    assert_eq!(
+        (limits.global_blocks * limits.global_block_bytes) as u64,
+        3 * plan.global_kv_bytes,
+        "a block lies on all devices"
+    );
     let last = told.last().unwrap();
     // Norms, biases of attention and sinks are not told of.
     assert!(told.is_sorted_by_key(|progress| progress.done_bytes) && last.done_bytes * 10 > last.total_bytes * 9, "{last:?}");
@@ -339,7 +343,7 @@ fn prompt_targets_report_and_do_not_draw() {
         seq: SeqId(1),
         tokens: 0..2,
         start: 0,
-        full_blocks: 0..0,
+        global_blocks: 0..0,
         sliding_blocks: 0..0,
         sliding_first: 0,
         draw: None,

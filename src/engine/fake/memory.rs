@@ -81,8 +81,8 @@ pub enum Violation {
 /// What a slice found in the slots that it reads; kept between slices for its memory.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
-    /// All tokens up to the slice's end, from the full group.
-    pub(super) full: Vec<TokenId>,
+    /// All tokens up to the slice's end, from the global group.
+    pub(super) global: Vec<TokenId>,
     /// What the slice's last token sees, from the sliding group.
     pub(super) sliding: Vec<TokenId>,
 }
@@ -91,19 +91,19 @@ pub(super) struct Reading {
 #[derive(Debug)]
 pub(super) struct Memory {
     limits: EngineLimits,
-    full: Vec<Option<Held>>,
+    global: Vec<Option<Held>>,
     sliding: Vec<Option<Held>>,
 }
 
 impl Memory {
     pub(super) fn new(limits: &EngineLimits) -> Self {
         let slots = |blocks: usize| vec![None; blocks * limits.block_tokens];
-        Self { limits: *limits, full: slots(limits.full_blocks), sliding: slots(limits.sliding_blocks) }
+        Self { limits: *limits, global: slots(limits.global_blocks), sliding: slots(limits.sliding_blocks) }
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        self.full.fill(None);
+        self.global.fill(None);
         self.sliding.fill(None);
     }
 
@@ -112,9 +112,9 @@ impl Memory {
         self.check_shape(batch)?;
         for slice in &batch.slices {
             for (position, token) in (slice.start..).zip(&batch.tokens[slice.tokens.clone()]) {
-                for group in [KvGroup::Full, KvGroup::Sliding] {
+                for group in [KvGroup::Global, KvGroup::Sliding] {
                     let (block, slot) = self.slot(batch, slice, group, position)?;
-                    let slots = if group == KvGroup::Full { &mut self.full } else { &mut self.sliding };
+                    let slots = if group == KvGroup::Global { &mut self.global } else { &mut self.sliding };
                     let held = Held { seq: slice.seq, position, token: *token, step };
                     if let Some(before) = slots[slot].replace(held)
                         && before.step == step
@@ -127,13 +127,13 @@ impl Memory {
         Ok(())
     }
 
-    /// Reads what `slice` reads: every position up to its end in the full group, and in the sliding group those that any of
+    /// Reads what `slice` reads: every position up to its end in the global group, and in the sliding group those that any of
     /// its tokens sees.
     pub(super) fn read(&self, batch: &Batch, slice: &Slice, reading: &mut Reading) -> Result<(), Violation> {
-        reading.full.clear();
+        reading.global.clear();
         reading.sliding.clear();
         for position in 0..slice.end() {
-            reading.full.push(self.token(batch, slice, KvGroup::Full, position)?);
+            reading.global.push(self.token(batch, slice, KvGroup::Global, position)?);
         }
         let last_sees_from = slice.end().saturating_sub(self.limits.sliding_window_tokens);
         for position in self.first_seen(slice)..slice.end() {
@@ -142,8 +142,8 @@ impl Memory {
                 reading.sliding.push(token);
             }
         }
-        check_draw(slice, &reading.full)?;
-        check_targets(slice, &reading.full)
+        check_draw(slice, &reading.global)?;
+        check_targets(slice, &reading.global)
     }
 
     /// The first position that the slice's first token sees in a sliding-window layer.
@@ -153,7 +153,7 @@ impl Memory {
 
     fn token(&self, batch: &Batch, slice: &Slice, group: KvGroup, position: usize) -> Result<TokenId, Violation> {
         let (block, slot) = self.slot(batch, slice, group, position)?;
-        let held = if group == KvGroup::Full { self.full[slot] } else { self.sliding[slot] };
+        let held = if group == KvGroup::Global { self.global[slot] } else { self.sliding[slot] };
         match held {
             Some(held) if held.seq == slice.seq && held.position == position => Ok(held.token),
             _ => Err(Violation::WrongSlot { seq: slice.seq, group, block, position, held }),
@@ -163,7 +163,7 @@ impl Memory {
     /// The block and the slot of a position, by the slice's block table.
     fn slot(&self, batch: &Batch, slice: &Slice, group: KvGroup, position: usize) -> Result<(BlockId, usize), Violation> {
         let (table, first, blocks) = match group {
-            KvGroup::Full => (&batch.full_blocks[slice.full_blocks.clone()], 0, self.limits.full_blocks),
+            KvGroup::Global => (&batch.global_blocks[slice.global_blocks.clone()], 0, self.limits.global_blocks),
             KvGroup::Sliding => {
                 let table = &batch.sliding_blocks[slice.sliding_blocks.clone()];
                 (table, slice.sliding_first, self.limits.sliding_blocks)
@@ -200,7 +200,7 @@ impl Memory {
             if slice.end() > self.limits.context_tokens_max {
                 return malformed("it ends beyond the context");
             }
-            if slice.full_blocks.end > batch.full_blocks.len() || slice.sliding_blocks.end > batch.sliding_blocks.len() {
+            if slice.global_blocks.end > batch.global_blocks.len() || slice.sliding_blocks.end > batch.sliding_blocks.len() {
                 return malformed("its block tables lie outside the batch");
             }
             if slice.sliding_first != self.first_seen(slice) / self.limits.block_tokens {
@@ -224,25 +224,25 @@ impl Memory {
 }
 
 /// The history must be what the slots hold.
-fn check_draw(slice: &Slice, full: &[TokenId]) -> Result<(), Violation> {
+fn check_draw(slice: &Slice, global: &[TokenId]) -> Result<(), Violation> {
     let Some(draw) = &slice.draw else { return Ok(()) };
     let malformed = |what| Err(Violation::Malformed { seq: slice.seq, what });
     if !draw.sampling.needs_history() {
         return if draw.history.is_empty() { Ok(()) } else { malformed("a history that nobody needs") };
     }
-    if draw.history != full {
+    if draw.history != global {
         return malformed("its history is not what its slots hold");
     }
-    if draw.history_prompt_len + draw.generated_count as usize != full.len() {
+    if draw.history_prompt_len + draw.generated_count as usize != global.len() {
         return malformed("its history's prompt and its generated tokens do not add up");
     }
     Ok(())
 }
 
 /// The targets must be the tokens that follow.
-fn check_targets(slice: &Slice, full: &[TokenId]) -> Result<(), Violation> {
+fn check_targets(slice: &Slice, global: &[TokenId]) -> Result<(), Violation> {
     let Some(PromptTargets { tokens: targets, .. }) = slice.prompt_targets.as_deref() else { return Ok(()) };
-    let known = &full[slice.start + 1..];
+    let known = &global[slice.start + 1..];
     // The last token's target is in no slot yet; it is there unless the sequence ends with the slice.
     let expected_len = if slice.draw.is_some() { known.len() } else { known.len() + 1 };
     if targets.len() != expected_len || targets[..known.len()] != *known {

@@ -7,7 +7,7 @@ use crate::batch::{BlockId, Draw, KvGroup, Sampling};
 fn limits() -> EngineLimits {
     EngineLimits {
         block_tokens: 2,
-        full_blocks: 4,
+        global_blocks: 4,
         sliding_blocks: 4,
         sliding_window_tokens: 3,
         context_tokens_max: 8,
@@ -22,13 +22,13 @@ fn engine(faults: Vec<Fault>) -> FakeEngine {
 }
 
 /// Adds a slice that draws; the tables are logical blocks in order.
-fn add(batch: &mut Batch, seq: u64, start: usize, tokens: &[u32], full: &[u32], sliding: (usize, &[u32])) {
+fn add(batch: &mut Batch, seq: u64, start: usize, tokens: &[u32], global: &[u32], sliding: (usize, &[u32])) {
     let range = |from: usize, len: usize| from..from + len;
     batch.slices.push(Slice {
         seq: SeqId(seq),
         tokens: range(batch.tokens.len(), tokens.len()),
         start,
-        full_blocks: range(batch.full_blocks.len(), full.len()),
+        global_blocks: range(batch.global_blocks.len(), global.len()),
         sliding_blocks: range(batch.sliding_blocks.len(), sliding.1.len()),
         sliding_first: sliding.0,
         draw: Some(Draw {
@@ -40,13 +40,13 @@ fn add(batch: &mut Batch, seq: u64, start: usize, tokens: &[u32], full: &[u32], 
         prompt_targets: None,
     });
     batch.tokens.extend(tokens.iter().copied().map(TokenId));
-    batch.full_blocks.extend(full.iter().copied().map(BlockId));
+    batch.global_blocks.extend(global.iter().copied().map(BlockId));
     batch.sliding_blocks.extend(sliding.1.iter().copied().map(BlockId));
 }
 
-fn slice(seq: u64, start: usize, tokens: &[u32], full: &[u32], sliding: (usize, &[u32])) -> Batch {
+fn slice(seq: u64, start: usize, tokens: &[u32], global: &[u32], sliding: (usize, &[u32])) -> Batch {
     let mut batch = Batch::default();
-    add(&mut batch, seq, start, tokens, full, sliding);
+    add(&mut batch, seq, start, tokens, global, sliding);
     batch
 }
 
@@ -78,7 +78,7 @@ fn slicing_does_not_change_the_answer() {
 fn what_was_never_written_or_belongs_to_another_is_a_violation() {
     let mut engine = engine(vec![]);
     let nothing = violation(&mut engine, &slice(1, 2, &[7], &[0, 1], (0, &[0, 1])));
-    let expected = Violation::WrongSlot { seq: SeqId(1), group: KvGroup::Full, block: BlockId(0), position: 0, held: None };
+    let expected = Violation::WrongSlot { seq: SeqId(1), group: KvGroup::Global, block: BlockId(0), position: 0, held: None };
     assert_eq!(nothing, expected);
 
     drawn(&mut engine, &slice(1, 0, &[5, 6], &[0], (0, &[0]))).unwrap();
@@ -96,7 +96,7 @@ fn a_shifted_table_and_a_short_table_are_violations() {
     let mut engine = engine(vec![]);
     drawn(&mut engine, &slice(1, 0, &[5, 6, 7, 8], &[0, 1], (0, &[0, 1]))).unwrap();
     let short = violation(&mut engine, &slice(1, 4, &[9], &[0, 1], (1, &[1, 2])));
-    assert_eq!(short, Violation::NoBlock { seq: SeqId(1), group: KvGroup::Full, position: 4 });
+    assert_eq!(short, Violation::NoBlock { seq: SeqId(1), group: KvGroup::Global, position: 4 });
 
     drawn(&mut engine, &slice(1, 0, &[5, 6, 7, 8], &[0, 1], (0, &[0, 1]))).unwrap();
     let shifted = violation(&mut engine, &slice(1, 4, &[9], &[1, 0, 2], (1, &[1, 2])));
@@ -109,7 +109,7 @@ fn two_sequences_in_one_slot_are_a_violation() {
     let mut batch = slice(1, 0, &[5], &[0], (0, &[0]));
     add(&mut batch, 2, 0, &[6], &[0], (0, &[1]));
     let twice = violation(&mut engine(vec![]), &batch);
-    assert_eq!(twice, Violation::WrittenTwice { group: KvGroup::Full, block: BlockId(0), first: SeqId(1), second: SeqId(2) });
+    assert_eq!(twice, Violation::WrittenTwice { group: KvGroup::Global, block: BlockId(0), first: SeqId(1), second: SeqId(2) });
 }
 
 #[test]

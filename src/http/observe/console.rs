@@ -110,7 +110,7 @@ struct Sequence {
     computed_tokens: usize,
     generated_tokens: usize,
     max_tokens: u32,
-    full_blocks: usize,
+    global_blocks: usize,
     sliding_blocks: usize,
     age_ms: f64,
 }
@@ -188,7 +188,7 @@ fn console(observed: &Observed, look: Option<SchedulerLook>, viewer: Access) -> 
             sequences(&look.view.running, look.running, viewer, now),
             sequences(&look.view.waiting, look.waiting, viewer, now),
         );
-        let (full, sliding) = (blocks(look.view.full), blocks(look.view.sliding));
+        let (full, sliding) = (blocks(look.view.global), blocks(look.view.sliding));
         (Some(batch), Some(queue), Some(Kv { block_tokens: look.view.block_tokens, full, sliding }))
     });
     let live = observed.service.live_requests().into_iter();
@@ -248,7 +248,7 @@ fn sequences(views: &[SequenceView], owners: Vec<Owner>, viewer: Access, now: Mi
         computed_tokens: view.computed_tokens,
         generated_tokens: view.generated_tokens,
         max_tokens: view.max_tokens,
-        full_blocks: view.full_blocks,
+        global_blocks: view.global_blocks,
         sliding_blocks: view.sliding_blocks,
         age_ms: millis(now.since(view.arrived)),
     };

@@ -137,7 +137,7 @@ pub(super) fn server_report<'a>(
         dp_size: 1,
         page_size: limits.map(|limits| limits.block_tokens),
         context_length: limits.map(|limits| limits.context_tokens_max),
-        max_total_num_tokens: limits.map(|limits| snapshot.scheduler.full_blocks.total_count * limits.block_tokens),
+        max_total_num_tokens: limits.map(|limits| snapshot.scheduler.global_blocks.total_count * limits.block_tokens),
         max_prefill_tokens: limits.map(|limits| limits.step_tokens_max),
         max_running_requests: limits.map(|limits| limits.running_max_count),
         internal_states: [InternalState { last_gen_throughput: snapshot.tokens_per_second }],
@@ -185,7 +185,7 @@ fn rank_load(snapshot: &Snapshot, limits: Option<ModelLimits>) -> RankLoad {
     let (block_tokens, running_max_count) = limits.map_or((0, 0), |limits| (limits.block_tokens, limits.running_max_count));
     let running = scheduler.prefill_count + scheduler.decode_count;
     // A block of the full group holds each of a sequence's tokens; the sliding group's are a window of the same ones.
-    let used_tokens = scheduler.full_blocks.in_use_count() * block_tokens;
+    let used_tokens = scheduler.global_blocks.in_use_count() * block_tokens;
     RankLoad {
         dp_rank: 0,
         num_running_reqs: running,
@@ -193,8 +193,8 @@ fn rank_load(snapshot: &Snapshot, limits: Option<ModelLimits>) -> RankLoad {
         num_total_reqs: running + scheduler.waiting_count,
         num_used_tokens: used_tokens,
         num_total_tokens: used_tokens + scheduler.waiting_tokens,
-        max_total_num_tokens: scheduler.full_blocks.total_count * block_tokens,
-        token_usage: scheduler.full_blocks.in_use_share().max(scheduler.sliding_blocks.in_use_share()),
+        max_total_num_tokens: scheduler.global_blocks.total_count * block_tokens,
+        token_usage: scheduler.global_blocks.in_use_share().max(scheduler.sliding_blocks.in_use_share()),
         gen_throughput: snapshot.tokens_per_second,
         utilization: if running_max_count == 0 { 0.0 } else { running as f64 / running_max_count as f64 },
         max_running_requests: running_max_count,

@@ -160,7 +160,7 @@ pub(super) fn report<'a>(
         gpu_routing: GpuRouting { mode: &tags.gpu_mode, gpus: gpus.iter().map(|gpu| GpuReport::of(gpu, stats)).collect() },
         kv: GroupedBlocks {
             both: Blocks::of(scheduler.blocks()),
-            full: Blocks::of(scheduler.full_blocks),
+            full: Blocks::of(scheduler.global_blocks),
             sliding: Blocks::of(scheduler.sliding_blocks),
         },
         scheduler: Sequences {

@@ -37,7 +37,7 @@ fn snapshot() -> Snapshot {
             waiting_count: 1,
             prefill_count: 2,
             decode_count: 3,
-            full_blocks: BlockUse { total_count: 6, free_count: 2, cached_count: 1 },
+            global_blocks: BlockUse { total_count: 6, free_count: 2, cached_count: 1 },
             sliding_blocks: BlockUse { total_count: 4, free_count: 2, cached_count: 0 },
             ..SchedulerCounts::default()
         },

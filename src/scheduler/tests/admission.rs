@@ -6,7 +6,7 @@ fn reject(stage: &mut Stage, len: usize, max_tokens: u32) -> Option<Reject> {
 
 #[test]
 fn what_can_never_run_is_rejected_at_once() {
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 10, context_tokens_max: 50, ..limits() });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 10, context_tokens_max: 50, ..limits() });
     assert_eq!(reject(&mut stage, 0, 3), Some(Reject::EmptyPrompt));
     assert_eq!(reject(&mut stage, 3, 0), Some(Reject::NoTokensAsked));
     let exceeded = Reject::ContextExceeded { prompt_tokens: 48, max_tokens: 3, context_tokens_max: 50 };
@@ -81,7 +81,7 @@ fn a_request_is_taken_whole_or_not_at_all() {
 #[test]
 fn nobody_passes_the_front() {
     // Nine blocks; the first holds eight of them, so that the second, which needs three, waits.
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 9, ..limits() });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 9, ..limits() });
     let first = stage.submit(30, 3);
     let second = stage.submit(10, 1);
     let small = stage.submit(2, 1);
@@ -136,6 +136,6 @@ fn sixty_five_thousand_wait_and_are_cancelled_in_any_order() {
         stage.scheduler.cancel(seqs[i * 40_503 % many]);
     }
     let free = BlockUse { total_count: 64, free_count: 64, cached_count: 0 };
-    let left = SchedulerCounts { full_blocks: free, sliding_blocks: free, ..SchedulerCounts::default() };
+    let left = SchedulerCounts { global_blocks: free, sliding_blocks: free, ..SchedulerCounts::default() };
     assert_eq!(stage.scheduler.counts(), left);
 }

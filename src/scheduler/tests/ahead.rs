@@ -104,7 +104,7 @@ fn whoever_waits_is_admitted_to_the_step_planned_ahead() {
 
 #[test]
 fn a_step_that_prefills_much_is_not_followed() {
-    let limits = SchedulerLimits { full_blocks: 200, sliding_blocks: 200, ..limits() };
+    let limits = SchedulerLimits { global_blocks: 200, sliding_blocks: 200, ..limits() };
     let wide = SchedulerLimits { token_budget_tokens: 400, prefill_slice_tokens: 400, ..limits };
     for (len, is_followed) in [(256, true), (257, false)] {
         let mut stage = Stage::new(wide);
@@ -152,13 +152,13 @@ fn a_draw_with_a_history_waits_for_the_token_before() {
 #[test]
 fn nobody_is_preempted_by_a_step_planned_ahead() {
     // Eight tokens each fill four blocks.
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 4, sliding_blocks: 6, ..limits() });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 4, sliding_blocks: 6, ..limits() });
     let seqs = [stage.submit(6, 9), stage.submit(6, 9)];
     stage.settle(2);
     stage.step();
     stage.plan().unwrap();
     assert!(stage.plan_ahead().is_none(), "the token after the next has no block");
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 4, sliding_blocks: 6, ..limits() });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 4, sliding_blocks: 6, ..limits() });
     assert_eq!(seqs, [stage.submit(6, 9), stage.submit(6, 9)]);
     assert!(stage.finish_ahead() > 0);
     assert!(stage.scheduler.counts().preemptions_total > 0, "it waited for a plan that may");

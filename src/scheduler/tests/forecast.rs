@@ -57,7 +57,7 @@ impl Counter {
     fn new(load: Load, seed: u64, waiting_max_micros: u64) -> Self {
         let limits = SchedulerLimits {
             block_tokens: 128,
-            full_blocks: 520,
+            global_blocks: 520,
             sliding_blocks: 100,
             sliding_window_tokens: 128,
             context_tokens_max: 4_096,

@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn the_newest_is_preempted_and_is_the_first_to_run_again() {
     // Seven blocks: three sequences of two blocks each fill six, and each wants a third when it has eight tokens.
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 7, ..limits() });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 7, ..limits() });
     let [a, b, c] = [5, 5, 8].map(|max_tokens| stage.submit(7, max_tokens));
     assert_eq!(stage.step(), [(a, 7), (b, 7), (c, 7)]);
     assert_eq!(stage.step(), [(a, 1), (b, 1), (c, 1)]);
@@ -25,7 +25,7 @@ fn the_newest_is_preempted_and_is_the_first_to_run_again() {
 
 #[test]
 fn the_newest_gives_up_its_own_blocks_if_it_is_itself_that_wants_one() {
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 5, ..limits() });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 5, ..limits() });
     let old = stage.submit(9, 4);
     let new = stage.submit(7, 4);
     assert_eq!(stage.step(), [(old, 9), (new, 7)]);
@@ -58,7 +58,7 @@ fn preemption_happens_in_the_sliding_group_too() {
 #[test]
 fn prefill_does_not_preempt_what_was_admitted_with_it() {
     // Eleven blocks, and prompts of six blocks each, prefilled in two steps: the second must wait, not start and be thrown out.
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 11, ..limits() });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 11, ..limits() });
     let first = stage.submit(23, 2);
     let second = stage.submit(23, 2);
     assert_eq!(stage.step(), [(first, 16)]);

@@ -91,7 +91,7 @@ fn a_prompt_that_is_computed_again_is_reported_once() {
 /// A history is as long as the context: copied in each step it would cost more than all the rest of a plan.
 #[test]
 fn a_history_is_copied_once_and_grows_from_then_on() {
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 200, sliding_blocks: 200, ..limits() });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 200, sliding_blocks: 200, ..limits() });
     for _ in 0..3 {
         stage.submit_sampled(200, 60, Sampling { presence_penalty: 0.5, ..Sampling::default() });
     }

@@ -69,7 +69,7 @@ fn a_long_prompt_comes_alone_and_does_not_wait_for_the_end_of_those_that_decode(
 #[test]
 fn a_request_takes_half_of_the_blocks() {
     // Sixteen blocks of four; a prompt takes five of them.
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 16, ..limits() });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 16, ..limits() });
     stage.submit_request(request(3, 17, 2));
     let single = stage.submit(15, 2);
     assert_eq!(stage.step(), [(SeqId(0), 16), (single, 15)]);
@@ -222,7 +222,7 @@ fn steps_beside(seed: u64, many: usize, as_one: bool) -> Vec<usize> {
 
 const FAIR: SchedulerLimits = SchedulerLimits {
     block_tokens: 4,
-    full_blocks: 600,
+    global_blocks: 600,
     sliding_blocks: 600,
     sliding_window_tokens: 8,
     context_tokens_max: 1_000,

@@ -23,11 +23,11 @@ fn a_view_shows_who_runs_who_waits_and_whose_each_block_is() {
     let (one, two) = (view.running[0], view.running[1]);
     assert_eq!((one.decoding, one.computed_tokens, one.generated_tokens, one.max_tokens), (true, 6, 1, 9));
     assert_eq!((two.decoding, two.computed_tokens, two.generated_tokens, two.prompt_tokens), (false, 16, 0, 20));
-    assert_eq!((view.full.blocks_per_cell, view.full.total_count), (1, 64));
-    assert_eq!((one.full_blocks, two.full_blocks), (2, 5));
-    assert_eq!(held(&view.full, 2), (7, vec![2, 5]));
+    assert_eq!((view.global.blocks_per_cell, view.global.total_count), (1, 64));
+    assert_eq!((one.global_blocks, two.global_blocks), (2, 5));
+    assert_eq!(held(&view.global, 2), (7, vec![2, 5]));
     assert_eq!(held(&view.sliding, 2).1, [one.sliding_blocks, two.sliding_blocks]);
-    assert_eq!(view.full.free_count, 57);
+    assert_eq!(view.global.free_count, 57);
 }
 
 #[test]
@@ -40,8 +40,8 @@ fn a_view_is_as_small_as_it_was_asked_to_be() {
     let size = ViewSize { running_max_count: 1, waiting_max_count: 2, cells_max_count: 10 };
     let view = stage.scheduler.view(size);
     assert_eq!((view.running.len(), view.waiting.len()), (1, 2));
-    assert_eq!((view.full.blocks_per_cell, view.full.cells.len()), (7, 10));
+    assert_eq!((view.global.blocks_per_cell, view.global.cells.len()), (7, 10));
     // All that is in use is counted, also where its holder is not shown.
-    let in_use = stage.scheduler.pools.full.total_count() - stage.scheduler.pools.full.free_count();
-    assert_eq!((held(&view.full, 1).0, batch.slices.len() > 1), (in_use, true));
+    let in_use = stage.scheduler.pools.global.total_count() - stage.scheduler.pools.global.free_count();
+    assert_eq!((held(&view.global, 1).0, batch.slices.len() > 1), (in_use, true));
 }

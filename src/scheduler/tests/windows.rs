@@ -36,8 +36,8 @@ fn a_full_batch_never_waits() {
     assert!(!open(three_wait, &[4, 4]) && open(three_wait, &[4, 4, 4]), "the queue's length");
     let nine_tokens_wait = SchedulerLimits { waiting_max_tokens: 9, ..windows(0) };
     assert!(!open(nine_tokens_wait, &[4, 4]) && open(nine_tokens_wait, &[4, 5]), "the queue's tokens");
-    let full_blocks = SchedulerLimits { full_blocks: 4, ..windows(0) };
-    assert!(!open(full_blocks, &[8, 4]) && open(full_blocks, &[8, 5]), "full blocks");
+    let global_blocks = SchedulerLimits { global_blocks: 4, ..windows(0) };
+    assert!(!open(global_blocks, &[8, 4]) && open(global_blocks, &[8, 5]), "global blocks");
     let sliding_blocks = SchedulerLimits { sliding_blocks: 4, ..windows(0) };
     assert!(!open(sliding_blocks, &[8, 4]) && open(sliding_blocks, &[8, 5]), "sliding blocks");
 }
@@ -106,7 +106,7 @@ fn a_step_with_a_prefill_slice_is_not_held() {
 
 #[test]
 fn the_preempted_are_not_held() {
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 5, ..windows(0) });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 5, ..windows(0) });
     let old = stage.submit(9, 4);
     let new = stage.submit(7, 4);
     stage.now = Micros(10_000);

@@ -108,7 +108,7 @@ fn param_and_code(refusal: Refusal) -> (Option<&'static str>, Option<&'static st
 
 #[test]
 fn what_cannot_be_served_names_the_parameter() {
-    world(Plan { full_blocks: 100, ..Plan::default() }, |world| async move {
+    world(Plan { global_blocks: 100, ..Plan::default() }, |world| async move {
         let too_long = refused(&world, long("a", 100 * 16 + 1, 1, 1)).await;
         assert_eq!(param_and_code(too_long), (Some("prompt"), Some("context_length_exceeded")));
         let too_many = refused(&world, plain("a", "x", 100_000)).await;

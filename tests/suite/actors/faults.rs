@@ -25,7 +25,7 @@ fn answers_with(faults: Vec<Fault>) -> Vec<Vec<Said>> {
 fn answers_of(faults: Vec<Fault>, steps_max: usize) -> Vec<Vec<Said>> {
     let (sender, receiver) = std::sync::mpsc::channel();
     let restarts = faults.len() as u64;
-    world(Plan { faults, steps_max, full_blocks: 100, ..Plan::default() }, |world| async move {
+    world(Plan { faults, steps_max, global_blocks: 100, ..Plan::default() }, |world| async move {
         sender.send(all_answers(&world).await).expect("the receiver waits");
         assert_eq!(world.service.snapshot().engine_restarts_total, restarts);
         assert!(world.service.snapshot().ready);
@@ -50,7 +50,7 @@ fn a_poisonous_request_fails_alone() {
     assert!(undisturbed.iter().all(|answer| !answer[0].tokens.contains(&POISON)), "choose another seed");
     for fault in [Fault::PanicsOnToken(POISON), Fault::FailsOnToken(POISON)] {
         let undisturbed = undisturbed.clone();
-        world(Plan { faults: vec![fault], full_blocks: 100, ..Plan::default() }, |world| async move {
+        world(Plan { faults: vec![fault], global_blocks: 100, ..Plan::default() }, |world| async move {
             let (poisoned, answers) = futures_util::join!(world.answer(poison("poison", 60)), all_answers(&world));
             assert!(matches!(poisoned[0].finish.kind, FinishKind::Failed { code: "engine_failed", .. }));
             assert_eq!(answers, undisturbed);

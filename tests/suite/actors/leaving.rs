@@ -165,7 +165,7 @@ fn a_reader_that_takes_nothing_is_cut_off_and_nobody_waits_for_it() {
 /// A thousand clients that leave at random moments, while witnesses are answered as if they were alone.
 #[test]
 fn a_thousand_clients_leave_and_nothing_stays() {
-    let mut plan = Plan { full_blocks: 300, ..Plan::default() };
+    let mut plan = Plan { global_blocks: 300, ..Plan::default() };
     plan.scheduling.waiting_max_count = 2_000;
     world(plan, |world| async move {
         let witness = |i: u32| long(&format!("witness {i}"), 50 + i, 500 + i, 60);

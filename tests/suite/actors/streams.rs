@@ -38,7 +38,7 @@ fn a_response_ends_with_the_tokens_asked_for() {
 #[test]
 fn without_a_limit_a_response_may_fill_the_context() {
     let answer = Answer::Script { tokens: Vec::new(), stop: super::world::tokenizer().encode_text("a")[0] };
-    world(Plan { answer, full_blocks: 20, ..Plan::default() }, |world| async move {
+    world(Plan { answer, global_blocks: 20, ..Plan::default() }, |world| async move {
         let said = world.answer(Generate { max_tokens: None, ..long("a", 100, 1, 0) }).await.remove(0);
         assert_eq!(said.finish.kind, FinishKind::Length);
         assert_eq!(said.tokens.len(), 20 * 16 - 100);
@@ -50,7 +50,7 @@ fn without_a_limit_a_response_may_fill_the_context() {
 #[test]
 fn answers_do_not_depend_on_who_else_is_answered() {
     let requests = || (0..40_u32).map(|i| long(&format!("r{i}"), 1 + i * 5, i, 1 + i % 17));
-    world(Plan { full_blocks: 60, ..Plan::default() }, |world| async move {
+    world(Plan { global_blocks: 60, ..Plan::default() }, |world| async move {
         let mut alone: Vec<Vec<Said>> = Vec::new();
         for request in requests() {
             alone.push(world.answer(request).await);

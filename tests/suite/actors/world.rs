@@ -90,7 +90,7 @@ pub(super) struct Plan {
     pub(super) answer: Answer,
     pub(super) faults: Vec<Fault>,
     pub(super) step_time: Duration,
-    pub(super) full_blocks: usize,
+    pub(super) global_blocks: usize,
     /// Steps that the engine takes before the first of them has ended.
     pub(super) steps_max: usize,
     pub(super) scheduling: SchedulingOptions,
@@ -106,7 +106,7 @@ impl Default for Plan {
             answer: Answer::Hash { seed: 1 },
             faults: Vec::new(),
             step_time: Duration::ZERO,
-            full_blocks: 1_024,
+            global_blocks: 1_024,
             steps_max: 2,
             scheduling: SchedulingOptions {
                 token_budget_tokens: 256,
@@ -170,7 +170,7 @@ impl World {
         let engine = FakeEngine::new(FakeOptions {
             limits: EngineLimits {
                 vocab_size: VOCAB_SIZE,
-                full_blocks: plan.full_blocks,
+                global_blocks: plan.global_blocks,
                 steps_max: plan.steps_max,
                 step_slices_max: 64,
                 ..FakeOptions::default().limits

@@ -20,7 +20,7 @@ const MARGIN_MIN: f32 = 0.1;
 
 pub(super) const OPTIONS: CudaOptions = CudaOptions {
     block_tokens: 6,
-    full_blocks: 400,
+    global_blocks: 400,
     sliding_blocks: 400,
     step_tokens_max: 600,
     step_slices_max: 16,

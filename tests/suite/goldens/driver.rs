@@ -28,7 +28,7 @@ pub(super) struct Sequence {
     pub(super) tokens: Vec<TokenId>,
     /// Leading tokens whose keys and values are stored.
     pub(super) computed: usize,
-    full: Vec<BlockId>,
+    global: Vec<BlockId>,
     sliding: Vec<BlockId>,
     sliding_first: usize,
 }
@@ -64,7 +64,7 @@ impl Shows for CudaEngine {
 /// An engine and its free blocks.
 pub(super) struct Driver<E = CpuEngine> {
     pub(super) engine: E,
-    full_free: Vec<BlockId>,
+    global_free: Vec<BlockId>,
     sliding_free: Vec<BlockId>,
 }
 
@@ -91,7 +91,7 @@ impl Driver<CpuEngine> {
         let options = CpuOptions {
             threads,
             block_tokens,
-            full_blocks: blocks,
+            global_blocks: blocks,
             sliding_blocks: blocks,
             step_tokens_max: 600,
             step_slices_max: 16,
@@ -107,8 +107,8 @@ impl<E: Shows> Driver<E> {
     /// Drives an engine whose free blocks lie in an order that `seed` decides.
     pub(super) fn over(engine: E, seed: u64) -> Self {
         let limits = engine.limits();
-        let (full, sliding) = (shuffled(limits.full_blocks, seed), shuffled(limits.sliding_blocks, seed + 1));
-        Self { engine, full_free: full, sliding_free: sliding }
+        let (global, sliding) = (shuffled(limits.global_blocks, seed), shuffled(limits.sliding_blocks, seed + 1));
+        Self { engine, global_free: global, sliding_free: sliding }
     }
 
     /// Adds the next `len` tokens of `sequence` to the batch, with blocks for them.
@@ -116,8 +116,8 @@ impl<E: Shows> Driver<E> {
         let limits = self.engine.limits();
         let end = sequence.computed + len;
         let blocks = end.div_ceil(limits.block_tokens);
-        while sequence.full.len() < blocks {
-            sequence.full.push(self.full_free.pop().expect("the pool is large enough"));
+        while sequence.global.len() < blocks {
+            sequence.global.push(self.global_free.pop().expect("the pool is large enough"));
         }
         while sequence.sliding_first + sequence.sliding.len() < blocks {
             sequence.sliding.push(self.sliding_free.pop().expect("the pool is large enough"));
@@ -133,14 +133,14 @@ impl<E: Shows> Driver<E> {
             seq: SeqId(sequence.seq),
             tokens: range(batch.tokens.len(), len),
             start: sequence.computed,
-            full_blocks: range(batch.full_blocks.len(), sequence.full.len()),
+            global_blocks: range(batch.global_blocks.len(), sequence.global.len()),
             sliding_blocks: range(batch.sliding_blocks.len(), sequence.sliding.len()),
             sliding_first: sequence.sliding_first,
             draw,
             prompt_targets: None,
         });
         batch.tokens.extend(&sequence.tokens[sequence.computed..end]);
-        batch.full_blocks.extend(&sequence.full);
+        batch.global_blocks.extend(&sequence.global);
         batch.sliding_blocks.extend(&sequence.sliding);
         sequence.computed = end;
     }
@@ -157,7 +157,7 @@ impl<E: Shows> Driver<E> {
 
     /// Frees all blocks of `sequence`.
     pub(super) fn release(&mut self, sequence: Sequence) {
-        self.full_free.extend(sequence.full);
+        self.global_free.extend(sequence.global);
         self.sliding_free.extend(sequence.sliding);
     }
 

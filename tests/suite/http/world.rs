@@ -179,7 +179,7 @@ fn fake(plan: &Plan, tokenizer: &Tokenizer) -> FakeOptions {
     let limits = EngineLimits {
         vocab_size: VOCAB_SIZE,
         context_tokens_max: CONTEXT_TOKENS_MAX,
-        full_blocks: plan.blocks_count,
+        global_blocks: plan.blocks_count,
         sliding_blocks: plan.blocks_count,
         step_slices_max: plan.running_max_count,
         ..FakeOptions::default().limits
