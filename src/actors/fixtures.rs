@@ -1,7 +1,10 @@
 //! What this room's own tests have in common.
 
+use std::panic::Location;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::actors::messages::{Coalescing, Generate, Input, KeyId};
 use crate::actors::options::{SchedulingOptions, StartOptions};
@@ -11,6 +14,13 @@ use crate::engine::fake::{FakeEngine, FakeOptions};
 use crate::metrics::{Metrics, ModelTags};
 use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
 use crate::prompt::tokenizer::Tokenizer;
+
+/// What must come, on any machine: a bound that only a hang reaches, and that says where.
+#[track_caller]
+pub(super) fn soon<T>(what: impl Future<Output = T>) -> impl Future<Output = T> {
+    let place = Location::caller();
+    async move { timeout(Duration::from_secs(20), what).await.unwrap_or_else(|_| panic!("what {place} waits for never came")) }
+}
 
 /// Rows of the embedded model's vocabulary.
 pub(super) const VOCAB_SIZE: usize = 2_048;

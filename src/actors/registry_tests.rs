@@ -82,3 +82,43 @@ fn remembered_sessions_are_bounded() {
     assert!(registry.sessions.contains_key("kept"));
     drop(kept);
 }
+
+#[test]
+fn requests_that_ended_are_remembered_up_to_a_bound_latest_first() {
+    let registry = registry();
+    for i in 0..RECENT_MAX_COUNT * 2 + 5 {
+        let ticket = enter(&registry, &format!("r{i}"), None).expect("the id is free");
+        ticket.set_outcome(if i % 2 == 0 { Outcome::Stop } else { Outcome::Length });
+        // The first one counts.
+        ticket.set_outcome(Outcome::Failed);
+    }
+    let ids = |count| registry.recent(count).into_iter().map(|ended| ended.request.request_id).collect::<Vec<_>>();
+    let latest: Vec<String> = (0..RECENT_MAX_COUNT * 2 + 5).rev().map(|i| format!("r{i}")).collect();
+    assert_eq!(ids(usize::MAX), latest[..RECENT_MAX_COUNT], "those before are forgotten");
+    assert_eq!(ids(3), latest[..3]);
+    let outcomes: Vec<_> = registry.recent(2).into_iter().map(|ended| ended.outcome).collect();
+    assert_eq!(outcomes, [Some(Outcome::Stop), Some(Outcome::Length)]);
+}
+
+/// Polls a future that waits for an empty registry.
+fn is_told(emptied: &mut std::pin::Pin<Box<impl Future<Output = ()>>>) -> bool {
+    emptied.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
+}
+
+/// On one thread, in the order of these lines; `kernels/models` has every order of two threads.
+#[test]
+fn all_that_wait_for_an_empty_registry_are_told_and_none_before() {
+    let registry = registry();
+    assert!(is_told(&mut Box::pin(registry.emptied())), "it is empty");
+    let tickets = [enter(&registry, "a", None), enter(&registry, "b", None)];
+    let mut waiting = [(); 3].map(|()| Box::pin(registry.emptied()));
+    assert_eq!(waiting.each_mut().map(is_told), [false; 3]);
+    let [first, second] = tickets;
+    drop(first);
+    assert_eq!(waiting.each_mut().map(is_told), [false; 3], "one is left");
+    let third = enter(&registry, "c", None);
+    drop(second);
+    assert_eq!(waiting.each_mut().map(is_told), [false; 3], "another one came");
+    drop(third);
+    assert_eq!(waiting.each_mut().map(is_told), [true; 3]);
+}

@@ -204,3 +204,7 @@ impl Routes {
 
 /// How a cancelled response ends.
 pub(super) const CANCELLED: End = End::Finished(FinishReason::Cancelled);
+
+#[cfg(test)]
+#[path = "routes_tests.rs"]
+mod tests;

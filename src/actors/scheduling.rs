@@ -472,3 +472,7 @@ impl Handler<Stop> for SchedulerActor {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "scheduling_tests.rs"]
+mod tests;

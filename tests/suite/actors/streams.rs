@@ -8,7 +8,7 @@ use antiphon::batch::Sampling;
 use antiphon::engine::fake::Answer;
 use antiphon::prompt::conversation::{Conversation, Message};
 
-use super::world::{Dice, Plan, Said, World, long, plain, read, wait_until, world};
+use super::world::{Dice, Plan, Said, World, long, next, plain, read, wait_until, world};
 
 const TEXT: &str = "def hello():\n    print(\"안녕, 세상 👩\u{200d}👩\u{200d}👧\")\n\n\nhello()  # e\u{301}\n";
 
@@ -105,14 +105,14 @@ fn gathered_text_does_not_wait_for_the_next_token() {
     world(plan, |world| async move {
         let coalescing = Coalescing { max_ms: 100, max_chars: 0 };
         let mut accepted = world.accepted(Generate { coalescing, ..plain("a", "x", 100) }).await;
-        let first = accepted.parts.recv().await.expect("the first text is sent at once");
+        let first = next(&mut accepted.parts).await.expect("the first text is sent at once");
         // The next tokens are gathered, and then the engine stands still.
         wait_until("some tokens are generated", || world.service.snapshot().scheduler.decode_tokens_total >= 5).await;
         world.brake.pull();
-        let second = accepted.parts.recv().await.expect("what was gathered is sent");
+        let second = next(&mut accepted.parts).await.expect("what was gathered is sent");
         world.brake.release();
         let mut parts = vec![first, second];
-        while let Some(part) = accepted.parts.recv().await {
+        while let Some(part) = next(&mut accepted.parts).await {
             parts.push(part);
         }
         assert_eq!(super::world::said(0, &parts).content, "one two three four five six seven eight nine ten");
@@ -213,12 +213,12 @@ fn log_probabilities_come_with_the_tokens_they_are_of() {
         let sampling = Sampling { logprobs: Some(2), prompt_logprobs: true, ..Sampling::default() };
         let request = Generate { sampling, ..long("a", 150, 3, 100) };
         let mut accepted = world.accepted(request).await;
-        let first = accepted.parts.recv().await.expect("the prompt's come first");
+        let first = next(&mut accepted.parts).await.expect("the prompt's come first");
         assert_eq!(first.kind, PartKind::Prompt);
         assert_eq!(first.logprobs.len(), 149);
         let mut text = Vec::new();
         let mut finish_logprobs = 0;
-        while let Some(part) = accepted.parts.recv().await {
+        while let Some(part) = next(&mut accepted.parts).await {
             if matches!(part.kind, PartKind::Finished(_)) {
                 finish_logprobs = part.logprobs.len();
                 continue;
@@ -246,7 +246,7 @@ fn an_unsteady_reader_gets_everything() {
         let mut parts = Vec::new();
         // By now the channel is full, and text is gathered behind it.
         wait_until("everything is generated", || phase_of(&world, "a") == Some(Phase::Sending)).await;
-        while let Some(part) = accepted.parts.recv().await {
+        while let Some(part) = next(&mut accepted.parts).await {
             parts.push(part);
             if dice.below(8) == 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use antiphon::actors::messages::{Accepted, Coalescing, Finish, FinishKind, Generate, Input, KeyId, Part, PartKind};
+use antiphon::actors::parts::PartReceiver;
 use antiphon::actors::service::Service;
 use antiphon::actors::snapshot::Snapshot;
 use antiphon::actors::{SchedulingOptions, StartOptions, start};
@@ -16,8 +17,10 @@ use antiphon::metrics::{Metrics, ModelTags};
 use antiphon::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
 use antiphon::prompt::tokenizer::Tokenizer;
 
-/// Long enough for any machine; only a hang gets here.
+/// Long enough for a whole test on any machine; only a hang gets here.
 const HANG: Duration = Duration::from_secs(120);
+/// Long enough for one thing that must come.
+const PATIENCE: Duration = Duration::from_secs(20);
 const VOCAB_SIZE: usize = 2_048;
 
 /// The embedded model's tokenizer.
@@ -254,7 +257,7 @@ pub(super) async fn wait_until(what: &str, condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    assert!(tokio::time::timeout(HANG, wait).await.is_ok(), "it never came to this: {what}");
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "it never came to this: {what}");
 }
 
 /// What one choice said.
@@ -275,6 +278,11 @@ pub(super) async fn read(accepted: Accepted, choices_count: u32) -> Vec<Said> {
         parts.push(part);
     }
     (0..choices_count).map(|choice| said(choice, &parts)).collect()
+}
+
+/// The next part of a response that waits for no other.
+pub(super) async fn next(parts: &mut PartReceiver) -> Option<Part> {
+    tokio::time::timeout(PATIENCE, parts.recv()).await.expect("it says something, or ends")
 }
 
 /// What a choice said in `parts`, after checking their order.
