@@ -240,3 +240,58 @@ impl From<Broken> for ApiError {
         Self::Broken(broken)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Status, type, code, `Retry-After` and whether the connection is kept, as a client sees them.
+    fn seen(error: &ApiError) -> (u16, String, String, Option<u64>, bool) {
+        let object = serde_json::to_value(error.object().body()).unwrap();
+        let text = |key: &str| object["error"][key].as_str().unwrap_or_default().to_owned();
+        let response = error.error_response();
+        let retry = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().parse().unwrap());
+        let kept = response.head().connection_type() != actix_web::http::ConnectionType::Close;
+        (response.status().as_u16(), text("type"), text("code"), retry, kept)
+    }
+
+    fn queue_full(retry_after_seconds: u64) -> ApiError {
+        Refusal::QueueFull { retry_after_seconds, message: String::new() }.into()
+    }
+
+    fn unavailable(code: &'static str, retry_after_seconds: u64) -> ApiError {
+        Refusal::Unavailable { retry_after_seconds, code }.into()
+    }
+
+    fn broken(code: &'static str) -> ApiError {
+        Broken { code, message: String::new() }.into()
+    }
+
+    #[test]
+    fn what_is_refused_says_when_to_come_back() {
+        for (told, said) in [(0, 1), (1, 1), (7, 7), (60, 60)] {
+            let expected = (429, "rate_limit_error".to_owned(), "queue_full".to_owned(), Some(said), true);
+            assert_eq!(seen(&queue_full(told)), expected);
+            let expected = (503, UNAVAILABLE.to_owned(), "loading".to_owned(), Some(said), true);
+            assert_eq!(seen(&unavailable("loading", told)), expected);
+        }
+        let kept = |code| seen(&unavailable(code, 3)).4;
+        assert_eq!(["draining", MEMORY_FULL, "engine_restarting", "engine_dead"].map(kept), [false, false, true, true]);
+    }
+
+    #[test]
+    fn what_passes_is_unavailable_and_what_broke_is_an_error() {
+        for code in ["queue_timeout", "server_shutdown", MEMORY_FULL] {
+            let (status, kind, said, retry, _) = seen(&broken(code));
+            assert_eq!((status, kind.as_str(), said.as_str(), retry), (503, UNAVAILABLE, code, Some(RETRY_SECONDS)));
+        }
+        for code in ["engine_failed", "model_numeric_error", "request_failed", "internal_error"] {
+            let (status, kind, said, retry, _) = seen(&broken(code));
+            assert_eq!((status, kind.as_str(), said.as_str(), retry), (500, SERVER, code, None));
+        }
+        let internal = Refusal::Internal { error_id: "e".to_owned() };
+        assert_eq!(seen(&internal.into()).0, 500);
+        let invalid = Refusal::Invalid { param: Some("prompt"), code: None, message: String::new() };
+        assert_eq!(seen(&invalid.into()), (400, INVALID.to_owned(), String::new(), None, true));
+    }
+}

@@ -148,6 +148,34 @@ fn log_probabilities_that_were_asked_for_are_a_list_even_without_any() {
     assert!(frames[1].contains(r#""logprobs":{"content":[],"refusal":null}"#), "{frames:?}");
 }
 
+/// OpenAI lists those of the answer's text. Each kind of part has one here, and the end has its stop token's.
+#[test]
+fn log_probabilities_of_a_chat_are_those_of_its_text_alone() {
+    let mut parts = kinds();
+    for (number, part) in (0..).zip(&mut parts) {
+        part.logprobs = vec![token_text(number, &format!("t{number}"), -1.0)];
+    }
+    let shown = Shown { logprobs: true, ..SHOWN };
+    let tokens = |choice: &serde_json::Value| -> Vec<String> {
+        let listed = choice["logprobs"]["content"].as_array().into_iter().flatten();
+        listed.map(|token| token["token"].as_str().unwrap().to_owned()).collect()
+    };
+    let frames = written(chat(1, |encoder| encoder.answer.shown = shown), &parts);
+    let listed: Vec<String> = frames
+        .iter()
+        .filter(|frame| frame.starts_with('{'))
+        .flat_map(|frame| {
+            let chunk = frame.replace("CHAT", "\"choices\"").replace("META", "null");
+            let chunk: serde_json::Value = serde_json::from_str(&chunk).unwrap();
+            tokens(&chunk["choices"][0])
+        })
+        .collect();
+    assert_eq!(listed, ["t1", "t2"], "{frames:?}");
+    let answer = ChatAnswer { heading: heading(), metadata: metadata(), token_ids: None, shown };
+    let whole: serde_json::Value = serde_json::from_str(&answer.whole(&whole(parts, 1))).unwrap();
+    assert_eq!(tokens(&whole["choices"][0]), listed, "in one piece as streamed");
+}
+
 #[test]
 fn offsets_count_characters_of_the_text() {
     let token = |bytes: &[u8], is_control| TokenText { bytes: bytes.to_vec(), is_control, ..token_text(1, "", -1.0) };

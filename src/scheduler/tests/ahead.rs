@@ -81,6 +81,38 @@ fn whoever_gets_its_last_token_is_not_in_the_next_step() {
 }
 
 #[test]
+fn whoever_gets_its_last_token_takes_nothing_of_the_next_step_s_budget() {
+    let mut stage = Stage::new(SchedulerLimits { token_budget_tokens: 8, ..limits() });
+    let (first, second) = (stage.submit(3, 3), stage.submit(4, 9));
+    stage.settle(2);
+    stage.step();
+    let batch = stage.plan().unwrap();
+    let late = stage.submit(20, 2);
+    let ahead = stage.plan_ahead().unwrap();
+    assert_eq!(slices(&batch), [(first, 1), (second, 1)]);
+    assert_eq!(slices(&ahead), [(second, 1), (late, 7)], "eight tokens, as in a step planned after the commit");
+}
+
+#[test]
+fn a_view_shows_no_token_that_is_awaited() {
+    let mut stage = Stage::new(limits());
+    let (first, second) = (stage.submit(3, 9), stage.submit(4, 9));
+    stage.settle(2);
+    let batch = stage.plan().unwrap();
+    stage.plan_ahead().unwrap();
+    let size = ViewSize { running_max_count: 8, waiting_max_count: 8, cells_max_count: 64 };
+    let shown = |stage: &Stage| {
+        let running = stage.scheduler.view(size).running;
+        running.iter().map(|sequence| (sequence.seq, sequence.generated_tokens)).collect::<Vec<_>>()
+    };
+    let heard = |stage: &Stage| [first, second].map(|seq| (seq, stage.heard(seq).0.len()));
+    assert_eq!(shown(&stage), heard(&stage), "while the step computes");
+    let result = stage.compute(&batch);
+    stage.commit(result);
+    assert_eq!(shown(&stage), heard(&stage), "once it is committed");
+}
+
+#[test]
 fn whoever_waits_is_admitted_to_the_step_planned_ahead() {
     let mut stage = Stage::new(limits());
     let first = stage.submit(3, 9);

@@ -119,3 +119,20 @@ fn the_preempted_are_not_held() {
     assert_eq!(stage.step(), [(new, 9)], "at once, and the fresh one is held for others");
     assert_eq!(stage.heard(fresh).1, None);
 }
+
+#[test]
+fn a_decode_step_is_not_held_while_a_preempted_sequence_is_in_front() {
+    // Seven blocks: one for the old sequence, four for the middle one, two for the new one.
+    let mut stage = Stage::new(SchedulerLimits { full_blocks: 7, ..windows(u64::MAX) });
+    let (old, middle, new) = (stage.submit(3, 20), stage.submit(13, 3), stage.submit(7, 20));
+    stage.now = Micros(10_000);
+    assert_eq!(stage.step(), [(old, 3), (middle, 13), (new, 7)]);
+    assert_eq!(stage.step(), [(old, 1), (middle, 1), (new, 1)]);
+    // The old one wants a second block, and gets one of the new one's; the middle one ends.
+    assert_eq!(stage.step(), [(old, 1), (middle, 1)]);
+    let counts = stage.scheduler.counts();
+    assert_eq!((counts.preemptions_total, counts.waiting_count, counts.decode_count), (1, 1, 1));
+    let fresh = stage.submit(1, 1);
+    assert_eq!(stage.step(), [(old, 1), (new, 9)], "the fresh one behind it is held, and nobody else");
+    assert_eq!(stage.heard(fresh).1, None);
+}

@@ -44,6 +44,19 @@ async fn what_takes_too_long_is_ended_with_an_error() {
 }
 
 #[actix_rt::test]
+async fn an_answer_in_one_piece_that_a_drain_ends_is_unavailable_and_may_be_asked_for_again() {
+    let world = slow(50).await;
+    let running = actix_rt::spawn(post(world.address, "/v1/completions", r#"{"prompt":"x","max_tokens":2000}"#));
+    world.until(|snapshot| snapshot.scheduler.decode_count == 1).await;
+    world.service.begin_drain();
+    assert_eq!(world.service.drained(Duration::from_millis(20)).await.ended_count, 1);
+    let ended = running.await.unwrap();
+    assert_eq!((ended.status, &ended.error()["code"]), (503, &"server_shutdown".into()));
+    assert!(ended.header("retry-after").is_some(), "{ended:?}");
+    world.close().await;
+}
+
+#[actix_rt::test]
 async fn a_full_queue_says_when_to_come_back() {
     let plan = Plan { endless: true, step_time: Duration::from_millis(5), running_max_count: 1, ..Plan::default() };
     let world = World::open(Plan { waiting_max_count: 1, ..plan }).await;
