@@ -9,6 +9,7 @@ mod device;
 mod embedded;
 mod fake_hub;
 mod goldens;
+mod gpu_check;
 mod http;
 mod load;
 mod metrics;

@@ -88,6 +88,13 @@ pub fn on_the_driver() -> bool {
     std::env::var_os("ANTIPHON_CUDA").is_some_and(|value| value == "driver")
 }
 
+/// Says that the running test, or the rest of it, checks nothing on this machine, and why. Tests that pass without having checked
+/// are counted by `scripts/gpu-check`, which looks for this line.
+pub fn skipped(why: impl std::fmt::Display) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    eprintln!("skipped: {test}: {why}");
+}
+
 /// Takes `count` devices at once; on the machine's own driver the first ones, which the caller knows to be there.
 ///
 /// # Panics

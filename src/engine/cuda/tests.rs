@@ -193,7 +193,7 @@ fn bugs_planted_in_the_draw_are_found() {
     for (name, from, to) in bugs {
         let shim = antiphon_cuda_shim::device();
         if shim.real() {
-            return; // Nothing is planted in a driver.
+            return antiphon_cuda_shim::skipped("nothing is planted in a driver");
         }
         let config = ModelConfig { vocab_size: 1500, ..golden("g2").config().clone() };
         let mut random = Random(7);
@@ -256,7 +256,7 @@ fn broken_rows_and_masks_are_reported() {
 fn the_plan_is_what_is_taken() {
     let shim = antiphon_cuda_shim::device();
     if shim.real() {
-        return; // A driver does not say what a process has taken.
+        return antiphon_cuda_shim::skipped("a driver does not say what a process has taken");
     }
     let checkpoint = golden("g4");
     let device = Device::open(shim.ordinal()).unwrap();
@@ -282,7 +282,7 @@ fn the_plan_is_what_is_taken() {
 #[test]
 fn each_of_several_devices_takes_what_the_plan_says() {
     if antiphon_cuda_shim::on_the_driver() {
-        return; // What is taken of a device of the machine's own is not counted.
+        return antiphon_cuda_shim::skipped("a driver does not say what a process has taken");
     }
     let (shims, checkpoint) = (antiphon_cuda_shim::devices(3), golden("g2"));
     let devices: Vec<Device> = shims.iter().map(|shim| Device::open(shim.ordinal()).unwrap()).collect();

@@ -153,8 +153,7 @@ fn wgmma_does_not_show() {
     let prompt: Vec<TokenId> = longest(&golden).prompt.iter().cycle().take(2 * WGMMA_TOKENS + 5).copied().collect();
     let expected = bits(&serve(&golden, OPTIONS).driver.logits(&prompt, usize::MAX));
     if !probe().is_ok_and(|cuda| MatrixInstruction::Wgmma.is_served_by(&cuda.devices[0])) {
-        eprintln!("skipped: this machine's device has no wgmma");
-        return;
+        return antiphon_cuda_shim::skipped("this machine's device has no wgmma");
     }
     let mut served = serve(&golden, CudaOptions { prefill: MatrixInstruction::Wgmma, ..OPTIONS });
     let names = ["linear_wgmma", "gate_up_wgmma_128", "down_wgmma_128", "gate_up_wgmma_64", "down_wgmma_64"];
@@ -243,7 +242,7 @@ fn a_refused_launch_loses_the_step_and_not_the_model() {
     let golden = Golden::open("g2");
     let mut served = serve(&golden, OPTIONS);
     if served.shim.real() {
-        return; // Only the stand-in fails when it is told to.
+        return antiphon_cuda_shim::skipped("only the stand-in fails when it is told to");
     }
     let case = &golden.cases[0];
     let expected = bits(&served.driver.logits(&case.prompt, usize::MAX));
@@ -288,7 +287,7 @@ fn a_lost_device_is_not_built_again() {
     let served = serve(&golden, OPTIONS);
     let Served { mut driver, model, shim } = served;
     if shim.real() {
-        return;
+        return antiphon_cuda_shim::skipped("only the stand-in fails when it is told to");
     }
     shim.fail_launch(9, antiphon_cuda_shim::Fault::Kernel);
     let mut batch = Batch::default();

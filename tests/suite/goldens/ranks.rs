@@ -30,7 +30,7 @@ fn serve(golden: &Golden, options: CudaOptions) -> Option<Served> {
     let ranks = options.ranks;
     let enough = || nccl_version().is_ok() && probe().is_ok_and(|cuda| cuda.devices.len() >= ranks);
     if antiphon_cuda_shim::on_the_driver() && !enough() {
-        eprintln!("skipped: this machine has not {ranks} devices and NCCL");
+        antiphon_cuda_shim::skipped(format_args!("this machine has not {ranks} devices and NCCL"));
         return None;
     }
     let shims = antiphon_cuda_shim::devices(ranks);
@@ -125,7 +125,7 @@ fn a_refused_launch_on_one_of_the_cuda_ranks_loses_the_step_for_all() {
     for failing in [0, 1] {
         let Some(mut served) = serve(&golden, options(2)) else { return };
         if served.shims[0].real() {
-            return; // Only the stand-in fails when it is told to.
+            return antiphon_cuda_shim::skipped("only the stand-in fails when it is told to");
         }
         let prompt = &golden.cases[0].prompt;
         let expected = bits(&served.driver.logits(prompt, usize::MAX));
@@ -148,7 +148,7 @@ fn a_lost_device_of_the_cuda_ranks_is_not_built_again() {
     let golden = Golden::open("g1");
     let Some(mut served) = serve(&golden, options(2)) else { return };
     if served.shims[0].real() {
-        return;
+        return antiphon_cuda_shim::skipped("only the stand-in fails when it is told to");
     }
     let error = failed_step(&mut served, &golden, 1, Fault::Kernel);
     assert!(error.contains("rank 1: ") && error.contains("must be started anew"), "{error}");

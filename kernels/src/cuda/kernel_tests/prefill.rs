@@ -11,7 +11,7 @@ fn hopper() -> Option<Bench> {
     let bench = Bench::new();
     let is_served = MatrixInstruction::Wgmma.is_served_by(bench.device.facts());
     if !is_served {
-        eprintln!("{:?} has no wgmma: not tested", bench.device.facts());
+        antiphon_cuda_shim::skipped(format_args!("{:?} has no wgmma", bench.device.facts()));
     }
     is_served.then_some(bench)
 }
