@@ -134,6 +134,7 @@ fn request(index: usize, turn: u32) -> Generate {
         max_tokens: Some(if turn == 0 { 1 + index as u32 % MAX_TOKENS } else { MAX_TOKENS }),
         sampling: Sampling::default(),
         seed: None,
+        form: None,
         stop_strings: Vec::new(),
         ignore_eos: false,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },

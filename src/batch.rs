@@ -85,8 +85,9 @@ impl BlockUse {
 
 /// How the next token of a sequence is drawn from its logits.
 ///
-/// The order is fixed, for every engine: logit bias, repetition penalty, presence and frequency penalty, stop tokens masked
-/// while `min_tokens` is not reached, then temperature, top-k, top-p, min-p, draw. The draw uses a counter-based generator
+/// The order is fixed, for every engine: logit bias, repetition penalty, presence and frequency penalty, tokens masked that `masks`
+/// does not allow, stop tokens masked while `min_tokens` is not reached (unless `masks` allows nothing else), then temperature, top-k,
+/// top-p, min-p, draw. The draw uses a counter-based generator
 /// keyed by `seed` and the index of the generated token, so that neither batching nor preemption changes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
@@ -117,6 +118,8 @@ pub struct Sampling {
     pub logprobs: Option<u32>,
     /// Also report log-probabilities of the prompt's tokens (for `echo`).
     pub prompt_logprobs: bool,
+    /// Which tokens may be drawn, token by token; `None` allows all.
+    pub masks: Option<Masks>,
 }
 
 impl Default for Sampling {
@@ -136,6 +139,7 @@ impl Default for Sampling {
             min_tokens: 0,
             logprobs: None,
             prompt_logprobs: false,
+            masks: None,
         }
     }
 }
@@ -145,6 +149,72 @@ impl Sampling {
     #[must_use]
     pub fn needs_history(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+
+    /// Which tokens draw `index` may give; waits until that is known.
+    #[must_use]
+    pub fn allowed(&self, index: u32) -> Allowed {
+        self.masks.as_ref().map_or(Allowed::All, |masks| masks.0.allowed(index))
+    }
+
+    /// Whether draw `index` may not give a stop token, because `min_tokens` is not reached. Where `allowed` has no other token it
+    /// may: a text that is complete can only end.
+    #[must_use]
+    pub fn masks_stops(&self, index: u32, allowed: &Allowed) -> bool {
+        let goes_on = |token: u32| !self.stop_tokens.contains(&TokenId(token));
+        let has = |(word, bits): (u32, &u32)| (0..u32::BITS).any(|bit| bits >> bit & 1 == 1 && goes_on(u32::BITS * word + bit));
+        index < self.min_tokens
+            && match allowed {
+                Allowed::All | Allowed::Nothing => true,
+                Allowed::Only(words) => (0..).zip(words.iter()).any(has),
+            }
+    }
+}
+
+/// Which tokens a draw may give.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allowed {
+    /// Every token.
+    All,
+    /// Token `i` if bit `i % 32` of word `i / 32` is set; no token beyond the last word.
+    Only(Arc<[u32]>),
+    /// None: the draw fails with [`DrawError::NothingAllowed`].
+    Nothing,
+}
+
+impl Allowed {
+    /// Whether it has `token`.
+    #[must_use]
+    pub fn has(&self, token: TokenId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Nothing => false,
+            Self::Only(words) => {
+                words.get((token.0 / u32::BITS) as usize).is_some_and(|word| word >> (token.0 % u32::BITS) & 1 == 1)
+            }
+        }
+    }
+}
+
+/// Says which tokens a sequence may draw. A mask follows from the tokens drawn before it, so that it may be computed beside the
+/// engine, as soon as a step is committed; it belongs to the draw's index, so that a step that is computed again gets it again.
+pub trait TokenMasks: std::fmt::Debug + Send + Sync {
+    /// Draw `index` gave `token`: told by the scheduler, once for each draw, in order. Returns at once.
+    fn drawn(&self, index: u32, token: TokenId);
+
+    /// What draw `index` may give, all draws before it being told: asked by the engine when it has the logits. Waits until it is
+    /// known, at most for a time that the implementation bounds.
+    fn allowed(&self, index: u32) -> Allowed;
+}
+
+/// The masks of one sequence.
+#[derive(Debug, Clone)]
+pub struct Masks(pub Arc<dyn TokenMasks>);
+
+impl PartialEq for Masks {
+    /// Whether both are the same sequence's.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -264,6 +334,8 @@ pub struct PositionLogprobs {
 pub enum DrawError {
     /// Its logits hold NaN, or no finite value.
     NotFinite,
+    /// Its [`Sampling::masks`] allow no token.
+    NothingAllowed,
 }
 
 /// What a step reports of one slice: one for each slice that draws or reports prompt log-probabilities, in batch order.

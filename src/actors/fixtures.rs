@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::actors::masks::MaskThreads;
 use crate::actors::messages::{Coalescing, Generate, Input, KeyId};
 use crate::actors::options::{SchedulingOptions, StartOptions};
+use crate::actors::prepare::TextWork;
 use crate::batch::{EngineLimits, Sampling};
 use crate::clock::Clock;
 use crate::engine::fake::{FakeEngine, FakeOptions};
 use crate::metrics::{Metrics, ModelTags};
 use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
+use crate::prompt::constraint::Grammars;
 use crate::prompt::tokenizer::Tokenizer;
 
 /// What must come, on any machine: a bound that only a hang reaches, and that says where.
@@ -38,6 +41,13 @@ pub(super) fn tokenizer() -> Arc<Tokenizer> {
 pub(super) fn builder() -> Arc<PromptBuilder> {
     let settings = PromptSettings { model_id: "fake".to_owned(), version: PromptVersion::V1, cache_max_bytes: 1 << 20 };
     Arc::new(PromptBuilder::new(tokenizer(), settings))
+}
+
+/// The text work of requests to it.
+pub(super) fn text_work() -> TextWork {
+    let grammars = Arc::new(Grammars::new(tokenizer()));
+    let masks = MaskThreads::start(&grammars).unwrap();
+    TextWork { builder: builder(), tokenizer: tokenizer(), date: Some("2025-11-22".to_owned()), grammars, masks }
 }
 
 /// Metrics at zero.
@@ -90,6 +100,7 @@ pub(super) fn generate(input: Input) -> Generate {
         max_tokens: Some(10),
         sampling: Sampling::default(),
         seed: None,
+        form: None,
         stop_strings: Vec::new(),
         ignore_eos: false,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },

@@ -3,12 +3,13 @@
 //! A request travels [`Generate`] -> `Submit` -> (`Feed` ...) and, if its reader leaves, `Cancel`; what the actors say among
 //! themselves is in `mail.rs`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::actors::budget::Reserved;
 use crate::actors::parts::PartReceiver;
 use crate::batch::{Sampling, TokenId, TokenLogprob};
-use crate::prompt::conversation::Conversation;
+use crate::prompt::conversation::{AnswerForm, Conversation};
 
 /// Which key a request came with: tells keys apart and reveals none. The default is that of a request without one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -29,6 +30,15 @@ pub enum Input {
     Text(String),
     /// Tokens: taken as they are, and the answer is plain text.
     Tokens(Vec<TokenId>),
+}
+
+/// A form that answers must have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AskedForm {
+    /// The form.
+    pub form: AnswerForm,
+    /// The parameter, as the client named it.
+    pub param: String,
 }
 
 /// How text is gathered before it is sent.
@@ -57,6 +67,8 @@ pub struct Generate {
     pub sampling: Sampling,
     /// The seed as the client gave it (for the cache key); `None` if it gave none.
     pub seed: Option<i64>,
+    /// The form that an answer must have: all of a text, the final message of a chat.
+    pub form: Option<AskedForm>,
     /// Texts that end a choice; not part of the answer.
     pub stop_strings: Vec<String>,
     /// Go on past the model's own end tokens.
@@ -101,7 +113,7 @@ pub enum Refusal {
     /// The client's input cannot be served as it is (400).
     Invalid {
         /// The parameter, as the client named it.
-        param: Option<&'static str>,
+        param: Option<Cow<'static, str>>,
         /// `context_length_exceeded` or another machine-readable code, if there is one.
         code: Option<&'static str>,
         /// What was wrong, and what was expected.

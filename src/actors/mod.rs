@@ -11,10 +11,12 @@ mod coalesce;
 mod engine_thread;
 #[cfg(test)]
 mod fixtures;
+mod forms;
 mod gate;
 mod guard;
 mod held_logprobs;
 mod mail;
+mod masks;
 pub mod messages;
 mod options;
 mod outbox;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::actors::mail::Prepared;
+use crate::actors::masks::MaskThreads;
 use crate::actors::messages::{Generate, Input, KeyId, PromptReport, Refusal};
 use crate::actors::refusal::context_exceeded;
 use crate::actors::snapshot::ModelLimits;
@@ -12,6 +13,7 @@ use crate::actors::text::{Reading, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::local_date;
 use crate::prompt::builder::{KeyParameters, PromptBuilder, Salt};
+use crate::prompt::constraint::{AnswerRules, Grammar, Grammars};
 use crate::prompt::conversation::Conversation;
 use crate::prompt::harmony::parser::ParserRules;
 use crate::prompt::stop::StopSet;
@@ -27,6 +29,10 @@ pub(super) struct TextWork {
     pub(super) tokenizer: Arc<Tokenizer>,
     /// The date that the model is told (`2025-11-22`); `None`: today's, where the machine is.
     pub(super) date: Option<String>,
+    /// Compiles what answers must be.
+    pub(super) grammars: Arc<Grammars>,
+    /// Find out which tokens go on with an answer that must be so.
+    pub(super) masks: MaskThreads,
 }
 
 /// A prompt, of whatever kind.
@@ -34,6 +40,8 @@ struct Prompt {
     report: PromptReport,
     reading: Reading,
     param: &'static str,
+    /// What its answers must be, if not every one is taken.
+    answer: Option<Arc<AnswerRules>>,
 }
 
 impl TextWork {
@@ -49,11 +57,12 @@ impl TextWork {
             (generate.inputs.is_empty(), "prompt", "No prompt was given; expected at least one."),
         ];
         if let Some((_, param, message)) = nothing.into_iter().find(|(is_so, ..)| *is_so) {
-            return Err(Refusal::Invalid { param: Some(param), code: None, message: message.to_owned() });
+            return Err(Refusal::Invalid { param: Some(param.into()), code: None, message: message.to_owned() });
         }
         let key = key_parameters(&generate);
+        let form = generate.form.as_ref().map(|form| self.grammar(form)).transpose()?;
         let prompts: Result<Vec<Prompt>, Refusal> =
-            generate.inputs.into_iter().map(|input| self.prompt(input, &key, limits.vocab_size)).collect();
+            generate.inputs.into_iter().map(|input| self.prompt(input, &key, limits.vocab_size, form.as_ref())).collect();
         let mut prepared = Prepared { reports: Vec::new(), sequences: Vec::new(), rules: Vec::new(), param: "prompt" };
         let mut sampling = generate.sampling;
         if !generate.ignore_eos {
@@ -78,10 +87,11 @@ impl TextWork {
             };
             for _ in 0..generate.choices_count {
                 let seed = sampling.seed.wrapping_add(prepared.sequences.len() as u64);
+                let masks = prompt.answer.as_ref().map(|rules| self.masks.masks(rules.begin()));
                 prepared.sequences.push(NewSequence {
                     prompt: prompt.report.tokens.to_vec(),
                     max_tokens,
-                    sampling: Arc::new(Sampling { seed, ..sampling.clone() }),
+                    sampling: Arc::new(Sampling { seed, masks, ..sampling.clone() }),
                 });
                 prepared.rules.push(TextRules {
                     tokenizer: Arc::clone(&self.tokenizer),
@@ -102,7 +112,7 @@ impl TextWork {
     /// As there.
     pub(super) fn tokenize(&self, input: Input, owner: KeyId, vocab_size: usize) -> Result<Vec<TokenId>, Refusal> {
         let key = KeyParameters { salt: Salt::of(owner.0.as_ref(), None), ..KeyParameters::default() };
-        let prompt = self.prompt(input, &key, vocab_size)?;
+        let prompt = self.prompt(input, &key, vocab_size, None)?;
         Ok(prompt.report.tokens.to_vec())
     }
 
@@ -115,7 +125,13 @@ impl TextWork {
         Ok(self.tokenizer.decode(tokens))
     }
 
-    fn prompt(&self, input: Input, key: &KeyParameters, vocab_size: usize) -> Result<Prompt, Refusal> {
+    fn prompt(
+        &self,
+        input: Input,
+        key: &KeyParameters,
+        vocab_size: usize,
+        form: Option<&Arc<Grammar>>,
+    ) -> Result<Prompt, Refusal> {
         let plain = |tokens: Vec<TokenId>| Prompt {
             report: PromptReport {
                 tokens: tokens.into(),
@@ -125,12 +141,13 @@ impl TextWork {
             },
             reading: Reading::Plain,
             param: "prompt",
+            answer: form.map(|grammar| Arc::new(AnswerRules::of_text(&self.grammars, Arc::clone(grammar)))),
         };
         match input {
             Input::Chat(conversation) => {
                 let date = self.date.clone().unwrap_or_else(local_date);
                 let built = self.builder.build(&conversation, key, &date).map_err(|error| Refusal::Invalid {
-                    param: Some("messages"),
+                    param: Some("messages".into()),
                     code: None,
                     message: error.to_string(),
                 })?;
@@ -140,8 +157,9 @@ impl TextWork {
                     cache_hit: built.cache_hit,
                     prompt_version: built.version.name().to_owned(),
                 };
+                let answer = self.chat_rules(&conversation, &built.parser_start, form);
                 let reading = Reading::Harmony(built.parser_start, rules_of(&conversation));
-                Ok(Prompt { report, reading, param: "messages" })
+                Ok(Prompt { report, reading, param: "messages", answer })
             }
             Input::Text(text) => Ok(plain(self.tokenizer.encode_text(&text))),
             Input::Tokens(tokens) => {
@@ -194,7 +212,7 @@ fn check_tokens(param: &'static str, tokens: &[TokenId], vocab_size: usize) -> R
     match tokens.iter().find(|token| token.0 as usize >= vocab_size) {
         None => Ok(()),
         Some(token) => Err(Refusal::Invalid {
-            param: Some(param),
+            param: Some(param.into()),
             code: None,
             message: format!("The token {} is not in the vocabulary; expected a number below {vocab_size}.", token.0),
         }),

@@ -1,7 +1,7 @@
 //! The text work of a request, without any actor.
 
 use super::*;
-use crate::actors::fixtures::{VOCAB_SIZE, builder, generate, tokenizer};
+use crate::actors::fixtures::{VOCAB_SIZE, generate, text_work, tokenizer};
 use crate::prompt::conversation::{Conversation, Message, Tool};
 
 const LIMITS: ModelLimits = ModelLimits {
@@ -14,7 +14,7 @@ const LIMITS: ModelLimits = ModelLimits {
 };
 
 fn work() -> TextWork {
-    TextWork { builder: builder(), tokenizer: tokenizer(), date: Some("2025-11-22".to_owned()) }
+    text_work()
 }
 
 fn text(text: &str) -> Input {

@@ -13,12 +13,12 @@ use crate::scheduler::Reject;
 pub(super) fn of_reject(reject: Reject, param: &'static str) -> Refusal {
     match reject {
         Reject::EmptyPrompt => Refusal::Invalid {
-            param: Some(param),
+            param: Some(param.into()),
             code: None,
             message: "The prompt has no tokens; expected at least one.".to_owned(),
         },
         Reject::NoTokensAsked => Refusal::Invalid {
-            param: Some("max_tokens"),
+            param: Some("max_tokens".into()),
             code: None,
             message: "No token was asked for; expected at least one.".to_owned(),
         },
@@ -26,7 +26,7 @@ pub(super) fn of_reject(reject: Reject, param: &'static str) -> Refusal {
             context_exceeded(prompt_tokens, max_tokens, context_tokens_max, param)
         }
         Reject::NeverFits { needed_blocks, total_blocks } => Refusal::Invalid {
-            param: Some(param),
+            param: Some(param.into()),
             code: Some("context_length_exceeded"),
             message: format!(
                 "The prompt and the tokens asked for need {needed_blocks} blocks of memory, and this server has {total_blocks}. \
@@ -51,7 +51,7 @@ pub(super) fn of_reject(reject: Reject, param: &'static str) -> Refusal {
 /// The refusal of a sequence that is longer than the context.
 pub(super) fn context_exceeded(prompt: usize, output: usize, context: usize, param: &'static str) -> Refusal {
     Refusal::Invalid {
-        param: Some(param),
+        param: Some(param.into()),
         code: Some("context_length_exceeded"),
         message: format!(
             "This model's maximum context length is {context} tokens. The prompt has {prompt} tokens and {output} more were asked \

@@ -103,14 +103,14 @@ impl Handler<Detokenize> for RequestActor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actors::fixtures::{metrics, start_options, tokenizer};
+    use crate::actors::fixtures::{metrics, start_options, text_work};
     use crate::actors::start::start;
 
     #[test]
     fn text_work_that_panics_fails_its_request_alone() {
         actix_rt::System::new().block_on(async {
             let options = start_options();
-            let text = TextWork { builder: Arc::clone(&options.builder), tokenizer: tokenizer(), date: None };
+            let text = text_work();
             let service = start(options).unwrap();
             service.loaded().await.unwrap();
             let inner = service.inner();

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use crate::actors::budget::Budget;
 use crate::actors::engine_thread;
 use crate::actors::gate::Gate;
+use crate::actors::masks::MaskThreads;
 use crate::actors::options::StartOptions;
 use crate::actors::prepare::TextWork;
 use crate::actors::registry::Registry;
@@ -19,6 +20,7 @@ use crate::actors::service::{Inner, Service};
 use crate::actors::status::Status;
 use crate::actors::stream::StreamSetup;
 use crate::actors::stream_threads::StreamThreads;
+use crate::prompt::constraint::Grammars;
 
 /// Why the actors cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -66,8 +68,15 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
         jobs,
         reports: inbox,
     }))?;
-    let text =
-        TextWork { builder: Arc::clone(&options.builder), tokenizer: Arc::clone(&options.tokenizer), date: options.date };
+    let grammars = Arc::new(Grammars::new(Arc::clone(&options.tokenizer)));
+    let masks = |source| StartError::Thread { what: "the masks", source };
+    let text = TextWork {
+        builder: Arc::clone(&options.builder),
+        tokenizer: Arc::clone(&options.tokenizer),
+        date: options.date,
+        masks: MaskThreads::start(&grammars).map_err(masks)?,
+        grammars,
+    };
     let request = RequestActor {
         text,
         status: Arc::clone(&status),

@@ -457,6 +457,10 @@ impl ChoiceText {
             End::Finished(FinishReason::NotFinite) => {
                 failed("model_numeric_error", "The model computed values that are not finite.")
             }
+            End::Finished(FinishReason::NothingAllowed) => failed(
+                "constraint_dead_end",
+                "No token goes on with this answer in the form that was asked for: its schema or grammar has a dead end here.",
+            ),
             End::Finished(FinishReason::RequestFailed) => {
                 failed("request_failed", "Another part of the request failed, and its parts succeed or fail together.")
             }

@@ -7,7 +7,7 @@ use actix_web::{HttpResponse, ResponseError};
 use crate::actors::budget::{MEMORY_FULL, NoRoom};
 use crate::actors::messages::Refusal;
 
-use super::wire::error::{ErrorObject, INVALID, SERVER, UNAVAILABLE, WireError, is_passing};
+use super::wire::error::{ErrorObject, INVALID, SERVER, UNAVAILABLE, WireError, clip, is_passing};
 use super::wire::whole::Broken;
 
 const NOT_FOUND: &str = "not_found_error";
@@ -137,7 +137,7 @@ impl ApiError {
                 Face { param: error.param(), ..Face::new(status, kind, error.code()) }
             }
             Self::Refused(Refusal::Invalid { param, code, .. }) => Face {
-                param: param.map(str::to_owned),
+                param: param.as_deref().map(clip),
                 code: *code,
                 ..Face::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value")
             },

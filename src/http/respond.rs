@@ -39,6 +39,7 @@ pub(super) fn order(
         max_tokens: generation.max_tokens,
         sampling: generation.sampling.clone(),
         seed: generation.seed,
+        form: generation.form.clone(),
         stop_strings: generation.stop_strings.clone(),
         ignore_eos: generation.ignore_eos,
         coalescing,

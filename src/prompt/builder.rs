@@ -182,10 +182,11 @@ impl PromptBuilder {
 /// a schema's keys reaches the prompt, but is not part of its equality.
 fn input_bytes(conversation: &Conversation, date: &str) -> Vec<u8> {
     // How many calls the answer may hold is no part of the prompt.
-    let Conversation { messages, tools, effort, forced_tool, single_call: _ } = conversation;
+    let Conversation { messages, tools, effort, forced_tool, single_call: _, schema } = conversation;
     let tools: Vec<_> =
         tools.iter().map(|tool| (&tool.name, &tool.description, tool.parameters.as_ref().map(Value::to_string))).collect();
-    format!("{date:?}{effort:?}{forced_tool:?}{tools:?}{messages:?}").into_bytes()
+    let schema = schema.as_ref().map(|named| (&named.name, &named.description, named.schema.to_string()));
+    format!("{date:?}{effort:?}{forced_tool:?}{schema:?}{tools:?}{messages:?}").into_bytes()
 }
 
 #[cfg(test)]

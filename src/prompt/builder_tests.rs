@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{BuiltPrompt, KeyParameters, PromptBuilder, PromptError, PromptSettings, PromptVersion, Salt};
-use crate::prompt::conversation::{Conversation, Message, ReasoningEffort, Tool, ToolCall};
+use crate::prompt::conversation::{Conversation, Message, NamedSchema, ReasoningEffort, Tool, ToolCall};
 use crate::prompt::harmony::parser::ParserStart;
 use crate::prompt::tokenizer::Tokenizer;
 
@@ -78,6 +78,10 @@ fn a_shared_key_never_shares_a_prompt() {
         ])
     };
     let tools = |parameters| Conversation { tools: vec![tool(parameters)], ..with(vec![user("a")]) };
+    let shown = |schema| {
+        let named = NamedSchema { name: "n".into(), description: None, schema };
+        Conversation { schema: Some(named), ..with(vec![user("a")]) }
+    };
     let pairs = [
         (with(vec![user("at 10:11 today")]), with(vec![user("at 12:13 today")])),
         (with(vec![user("a  b")]), with(vec![user("a\n b")])),
@@ -91,6 +95,8 @@ fn a_shared_key_never_shares_a_prompt() {
             tools(json!({"type": "object", "properties": {"b": {}, "a": {}}})),
         ),
         (tools(json!({"default": 0.0})), tools(json!({"default": -0.0}))),
+        (with(vec![user("a")]), shown(json!({}))),
+        (shown(json!({"a": {}, "b": {}})), shown(json!({"b": {}, "a": {}}))),
     ];
     for (one, other) in pairs {
         let builder = builder(1 << 20);
@@ -176,4 +182,16 @@ fn an_answer_cut_in_its_reasoning_goes_on() {
     let builder = builder(0);
     assert_eq!(build(&builder, &cut(Some(""))).tokens, build(&builder, &cut(None)).tokens);
     assert!(build(&builder, &cut(Some("b"))).tokens != build(&builder, &cut(None)).tokens);
+}
+
+#[test]
+fn the_model_is_told_of_the_answer_s_schema() {
+    let builder = builder(0);
+    let schema = json!({"type": "object", "properties": {"z": {"type": "string"}, "a": {}}});
+    let named = NamedSchema { name: "city".into(), description: Some("where\nand what".into()), schema };
+    let conversation = Conversation { messages: vec![user("hi")], schema: Some(named), ..Conversation::default() };
+    let text = builder.tokenizer.decode(&build(&builder, &conversation).tokens);
+    let section = "\n\n# Response Formats\n\n## city\n\n// where\n// and what\n\
+                   {\"type\":\"object\",\"properties\":{\"z\":{\"type\":\"string\"},\"a\":{}}}<|end|><|start|>user";
+    assert!(text.contains(section), "{text}");
 }

@@ -58,6 +58,30 @@ pub struct Tool {
     pub parameters: Option<serde_json::Value>,
 }
 
+/// The form that an answer must have.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AnswerForm {
+    /// JSON that a schema takes; the order of its properties is that of the answer's.
+    Json(serde_json::Value),
+    /// All of it matches a regular expression.
+    Regex(String),
+    /// One of these texts.
+    Choice(Vec<String>),
+    /// A text of a grammar in Lark's notation.
+    Grammar(String),
+}
+
+/// A schema, as the model is told of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedSchema {
+    /// What the client calls it.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// The schema; key order reaches the prompt.
+    pub schema: serde_json::Value,
+}
+
 /// How much the model thinks before it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum ReasoningEffort {
@@ -83,4 +107,6 @@ pub struct Conversation {
     pub forced_tool: Option<String>,
     /// The answer may hold one call at most. The prompt does not say so.
     pub single_call: bool,
+    /// The schema that the answer will have, for the model to read.
+    pub schema: Option<NamedSchema>,
 }

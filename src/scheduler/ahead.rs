@@ -13,10 +13,13 @@
 //! * Nobody in it draws with a history, which would lack a token, and in neither anybody gathers what is reported of its prompt.
 //! * No suspects are tried, and nobody is held by a window.
 //! * Few in the line of those that run have ended: it is tidied between a commit and a plan, where no step knows its places.
+//! * No sequence with masks is in both: its mask follows from the token that is awaited. It is left
+//!   out of the step that is planned ahead, and is in the next one; the others do not wait.
 //! * The blocks suffice: nobody is preempted, because whoever is in the step under way keeps its place in the line till its commit.
 
 use super::Scheduler;
 use super::geometry::BlockCounts;
+use super::running::Runner;
 use crate::batch::Micros;
 
 /// A step that prefills so many tokens takes about as long as one that prefills none: by its roofs a GPU reads the weights longer than
@@ -55,9 +58,10 @@ impl Scheduler {
         if !self.suffices_for_all() {
             return;
         }
-        let complete_count = self.running.iter().filter(|runner| runner.is_complete()).count();
-        let decoding_count = self.running.decoding_count() - complete_count;
-        let room = self.catch_up(decoding_count, |_, runner| !runner.is_complete());
+        let is_left_out = |runner: &Runner| runner.is_complete() || runner.awaits_mask();
+        let left_out_count = self.running.iter().filter(|runner| is_left_out(runner)).count();
+        let decoding_count = self.running.decoding_count() - left_out_count;
+        let room = self.catch_up(decoding_count, |_, runner| !is_left_out(runner));
         let gate = self.gate(now, room);
         if gate.is_held() {
             return self.step.withdraw();

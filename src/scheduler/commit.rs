@@ -53,6 +53,7 @@ impl Scheduler {
         let (reason, logprobs) = match token {
             None => return,
             Some(Err(DrawError::NotFinite)) => (FinishReason::NotFinite, None),
+            Some(Err(DrawError::NothingAllowed)) => (FinishReason::NothingAllowed, None),
             Some(Ok(token)) => {
                 self.totals.decode_tokens += 1;
                 let runner = &mut self.running[at];
@@ -60,7 +61,12 @@ impl Scheduler {
                     (FinishReason::Stop(token), logprobs)
                 } else {
                     events.push(Event::Token { seq, token, logprobs });
-                    runner.append(token, &mut self.sequences);
+                    let index = runner.append(token, &mut self.sequences);
+                    if runner.is_masked
+                        && let Some(masks) = &self.sequences[runner.place].sampling.masks
+                    {
+                        masks.0.drawn(index, token);
+                    }
                     if !runner.is_complete() {
                         self.running.set_decoding(at, true);
                         return;

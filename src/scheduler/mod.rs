@@ -67,6 +67,8 @@ pub enum FinishReason {
     EngineFailed,
     /// Its logits were not finite.
     NotFinite,
+    /// Its masks allowed no token.
+    NothingAllowed,
     /// Another sequence of its request failed, for the reason that is reported there.
     RequestFailed,
 }
@@ -77,7 +79,7 @@ impl FinishReason {
     pub fn is_failure(self) -> bool {
         match self {
             Self::Stop(_) | Self::Length | Self::Cancelled => false,
-            Self::QueueTimeout | Self::EngineFailed | Self::NotFinite | Self::RequestFailed => true,
+            Self::QueueTimeout | Self::EngineFailed | Self::NotFinite | Self::NothingAllowed | Self::RequestFailed => true,
         }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Runner {
     pub(super) decoding: bool,
     /// Whether its draws need all its tokens.
     pub(super) needs_history: bool,
+    /// Whether what it may draw follows from what it drew before.
+    pub(super) is_masked: bool,
     /// Whether log-probabilities of its prompt are gathered.
     pub(super) gathers: bool,
     /// The last of its tokens.
@@ -60,6 +62,7 @@ impl Runner {
             gone: false,
             decoding: false,
             needs_history: sequence.sampling.needs_history(),
+            is_masked: sequence.sampling.masks.is_some(),
             gathers: matches!(sequence.prompt_logprobs, PromptLogprobs::Gathering(_)),
             last: *sequence.tokens.last().expect("a prompt without tokens is rejected"),
             awaited_of: None,
@@ -120,12 +123,17 @@ impl Runner {
         self.awaited_of = Some(u32::try_from(slice).expect("no step has 2^32 slices"));
     }
 
-    /// Appends a generated token, or puts it where it is awaited.
-    pub(super) fn append(&mut self, token: TokenId, sequences: &mut Sequences) {
+    /// Whether its next draw has to wait for the commit of the step under way, which tells what it may draw.
+    pub(super) fn awaits_mask(&self) -> bool {
+        self.is_masked && self.awaited_of.is_some()
+    }
+
+    /// Appends a generated token, or puts it where it is awaited; which of the generated tokens it is, counted from zero.
+    pub(super) fn append(&mut self, token: TokenId, sequences: &mut Sequences) -> u32 {
         if self.awaited_of.take().is_some() {
             self.latest[usize::from(self.latest_count) - 1] = token;
             self.last = token;
-            return;
+            return self.generated_count - 1;
         }
         if usize::from(self.latest_count) == LATEST_MAX_COUNT {
             self.hand_over(&mut sequences[self.place]);
@@ -136,6 +144,7 @@ impl Runner {
         self.tokens_count += 1;
         self.generated_count += 1;
         self.left_count -= 1;
+        self.generated_count - 1
     }
 
     /// Generated tokens that its sequence has not been given yet.

@@ -162,7 +162,8 @@ impl Client {
             FinishReason::NotFinite => self.next_alone(config, limits) == Err(DrawError::NotFinite),
             FinishReason::EngineFailed => self.lost_alone >= 2,
             FinishReason::QueueTimeout => !self.ran && !self.is_later && config.limits.waiting_max_micros > 0,
-            FinishReason::Cancelled => false,
+            // No draw has masks here.
+            FinishReason::Cancelled | FinishReason::NothingAllowed => false,
             // Whether another one failed is the world's to know.
             FinishReason::RequestFailed => true,
         };

@@ -173,8 +173,7 @@ impl CudaEngine {
             draws: &round.draws,
             edits: &round.edits,
             saved: &scratch.saved,
-            // The batch has no masks of a grammar yet; a row whose mask is -1 reads none.
-            masks: &scratch.reports,
+            masks: &scratch.masks,
             reports: &scratch.reports,
         };
         cuda::sample(&self.model.device, operands, rows, self.limits.vocab_size)

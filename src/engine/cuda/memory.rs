@@ -2,6 +2,7 @@
 
 use super::CudaEngineError;
 use super::layout::step_words_max;
+use super::rounds::mask_words;
 use super::share::Share;
 use super::weights::weight_bytes;
 use crate::batch::KvGroup;
@@ -254,10 +255,16 @@ pub(super) fn scratch_bytes(whole: &ModelConfig, options: &CudaOptions, share: S
         region_bytes::<u32>(rows * REPORT_WORDS),
         region_bytes::<u32>(step_words_max(config, options)),
         region_bytes::<u32>(round_words_max(config, options)),
+        region_bytes::<u32>(mask_words_max(config, options)),
         Arranged::bytes(options.arranged_values(config)),
     ]
     .iter()
     .sum()
+}
+
+/// Words of the masks of a round's rows.
+pub(super) fn mask_words_max(config: &ModelConfig, options: &CudaOptions) -> usize {
+    options.logit_rows() * mask_words(config.vocab_size)
 }
 
 /// Words of a round of draws: rows, draws, edits.

@@ -1,10 +1,10 @@
 //! Rounds of draws: rows of a step whose logits are computed at once, and what is asked of each.
 //!
 //! Owns: the host's side of a round. A row's changes to logits (bias, penalties, masked stop tokens) are gathered by token on the
-//! host, so that the device touches each logit once.
+//! host, so that the device touches each logit once; which tokens a grammar allows goes beside it, a bit each.
 
 use super::memory::CudaOptions;
-use crate::batch::{Batch, Draw, DrawError, PositionLogprobs, Sampled, Slice, TokenId, TokenLogprob};
+use crate::batch::{Allowed, Batch, Draw, DrawError, PositionLogprobs, Sampled, Slice, TokenId, TokenLogprob};
 use crate::engine::config::ModelConfig;
 use crate::engine::wanted::Wanted;
 use antiphon_kernels::cuda::{LogitEdit, NOT_FINITE, Region, RowDraw, TOP_MAX};
@@ -55,6 +55,10 @@ impl RoundRegions {
 pub(super) struct HostRound {
     draws: Vec<RowDraw>,
     edits: Vec<LogitEdit>,
+    /// The masks of its rows that have one, one after another.
+    masks: Vec<u32>,
+    /// Rows that may draw nothing.
+    dead: Vec<usize>,
     /// For each token, one more than the index of its edit in the row at hand; all zero between rows.
     edit_of: Vec<u32>,
 }
@@ -68,13 +72,16 @@ impl HostRound {
     pub(super) fn fill(&mut self, batch: &Batch, wanted: &[Wanted], config: &ModelConfig, options: &CudaOptions) -> usize {
         self.draws.clear();
         self.edits.clear();
+        self.masks.clear();
+        self.dead.clear();
         for wanted in wanted.iter().take(options.logit_rows()) {
             let slice = &batch.slices[wanted.slice];
             let begin = self.edits.len();
-            let row = self.draw_of(slice, *wanted);
+            let row = self.draw_of(slice, *wanted, config.vocab_size);
             // A row alone always fits: it has no token twice.
             if self.edits.len() > options.edits(config) {
                 self.edits.truncate(begin);
+                self.dead.retain(|row| *row < self.draws.len());
                 break;
             }
             self.draws.push(row);
@@ -84,6 +91,16 @@ impl HostRound {
 
     pub(super) fn sizes(&self) -> RoundSizes {
         RoundSizes { rows: self.draws.len(), edits: self.edits.len() }
+    }
+
+    /// The masks, to which draws refer.
+    pub(super) fn masks(&self) -> &[u32] {
+        &self.masks
+    }
+
+    /// Takes the rows that may draw nothing, whatever the device says.
+    pub(super) fn take_dead(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.dead)
     }
 
     /// Writes rows, draws and edits where `sizes` has them; rows that fill up to its size report token zero, which is not read.
@@ -104,14 +121,16 @@ impl HostRound {
         }
     }
 
-    fn draw_of(&mut self, slice: &Slice, wanted: Wanted) -> RowDraw {
+    fn draw_of(&mut self, slice: &Slice, wanted: Wanted, vocab_size: usize) -> RowDraw {
         let top_count = on_device(wanted.top_count.unwrap_or(0));
         if let Some(TokenId(target)) = wanted.target {
             return RowDraw { is_draw: 0, wants_logprobs: 1, target, top_count, ..RowDraw::default() };
         }
         let Some(draw) = &slice.draw else { return RowDraw { is_draw: 0, ..RowDraw::default() } };
         let (sampling, edit) = (&*draw.sampling, self.edits.len());
-        self.add_edits(draw);
+        let allowed = sampling.allowed(draw.generated_count);
+        self.add_edits(draw, &allowed);
+        let mask = self.add_mask(&allowed, vocab_size);
         RowDraw {
             is_draw: 1,
             wants_logprobs: u32::from(wanted.top_count.is_some()),
@@ -125,6 +144,7 @@ impl HostRound {
             index: draw.generated_count,
             edit: edit as u32,
             edit_end: self.edits.len() as u32,
+            mask,
             top_count,
             repetition: sampling.repetition_penalty,
             presence: sampling.presence_penalty,
@@ -134,7 +154,7 @@ impl HostRound {
     }
 
     /// The changes that a draw makes to its logits, each token once.
-    fn add_edits(&mut self, draw: &Draw) {
+    fn add_edits(&mut self, draw: &Draw, allowed: &Allowed) {
         let (sampling, begin) = (&*draw.sampling, self.edits.len());
         for (token, bias) in &sampling.logit_bias {
             self.edit(begin, *token, |edit| edit.bias += bias);
@@ -145,7 +165,7 @@ impl HostRound {
                 self.edit(begin, *token, |edit| edit.seen = edit.seen.max(1) + generated);
             }
         }
-        if draw.generated_count < sampling.min_tokens {
+        if sampling.masks_stops(draw.generated_count, allowed) {
             for token in &sampling.stop_tokens {
                 self.edit(begin, *token, |edit| edit.is_masked = 1);
             }
@@ -153,6 +173,22 @@ impl HostRound {
         for edit in &self.edits[begin..] {
             self.edit_of[edit.token as usize] = 0;
         }
+    }
+
+    /// The place of a row's mask; -1 if it has none.
+    fn add_mask(&mut self, allowed: &Allowed, vocab_size: usize) -> i32 {
+        let words = match allowed {
+            Allowed::All => return -1,
+            Allowed::Only(words) => words,
+            Allowed::Nothing => {
+                self.dead.push(self.draws.len());
+                return -1;
+            }
+        };
+        let place = self.masks.len();
+        self.masks.extend_from_slice(words);
+        self.masks.resize(place + mask_words(vocab_size), 0);
+        i32::try_from(place).expect("a round's masks are a few MiB")
     }
 
     fn edit(&mut self, begin: usize, token: TokenId, change: impl FnOnce(&mut LogitEdit)) {
@@ -163,6 +199,11 @@ impl HostRound {
         }
         change(&mut self.edits[begin + *place as usize - 1]);
     }
+}
+
+/// Words of a row's mask.
+pub(super) fn mask_words(vocab_size: usize) -> usize {
+    vocab_size.div_ceil(u32::BITS as usize)
 }
 
 /// What the device reports of `top_count` tokens; the host sees to the rest.

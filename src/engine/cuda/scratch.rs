@@ -1,7 +1,7 @@
 //! What a step computes with: taken once, for the largest step.
 
 use super::layout::step_words_max;
-use super::memory::{CudaOptions, head_shape, round_words_max, scratch_bytes};
+use super::memory::{CudaOptions, head_shape, mask_words_max, round_words_max, scratch_bytes};
 use super::share::Share;
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::{
@@ -45,6 +45,8 @@ pub(super) struct Scratch {
     pub(super) step: Region<u32>,
     /// The round's lists.
     pub(super) round: Region<u32>,
+    /// The round's masks, where captured steps look for them too.
+    pub(super) masks: Region<u32>,
     /// Of each step under way.
     pub(super) sides: [Side; 2],
     /// One row of logits, for what the device does not report.
@@ -56,6 +58,7 @@ pub(super) struct Scratch {
 pub(super) struct Side {
     pub(super) step: Pinned<u32>,
     pub(super) round: Pinned<u32>,
+    pub(super) masks: Pinned<u32>,
     pub(super) reports: Pinned<u32>,
     /// Its reports are here.
     pub(super) done: Event,
@@ -73,6 +76,7 @@ impl Scratch {
             Ok(Side {
                 step: Pinned::new(device, step_words)?,
                 round: Pinned::new(device, round_words)?,
+                masks: Pinned::new(device, mask_words_max(config, options))?,
                 reports: Pinned::new(device, rows * REPORT_WORDS)?,
                 done: device.event()?,
             })
@@ -102,6 +106,7 @@ impl Scratch {
             reports: arena.take(rows * REPORT_WORDS),
             step: arena.take(step_words),
             round: arena.take(round_words),
+            masks: arena.take(mask_words_max(config, options)),
             arranged,
             sides: [side()?, side()?],
             host_logits: Pinned::new(device, vocab)?,

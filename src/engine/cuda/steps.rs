@@ -8,7 +8,7 @@
 use super::CudaEngine;
 use super::layout::{StepRegions, StepSizes};
 use super::rounds::{RoundRegions, RoundSizes, put_report, read_logprobs, reported_token};
-use crate::batch::{Batch, EngineLimits, Sampled, TokenId};
+use crate::batch::{Batch, DrawError, EngineLimits, Sampled, TokenId};
 use crate::engine::wanted::{Wanted, list_wanted};
 use crate::engine::{Engine, EngineError, check_batch};
 use antiphon_kernels::cuda::{CudaError, Queue, REPORT_WORDS, TOP_MAX, drawn_token};
@@ -29,6 +29,8 @@ pub(super) struct UnderWay {
     side: usize,
     /// Rows whose reports come; `None` if nothing is left to wait for.
     rows: Option<Vec<Wanted>>,
+    /// Those of them that may draw nothing.
+    dead: Vec<usize>,
     sampled: Vec<Sampled>,
 }
 
@@ -38,7 +40,7 @@ impl CudaEngine {
         assert!(self.under_way.len() < self.limits.steps_max, "{} steps are under way", self.under_way.len());
         let (slices, side) = (batch.slices.len(), self.side);
         if slices == 0 {
-            self.under_way.push_back(UnderWay { slices, side, rows: None, sampled: Vec::new() });
+            self.under_way.push_back(UnderWay { slices, side, rows: None, dead: Vec::new(), sampled: Vec::new() });
             return Ok(());
         }
         self.model.device.bind()?;
@@ -57,7 +59,8 @@ impl CudaEngine {
             self.note_drawn(slices, &wanted, |_, wanted| Drawn::Token(token(wanted)));
             None
         };
-        self.under_way.push_back(UnderWay { slices, side, rows, sampled });
+        let dead = self.round.take_dead();
+        self.under_way.push_back(UnderWay { slices, side, rows, dead, sampled });
         self.side = 1 - side;
         Ok(())
     }
@@ -66,7 +69,7 @@ impl CudaEngine {
     pub(super) fn finish(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), CudaError> {
         let mut step = self.under_way.pop_front().expect("a step is waited for that was begun");
         if let Some(rows) = &step.rows {
-            self.read_reports(step.side, rows, &mut step.sampled)?;
+            self.read_reports(step.side, rows, &step.dead, &mut step.sampled)?;
         }
         sampled.append(&mut step.sampled);
         Ok(())
@@ -123,7 +126,8 @@ impl CudaEngine {
             let (rows, rest) = left.split_at(taken);
             self.queue_round(rows)?;
             self.queue_reports(taken)?;
-            self.read_reports(self.side, rows, sampled)?;
+            let dead = self.round.take_dead();
+            self.read_reports(self.side, rows, &dead, sampled)?;
             left = rest;
             taken = self.round.fill(batch, left, &self.model.config, &self.options);
         }
@@ -160,14 +164,14 @@ impl CudaEngine {
     }
 
     /// Waits for the round and reports its rows.
-    fn read_reports(&mut self, side: usize, rows: &[Wanted], sampled: &mut [Sampled]) -> Result<(), CudaError> {
+    fn read_reports(&mut self, side: usize, rows: &[Wanted], dead: &[usize], sampled: &mut [Sampled]) -> Result<(), CudaError> {
         self.scratch.sides[side].done.wait()?;
         if !self.draws() {
             return Ok(());
         }
         for (index, wanted) in rows.iter().enumerate() {
             let words = &self.scratch.sides[side].reports.as_slice()[index * REPORT_WORDS..][..REPORT_WORDS];
-            let token = reported_token(words);
+            let token = if dead.contains(&index) { Err(DrawError::NothingAllowed) } else { reported_token(words) };
             let logprobs = match (token, wanted.top_count) {
                 (Ok(_), Some(count)) if count as usize <= TOP_MAX => Some(read_logprobs(words, count)),
                 (Ok(token), Some(count)) => {
@@ -201,7 +205,12 @@ impl CudaEngine {
     }
 
     pub(super) fn upload_round(&mut self, rows: &[Wanted], sizes: &RoundSizes) -> Result<(), CudaError> {
-        let words = self.write_round(rows, sizes);
+        let (words, masks) = (self.write_round(rows, sizes), self.round.masks());
+        if !masks.is_empty() {
+            let side = &mut self.scratch.sides[self.side].masks;
+            side.as_mut_slice()[..masks.len()].copy_from_slice(masks);
+            self.model.device.upload(Queue::Compute, side, &self.scratch.masks, masks.len())?;
+        }
         self.model.device.upload(Queue::Compute, &self.scratch.sides[self.side].round, &self.scratch.round, words)
     }
 

@@ -1,6 +1,6 @@
 use super::rounds::{read_logprobs, reported_token};
 use super::*;
-use crate::batch::{Draw, DrawError, PromptTargets, Sampling, SeqId, Slice, TokenId};
+use crate::batch::{Allowed, Draw, DrawError, Masks, PromptTargets, Sampling, SeqId, Slice, TokenId, TokenMasks};
 use crate::engine::Engine;
 use crate::engine::checkpoint::CheckpointFiles;
 use antiphon_cuda_shim::{CHECKED_SCHEDULES, Planted, SCHEDULES};
@@ -68,6 +68,7 @@ impl Random {
             min_tokens: self.below(4),
             logprobs: self.one_of(&[None, Some(0), Some(5), Some(20)]),
             prompt_logprobs: false,
+            masks: None,
         };
         let history = if sampling.needs_history() { tokens(self, 30) } else { Vec::new() };
         Draw { sampling: Arc::new(sampling), generated_count: self.below(6), history, history_prompt_len: 12 }
@@ -90,7 +91,7 @@ fn batch_of(draws: Vec<Draw>) -> Batch {
 }
 
 /// Draws rows on the device, with everything of the engine but the model around it.
-fn draw_on_device(device: &Device, logits: &[f32], batch: &Batch, masks: &[u32], config: &ModelConfig) -> Vec<u32> {
+fn draw_on_device(device: &Device, logits: &[f32], batch: &Batch, config: &ModelConfig) -> Vec<u32> {
     let (mut sampled, mut wanted) = (Vec::new(), Vec::new());
     list_wanted(batch, &mut sampled, &mut wanted);
     let mut round = HostRound::new(config.vocab_size);
@@ -99,13 +100,8 @@ fn draw_on_device(device: &Device, logits: &[f32], batch: &Batch, masks: &[u32],
     let mut words = vec![0; sizes.words()];
     round.write(&wanted, &sizes, &mut words);
     let regions = RoundRegions::of(&put(device, &words), &sizes);
-    if !masks.is_empty() {
-        let mut draws = device.fetch(&regions.draws).unwrap();
-        draws.iter_mut().for_each(|draw| draw.mask = 0);
-        device.store(&draws, &regions.draws).unwrap();
-    }
     let reports = put(device, &vec![0_u32; wanted.len() * REPORT_WORDS]);
-    let (on_device, masks) = (put(device, logits), put(device, if masks.is_empty() { &[0] } else { masks }));
+    let (on_device, masks) = (put(device, logits), put(device, if round.masks().is_empty() { &[0] } else { round.masks() }));
     let saved = put(device, &vec![0.0_f32; sizes.edits.max(1)]);
     let operands = SampleOperands {
         logits: &on_device,
@@ -137,7 +133,7 @@ fn the_device_draws_what_the_sampler_draws() {
             let batch = batch_of((0..rows).map(|_| random.draw(vocab as u32)).collect());
             let mut sampler = Sampler::new(vocab);
             shim.schedule(SCHEDULES[case % SCHEDULES.len()]);
-            let words = draw_on_device(&device, &logits, &batch, &[], &config);
+            let words = draw_on_device(&device, &logits, &batch, &config);
             for ((words, logits), slice) in words.chunks_exact(REPORT_WORDS).zip(logits.chunks_exact(vocab)).zip(&batch.slices)
             {
                 let draw = slice.draw.as_ref().unwrap();
@@ -173,11 +169,11 @@ fn draws_are_the_same_bits_under_every_schedule_and_race_free() {
         history_prompt_len: 1,
     };
     let batch = batch_of(draws.into_iter().map(draw).collect());
-    let expected = draw_on_device(&device, &logits, &batch, &[], &config);
+    let expected = draw_on_device(&device, &logits, &batch, &config);
     shim.check(true);
     for schedule in CHECKED_SCHEDULES {
         shim.schedule(schedule);
-        assert_eq!(draw_on_device(&device, &logits, &batch, &[], &config), expected, "{schedule:?}");
+        assert_eq!(draw_on_device(&device, &logits, &batch, &config), expected, "{schedule:?}");
     }
     assert_eq!(shim.races(), 0, "{}", shim.message());
 }
@@ -206,17 +202,29 @@ fn bugs_planted_in_the_draw_are_found() {
             history_prompt_len: 0,
         };
         let batch = batch_of([&sampling, &Sampling::default(), &sampling, &Sampling::default()].map(draw).into());
-        let expected = draw_on_device(&Device::open(shim.ordinal()).unwrap(), &logits, &batch, &[], &config);
+        let expected = draw_on_device(&Device::open(shim.ordinal()).unwrap(), &logits, &batch, &config);
         shim.plant(Planted { name, file: "sample.cu", from, to });
         shim.check(true);
         let device = Device::open(shim.ordinal()).unwrap();
         let got = CHECKED_SCHEDULES.map(|schedule| {
             shim.schedule(schedule);
-            let attempt = || draw_on_device(&device, &logits, &batch, &[], &config);
+            let attempt = || draw_on_device(&device, &logits, &batch, &config);
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt)).ok()
         });
         let is_found = shim.races() > 0 || got.iter().any(|words| words.as_ref() != Some(&expected));
         assert!(is_found, "{name}: nobody noticed");
+    }
+}
+
+/// Allows the same in every draw.
+#[derive(Debug)]
+struct Fixed(Allowed);
+
+impl TokenMasks for Fixed {
+    fn drawn(&self, _: u32, _: TokenId) {}
+
+    fn allowed(&self, _: u32) -> Allowed {
+        self.0.clone()
     }
 }
 
@@ -235,20 +243,26 @@ fn broken_rows_and_masks_are_reported() {
     (logits[7], logits[40 + 39], logits[3 * 40 + 30]) = (f32::NAN, f32::INFINITY, 5.0);
     logits[80..120].fill(f32::NEG_INFINITY);
     let batch = batch_of((0..4).map(|row| draw(row as f32 / 2.0)).collect());
-    let words = draw_on_device(&device, &logits, &batch, &[], &config);
+    let words = draw_on_device(&device, &logits, &batch, &config);
     let tokens: Vec<_> = words.chunks_exact(REPORT_WORDS).map(reported_token).collect();
     assert_eq!(tokens[..3], [Err(DrawError::NotFinite); 3]);
     assert!(tokens[3].is_ok());
-    // A grammar that allows two tokens, the likeliest not among them.
-    let masks = [1 << 3, 1 << (33 - 32)];
-    let greedy = batch_of(vec![draw(0.0)]);
-    let words = draw_on_device(&device, &logits[120..], &greedy, &masks, &config);
-    assert_eq!(reported_token(&words), Ok(TokenId(3)));
+    // A grammar that allows two tokens, the likeliest not among them, between rows without one.
+    let masked = |sampling: Sampling| {
+        let masks = Some(Masks(Arc::new(Fixed(Allowed::Only([1 << 3, 1 << (33 - 32)].into())))));
+        Draw { sampling: Arc::new(Sampling { masks, ..sampling }), ..draw(0.0) }
+    };
+    let row = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0];
+    let logits: Vec<f32> = (0..3 * 40).map(|at| row.get(at % 40).copied().unwrap_or(-1.0)).collect();
+    let greedy = batch_of(vec![draw(0.0), masked(Sampling::default()), draw(0.0)]);
+    let words = draw_on_device(&device, &logits, &greedy, &config);
+    let tokens: Vec<_> = words.chunks_exact(REPORT_WORDS).map(reported_token).collect();
+    assert_eq!(tokens, [7, 3, 7].map(|token| Ok(TokenId(token))));
     for seed in 0..8 {
         let sampling = Sampling { temperature: 1.0, seed, top_p: 0.9, ..Sampling::default() };
-        let warm = batch_of(vec![Draw { sampling: Arc::new(sampling), ..draw(0.0) }]);
-        let token = reported_token(&draw_on_device(&device, &logits[120..], &warm, &masks, &config)).unwrap();
-        assert!([TokenId(3), TokenId(33)].contains(&token), "{token:?}");
+        let batch = batch_of(vec![masked(sampling)]);
+        let token = reported_token(&draw_on_device(&device, &logits[..40], &batch, &config)).unwrap();
+        assert_eq!(Sampler::new(40).draw(&logits[..40], batch.slices[0].draw.as_ref().unwrap()), Ok(token));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which tokens a fake engine draws, and what log-probabilities it claims.
 
-use crate::batch::{DrawError, PositionLogprobs, Sampling, TokenId, TokenLogprob};
+use crate::batch::{Allowed, DrawError, PositionLogprobs, Sampling, TokenId, TokenLogprob};
 
 /// How a fake engine finds the next token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +23,10 @@ impl Answer {
     /// The token that follows `full`, a pure function of its arguments.
     ///
     /// `full`: all tokens of the sequence so far; `sliding`: the last `sliding_window_tokens` of them, as the sliding group
-    /// holds them. Stop tokens are masked while fewer than `min_tokens` are generated.
+    /// holds them. Stop tokens are masked while fewer than `min_tokens` are generated, and what the sampling's masks do not allow.
     ///
     /// # Errors
-    /// [`DrawError::NotFinite`] if every token of the vocabulary is masked.
+    /// [`DrawError::NotFinite`] if every token of the vocabulary is masked, [`DrawError::NothingAllowed`] if masks allow none.
     pub fn next(
         &self,
         full: &[TokenId],
@@ -44,7 +44,12 @@ impl Answer {
             }
             Self::Script { tokens, stop } => *tokens.get(generated_count as usize).unwrap_or(stop),
         };
-        let masked = |token: &TokenId| generated_count < sampling.min_tokens && sampling.stop_tokens.contains(token);
+        let allowed = sampling.allowed(generated_count);
+        if allowed == Allowed::Nothing {
+            return Err(DrawError::NothingAllowed);
+        }
+        let masks_stops = sampling.masks_stops(generated_count, &allowed);
+        let masked = |token: &TokenId| !allowed.has(*token) || masks_stops && sampling.stop_tokens.contains(token);
         (0..vocab_size)
             .map(|i| TokenId(wanted.0.wrapping_add(i) % vocab_size))
             .find(|token| !masked(token))

@@ -2,7 +2,7 @@
 //!
 //! Owns: scratch memory, nothing that lasts from one draw to the next. Promises: what [`Sampling`] documents, in its order; a
 //! draw depends on the logits and on the [`Draw`] alone, so neither batching nor preemption changes it; equal logits go by
-//! the lowest id. Absent on purpose: stop strings, grammars, threads.
+//! the lowest id. Absent on purpose: stop strings, grammars, threads (masks come from outside).
 
 mod largest;
 mod logprobs;
@@ -10,7 +10,7 @@ mod philox;
 #[cfg(test)]
 mod tests;
 
-use crate::batch::{Draw, DrawError, PositionLogprobs, Sampling, TokenId};
+use crate::batch::{Allowed, Draw, DrawError, PositionLogprobs, Sampling, TokenId};
 use largest::{Candidate, largest};
 
 /// How many of the likeliest tokens top-p looks at first; each further look is [`LOOK_GROWTH`] times wider.
@@ -43,11 +43,16 @@ impl Sampler {
     /// Draws a token from `logits` `[V]`.
     ///
     /// # Errors
-    /// [`DrawError::NotFinite`] if a logit is NaN or positive infinity, or if none is left that is finite.
+    /// [`DrawError::NotFinite`] if a logit is NaN or positive infinity, or if none is left that is finite;
+    /// [`DrawError::NothingAllowed`] if its masks allow none.
     pub fn draw(&mut self, logits: &[f32], draw: &Draw) -> Result<TokenId, DrawError> {
         // The model's own logits go first: a bias or a mask must not hide that they are broken.
         finite_max(logits)?;
-        self.adjust(logits, draw);
+        let allowed = draw.sampling.allowed(draw.generated_count);
+        if allowed == Allowed::Nothing {
+            return Err(DrawError::NothingAllowed);
+        }
+        self.adjust(logits, draw, &allowed);
         let max = finite_max(&self.adjusted)?;
         let sampling = &*draw.sampling;
         if sampling.temperature == 0.0 {
@@ -75,8 +80,8 @@ impl Sampler {
         logprobs::position_logprobs(logits, chosen, top_count as usize, &mut self.kept)
     }
 
-    /// Copies the logits and applies bias, penalties and the mask of stop tokens, in the order of [`Sampling`].
-    fn adjust(&mut self, logits: &[f32], draw: &Draw) {
+    /// Copies the logits and applies bias, penalties and masks, in the order of [`Sampling`].
+    fn adjust(&mut self, logits: &[f32], draw: &Draw, allowed: &Allowed) {
         let sampling = &*draw.sampling;
         self.adjusted.clear();
         self.adjusted.extend_from_slice(logits);
@@ -88,7 +93,10 @@ impl Sampler {
         if sampling.needs_history() {
             self.penalise(sampling, draw);
         }
-        if draw.generated_count < sampling.min_tokens {
+        if let Allowed::Only(words) = allowed {
+            mask(&mut self.adjusted, words);
+        }
+        if sampling.masks_stops(draw.generated_count, allowed) {
             for token in &sampling.stop_tokens {
                 if let Some(logit) = self.adjusted.get_mut(token.0 as usize) {
                     *logit = f32::NEG_INFINITY;
@@ -158,6 +166,22 @@ impl Sampler {
         });
         self.kept.truncate(reached.map_or(self.kept.len(), |last| last + 1));
         reached.is_some()
+    }
+}
+
+/// Takes every token out of the draw whose bit in `words` is not set.
+fn mask(logits: &mut [f32], words: &[u32]) {
+    let mut words = words.iter();
+    for logits in logits.chunks_mut(u32::BITS as usize) {
+        match words.next().copied().unwrap_or(0) {
+            u32::MAX => {}
+            0 => logits.fill(f32::NEG_INFINITY),
+            word => {
+                for (_, logit) in (0..).zip(logits).filter(|(bit, _)| word >> bit & 1 == 0) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
+        }
     }
 }
 

@@ -41,6 +41,7 @@ const WARM: Sampling = Sampling {
     min_tokens: 0,
     logprobs: None,
     prompt_logprobs: false,
+    masks: None,
 };
 
 #[test]
@@ -143,11 +144,11 @@ fn penalties_count_prompt_and_output_apart() {
     };
     let logits = [4.0, 3.0, -1.0, 2.0];
     let mut sampler = Sampler::new(4);
-    sampler.adjust(&logits, &draw(Sampling { repetition_penalty: 2.0, ..WARM }));
+    sampler.adjust(&logits, &draw(Sampling { repetition_penalty: 2.0, ..WARM }), &Allowed::All);
     assert_eq!(sampler.adjusted, [2.0, 1.5, -2.0, 2.0]);
-    sampler.adjust(&logits, &draw(Sampling { presence_penalty: 0.5, ..WARM }));
+    sampler.adjust(&logits, &draw(Sampling { presence_penalty: 0.5, ..WARM }), &Allowed::All);
     assert_eq!(sampler.adjusted, [4.0, 2.5, -1.5, 2.0]);
-    sampler.adjust(&logits, &draw(Sampling { frequency_penalty: 0.5, ..WARM }));
+    sampler.adjust(&logits, &draw(Sampling { frequency_penalty: 0.5, ..WARM }), &Allowed::All);
     assert_eq!(sampler.adjusted, [4.0, 2.5, -2.0, 2.0]);
     // Bias before penalty: (3 - 5) * 2 - 0.25 - 0.5.
     let all = Sampling {
@@ -157,7 +158,7 @@ fn penalties_count_prompt_and_output_apart() {
         logit_bias: vec![(TokenId(1), -5.0), (TokenId(9), 1.0)],
         ..WARM
     };
-    sampler.adjust(&logits, &draw(all));
+    sampler.adjust(&logits, &draw(all), &Allowed::All);
     assert_eq!(sampler.adjusted, [2.0, -4.75, -3.25, 2.0]);
     assert!(sampler.marks.iter().all(|mark| *mark == 0), "the marks are clean for the next draw");
 }
@@ -269,7 +270,7 @@ fn any_sampling() -> impl Strategy<Value = Sampling> {
 /// The documented order, written with sorts and f64: the slow twin of the sampler.
 fn slow_draw(logits: &[f32], draw: &Draw) -> Option<TokenId> {
     let mut sampler = Sampler::new(logits.len());
-    sampler.adjust(logits, draw);
+    sampler.adjust(logits, draw, &Allowed::All);
     let sampling = &draw.sampling;
     let mut order: Vec<(u32, f32)> =
         (0..).zip(sampler.adjusted.iter().copied()).filter(|(_, logit)| logit.is_finite()).collect();
@@ -337,4 +338,50 @@ proptest! {
             prop_assert_eq!(shared.draw(logits, draw), Sampler::new(64).draw(logits, draw));
         }
     }
+}
+
+/// Allows the same in every draw.
+#[derive(Debug)]
+struct Fixed(Allowed);
+
+impl crate::batch::TokenMasks for Fixed {
+    fn drawn(&self, _: u32, _: TokenId) {}
+
+    fn allowed(&self, _: u32) -> Allowed {
+        self.0.clone()
+    }
+}
+
+#[test]
+fn a_mask_goes_before_everything_that_chooses() {
+    // Token 40 is the likeliest of all, 35 of those allowed.
+    let logits: Vec<f32> = (0..50).map(|token| if token == 40 { 9.0 } else { -((token as f32) - 35.0).abs() }).collect();
+    let masks = |allowed| Some(crate::batch::Masks(Arc::new(Fixed(allowed))));
+    let words: Arc<[u32]> = [1 << 7 | 1 << 30, 1 << 3].into();
+    let drawn = |sampling: Sampling| {
+        let sampling = Sampling { masks: masks(Allowed::Only(Arc::clone(&words))), ..sampling };
+        Sampler::new(50).draw(&logits, &draw_of(sampling, 0)).unwrap().0
+    };
+    assert_eq!(drawn(Sampling::default()), 35);
+    for seed in 0..200 {
+        assert!([7, 30, 35].contains(&drawn(Sampling { seed, temperature: 2.0, ..WARM })));
+        assert!(
+            [30, 35].contains(&drawn(Sampling { seed, top_k: 2, temperature: 2.0, ..WARM })),
+            "of those allowed the likeliest"
+        );
+        assert_eq!(drawn(Sampling { seed, top_p: 0.5, ..WARM }), 35);
+    }
+    // A stop token waits for `min_tokens` as long as something else may be said.
+    let least = |stop: &[u32]| Sampling {
+        min_tokens: 3,
+        stop_tokens: stop.iter().map(|token| TokenId(*token)).collect(),
+        ..Sampling::default()
+    };
+    assert_eq!(drawn(least(&[35])), 30);
+    assert_eq!(drawn(least(&[7, 30, 35])), 35, "what is complete can only end");
+    // What the model says of its tokens is without the mask.
+    let all = Sampler::new(50).logprobs(&logits, TokenId(35), 1);
+    assert_eq!((all.top[0].token, all.chosen.rank), (TokenId(40), 2));
+    let nothing = Sampling { masks: masks(Allowed::Nothing), ..Sampling::default() };
+    assert_eq!(Sampler::new(50).draw(&logits, &draw_of(nothing, 0)), Err(DrawError::NothingAllowed));
 }

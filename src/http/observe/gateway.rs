@@ -251,6 +251,7 @@ fn one_token() -> Generate {
         max_tokens: Some(1),
         sampling: Sampling::default(),
         seed: None,
+        form: None,
         stop_strings: Vec::new(),
         ignore_eos: true,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },

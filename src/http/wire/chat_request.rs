@@ -4,9 +4,10 @@ use serde_json::Value;
 
 use crate::prompt::conversation::{Conversation, Message};
 
-use super::error::{WireError, clip, quoted};
+use super::error::{WireError, clip};
 use super::fields::Fields;
 use super::foreign;
+use super::form::Asked;
 use super::messages;
 use super::reasoning::Reasoning;
 use super::sampling::Generation;
@@ -58,10 +59,12 @@ impl ChatRequest {
         generation.sampling.logprobs = logprobs(&mut fields)?;
         let streaming = Streaming::read(&mut fields, terms, form == Form::Generate)?;
         let return_token_ids = fields.flag("return_token_ids")?.unwrap_or(false);
-        check_answer_kind(&mut fields)?;
+        let Asked { form, schema } = Asked::read(&mut fields)?;
+        check_modalities(&mut fields)?;
+        generation.set_form(form)?;
         foreign::refuse(&mut fields)?;
         note_unknown(fields);
-        let conversation = Conversation { messages, tools, effort, forced_tool: forced, single_call };
+        let conversation = Conversation { messages, tools, effort, forced_tool: forced, single_call, schema };
         Ok(Self { model, conversation, generation, streaming, return_token_ids, include_reasoning: include })
     }
 }
@@ -95,15 +98,7 @@ fn logprobs(fields: &mut Fields) -> Result<Option<u32>, WireError> {
 }
 
 /// The answer is text: what asks for another kind is refused rather than answered with text.
-fn check_answer_kind(fields: &mut Fields) -> Result<(), WireError> {
-    if let Some(mut format) = fields.object("response_format")? {
-        let path = format.at("type");
-        let kind = super::fields::text(format.required("type", "text")?, &path)?;
-        if kind != "text" {
-            let message = format!("{} is not supported; only \"text\" is", quoted(&kind));
-            return Err(WireError::Unsupported { param: path, message });
-        }
-    }
+fn check_modalities(fields: &mut Fields) -> Result<(), WireError> {
     let path = fields.at("modalities");
     for (index, kind) in fields.list("modalities")?.unwrap_or_default().iter().enumerate() {
         if kind != "text" {

@@ -1,8 +1,8 @@
 use actix_web::ResponseError;
 use proptest::prelude::*;
 
-use crate::actors::messages::Coalescing;
-use crate::prompt::conversation::ReasoningEffort;
+use crate::actors::messages::{AskedForm, Coalescing};
+use crate::prompt::conversation::{AnswerForm, ReasoningEffort};
 
 use super::super::super::errors::ApiError;
 use super::super::samples::{any_json, blame, terms, value};
@@ -64,9 +64,12 @@ fn logprobs_come_in_pairs() {
 #[test]
 fn what_would_be_ignored_is_refused() {
     for (rest, param) in [
-        (r#","response_format":{"type":"json_object"}"#, "response_format.type"),
-        (r#","response_format":{"type":"json_schema","json_schema":{}}"#, "response_format.type"),
+        (r#","response_format":{"type":"json_schema","json_schema":{}}"#, "response_format.json_schema.schema"),
+        (r#","response_format":{"type":"json_schema","json_schema":[]}"#, "response_format.json_schema"),
+        (r#","response_format":{"type":"json_schema"}"#, "response_format.json_schema"),
+        (r#","response_format":{"type":"structural_tag"}"#, "response_format.type"),
         (r#","response_format":{}"#, "response_format.type"),
+        (r#","response_format":{"type":"json_object"},"ignore_eos":true"#, "response_format"),
         (r#","modalities":["text","audio"]"#, "modalities[1]"),
         (r#","reasoning_effort":"much""#, "reasoning_effort"),
         (r#","reasoning":{"effort":7}"#, "reasoning.effort"),
@@ -90,6 +93,26 @@ fn what_would_be_ignored_is_refused() {
         assert_eq!(blame(read(rest)).0, param, "{rest}");
     }
     assert!(read(r#","response_format":{"type":"text"},"modalities":["text"]"#).is_ok());
+}
+
+#[test]
+fn an_answer_s_form_is_read_as_each_server_has_it() {
+    let named =
+        r#"{"type":"json_schema","json_schema":{"name":"n","description":"d","strict":true,"schema":{"type":"array"}}}"#;
+    let schema = r#"{"type":"array"}"#;
+    for (format, schema, param) in [
+        (named, schema, "response_format.json_schema.schema"),
+        (r#"{"type":"json_schema","schema":{"type":"array"}}"#, schema, "response_format.schema"),
+        (r#"{"type":"json_object","schema":{"type":"array"}}"#, schema, "response_format.schema"),
+        (r#"{"type":"json_object"}"#, r#"{"type":"object"}"#, "response_format"),
+    ] {
+        let request = read(&format!(r#","response_format":{format}"#)).unwrap();
+        let form = AnswerForm::Json(serde_json::from_str(schema).unwrap());
+        assert_eq!(request.generation.form, Some(AskedForm { form, param: param.to_owned() }), "{format}");
+        // What has a name is told to the model.
+        let shown = request.conversation.schema.map(|shown| (shown.name, shown.description));
+        assert_eq!(shown, (format == named).then(|| ("n".to_owned(), Some("d".to_owned()))));
+    }
 }
 
 #[test]

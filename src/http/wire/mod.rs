@@ -17,6 +17,7 @@ pub(crate) mod error;
 pub(crate) mod event_answer;
 pub(crate) mod fields;
 pub(crate) mod foreign;
+pub(crate) mod form;
 pub(crate) mod heading;
 pub(crate) mod logprobs;
 pub(crate) mod messages;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::actors::messages::AskedForm;
 use crate::batch::{Sampling, TokenId};
 
 use super::document::join;
@@ -33,6 +34,8 @@ pub(crate) struct Generation {
     pub(crate) sampling: Sampling,
     /// The seed, if the request brought one.
     pub(crate) seed: Option<i64>,
+    /// The form that an answer must have.
+    pub(crate) form: Option<AskedForm>,
     /// Texts that end a choice.
     pub(crate) stop_strings: Vec<String>,
     /// Go on past the model's own end.
@@ -65,6 +68,7 @@ impl Generation {
             min_tokens: min_tokens(fields, max_tokens, terms)?,
             logprobs: None,
             prompt_logprobs: false,
+            masks: None,
         };
         let cache_salt = labels(fields)?;
         Ok(Self {
@@ -72,10 +76,21 @@ impl Generation {
             max_tokens,
             sampling,
             seed,
+            form: None,
             stop_strings: stop_strings(fields)?,
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
             cache_salt,
         })
+    }
+
+    /// Holds the answers to a form. One that may not end by itself has none.
+    pub(crate) fn set_form(&mut self, form: Option<AskedForm>) -> Result<(), WireError> {
+        if let Some(AskedForm { param, .. }) = form.as_ref().filter(|_| self.ignore_eos) {
+            let message = "contradicts ignore_eos, with which an answer does not end where its form does".to_owned();
+            return Err(WireError::Conflict { param: param.clone(), message });
+        }
+        self.form = form;
+        Ok(())
     }
 }
 

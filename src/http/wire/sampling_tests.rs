@@ -14,6 +14,7 @@ fn nothing_said_is_the_defaults_with_a_drawn_seed() {
         max_tokens: None,
         sampling,
         seed: None,
+        form: None,
         stop_strings: Vec::new(),
         ignore_eos: false,
         cache_salt: None,

@@ -39,7 +39,7 @@ impl TokenizeRequest {
                 let messages = messages::read(list, &fields.at("messages"))?;
                 let Reasoning { effort, .. } = Reasoning::read(&mut fields)?;
                 let Tools { tools, forced, single_call } = Tools::read(&mut fields)?;
-                Input::Chat(Conversation { messages, tools, effort, forced_tool: forced, single_call })
+                Input::Chat(Conversation { messages, tools, effort, forced_tool: forced, single_call, schema: None })
             }
             (Some(_), Some(_)) => {
                 let message = "stands in place of messages; give one of them".to_owned();

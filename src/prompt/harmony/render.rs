@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use super::parser::ParserStart;
 use super::schema::tools_section;
 use crate::batch::TokenId;
-use crate::prompt::conversation::{Conversation, Message, ReasoningEffort};
+use crate::prompt::conversation::{Conversation, Message, NamedSchema, ReasoningEffort};
 use crate::prompt::error::PromptError;
 use crate::prompt::tokenizer::{ControlTokens, Tokenizer};
 
@@ -113,11 +113,12 @@ impl Writer<'_> {
         self.message("system", None, &text);
     }
 
-    /// The developer message before the history, if there is something to say: instructions, and the tools.
+    /// The developer message before the history, if there is something to say: instructions, the tools, the answer's schema.
     fn developer(&mut self, instructions: Option<&str>, conversation: &Conversation) {
         let instructions = instructions.map(instructions_section);
         let tools = Some(&conversation.tools).filter(|tools| !tools.is_empty()).map(|tools| tools_section(tools));
-        let sections: Vec<String> = instructions.into_iter().chain(tools).collect();
+        let schema = conversation.schema.as_ref().map(schema_section);
+        let sections: Vec<String> = instructions.into_iter().chain(tools).chain(schema).collect();
         if !sections.is_empty() {
             self.message("developer", None, &sections.join("\n\n"));
         }
@@ -182,6 +183,13 @@ impl Writer<'_> {
 
 fn instructions_section(instructions: &str) -> String {
     format!("# Instructions\n\n{instructions}")
+}
+
+/// The section that tells of a schema which the answer will have, as OpenAI's description of harmony has it.
+fn schema_section(named: &NamedSchema) -> String {
+    let description = named.description.as_deref().unwrap_or_default().lines().map(|line| format!("// {line}\n"));
+    let description: String = description.collect();
+    format!("# Response Formats\n\n## {}\n\n{description}{}", named.name, named.schema)
 }
 
 /// Whether `message` is an answer that ended a turn.

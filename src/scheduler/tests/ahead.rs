@@ -1,4 +1,7 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::*;
+use crate::batch::{Allowed, Masks, TokenMasks};
 
 impl Stage {
     /// Plans the step after the one under way, if that can be planned.
@@ -179,6 +182,67 @@ fn a_draw_with_a_history_waits_for_the_token_before() {
     assert!(stage.plan_ahead().is_none());
     stage.scheduler.cancel(penalised);
     assert!(stage.plan_ahead().is_none(), "it is still in the step under way");
+}
+
+/// Allows every token, and panics if it is told or asked out of turn.
+#[derive(Debug, Default)]
+struct InTurn(AtomicU32);
+
+impl TokenMasks for InTurn {
+    fn drawn(&self, index: u32, _: TokenId) {
+        assert_eq!(self.0.fetch_add(1, Ordering::SeqCst), index, "each draw is told once, in order");
+    }
+
+    fn allowed(&self, index: u32) -> Allowed {
+        assert_eq!(self.0.load(Ordering::SeqCst), index, "a draw is asked for when those before it are told");
+        Allowed::Only(vec![u32::MAX; 16].into())
+    }
+}
+
+fn masked() -> Sampling {
+    Sampling { masks: Some(Masks(Arc::new(InTurn::default()))), ..Sampling::default() }
+}
+
+#[test]
+fn a_masked_draw_waits_for_the_token_before_and_nobody_waits_for_it() {
+    let mut stage = Stage::new(limits());
+    let held = stage.submit_sampled(5, 6, masked());
+    let free = stage.submit(3, 9);
+    stage.settle(2);
+    let batch = stage.plan().unwrap();
+    assert_eq!(slices(&batch), [(held, 1), (free, 1)]);
+    let ahead = stage.plan_ahead().unwrap();
+    assert_eq!(slices(&ahead), [(free, 1)], "its mask follows from the token that is drawn now");
+    let result = stage.compute(&batch);
+    stage.commit(result);
+    let next = stage.plan_ahead().unwrap();
+    assert_eq!(slices(&next), [(held, 1), (free, 1)], "the step after that has it again");
+    for batch in [ahead, next] {
+        let result = stage.compute(&batch);
+        stage.commit(result);
+    }
+    stage.finish_ahead();
+    assert_eq!([held, free].map(|seq| stage.heard(seq).0), [alone(5, 6), alone(3, 9)]);
+    // With nobody else there is nothing to plan ahead.
+    let mut stage = Stage::new(limits());
+    let held = stage.submit_sampled(5, 6, masked());
+    stage.settle(1);
+    stage.plan().unwrap();
+    assert!(stage.plan_ahead().is_none());
+    assert_eq!(stage.heard(held).0.len(), 1);
+}
+
+#[test]
+fn masks_follow_a_sequence_through_preemption_and_lost_steps() {
+    let tight = SchedulerLimits { global_blocks: 5, sliding_blocks: 5, ..limits() };
+    let faults = vec![Fault::FailsAtStep(4), Fault::FailsAtStep(9)];
+    let mut stage = Stage::with(tight, Answer::Hash { seed: 1 }, faults);
+    let seqs = [5, 2, 7, 3].map(|len| (len, stage.submit_sampled(len, 9, masked())));
+    stage.finish_ahead();
+    assert!(stage.scheduler.counts().preemptions_total > 0, "blocks ran out");
+    for (len, seq) in seqs {
+        assert_eq!(stage.heard(seq).0, alone(len, 9), "the prompt of {len} tokens");
+    }
 }
 
 #[test]

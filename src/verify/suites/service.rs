@@ -49,6 +49,7 @@ pub(super) async fn serve(
             max_tokens: Some(u32::try_from(bench.context_tokens / 2).unwrap_or(u32::MAX).min(1024)),
             sampling: Sampling { temperature: 0.0, ..Sampling::default() },
             seed: None,
+            form: None,
             stop_strings: Vec::new(),
             ignore_eos: false,
             coalescing,

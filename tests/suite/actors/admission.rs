@@ -99,9 +99,9 @@ fn text_work_is_bounded() {
     });
 }
 
-fn param_and_code(refusal: Refusal) -> (Option<&'static str>, Option<&'static str>) {
+fn param_and_code(refusal: &Refusal) -> (Option<&str>, Option<&str>) {
     match refusal {
-        Refusal::Invalid { param, code, .. } => (param, code),
+        Refusal::Invalid { param, code, .. } => (param.as_deref(), *code),
         other => panic!("{other:?}"),
     }
 }
@@ -110,20 +110,20 @@ fn param_and_code(refusal: Refusal) -> (Option<&'static str>, Option<&'static st
 fn what_cannot_be_served_names_the_parameter() {
     world(Plan { global_blocks: 100, ..Plan::default() }, |world| async move {
         let too_long = refused(&world, long("a", 100 * 16 + 1, 1, 1)).await;
-        assert_eq!(param_and_code(too_long), (Some("prompt"), Some("context_length_exceeded")));
+        assert_eq!(param_and_code(&too_long), (Some("prompt"), Some("context_length_exceeded")));
         let too_many = refused(&world, plain("a", "x", 100_000)).await;
-        assert_eq!(param_and_code(too_many), (Some("prompt"), Some("context_length_exceeded")));
+        assert_eq!(param_and_code(&too_many), (Some("prompt"), Some("context_length_exceeded")));
         let empty = refused(&world, plain("a", "", 1)).await;
-        assert_eq!(param_and_code(empty), (Some("prompt"), None));
+        assert_eq!(param_and_code(&empty), (Some("prompt"), None));
         let none = refused(&world, plain("a", "x", 0)).await;
-        assert_eq!(param_and_code(none), (Some("max_tokens"), None));
+        assert_eq!(param_and_code(&none), (Some("max_tokens"), None));
         let unknown = Generate { inputs: vec![Input::Tokens(vec![TokenId(2_048)])], ..plain("a", "", 1) };
-        assert_eq!(param_and_code(refused(&world, unknown).await), (Some("prompt"), None));
+        assert_eq!(param_and_code(&refused(&world, unknown).await), (Some("prompt"), None));
         let sampling = Sampling { logit_bias: vec![(TokenId(9_999), 1.0)], ..Sampling::default() };
         let biased = Generate { sampling, ..plain("a", "x", 1) };
-        assert_eq!(param_and_code(refused(&world, biased).await), (Some("logit_bias"), None));
+        assert_eq!(param_and_code(&refused(&world, biased).await), (Some("logit_bias"), None));
         let unknown = world.service.detokenize(vec![TokenId(2_048)], None).await.expect_err("no such token");
-        assert_eq!(param_and_code(unknown), (Some("tokens"), None));
+        assert_eq!(param_and_code(&unknown), (Some("tokens"), None));
         world
     });
 }
@@ -132,7 +132,7 @@ fn what_cannot_be_served_names_the_parameter() {
 fn an_id_is_live_once() {
     world(endless(), |world| async move {
         let first = world.accepted(plain("same", "x", 3_000)).await;
-        assert_eq!(param_and_code(refused(&world, plain("same", "x", 5)).await), (None, Some("duplicate_request_id")));
+        assert_eq!(param_and_code(&refused(&world, plain("same", "x", 5)).await), (None, Some("duplicate_request_id")));
         assert!(world.service.cancel("same").await);
         read(first, 1).await;
         world.is_empty().await;

@@ -324,6 +324,7 @@ pub(super) fn plain(request_id: &str, prompt: &str, max_tokens: u32) -> Generate
         max_tokens: Some(max_tokens),
         sampling: Sampling::default(),
         seed: None,
+        form: None,
         stop_strings: Vec::new(),
         ignore_eos: false,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },

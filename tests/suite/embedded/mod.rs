@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod flood;
+mod forms;
 mod garbage;
 mod keys;
 mod memory;

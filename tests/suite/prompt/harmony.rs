@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use antiphon::batch::TokenId;
 use antiphon::prompt::builder::{KeyParameters, PromptBuilder, PromptSettings, PromptVersion};
-use antiphon::prompt::conversation::{Conversation, Message, ReasoningEffort, Tool, ToolCall};
+use antiphon::prompt::conversation::{Conversation, Message, NamedSchema, ReasoningEffort, Tool, ToolCall};
 use antiphon::prompt::harmony::parser::{EventKind, Parser, ParserRules, ParserStart};
 use serde_json::Value;
 
@@ -60,6 +60,7 @@ fn conversation(case: &Value) -> Conversation {
         },
         forced_tool: optional(&case["forced_tool"]),
         single_call: false,
+        schema: None,
     }
 }
 
@@ -122,6 +123,7 @@ fn control_tokens_come_from_the_form_alone() {
             effort: ReasoningEffort::Low,
             forced_tool: Some(said()),
             single_call: false,
+            schema: Some(NamedSchema { name: said(), description: Some(said()), schema: serde_json::json!({text: text}) }),
         };
         let settings = PromptSettings { model_id: said(), version: PromptVersion::V1, cache_max_bytes: 0 };
         let built = PromptBuilder::new(Arc::clone(&tokenizer), settings).build(&conversation, &KeyParameters::default(), text);

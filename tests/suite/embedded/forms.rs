@@ -1,0 +1,117 @@
+//! Answers that must have a form, on the embedded model: whatever it would say.
+
+use serde_json::{Value, json};
+
+use super::{Server, joined};
+
+/// What the model would answer in prose.
+const QUESTION: &str = "Write Python code that prints \"Jay\".";
+
+fn ask(server: &Server, fields: &Value) -> Value {
+    let mut body = json!({"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 400, "temperature": 0});
+    body.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+    let whole: Value = serde_json::from_str(&server.ask("POST", "/v1/chat/completions", &body.to_string())).expect("JSON");
+    body["stream"] = json!(true);
+    let stream = server.ask("POST", "/v1/chat/completions", &body.to_string());
+    let content = whole["choices"][0]["message"]["content"].as_str().unwrap_or_default();
+    assert_eq!(joined(&stream, "/choices/0/delta/content"), content, "the stream joined is the answer in one piece");
+    whole
+}
+
+fn content_of(answer: &Value) -> Value {
+    let content = answer["choices"][0]["message"]["content"].as_str().expect("content");
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop", "{answer}");
+    serde_json::from_str(content).unwrap_or_else(|error| panic!("{content:?}: {error}"))
+}
+
+fn of_schema(schema: &Value) -> Value {
+    json!({"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "strict": true, "schema": schema}}})
+}
+
+fn object(properties: &Value, required: &[&str]) -> Value {
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+}
+
+#[test]
+fn a_chat_answers_in_the_form_that_was_asked_for() {
+    let server = Server::start();
+    assert!(content_of(&ask(&server, &json!({"response_format": {"type": "json_object"}}))).is_object());
+    let colour = json!({"enum": ["red", "green", "blue"]});
+    let step = object(&json!({"say": {"type": "string", "maxLength": 20}, "good": {"type": "boolean"}}), &["say", "good"]);
+    let schema = object(
+        &json!({"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer", "minimum": 0, "maximum": 99}, "colour": colour,
+            "steps": {"type": "array", "items": step, "minItems": 1, "maxItems": 3}}),
+        &["name", "age", "colour", "steps"],
+    );
+    for fields in [json!({}), json!({"temperature": 1, "seed": 7}), json!({"temperature": 1.5, "seed": 8, "top_p": 0.9})] {
+        let mut asked = of_schema(&schema);
+        asked.as_object_mut().expect("an object").extend(fields.as_object().expect("an object").clone());
+        let value = content_of(&ask(&server, &asked));
+        let keys: Vec<&String> = value.as_object().expect("an object").keys().collect();
+        assert_eq!(keys, ["name", "age", "colour", "steps"], "in the schema's order: {value}");
+        assert!(value["age"].as_u64().is_some_and(|age| age <= 99), "{value}");
+        assert!(["red", "green", "blue"].iter().any(|colour| value["colour"] == *colour), "{value}");
+        let steps = value["steps"].as_array().expect("an array");
+        assert!((1..=3).contains(&steps.len()), "{value}");
+        assert!(steps.iter().all(|step| step["say"].is_string() && step["good"].is_boolean()), "{value}");
+    }
+    // Log-probabilities are those of the model, which wanted to say something else.
+    let answer = ask(&server, &json!({"response_format": {"type": "json_object"}, "logprobs": true, "top_logprobs": 1}));
+    let first = &answer["choices"][0]["logprobs"]["content"][0];
+    assert_eq!(first["token"].as_str().map(|token| token.starts_with('{')), Some(true), "{first}");
+    assert!(first["logprob"].as_f64() <= first["top_logprobs"][0]["logprob"].as_f64(), "{first}");
+}
+
+/// Who is held to a form changes no answer of those who are not, and gets the same answer beside them.
+#[test]
+fn answers_in_a_form_and_free_ones_do_not_change_each_other() {
+    let server = Server::start();
+    let free = json!({"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60, "temperature": 1, "seed": 3});
+    let mut held = free.clone();
+    let schema =
+        object(&json!({"items": {"type": "array", "items": {"type": "integer"}, "minItems": 3, "maxItems": 6}}), &["items"]);
+    held.as_object_mut().expect("an object").extend(of_schema(&schema).as_object().expect("an object").clone());
+    held["max_tokens"] = json!(300);
+    let say = |body: &Value| {
+        let answer: Value = serde_json::from_str(&server.ask("POST", "/v1/chat/completions", &body.to_string())).expect("JSON");
+        answer["choices"].clone()
+    };
+    let alone = [say(&free), say(&held)];
+    let together: Vec<(usize, Value)> = std::thread::scope(|scope| {
+        let (bodies, say) = ([&free, &held], &say);
+        let ask = |at: usize| scope.spawn(move || (at, say(bodies[at])));
+        let asked: Vec<_> = (0..8).map(|at| ask(at % 2)).collect();
+        asked.into_iter().map(|asked| asked.join().expect("an answer")).collect()
+    });
+    assert!(content_of(&json!({"choices": alone[1]}))["items"].as_array().is_some_and(|items| items.len() >= 3));
+    for (at, choices) in together {
+        assert_eq!(choices, alone[at]);
+    }
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_with_its_path() {
+    let server = Server::start();
+    let items = json!({"type": "object", "properties": {"a": {"type": "array", "maxItems": 4_294_967_296_u64}}});
+    let deep = (0..70).fold(json!({}), |inner, _| json!({"items": inner}));
+    let at = "response_format.json_schema.schema";
+    for (schema, param) in [
+        (items, format!("{at}.properties.a.maxItems")),
+        (json!({"type": "strong"}), format!("{at}.type")),
+        (json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}), format!("{at}.$ref")),
+        (json!({"pattern": "("}), at.to_owned()),
+        (json!({"allOf": [{"not": {}}]}), format!("{at}.allOf[0].not")),
+        (json!(3), at.to_owned()),
+        (deep, format!("{at}{}", ".items".repeat(65))),
+    ] {
+        let mut body = of_schema(&schema);
+        body["messages"] = json!([{"role": "user", "content": "hi"}]);
+        let (status, answer) = server.answer("POST", "/v1/chat/completions", &body.to_string());
+        let error: Value = serde_json::from_str(&answer).expect("JSON");
+        assert_eq!(status, 400, "{schema}: {answer}");
+        let said = error["error"]["param"].as_str().expect("a path");
+        assert!(said == param || said.ends_with('…') && param.starts_with(said.trim_end_matches('…')), "{said} for {param}");
+        assert_eq!(error["error"]["code"], Value::Null, "{answer}");
+    }
+    assert_eq!(server.stats()["requests"]["active"].as_u64().unwrap_or(0), 0);
+}
