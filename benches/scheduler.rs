@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use antiphon::batch::{Batch, Micros, Sampled, Sampling, SeqId, StepResult, TokenId};
-use antiphon::scheduler::{Event, NewSequence, Plan, Scheduler, SchedulerLimits};
+use antiphon::scheduler::{CacheSalt, Event, NewSequence, Plan, Scheduler, SchedulerLimits};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Tokens of a prompt, and of an answer.
@@ -43,6 +43,7 @@ fn limits(running: usize, waiting: usize, lengths: Lengths) -> SchedulerLimits {
         prefill_window_micros: 0,
         decode_window_micros: 0,
         waiting_max_micros: 0,
+        prefix_cache: None,
     }
 }
 
@@ -82,7 +83,7 @@ impl Choir {
         let presence_penalty = self.presence_penalty;
         let sampling = Sampling { stop_tokens: vec![TokenId(1), TokenId(2)], presence_penalty, ..Sampling::default() };
         let sampling = Arc::new(sampling);
-        let new = NewSequence { prompt, max_tokens, sampling };
+        let new = NewSequence { prompt, max_tokens, sampling, cache_salt: CacheSalt::default() };
         self.core.submit(new, self.now).expect("there is room for all");
     }
 
@@ -165,7 +166,12 @@ fn cancels(criterion: &mut Criterion) {
         let mut core = Scheduler::new(limits(16, waiting, SHORT));
         let sampling = Arc::new(Sampling::default());
         let submit = |core: &mut Scheduler| -> SeqId {
-            let new = NewSequence { prompt: vec![TokenId(7); 8], max_tokens: 8, sampling: Arc::clone(&sampling) };
+            let new = NewSequence {
+                prompt: vec![TokenId(7); 8],
+                max_tokens: 8,
+                sampling: Arc::clone(&sampling),
+                cache_salt: CacheSalt::default(),
+            };
             core.submit(new, Micros(0)).expect("there is room for all")
         };
         let mut seqs: Vec<SeqId> = (0..waiting).map(|_| submit(&mut core)).collect();

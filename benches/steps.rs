@@ -113,6 +113,7 @@ fn begin(sequences_count: usize, step_time: Duration, steps_max: usize, told: &m
             prefill_window: Duration::ZERO,
             decode_window: Duration::ZERO,
             waiting_max: Duration::ZERO,
+            prefix_cache: false,
         },
         date: None,
         text_threads: 1,

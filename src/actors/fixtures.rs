@@ -80,6 +80,7 @@ pub(super) fn start_options() -> StartOptions {
             prefill_window: Duration::ZERO,
             decode_window: Duration::ZERO,
             waiting_max: Duration::ZERO,
+            prefix_cache: true,
         },
         date: Some("2025-11-22".to_owned()),
         text_threads: 1,

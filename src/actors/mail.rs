@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::actors::budget::Reserved;
 use crate::actors::gate::Pass;
-use crate::actors::messages::{Accepted, Generate, Input, KeyId, PromptReport, Refusal};
+use crate::actors::messages::{Accepted, Cached, Generate, Input, KeyId, PromptReport, Refusal};
 use crate::actors::registry::{ResponseId, Ticket};
 use crate::actors::snapshot::{SchedulerLook, ViewSize};
 use crate::actors::text::{End, TextRules};
@@ -172,6 +172,8 @@ pub(super) struct ChoiceEvent {
 /// See [`ChoiceEvent`].
 #[derive(Debug)]
 pub(super) enum ChoiceEventKind {
+    /// It runs; what of its prompt was found computed.
+    Began(Cached),
     /// The log-probabilities of its prompt.
     Prompt(Vec<PositionLogprobs>),
     /// A token.

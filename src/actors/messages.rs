@@ -10,6 +10,7 @@ use crate::actors::budget::Reserved;
 use crate::actors::parts::PartReceiver;
 use crate::batch::{Sampling, TokenId, TokenLogprob};
 use crate::prompt::conversation::{AnswerForm, Conversation};
+use crate::scheduler::Miss;
 
 /// Which key a request came with: tells keys apart and reveals none. The default is that of a request without one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -183,6 +184,31 @@ pub struct Part {
     pub completion_tokens: u32,
     /// Those of them that are text of the analysis channel.
     pub reasoning_tokens: u32,
+    /// What of the prompt was found computed.
+    pub cached: Cached,
+}
+
+/// What of a prompt was found computed when its choice began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cached {
+    /// So many of its tokens, from the first on.
+    pub tokens: u32,
+    /// Why none were: `short`, `prompt_logprobs`, `not_cached` or `window`; `None` if some were, if the choice ended before it
+    /// began, or if prefixes are not kept.
+    pub miss: Option<&'static str>,
+}
+
+impl Cached {
+    /// What the scheduler found.
+    pub(super) fn of(tokens: usize, miss: Option<Miss>) -> Self {
+        let name = |miss| match miss {
+            Miss::Short => "short",
+            Miss::PromptLogprobs => "prompt_logprobs",
+            Miss::Unknown => "not_cached",
+            Miss::Window => "window",
+        };
+        Self { tokens: u32::try_from(tokens).unwrap_or(u32::MAX), miss: miss.map(name) }
+    }
 }
 
 impl Part {

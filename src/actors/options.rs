@@ -10,7 +10,7 @@ use crate::engine::EngineFactory;
 use crate::metrics::Metrics;
 use crate::prompt::builder::PromptBuilder;
 use crate::prompt::tokenizer::Tokenizer;
-use crate::scheduler::SchedulerLimits;
+use crate::scheduler::{HashKey, SchedulerLimits};
 
 /// Everything that the actors need. `app` fills it from the command line and the profile.
 pub struct StartOptions {
@@ -67,6 +67,8 @@ pub struct SchedulingOptions {
     pub decode_window: Duration,
     /// How long a sequence may wait before it is given up; zero waits for ever.
     pub waiting_max: Duration,
+    /// Whether what prompts have in common with earlier ones is kept and found computed.
+    pub prefix_cache: bool,
 }
 
 impl SchedulingOptions {
@@ -89,6 +91,7 @@ impl SchedulingOptions {
             prefill_window_micros: micros(self.prefill_window),
             decode_window_micros: micros(self.decode_window),
             waiting_max_micros: micros(self.waiting_max),
+            prefix_cache: self.prefix_cache.then(hash_key),
         }
     }
 
@@ -105,6 +108,12 @@ impl SchedulingOptions {
             kv_bytes: engine.global_blocks * engine.global_block_bytes + engine.sliding_blocks * engine.sliding_block_bytes,
         }
     }
+}
+
+/// A key that nobody knows.
+fn hash_key() -> HashKey {
+    let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
+    HashKey([high, low])
 }
 
 /// The model's context, or what the KV memory has room for if that is less: then a request that leaves `max_tokens` open gets

@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::actors::budget::Budget;
-    use crate::actors::messages::Finish;
+    use crate::actors::messages::{Cached, Finish};
     use crate::batch::TokenId;
 
     fn outbox(most_bytes: u64) -> Outbox {
@@ -152,7 +152,8 @@ mod tests {
     }
 
     fn part(choice: u32, kind: PartKind, token: u32) -> Part {
-        Part { choice, kind, tokens: vec![TokenId(token)], logprobs: Vec::new(), completion_tokens: token, reasoning_tokens: 0 }
+        let (tokens, cached) = (vec![TokenId(token)], Cached::default());
+        Part { choice, kind, tokens, logprobs: Vec::new(), completion_tokens: token, reasoning_tokens: 0, cached }
     }
 
     fn content(choice: u32, text: &str, token: u32) -> Part {

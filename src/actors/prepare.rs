@@ -18,7 +18,7 @@ use crate::prompt::conversation::Conversation;
 use crate::prompt::harmony::parser::ParserRules;
 use crate::prompt::stop::StopSet;
 use crate::prompt::tokenizer::Tokenizer;
-use crate::scheduler::NewSequence;
+use crate::scheduler::{CacheSalt, NewSequence};
 
 /// What the text work needs.
 #[derive(Debug, Clone)]
@@ -92,6 +92,7 @@ impl TextWork {
                     prompt: prompt.report.tokens.to_vec(),
                     max_tokens,
                     sampling: Arc::new(Sampling { seed, masks, ..sampling.clone() }),
+                    cache_salt: CacheSalt(key.salt.words()),
                 });
                 prepared.rules.push(TextRules {
                     tokenizer: Arc::clone(&self.tokenizer),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::actors::mail::{ChoiceEvent, ChoiceEventKind, Feed};
+use crate::actors::messages::Cached;
 use crate::actors::registry::{Live, ResponseId};
 use crate::actors::snapshot::{Owner, Phase};
 use crate::actors::text::End;
@@ -92,6 +93,9 @@ impl Routes {
     pub(super) fn note(&mut self, event: Event) {
         match event {
             Event::Entered { request, index, seq } => self.enter(request, index, seq),
+            Event::Began { seq, cached_tokens, miss } => {
+                self.add(seq, ChoiceEventKind::Began(Cached::of(cached_tokens, miss)));
+            }
             Event::PromptLogprobs { seq, logprobs } => self.add(seq, ChoiceEventKind::Prompt(logprobs)),
             Event::Token { seq, token, logprobs } => self.add(seq, ChoiceEventKind::Token { token, logprobs }),
             Event::Finished { seq, reason, logprobs } => {

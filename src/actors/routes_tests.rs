@@ -152,7 +152,7 @@ impl Response {
                         arrived[choice as usize].push(match kind {
                             ChoiceEventKind::Token { token, .. } => Some(token.0),
                             ChoiceEventKind::Ended { .. } => None,
-                            ChoiceEventKind::Prompt(_) => panic!("none was noted"),
+                            ChoiceEventKind::Began(_) | ChoiceEventKind::Prompt(_) => panic!("none was noted"),
                         });
                     }
                 }

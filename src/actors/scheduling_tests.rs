@@ -1,9 +1,8 @@
 //! A request that was cancelled while its prompt was built, as the SchedulerActor takes it.
 
 use super::*;
-use crate::actors::fixtures::{builder, generate, soon, start_options, tokenizer};
+use crate::actors::fixtures::{generate, soon, start_options, text_work};
 use crate::actors::messages::{FinishKind, Generate, Input, KeyId, PartKind};
-use crate::actors::prepare::TextWork;
 use crate::actors::start::start;
 
 #[test]
@@ -14,7 +13,7 @@ fn what_was_cancelled_before_the_scheduler_saw_it_is_never_computed() {
         let inner = service.inner();
         let ticket = inner.registry.enter("a".to_owned(), KeyId::default(), None).unwrap();
         assert!(service.cancel("a").await, "everything of it is left to compute");
-        let work = TextWork { builder: builder(), tokenizer: tokenizer(), date: None };
+        let work = text_work();
         let request = Generate { choices_count: 3, ..generate(Input::Text("Hi".to_owned())) };
         let prepared = work.prepare(request, &limits).unwrap();
         let visitor = Visitor { ticket, record: inner.metrics.received(inner.clock.now()), memory: None };

@@ -3,7 +3,7 @@
 use crate::actors::messages::KeyId;
 use crate::batch::Micros;
 use crate::metrics::Outcome;
-pub use crate::scheduler::{BlockMap, SchedulerCounts, SchedulerView, SequenceView, ViewSize};
+pub use crate::scheduler::{BlockMap, PrefixCounts, SchedulerCounts, SchedulerView, SequenceView, ViewSize};
 
 /// What the engine is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

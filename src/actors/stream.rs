@@ -119,6 +119,7 @@ impl StreamActor {
         }
         let mut out = Vec::new();
         match kind {
+            ChoiceEventKind::Began(cached) => text.begin(cached),
             ChoiceEventKind::Prompt(logprobs) => text.take_prompt(&logprobs, &mut out),
             ChoiceEventKind::Token { token, logprobs } => {
                 if text.take(token, logprobs.as_deref(), now, &mut out) == Progress::Stopped {
@@ -151,11 +152,11 @@ impl StreamActor {
                 continue;
             }
             let kind = FinishKind::Failed { code, message: message.to_owned() };
-            let completion_tokens = text.completion_tokens();
+            let (completion_tokens, cached) = (text.completion_tokens(), text.cached());
             let finish = Finish { kind, reasoning_tokens: 0, completion_tokens };
             let (tokens, logprobs) = (Vec::new(), Vec::new());
             let kind = PartKind::Finished(finish);
-            let end = Part { choice, kind, tokens, logprobs, completion_tokens, reasoning_tokens: 0 };
+            let end = Part { choice, kind, tokens, logprobs, completion_tokens, reasoning_tokens: 0, cached };
             self.outbox.push(end).expect("an end is taken without memory for it");
         }
         self.cut_short = true;

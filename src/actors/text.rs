@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::actors::coalesce::Coalescer;
 use crate::actors::held_logprobs::HeldLogprobs;
-use crate::actors::messages::{Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
+use crate::actors::messages::{Cached, Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
 use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
 use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::harmony::parser::{Event, EventKind, Parser, ParserRules, ParserStart};
@@ -115,6 +115,7 @@ pub(super) struct ChoiceText {
     logprobs: Vec<TokenText>,
     held_logprobs: HeldLogprobs,
     completion_tokens: u32,
+    cached: Cached,
     ended: bool,
 }
 
@@ -147,6 +148,7 @@ impl ChoiceText {
             logprobs: Vec::new(),
             held_logprobs: HeldLogprobs::default(),
             completion_tokens: 0,
+            cached: Cached::default(),
             ended: false,
         }
     }
@@ -164,6 +166,16 @@ impl ChoiceText {
     /// When [`ChoiceText::tick`] is to be called although no token came.
     pub(super) fn deadline(&self) -> Option<Micros> {
         self.coalescer.deadline()
+    }
+
+    /// What of the prompt was found computed.
+    pub(super) fn cached(&self) -> Cached {
+        self.cached
+    }
+
+    /// Takes note of what of the prompt was found computed.
+    pub(super) fn begin(&mut self, cached: Cached) {
+        self.cached = cached;
     }
 
     /// Takes the log-probabilities of the prompt.
@@ -412,6 +424,7 @@ impl ChoiceText {
             logprobs: std::mem::take(&mut self.logprobs),
             completion_tokens: self.completion_tokens,
             reasoning_tokens: self.reasoning_tokens(),
+            cached: self.cached,
         }
     }
 

@@ -131,6 +131,8 @@ pub struct ServeOptions {
     pub prompt_version: String,
     /// Most bytes that the cache of built prompts may hold.
     pub prompt_cache_bytes: usize,
+    /// Whether what prompts have in common with earlier ones is kept and found computed.
+    pub prefix_cache: bool,
     /// How long requests are still taken once the server is asked to stop, with readiness at 503.
     pub drain_delay_seconds: u64,
     /// How long running responses may go on after that.

@@ -85,7 +85,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
         tokenizer,
         metrics: metrics.clone(),
         clock,
-        scheduling: scheduling(&options.profile),
+        scheduling: scheduling(&options.profile, options.prefix_cache),
         date: options.system_date.clone(),
         text_threads: options.text_threads_count,
         preparing_max_count: queue.preparing_max_count.count(),
@@ -132,7 +132,7 @@ fn gpu_mode(gpus_count: usize) -> &'static str {
     }
 }
 
-fn scheduling(profile: &Profile) -> SchedulingOptions {
+fn scheduling(profile: &Profile, prefix_cache: bool) -> SchedulingOptions {
     let (batch, queue) = (&profile.batch, &profile.queue);
     SchedulingOptions {
         token_budget_tokens: batch.token_budget_tokens.count(),
@@ -143,6 +143,7 @@ fn scheduling(profile: &Profile) -> SchedulingOptions {
         prefill_window: Duration::from_millis(batch.prefill_window_ms.get()),
         decode_window: Duration::from_millis(batch.decode_window_ms.get()),
         waiting_max: Duration::from_secs(queue.waiting_max_seconds.get()),
+        prefix_cache,
     }
 }
 

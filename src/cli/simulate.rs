@@ -35,7 +35,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     }
     print(&format!(
         "{count} worlds are sound: {} steps of {} slices, {} tokens; sequences: {} taken, {} finished, {} cancelled, {} \
-         preempted; {} requests rejected, {} steps lost, {} held, {} planned ahead\n",
+         preempted, {} found {} tokens computed, {} resumed so; {} requests rejected, {} steps lost, {} held, {} planned ahead\n",
         sum.steps_total,
         sum.slices_total,
         sum.tokens_total,
@@ -43,6 +43,9 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
         sum.finished_total,
         sum.cancelled_total,
         sum.preemptions_total,
+        sum.hits_total,
+        sum.hit_tokens_total,
+        sum.resumed_total,
         sum.rejected_total,
         sum.lost_total,
         sum.held_total,

@@ -3,6 +3,10 @@
 use super::config::ModelConfig;
 use crate::batch::{EngineLimits, KvGroup};
 
+/// For so many tokens that global layers can keep, sliding layers can keep a window: a conversation of that length can go on where it
+/// ended. Without it a prefix that only the global layers have kept would be computed again.
+const PREFIX_TOKENS: usize = 1_024;
+
 /// The blocks of both groups.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KvPools {
@@ -17,9 +21,9 @@ pub(super) struct KvPools {
 impl KvPools {
     /// Shares `kv_bytes` between the groups; `block_bytes` of a group are those of one block over all its layers.
     ///
-    /// Sliding layers get what `sequences_max` windows and one step need, but at most half; global layers get the rest, but no more
-    /// than so many longest contexts. Either gets at least what one window and one step need, whatever `kv_bytes` says. A pool
-    /// may hold less than the longest context.
+    /// Sliding layers get what `sequences_max` windows and one step need, but at most half. Of the rest global layers get what so many
+    /// longest contexts need at most, and sliding layers a window for every [`PREFIX_TOKENS`] of it. Either gets at least what one
+    /// window and one step need, whatever `kv_bytes` says. A pool may hold less than the longest context.
     pub(super) fn within(
         config: &ModelConfig,
         kv_bytes: u64,
@@ -40,9 +44,17 @@ impl KvPools {
         let sliding_blocks = window_blocks.saturating_mul(sequences_max).saturating_add(step_blocks);
         let sliding_blocks = sliding_blocks.min(blocks_in(kv_bytes / 2, KvGroup::Sliding)).max(least);
         let sliding_bytes = (sliding_blocks as u64).saturating_mul(block_bytes(KvGroup::Sliding) as u64);
-        let global_blocks = blocks_in(kv_bytes.saturating_sub(sliding_bytes), KvGroup::Global);
+        let left_bytes = kv_bytes.saturating_sub(sliding_bytes);
+        let prefix_blocks = PREFIX_TOKENS.div_ceil(block_tokens);
+        let prefix_bytes = (prefix_blocks as u64).saturating_mul(block_bytes(KvGroup::Global) as u64);
+        let window_bytes = (window_blocks as u64).saturating_mul(block_bytes(KvGroup::Sliding) as u64);
+        let global_bytes = u128::from(left_bytes) * u128::from(prefix_bytes) / u128::from((prefix_bytes + window_bytes).max(1));
+        let global_blocks = blocks_in(u64::try_from(global_bytes).unwrap_or(left_bytes), KvGroup::Global);
         let global_blocks = global_blocks.min(context_blocks.saturating_mul(sequences_max)).max(least);
-        Self { block_tokens, global_blocks, sliding_blocks }
+        let prefixes_windows = (global_blocks / prefix_blocks).saturating_mul(window_blocks);
+        let global_bytes = (global_blocks as u64).saturating_mul(block_bytes(KvGroup::Global) as u64);
+        let prefixes_windows = prefixes_windows.min(blocks_in(left_bytes.saturating_sub(global_bytes), KvGroup::Sliding));
+        Self { block_tokens, global_blocks, sliding_blocks: sliding_blocks + prefixes_windows }
     }
 
     /// The blocks of one group.

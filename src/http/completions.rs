@@ -28,7 +28,7 @@ pub(super) async fn completions(request: HttpRequest, payload: Payload, front: D
     let heading = respond::heading(&id, &asked.model);
     let metadata = respond::metadata(&front, &heading, generation, &reports);
     let choices_count = reports.len() * generation.choices_count as usize;
-    let progress = Progress::new(respond::prompt_tokens(&reports), choices_count);
+    let progress = Progress::new(respond::prompt_tokens(&reports), choices_count).of_prompts(reports.len());
     let answer = CompletionAnswer {
         heading,
         metadata,

@@ -291,7 +291,7 @@ mod tests {
         }
         let internal = Refusal::Internal { error_id: "e".to_owned() };
         assert_eq!(seen(&internal.into()).0, 500);
-        let invalid = Refusal::Invalid { param: Some("prompt"), code: None, message: String::new() };
+        let invalid = Refusal::Invalid { param: Some("prompt".into()), code: None, message: String::new() };
         assert_eq!(seen(&invalid.into()), (400, INVALID.to_owned(), String::new(), None, true));
     }
 }

@@ -23,7 +23,7 @@ use super::wire::error::{WireError, quoted};
 use crate::actors::service::Service;
 use crate::actors::snapshot::{ModelLimits, Snapshot};
 use crate::clock::Clock;
-use crate::metrics::{EXPOSITION_TYPE, Metrics, Names, Process, SchedulerGauges, Stats};
+use crate::metrics::{EXPOSITION_TYPE, Metrics, Names, PrefixTokens, Process, SchedulerGauges, Stats};
 
 pub use health::Targets;
 
@@ -193,6 +193,12 @@ fn gauges(snapshot: &Snapshot, limits: Option<ModelLimits>) -> SchedulerGauges {
         block_tokens: limits.map_or(0, |limits| limits.block_tokens),
         kv_bytes_in_use: snapshot.kv_in_use_bytes,
         preemptions_total: scheduler.preemptions_total,
+        prefix_tokens: PrefixTokens {
+            queried_total: scheduler.prefix_cache.queried_tokens_total,
+            hit_total: scheduler.prefix_cache.hit_tokens_total,
+        },
+        prefix_hits_total: scheduler.prefix_cache.hits_total,
+        prefix_resumed_total: scheduler.prefix_cache.resumed_total,
     }
 }
 

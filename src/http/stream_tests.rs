@@ -14,13 +14,14 @@ use super::super::wire::samples;
 use super::super::wire::text_answer::TextEncoder;
 use super::*;
 use crate::actors::budget::Budget;
-use crate::actors::messages::Finish;
+use crate::actors::messages::{Cached, Finish};
 use crate::actors::parts::PartReceiver;
 use crate::batch::Micros;
 use crate::metrics::{Metrics, ModelTags};
 
 fn part(kind: PartKind) -> Part {
-    Part { choice: 0, kind, tokens: Vec::new(), logprobs: Vec::new(), completion_tokens: 0, reasoning_tokens: 0 }
+    let (tokens, logprobs, cached) = (Vec::new(), Vec::new(), Cached::default());
+    Part { choice: 0, kind, tokens, logprobs, completion_tokens: 0, reasoning_tokens: 0, cached }
 }
 
 /// What the stream says next, as SSE fields.

@@ -52,9 +52,8 @@ impl Families {
     }
 }
 
-/// Families whose values this version does not change: it has no prefix cache.
+/// Families whose values do not change.
 fn constants(make: &Maker) {
-    make.labelled("llm_prefix_cache_hit_total", "Prefix cache hits, by reason.", "reason", &["prefix"]);
     make.fact("antiphon_build_info", "Always 1; the label says the version.", "version", env!("CARGO_PKG_VERSION"));
 }
 
@@ -193,7 +192,10 @@ pub(super) struct StateFamilies {
     cache_config: GaugeVec,
     kv_bytes: Gauges<2>,
     preemptions: Counts<2>,
-    /// Held while preemptions are counted.
+    prefix_queries: Counts<2>,
+    prefix_hits: Counts<2>,
+    prefix_hits_by_reason: IntCounterVec,
+    /// Held while the scheduler's totals are counted.
     counting: Mutex<()>,
 }
 
@@ -224,6 +226,21 @@ impl StateFamilies {
                 ["antiphon_preemptions_total", "vllm:num_preemptions_total"],
                 "How often a running sequence gave its blocks back.",
             ),
+            prefix_queries: make.counts(
+                ["antiphon_prefix_cache_queries_total", "vllm:prefix_cache_queries_total"],
+                "Prompt tokens that were looked up in the prefix cache.",
+            ),
+            prefix_hits: make.counts(
+                ["antiphon_prefix_cache_hits_total", "vllm:prefix_cache_hits_total"],
+                "Prompt tokens that were found in the prefix cache.",
+            ),
+            prefix_hits_by_reason: make.labelled(
+                "llm_prefix_cache_hit_total",
+                "Sequences that found a part of their tokens in the prefix cache: as new prompts, or as they were resumed after a \
+                 preemption.",
+                "reason",
+                &["prefix", "resumed"],
+            ),
             counting: Mutex::new(()),
         };
         // Every group and state is exposed from the start.
@@ -251,6 +268,12 @@ impl StateFamilies {
         // The scheduler counts since the start; the counters take the difference.
         let _alone = lock(&self.counting);
         self.preemptions.add(state.preemptions_total.saturating_sub(self.preemptions.get()));
+        self.prefix_queries.add(state.prefix_tokens.queried_total.saturating_sub(self.prefix_queries.get()));
+        self.prefix_hits.add(state.prefix_tokens.hit_total.saturating_sub(self.prefix_hits.get()));
+        for (reason, total) in [("prefix", state.prefix_hits_total), ("resumed", state.prefix_resumed_total)] {
+            let hits = self.prefix_hits_by_reason.with_label_values(&[reason]);
+            hits.inc_by(total.saturating_sub(hits.get()));
+        }
     }
 }
 

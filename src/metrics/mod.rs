@@ -69,6 +69,21 @@ pub struct SchedulerGauges {
     pub kv_bytes_in_use: u64,
     /// How often a running sequence gave its blocks back, since the start.
     pub preemptions_total: u64,
+    /// Tokens of the prompts that were looked up in the prefix cache, and those found there, since the start.
+    pub prefix_tokens: PrefixTokens,
+    /// Prompts of which a part was found there, since the start.
+    pub prefix_hits_total: u64,
+    /// Preempted sequences of which a part was found there, since the start.
+    pub prefix_resumed_total: u64,
+}
+
+/// Tokens of prompts, since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PrefixTokens {
+    /// Those that were looked up in the prefix cache.
+    pub queried_total: u64,
+    /// Those that were found there.
+    pub hit_total: u64,
 }
 
 /// A step that was computed and committed.

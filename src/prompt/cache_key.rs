@@ -43,6 +43,14 @@ impl Salt {
         Self(Some(hash.finalize().into()))
     }
 
+    /// What stands for it where the keys and values of prompts are kept apart: the beginning of its hash; zeros for no salt.
+    #[must_use]
+    pub fn words(self) -> [u64; 2] {
+        let hash = self.0.unwrap_or_default();
+        let word = |from: usize| hash[from..from + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        [word(0), word(8)]
+    }
+
     /// Where the cache keeps what has this key.
     pub(super) fn place(self, key: &str) -> String {
         match self.0 {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::chain_hash::CacheSalt;
 use super::queue::Demand;
 use super::running::Runner;
 use super::sequence::{Place, Sequence};
@@ -21,6 +22,8 @@ pub struct NewSequence {
     pub max_tokens: u32,
     /// How to draw them. Its stop tokens end the sequence, and are not reported as tokens.
     pub sampling: Arc<Sampling>,
+    /// It finds computed what sequences of the same salt have computed, and no other.
+    pub cache_salt: CacheSalt,
 }
 
 /// Why a sequence was not taken. The client must act: shorten, or come back later.
@@ -182,21 +185,28 @@ impl Scheduler {
     /// Lets the front of the queue run, with a slice of at most `room` tokens; answers the slice's length, or `None` if it
     /// does not fit or nobody waits.
     ///
-    /// Everything that it needs to catch up must be free: else it would soon be preempted, or preempt others, and be computed
+    /// Everything that it needs to catch up must be available: else it would soon be preempted, or preempt others, and be computed
     /// twice. It takes the global blocks of all its tokens at once, so that those admitted next count with what is left;
-    /// sliding blocks it takes slice by slice, because it gives them back on the way.
+    /// sliding blocks it takes slice by slice, because it gives them back on the way. What the prefix cache has of it is not
+    /// computed.
     pub(super) fn admit_front(&mut self, room: usize) -> Option<usize> {
         let (seq, place) = self.waiting.front()?;
         let demand = Demand::of(&self.sequences[place], &self.geometry);
-        if self.running.count() >= self.limits.running_max() || !demand.blocks.fit(self.pools.free()) {
+        if self.running.count() >= self.limits.running_max() {
+            return None;
+        }
+        let found = self.find_computed(place);
+        if !demand.blocks.without_global(found.held_blocks).fit(self.pools.available()) {
             return None;
         }
         self.waiting.leave(&self.sequences[place], &self.geometry);
-        self.fresh_from = self.fresh_from.max(SeqId(seq.0 + 1));
-        let len = demand.step_tokens.min(room);
         let mut runner = Runner::new(place, &self.sequences[place]);
-        let mut missing = runner.tables.missing(len, &self.geometry);
-        missing.global = demand.blocks.global;
+        self.take_found(&mut runner, found);
+        self.note_found(seq, found, runner.tokens_count);
+        self.fresh_from = self.fresh_from.max(SeqId(seq.0 + 1));
+        let len = runner.pending().min(self.geometry.slice_tokens_max).min(room);
+        let mut missing = runner.tables.missing(runner.computed + len, &self.geometry);
+        missing.global = demand.blocks.global - found.blocks;
         runner.tables.grow(missing, &mut self.tables, &mut self.pools);
         let at = self.running.enter(runner);
         self.step.prefills.push((at, len));

@@ -81,6 +81,6 @@ impl Scheduler {
             let more = runner.tables.missing(end, &self.geometry);
             missing = BlockCounts { global: missing.global + more.global, sliding: missing.sliding + more.sliding };
         }
-        missing.fit(self.pools.free())
+        missing.fit(self.pools.available())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::block_pool::BlockPools;
 use super::geometry::{BlockCounts, Geometry};
+use super::prefix_cache::Prefix;
 use super::table::{Row, Table};
 use crate::batch::BlockId;
 
@@ -50,17 +51,76 @@ impl BlockTables {
         BlockCounts { global: blocks.saturating_sub(self.global.len()), sliding: blocks.saturating_sub(sliding_end) }
     }
 
-    /// Takes so many blocks more.
+    /// Takes so many blocks more; cached ones make room.
     pub(super) fn grow(&mut self, missing: BlockCounts, tables: &mut Tables, pools: &mut BlockPools) {
+        pools.make_room(missing);
         tables.global.grow(&mut self.global, missing.global, &mut pools.global);
         tables.sliding.grow(&mut self.sliding, missing.sliding, &mut pools.sliding);
     }
 
-    /// Gives back the sliding blocks that neither the token at `next` nor a later one sees.
-    pub(super) fn slide(&mut self, next: usize, geometry: &Geometry, tables: &mut Tables, pools: &mut BlockPools) {
+    /// Takes known global blocks, from the first on, and the sliding blocks that the token behind them sees; the tables are empty.
+    pub(super) fn adopt(&mut self, chain: &[BlockId], geometry: &Geometry, tables: &mut Tables, pools: &mut BlockPools) {
+        let sliding_first = geometry.sliding_first(chain.len() * geometry.block_tokens);
+        let BlockPools { global, sliding, cache } = pools;
+        let mut blocks = chain.iter().copied();
+        tables.global.extend(&mut self.global, chain.len(), || {
+            let block = blocks.next().expect("as many as were counted");
+            global.share(block);
+            block
+        });
+        let mut blocks = chain[sliding_first..].iter().map(|block| cache.sliding(*block).expect("the window was found whole"));
+        tables.sliding.extend(&mut self.sliding, chain.len() - sliding_first, || {
+            let block = blocks.next().expect("as many as were counted");
+            sliding.share(block);
+            block
+        });
+        self.sliding_first = u32::try_from(sliding_first).expect("a group has at most 2^32 blocks");
+    }
+
+    /// Makes the filled block at `index` known, in both groups. If what it holds is known already, the known blocks take its place.
+    pub(super) fn know(&mut self, index: usize, prefix: Prefix<'_>, tables: &mut Tables, pools: &mut BlockPools) {
+        let own = self.global(tables)[index];
+        let known = pools.cache.find(prefix).unwrap_or_else(|| {
+            pools.know(own, prefix);
+            own
+        });
+        if known != own {
+            pools.global.share(known);
+            pools.global.give(own);
+            tables.global.exchange(&self.global, index, known);
+        }
+        // What is behind the window is not held any more: only of blocks that are made known anew.
+        let Some(entry) = index.checked_sub(self.sliding_first()) else { return };
+        let own = self.sliding(tables)[entry];
+        match pools.cache.sliding(known) {
+            None => pools.attach(known, own),
+            Some(known) if known != own => {
+                pools.sliding.share(known);
+                pools.sliding.give(own);
+                tables.sliding.exchange(&self.sliding, entry, known);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Gives back the sliding blocks that neither the token at `next` nor a later one sees. Those in the window before one of `ends`,
+    /// which are counted in tokens, are worth keeping in the cache.
+    pub(super) fn slide(
+        &mut self,
+        next: usize,
+        ends: [usize; 2],
+        geometry: &Geometry,
+        tables: &mut Tables,
+        pools: &mut BlockPools,
+    ) {
         let first_seen = geometry.first_seen(next);
         while first_seen >= (self.sliding_first() + 1) * geometry.block_tokens {
-            tables.sliding.give_first(&mut self.sliding, &mut pools.sliding);
+            let block = tables.sliding.pop_first(&mut self.sliding);
+            if ends.into_iter().any(|end| geometry.is_in_window(self.sliding_first(), end)) {
+                pools.sliding.give(block);
+            } else {
+                pools.sliding.give_up(block);
+            }
             self.sliding_first += 1;
         }
     }

@@ -27,8 +27,8 @@ impl Scheduler {
         self.check_waiting();
         self.check_turns();
         let held = || self.running.iter().map(|runner| &runner.tables);
-        self.pools.global.check(held().flat_map(|held| held.global(&self.tables).iter().copied()));
-        self.pools.sliding.check(held().flat_map(|held| held.sliding(&self.tables).iter().copied()));
+        let global = held().flat_map(|held| held.global(&self.tables).iter().copied());
+        self.pools.check(global, held().flat_map(|held| held.sliding(&self.tables).iter().copied()));
         self.tables.global.check(held().map(|held| &held.global));
         self.tables.sliding.check(held().map(|held| &held.sliding));
         for suspect in self.suspects.iter() {
@@ -53,6 +53,9 @@ impl Scheduler {
             assert!(!is_awaited || presumed, "sequence {} awaits a token of a step", seq.0);
             assert!(!self.is_fresh(seq), "sequence {} runs and has never run", seq.0);
             runner.tables.check(runner.computed, &self.geometry);
+            let fills_next = runner.fills_at.checked_sub(runner.computed).is_some_and(|tokens| tokens > 0);
+            let is_anew = runner.fills_at == self.geometry.block_tokens;
+            assert!(fills_next || is_anew, "the filled blocks of sequence {} are known", seq.0);
             assert_eq!(runner.decoding, runner.has_caught_up(), "sequence {} decodes or not", seq.0);
             let tokens_count = sequence.tokens.len() + runner.latest().len();
             assert_eq!(runner.tokens_count, tokens_count, "sequence {} has as many tokens as are counted", seq.0);

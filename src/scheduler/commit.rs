@@ -33,9 +33,12 @@ impl Scheduler {
 
     /// The slice's keys and values are stored.
     pub(super) fn commit_slice(&mut self, slice: &Planned) {
+        self.running[slice.at].computed = slice.end;
+        if self.running[slice.at].fills_at <= slice.end {
+            self.keep_filled(slice.at);
+        }
         let runner = &mut self.running[slice.at];
-        runner.computed = slice.end;
-        runner.tables.slide(slice.end, &self.geometry, &mut self.tables, &mut self.pools);
+        runner.slide(&self.geometry, &mut self.tables, &mut self.pools);
         if !self.suspects.is_empty() {
             self.suspects.hear(runner.seq, slice.end);
         }
@@ -76,6 +79,9 @@ impl Scheduler {
             }
         };
         self.finish(at, reason, logprobs, events);
+        if reason == FinishReason::NotFinite {
+            self.forget_computed();
+        }
     }
 
     /// Gathers log-probabilities of the prompt, and reports them once all are there.
@@ -97,6 +103,7 @@ impl Scheduler {
     /// The step failed, and the engine's KV memory with it: whoever was in it is suspected, and everybody computes everything
     /// again, in the order of arrival, with the tokens generated so far.
     pub(super) fn commit_lost(&mut self, step: UnderWay, events: &mut Vec<Event>) {
+        self.forget_computed();
         // What was planned ahead of this is lost with it, and nobody's fault.
         self.under_way.clear();
         for &Planned { at, end, .. } in &step.planned {

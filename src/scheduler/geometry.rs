@@ -10,6 +10,11 @@ pub(super) struct BlockCounts {
 }
 
 impl BlockCounts {
+    /// The same without so many global ones.
+    pub(super) fn without_global(self, blocks: usize) -> Self {
+        Self { global: self.global - blocks, ..self }
+    }
+
     /// Whether these fit into `room`, in both groups.
     pub(super) fn fit(self, room: Self) -> bool {
         self.global <= room.global && self.sliding <= room.sliding
@@ -47,6 +52,12 @@ impl Geometry {
     /// The logical block of the first position that the token at `position` sees in a sliding-window layer.
     pub(super) fn sliding_first(&self, position: usize) -> usize {
         self.first_seen(position) / self.block_tokens
+    }
+
+    /// Whether a block is in the window that a token sees which stands at `end`, or up to a block before it.
+    pub(super) fn is_in_window(&self, block: usize, end: usize) -> bool {
+        let whole = end / self.block_tokens;
+        block <= whole && block >= self.sliding_first(whole * self.block_tokens)
     }
 
     /// The most blocks that a sequence holds at any moment while its first `tokens` tokens are computed, however they are

@@ -1,5 +1,7 @@
 //! What the scheduler may use.
 
+use super::chain_hash::HashKey;
+
 /// What the scheduler may use: the engine's limits and the profile's choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchedulerLimits {
@@ -34,6 +36,8 @@ pub struct SchedulerLimits {
     /// How long a sequence may wait for its first step before it is given up; zero waits for ever. One that has run and waits
     /// again is never given up: its reader has tokens already, and it is first in the queue.
     pub waiting_max_micros: u64,
+    /// The key under which filled blocks are kept for prompts that begin the same; `None` keeps none.
+    pub prefix_cache: Option<HashKey>,
 }
 
 impl SchedulerLimits {

@@ -1,12 +1,13 @@
 //! Which sequences run in the next step, and which blocks hold their keys and values.
 //!
-//! Owns: every sequence, every block. Promises: a block is free or in use, never both; the same calls give the same plans.
+//! Owns: every sequence, every block. Promises: a block is free, cached or in use, never two of them; the same calls give the same plans.
 //! Absent on purpose: clocks, randomness, threads, device errors. Time comes in as `now`.
 //!
 //! A sequence waits (`admission`), runs, and ends. While it runs it catches up on `tokens - computed`, a slice a step
 //! (`planning`); when it has caught up a token is drawn and appended (`commit`), and so on; a step may be planned before the one
 //! before it has ended (`ahead`). When blocks run out the newest gives its blocks back and waits again (`preemption`); when the
 //! engine fails all do, and whoever was in the lost step is tried alone (`suspects`). Steps may be held for company (`windows`).
+//! What a prompt has in common with earlier ones is found computed (`reuse`).
 //! The sequences of one request take turns with those of others, and fail together (`turns`).
 //!
 //! A new feature is a file and a call in `planning` or `commit`, never a branch inside their loops.
@@ -17,7 +18,9 @@ use self::block_pool::BlockPools;
 use self::block_tables::Tables;
 use self::forecast::Observed;
 use self::geometry::{BlockCounts, Geometry};
+use self::prefix_cache::PrefixCache;
 use self::queue::WaitingQueue;
+use self::reuse::Reuse;
 use self::running::Running;
 use self::sequence::{Place, Sequences};
 use self::step::{Step, UnderWay};
@@ -29,6 +32,7 @@ mod admission;
 mod ahead;
 mod block_pool;
 mod block_tables;
+mod chain_hash;
 mod check;
 mod commit;
 mod forecast;
@@ -36,7 +40,10 @@ mod geometry;
 mod limits;
 mod planning;
 mod preemption;
+mod prefix_cache;
 mod queue;
+mod recency;
+mod reuse;
 mod running;
 mod sequence;
 mod step;
@@ -49,7 +56,9 @@ mod view;
 mod windows;
 
 pub use self::admission::{NewSequence, Reject};
+pub use self::chain_hash::{CacheSalt, HashKey};
 pub use self::limits::SchedulerLimits;
+pub use self::reuse::{Miss, PrefixCounts};
 pub use self::view::{BlockCell, BlockMap, SchedulerView, SequenceView, ViewSize};
 
 /// Why a sequence ended.
@@ -95,6 +104,15 @@ pub enum Event {
         index: usize,
         /// The sequence, from now on.
         seq: SeqId,
+    },
+    /// The sequence runs for the first time; only if prefixes are kept.
+    Began {
+        /// The sequence.
+        seq: SeqId,
+        /// Tokens of its prompt, from the first on, that were found computed.
+        cached_tokens: usize,
+        /// Why none were.
+        miss: Option<Miss>,
     },
     /// The prompt is computed and the log-probabilities of its tokens (from the second on) are known; only if asked for.
     PromptLogprobs {
@@ -159,6 +177,8 @@ pub struct SchedulerCounts {
     pub prefill_tokens_total: u64,
     /// Tokens generated since the start, ending stop tokens included.
     pub decode_tokens_total: u64,
+    /// What prompts found computed.
+    pub prefix_cache: PrefixCounts,
 }
 
 impl SchedulerCounts {
@@ -193,6 +213,7 @@ pub struct Scheduler {
     running: Running,
     suspects: Suspects,
     turns: Turns,
+    reuse: Reuse,
     observed: Observed,
     step: Step,
     /// Steps that are not committed, oldest first: none, one, or one and the step planned ahead.
@@ -215,16 +236,19 @@ impl Scheduler {
     #[must_use]
     pub fn new(limits: SchedulerLimits) -> Self {
         limits.check();
+        let totals = BlockCounts { global: limits.global_blocks, sliding: limits.sliding_blocks };
+        let cache = PrefixCache::new(limits.prefix_cache, limits.block_tokens, totals.global, totals.sliding);
         Self {
             limits,
             geometry: Geometry::new(&limits),
-            pools: BlockPools::new(BlockCounts { global: limits.global_blocks, sliding: limits.sliding_blocks }),
+            pools: BlockPools::new(totals, cache),
             tables: Tables::default(),
             sequences: Sequences::default(),
             waiting: WaitingQueue::default(),
             running: Running::default(),
             suspects: Suspects::default(),
             turns: Turns::default(),
+            reuse: Reuse::default(),
             observed: Observed::default(),
             step: Step::default(),
             under_way: Vec::new(),
@@ -276,7 +300,7 @@ impl Scheduler {
         Ok(seq)
     }
 
-    /// Ends a sequence, and no other of its request; its blocks are free when this returns. Unknown
+    /// Ends a sequence, and no other of its request; its blocks are free or cached when this returns. Unknown
     /// and finished ones are ignored; no event follows. May be called while steps compute: their
     /// reports of it are then dropped.
     ///
@@ -299,6 +323,7 @@ impl Scheduler {
         self.take_turns(events);
         let held_until = self.choose(now);
         let is_given = self.hand_out();
+        self.report_began(events);
         assert!(
             is_given || held_until.is_some() || self.sequences.count() == 0,
             "sequences wait or run, nothing holds them, and nobody is in the step"
@@ -328,6 +353,7 @@ impl Scheduler {
         self.presume();
         self.choose_ahead(now);
         let is_given = self.hand_out();
+        self.report_began(events);
         self.check_in_debug();
         is_given.then_some(&mut self.step.batch)
     }
@@ -370,6 +396,7 @@ impl Scheduler {
             steps_total: self.totals.steps,
             prefill_tokens_total: self.totals.prefill_tokens,
             decode_tokens_total: self.totals.decode_tokens,
+            prefix_cache: self.reuse.counts,
         }
     }
 
@@ -387,7 +414,7 @@ impl Scheduler {
         self.remove(seq);
     }
 
-    /// Ends a sequence, wherever it is, and frees its blocks; the unknown are ignored. Answers its
+    /// Ends a sequence, wherever it is, and gives its blocks back; the unknown are ignored. Answers its
     /// request, if that has others.
     fn remove(&mut self, seq: SeqId) -> Option<SeqId> {
         if let Some(at) = self.running.find(seq) {

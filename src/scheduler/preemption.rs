@@ -4,7 +4,7 @@ use super::Scheduler;
 use super::sequence::PromptLogprobs;
 
 impl Scheduler {
-    /// Takes the blocks for the next `len` tokens of a running sequence, from newer ones if none are free. Answers whether it
+    /// Takes the blocks for the next `len` tokens of a running sequence, from newer ones if none are available. Answers whether it
     /// could: not if it is the newest itself, and was preempted.
     ///
     /// **The oldest running sequence always gets its blocks**: nobody is admitted whose need exceeds what there is.
@@ -12,7 +12,7 @@ impl Scheduler {
         loop {
             let runner = &mut self.running[at];
             let missing = runner.tables.missing(runner.computed + len, &self.geometry);
-            if missing.fit(self.pools.free()) {
+            if missing.fit(self.pools.available()) {
                 runner.tables.grow(missing, &mut self.tables, &mut self.pools);
                 return true;
             }

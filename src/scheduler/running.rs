@@ -7,6 +7,7 @@ use std::ops::{Index, IndexMut};
 
 use super::block_pool::BlockPools;
 use super::block_tables::{BlockTables, Tables};
+use super::geometry::Geometry;
 use super::sequence::{Place, PromptLogprobs, Sequence, Sequences};
 use crate::batch::{SeqId, TokenId};
 
@@ -45,6 +46,10 @@ pub(super) struct Runner {
     left_count: u32,
     /// Leading tokens whose keys and values are stored, or will be by the step under way, if its end is presumed.
     pub(super) computed: usize,
+    /// How many are computed when its next block is filled that is not known yet; never if the prefix cache is off.
+    pub(super) fills_at: usize,
+    /// Of its leading tokens so many were known when it began, in the global group.
+    pub(super) known_tokens: usize,
     /// Bit `i` is set if a stop token is `i` modulo 64: whether a token may be one is known without looking at the list.
     stops: u64,
     pub(super) tables: BlockTables,
@@ -72,6 +77,8 @@ impl Runner {
             generated_count,
             left_count: sequence.max_tokens - generated_count,
             computed: 0,
+            fills_at: usize::MAX,
+            known_tokens: 0,
             stops: stops.iter().fold(0, |bits, token| bits | bit(*token)),
             tables: BlockTables::default(),
         }
@@ -159,6 +166,25 @@ impl Runner {
             history.extend_from_slice(&sequences[self.place].tokens[history.len()..]);
         }
         history.extend_from_slice(&self.latest()[history.len() - kept_count..]);
+    }
+
+    /// Appends `count` of its tokens to `out`, from the one at `from` on.
+    pub(super) fn copy(&self, from: usize, count: usize, sequences: &Sequences, out: &mut Vec<TokenId>) {
+        let tokens = &sequences[self.place].tokens;
+        // The sequence has all but the latest.
+        let (given_count, end) = (tokens.len(), from + count);
+        if from < given_count {
+            out.extend_from_slice(&tokens[from..end.min(given_count)]);
+        }
+        if end > given_count {
+            out.extend_from_slice(&self.latest()[from.max(given_count) - given_count..end - given_count]);
+        }
+    }
+
+    /// Gives back the sliding blocks that no later token of it sees.
+    pub(super) fn slide(&mut self, geometry: &Geometry, tables: &mut Tables, pools: &mut BlockPools) {
+        let ends = [self.prompt_len(), self.known_tokens];
+        self.tables.slide(self.computed, ends, geometry, tables, pools);
     }
 
     /// It never gets the token that it awaits.
@@ -262,6 +288,11 @@ impl Running {
             self.decoding_count -= usize::from(runner.decoding);
             return Some((self.line.len(), runner.place));
         }
+    }
+
+    /// No block of theirs is known: their next one is the first, of so many tokens.
+    pub(super) fn fill_anew(&mut self, block_tokens: usize) {
+        self.line.iter_mut().for_each(|runner| runner.fills_at = block_tokens);
     }
 
     /// Whether few enough are gone that the line may grow.

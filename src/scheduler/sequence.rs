@@ -6,6 +6,7 @@ use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
 use super::NewSequence;
+use super::chain_hash::{CacheSalt, ChainHash};
 use crate::batch::{Micros, PositionLogprobs, Sampling, SeqId, TokenId};
 
 /// Log-probabilities of a prompt's tokens, gathered over the slices of its prefill.
@@ -31,6 +32,10 @@ pub(super) struct Sequence {
     /// The first sequence of its request, if that has several.
     pub(super) request: Option<SeqId>,
     pub(super) prompt_logprobs: PromptLogprobs,
+    /// Which blocks it may find computed.
+    pub(super) salt: CacheSalt,
+    /// While it waits: the hashes of its leading blocks, as far as they were looked up.
+    pub(super) hashes: Vec<ChainHash>,
 }
 
 impl Sequence {
@@ -48,6 +53,8 @@ impl Sequence {
             arrived,
             request,
             prompt_logprobs,
+            salt: new.cache_salt,
+            hashes: Vec::new(),
         }
     }
 

@@ -59,6 +59,11 @@ impl Table {
 
     /// Takes `count` more blocks for the end of `row`.
     pub(super) fn grow(&mut self, row: &mut Row, count: usize, pool: &mut BlockPool) {
+        self.extend(row, count, || pool.take());
+    }
+
+    /// Takes `count` more blocks, which `next` gives, for the end of `row`.
+    pub(super) fn extend(&mut self, row: &mut Row, count: usize, mut next: impl FnMut() -> BlockId) {
         let len = row.len() + count;
         if len > row.room().len() {
             self.dead_count += row.room().len();
@@ -70,16 +75,22 @@ impl Table {
         let before = row.entries();
         *row = Row::new(before.start..before.start + len, row.room().len());
         for entry in &mut self.entries[before.end..row.entries().end] {
-            *entry = pool.take();
+            *entry = next();
         }
     }
 
-    /// Gives back the first block of `row`.
-    pub(super) fn give_first(&mut self, row: &mut Row, pool: &mut BlockPool) {
+    /// Puts `block` in the place of another.
+    pub(super) fn exchange(&mut self, row: &Row, at: usize, block: BlockId) {
+        self.entries[row.entries()][at] = block;
+    }
+
+    /// Takes the first block of `row` out of it, which is to be given back.
+    pub(super) fn pop_first(&mut self, row: &mut Row) -> BlockId {
         assert!(row.len > 0, "computed positions have blocks");
-        pool.give(self.entries[row.entries().start]);
+        let first = self.entries[row.entries().start];
         self.dead_count += 1;
         *row = Row { from: row.from + 1, len: row.len - 1, room: row.room - 1 };
+        first
     }
 
     /// Gives back all blocks of `row`, the last one first, so that the pool hands them out again in the order in which they
@@ -129,10 +140,11 @@ fn roomy(len: usize) -> usize {
 mod tests {
     use super::super::block_pool::BlockPools;
     use super::super::geometry::BlockCounts;
+    use super::super::prefix_cache::PrefixCache;
     use super::*;
 
     fn pool() -> BlockPool {
-        BlockPools::new(BlockCounts { global: 1_000, sliding: 0 }).global
+        BlockPools::new(BlockCounts { global: 1_000, sliding: 0 }, PrefixCache::new(None, 1, 1_000, 0)).global
     }
 
     fn ids(table: &Table, row: &Row) -> Vec<u32> {
@@ -149,7 +161,7 @@ mod tests {
             table.grow(&mut rows[at], 1 + at, &mut pool);
             held[at] = ids(&table, &rows[at]);
             if step % 5 == 0 {
-                table.give_first(&mut rows[at], &mut pool);
+                pool.give(table.pop_first(&mut rows[at]));
                 held[at].remove(0);
             }
             if step == 100 {
@@ -176,7 +188,7 @@ mod tests {
             let row = &mut rows[step % 8];
             table.grow(row, 1, &mut pool);
             if row.len() > 9 {
-                table.give_first(row, &mut pool);
+                pool.give(table.pop_first(row));
             }
             if table.wants_packing() {
                 table.pack(rows.iter_mut());

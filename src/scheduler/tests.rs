@@ -11,6 +11,7 @@ mod ahead;
 mod forecast;
 mod losses;
 mod memory;
+mod prefix;
 mod results;
 mod turns;
 mod view;
@@ -32,6 +33,7 @@ fn limits() -> SchedulerLimits {
         prefill_window_micros: 0,
         decode_window_micros: 0,
         waiting_max_micros: 0,
+        prefix_cache: None,
     }
 }
 
@@ -136,7 +138,7 @@ impl Stage {
 
 fn sequence(len: usize, max_tokens: u32, sampling: Sampling) -> NewSequence {
     let prompt = (0..len).map(|i| TokenId((len + i * i) as u32 % 400 + 20)).collect();
-    NewSequence { prompt, max_tokens, sampling: Arc::new(sampling) }
+    NewSequence { prompt, max_tokens, sampling: Arc::new(sampling), cache_salt: CacheSalt::default() }
 }
 
 fn slices(batch: &Batch) -> Vec<(SeqId, usize)> {

@@ -46,11 +46,11 @@ impl Scheduler {
     /// Whether those that wait leave no room for one more.
     fn nobody_could_join(&self, room: usize) -> bool {
         let demand = self.waiting.demand();
-        let free = self.pools.free();
+        let available = self.pools.available();
         demand.step_tokens >= room
             || self.running.count() + self.waiting.count() >= self.limits.running_max()
-            || demand.blocks.global >= free.global
-            || demand.blocks.sliding >= free.sliding
+            || demand.blocks.global >= available.global
+            || demand.blocks.sliding >= available.sliding
             || self.excess(1, 1) != (0, 0)
     }
 

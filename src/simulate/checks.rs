@@ -1,11 +1,11 @@
 //! What must hold of every answer and every plan, seen from outside: the checks use what the clients know and what the batch
 //! says, and of the scheduler only its counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::client::{AWAITED, Client, expect};
 use super::world::World;
-use crate::batch::{Batch, BlockId, Micros, SeqId};
+use crate::batch::{Batch, BlockId, KvGroup, Micros, SeqId, Slice};
 use crate::scheduler::{NewSequence, Reject};
 
 impl World {
@@ -76,26 +76,50 @@ impl World {
         let limits = &self.config.limits;
         expect(batch.tokens.len() <= limits.token_budget_tokens, || "the step exceeds its token budget".into())?;
         expect(batch.slices.len() <= limits.running_max_count, || "the step has too many slices".into())?;
-        let mut global = BTreeSet::new();
-        let mut sliding = BTreeSet::new();
         let mut tokens = batch.tokens.clone();
         batch.awaited.iter().for_each(|awaited| tokens[awaited.token] = AWAITED);
         for slice in &batch.slices {
             let wrong = |what: String| format!("the slice of sequence {}: {what}", slice.seq.0);
             // A cancelled sequence is no client any more.
             let client = self.clients.get(&slice.seq).ok_or_else(|| wrong("it does not live".into()))?;
-            client.check_slice(slice, &tokens[slice.tokens.clone()]).map_err(wrong)?;
+            client.check_slice(slice, &tokens[slice.tokens.clone()], &self.config).map_err(wrong)?;
             expect(slice.len() <= limits.prefill_slice_tokens, || wrong("it is too long".into()))?;
-            let add = |seen: &mut BTreeSet<BlockId>, blocks: &[BlockId]| blocks.iter().all(|block| seen.insert(*block));
-            let unshared = add(&mut global, &batch.global_blocks[slice.global_blocks.clone()])
-                && add(&mut sliding, &batch.sliding_blocks[slice.sliding_blocks.clone()]);
-            expect(unshared, || wrong("it shares a block".into()))?;
         }
+        self.check_sharing(batch)?;
         self.check_order(batch)?;
         for slice in &batch.slices {
             let client = self.clients.get_mut(&slice.seq).ok_or("it was there above")?;
             client.ran = true;
             client.computed = slice.start;
+        }
+        Ok(())
+    }
+
+    /// A block that a slice writes is in no other slice, and what a slice reads was written for clients of the same salt.
+    fn check_sharing(&mut self, batch: &Batch) -> Result<(), String> {
+        let block_tokens = self.config.limits.block_tokens;
+        let blocks = |slice: &Slice| {
+            let global = batch.global_blocks[slice.global_blocks.clone()].iter().map(|block| (KvGroup::Global, *block));
+            let sliding = batch.sliding_blocks[slice.sliding_blocks.clone()].iter().map(|block| (KvGroup::Sliding, *block));
+            let first_written = slice.start / block_tokens;
+            let mut all: Vec<((KvGroup, BlockId), bool)> =
+                (0..).zip(global).map(|(at, block)| (block, at >= first_written)).collect();
+            all.extend((slice.sliding_first..).zip(sliding).map(|(at, block)| (block, at >= first_written)));
+            all
+        };
+        let mut seen: BTreeMap<(KvGroup, BlockId), bool> = BTreeMap::new();
+        for slice in &batch.slices {
+            let salt = self.clients[&slice.seq].salt();
+            for (block, is_written) in blocks(slice) {
+                let wrong = |what: &str| format!("the slice of sequence {}: {what} {block:?}", slice.seq.0);
+                let other = seen.insert(block, is_written);
+                expect(other.is_none_or(|other| !other && !is_written), || wrong("it shares what is written,"))?;
+                if is_written {
+                    self.written_for.insert(block, salt);
+                }
+                let is_its_own = self.written_for.get(&block) == Some(&salt);
+                expect(is_its_own, || wrong("it reads what was written for another salt,"))?;
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::batch::{DrawError, EngineLimits, Micros, PositionLogprobs, SeqId, Slice, TokenId};
 use crate::engine::fake::Answer;
-use crate::scheduler::{Event, FinishReason, NewSequence};
+use crate::scheduler::{CacheSalt, Event, FinishReason, NewSequence};
 
 use super::config::{Config, ROT};
 
@@ -25,6 +25,8 @@ pub(super) struct Client {
     pub(super) computed: usize,
     /// It had a slice in some step.
     pub(super) ran: bool,
+    /// Tokens that were found computed when it began, if it was said.
+    began: Option<usize>,
     /// Acquitted of a lost step once so many tokens are computed in steps of its own.
     pub(super) accused_until: Option<usize>,
     lost_alone: u32,
@@ -41,6 +43,7 @@ impl Client {
             is_later,
             computed: 0,
             ran: false,
+            began: None,
             accused_until: None,
             lost_alone: 0,
             prompt_reported: false,
@@ -69,6 +72,11 @@ impl Client {
         self.tokens.pop_if(|token| *token == AWAITED);
     }
 
+    /// What it may find computed is of this salt.
+    pub(super) fn salt(&self) -> CacheSalt {
+        self.new.cache_salt
+    }
+
     /// Tokens of its prompt.
     pub(super) fn prompt_tokens(&self) -> usize {
         self.new.prompt.len()
@@ -79,17 +87,28 @@ impl Client {
     }
 
     /// Whether a slice is what a slice of this sequence must be.
-    pub(super) fn check_slice(&self, slice: &Slice, tokens: &[TokenId]) -> Result<(), String> {
-        // From zero again after a preemption; whether it was preempted the world cannot see.
-        expect(slice.start == self.computed || slice.start == 0, || {
+    pub(super) fn check_slice(&self, slice: &Slice, tokens: &[TokenId], config: &Config) -> Result<(), String> {
+        // From zero again after a preemption, or from what was found computed; whether it was preempted the world cannot see.
+        let block_tokens = config.limits.block_tokens;
+        let finds = slice.start.is_multiple_of(block_tokens) && config.limits.prefix_cache.is_some() && !self.reports_prompt();
+        expect(slice.start == self.computed || slice.start == 0 || finds, || {
             format!("begins at {}, {} are computed", slice.start, self.computed)
         })?;
+        if !self.ran {
+            let began = self.began.or(config.limits.prefix_cache.is_none().then_some(0));
+            expect(began == Some(slice.start), || format!("begins at {}, and {began:?} was said", slice.start))?;
+        }
         expect(self.tokens.get(slice.start..slice.end()) == Some(tokens), || "computes tokens that it has not".into())?;
         expect(slice.draw.is_some() == (slice.end() == self.tokens.len()), || "draws where it does not end".into())?;
         if let Some(draw) = &slice.draw {
             expect(draw.generated_count as usize == self.generated(), || "miscounts what was generated".into())?;
         }
         Ok(())
+    }
+
+    /// Whether log-probabilities of its prompt are still to come.
+    fn reports_prompt(&self) -> bool {
+        self.new.sampling.prompt_logprobs && !self.prompt_reported
     }
 
     /// A step with its slice was computed.
@@ -110,6 +129,12 @@ impl Client {
     pub(super) fn take(&mut self, event: &Event, config: &Config, limits: &EngineLimits) -> Result<bool, String> {
         match event {
             Event::Entered { .. } => Err("entered twice".into()),
+            Event::Began { cached_tokens, miss, .. } => {
+                expect(config.limits.prefix_cache.is_some(), || "found something without a cache".into())?;
+                expect(miss.is_some() == (*cached_tokens == 0), || format!("found {cached_tokens} tokens, and {miss:?}"))?;
+                expect(*cached_tokens < self.new.prompt.len(), || "has its last token computed before it began".into())?;
+                expect(self.began.replace(*cached_tokens).is_none() && !self.ran, || "began twice".into()).map(|()| false)
+            }
             Event::PromptLogprobs { logprobs, .. } => self.take_prompt_logprobs(logprobs).map(|()| false),
             Event::Token { token, logprobs, .. } => {
                 let expected = self.next_alone(config, limits);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::rng::Rng;
 use crate::batch::{EngineLimits, Sampling, TokenId};
 use crate::engine::fake::{Answer, FakeOptions, Fault};
-use crate::scheduler::{NewSequence, SchedulerLimits};
+use crate::scheduler::{CacheSalt, HashKey, NewSequence, SchedulerLimits};
 
 /// Rows of the simulated vocabulary.
 const VOCAB_SIZE: usize = 300;
@@ -49,6 +49,12 @@ pub(super) struct Config {
     rich: bool,
     /// Most tokens that a request asks for.
     max_tokens: usize,
+    /// How likely a prompt begins as an earlier one did.
+    shared: f64,
+    /// What such prompts begin with.
+    documents: Vec<Vec<TokenId>>,
+    /// How many kinds of clients find nothing that another kind has computed.
+    salts: usize,
 }
 
 impl Config {
@@ -72,10 +78,15 @@ impl Config {
             prefill_window_micros: micros(rng, 50_000),
             decode_window_micros: micros(rng, 50_000),
             waiting_max_micros: if rng.chance(0.7) { 0 } else { rng.magnitude(1_000..=10_000_000) as u64 },
+            prefix_cache: rng.chance(0.8).then(|| HashKey([rng.uniform(0..=usize::MAX - 1) as u64, 7])),
         };
         let sometimes =
             |rng: &mut Rng, most: f64| if rng.chance(0.5) { 0.0 } else { most * rng.uniform(0..=100) as f64 / 100.0 };
-        Self {
+        let (shared, salts) = (sometimes(rng, 0.9), rng.uniform(1..=3));
+        let mut config = Self {
+            shared,
+            salts,
+            documents: Vec::new(),
             limits,
             answer_seed: rng.uniform(0..=usize::MAX - 1) as u64,
             arrivals: rng.magnitude(1..=100) as f64 / 10.0,
@@ -90,7 +101,9 @@ impl Config {
             prompts_max: if rng.chance(0.5) { 1 } else { rng.magnitude(2..=24) },
             rich: rng.chance(0.7),
             max_tokens: rng.magnitude(1..=200),
-        }
+        };
+        config.documents = (0..rng.uniform(1..=3)).map(|_| config.filled(rng, LONG_TOKENS / 2)).collect();
+        config
     }
 
     /// The engine that belongs to this world.
@@ -130,12 +143,13 @@ impl Config {
         }
         let max_tokens = if rng.chance(0.02) { 0 } else { rng.uniform(1..=self.max_tokens) as u32 };
         let sampling = self.sampling(rng, max_tokens);
+        let cache_salt = CacheSalt([rng.uniform(1..=self.salts) as u64; 2]);
         let choices = rng.uniform(1..=self.choices_max);
         let sequences = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, choices)).enumerate();
         sequences
             .map(|(index, prompt)| {
                 let sampling = Sampling { seed: sampling.seed + index as u64, ..sampling.clone() };
-                NewSequence { prompt: prompt.clone(), max_tokens, sampling: Arc::new(sampling) }
+                NewSequence { prompt: prompt.clone(), max_tokens, sampling: Arc::new(sampling), cache_salt }
             })
             .collect()
     }
@@ -144,7 +158,7 @@ impl Config {
     fn short_prompt(&self, rng: &mut Rng) -> Vec<TokenId> {
         let capacity = self.limits.global_blocks * self.limits.block_tokens;
         let len = rng.magnitude(1..=(capacity / 4).clamp(1, LONG_TOKENS / 4));
-        self.filled(rng, len)
+        self.begun(rng, len)
     }
 
     fn prompt(&self, rng: &mut Rng) -> Vec<TokenId> {
@@ -156,7 +170,18 @@ impl Config {
             3 | 4 => rng.uniform(1..=capacity.min(LONG_TOKENS)),
             _ => rng.magnitude(1..=capacity.min(LONG_TOKENS)),
         };
-        self.filled(rng, len)
+        self.begun(rng, len)
+    }
+
+    /// So many tokens, which may begin as those of other prompts do: with a part of a document.
+    fn begun(&self, rng: &mut Rng, len: usize) -> Vec<TokenId> {
+        let mut prompt = self.filled(rng, len);
+        if len > 0 && rng.chance(self.shared) {
+            let document = &self.documents[rng.uniform(0..=self.documents.len() - 1)];
+            let same = rng.uniform(1..=len.min(document.len()));
+            prompt[..same].copy_from_slice(&document[..same]);
+        }
+        prompt
     }
 
     fn filled(&self, rng: &mut Rng, len: usize) -> Vec<TokenId> {

@@ -11,6 +11,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::world::World;
+use crate::scheduler::PrefixCounts;
 
 mod checks;
 mod client;
@@ -59,6 +60,12 @@ pub struct Report {
     pub preemptions_total: u64,
     /// Steps planned while another was computed.
     pub ahead_total: u64,
+    /// Prompts of which some tokens were found computed, and those tokens.
+    pub hits_total: u64,
+    /// See there.
+    pub hit_tokens_total: u64,
+    /// Preempted sequences of which some were.
+    pub resumed_total: u64,
     /// Plans that held a step although something could be computed.
     pub held_total: u64,
     /// What was wrong, if anything was; the world ended there.
@@ -78,6 +85,9 @@ impl Report {
         self.lost_total += other.lost_total;
         self.preemptions_total += other.preemptions_total;
         self.ahead_total += other.ahead_total;
+        self.hits_total += other.hits_total;
+        self.hit_tokens_total += other.hit_tokens_total;
+        self.resumed_total += other.resumed_total;
         self.held_total += other.held_total;
     }
 }
@@ -100,5 +110,6 @@ pub fn run(seed: u64, options: &Options) -> Report {
             Some(text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text").to_owned())
         }
     };
-    Report { failure, preemptions_total: world.preemptions_total(), ..world.report }
+    let (preemptions_total, PrefixCounts { hits_total, hit_tokens_total, resumed_total, .. }) = world.totals();
+    Report { failure, preemptions_total, hits_total, hit_tokens_total, resumed_total, ..world.report }
 }

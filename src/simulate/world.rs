@@ -6,10 +6,10 @@ use super::Report;
 use super::client::{Client, expect};
 use super::config::Config;
 use super::rng::Rng;
-use crate::batch::{Batch, EngineLimits, Micros, Sampled, SeqId, StepResult};
+use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, Micros, Sampled, SeqId, StepResult};
 use crate::engine::Engine;
 use crate::engine::fake::{FakeEngine, FakeError};
-use crate::scheduler::{Event, FinishReason, NewSequence, Plan, Reject, Scheduler};
+use crate::scheduler::{CacheSalt, Event, FinishReason, NewSequence, Plan, PrefixCounts, Reject, Scheduler};
 
 /// Most live sequences: more would only take longer.
 const LIVE_MAX_COUNT: usize = 150;
@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) committed_at: Micros,
     pub(super) clients: BTreeMap<SeqId, Client>,
     pub(super) requests: BTreeMap<SeqId, Request>,
+    /// The salt of the sequence that wrote each block last.
+    pub(super) written_for: BTreeMap<(KvGroup, BlockId), CacheSalt>,
     /// The step that was planned while the last one was computed.
     ahead: Option<Batch>,
     newest: Option<SeqId>,
@@ -64,6 +66,7 @@ impl World {
             committed_at: Micros(0),
             clients: BTreeMap::new(),
             requests: BTreeMap::new(),
+            written_for: BTreeMap::new(),
             ahead: None,
             newest: None,
             ended: Vec::new(),
@@ -128,9 +131,10 @@ impl World {
         expect(idle, || "there is work after the end".into())
     }
 
-    /// Sequences preempted so far.
-    pub(super) fn preemptions_total(&self) -> u64 {
-        self.scheduler.counts().preemptions_total
+    /// Sequences preempted so far, and what was found computed.
+    pub(super) fn totals(&self) -> (u64, PrefixCounts) {
+        let counts = self.scheduler.counts();
+        (counts.preemptions_total, counts.prefix_cache)
     }
 
     fn arrive(&mut self) -> Result<(), String> {
@@ -370,7 +374,7 @@ impl World {
                     self.take_entered(*request, *index, *seq)?;
                     continue;
                 }
-                Event::PromptLogprobs { seq, .. } => (*seq, false),
+                Event::Began { seq, .. } | Event::PromptLogprobs { seq, .. } => (*seq, false),
                 Event::Token { seq, .. } => (*seq, true),
                 Event::Finished { seq, .. } => (*seq, false),
             };

@@ -29,8 +29,17 @@ fn two_hundred_and_fifty_worlds_hold_every_invariant() {
     let sum = worlds(0..250);
     // The worlds are worth nothing if nothing happens in them.
     assert!(sum.tokens_total > 10_000, "{sum:?}");
-    let rare =
-        [sum.rejected_total, sum.cancelled_total, sum.lost_total, sum.preemptions_total, sum.held_total, sum.ahead_total];
+    let rare = [
+        sum.rejected_total,
+        sum.cancelled_total,
+        sum.lost_total,
+        sum.preemptions_total,
+        sum.held_total,
+        sum.ahead_total,
+        sum.hits_total,
+        sum.hit_tokens_total,
+        sum.resumed_total,
+    ];
     for rare in rare {
         assert!(rare > 100, "{sum:?}");
     }

@@ -46,9 +46,10 @@ impl CpuOptions {
 
     /// Options for `sequences_max` sequences at once in at most `kv_bytes` of KV memory, whose form follows from `math`.
     ///
-    /// Sliding layers get what so many windows and one step need, but at most half; global layers get the rest, but no more
-    /// than so many longest contexts. Either gets at least what one window and one step need, whatever `kv_bytes` says:
-    /// [`MemoryPlan::check`] tells whether that fits. A pool may hold less than the longest context.
+    /// Sliding layers get what so many windows and one step need, but at most half; of the rest global layers get what so many longest
+    /// contexts need at most, and sliding layers a window for every 1,024 tokens of it. Either gets at least what one window and one
+    /// step need, whatever `kv_bytes` says: [`MemoryPlan::check`] tells whether that fits. A pool may hold less than the longest
+    /// context.
     #[must_use]
     pub fn within(config: &ModelConfig, math: Math, kv_bytes: u64, sequences_max: usize, step_tokens_max: usize) -> Self {
         let block_tokens = Self::BLOCK_TOKENS;

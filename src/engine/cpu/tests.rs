@@ -97,7 +97,8 @@ fn options_share_the_memory_between_the_groups() {
         assert!(plan.global_kv_bytes + plan.sliding_kv_bytes <= kv_bytes.max(least), "{kv_bytes}: {plan}");
     }
     let plenty = CpuOptions::within(config, CpuOptions::MATH, u64::MAX, 16, 64);
-    assert_eq!((plenty.sliding_blocks, plenty.global_blocks), (16 * 3 + 4, 16 * 2048 / 16));
+    // And for each 1,024 tokens of sixteen contexts a window of three blocks, which cached prefixes need.
+    assert_eq!((plenty.sliding_blocks, plenty.global_blocks), (16 * 3 + 4 + 16 * 2 * 3, 16 * 2048 / 16));
 }
 
 #[test]

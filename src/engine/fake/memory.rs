@@ -1,7 +1,8 @@
 //! What every KV slot of a fake engine holds, and whether a batch reads what it must.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::answer::mix;
 use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, PromptTargets, SeqId, Slice, TokenId};
 
 /// What a slot holds.
@@ -13,6 +14,8 @@ pub struct Held {
     pub position: usize,
     /// The token.
     pub token: TokenId,
+    /// Stands for it and all tokens before it: what keys and values are a function of.
+    pub context: u64,
     /// The step that wrote it.
     pub step: u64,
 }
@@ -62,6 +65,26 @@ pub enum Violation {
         /// The one that wrote then.
         second: SeqId,
     },
+    /// A position before a slice's first is read in the step that writes it.
+    #[error("{group:?} block {} is read by sequence {} in the step in which sequence {} writes it", block.0, seq.0, writer.0)]
+    ReadTooEarly {
+        /// The sequence that reads.
+        seq: SeqId,
+        /// The group of layers.
+        group: KvGroup,
+        /// The block.
+        block: BlockId,
+        /// The sequence that writes.
+        writer: SeqId,
+    },
+    /// A sequence goes on from other tokens than those that it computed last.
+    #[error("sequence {} goes on at position {position} behind tokens that are not its own", seq.0)]
+    OtherTokens {
+        /// The sequence.
+        seq: SeqId,
+        /// The first position of its slice.
+        position: usize,
+    },
     /// A slot that a slice reads holds something else.
     #[error("{group:?} block {} should hold position {position} of sequence {}, and holds {held:?}", block.0, seq.0)]
     WrongSlot {
@@ -83,6 +106,8 @@ pub enum Violation {
 pub(super) struct Reading {
     /// All tokens up to the slice's end, from the global group.
     pub(super) global: Vec<TokenId>,
+    /// What stands for each of them and those before it.
+    contexts: Vec<u64>,
     /// What the slice's last token sees, from the sliding group.
     pub(super) sliding: Vec<TokenId>,
 }
@@ -93,29 +118,44 @@ pub(super) struct Memory {
     limits: EngineLimits,
     global: Vec<Option<Held>>,
     sliding: Vec<Option<Held>>,
+    /// How far each sequence of the step before this one was computed, and what stands for its tokens.
+    latest: BTreeMap<SeqId, (usize, u64)>,
+    /// The one that wrote last.
+    step: u64,
 }
 
 impl Memory {
     pub(super) fn new(limits: &EngineLimits) -> Self {
         let slots = |blocks: usize| vec![None; blocks * limits.block_tokens];
-        Self { limits: *limits, global: slots(limits.global_blocks), sliding: slots(limits.sliding_blocks) }
+        let (global, sliding) = (slots(limits.global_blocks), slots(limits.sliding_blocks));
+        Self { limits: *limits, global, sliding, latest: BTreeMap::new(), step: 0 }
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.global.fill(None);
         self.sliding.fill(None);
+        self.latest.clear();
     }
 
     /// Writes the tokens of every slice, before any is read: a layer stores its keys and values before it attends.
     pub(super) fn write(&mut self, step: u64, batch: &Batch) -> Result<(), Violation> {
         self.check_shape(batch)?;
-        for slice in &batch.slices {
+        // Before the first is written: what one slice writes another must not build on.
+        let contexts: Result<Vec<u64>, Violation> =
+            batch.slices.iter().map(|slice| self.context_before(batch, slice)).collect();
+        let before = std::mem::take(&mut self.latest);
+        self.step = step;
+        for (slice, mut context) in batch.slices.iter().zip(contexts?) {
+            if before.get(&slice.seq).is_some_and(|(end, latest)| *end == slice.start && *latest != context) {
+                return Err(Violation::OtherTokens { seq: slice.seq, position: slice.start });
+            }
             for (position, token) in (slice.start..).zip(&batch.tokens[slice.tokens.clone()]) {
+                context = mix(context ^ u64::from(token.0));
                 for group in [KvGroup::Global, KvGroup::Sliding] {
                     let (block, slot) = self.slot(batch, slice, group, position)?;
                     let slots = if group == KvGroup::Global { &mut self.global } else { &mut self.sliding };
-                    let held = Held { seq: slice.seq, position, token: *token, step };
+                    let held = Held { seq: slice.seq, position, token: *token, context, step };
                     if let Some(before) = slots[slot].replace(held)
                         && before.step == step
                     {
@@ -123,23 +163,36 @@ impl Memory {
                     }
                 }
             }
+            self.latest.insert(slice.seq, (slice.end(), context));
         }
         Ok(())
+    }
+
+    /// What stands for all tokens before the slice, if they are there.
+    fn context_before(&self, batch: &Batch, slice: &Slice) -> Result<u64, Violation> {
+        let Some(last) = slice.start.checked_sub(1) else { return Ok(0) };
+        let (_, slot) = self.slot(batch, slice, KvGroup::Global, last)?;
+        Ok(self.global[slot].map_or(0, |held| held.context))
     }
 
     /// Reads what `slice` reads: every position up to its end in the global group, and in the sliding group those that any of
     /// its tokens sees.
     pub(super) fn read(&self, batch: &Batch, slice: &Slice, reading: &mut Reading) -> Result<(), Violation> {
         reading.global.clear();
+        reading.contexts.clear();
         reading.sliding.clear();
+        let mut context = 0;
         for position in 0..slice.end() {
-            reading.global.push(self.token(batch, slice, KvGroup::Global, position)?);
+            let held = self.held(batch, slice, KvGroup::Global, position, |held| mix(context ^ u64::from(held.token.0)))?;
+            context = held.context;
+            reading.global.push(held.token);
+            reading.contexts.push(context);
         }
         let last_sees_from = slice.end().saturating_sub(self.limits.sliding_window_tokens);
         for position in self.first_seen(slice)..slice.end() {
-            let token = self.token(batch, slice, KvGroup::Sliding, position)?;
+            let held = self.held(batch, slice, KvGroup::Sliding, position, |_| reading.contexts[position])?;
             if position >= last_sees_from {
-                reading.sliding.push(token);
+                reading.sliding.push(held.token);
             }
         }
         check_draw(slice, &reading.global)?;
@@ -151,11 +204,24 @@ impl Memory {
         (slice.start + 1).saturating_sub(self.limits.sliding_window_tokens)
     }
 
-    fn token(&self, batch: &Batch, slice: &Slice, group: KvGroup, position: usize) -> Result<TokenId, Violation> {
+    /// What a position's slot holds, if it is what it must be: whichever sequence wrote it, keys and values are the same behind
+    /// the same tokens.
+    fn held(
+        &self,
+        batch: &Batch,
+        slice: &Slice,
+        group: KvGroup,
+        position: usize,
+        context: impl Fn(&Held) -> u64,
+    ) -> Result<Held, Violation> {
         let (block, slot) = self.slot(batch, slice, group, position)?;
         let held = if group == KvGroup::Global { self.global[slot] } else { self.sliding[slot] };
         match held {
-            Some(held) if held.seq == slice.seq && held.position == position => Ok(held.token),
+            Some(held) if held.position == position && held.context == context(&held) => {
+                let is_early = held.step == self.step && position < slice.start;
+                let too_early = Violation::ReadTooEarly { seq: slice.seq, group, block, writer: held.seq };
+                if is_early { Err(too_early) } else { Ok(held) }
+            }
             _ => Err(Violation::WrongSlot { seq: slice.seq, group, block, position, held }),
         }
     }

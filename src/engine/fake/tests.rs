@@ -82,13 +82,42 @@ fn what_was_never_written_or_belongs_to_another_is_a_violation() {
     assert_eq!(nothing, expected);
 
     drawn(&mut engine, &slice(1, 0, &[5, 6], &[0], (0, &[0]))).unwrap();
-    drawn(&mut engine, &slice(2, 0, &[5, 6], &[1], (0, &[0]))).unwrap();
+    drawn(&mut engine, &slice(2, 0, &[5, 8], &[1], (0, &[0]))).unwrap();
     let stolen = violation(&mut engine, &slice(1, 2, &[7], &[0, 2], (0, &[0, 2])));
     assert!(matches!(
         stolen,
-        Violation::WrongSlot { group: KvGroup::Sliding, held: Some(Held { seq: SeqId(2), position: 0, .. }), .. }
+        Violation::WrongSlot { group: KvGroup::Sliding, held: Some(Held { seq: SeqId(2), position: 1, .. }), .. }
     ));
     assert_eq!(engine.violations(), [nothing, stolen]);
+}
+
+#[test]
+fn what_was_computed_behind_the_same_tokens_may_be_read_by_another_once_it_is_computed() {
+    let mut engine = engine(vec![]);
+    drawn(&mut engine, &slice(1, 0, &[5, 6, 7], &[0, 1], (0, &[0, 1]))).unwrap();
+    let shared = drawn(&mut engine, &slice(2, 2, &[7, 8], &[0, 2], (0, &[0, 2]))).unwrap();
+    assert_eq!(shared, drawn(&mut engine, &slice(3, 0, &[5, 6, 7, 8], &[1, 3], (0, &[1, 3]))).unwrap());
+
+    // The same token at the same position, behind another: the sliding group's is of the other.
+    drawn(&mut engine, &slice(4, 0, &[9, 6, 7], &[3, 2], (0, &[3, 2]))).unwrap();
+    let other = violation(&mut engine, &slice(5, 3, &[8], &[3, 2], (0, &[0, 2])));
+    assert!(matches!(other, Violation::WrongSlot { group: KvGroup::Sliding, position: 1, .. }), "{other}");
+
+    let mut early = slice(1, 0, &[5, 6], &[0], (0, &[0]));
+    add(&mut early, 2, 2, &[7], &[0, 1], (0, &[0, 1]));
+    let early = violation(&mut engine, &early);
+    let (seq, writer) = (SeqId(2), SeqId(1));
+    assert_eq!(early, Violation::ReadTooEarly { seq, group: KvGroup::Global, block: BlockId(0), writer });
+}
+
+#[test]
+fn a_sequence_that_goes_on_behind_another_ones_tokens_is_a_violation() {
+    let mut engine = engine(vec![]);
+    let mut both = slice(1, 0, &[5, 6], &[0], (0, &[0]));
+    add(&mut both, 2, 0, &[8, 9], &[1], (0, &[1]));
+    engine.compute(&both, &mut Vec::new()).unwrap();
+    let other = violation(&mut engine, &slice(1, 2, &[7], &[1, 2], (0, &[1, 2])));
+    assert_eq!(other, Violation::OtherTokens { seq: SeqId(1), position: 2 });
 }
 
 #[test]
@@ -100,6 +129,9 @@ fn a_shifted_table_and_a_short_table_are_violations() {
 
     drawn(&mut engine, &slice(1, 0, &[5, 6, 7, 8], &[0, 1], (0, &[0, 1]))).unwrap();
     let shifted = violation(&mut engine, &slice(1, 4, &[9], &[1, 0, 2], (1, &[1, 2])));
+    assert_eq!(shifted, Violation::OtherTokens { seq: SeqId(1), position: 4 });
+    drawn(&mut engine, &slice(1, 0, &[5, 6, 7, 8], &[0, 1], (0, &[0, 1]))).unwrap();
+    let shifted = violation(&mut engine, &slice(1, 4, &[9], &[1, 1, 2], (1, &[1, 2])));
     assert!(matches!(shifted, Violation::WrongSlot { held: Some(Held { position: 2, .. }), .. }));
     assert!(matches!(violation(&mut engine, &slice(1, 4, &[9], &[0, 1, 2], (0, &[0, 1, 2]))), Violation::Malformed { .. }));
 }

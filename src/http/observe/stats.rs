@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::health::ModelReport;
-use crate::actors::snapshot::{ModelLimits, Snapshot};
+use crate::actors::snapshot::{ModelLimits, PrefixCounts, Snapshot};
 use crate::batch::BlockUse;
 use crate::metrics::{Gpu, ModelTags, RequestCounts, Stats};
 
@@ -35,6 +35,7 @@ pub(super) struct StatsReport<'a> {
     model_info: ModelInfo<'a>,
     gpu_routing: GpuRouting<'a>,
     kv: GroupedBlocks,
+    prefix_cache: PrefixCache,
     scheduler: Sequences,
 }
 
@@ -109,6 +110,30 @@ impl Blocks {
     }
 }
 
+/// What prompts found computed by earlier ones, since the start.
+#[derive(Debug, Serialize)]
+struct PrefixCache {
+    queried_tokens: u64,
+    hit_tokens: u64,
+    /// The share of them, 0 to 1.
+    hit_rate: f64,
+    hits: u64,
+    resumed: u64,
+}
+
+impl PrefixCache {
+    fn of(counts: PrefixCounts) -> Self {
+        let PrefixCounts { queried_tokens_total, hit_tokens_total, hits_total, resumed_total } = counts;
+        Self {
+            queried_tokens: queried_tokens_total,
+            hit_tokens: hit_tokens_total,
+            hit_rate: hit_tokens_total as f64 / queried_tokens_total.max(1) as f64,
+            hits: hits_total,
+            resumed: resumed_total,
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Sequences {
     waiting: usize,
@@ -163,6 +188,7 @@ pub(super) fn report<'a>(
             full: Blocks::of(scheduler.global_blocks),
             sliding: Blocks::of(scheduler.sliding_blocks),
         },
+        prefix_cache: PrefixCache::of(scheduler.prefix_cache),
         scheduler: Sequences {
             waiting: scheduler.waiting_count,
             prefill: scheduler.prefill_count,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::actors::messages::{Finish, FinishKind, Part, PartKind};
+use crate::actors::messages::{Cached, Finish, FinishKind, Part, PartKind};
 
 /// `usage`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -23,7 +23,10 @@ pub(crate) struct Usage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct PromptDetails {
     /// Tokens whose keys and values were found computed.
-    pub(crate) cached_tokens: usize,
+    pub(crate) cached_tokens: u64,
+    /// Why none were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cache_miss: Option<&'static str>,
 }
 
 /// More about the generated tokens.
@@ -39,20 +42,28 @@ struct Choice {
     reasoning_tokens: u32,
     called: bool,
     finished: bool,
+    cached: Cached,
 }
 
 /// How far the choices of an answer are.
 #[derive(Debug)]
 pub(crate) struct Progress {
     prompt_tokens: usize,
+    prompts_count: usize,
     choices: Vec<Choice>,
     open_count: usize,
 }
 
 impl Progress {
-    /// `choices_count` choices, none begun.
+    /// `choices_count` choices of one prompt, none begun.
     pub(crate) fn new(prompt_tokens: usize, choices_count: usize) -> Self {
-        Self { prompt_tokens, choices: vec![Choice::default(); choices_count], open_count: choices_count }
+        let choices = vec![Choice::default(); choices_count];
+        Self { prompt_tokens, prompts_count: 1, choices, open_count: choices_count }
+    }
+
+    /// The same, if the choices are those of several prompts, each with as many.
+    pub(crate) fn of_prompts(self, prompts_count: usize) -> Self {
+        Self { prompts_count, ..self }
     }
 
     /// How many choices there are.
@@ -65,6 +76,7 @@ impl Progress {
         let choice = &mut self.choices[part.choice as usize];
         choice.completion_tokens = part.completion_tokens;
         choice.reasoning_tokens = part.reasoning_tokens;
+        choice.cached = part.cached;
         match &part.kind {
             PartKind::ToolCallStart { .. } => choice.called = true,
             PartKind::Finished(finish) => {
@@ -91,9 +103,17 @@ impl Progress {
             prompt_tokens: self.prompt_tokens,
             completion_tokens,
             total_tokens: self.prompt_tokens as u64 + completion_tokens,
-            // Nothing of a prompt is kept from one request to the next yet.
-            prompt_tokens_details: PromptDetails { cached_tokens: 0 },
+            prompt_tokens_details: self.prompt_details(),
             completion_tokens_details: CompletionDetails { reasoning_tokens: sum(|choice| choice.reasoning_tokens) },
+        }
+    }
+
+    /// Of each prompt its first choice counts: what the others find may be what that one computed.
+    fn prompt_details(&self) -> PromptDetails {
+        let firsts = || self.choices.iter().step_by((self.choices.len() / self.prompts_count).max(1));
+        PromptDetails {
+            cached_tokens: firsts().map(|choice| u64::from(choice.cached.tokens)).sum(),
+            cache_miss: firsts().find_map(|choice| choice.cached.miss),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::actors::messages::{Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
+use crate::actors::messages::{Cached, Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
 use crate::batch::{TokenId, TokenLogprob};
 
 use super::error::WireError;
@@ -68,7 +68,7 @@ pub(crate) fn metadata() -> Metadata {
 /// A part that stands for the tokens given, each with a log-probability if `logprobs`.
 pub(super) fn part(choice: u32, kind: PartKind, tokens: &[u32], completion_tokens: u32) -> Part {
     let tokens = tokens.iter().map(|id| TokenId(*id)).collect();
-    Part { choice, kind, tokens, logprobs: Vec::new(), completion_tokens, reasoning_tokens: 0 }
+    Part { choice, kind, tokens, logprobs: Vec::new(), completion_tokens, reasoning_tokens: 0, cached: Cached::default() }
 }
 
 pub(super) fn content(choice: u32, text: &str, completion_tokens: u32) -> Part {

@@ -69,6 +69,7 @@ impl Counter {
             prefill_window_micros: 0,
             decode_window_micros: 0,
             waiting_max_micros,
+            prefix_cache: None,
         };
         let dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut counter = Self { core: Scheduler::new(limits), load, now: Micros(0), dice, events: Vec::new() };
@@ -91,8 +92,12 @@ impl Counter {
         let max_tokens = self.between(self.load.max_tokens) as u32;
         let sampling = Arc::new(Sampling { stop_tokens: vec![STOP], ..Sampling::default() });
         let prompts = self.between((1, self.load.prompts_max));
-        let prompt =
-            |tokens| NewSequence { prompt: vec![TokenId(9); tokens as usize], max_tokens, sampling: Arc::clone(&sampling) };
+        let prompt = |tokens| NewSequence {
+            prompt: vec![TokenId(9); tokens as usize],
+            max_tokens,
+            sampling: Arc::clone(&sampling),
+            cache_salt: CacheSalt::default(),
+        };
         (0..prompts).map(|_| prompt(self.between(self.load.prompt_tokens))).collect()
     }
 

@@ -234,6 +234,7 @@ const FAIR: SchedulerLimits = SchedulerLimits {
     prefill_window_micros: 0,
     decode_window_micros: 0,
     waiting_max_micros: 0,
+    prefix_cache: None,
 };
 
 /// A step leaves 64 - 16 - 32 tokens of its budget for a request that comes, in the worst case: so

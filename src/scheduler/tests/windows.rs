@@ -123,7 +123,7 @@ fn the_preempted_are_not_held() {
 #[test]
 fn a_decode_step_is_not_held_while_a_preempted_sequence_is_in_front() {
     // Seven blocks: one for the old sequence, four for the middle one, two for the new one.
-    let mut stage = Stage::new(SchedulerLimits { full_blocks: 7, ..windows(u64::MAX) });
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 7, ..windows(u64::MAX) });
     let (old, middle, new) = (stage.submit(3, 20), stage.submit(13, 3), stage.submit(7, 20));
     stage.now = Micros(10_000);
     assert_eq!(stage.step(), [(old, 3), (middle, 13), (new, 7)]);

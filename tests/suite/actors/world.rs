@@ -120,6 +120,7 @@ impl Default for Plan {
                 prefill_window: Duration::ZERO,
                 decode_window: Duration::ZERO,
                 waiting_max: Duration::ZERO,
+                prefix_cache: true,
             },
             preparing_max_count: 4_096,
             memory_budget_bytes: 1 << 30,

@@ -10,6 +10,7 @@ mod dense;
 mod driver;
 mod files;
 mod layers;
+mod prefix;
 mod ranks;
 mod reports;
 mod rounded;

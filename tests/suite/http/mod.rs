@@ -14,6 +14,7 @@ mod memory;
 mod observe;
 mod page;
 mod parameters;
+mod prefix;
 mod probes;
 mod requests;
 mod sockets;

@@ -16,7 +16,7 @@ fn chat(stream: bool) -> String {
 }
 
 /// The sum of a family's samples.
-fn total(exposition: &str, name: &str) -> f64 {
+pub(super) fn total(exposition: &str, name: &str) -> f64 {
     let sample = |line: &str| {
         let rest = line.strip_prefix(name)?;
         rest.starts_with(['{', ' ']).then(|| rest.rsplit(' ').next()?.parse::<f64>().ok())?

@@ -101,6 +101,7 @@ impl World {
                 prefill_window: Duration::ZERO,
                 decode_window: Duration::ZERO,
                 waiting_max: Duration::ZERO,
+                prefix_cache: true,
             },
             date: Some("2025-11-22".to_owned()),
             text_threads: 1,

@@ -1,0 +1,77 @@
+//! What a client is told of the prefix cache, and an operator.
+
+use serde_json::{Value, json};
+
+use super::client::{get, post};
+use super::observe::total;
+use super::world::{Plan, World};
+
+/// A conversation of about a hundred tokens that ends with this question.
+fn chat(question: &str, salt: Option<&str>) -> Value {
+    let story = "The lighthouse stood on a rock that no boat could reach in winter. ".repeat(6);
+    let mut body = json!({"model": "tiny", "messages": [{"role": "user", "content": format!("{story}{question}")}]});
+    if let Some(salt) = salt {
+        body["cache_salt"] = json!(salt);
+    }
+    body
+}
+
+async fn asked(world: &World, path: &str, body: &Value) -> Value {
+    let reply = post(world.address, path, &body.to_string()).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    reply.json()
+}
+
+/// Tokens that were found computed, or why none were.
+fn details(usage: &Value) -> (u64, Option<&str>) {
+    let details = &usage["prompt_tokens_details"];
+    (details["cached_tokens"].as_u64().expect("a count"), details["cache_miss"].as_str())
+}
+
+#[actix_rt::test]
+async fn answers_say_what_of_their_prompt_was_computed_before() {
+    const PATH: &str = "/v1/chat/completions";
+    let world = World::open(Plan::default()).await;
+    let first = asked(&world, PATH, &chat("Who lived there?", None)).await;
+    assert_eq!(details(&first["usage"]), (0, Some("not_cached")));
+    let second = asked(&world, PATH, &chat("Who lived there?", None)).await;
+    let tokens = second["usage"]["prompt_tokens"].as_u64().expect("a count");
+    assert_eq!(details(&second["usage"]), ((tokens - 1) / 16 * 16, None));
+    assert_eq!(first["choices"][0]["message"], second["choices"][0]["message"]);
+
+    // A stream says the same, another question finds what is before it, and another salt nothing.
+    let mut stream = chat("What of the rock?", None);
+    stream["stream"] = json!(true);
+    stream["stream_options"] = json!({"include_usage": true});
+    let chunks = post(world.address, PATH, &stream.to_string()).await.chunks();
+    let usage = chunks.iter().map(|chunk| &chunk["usage"]).rfind(|usage| usage.is_object()).expect("the usage");
+    let (found, miss) = details(usage);
+    assert!(found >= 64 && found < tokens && miss.is_none(), "{usage}");
+    let other = asked(&world, PATH, &chat("Who lived there?", Some("theirs"))).await;
+    assert_eq!(details(&other["usage"]), (0, Some("not_cached")));
+
+    // Text completions: too short, all of its log-probabilities asked for, and two prompts at once.
+    let short = asked(&world, "/v1/completions", &json!({"prompt": "One", "max_tokens": 1})).await;
+    assert_eq!(details(&short["usage"]), (0, Some("short")));
+    let story = chat("", None)["messages"][0]["content"].clone();
+    let echo = json!({"prompt": story, "max_tokens": 1, "echo": true, "logprobs": 1});
+    assert_eq!(details(&asked(&world, "/v1/completions", &echo).await["usage"]), (0, Some("prompt_logprobs")));
+    let both = json!({"prompt": [story, story], "max_tokens": 1, "n": 2});
+    let both = asked(&world, "/v1/completions", &both).await;
+    let tokens = both["usage"]["prompt_tokens"].as_u64().expect("a count");
+    assert_eq!(details(&both["usage"]), ((tokens / 2 - 1) / 16 * 16 * 2, None), "of each prompt once");
+
+    world.assert_empty().await;
+    let stats = get(world.address, "/stats").await.json();
+    let count = |name: &str| stats["prefix_cache"][name].as_u64().expect("a count");
+    assert!(stats["kv"]["cached"].as_u64() > Some(0) && count("hits") >= 4, "{stats}");
+    let text = get(world.address, "/metrics").await.body;
+    for (name, value) in [
+        ("vllm:prefix_cache_queries_total", count("queried_tokens")),
+        ("vllm:prefix_cache_hits_total", count("hit_tokens")),
+        ("llm_prefix_cache_hit_total", count("hits") + count("resumed")),
+    ] {
+        assert_eq!(total(&text, name), value as f64, "{name}");
+    }
+    world.close().await;
+}
