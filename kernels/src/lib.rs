@@ -16,4 +16,5 @@ pub mod mmap;
 mod pages;
 pub mod reference;
 pub mod rope;
+mod sync;
 pub mod weights;

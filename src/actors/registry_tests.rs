@@ -105,7 +105,7 @@ fn is_told(emptied: &mut std::pin::Pin<Box<impl Future<Output = ()>>>) -> bool {
     emptied.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready()
 }
 
-/// On one thread, in the order of these lines; `kernels/models` has every order of two threads.
+/// On one thread, in the order of these lines; `tests/models` has every order of two threads.
 #[test]
 fn all_that_wait_for_an_empty_registry_are_told_and_none_before() {
     let registry = registry();

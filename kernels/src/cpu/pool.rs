@@ -8,16 +8,14 @@
 //! then sleeps. To wake a sleeper costs the caller 5 to 50 us, which is paid once a step and not once an operation.
 
 use std::any::Any;
-use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::PoisonError;
 
-/// Spins before sleeping: a `pause` takes 40 to 140 cycles, so this is 20 to 50 us.
-const SPINS: u32 = 1000;
+use crate::sync::{
+    Arc, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, Ordering, SPINS, UnsafePlace, spin_loop, yield_now,
+};
 
 // The state word: a job's number, whether it takes helpers, whether the pool ends, and how many helpers are inside.
 const NUMBER: u64 = 1 << 32;
@@ -32,7 +30,7 @@ type Work = *const (dyn Fn() + Sync);
 struct Shared {
     state: AtomicU64,
     /// Written only while the job is closed and no thread inside it, read only by threads inside.
-    work: UnsafeCell<Option<Work>>,
+    work: UnsafePlace<Option<Work>>,
     asleep: AtomicUsize,
     lock: Mutex<()>,
     wake: Condvar,
@@ -57,7 +55,7 @@ impl Shared {
             if self.has_news(served) {
                 return;
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         // Counted before looking again: either this thread sees the job, or the caller that opened it sees a sleeper.
@@ -85,7 +83,7 @@ impl Shared {
             if let Some(number) = self.enter() {
                 served = number;
                 // SAFETY: inside an open job `work` is set and not written; the closure lives until every thread is out.
-                unsafe { (*self.work.get()).map(|work| (*work)()) };
+                unsafe { self.work.with(|work| *work).map(|work| (*work)()) };
                 self.state.fetch_sub(1, Ordering::Release);
             }
         }
@@ -107,7 +105,7 @@ impl Shared {
         let mut spins = 0;
         while self.state.load(Ordering::Acquire) & INSIDE != 0 {
             spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
+            if spins < SPINS { spin_loop() } else { yield_now() }
         }
     }
 }
@@ -131,14 +129,14 @@ impl Pool {
         assert!(threads > 0, "someone must compute");
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
-            work: UnsafeCell::new(None),
+            work: UnsafePlace::new(None),
             asleep: AtomicUsize::new(0),
             lock: Mutex::new(()),
             wake: Condvar::new(),
         });
         let start = |index| {
             let shared = Arc::clone(&shared);
-            let started = thread::Builder::new().name(format!("cpu-{index}")).spawn(move || shared.help());
+            let started = Builder::new().name(format!("cpu-{index}")).spawn(move || shared.help());
             started.unwrap_or_else(|error| panic!("cannot start thread {index} of {threads} for the CPU's kernels: {error}"))
         };
         let helpers = (1..threads).map(start).collect();
@@ -184,7 +182,7 @@ impl Pool {
         let erased = unsafe { std::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(claim) };
         // SAFETY: the last job was closed and left by every helper (`close`), so no thread reads `work`; `&mut self` makes this
         // thread the only one that could write it.
-        unsafe { *self.shared.work.get() = Some(erased) };
+        self.shared.work.with_mut(|work| unsafe { *work = Some(erased) });
         // Zero is the number that a helper starts with, so it is left out when the number wraps.
         self.jobs = (self.jobs + 1) % (NUMBER - 1);
         self.shared.announce(((self.jobs + 1) * NUMBER) | OPEN);

@@ -42,7 +42,7 @@ fn files(folder: &Path, endings: &[&str]) -> Vec<PathBuf> {
 /// Every Rust, CUDA, C++ and Python file of the project, with its path from the root.
 pub(crate) fn sources() -> Vec<(String, String)> {
     let root = root();
-    ["src", "kernels", "tests/suite", "benches", "fuzz", "scripts", "models/recipe"]
+    ["src", "kernels", "tests/suite", "tests/models", "benches", "fuzz", "scripts", "models/recipe"]
         .iter()
         .flat_map(|folder| files(&root.join(folder), &["rs", "cu", "cuh", "cpp", "h", "py"]))
         .filter(|path| !path.components().any(|part| part.as_os_str() == "target"))

@@ -1,4 +1,5 @@
 use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::Duration;
 
 use super::*;
@@ -39,7 +40,7 @@ fn a_thread_stuck_in_its_piece_leaves_the_others_to_the_rest() {
     pool.run(100, 1, |range| {
         if range.start == 0 {
             while done.load(Ordering::Acquire) < 99 {
-                thread::yield_now();
+                yield_now();
             }
         } else {
             done.fetch_add(1, Ordering::Release);
