@@ -98,3 +98,36 @@ fn config(embedded: &[u8], shape: &[usize; 8]) -> anyhow::Result<Vec<u8>> {
     config["rope_scaling"]["original_max_position_embeddings"] = json!(positions);
     Ok(serde_json::to_vec_pretty(&config)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What OpenAI's own config.json of gpt-oss-20b says, but for what the shapes leave out.
+    #[test]
+    fn the_shape_of_20b_is_that_of_its_config() {
+        let (_, shape) = SHAPES.iter().find(|(name, _)| *name == "20b").unwrap();
+        let embedded = include_bytes!("../../models/tiny/config.json");
+        let config: Value = serde_json::from_slice(&config(embedded, shape).unwrap()).unwrap();
+        for (key, value) in [
+            ("num_hidden_layers", 24),
+            ("hidden_size", 2880),
+            ("num_local_experts", 32),
+            ("num_experts_per_tok", 4),
+            ("experts_per_token", 4),
+            ("intermediate_size", 2880),
+            ("num_attention_heads", 64),
+            ("num_key_value_heads", 8),
+            ("head_dim", 64),
+            ("sliding_window", 128),
+            ("vocab_size", 201_088),
+            ("initial_context_length", 4096),
+            ("max_position_embeddings", 131_072),
+        ] {
+            assert_eq!(config[key], value, "{key}");
+        }
+        assert_eq!(config["rope_scaling"]["original_max_position_embeddings"], 4096);
+        let kinds = config["layer_types"].as_array().unwrap();
+        assert_eq!((kinds.len(), &kinds[0], &kinds[1]), (24, &json!("sliding_attention"), &json!("full_attention")));
+    }
+}

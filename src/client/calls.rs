@@ -244,3 +244,7 @@ impl Shared {
         self.url.to_string()
     }
 }
+
+#[cfg(test)]
+#[path = "calls_tests.rs"]
+mod tests;

@@ -39,6 +39,8 @@ pub(crate) struct Faults {
     pub(crate) no_ranges: bool,
     /// Send the part before the one that is asked for, and say so.
     pub(crate) shifted: bool,
+    /// Say of a part which one it is, and not of how many bytes.
+    pub(crate) hidden_total: bool,
     /// List names alone, as some mirrors do.
     pub(crate) bare_list: bool,
 }
@@ -205,7 +207,7 @@ fn file(mut stream: TcpStream, state: &Mutex<State>, name: &str, mut bytes: Vec<
         return plain(stream, 416, "no");
     }
     let etag = git_hash(&bytes);
-    let (cut, corrupt, no_ranges, shifted) = {
+    let (cut, corrupt, no_ranges, shifted, hidden_total) = {
         let mut state = state.lock().expect("not poisoned");
         let whole = to - from > 1;
         let cut = whole && state.faults.cut > 0;
@@ -216,14 +218,15 @@ fn file(mut stream: TcpStream, state: &Mutex<State>, name: &str, mut bytes: Vec<
         state.faults.corrupt -= usize::from(corrupt);
         state.faults.corrupt_small -= usize::from(corrupt_small);
         let corrupt = corrupt || corrupt_small;
-        (cut, corrupt, state.faults.no_ranges, state.faults.shifted)
+        (cut, corrupt, state.faults.no_ranges, state.faults.shifted, state.faults.hidden_total)
     };
     let from = if shifted { from.saturating_sub(1) } else { from };
     let (from, to) = if no_ranges { (0, total) } else { (from, to) };
     if corrupt {
         bytes[from] ^= 1;
     }
-    let range = format!("content-range: bytes {from}-{}/{total}\r\n", to - 1);
+    let said = if hidden_total { "*".to_owned() } else { total.to_string() };
+    let range = format!("content-range: bytes {from}-{}/{said}\r\n", to - 1);
     let (status, range) = if no_ranges { ("200 OK", String::new()) } else { ("206 Partial Content", range) };
     write!(
         stream,

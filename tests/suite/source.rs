@@ -107,6 +107,10 @@ fn a_model_is_downloaded_once_and_then_found() {
     assert_whole(&files);
     assert!(directory(&files).ends_with(format!("snapshots/{COMMIT}")));
     assert_eq!(seen.last().map(|last| (last.0, last.1 == last.2)), Some((Stage::Verify, true)), "the bar ends full");
+    // The index came before the sum was known, and counts for nothing in it.
+    let summed = |name: &str| needed(name) && !name.ends_with("index.json");
+    let sum: usize = repository().iter().filter(|(name, _)| summed(name)).map(|(_, bytes)| bytes.len()).sum();
+    assert_eq!(seen.last().map(|last| last.2), Some(sum as u64));
     let requests = world.hub.requests();
     assert!(requests[0].starts_with("/api/models/openai/gpt-oss-20b/revision/main"));
     assert!(requests.iter().all(|path| !path.contains("README") && !path.contains("metal") && !path.contains("original")));
@@ -308,6 +312,15 @@ fn mirrors_that_are_not_quite_a_hub_serve_too() {
         let through = HubSettings { endpoint: world.hub.mirror.clone(), ..world.settings() };
         assert_whole(&resolve(Some("20b"), &through, &mut |_| ()).unwrap_or_else(|error| panic!("{faults:?}: {error}")));
     }
+}
+
+/// One byte is asked for to learn a file's length, and its own length is not the file's.
+#[test]
+fn a_hub_that_never_says_how_long_a_file_is_is_refused() {
+    let world = World::new(&repository(), Faults { bare_list: true, hidden_total: true, ..Faults::default() });
+    let said = world.find().expect_err("no length is known").to_string();
+    assert!(said.contains("no ETag or no length"), "{said}");
+    assert!(!world.repository().join("refs/main").exists(), "an incomplete copy is not called main");
 }
 
 #[test]

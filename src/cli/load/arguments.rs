@@ -273,3 +273,7 @@ fn load(read: &Read<'_>) -> Result<LoadOptions, Failure> {
         failures_max: read.count("failures-in-a-row", 1)?.unwrap_or(50),
     })
 }
+
+#[cfg(test)]
+#[path = "arguments_tests.rs"]
+mod tests;

@@ -106,6 +106,9 @@ fn a_probe_says_why_it_says_no() {
         let (facts, tags) = (ServerFacts::default(), tags());
         let report = value(&health::report(&snapshot, &Stats::default(), &facts, &tags));
         assert_eq!((&report["status"], &report["problems"]), (&json!("degraded"), &json!([reason])));
+        assert_eq!(report["health_score"], 0.0);
+        let failing = Stats { error_rate: 1.0, ..Stats::default() };
+        assert_eq!(value(&health::report(&snapshot, &failing, &facts, &tags))["health_score"], 0.0, "nothing is below zero");
     }
     assert_eq!(value(&health::readiness(&snapshot())), json!({"status": "ready"}));
     assert_eq!(value(&health::liveness(&snapshot())), json!({"status": "live", "heartbeat_age_ms": 12}));

@@ -68,6 +68,21 @@ fn a_million_merges_that_make_lower_ranks_take_a_moment() {
     assert!(tokens == vec![TokenId(4); 1_000_000]);
 }
 
+/// A merge makes two pairs, one of a lower rank than its own and one of a higher: the lower one goes before the rest of its rank.
+#[test]
+fn of_two_pairs_that_a_merge_makes_the_lower_one_decides() {
+    let vocabulary = Vocabulary {
+        tokens: ["a", "b", "c", "ab", "cab", "caba", "aba"].map(String::from).to_vec(),
+        merges: vec![(2, 3), (4, 0), (0, 1), (3, 0)],
+    };
+    let ours = vocabulary.ours();
+    let mut scratch = Scratch { ids: vec![2, 0, 1, 0, 1], ..Scratch::default() };
+    ours.merge_long(&mut scratch);
+    scratch.ids.retain(|id| *id != GONE);
+    let theirs: Vec<u32> = vocabulary.theirs().tokenize("cabab").unwrap().iter().map(|token| token.id).collect();
+    assert_eq!((&scratch.ids, &theirs), (&vec![5, 1], &vec![5, 1]), "caba and b");
+}
+
 fn vocabularies() -> impl Strategy<Value = Vocabulary> {
     let picks = prop::collection::vec((any::<usize>(), any::<usize>()), 0..30);
     (picks, prop::collection::vec(any::<u32>(), 30)).prop_map(|(picks, order)| Vocabulary::new(&picks, &order))

@@ -209,3 +209,21 @@ fn what_would_wait_past_the_limit_is_refused_at_once_and_what_is_taken_has_its_t
         );
     }
 }
+
+/// Six wait whose prompts take three blocks each; places and tokens there are for all.
+#[test]
+fn the_forecast_lets_begin_what_the_blocks_hold() {
+    let newcomer_waits = |global_blocks| {
+        let mut stage = Stage::new(SchedulerLimits { global_blocks, ..limits() });
+        for _ in 0..20 {
+            stage.submit(4, 4);
+            stage.finish();
+        }
+        for _ in 0..6 {
+            stage.submit(12, 8);
+        }
+        stage.scheduler.forecast(12).newcomer_micros
+    };
+    let [two, three, seven] = [6, 9, 21].map(newcomer_waits);
+    assert!(two > three && three > seven, "with blocks for so many at a time: {two}, {three}, {seven}");
+}
