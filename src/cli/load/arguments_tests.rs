@@ -9,7 +9,7 @@ fn read(args: &[&str]) -> Result<Arrivals, Failure> {
 
 #[test]
 fn the_arrivals_are_those_that_are_asked_for() {
-    let said = |args: &[&str]| read(args).ok().expect("they fit together");
+    let said = |args: &[&str]| read(args).expect("they fit together");
     assert_eq!(said(&[]), Arrivals::Closed { concurrency: 8 });
     assert_eq!(said(&["--concurrency", "3"]), Arrivals::Closed { concurrency: 3 });
     assert_eq!(said(&["--rate", "2.5"]), Arrivals::Poisson { rate: 2.5 });
