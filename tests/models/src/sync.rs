@@ -99,7 +99,7 @@ macro_rules! atomic {
 atomic!(AtomicU64, u64);
 atomic!(AtomicUsize, usize);
 
-/// Stands for tokio's: a future hears of [`Notify::notify_waiters`] from the moment on at which it is made.
+/// Stands for tokio's: a future hears of `notify_waiters` from the moment on at which it is made.
 pub struct Notify(Mutex<Waiting>);
 
 #[derive(Default)]
@@ -134,7 +134,7 @@ impl Notify {
     }
 }
 
-/// What [`Notify::notified`] returns.
+/// What `Notify::notified` returns.
 pub(crate) struct Notified<'a> {
     notify: &'a Notify,
     made_at: u64,
