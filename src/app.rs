@@ -5,6 +5,7 @@
 //! end. Absent on purpose: decisions, which are the rooms'.
 
 pub mod descriptors;
+mod heap;
 mod keys;
 pub mod logging;
 mod memory;
@@ -13,6 +14,7 @@ mod options;
 mod wiring;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
@@ -104,6 +106,7 @@ pub enum AppError {
 /// # Errors
 /// [`AppError`] if the server cannot start; nothing is left half started.
 pub fn serve(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {
+    heap::fix_thresholds();
     // Before the runtime, which panics where it gets no descriptor.
     descriptors::check(options)?;
     actix::System::new().block_on(run(options, log, ready))
@@ -155,6 +158,7 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
     let Wired { service, mut server, keys } = wiring::start(options, log, found)?;
     let current = KeyTexts::of(options);
     tokio::spawn(keys::keep_current(options.key_sources.clone(), current, keys, hangups));
+    tokio::spawn(heap::keep_trimmed(Arc::clone(service.budget())));
     let address = server.addresses()[0];
     tokio::select! {
         loaded = service.loaded() => loaded.map(|_| ())?,

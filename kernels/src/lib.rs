@@ -11,6 +11,7 @@
 
 pub mod cpu;
 pub mod cuda;
+pub mod heap;
 pub mod kv;
 pub mod mmap;
 mod pages;

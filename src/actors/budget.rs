@@ -51,13 +51,14 @@ impl From<NoRoom> for Refusal {
 pub struct Budget {
     most_bytes: u64,
     reserved_bytes: AtomicU64,
+    peak_bytes: AtomicU64,
 }
 
 impl Budget {
     /// Of so many bytes, nothing reserved.
     #[must_use]
     pub fn new(most_bytes: u64) -> Self {
-        Self { most_bytes, reserved_bytes: AtomicU64::new(0) }
+        Self { most_bytes, reserved_bytes: AtomicU64::new(0), peak_bytes: AtomicU64::new(0) }
     }
 
     /// How large it is.
@@ -70,6 +71,11 @@ impl Budget {
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
         self.reserved_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The most that was reserved at any time since the last call.
+    pub fn peak_since_bytes(&self) -> u64 {
+        self.peak_bytes.swap(0, Ordering::Relaxed)
     }
 
     /// The largest reservation that there can ever be for `wanted`.
@@ -97,7 +103,9 @@ impl Budget {
         let most = self.most_for(wanted);
         let more = |reserved: u64| reserved.checked_add(bytes).filter(|sum| *sum <= most);
         let taken = self.reserved_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.map(|_| ()).map_err(|_| NoRoom)
+        let before = taken.map_err(|_| NoRoom)?;
+        self.peak_bytes.fetch_max(before + bytes, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -178,6 +186,7 @@ mod tests {
         drop(two);
         assert_eq!(budget.reserved_bytes(), 0);
         assert_eq!(budget.reserve(Use::Answer, u64::MAX).unwrap_err(), NoRoom);
+        assert_eq!((budget.peak_since_bytes(), budget.peak_since_bytes()), (1_000, 0), "a peak is told once");
     }
 
     #[test]

@@ -104,6 +104,47 @@ fn unfinished_bodies_are_refused_where_memory_ends_and_cost_nobody_else_anything
     until("what was freed goes back to the system", || resident_bytes(&server) < before_bytes + (100 << 20));
 }
 
+/// A chat of so many bytes in thousands of messages: what becomes of it are small blocks, which come from heaps.
+fn long_chat(bytes: usize) -> String {
+    let message = |index: usize| {
+        let (role, words) = (["user", "assistant"][index % 2], "one two three four ".repeat(index % 9));
+        format!(r#"{{"role":"{role}","content":"{words}{index}"}},"#)
+    };
+    let mut messages = String::new();
+    for index in 0.. {
+        messages += &message(index);
+        if messages.len() >= bytes {
+            break;
+        }
+    }
+    format!(r#"{{"messages":[{messages}{{"role":"user","content":"hi"}}],"max_tokens":1}}"#)
+}
+
+/// Right: what a flood of large bodies took is the system's again when it is over, whatever its blocks were.
+#[test]
+fn what_large_bodies_took_goes_back_to_the_system() {
+    let server = Server::with(&["--model", "tiny", "--memory-budget", "1GiB", "--prompt-cache-bytes", "0"]);
+    hear(&server, 0);
+    let before_bytes = resident_bytes(&server);
+    let peak_bytes = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            let (server, peak_bytes) = (&server, &peak_bytes);
+            scope.spawn(move || {
+                for turn in 0..3 {
+                    let answered = server.answer("POST", "/v1/chat/completions", &long_chat(400_000 * (1 + client + turn)));
+                    assert_eq!(answered.0, 400, "{}", answered.1);
+                    peak_bytes.fetch_max(resident_bytes(server), std::sync::atomic::Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let peak_bytes = peak_bytes.into_inner();
+    let allowed_bytes = before_bytes + (16 << 20);
+    assert!(peak_bytes > allowed_bytes, "the flood took {} MiB only", (peak_bytes - before_bytes) >> 20);
+    until("what was freed goes back to the system", || resident_bytes(&server) < allowed_bytes);
+}
+
 /// A refusal says what is the matter and when to come back, before the body is sent.
 #[test]
 fn a_refusal_comes_before_the_body() {
