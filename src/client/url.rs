@@ -57,6 +57,18 @@ impl BaseUrl {
         self.port
     }
 
+    /// `HOST:PORT` to open a socket to; `None` if it is to speak TLS.
+    #[must_use]
+    pub fn socket_name(&self) -> Option<String> {
+        (!self.tls).then(|| format!("{}:{}", self.host, self.port))
+    }
+
+    /// The path of a route.
+    #[must_use]
+    pub fn path_of(&self, route: &str) -> String {
+        format!("{}{route}", self.prefix)
+    }
+
     /// The host without the brackets of an IPv6 address.
     pub(super) fn bare_host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')

@@ -20,6 +20,8 @@ pub enum Suite {
     /// Event streams, and cancelling them.
     #[serde(rename = "PR-ST01")]
     Streams,
+    /// What other people's clients send.
+    Clients,
     /// Tags of the model in everything that observes the server.
     #[serde(rename = "PR-OBS01")]
     Tags,
@@ -36,8 +38,8 @@ pub enum Suite {
 
 impl Suite {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 7] =
-        [Self::Checklist, Self::Prompts, Self::Streams, Self::Tags, Self::Latency, Self::Load, Self::Streaming];
+    pub const ALL: [Self; 8] =
+        [Self::Checklist, Self::Prompts, Self::Streams, Self::Clients, Self::Tags, Self::Latency, Self::Load, Self::Streaming];
 
     /// Its name in the plan.
     #[must_use]
@@ -46,6 +48,7 @@ impl Suite {
             Self::Checklist => "Manual checklist",
             Self::Prompts => "PR-PF01",
             Self::Streams => "PR-ST01",
+            Self::Clients => "Clients",
             Self::Tags => "PR-OBS01",
             Self::Latency => "Performance LATENCY_FIRST",
             Self::Load => "Load",

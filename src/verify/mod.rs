@@ -1,6 +1,6 @@
 //! The acceptance suites: what a server must do, asked of a running one, with a verdict for each test.
 //!
-//! Owns: the tests of the two acceptance plans that antiphon answers to, their criteria, the verdicts and the reports. Promises:
+//! Owns: the tests of the two acceptance plans that antiphon answers to, and of what clients meet; their criteria, the verdicts and the reports. Promises:
 //! a test passes only by what it saw; what a server lacks fails or is skipped with the reason; a server that dies in the middle
 //! leaves the results so far, marked as partial. Absent on purpose: how a server is made (a process that is started, a service
 //! that is handed over), and the command line.
@@ -17,6 +17,7 @@ mod exposition;
 mod made_up;
 mod process;
 mod python;
+mod raw;
 mod report;
 mod run;
 mod slope;

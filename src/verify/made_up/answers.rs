@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::asking::JAY;
 use super::fault::Fault;
+use super::fields;
 use super::server::{MODEL, Server};
 
 const SIZE: &str = "small";
@@ -21,6 +22,10 @@ pub(super) struct Asked {
     /// It goes on until its tokens are used up, slowly.
     pub(super) endless: bool,
     pub(super) pieces: Vec<String>,
+    /// The tokens that are listed, if log-probabilities are asked for.
+    listed: Option<Vec<String>>,
+    /// Calls in place of the pieces.
+    calls: Option<Value>,
     /// What the prompt is known by.
     pub(super) key: String,
 }
@@ -45,12 +50,13 @@ impl Asked {
         } else if !known && !server.bad(Fault::ServesPoems) {
             Some((400, "unknown model_type"))
         } else {
-            None
+            fields::refusal(server, body)
         };
+        let (completed, listed) = fields::completion(server, body, if refusal.is_none() { tokens } else { 0 });
         let mut pieces: Vec<String> = if endless {
-            vec!["word ".to_owned(); tokens]
+            vec!["word ".to_owned(); if refusal.is_none() { tokens } else { 0 }]
         } else if path == "/v1/completions" {
-            vec!["4, ".to_owned(); tokens]
+            completed
         } else {
             reply(server, question).into_iter().take(tokens).collect()
         };
@@ -70,7 +76,10 @@ impl Asked {
         let gather = body["stream_options"]["coalesce_max_chars"].as_u64().unwrap_or(0) as usize;
         let pieces = gathered(server, pieces, gather);
         let key = key(server, question, temperature, &body["seed"]);
-        (Self { path, streams, endless, pieces, key }, refusal)
+        let asks = !matches!(body["logprobs"], Value::Null | Value::Bool(false));
+        let listed = asks.then(|| if chat { pieces.clone() } else { listed });
+        let calls = fields::calls(server, body);
+        (Self { path, streams, endless, pieces, listed, calls, key }, refusal)
     }
 
     fn named(&self, server: &Server, data: &Value) -> String {
@@ -96,9 +105,17 @@ impl Asked {
     }
 
     pub(super) fn piece(&self, server: &Server, id: &str, piece: &str) -> String {
+        let own = [piece.to_owned()];
         let data = match self.path.as_str() {
-            "/v1/chat/completions" => json!({"id": id, "choices": [{"index": 0, "delta": {"content": piece}}]}),
-            "/v1/completions" => json!({"id": id, "choices": [{"index": 0, "text": piece}]}),
+            "/v1/chat/completions" => {
+                let logprobs = self.listed.as_ref().map(|_| fields::content(server, &own, true));
+                let delta = json!({"content": piece, "tool_calls": self.calls});
+                json!({"id": id, "choices": [{"index": 0, "delta": delta, "logprobs": logprobs}]})
+            }
+            "/v1/completions" => {
+                let logprobs = self.listed.as_ref().map(|_| fields::list(server, &own));
+                json!({"id": id, "choices": [{"index": 0, "text": piece, "logprobs": logprobs}]})
+            }
             "/generate" => json!({"type": "token", "content": piece}),
             _ if server.bad(Fault::ExtraField) => json!({"text": piece, "index": 0}),
             _ => json!({"text": piece}),
@@ -203,12 +220,17 @@ pub(super) fn whole(server: &Server, asked: &Asked, metadata: &Value) -> Value {
     let reason = if server.bad(Fault::FinishIsLength) { "length" } else { "stop" };
     let first = if server.bad_every(Fault::TokenIdsChange, 2) { 1 } else { 0 };
     let token_ids: Vec<usize> = (first..first + asked.pieces.len()).collect();
-    let message = json!({"role": "assistant", "content": asked.pieces.concat()});
+    let text = asked.pieces.concat();
+    let chat = asked.path == "/v1/chat/completions";
+    let list = |listed: &Vec<String>| if chat { fields::content(server, listed, false) } else { fields::list(server, listed) };
+    let logprobs = asked.listed.as_ref().map(list);
+    let message = json!({"role": "assistant", "content": text, "tool_calls": asked.calls});
     let mut usage = asked.usage();
     if server.bad(Fault::UsageWrong) {
         usage["total_tokens"] = json!(1);
     }
-    json!({"choices": [{"index": 0, "message": message, "finish_reason": reason, "token_ids": token_ids}], "usage": usage,
+    json!({"choices": [{"index": 0, "message": message, "text": text, "logprobs": logprobs, "finish_reason": reason,
+                           "token_ids": token_ids}], "usage": usage,
            "prompt_token_ids": [1, 2, 3], "antiphon": metadata})
 }
 

@@ -66,6 +66,18 @@ pub(super) enum Fault {
     GrowsByStream,
     GrowsByRequest,
     Swings,
+    // Fields and protocols of other people's clients.
+    OffsetsInBytes,
+    ListsBehindStop,
+    StopsNoStream,
+    OtherLogprobsInStream,
+    CallsAnyway,
+    CallsTwice,
+    IgnoresConstraints,
+    LongIsNoContext,
+    OutlivesReset,
+    TakesUpgrade,
+    ChunksForOld,
     // Bursts.
     RefusesHalf,
     RefusesWithoutRetry,

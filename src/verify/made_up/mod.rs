@@ -2,6 +2,7 @@
 
 mod answers;
 mod fault;
+mod fields;
 mod server;
 
 use std::path::PathBuf;
@@ -77,7 +78,7 @@ fn judged(fault: Fault, in_case: Option<&str>) -> Report {
 /// A way to be bad, in which test (in all if none is named), which tests then fail, and what each of them says.
 struct Row(Fault, Option<&'static str>, &'static [&'static str], &'static str);
 
-const EVERYWHERE: [Row; 37] = [
+const EVERYWHERE: [Row; 48] = [
     Row(Fault::Unhealthy, None, &["MC-2"], "status: String(\"starting\")"),
     Row(Fault::NotReady, None, &["MC-2", "LOAD-3", "STR-7"], "/health/ready"),
     Row(Fault::InnerTag, None, &["OBS01-1"], "/health says dtype"),
@@ -97,12 +98,17 @@ const EVERYWHERE: [Row; 37] = [
     Row(Fault::UsageWrong, None, &["MC-3"], "usage does not add up"),
     Row(Fault::FinishIsLength, None, &["MC-3"], "finish_reason"),
     Row(Fault::StatusOfNoJson, None, &["MC-7"], "the status for a body that is no JSON"),
-    Row(Fault::RefusesWithoutMessage, None, &["MC-7", "STR-6"], "message"),
+    Row(Fault::RefusesWithoutMessage, None, &["MC-7", "CL-7", "STR-6"], "message"),
     Row(Fault::NoVersion, None, &["PF01-2"], "expected a prompt_version"),
     Row(Fault::OtherVersionInStream, None, &["PF01-2"], "another prompt_version"),
     Row(Fault::NoTokensBefore, None, &["PF01-2"], "no tokens_before"),
     Row(Fault::NeverHits, None, &["PF01-3", "PF01-4"], "hit rate: 0|misses: 20, expected 4"),
-    Row(Fault::LosesPiece, None, &["MC-4", "ST01-7"], "the joined stream|the next answer is"),
+    Row(
+        Fault::LosesPiece,
+        None,
+        &["MC-4", "ST01-7", "CL-3"],
+        "the joined stream|the next answer is|tokens listed in the stream",
+    ),
     Row(Fault::NoStart, None, &["ST01-1"], "the first event"),
     Row(Fault::OtherIdAtEnd, None, &["ST01-1"], "the same request_id"),
     Row(Fault::NoEventNames, None, &["ST01-1"], "an event's name beside its type"),
@@ -114,6 +120,17 @@ const EVERYWHERE: [Row; 37] = [
     Row(Fault::GathersMuch, None, &["STR-3"], "at least 50 expected"),
     Row(Fault::GathersNothing, None, &["STR-3", "STR-5"], "at most 100 expected|gathering made"),
     Row(Fault::ExtraField, None, &["STR-4"], "an event is"),
+    Row(Fault::OffsetsInBytes, None, &["CL-1"], "has the offset"),
+    Row(Fault::ListsBehindStop, None, &["CL-2"], "its listed tokens"),
+    Row(Fault::StopsNoStream, None, &["CL-2"], "the streamed text before the stop string"),
+    Row(Fault::OtherLogprobsInStream, None, &["CL-3"], "is streamed, and"),
+    Row(Fault::CallsAnyway, None, &["CL-4"], "[2, 2], expected [0, 0]"),
+    Row(Fault::CallsTwice, None, &["CL-5"], "[2, 2], expected [1, 1]"),
+    Row(Fault::IgnoresConstraints, None, &["CL-6"], "guided_choice asks for"),
+    Row(Fault::LongIsNoContext, None, &["CL-7"], "which names no context length"),
+    Row(Fault::OutlivesReset, None, &["CL-8"], "until free"),
+    Row(Fault::TakesUpgrade, None, &["CL-9"], "says connection: upgrade"),
+    Row(Fault::ChunksForOld, None, &["CL-10"], "has transfer-encoding: chunked"),
     Row(Fault::ServesPoems, None, &["STR-6"], "an unknown model_type is answered 200"),
 ];
 

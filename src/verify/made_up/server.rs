@@ -1,7 +1,7 @@
 //! A server that was made up: it answers what the suites ask at once, and is good in every way but one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -115,6 +115,11 @@ impl Server {
         let mut body = vec![0; length.unwrap_or(0)];
         reader.read_exact(&mut body).ok()?;
         let path = head.split(' ').nth(1)?.to_owned();
+        if head.to_lowercase().contains("\r\nupgrade:") && self.bad(Fault::TakesUpgrade) {
+            text(stream, 200, "Connection: upgrade\r\n", "{}")?;
+            return None;
+        }
+        let framed = !head.contains(" HTTP/1.0\r\n") || self.bad(Fault::ChunksForOld);
         match path.as_str() {
             "/v1/models" | "/models" => whole(stream, 200, &json!({"data": [{"id": MODEL}]})),
             "/health/live" => whole(stream, 200, &json!({})),
@@ -123,7 +128,9 @@ impl Server {
             "/stats" => whole(stream, 200, &answers::stats(self, CONTEXT_TOKENS)),
             "/memory_stats" => whole(stream, 200, &self.memory()),
             "/metrics" => text(stream, 200, "", &answers::metrics(self)),
-            "/v1/chat/completions" | "/v1/completions" | "/generate" | "/generate/stream" => self.asked(stream, path, &body),
+            "/v1/chat/completions" | "/v1/completions" | "/generate" | "/generate/stream" => {
+                self.asked(Wire { stream, framed }, path, &body).filter(|()| framed)
+            }
             _ => match path.strip_prefix("/cancel/") {
                 Some(id) => {
                     let running = self.state().live.get_mut(id).map(|cancelled| *cancelled = true).is_some();
@@ -151,7 +158,8 @@ impl Server {
         whole(stream, status, &json!({"error": {"message": message, "type": "invalid_request_error"}}))
     }
 
-    fn asked(&self, stream: &TcpStream, path: String, body: &[u8]) -> Option<()> {
+    fn asked(&self, wire: Wire<'_>, path: String, body: &[u8]) -> Option<()> {
+        let stream = wire.stream;
         let Ok(body) = serde_json::from_slice::<Value>(body) else {
             let status = if self.bad(Fault::StatusOfNoJson) { 500 } else { 400 };
             return self.refuse(stream, status, "no JSON");
@@ -175,11 +183,31 @@ impl Server {
         let (id, cache_hit) = self.begin(&asked);
         let metadata = answers::metadata(self, &asked, &id, cache_hit);
         if asked.streams {
-            return self.stream(stream, &asked, &id, &metadata);
+            return self.stream(wire, &asked, &id, &metadata);
+        }
+        if asked.endless && self.compute(stream, &asked).is_none() {
+            self.end(&asked, &id, Ending::Left);
+            return None;
         }
         let answer = answers::whole(self, &asked, &metadata);
         self.end(&asked, &id, Ending::Complete);
         whole(stream, 200, &answer)
+    }
+
+    /// Takes the time of an answer that is not streamed; `None` if the client left.
+    fn compute(&self, stream: &TcpStream, asked: &Asked) -> Option<()> {
+        if self.bad(Fault::OutlivesReset) {
+            thread::sleep(LATE);
+            return Some(());
+        }
+        stream.set_read_timeout(Some(Duration::from_millis(2))).ok()?;
+        for _ in &asked.pieces {
+            match stream.peek(&mut [0]) {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                _ => return None,
+            }
+        }
+        stream.set_read_timeout(None).ok()
     }
 
     /// A request is taken: its id, and whether its prompt was known.
@@ -224,8 +252,8 @@ impl Server {
     }
 
     /// Streams an answer. What it holds is free before its last frames, so that a client that has them finds nothing held.
-    fn stream(&self, stream: &TcpStream, asked: &Asked, id: &str, metadata: &Value) -> Option<()> {
-        let ended = self.pieces(stream, asked, id);
+    fn stream(&self, wire: Wire<'_>, asked: &Asked, id: &str, metadata: &Value) -> Option<()> {
+        let ended = self.pieces(wire, asked, id);
         let holds = self.bad(Fault::FreesLate) || self.bad(Fault::KeepsBlocks);
         let (ending, close) = match ended {
             None => {
@@ -242,7 +270,7 @@ impl Server {
         if !holds {
             self.end(asked, id, ending);
         }
-        let sent = close.iter().try_for_each(|frame| chunk(stream, frame)).and_then(|()| write_all(stream, b"0\r\n\r\n"));
+        let sent = close.iter().try_for_each(|frame| wire.chunk(frame)).and_then(|()| wire.end());
         if holds {
             self.end(asked, id, ending);
         }
@@ -250,16 +278,17 @@ impl Server {
     }
 
     /// Sends the pieces; whether it was cancelled, or `None` if the client left.
-    fn pieces(&self, mut stream: &TcpStream, asked: &Asked, id: &str) -> Option<bool> {
+    fn pieces(&self, wire: Wire<'_>, asked: &Asked, id: &str) -> Option<bool> {
         let media = if asked.path == "/generate/stream" && self.bad(Fault::OtherMediaType) {
             "text/event-streams"
         } else {
             "text/event-stream"
         };
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: {media}\r\nX-Request-ID: {id}\r\nTransfer-Encoding: chunked\r\n\r\n")
-            .ok()?;
+        let framing = if wire.framed { "Transfer-Encoding: chunked\r\n" } else { "" };
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {media}\r\nX-Request-ID: {id}\r\n{framing}\r\n");
+        write_all(wire.stream, head.as_bytes())?;
         if let Some(frame) = asked.start(self, id) {
-            chunk(stream, &frame)?;
+            wire.chunk(&frame)?;
         }
         let (case, began) = {
             let state = self.state();
@@ -286,13 +315,13 @@ impl Server {
                 }
                 return Some(true);
             }
-            chunk(stream, &asked.piece(self, id, piece))?;
+            wire.chunk(&asked.piece(self, id, piece))?;
         }
         if self.bad_every(Fault::BreaksOff, 10) {
             return None;
         }
         if self.bad_every(Fault::ErrorEvent, 10) {
-            chunk(stream, &asked.error())?;
+            wire.chunk(&asked.error())?;
         }
         if self.bad_every(Fault::SlowEnd, 10) || self.bad(Fault::PausesLong) {
             thread::sleep(LATE);
@@ -305,8 +334,22 @@ fn write_all(mut stream: &TcpStream, bytes: &[u8]) -> Option<()> {
     stream.write_all(bytes).ok()
 }
 
-fn chunk(stream: &TcpStream, frame: &str) -> Option<()> {
-    write_all(stream, format!("{:x}\r\n{frame}\r\n", frame.len()).as_bytes())
+/// A connection, and whether its client knows chunks.
+#[derive(Clone, Copy)]
+struct Wire<'s> {
+    stream: &'s TcpStream,
+    framed: bool,
+}
+
+impl Wire<'_> {
+    fn chunk(self, frame: &str) -> Option<()> {
+        let framed = format!("{:x}\r\n{frame}\r\n", frame.len());
+        write_all(self.stream, if self.framed { &framed } else { frame }.as_bytes())
+    }
+
+    fn end(self) -> Option<()> {
+        if self.framed { write_all(self.stream, b"0\r\n\r\n") } else { Some(()) }
+    }
 }
 
 fn whole(stream: &TcpStream, status: u16, body: &Value) -> Option<()> {

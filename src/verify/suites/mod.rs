@@ -1,6 +1,7 @@
 //! The tests, by suite.
 
 mod checklist;
+mod clients;
 mod latency;
 mod leak;
 mod load;
@@ -46,6 +47,16 @@ pub(super) fn all() -> Vec<Case> {
         case!(Streams, "ST01-5", "tab closed in mid-stream", streams::tabs),
         case!(Streams, "ST01-6", "no memory growth over 200 cancelled streams", streams::memory),
         case!(Streams, "ST01-7", "a long answer cancelled half-way", streams::half_way),
+        case!(Clients, "CL-1", "text_offset counts characters", clients::offsets),
+        case!(Clients, "CL-2", "a stop string cuts text and lists alike", clients::stop),
+        case!(Clients, "CL-3", "log-probabilities are the same in a stream", clients::logprobs),
+        case!(Clients, "CL-4", "tool_choice none gives no calls", clients::no_calls),
+        case!(Clients, "CL-5", "parallel_tool_calls false gives one call", clients::one_call),
+        case!(Clients, "CL-6", "what changes an answer is obeyed or refused", clients::obeyed),
+        case!(Clients, "CL-7", "an answer beyond the context is refused as such", clients::too_long),
+        case!(Clients, "CL-8", "a connection that is reset frees its request", clients::reset),
+        case!(Clients, "CL-9", "an offered upgrade changes nothing", clients::upgrade),
+        case!(Clients, "CL-10", "a stream over HTTP/1.0", clients::old_stream),
         case!(Tags, "OBS01-1", "/health with model_id, model_size, dtype", tags::health),
         case!(Tags, "OBS01-2", "/stats with model_metrics by model", tags::stats),
         case!(Tags, "OBS01-3", "/metrics valid and labelled", tags::metrics),

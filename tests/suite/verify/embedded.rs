@@ -9,7 +9,7 @@ use super::{said, verify};
 use crate::embedded::Server;
 
 /// What needs no browser and no minute.
-const QUICK: [&str; 7] = ["MC-1", "MC-7", "PF01", "ST01-1", "ST01-2", "OBS01", "Streaming"];
+const QUICK: [&str; 8] = ["MC-1", "MC-7", "PF01", "ST01-1", "ST01-2", "Clients", "OBS01", "Streaming"];
 
 #[test]
 fn the_quick_cases_pass_and_every_report_is_written() {
