@@ -7,12 +7,12 @@ use std::sync::Arc;
 use crate::actors::mail::Prepared;
 use crate::actors::masks::MaskThreads;
 use crate::actors::messages::{Generate, Input, KeyId, PromptReport, Refusal};
-use crate::actors::refusal::context_exceeded;
+use crate::actors::refusal::{context_exceeded, prompt_exceeds_context};
 use crate::actors::snapshot::ModelLimits;
 use crate::actors::text::{Reading, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::local_date;
-use crate::prompt::builder::{KeyParameters, PromptBuilder, Salt};
+use crate::prompt::builder::{KeyParameters, PromptBuilder, PromptError, Salt};
 use crate::prompt::constraint::{AnswerRules, Grammar, Grammars};
 use crate::prompt::conversation::Conversation;
 use crate::prompt::harmony::parser::ParserRules;
@@ -61,8 +61,8 @@ impl TextWork {
         }
         let key = key_parameters(&generate);
         let form = generate.form.as_ref().map(|form| self.grammar(form)).transpose()?;
-        let prompts: Result<Vec<Prompt>, Refusal> =
-            generate.inputs.into_iter().map(|input| self.prompt(input, &key, limits.vocab_size, form.as_ref())).collect();
+        let build = |input| self.prompt(input, &key, limits.vocab_size, limits.context_tokens_max, form.as_ref());
+        let prompts: Result<Vec<Prompt>, Refusal> = generate.inputs.into_iter().map(build).collect();
         let mut prepared = Prepared { reports: Vec::new(), sequences: Vec::new(), rules: Vec::new(), param: "prompt" };
         let mut sampling = generate.sampling;
         if !generate.ignore_eos {
@@ -113,7 +113,7 @@ impl TextWork {
     /// As there.
     pub(super) fn tokenize(&self, input: Input, owner: KeyId, vocab_size: usize) -> Result<Vec<TokenId>, Refusal> {
         let key = KeyParameters { salt: Salt::of(owner.0.as_ref(), None), ..KeyParameters::default() };
-        let prompt = self.prompt(input, &key, vocab_size, None)?;
+        let prompt = self.prompt(input, &key, vocab_size, usize::MAX, None)?;
         Ok(prompt.report.tokens.to_vec())
     }
 
@@ -126,11 +126,14 @@ impl TextWork {
         Ok(self.tokenizer.decode(tokens))
     }
 
+    /// A prompt of at most `tokens_max` tokens; a longer one is refused once it is known to be, which costs no more than one of
+    /// that length. Tokens are taken as they are, for they cost nothing.
     fn prompt(
         &self,
         input: Input,
         key: &KeyParameters,
         vocab_size: usize,
+        tokens_max: usize,
         form: Option<&Arc<Grammar>>,
     ) -> Result<Prompt, Refusal> {
         let plain = |tokens: Vec<TokenId>| Prompt {
@@ -147,10 +150,9 @@ impl TextWork {
         match input {
             Input::Chat(conversation) => {
                 let date = self.date.clone().unwrap_or_else(local_date);
-                let built = self.builder.build(&conversation, key, &date).map_err(|error| Refusal::Invalid {
-                    param: Some("messages".into()),
-                    code: None,
-                    message: error.to_string(),
+                let built = self.builder.build_within(&conversation, key, &date, tokens_max).map_err(|error| match error {
+                    PromptError::TooLong { tokens_max } => prompt_exceeds_context(tokens_max, "messages"),
+                    error => Refusal::Invalid { param: Some("messages".into()), code: None, message: error.to_string() },
                 })?;
                 let report = PromptReport {
                     tokens: built.tokens,
@@ -162,7 +164,13 @@ impl TextWork {
                 let reading = Reading::Harmony(built.parser_start, rules_of(&conversation));
                 Ok(Prompt { report, reading, param: "messages", answer })
             }
-            Input::Text(text) => Ok(plain(self.tokenizer.encode_text(&text))),
+            Input::Text(text) => {
+                let mut tokens = Vec::new();
+                match self.tokenizer.encode_text_within(&text, tokens_max, &mut tokens) {
+                    true => Ok(plain(tokens)),
+                    false => Err(prompt_exceeds_context(tokens_max, "prompt")),
+                }
+            }
             Input::Tokens(tokens) => {
                 check_tokens("prompt", &tokens, vocab_size)?;
                 Ok(plain(tokens))

@@ -130,7 +130,8 @@ fn the_text_work_takes_no_more_than_is_reserved() {
         let chat = Conversation { messages: vec![Message::User { content: said.clone() }], ..Conversation::default() };
         for input in [Input::Text(said), Input::Chat(chat)] {
             let request = generate(input);
-            let taken = allocation_counter::measure(|| drop(work.prepare(request, &LIMITS)));
+            let limits = ModelLimits { context_tokens_max: usize::MAX / 2, ..LIMITS };
+            let taken = allocation_counter::measure(|| drop(work.prepare(request, &limits)));
             let share = taken.bytes_max as f64 / bytes;
             if share > worst.0 {
                 worst = (share, what);
@@ -138,6 +139,32 @@ fn the_text_work_takes_no_more_than_is_reserved() {
         }
     }
     assert!(worst.0 < 22.0, "{worst:?}");
+}
+
+/// Right: what is too long is refused once that is known, whatever it is made of, and the text behind it costs nothing: its
+/// tokens alone would take a byte and more for each of its own, and prompts that never ran would fill the cache.
+#[test]
+fn a_text_beyond_the_context_is_not_tokenized_to_its_end() {
+    let (work, bytes) = (work(), 4_000_000);
+    for (what, piece) in [("words", "It was the best of times, "), ("one word", "x"), ("digits", "1234567")] {
+        let said = piece.repeat(bytes / piece.len());
+        let refused = |input: Input| {
+            let (request, mut refused) = (generate(input), None);
+            let taken = allocation_counter::measure(|| refused = work.prepare(request, &LIMITS).err());
+            match refused {
+                Some(Refusal::Invalid { param, code: Some("context_length_exceeded"), message }) => {
+                    assert!(message.contains("maximum context length is 1000 tokens"), "{what}: {message}");
+                    (param, taken.bytes_total)
+                }
+                other => panic!("{what}: {other:?}"),
+            }
+        };
+        let (param, taken_bytes) = refused(Input::Text(said.clone()));
+        assert!(param.as_deref() == Some("prompt") && taken_bytes < bytes as u64 / 4, "{what}: {param:?}, {taken_bytes} bytes");
+        let messages = vec![Message::User { content: said }];
+        let (param, _) = refused(Input::Chat(Conversation { messages, ..Conversation::default() }));
+        assert_eq!((param.as_deref(), work.builder.counts().cache_size), (Some("messages"), 0), "{what}");
+    }
 }
 
 /// Right: the prompt of each of 128 choices would be a copy.

@@ -61,6 +61,17 @@ pub(super) fn context_exceeded(prompt: usize, output: usize, context: usize, par
     }
 }
 
+/// The refusal of a prompt that alone is longer than the context; how long was not found out.
+pub(super) fn prompt_exceeds_context(context: usize, param: &'static str) -> Refusal {
+    Refusal::Invalid {
+        param: Some(param.into()),
+        code: Some("context_length_exceeded"),
+        message: format!(
+            "This model's maximum context length is {context} tokens. The prompt alone has more than that. Shorten the prompt."
+        ),
+    }
+}
+
 /// Answers a request that is not taken.
 pub(super) fn refuse(refusal: Refusal, visitor: Visitor, reply: Reply, now: Micros) {
     match reject_kind(&refusal) {

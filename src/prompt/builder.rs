@@ -133,13 +133,27 @@ impl PromptBuilder {
         parameters: &KeyParameters,
         date: &str,
     ) -> Result<BuiltPrompt, PromptError> {
+        self.build_within(conversation, parameters, date, usize::MAX)
+    }
+
+    /// As [`PromptBuilder::build`], of `tokens_max` tokens at most.
+    ///
+    /// # Errors
+    /// [`PromptError::TooLong`] too, once there are more; the rest is not built then, and nothing is kept.
+    pub fn build_within(
+        &self,
+        conversation: &Conversation,
+        parameters: &KeyParameters,
+        date: &str,
+        tokens_max: usize,
+    ) -> Result<BuiltPrompt, PromptError> {
         let version = self.settings.version;
         let key = cache_key(conversation, parameters, &self.settings.model_id, version);
         let (place, input) = (parameters.salt.place(&key), input_bytes(conversation, date));
         if let Some(CachedPrompt { tokens, start }) = self.look_up(&place, &input) {
             return Ok(self.built(tokens, start, key, true));
         }
-        let Rendered { tokens, start } = render(&self.tokenizer, conversation, version.instructions(), date)?;
+        let Rendered { tokens, start } = render(&self.tokenizer, conversation, version.instructions(), date, tokens_max)?;
         let tokens: Arc<[TokenId]> = tokens.into();
         let prompt = CachedPrompt { tokens: Arc::clone(&tokens), start: start.clone() };
         self.kept().cache.insert(&place, input, prompt);

@@ -4,6 +4,12 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PromptError {
+    /// It is longer than it may be; by how much was not found out.
+    #[error("the conversation has more than {tokens_max} tokens")]
+    TooLong {
+        /// How many it may have.
+        tokens_max: usize,
+    },
     /// A tool's answer refers to a call that nobody made.
     #[error("messages[{index}] answers the tool call {call_id:?}, which no earlier message made")]
     UnknownCall {

@@ -35,6 +35,8 @@ pub struct Tokenizer {
     whole_words: WholeWords,
     added: Added,
     bytes: TokenBytes,
+    /// Bytes of the longest token: a text of more bytes than so many tokens have is not so few tokens.
+    longest_bytes: usize,
     is_control: Vec<bool>,
     control: ControlTokens,
 }
@@ -50,7 +52,8 @@ impl Tokenizer {
         let file::File { words, merges, added, rows, whole_words } = file::read(file, json, vocab_size)?;
         let control = ControlTokens::find(file, &rows)?;
         let bytes = TokenBytes::new(&rows.bytes);
-        Ok(Self { words, merges, whole_words, added, bytes, is_control: rows.is_control, control })
+        let longest_bytes = bytes.longest_bytes();
+        Ok(Self { words, merges, whole_words, added, bytes, longest_bytes, is_control: rows.is_control, control })
     }
 
     /// Checks that the tokens by which the model ends (`eos_token_id` of its config.json or generation_config.json) are
@@ -81,7 +84,15 @@ impl Tokenizer {
 
     /// As [`Tokenizer::encode_text`], appended to `tokens`.
     pub fn encode_text_into(&self, text: &str, tokens: &mut Vec<TokenId>) {
-        self.encode_into(text, false, tokens);
+        let _ = self.encode_into(text, false, usize::MAX, tokens);
+    }
+
+    /// As [`Tokenizer::encode_text_into`], while `tokens` holds no more than `tokens_max` in all. False if it would hold more; it
+    /// then holds some of the text's, and the rest of the text was not looked at: the work is that of `tokens_max` tokens, however
+    /// long the text is.
+    #[must_use]
+    pub fn encode_text_within(&self, text: &str, tokens_max: usize, tokens: &mut Vec<TokenId>) -> bool {
+        self.encode_into(text, false, tokens_max, tokens)
     }
 
     /// The tokens of `text`, in which spellings of control tokens become control tokens: for `/tokenize` and prompts that are
@@ -89,19 +100,29 @@ impl Tokenizer {
     #[must_use]
     pub fn encode_with_control(&self, text: &str) -> Vec<TokenId> {
         let mut tokens = Vec::with_capacity(text.len() / 4);
-        self.encode_into(text, true, &mut tokens);
+        let _ = self.encode_into(text, true, usize::MAX, &mut tokens);
         tokens
     }
 
-    fn encode_into(&self, text: &str, control: bool, tokens: &mut Vec<TokenId>) {
+    fn encode_into(&self, text: &str, control: bool, tokens_max: usize, tokens: &mut Vec<TokenId>) -> bool {
         let mut scratch = Scratch::default();
+        // A word of a megabyte is known to be too long before it is merged.
+        let fits = |word: &str, count: usize| word.len().div_ceil(self.longest_bytes) <= tokens_max.saturating_sub(count);
+        let mut is_whole = true;
         self.added.split(text, control, |piece| match piece {
-            Piece::Token(id) => tokens.push(id),
-            Piece::Text(text) => self.words.split(text, |word| match self.whole_words.get(word.as_bytes()) {
-                Some(id) => tokens.push(TokenId(id)),
-                None => self.merges.encode(word.as_bytes(), &mut scratch, tokens),
+            Piece::Token(id) if tokens.len() < tokens_max => tokens.push(id),
+            Piece::Text(text) if is_whole => self.words.split(text, |word| {
+                is_whole = fits(word, tokens.len());
+                match self.whole_words.get(word.as_bytes()) {
+                    _ if !is_whole => {}
+                    Some(id) => tokens.push(TokenId(id)),
+                    None => self.merges.encode(word.as_bytes(), &mut scratch, tokens),
+                }
+                is_whole
             }),
+            Piece::Token(_) | Piece::Text(_) => is_whole = false,
         });
+        is_whole && tokens.len() <= tokens_max
     }
 
     /// The bytes that `token` stands for; an added token's are its spelling. Empty for ids that stand for nothing.

@@ -32,14 +32,16 @@ pub struct Rendered {
 /// `2025-11-22`, is the current date that the model is told.
 ///
 /// # Errors
-/// [`PromptError::UnknownCall`] if a tool answers what was not asked.
+/// [`PromptError::UnknownCall`] if a tool answers what was not asked, [`PromptError::TooLong`] as soon as there are more than
+/// `tokens_max` tokens.
 pub fn render(
     tokenizer: &Tokenizer,
     conversation: &Conversation,
     default_instructions: Option<&str>,
     date: &str,
+    tokens_max: usize,
 ) -> Result<Rendered, PromptError> {
-    let mut writer = Writer { tokenizer, control: *tokenizer.control(), tokens: Vec::new() };
+    let mut writer = Writer { tokenizer, control: *tokenizer.control(), tokens: Vec::new(), tokens_max, is_full: false };
     writer.system(conversation, date);
     let rest = match conversation.messages.split_first() {
         Some((Message::System { content } | Message::Developer { content }, rest)) => {
@@ -55,6 +57,9 @@ pub fn render(
     };
     writer.history(rest, conversation.messages.len() - rest.len())?;
     let start = writer.answer(conversation.forced_tool.as_deref());
+    if writer.is_full || writer.tokens.len() > tokens_max {
+        return Err(PromptError::TooLong { tokens_max });
+    }
     Ok(Rendered { tokens: writer.tokens, start })
 }
 
@@ -62,12 +67,15 @@ struct Writer<'a> {
     tokenizer: &'a Tokenizer,
     control: ControlTokens,
     tokens: Vec<TokenId>,
+    tokens_max: usize,
+    /// More than `tokens_max` were to be written: no more text is.
+    is_full: bool,
 }
 
 impl Writer<'_> {
     /// Text of its own: never merged with the text before it.
     fn text(&mut self, text: &str) {
-        self.tokenizer.encode_text_into(text, &mut self.tokens);
+        self.is_full = self.is_full || !self.tokenizer.encode_text_within(text, self.tokens_max, &mut self.tokens);
     }
 
     /// `<|start|>header`, and the channel if there is one.

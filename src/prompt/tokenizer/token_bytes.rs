@@ -24,6 +24,13 @@ impl TokenBytes {
         self.ends.len()
     }
 
+    /// The bytes of the longest token; at least one.
+    pub(super) fn longest_bytes(&self) -> usize {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let lengths = self.ends.iter().zip(starts).map(|(end, start)| (end - start) as usize);
+        lengths.max().unwrap_or(0).max(1)
+    }
+
     /// The bytes of a token; none if it is beyond the table.
     pub(super) fn get(&self, id: u32) -> &[u8] {
         let at = id as usize;

@@ -29,17 +29,14 @@ impl Words {
         Self { split, digits_by_threes }
     }
 
-    /// Calls `word` with each word of `text`: each match of the pattern, and each text between two matches.
-    pub(super) fn split<'t>(&self, text: &'t str, mut word: impl FnMut(&'t str)) {
+    /// Calls `word` with each word of `text` until it says no: each match of the pattern, and each text between two matches.
+    pub(super) fn split<'t>(&self, text: &'t str, mut word: impl FnMut(&'t str) -> bool) {
         let mut rest = text;
         while !rest.is_empty() {
             let mut done = 0;
             for (start, end) in self.split.regex.find_iter(rest) {
-                if start > done {
-                    word(&rest[done..start]);
-                }
-                if end > start {
-                    word(&rest[start..end]);
+                if start > done && !word(&rest[done..start]) || end > start && !word(&rest[start..end]) {
+                    return;
                 }
                 done = end;
                 if self.begins_with_digits(&rest[done..]) {
@@ -48,11 +45,16 @@ impl Words {
             }
             rest = &rest[done..];
             if self.begins_with_digits(rest) {
-                rest = split_digits(rest, &mut word);
+                match split_digits(rest, &mut word) {
+                    Some(after) => rest = after,
+                    None => return,
+                }
             } else if !rest.is_empty() {
                 // The matches stopped before the end: nothing more matches, or the pattern gave up.
                 let (first, after) = rest.split_at(stalled_word_bytes(rest));
-                word(first);
+                if !word(first) {
+                    return;
+                }
                 rest = after;
             }
         }
@@ -65,17 +67,19 @@ impl Words {
     }
 }
 
-/// Calls `word` with the digits at the beginning of `text`, three by three; answers what follows, with the last one or two of
-/// them, whose word may go on with other numerals.
-fn split_digits<'t>(text: &'t str, word: &mut impl FnMut(&'t str)) -> &'t str {
+/// Calls `word` with the digits at the beginning of `text`, three by three. Returns what follows, with the last one or two of
+/// them, whose word may go on with other numerals; `None` if `word` said no.
+fn split_digits<'t>(text: &'t str, word: &mut impl FnMut(&'t str) -> bool) -> Option<&'t str> {
     let count = text.bytes().take_while(u8::is_ascii_digit).count();
     let mut rest = text;
     for _ in 0..count / 3 {
         let (three, after) = rest.split_at(3);
-        word(three);
+        if !word(three) {
+            return None;
+        }
         rest = after;
     }
-    rest
+    Some(rest)
 }
 
 /// How long the first word of `text` is, on which the pattern gave up.
@@ -107,7 +111,10 @@ mod tests {
 
     fn split<'t>(words: &Words, text: &'t str) -> Vec<&'t str> {
         let mut all = Vec::new();
-        words.split(text, |word| all.push(word));
+        words.split(text, |word| {
+            all.push(word);
+            true
+        });
         all
     }
 
