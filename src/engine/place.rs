@@ -11,7 +11,9 @@ use antiphon_kernels::cuda::{self, CudaError};
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::cpu::{CpuEngine, CpuOptions, Format, Isa, Math, MemoryPlan, available_bytes};
-use super::cuda::{CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, CudaRanks, DeviceMemory, MatrixInstruction};
+use super::cuda::{
+    CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, CudaRanks, DeviceMemory, MatrixInstruction, check_experts,
+};
 use super::warm_up::{Golden, compare};
 use super::{Engine, EngineError, EngineFactory};
 
@@ -169,6 +171,7 @@ fn cuda_engine(options: &PlaceOptions, index: u32, checkpoint: &Arc<Checkpoint>)
     let cuda =
         CudaOptions::within(config, memory, options.kv_bytes, sequences_max, step_tokens_max, ranks, options.cuda_prefill)?;
     devices.iter().try_for_each(|device| cuda.check_device(device.facts()))?;
+    check_experts(checkpoint)?;
     let plan = CudaPlan::of(config, &cuda);
     warn_if_cut(options.kv_bytes, plan.global_kv_bytes + plan.sliding_kv_bytes, sequences_max);
     let mut gpus = Vec::new();

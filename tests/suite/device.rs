@@ -293,22 +293,31 @@ fn bf16_model(folder: &TempDir) -> String {
     model.to_str().expect("UTF-8").to_owned()
 }
 
-/// Experts that were trained in bf16 are known when they are packed, long after the device is chosen: the start ends with the reason
-/// and the way out, whether the GPU was asked for or found.
+fn serve_bf16(folder: &TempDir, device: &str) -> Command {
+    let model = bf16_model(folder);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    command.args(["serve", "--model", &model, "--device", device, "--kv-bytes", "16MiB"]);
+    command.envs(stand_in(folder.path(), "")).env("XDG_CACHE_HOME", folder.path());
+    command
+}
+
+const NOT_MXFP4: &str = "is bf16 and holds values that MXFP4 does not";
+
+/// Experts that were trained in bf16 are known before the device is taken: a GPU that was found leaves the model to the CPU, and
+/// the log says why; one that was asked for ends the start with the reason and the way out.
 #[test]
-fn experts_that_no_gpu_serves_end_the_start_with_the_way_out() {
-    for device in ["auto", "cuda:0"] {
-        let folder = folder();
-        let model = bf16_model(&folder);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
-        command.args(["serve", "--model", &model, "--device", device, "--kv-bytes", "16MiB"]);
-        command.envs(stand_in(folder.path(), "")).env("XDG_CACHE_HOME", folder.path());
-        let text = refusal(command);
-        for said in
-            ["is bf16 and holds values that MXFP4 does not", "nothing is rounded in silence: --device cpu serves it as it is"]
-        {
-            assert!(text.contains(said), "{device}: {text}");
-        }
+fn experts_that_no_gpu_serves_are_served_by_the_cpu_unless_a_gpu_was_asked_for() {
+    let found = folder();
+    let server = Server::of(&mut serve_bf16(&found, "auto"));
+    for said in ["the GPU does not serve this model", NOT_MXFP4, "computing on the CPU"] {
+        assert!(server.log.contains(said), "{said}: {}", server.log);
+    }
+    assert_eq!(server.log.matches(NOT_MXFP4).count(), 1, "once: {}", server.log);
+    assert_eq!(gpu_mode(&server), "none");
+    let asked = folder();
+    let text = refusal(serve_bf16(&asked, "cuda:0"));
+    for said in [NOT_MXFP4, "nothing is rounded in silence: --device cpu serves it as it is"] {
+        assert!(text.contains(said), "{text}");
     }
 }
 

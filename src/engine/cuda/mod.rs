@@ -41,6 +41,8 @@ use std::sync::Arc;
 use steps::{Drawn, UnderWay};
 use weights::Weights;
 
+pub(super) use weights::check_experts;
+
 /// A model's weights on a device, or a rank's part of them.
 #[derive(Debug)]
 pub struct CudaModel {

@@ -5,6 +5,7 @@
 mod load;
 mod noise;
 
+pub(in crate::engine) use load::check_experts;
 pub(super) use load::load;
 pub(super) use noise::noise;
 

@@ -1,7 +1,7 @@
 //! Weights of a checkpoint. Packs on the host, some tiles a thread, into one of two pinned buffers while the other is copied.
 
 use super::{Cut, Source, Weights, build, weight_bytes};
-use crate::engine::checkpoint::{Checkpoint, ExpertForm, Progress, TensorBytes};
+use crate::engine::checkpoint::{Checkpoint, ExpertForm, Progress, TensorBytes, in_layer};
 use crate::engine::cuda::CudaEngineError;
 use crate::engine::cuda::share::Share;
 use antiphon_kernels::cuda::tile::{
@@ -156,6 +156,36 @@ impl Source for Loader<'_> {
         self.tell(blocks.len() + scales.len() + 2 * values.len());
         Ok(tiles)
     }
+}
+
+/// Whether experts that are stored in bf16 are MXFP4's values, by the first ones of each: 32 of a row, which costs a few pages of
+/// the file. Trained experts differ there already. The others are looked at when they are packed.
+///
+/// # Errors
+/// [`CudaEngineError::Experts`].
+pub(in crate::engine) fn check_experts(checkpoint: &Checkpoint) -> Result<(), CudaEngineError> {
+    if checkpoint.expert_form() != ExpertForm::Dense {
+        return Ok(());
+    }
+    let config = checkpoint.config();
+    let names = [("gate_up_proj", 2 * config.intermediate, config.hidden), ("down_proj", config.hidden, config.intermediate)];
+    for layer in 0..config.layers.len() {
+        for (rest, rows, cols) in names {
+            let tensor = in_layer(layer, &format!("mlp.experts.{rest}"));
+            // One that is not bf16 would be converted for this, all of it.
+            if !checkpoint.is_in_place(&tensor) {
+                continue;
+            }
+            let dense = checkpoint.tensor(&tensor);
+            let (values, _) = dense.as_chunks::<2>();
+            // `[E, cols, rows]`: a row's values are a row's length apart.
+            let first = |expert: &[[u8; 2]]| (0..32).flat_map(|col| expert[col * rows]).collect::<Vec<u8>>();
+            if !values.chunks(rows * cols).all(|expert| quantized(&first(expert), [1, 1, 32], 1).is_some()) {
+                return Err(CudaEngineError::Experts { tensor });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A finite bf16 that f16 does not hold.
