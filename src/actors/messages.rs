@@ -86,6 +86,14 @@ pub struct Generate {
     pub memory: Option<Reserved>,
 }
 
+impl Generate {
+    /// How many sequences it asks for.
+    #[must_use]
+    pub fn sequences_count(&self) -> usize {
+        self.inputs.len().saturating_mul(self.choices_count as usize)
+    }
+}
+
 /// A response that the scheduler took.
 #[derive(Debug)]
 pub struct Accepted {

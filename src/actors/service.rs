@@ -81,11 +81,15 @@ impl Service {
     pub async fn generate(&self, generate: Generate) -> Result<Accepted, Refusal> {
         let inner = &*self.inner;
         let record = inner.metrics.received(inner.clock.now());
-        let pass = match self.available().and_then(|()| self.uncrowded()).and_then(|()| self.pass()) {
+        let let_in = self.available().and_then(|()| self.possible(&generate)).and_then(|()| self.uncrowded(&generate));
+        let pass = match let_in.and_then(|()| self.pass()) {
             Ok(pass) => pass,
             Err(refusal) => {
-                let kind =
-                    if matches!(refusal, Refusal::QueueFull { .. }) { RejectKind::QueueFull } else { RejectKind::Unavailable };
+                let kind = match refusal {
+                    Refusal::Invalid { .. } => RejectKind::Invalid,
+                    Refusal::QueueFull { .. } => RejectKind::QueueFull,
+                    Refusal::Unavailable { .. } | Refusal::Internal { .. } => RejectKind::Unavailable,
+                };
                 record.rejected(kind);
                 return Err(refusal);
             }
@@ -296,18 +300,38 @@ impl Service {
         Err(Refusal::Unavailable { retry_after_seconds: 1, code })
     }
 
+    /// Refuses a request of more sequences than may ever wait: to come back later would not help it.
+    fn possible(&self, generate: &Generate) -> Result<(), Refusal> {
+        let (count, max_count) = (generate.sequences_count(), self.inner.waiting_max_count);
+        if count <= max_count {
+            return Ok(());
+        }
+        let prompts_count = generate.inputs.len();
+        Err(Refusal::Invalid {
+            param: Some(if prompts_count > max_count { "prompt".into() } else { "n".into() }),
+            code: None,
+            message: format!(
+                "{} choices of {prompts_count} prompts are {count} sequences, and at most {max_count} may wait on this server \
+                 (queue.waiting_max_count of its profile); ask for fewer at once.",
+                generate.choices_count
+            ),
+        })
+    }
+
     /// Refuses what the scheduler would refuse anyway, before any text work is done for it: under a
     /// storm of requests that is what keeps the answer quick. The scheduler decides, its counts may
     /// be a request behind, and it says when to come back: once a second a request goes on to it
     /// although the queue is full.
-    fn uncrowded(&self) -> Result<(), Refusal> {
+    fn uncrowded(&self, generate: &Generate) -> Result<(), Refusal> {
         let status = &self.inner.status;
         let waiting_count = status.counts().waiting_count;
         match status.retry_after(self.inner.clock.now()) {
-            Some(retry_after_seconds) if waiting_count >= self.inner.waiting_max_count => Err(Refusal::QueueFull {
-                retry_after_seconds,
-                message: format!("{waiting_count} requests wait already; try again later."),
-            }),
+            Some(retry_after_seconds) if waiting_count + generate.sequences_count() > self.inner.waiting_max_count => {
+                Err(Refusal::QueueFull {
+                    retry_after_seconds,
+                    message: format!("{waiting_count} requests wait already; try again later."),
+                })
+            }
             _ => Ok(()),
         }
     }

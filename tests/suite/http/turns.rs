@@ -23,6 +23,10 @@ fn sixty(max_tokens: u32, stream: bool) -> String {
     json!({"prompt": prompts, "max_tokens": max_tokens, "stream": stream, "return_token_ids": true}).to_string()
 }
 
+fn single(max_tokens: u32) -> String {
+    json!({"prompt": "One", "max_tokens": max_tokens}).to_string()
+}
+
 /// Four requests that come after one with sixty prompts are through before half of its prompts have
 /// begun: a place is free for each of them at once, which would otherwise be free when all sixty
 /// have begun.
@@ -100,9 +104,27 @@ async fn one_prompt_that_fails_ends_the_request() {
 #[actix_rt::test]
 async fn a_request_is_refused_and_left_as_a_whole() {
     let world = World::open(Plan { waiting_max_count: 59, ..plan() }).await;
-    let reply = post(world.address, PATH, &sixty(10, false)).await;
-    assert_eq!((reply.status, &reply.error()["code"]), (429, &json!("queue_full")));
+    for (body, param) in [(sixty(10, false), "prompt"), (json!({"prompt": "One", "n": 60}).to_string(), "n")] {
+        let reply = post(world.address, PATH, &body).await;
+        assert_eq!((reply.status, &reply.error()["param"]), (400, &json!(param)), "never, however long it waits");
+        let message = reply.error()["message"].as_str().unwrap_or_default().to_owned();
+        assert!(message.contains("60 sequences, and at most 59 may wait"), "{message}");
+    }
     assert_eq!(world.service.snapshot().scheduler.waiting_count, 0);
+    world.close().await;
+
+    let world = World::open(Plan { waiting_max_count: 60, running_max_count: 1, ..plan() }).await;
+    let address = world.address;
+    let others: Vec<_> = (0..2).map(|_| actix_rt::spawn(async move { post(address, PATH, &single(1_500)).await })).collect();
+    world.until(|snapshot| snapshot.scheduler.waiting_count == 1).await;
+    // The first goes to the scheduler, which says when to come back; the second does not cost any text work.
+    for told in ["1 requests of", "1 requests wait already"] {
+        let reply = post(address, PATH, &sixty(10, false)).await;
+        assert_eq!((reply.status, &reply.error()["code"]), (429, &json!("queue_full")));
+        let message = reply.error()["message"].as_str().unwrap_or_default().to_owned();
+        assert!(message.starts_with(told), "{message}");
+    }
+    others.into_iter().for_each(|other| other.abort());
     world.close().await;
 
     let world = World::open(plan()).await;
