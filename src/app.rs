@@ -108,8 +108,9 @@ pub enum AppError {
 pub fn serve(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {
     heap::fix_thresholds();
     // Before the runtime, which panics where it gets no descriptor.
-    descriptors::check(options)?;
-    actix::System::new().block_on(run(options, log, ready))
+    let mut options = options.clone();
+    descriptors::fit(&mut options)?;
+    actix::System::new().block_on(run(&options, log, ready))
 }
 
 /// Starts a server on a thread of its own, for this process to call its actors without HTTP between; it ends with the process.

@@ -1,7 +1,8 @@
 //! How many files and connections this process may have open at once.
 //!
 //! Promises: a server whose limit leaves no room for its own threads is refused before anything is started; one whose limit
-//! holds fewer connections than may be open says so.
+//! holds fewer connections than may be open lets in as many as it holds, and says so. Without a descriptor a connection is not
+//! even refused: it waits to be accepted, and a probe with it.
 
 use std::io;
 
@@ -27,15 +28,23 @@ pub fn raise(at_least: u64) -> io::Result<u64> {
     rlimit::increase_nofile_limit(hard)
 }
 
-/// Raises the limit and weighs it against what the options let in.
+/// Raises the limit, and lowers to what it holds how many connections the options let in.
 ///
 /// # Errors
 /// [`AppError::Descriptors`] if it cannot serve anything.
-pub(super) fn check(options: &ServeOptions) -> Result<(), AppError> {
+pub(super) fn fit(options: &mut ServeOptions) -> Result<(), AppError> {
     match raise(0) {
         Ok(limit) => {
-            if let Some(warning) = weigh(limit, options)? {
-                tracing::warn!("{warning}");
+            let asked_count = options.connections_max_count;
+            let held_count = held(limit, options)?;
+            if held_count < asked_count {
+                tracing::warn!(
+                    "this process may have {limit} files open, which is {held_count} connections, and so many are let in of the \
+                     {asked_count} of --connections-max-count; expected a higher hard limit (LimitNOFILE= of a unit, ulimit -Hn)"
+                );
+            }
+            for most in [&mut options.connections_max_count, &mut options.address_connections_max_count] {
+                *most = held_count.min(*most);
             }
         }
         Err(error) => tracing::warn!(%error, "the limit of open files can neither be read nor raised"),
@@ -43,19 +52,14 @@ pub(super) fn check(options: &ServeOptions) -> Result<(), AppError> {
     Ok(())
 }
 
-/// What is to be said of this limit: nothing if it holds all connections that may be open.
-fn weigh(limit: u64, options: &ServeOptions) -> Result<Option<String>, AppError> {
+/// How many connections of those that the options let in this limit holds; at least one.
+fn held(limit: u64, options: &ServeOptions) -> Result<usize, AppError> {
     let threads_count = options.http_workers_count + options.text_threads_count + options.stream_threads_count;
     let own = OWN_COUNT + THREAD_COUNT * threads_count as u64;
     let needed = own + options.connections_max_count as u64;
     if limit <= own {
         return Err(AppError::Descriptors { limit, own, needed });
     }
-    let held = limit - own;
-    Ok((limit < needed).then(|| {
-        format!(
-            "this process may have {limit} files open, which is {held} connections, and --connections-max-count lets in as many \
-             as need {needed}; expected a higher hard limit (LimitNOFILE= of a unit, ulimit -Hn) or fewer connections"
-        )
-    }))
+    let left = usize::try_from(limit - own).unwrap_or(usize::MAX);
+    Ok(left.min(options.connections_max_count))
 }

@@ -109,10 +109,8 @@ async fn accept(listener: net::TcpListener, acceptor: Rc<Acceptor>) {
         match listener.accept().await {
             Ok((connection, peer)) => match acceptor.places.take(peer.ip()) {
                 Some(place) => _ = spawn_local(Rc::clone(&acceptor).receive(connection, place)),
-                None => {
-                    let places = Arc::clone(&acceptor.places);
-                    spawn_local(async move { turn_away(&places, connection).await });
-                }
+                // Closed at once where it is not told: tasks run when this one waits, and a rush would take every descriptor first.
+                None => _ = acceptor.places.telling().map(|telling| spawn_local(turn_away(telling, connection))),
             },
             // The client left before its connection was taken.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}

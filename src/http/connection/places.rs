@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use crate::metrics::Metrics;
@@ -41,7 +41,7 @@ pub(in crate::http) struct Places {
     all_max_count: usize,
     address_max_count: usize,
     open: Mutex<Open>,
-    telling: Semaphore,
+    telling: Arc<Semaphore>,
     metrics: Metrics,
 }
 
@@ -64,7 +64,8 @@ pub(in crate::http) struct Place {
 impl Places {
     /// No connection yet.
     pub(in crate::http) fn new(all_max_count: usize, address_max_count: usize, metrics: Metrics) -> Self {
-        let telling = Semaphore::new(TOLD_MAX_COUNT);
+        // Where few may be open there are few descriptors, and one that is told holds one.
+        let telling = Arc::new(Semaphore::new(TOLD_MAX_COUNT.min(all_max_count)));
         Self { all_max_count, address_max_count, open: Mutex::default(), telling, metrics }
     }
 
@@ -85,6 +86,11 @@ impl Places {
         };
         self.turned_away(&mut open, full, address);
         None
+    }
+
+    /// The right to tell a client that there is no place; `None` where enough are told.
+    pub(in crate::http) fn telling(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.telling).try_acquire_owned().ok()
     }
 
     fn turned_away(&self, open: &mut Open, full: Full, address: IpAddr) {
@@ -128,9 +134,8 @@ fn site(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Tells a client that there is no place for it, if few are being told.
-pub(in crate::http) async fn turn_away(places: &Places, mut stream: TcpStream) {
-    let Ok(_telling) = places.telling.try_acquire() else { return };
+/// Tells a client that there is no place for it.
+pub(in crate::http) async fn turn_away(_telling: OwnedSemaphorePermit, mut stream: TcpStream) {
     let tell = async {
         stream.write_all(&own::full()).await?;
         stream.shutdown().await?;
