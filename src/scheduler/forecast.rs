@@ -283,7 +283,9 @@ impl Scheduler {
         });
         let mut queue: VecDeque<Waiting> = waiting.collect();
         for (first, held) in held {
-            let free = (self.limits.running_max() / 2).saturating_sub(self.turns.live_count(*first));
+            // One may always enter, as in `turns`.
+            let most = (self.limits.running_max() / 2).max(1);
+            let free = most.saturating_sub(self.turns.live_count(*first));
             queue.extend(held.drain(..free.min(held.len())));
         }
         queue.push_back(Waiting { prefill_tokens: prompt_tokens, prompt_tokens, is_newcomer: true, ..Waiting::default() });

@@ -237,6 +237,18 @@ const FAIR: SchedulerLimits = SchedulerLimits {
     prefix_cache: None,
 };
 
+/// Between the end of a request's only live sequence and the next plan, the held ones are still before a newcomer.
+#[test]
+fn a_newcomer_waits_for_what_is_held_where_one_runs_at_a_time() {
+    let mut stage = Stage::new(SchedulerLimits { running_max_count: 1, ..limits() });
+    let three = (0..3).map(|_| sequence(4, 1, Sampling::default())).collect();
+    let first = stage.scheduler.submit_all(three, stage.now).expect("the queue is empty");
+    stage.step();
+    assert_eq!(stage.scheduler.turns.live_count(first), 0, "it has ended, and no step was planned since");
+    assert_eq!(stage.scheduler.turns.held_count(), 2);
+    assert!(stage.scheduler.forecast(4).newcomer_micros > 0, "two go before it");
+}
+
 /// A step leaves 64 - 16 - 32 tokens of its budget for a request that comes, in the worst case: so
 /// a prompt of 20 tokens needs two steps instead of one, and four of them at once need five,
 /// instead of two.
