@@ -32,6 +32,8 @@ use super::workers::{Stopping, Workers};
 
 /// How long connections that are still open may take to close, once everything is answered.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
+/// The clock that actix reads deadlines off ticks so often, and a deadline counts from its last tick: by so much too early.
+const ACTIX_CLOCK: Duration = Duration::from_millis(500);
 /// Connections that may wait to be accepted; the kernel takes less if it is set to.
 const BACKLOG: i32 = 4096;
 
@@ -164,7 +166,7 @@ where
         // Without this a client that leaves while nothing is written is never noticed.
         .h1_allow_half_closed(false)
         .keep_alive(options.idle_deadline)
-        .client_request_timeout(options.head_deadline)
+        .client_request_timeout(options.head_deadline + ACTIX_CLOCK)
         .client_disconnect_timeout(Duration::from_secs(1))
         .h1_write_buffer_size(PIECE_MAX_BYTES)
         .on_connect_ext(|connection: &Connection, extensions: &mut Extensions| {

@@ -234,7 +234,7 @@ async fn health_generate(observed: web::Data<Observed>) -> HttpResponse {
         {
             None
         }
-        Err(refusal) => Some(format!("{refusal:?}")),
+        Err(refusal) => Some(ApiError::Refused(refusal).to_string()),
     };
     match reason {
         None => json(StatusCode::OK, &Generated { status: "generates", reason }),
@@ -266,7 +266,14 @@ fn one_token() -> Generate {
 async fn failure(mut accepted: Accepted) -> Option<String> {
     while let Some(part) = accepted.parts.recv().await {
         if let PartKind::Finished(finish) = part.kind {
-            return (finish.kind != FinishKind::Length).then(|| format!("{:?}", finish.kind));
+            return match finish.kind {
+                FinishKind::Length => None,
+                FinishKind::Failed { message, .. } => Some(message),
+                FinishKind::Cancelled => Some("the probe's request was cancelled".to_owned()),
+                FinishKind::Stop { .. } | FinishKind::ToolCalls => {
+                    Some("the probe's request ended without its token".to_owned())
+                }
+            };
         }
     }
     Some("the answer ended without an end".to_owned())

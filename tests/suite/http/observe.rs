@@ -206,5 +206,7 @@ async fn a_full_queue_that_advances_is_healthy_and_a_draining_server_is_not() {
     world.service.begin_drain();
     let reply = get(world.address, "/health_generate").await;
     assert_eq!((reply.status, &reply.json()["status"]), (503, &json!("does_not_generate")));
+    let reason = reply.json()["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason.contains("shutting down") && !reason.contains('{'), "in words: {reason}");
     world.close().await;
 }

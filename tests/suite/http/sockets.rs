@@ -125,6 +125,32 @@ async fn a_slow_head_is_given_up() {
     world.close().await;
 }
 
+/// Deadlines of a head never come early, wherever actix's clock of 500 ms stands.
+#[actix_rt::test]
+async fn no_head_is_given_up_before_its_time() {
+    let mut plan = Plan::default();
+    let deadline = std::time::Duration::from_millis(700);
+    plan.http.head_deadline = deadline;
+    let world = World::open(plan).await;
+    let given_up = (0..8_u64).map(|index| {
+        let address = world.address;
+        actix_rt::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(index * 130)).await;
+            let mut socket = TcpStream::connect(address).await.unwrap();
+            let began = std::time::Instant::now();
+            socket.write_all(if index % 2 == 0 { b"" } else { b"GET /ver" }).await.unwrap();
+            let mut bytes = Vec::new();
+            let _ = socket.read_to_end(&mut bytes).await;
+            (began.elapsed(), parse(&bytes).status)
+        })
+    });
+    for given_up in futures_util::future::join_all(given_up).await {
+        let (after, status) = given_up.unwrap();
+        assert!(after >= deadline && status == 408, "{status} after {after:?}");
+    }
+    world.close().await;
+}
+
 /// Sends a piece every 20 ms for as long as the connection takes it, 4 s at most. Returns how many, and what came back.
 async fn dribble(address: std::net::SocketAddr, begin: &str, piece: &'static str) -> (usize, String) {
     let (mut reader, mut writer) = TcpStream::connect(address).await.expect("it listens").into_split();
