@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
+use tokio::task::spawn_blocking;
 
 use super::{AppError, Secret, ServeOptions};
 use crate::http::{ApiKey, KeyRing, Keys};
@@ -107,7 +108,10 @@ pub(super) async fn keep_current(sources: KeySources, mut current: KeyTexts, rin
             continue;
         }
         seen = Some(stamps);
-        let read = sources.read().and_then(|texts| match keys(&texts) {
+        // A pipe may take seconds to come to its end, which no signal and no other task waits for.
+        let asked_sources = sources.clone();
+        let read = spawn_blocking(move || asked_sources.read()).await.unwrap_or_else(|error| Err(error.to_string()));
+        let read = read.and_then(|texts| match keys(&texts) {
             Ok(keys) => Ok((texts, keys)),
             Err(error) => Err(error.to_string()),
         });
@@ -126,6 +130,26 @@ pub(super) async fn keep_current(sources: KeySources, mut current: KeyTexts, rin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The runtime has one thread, as the server's has: what the read of a pipe without a writer held up, it would hold up.
+    #[tokio::test]
+    async fn a_pipe_that_nothing_writes_to_holds_up_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("keys");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let sources = KeySources { users_file: Some(pipe), ..KeySources::default() };
+        let hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).unwrap();
+        let reading = tokio::spawn(keep_current(sources, KeyTexts::default(), KeyRing::new(Keys::default()), hangups));
+        // The first look begins after a second, and the pipe is given up after five.
+        let mut longest = Duration::ZERO;
+        for _ in 0..150 {
+            let asked = std::time::Instant::now();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            longest = longest.max(asked.elapsed());
+        }
+        reading.abort();
+        assert!(longest < Duration::from_secs(4), "another task waited {longest:?}");
+    }
 
     #[test]
     fn a_file_that_cannot_be_used_says_why() {

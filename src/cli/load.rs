@@ -11,7 +11,7 @@ use tokio::runtime::Builder;
 
 use super::failure::{Failure, can_be_written, print};
 use super::serve::{layers, serve_for, variable};
-use super::settings::API_KEY_VARIABLE;
+use super::settings::{API_KEY_VARIABLE, Setting};
 use crate::app::descriptors;
 use crate::client::{Api, Client, ClientOptions};
 use crate::clock::unix_seconds;
@@ -25,8 +25,8 @@ const DESCRIPTORS: u64 = 65_536;
 const REPORT_MAX_BYTES: u64 = 1 << 28;
 /// Connections of a server of our own that are no user's: scrapes, and some that close.
 const CONNECTIONS_BESIDE: usize = 64;
-/// Connections that it takes at least, as any server does.
-const CONNECTIONS: usize = 4096;
+/// The setting for how many it takes.
+const CONNECTIONS_SETTING: &str = "connections_max_count";
 /// Descriptors that are no connections: files, the runtime's, the scrape's.
 const DESCRIPTORS_BESIDE: u64 = 100;
 
@@ -52,8 +52,10 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     // Its log would stand between the lines of the bar.
     let layers = layers(matches, &variable)?.or("log_level", "warn");
     // All of its users come from one address.
-    let connections = (users_at_once(&asked).1 + CONNECTIONS_BESIDE).max(CONNECTIONS).to_string();
-    let layers = layers.or("connections_max_count", &connections).or("address_connections_max_count", &connections);
+    let default = Setting::named(CONNECTIONS_SETTING).and_then(|setting| setting.default.parse().ok());
+    let most = default.expect("the setting is there, and its default a number");
+    let connections = (users_at_once(&asked).1 + CONNECTIONS_BESIDE).max(most).to_string();
+    let layers = layers.or(CONNECTIONS_SETTING, &connections).or("address_connections_max_count", &connections);
     serve_for(&layers, true, move |url, key| at(&Asked { urls: vec![url], ..asked }, key))?;
     // Ctrl-C has stopped the server. It also stops the load, whose thread ends this process once its report is written.
     loop {

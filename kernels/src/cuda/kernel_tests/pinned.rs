@@ -46,6 +46,21 @@ fn copies_of_both_queues_are_waited_for() {
     assert_eq!(bench.device.fetch(&second).unwrap(), [7; LEN]);
 }
 
+/// Memory that is given back under a copy would be read after it is gone.
+#[test]
+fn what_is_dropped_is_copied_before() {
+    let bench = Bench::new();
+    for queue in [Queue::Compute, Queue::Copies] {
+        let (region, host) = (bench.put(&[0_u32; LEN]), pinned(&bench, 7));
+        bench.device.upload(queue, &host, &region, LEN).unwrap();
+        drop(host);
+        // What takes its place in memory.
+        let next = pinned(&bench, 9);
+        assert_eq!(bench.device.fetch(&region).unwrap(), [7; LEN], "{queue:?}");
+        drop(next);
+    }
+}
+
 #[test]
 #[should_panic(expected = "a copy of pinned memory cannot be captured")]
 fn a_copy_cannot_be_captured() {
