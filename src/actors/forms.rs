@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::actors::messages::{AskedForm, Refusal};
 use crate::actors::prepare::TextWork;
 use crate::prompt::constraint::{AnswerRules, Calls, Grammar, GrammarError};
-use crate::prompt::conversation::Conversation;
+use crate::prompt::conversation::{AnswerForm, Conversation, Tool};
 use crate::prompt::harmony::parser::ParserStart;
 
 impl TextWork {
@@ -18,15 +18,38 @@ impl TextWork {
     }
 
     /// What the answers to `conversation` must be, whose prompt ends at `start`; `None` if every answer is taken.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] with the path of what cannot be kept of a strict function's parameters.
     pub(super) fn chat_rules(
         &self,
         conversation: &Conversation,
         start: &ParserStart,
         answer: Option<&Arc<Grammar>>,
-    ) -> Option<Arc<AnswerRules>> {
-        let answer = Arc::clone(answer?);
-        let calls: Calls = conversation.tools.iter().map(|tool| (tool.name.clone(), None)).collect();
-        Some(Arc::new(AnswerRules::of_chat(&self.grammars, start, Some(answer), &calls, false)))
+    ) -> Result<Option<Arc<AnswerRules>>, Refusal> {
+        let must_call = conversation.must_call || conversation.forced_tool.is_some();
+        let is_held = must_call || conversation.callable.is_some() || conversation.offered().any(|(_, tool)| tool.strict);
+        if answer.is_none() && !is_held {
+            return Ok(None);
+        }
+        let call = |(index, tool): (usize, &Tool)| {
+            let grammar = (must_call || tool.strict).then(|| self.arguments(index, tool)).transpose()?;
+            Ok((tool.name.clone(), grammar))
+        };
+        let calls: Calls = conversation.offered().map(call).collect::<Result<_, Refusal>>()?;
+        Ok(Some(Arc::new(AnswerRules::of_chat(&self.grammars, start, answer.cloned(), &calls, must_call))))
+    }
+
+    /// The grammar of a call's arguments. Of a function that is not strict they are an object, if its schema cannot be kept.
+    fn arguments(&self, index: usize, tool: &Tool) -> Result<Arc<Grammar>, Refusal> {
+        let refusal = match self.grammars.compile(&tool.arguments()) {
+            Ok(grammar) => return Ok(grammar),
+            Err(error) => invalid(&format!("tools[{index}].function.parameters"), &error),
+        };
+        if tool.strict {
+            return Err(refusal);
+        }
+        self.grammars.compile(&AnswerForm::object()).map_err(|_| refusal)
     }
 }
 

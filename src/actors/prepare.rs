@@ -160,7 +160,7 @@ impl TextWork {
                     cache_hit: built.cache_hit,
                     prompt_version: built.version.name().to_owned(),
                 };
-                let answer = self.chat_rules(&conversation, &built.parser_start, form);
+                let answer = self.chat_rules(&conversation, &built.parser_start, form)?;
                 let reading = Reading::Harmony(built.parser_start, rules_of(&conversation));
                 Ok(Prompt { report, reading, param: "messages", answer })
             }
@@ -183,7 +183,7 @@ impl TextWork {
 fn rules_of(conversation: &Conversation) -> ParserRules {
     let functions = match &conversation.forced_tool {
         Some(name) => [name.clone()].into(),
-        None => conversation.tools.iter().map(|tool| tool.name.clone()).collect(),
+        None => conversation.offered().map(|(_, tool)| tool.name.clone()).collect(),
     };
     ParserRules { functions, single_call: conversation.single_call, goes_on: false }
 }

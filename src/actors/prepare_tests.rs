@@ -100,7 +100,7 @@ fn today_is_a_date() {
 
 #[test]
 fn the_answer_to_a_chat_may_call_what_was_offered() {
-    let tool = |name: &str| Tool { name: name.to_owned(), description: None, parameters: None };
+    let tool = |name: &str| Tool { name: name.to_owned(), description: None, parameters: None, strict: false };
     let both = Conversation { tools: vec![tool("f"), tool("g")], ..Conversation::default() };
     let rules = |conversation: Conversation, ignore_eos| {
         let request = Generate { ignore_eos, ..generate(Input::Chat(conversation)) };

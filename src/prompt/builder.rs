@@ -195,8 +195,8 @@ impl PromptBuilder {
 /// All that a prompt is built from, unambiguously: what a hit is compared by. The tools are written as text, for the order of
 /// a schema's keys reaches the prompt, but is not part of its equality.
 fn input_bytes(conversation: &Conversation, date: &str) -> Vec<u8> {
-    // How many calls the answer may hold is no part of the prompt.
-    let Conversation { messages, tools, effort, forced_tool, single_call: _, schema } = conversation;
+    // Which calls the answer may hold, and how many, is no part of the prompt, but for one that is forced.
+    let Conversation { messages, tools, effort, forced_tool, schema, must_call: _, callable: _, single_call: _ } = conversation;
     let tools: Vec<_> =
         tools.iter().map(|tool| (&tool.name, &tool.description, tool.parameters.as_ref().map(Value::to_string))).collect();
     let schema = schema.as_ref().map(|named| (&named.name, &named.description, named.schema.to_string()));

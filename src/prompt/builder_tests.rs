@@ -23,7 +23,7 @@ fn user(text: &str) -> Message {
 }
 
 fn tool(parameters: serde_json::Value) -> Tool {
-    Tool { name: "f".into(), description: None, parameters: Some(parameters) }
+    Tool { name: "f".into(), description: None, parameters: Some(parameters), strict: false }
 }
 
 #[test]

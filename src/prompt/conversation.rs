@@ -1,5 +1,7 @@
 //! What a client said, free of any wire format: the input of the renderer.
 
+use serde_json::{Value, json};
+
 /// Who calls a function, with what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolCall {
@@ -55,20 +57,50 @@ pub struct Tool {
     /// What it does.
     pub description: Option<String>,
     /// Its parameters, a JSON schema; key order reaches the prompt.
-    pub parameters: Option<serde_json::Value>,
+    pub parameters: Option<Value>,
+    /// A call's arguments must be what `parameters` takes.
+    pub strict: bool,
+}
+
+impl Tool {
+    /// The form of a call's arguments, which are an object: the only one that a strict function without parameters takes is empty.
+    #[must_use]
+    pub fn arguments(&self) -> AnswerForm {
+        let schema = match &self.parameters {
+            Some(Value::Object(schema)) if !schema.is_empty() => {
+                let mut schema = schema.clone();
+                let says_type = ["type", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"];
+                if !says_type.iter().any(|name| schema.contains_key(*name)) {
+                    schema.insert("type".to_owned(), "object".into());
+                }
+                Value::Object(schema)
+            }
+            _ if self.strict => json!({"type": "object", "properties": {}, "additionalProperties": false}),
+            _ => return AnswerForm::object(),
+        };
+        AnswerForm::Json(schema)
+    }
 }
 
 /// The form that an answer must have.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AnswerForm {
     /// JSON that a schema takes; the order of its properties is that of the answer's.
-    Json(serde_json::Value),
+    Json(Value),
     /// All of it matches a regular expression.
     Regex(String),
     /// One of these texts.
     Choice(Vec<String>),
-    /// A text of a grammar in Lark's notation.
+    /// A text of a grammar in Lark's notation, or in llama.cpp's.
     Grammar(String),
+}
+
+impl AnswerForm {
+    /// Any object of JSON.
+    #[must_use]
+    pub fn object() -> Self {
+        Self::Json(json!({"type": "object"}))
+    }
 }
 
 /// A schema, as the model is told of it.
@@ -79,7 +111,7 @@ pub struct NamedSchema {
     /// What it is for.
     pub description: Option<String>,
     /// The schema; key order reaches the prompt.
-    pub schema: serde_json::Value,
+    pub schema: Value,
 }
 
 /// How much the model thinks before it answers.
@@ -94,7 +126,7 @@ pub enum ReasoningEffort {
     High,
 }
 
-/// What a prompt is built from.
+/// What a prompt is built from, and what its answer may be.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Conversation {
     /// The history, oldest first.
@@ -105,8 +137,23 @@ pub struct Conversation {
     pub effort: ReasoningEffort,
     /// The answer must be a call of this function: the prompt ends behind that call's header.
     pub forced_tool: Option<String>,
+    /// The answer must be a call, of whichever function. The prompt does not say so.
+    pub must_call: bool,
+    /// The functions of `tools` that may be called in this turn; `None` is all. The prompt does not say so.
+    pub callable: Option<Vec<String>>,
     /// The answer may hold one call at most. The prompt does not say so.
     pub single_call: bool,
     /// The schema that the answer will have, for the model to read.
     pub schema: Option<NamedSchema>,
+}
+
+impl Conversation {
+    /// The functions that the answer may call, each with its place in `tools`.
+    pub fn offered(&self) -> impl Iterator<Item = (usize, &Tool)> {
+        self.tools.iter().enumerate().filter(|(_, tool)| match (&self.forced_tool, &self.callable) {
+            (Some(forced), _) => tool.name == *forced,
+            (None, Some(callable)) => callable.contains(&tool.name),
+            (None, None) => true,
+        })
+    }
 }

@@ -54,7 +54,7 @@ impl ChatRequest {
         let model = terms.model(&mut fields)?;
         let messages = history(&mut fields, form)?;
         let Reasoning { effort, include } = Reasoning::read(&mut fields)?;
-        let Tools { tools, forced, single_call } = Tools::read(&mut fields)?;
+        let Tools { tools, callable, forced, must_call, single_call } = Tools::read(&mut fields)?;
         let mut generation = Generation::read(&mut fields, terms)?;
         generation.sampling.logprobs = logprobs(&mut fields)?;
         let streaming = Streaming::read(&mut fields, terms, form == Form::Generate)?;
@@ -64,7 +64,8 @@ impl ChatRequest {
         generation.set_form(form)?;
         foreign::refuse(&mut fields)?;
         note_unknown(fields);
-        let conversation = Conversation { messages, tools, effort, forced_tool: forced, single_call, schema };
+        let conversation =
+            Conversation { messages, tools, effort, forced_tool: forced, must_call, callable, single_call, schema };
         Ok(Self { model, conversation, generation, streaming, return_token_ids, include_reasoning: include })
     }
 }

@@ -76,11 +76,14 @@ fn what_would_be_ignored_is_refused() {
         (r#","reasoning":{"max_tokens":7}"#, "reasoning.max_tokens"),
         (r#","chat_template_kwargs":{"reasoning_effort":"much"}"#, "chat_template_kwargs.reasoning_effort"),
         (r#","chat_template_kwargs":{"model_identity":"a cat"}"#, "chat_template_kwargs.model_identity"),
-        (r#","guided_json":{"type":"object"}"#, "guided_json"),
-        (r#","guided_choice":["a"]"#, "guided_choice"),
-        (r#","structured_outputs":{"regex":"a"}"#, "structured_outputs"),
-        (r#","grammar":"root ::= x""#, "grammar"),
-        (r#","json_schema":{"a":1}"#, "json_schema"),
+        (r#","guided_json":"{""#, "guided_json"),
+        (r#","guided_choice":["a",3]"#, "guided_choice[1]"),
+        (r#","guided_choice":"a""#, "guided_choice"),
+        (r#","structured_outputs":{"structural_tag":"a"}"#, "structured_outputs.structural_tag"),
+        (r#","structured_outputs":{"regex":"a","json":{"a":1}}"#, "structured_outputs.regex"),
+        (r#","guided_regex":"a","response_format":{"type":"json_object"}"#, "guided_regex"),
+        (r#","guided_whitespace_pattern":" ""#, "guided_whitespace_pattern"),
+        (r#","structural_tag":{"a":1}"#, "structural_tag"),
         (r#","continue_final_message":true"#, "continue_final_message"),
         (r#","add_generation_prompt":false"#, "add_generation_prompt"),
         (r#","bad_words":["x"]"#, "bad_words"),
@@ -95,8 +98,32 @@ fn what_would_be_ignored_is_refused() {
     assert!(read(r#","response_format":{"type":"text"},"modalities":["text"]"#).is_ok());
 }
 
+fn of_type(kind: &str) -> AnswerForm {
+    AnswerForm::Json(serde_json::json!({"type": kind}))
+}
+
 #[test]
 fn an_answer_s_form_is_read_as_each_server_has_it() {
+    let regex = || AnswerForm::Regex("a+".into());
+    for (field, param, form) in [
+        (r#""guided_json":{"type":"array"}"#, "guided_json", of_type("array")),
+        (r#""guided_json":"{\"type\":\"array\"}""#, "guided_json", of_type("array")),
+        (r#""json_schema":{"type":"array"}"#, "json_schema", of_type("array")),
+        (r#""structured_outputs":{"json":{"type":"array"}}"#, "structured_outputs.json", of_type("array")),
+        (r#""structured_outputs":{"json_object":true}"#, "structured_outputs.json_object", of_type("object")),
+        (r#""guided_regex":"a+""#, "guided_regex", regex()),
+        (r#""structured_outputs":{"regex":"a+","disable_any_whitespace":true}"#, "structured_outputs.regex", regex()),
+        (r#""regex":"a+""#, "regex", regex()),
+        (r#""guided_choice":["a","b"]"#, "guided_choice", AnswerForm::Choice(vec!["a".into(), "b".into()])),
+        (r#""structured_outputs":{"choice":["a"]}"#, "structured_outputs.choice", AnswerForm::Choice(vec!["a".into()])),
+        (r#""grammar":"root ::= x""#, "grammar", AnswerForm::Grammar("root ::= x".into())),
+        (r#""ebnf":"root ::= x""#, "ebnf", AnswerForm::Grammar("root ::= x".into())),
+        (r#""guided_grammar":"start: x""#, "guided_grammar", AnswerForm::Grammar("start: x".into())),
+    ] {
+        let request = read(&format!(",{field}")).unwrap();
+        assert_eq!(request.generation.form, Some(AskedForm { form, param: param.to_owned() }), "{field}");
+        assert_eq!(request.conversation.schema, None, "the model is told of what response_format names");
+    }
     let named =
         r#"{"type":"json_schema","json_schema":{"name":"n","description":"d","strict":true,"schema":{"type":"array"}}}"#;
     let schema = r#"{"type":"array"}"#;

@@ -8,6 +8,7 @@ use super::chat_request::{TOP_LOGPROBS_MAX, note_unknown};
 use super::error::WireError;
 use super::fields::{Fields, unfit};
 use super::foreign;
+use super::form::Asked;
 use super::sampling::{CHOICES_MAX, Generation, token_ids};
 use super::streaming::Streaming;
 use super::terms::Terms;
@@ -55,6 +56,7 @@ impl CompletionRequest {
             return Err(WireError::Unsupported { param: fields.at("suffix"), message });
         }
         let return_token_ids = fields.flag("return_token_ids")?.unwrap_or(false);
+        generation.set_form(Asked::read(&mut fields)?.form)?;
         foreign::refuse(&mut fields)?;
         note_unknown(fields);
         Ok(Self { model, prompts, generation, streaming, echo, prompt_only, return_token_ids })

@@ -23,8 +23,9 @@ use Neutral::{Empty, Flag, Number};
 
 /// The names, of vLLM, SGLang, llama.cpp, Hugging Face and OpenRouter.
 const REFUSED: &[(&str, Neutral)] = &[
-    // The form of the answer.
+    // The form of the answer, where it is not `wire/form.rs` that reads it.
     ("guided_json", Empty),
+    ("guided_json_object", Empty),
     ("guided_regex", Empty),
     ("guided_choice", Empty),
     ("guided_grammar", Empty),
@@ -84,6 +85,11 @@ pub(crate) fn refuse(fields: &mut Fields) -> Result<(), WireError> {
         }
     }
     Ok(())
+}
+
+/// Whether the value of a field with no default of its own asks for nothing.
+pub(crate) fn is_void(value: &Value) -> bool {
+    asks_for_nothing(value, Empty)
 }
 
 fn asks_for_nothing(value: &Value, neutral: Neutral) -> bool {

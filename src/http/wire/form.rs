@@ -1,14 +1,50 @@
-//! The form that an answer must have: `response_format`.
+//! The form that an answer must have: `response_format`, and what other servers call it.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::actors::messages::AskedForm;
 use crate::prompt::conversation::{AnswerForm, NamedSchema};
 
 use super::error::{WireError, quoted};
-use super::fields::{Fields, text};
+use super::fields::{Fields, text, unfit};
+use super::foreign::is_void;
 
 const KINDS: &str = "\"text\", \"json_object\" or \"json_schema\"";
+
+/// What a field holds that asks for a form.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// A schema, as an object or as text.
+    Schema,
+    /// true: any object.
+    Object,
+    Regex,
+    /// A list of texts.
+    Choice,
+    /// A text in Lark's notation or in llama.cpp's.
+    Grammar,
+}
+
+/// The names of vLLM before its `structured_outputs`, of llama.cpp and of SGLang.
+const NAMES: [(&str, Kind); 9] = [
+    ("guided_json", Kind::Schema),
+    ("guided_json_object", Kind::Object),
+    ("guided_regex", Kind::Regex),
+    ("guided_choice", Kind::Choice),
+    ("guided_grammar", Kind::Grammar),
+    ("json_schema", Kind::Schema),
+    ("grammar", Kind::Grammar),
+    ("regex", Kind::Regex),
+    ("ebnf", Kind::Grammar),
+];
+/// Those within vLLM's `structured_outputs`.
+const INNER_NAMES: [(&str, Kind); 5] = [
+    ("json", Kind::Schema),
+    ("json_object", Kind::Object),
+    ("regex", Kind::Regex),
+    ("choice", Kind::Choice),
+    ("grammar", Kind::Grammar),
+];
 
 /// What a request says of the answer's form.
 #[derive(Debug, Default, PartialEq)]
@@ -20,8 +56,20 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Reads `response_format`.
+    /// Reads `response_format` and its other names, of which one may ask for a form.
     pub(crate) fn read(fields: &mut Fields) -> Result<Self, WireError> {
+        let mut asked = Self::response_format(fields)?;
+        for form in by_other_names(fields)? {
+            if let Some(before) = &asked.form {
+                let message = format!("asks for a form, and so does {}; give one of them", before.param);
+                return Err(WireError::Conflict { param: form.param, message });
+            }
+            asked.form = Some(form);
+        }
+        Ok(asked)
+    }
+
+    fn response_format(fields: &mut Fields) -> Result<Self, WireError> {
         let param = fields.at("response_format");
         let Some(mut format) = fields.object("response_format")? else { return Ok(Self::default()) };
         let path = format.at("type");
@@ -32,7 +80,7 @@ impl Asked {
             "json_object" => match format.take("schema") {
                 Some(schema) => Ok(Self::of(format.at("schema"), schema, None)),
                 None => {
-                    let form = AnswerForm::Json(json!({"type": "object"}));
+                    let form = AnswerForm::object();
                     Ok(Self { form: Some(AskedForm { form, param }), schema: None })
                 }
             },
@@ -62,4 +110,47 @@ fn named(format: &mut Fields) -> Result<Asked, WireError> {
     named.flag("strict")?;
     let schema = named.required("schema", "a JSON schema")?;
     Ok(Asked::of(named.at("schema"), schema, Some((name, description))))
+}
+
+fn by_other_names(fields: &mut Fields) -> Result<Vec<AskedForm>, WireError> {
+    let mut forms = Vec::new();
+    for (name, kind) in NAMES {
+        forms.extend(form(fields, name, kind)?);
+    }
+    if let Some(mut inner) = fields.object("structured_outputs")? {
+        for (name, kind) in INNER_NAMES {
+            forms.extend(form(&mut inner, name, kind)?);
+        }
+        for name in ["structural_tag", "whitespace_pattern"] {
+            if inner.take(name).is_some_and(|value| !is_void(&value)) {
+                let message = "this server does not do that; leave it out".to_owned();
+                return Err(WireError::Unsupported { param: inner.at(name), message });
+            }
+        }
+    }
+    Ok(forms)
+}
+
+/// The form that the field `name` asks for.
+fn form(fields: &mut Fields, name: &str, kind: Kind) -> Result<Option<AskedForm>, WireError> {
+    let param = fields.at(name);
+    let Some(value) = fields.take(name).filter(|value| !is_void(value)) else { return Ok(None) };
+    let form = match (kind, value) {
+        (Kind::Schema, Value::String(json)) => match serde_json::from_str(&json) {
+            Ok(schema) => AnswerForm::Json(schema),
+            Err(_) => return Err(unfit(&param, &Value::String(json), "a JSON schema, as an object or as its text")),
+        },
+        (Kind::Schema, schema @ Value::Object(_)) => AnswerForm::Json(schema),
+        (Kind::Schema, other) => return Err(unfit(&param, &other, "a JSON schema, as an object or as its text")),
+        (Kind::Object, Value::Bool(_)) => AnswerForm::object(),
+        (Kind::Object, other) => return Err(unfit(&param, &other, "true or false")),
+        (Kind::Regex, value) => AnswerForm::Regex(text(value, &param)?),
+        (Kind::Grammar, value) => AnswerForm::Grammar(text(value, &param)?),
+        (Kind::Choice, Value::Array(list)) => {
+            let text_at = |(index, value)| text(value, &format!("{param}[{index}]"));
+            AnswerForm::Choice(list.into_iter().enumerate().map(text_at).collect::<Result<_, _>>()?)
+        }
+        (Kind::Choice, other) => return Err(unfit(&param, &other, "an array of texts")),
+    };
+    Ok(Some(AskedForm { form, param }))
 }

@@ -38,8 +38,8 @@ impl TokenizeRequest {
             (None, Some(list)) => {
                 let messages = messages::read(list, &fields.at("messages"))?;
                 let Reasoning { effort, .. } = Reasoning::read(&mut fields)?;
-                let Tools { tools, forced, single_call } = Tools::read(&mut fields)?;
-                Input::Chat(Conversation { messages, tools, effort, forced_tool: forced, single_call, schema: None })
+                let Tools { tools, forced, .. } = Tools::read(&mut fields)?;
+                Input::Chat(Conversation { messages, tools, effort, forced_tool: forced, ..Conversation::default() })
             }
             (Some(_), Some(_)) => {
                 let message = "stands in place of messages; give one of them".to_owned();

@@ -12,16 +12,20 @@ use super::messages::check_type;
 
 const TOOLS_MAX: usize = 128;
 const NAME_MAX_BYTES: usize = 64;
-const CHOICES: &str = "auto, none, required, or an object that names a function";
+const CHOICES: &str = "auto, none, required, or an object that names a function or allowed_tools";
 const NAME_EXPECTED: &str = "1 to 64 characters of A-Z a-z 0-9 _ -";
 
-/// The functions that the model may call, and the one that it must.
+/// The functions that the model may call, and what it must.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Tools {
-    /// May be called.
+    /// The model knows of them.
     pub(crate) tools: Vec<Tool>,
+    /// May be called in this turn; `None` is all.
+    pub(crate) callable: Option<Vec<String>>,
     /// Must be called.
     pub(crate) forced: Option<String>,
+    /// One of them must be called.
+    pub(crate) must_call: bool,
     /// One call at most: `parallel_tool_calls: false`.
     pub(crate) single_call: bool,
 }
@@ -41,7 +45,10 @@ impl Tools {
                 "required" => required(tools, path)?,
                 _ => return Err(unfit(&path, &Value::String(choice), CHOICES)),
             },
-            Some(object @ Value::Object(_)) => named(tools, Fields::of(object, &path)?)?,
+            Some(object @ Value::Object(_)) => match object["type"].as_str() {
+                Some("allowed_tools") => allowed(tools, Fields::of(object, &path)?)?,
+                _ => named(tools, Fields::of(object, &path)?)?,
+            },
             Some(other) => return Err(unfit(&path, &other, CHOICES)),
         };
         Ok(Self { single_call, ..chosen })
@@ -87,9 +94,9 @@ fn tools(fields: &mut Fields) -> Result<Vec<Tool>, WireError> {
             return Err(WireError::Conflict { param: name_path, message });
         }
         let description = function.text("description")?;
-        function.flag("strict")?;
+        let strict = function.flag("strict")?.unwrap_or(false);
         let parameters = function.object("parameters")?.map(|schema| Value::Object(schema.into_rest()));
-        tools.push(Tool { name, description, parameters });
+        tools.push(Tool { name, description, parameters, strict });
     }
     Ok(tools)
 }
@@ -105,30 +112,65 @@ pub(super) fn function_name(function: &mut Fields) -> Result<String, WireError> 
     Ok(name)
 }
 
-/// A call is forced by ending the prompt behind its header, so the function must be known.
+/// One of the functions must be called. Of a single one the call is forced, by ending the prompt behind its header.
 fn required(tools: Vec<Tool>, path: String) -> Result<Tools, WireError> {
     match tools.as_slice() {
-        [only] => Ok(Tools { forced: Some(only.name.clone()), tools, ..Tools::default() }),
         [] => Err(WireError::Conflict { param: path, message: "\"required\" needs a tool in tools".to_owned() }),
-        several => Err(WireError::Unsupported {
-            param: path,
-            message: format!(
-                "\"required\" is supported with one tool, not with {}; name the function, or use auto",
-                several.len()
-            ),
-        }),
+        [only] => Ok(Tools { forced: Some(only.name.clone()), tools, ..Tools::default() }),
+        _ => Ok(Tools { must_call: true, tools, ..Tools::default() }),
     }
 }
 
 fn named(tools: Vec<Tool>, mut choice: Fields) -> Result<Tools, WireError> {
     check_type(&mut choice, "function")?;
-    let mut function = Fields::of(choice.required("function", "an object with a name")?, &choice.at("function"))?;
-    let path = function.at("name");
-    let name = text(function.required("name", "the name of a tool")?, &path)?;
-    if tools.iter().any(|tool| tool.name == name) {
-        Ok(Tools { tools, forced: Some(name), ..Tools::default() })
-    } else {
-        Err(unfit(&path, &Value::String(clip(&name)), "the name of a function in tools"))
+    let name = known_name(&tools, &mut choice)?;
+    Ok(Tools { tools, forced: Some(name), ..Tools::default() })
+}
+
+/// `allowed_tools`: the model knows of all, and may call some of them. Its mode and its list stand in an object of that name, or beside the
+/// type, as in the Responses API.
+fn allowed(tools: Vec<Tool>, mut choice: Fields) -> Result<Tools, WireError> {
+    let mut allowed = match choice.object("allowed_tools")? {
+        Some(inside) => inside,
+        None => choice,
+    };
+    let path = allowed.at("mode");
+    let must_call = match allowed.text("mode")?.as_deref() {
+        None | Some("auto") => false,
+        Some("required") => true,
+        Some(other) => return Err(unfit(&path, &Value::String(other.to_owned()), "auto or required")),
+    };
+    let path = allowed.at("tools");
+    let list = allowed.list("tools")?.unwrap_or_default();
+    if list.is_empty() || list.len() > TOOLS_MAX {
+        return Err(unfit(&path, &Value::Array(list), &format!("an array of 1 to {TOOLS_MAX} functions")));
+    }
+    let known = |(index, value)| {
+        let mut choice = Fields::of(value, &format!("{path}[{index}]"))?;
+        check_type(&mut choice, "function")?;
+        known_name(&tools, &mut choice)
+    };
+    let callable: Vec<String> = list.into_iter().enumerate().map(known).collect::<Result<_, _>>()?;
+    match callable.as_slice() {
+        [only] if must_call => Ok(Tools { forced: Some(only.clone()), tools, ..Tools::default() }),
+        _ => Ok(Tools { callable: Some(callable), must_call, tools, ..Tools::default() }),
+    }
+}
+
+/// The name of a function in `tools`, within `function` or beside the type.
+fn known_name(tools: &[Tool], choice: &mut Fields) -> Result<String, WireError> {
+    let value = match choice.take("name") {
+        Some(name) => (name, choice.at("name")),
+        None => {
+            let expected = "an object with a name";
+            let mut function = Fields::of(choice.required("function", expected)?, &choice.at("function"))?;
+            (function.required("name", "the name of a tool")?, function.at("name"))
+        }
+    };
+    let (name, path) = (text(value.0, &value.1)?, value.1);
+    match tools.iter().any(|tool| tool.name == name) {
+        true => Ok(name),
+        false => Err(unfit(&path, &Value::String(clip(&name)), "the name of a function in tools")),
     }
 }
 

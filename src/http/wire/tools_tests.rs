@@ -14,7 +14,7 @@ fn tools_are_read_with_their_key_order() {
     let tools = read(&format!("{F},{G}"), r#","parallel_tool_calls":true"#).unwrap();
     assert_eq!((tools.forced, tools.single_call), (None, false));
     assert_eq!(tools.tools[0].parameters.as_ref().unwrap().to_string(), r#"{"type":"object","a":1}"#);
-    assert_eq!(tools.tools[1], Tool { name: "g".into(), description: None, parameters: None });
+    assert_eq!(tools.tools[1], Tool { name: "g".into(), description: None, parameters: None, strict: false });
 }
 
 #[test]
@@ -26,8 +26,8 @@ fn a_choice_is_honoured_or_refused() {
     let named = r#","tool_choice":{"type":"function","function":{"name":"g"}}"#;
     assert_eq!(read(&format!("{F},{G}"), named).unwrap().forced, forced("g"));
     assert_eq!(blame(read(F, named)), ("tool_choice.function.name".into(), "invalid_value"));
-    let several = read(&format!("{F},{G}"), r#","tool_choice":"required""#);
-    assert_eq!(blame(several), ("tool_choice".into(), "unsupported_value"));
+    let several = read(&format!("{F},{G}"), r#","tool_choice":"required""#).unwrap();
+    assert_eq!((several.forced, several.must_call, several.callable), (None, true, None));
     assert_eq!(blame(read("", r#","tool_choice":"required""#)), ("tool_choice".into(), "conflicting_parameters"));
     assert_eq!(blame(read(F, r#","tool_choice":"f""#)), ("tool_choice".into(), "invalid_value"));
 }
@@ -89,4 +89,33 @@ fn functions_of_the_older_form_are_taken_where_none_may_be_called() {
         assert_eq!(blame(read(tools, &rest)), (param.into(), "unsupported_value"), "{rest}");
     }
     assert_eq!(read(F, &choice(r#""auto""#)).unwrap().tools.len(), 1);
+}
+
+#[test]
+fn some_tools_may_be_allowed_and_the_model_knows_of_all() {
+    let read = |choice: &str| read(&format!("{F},{G}"), &format!(r#","tool_choice":{choice}"#));
+    let g = r#"[{"type":"function","function":{"name":"g"}}]"#;
+    let both = r#"[{"type":"function","name":"g"},{"type":"function","name":"f"}]"#;
+    let names = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    for (choice, callable, forced, must_call) in [
+        (format!(r#"{{"type":"allowed_tools","allowed_tools":{{"mode":"auto","tools":{g}}}}}"#), names(&["g"]), None, false),
+        (format!(r#"{{"type":"allowed_tools","allowed_tools":{{"mode":"required","tools":{g}}}}}"#), None, Some("g"), false),
+        (format!(r#"{{"type":"allowed_tools","mode":"required","tools":{both}}}"#), names(&["g", "f"]), None, true),
+        (format!(r#"{{"type":"allowed_tools","tools":{both}}}"#), names(&["g", "f"]), None, false),
+    ] {
+        let tools = read(&choice).unwrap();
+        assert_eq!((tools.callable, tools.forced.as_deref(), tools.must_call), (callable, forced, must_call), "{choice}");
+        assert_eq!(tools.tools.len(), 2, "{choice}");
+    }
+    for (choice, param) in [
+        (r#"{"type":"allowed_tools"}"#, "tool_choice.tools"),
+        (r#"{"type":"allowed_tools","allowed_tools":{"mode":"auto","tools":[]}}"#, "tool_choice.allowed_tools.tools"),
+        (r#"{"type":"allowed_tools","mode":"any","tools":[]}"#, "tool_choice.mode"),
+        (r#"{"type":"allowed_tools","tools":[{"type":"function","name":"h"}]}"#, "tool_choice.tools[0].name"),
+        (r#"{"type":"allowed_tools","tools":[{"function":{"name":"h"}}]}"#, "tool_choice.tools[0].function.name"),
+        (r#"{"type":"allowed_tools","tools":[{"type":"web_search"}]}"#, "tool_choice.tools[0].type"),
+        (r#"{"type":"function"}"#, "tool_choice.function"),
+    ] {
+        assert_eq!(blame(read(choice)).0, param, "{choice}");
+    }
 }

@@ -1,7 +1,8 @@
 //! Where in its answer a sequence is, and what may follow there.
 //!
-//! A chat's answer is messages, each with a header; which headers there are is known beforehand, token by token. A message's text is
-//! free but for control tokens, or a grammar's. So the state is a place in a header, or a place in a text with its matcher.
+//! A chat's answer is messages, each with a header; which headers there are is known beforehand, control token by control token and byte
+//! by byte between them, in whichever tokens the model writes those. A message's text is free but for control tokens, or a grammar's.
+//! So the state is a place in a header, or a place in a text with its matcher.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use llguidance::Matcher;
 use super::grammar::{Grammar, Grammars};
 use crate::batch::{Allowed, TokenId};
 use crate::prompt::harmony::parser::ParserStart;
-use crate::prompt::tokenizer::{ControlTokens, Tokenizer};
+use crate::prompt::tokenizer::ControlTokens;
 
 /// What a message's text may be, and the token that ends it.
 #[derive(Debug, Clone)]
@@ -22,11 +23,28 @@ struct Text {
     goes_on: bool,
 }
 
-/// A message that may come next: its header's tokens, and its text.
+/// A part of a header.
+#[derive(Debug, Clone, PartialEq)]
+enum Part {
+    Control(TokenId),
+    /// Not empty.
+    Written(String),
+}
+
+/// A message that may come next: its header, and its text.
 #[derive(Debug, Clone)]
 struct Opening {
-    header: Vec<TokenId>,
+    header: Vec<Part>,
     text: Text,
+}
+
+/// Where in the header of an opening a sequence is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    opening: usize,
+    part: usize,
+    /// Bytes of the part that are written.
+    written: usize,
 }
 
 /// The functions that an answer may call, each with the grammar of its arguments; without one they are any text.
@@ -40,7 +58,7 @@ pub struct AnswerRules {
     later: Arc<[Opening]>,
     /// Every token that is text; bit by bit.
     text_tokens: Arc<[u32]>,
-    return_token: TokenId,
+    grammars: Arc<Grammars>,
 }
 
 #[derive(Debug)]
@@ -52,7 +70,7 @@ enum Begin {
 impl AnswerRules {
     /// Rules for a text that is no chat: all of it is the grammar's.
     #[must_use]
-    pub fn of_text(grammars: &Grammars, grammar: Arc<Grammar>) -> Self {
+    pub fn of_text(grammars: &Arc<Grammars>, grammar: Arc<Grammar>) -> Self {
         let ends = grammars.tokenizer().control().response_ends();
         Self::beginning(grammars, Begin::Text(Text { grammar: Some(grammar), ends, goes_on: false }), Vec::new())
     }
@@ -61,20 +79,20 @@ impl AnswerRules {
     /// and the answer is one of `calls`.
     #[must_use]
     pub fn of_chat(
-        grammars: &Grammars,
+        grammars: &Arc<Grammars>,
         start: &ParserStart,
         answer: Option<Arc<Grammar>>,
         calls: &Calls,
         must_call: bool,
     ) -> Self {
-        let writer = Writer { tokenizer: grammars.tokenizer(), control: *grammars.tokenizer().control() };
+        let writer = Writer { control: *grammars.tokenizer().control() };
         if let ParserStart::CallText { name } = start {
             let grammar = calls.iter().find(|(called, _)| called == name).and_then(|(_, grammar)| grammar.clone());
             return Self::beginning(grammars, Begin::Text(writer.call_text(grammar)), Vec::new());
         }
         // Besides JSON of a schema there is nothing to say to the reader: a preamble would stand in front of it.
         let says_more = answer.is_none() && !must_call && !calls.is_empty();
-        let mut openings: Vec<Opening> = calls.iter().map(|(name, grammar)| writer.call(name, grammar.clone())).collect();
+        let mut openings: Vec<Opening> = calls.iter().flat_map(|(name, grammar)| writer.call(name, grammar.as_ref())).collect();
         if !must_call {
             openings.push(writer.last(answer));
         }
@@ -90,58 +108,61 @@ impl AnswerRules {
         Self::beginning(grammars, Begin::Header(first), later)
     }
 
-    fn beginning(grammars: &Grammars, begin: Begin, later: Vec<Opening>) -> Self {
+    fn beginning(grammars: &Arc<Grammars>, begin: Begin, later: Vec<Opening>) -> Self {
         let tokenizer = grammars.tokenizer();
         let mut words = vec![0; tokenizer.vocab_size().div_ceil(u32::BITS as usize)];
-        let is_text = |token: &TokenId| !tokenizer.is_control(*token) && !tokenizer.bytes_of(*token).is_empty();
-        set(&mut words, (0..).take(tokenizer.vocab_size()).map(TokenId).filter(is_text));
-        Self { begin, later: later.into(), text_tokens: words.into(), return_token: tokenizer.control().return_ }
+        set(&mut words, (0..).take(tokenizer.vocab_size()).map(TokenId).filter(|token| grammars.is_text(*token)));
+        Self { begin, later: later.into(), text_tokens: words.into(), grammars: Arc::clone(grammars) }
     }
 
     /// The answer of one sequence, before its first token.
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> Answer {
         let state = match &self.begin {
-            Begin::Header(openings) => State::Header { openings: Arc::clone(openings), written: Vec::new() },
+            Begin::Header(openings) => State::of_header(openings),
             Begin::Text(text) => State::of_text(text.clone()),
         };
         Answer { rules: Arc::clone(self), state }
     }
 }
 
-/// Writes headers as the renderer does.
-struct Writer<'a> {
-    tokenizer: &'a Tokenizer,
+/// Writes headers as the model does.
+struct Writer {
     control: ControlTokens,
 }
 
-impl Writer<'_> {
-    /// `<|channel|>name`, and what else stands there, up to `<|message|>`.
-    fn header(&self, name: &str, kind: Option<&str>) -> Vec<TokenId> {
-        let mut header = vec![self.control.channel];
-        self.tokenizer.encode_text_into(name, &mut header);
-        if let Some(kind) = kind {
-            header.push(self.control.constrain);
-            self.tokenizer.encode_text_into(kind, &mut header);
-        }
-        header.push(self.control.message);
-        header
+impl Writer {
+    /// `<|channel|>name<|message|>`.
+    fn header(&self, name: &str) -> Vec<Part> {
+        vec![Part::Control(self.control.channel), Part::Written(name.to_owned()), Part::Control(self.control.message)]
     }
 
     /// A message of any text after which another one comes.
     fn message(&self, channel: &str) -> Opening {
         let text = Text { grammar: None, ends: vec![self.control.end], goes_on: true };
-        Opening { header: self.header(channel, None), text }
+        Opening { header: self.header(channel), text }
     }
 
     fn last(&self, grammar: Option<Arc<Grammar>>) -> Opening {
         let text = Text { grammar, ends: vec![self.control.return_], goes_on: false };
-        Opening { header: self.header("final", None), text }
+        Opening { header: self.header("final"), text }
     }
 
-    fn call(&self, name: &str, grammar: Option<Arc<Grammar>>) -> Opening {
-        let header = self.header(&format!("commentary to=functions.{name} "), Some("json"));
-        Opening { header, text: self.call_text(grammar) }
+    /// A call, in the forms in which the model writes its header: the recipient behind the channel or behind the role, the type of
+    /// the text with a blank before it, without one, or left out.
+    fn call(&self, name: &str, grammar: Option<&Arc<Grammar>>) -> Vec<Opening> {
+        let json = [Part::Control(self.control.constrain), Part::Written("json".to_owned())];
+        let kinds = [(" ", &json[..]), ("", &json[..]), ("", &[])];
+        let recipient = format!(" to=functions.{name}");
+        let forms = [(None, format!("commentary{recipient}")), (Some(recipient), "commentary".to_owned())];
+        let header = |role: Option<&String>, channel: &str, (blank, kind): (&str, &[Part])| {
+            let role = role.cloned().map(Part::Written);
+            let channel = [Part::Control(self.control.channel), Part::Written(format!("{channel}{blank}"))];
+            let end = [Part::Control(self.control.message)];
+            role.into_iter().chain(channel).chain(kind.iter().cloned()).chain(end).collect()
+        };
+        let headers = forms.iter().flat_map(|(role, channel)| kinds.map(|kind| header(role.as_ref(), channel, kind)));
+        headers.map(|header| Opening { header, text: self.call_text(grammar.cloned()) }).collect()
     }
 
     fn call_text(&self, grammar: Option<Arc<Grammar>>) -> Text {
@@ -150,16 +171,21 @@ impl Writer<'_> {
 
     /// `opening` behind a message that ended.
     fn later(&self, opening: Opening) -> Opening {
-        let mut header = vec![self.control.start];
-        self.tokenizer.encode_text_into("assistant", &mut header);
-        header.extend(opening.header);
-        Opening { header, ..opening }
+        let mut header = vec![Part::Control(self.control.start)];
+        let mut rest = opening.header.into_iter();
+        match rest.next() {
+            Some(Part::Written(role)) => header.push(Part::Written(format!("assistant{role}"))),
+            Some(control) => header.extend([Part::Written("assistant".to_owned()), control]),
+            None => {}
+        }
+        header.extend(rest);
+        Opening { header, text: opening.text }
     }
 }
 
 enum State {
-    /// In a header, of which so much is written: one of these.
-    Header { openings: Arc<[Opening]>, written: Vec<TokenId> },
+    /// In a header of one of these, at one of the places.
+    Header { openings: Arc<[Opening]>, places: Vec<Place> },
     /// In a text.
     Text { text: Text, matcher: Option<Box<Matcher>> },
     /// At the end.
@@ -167,6 +193,11 @@ enum State {
 }
 
 impl State {
+    fn of_header(openings: &Arc<[Opening]>) -> Self {
+        let places = (0..openings.len()).map(|opening| Place { opening, part: 0, written: 0 }).collect();
+        Self::Header { openings: Arc::clone(openings), places }
+    }
+
     fn of_text(text: Text) -> Self {
         let matcher = text.grammar.as_ref().map(|grammar| Box::new(grammar.matcher()));
         Self::Text { text, matcher }
@@ -193,17 +224,32 @@ impl Answer {
     pub fn take(&mut self, token: TokenId) -> Result<(), String> {
         match &mut self.state {
             State::Over => {}
-            State::Header { openings, written } => {
-                written.push(token);
-                let found = openings.iter().find(|opening| opening.header == *written);
-                if let Some(opening) = found {
-                    self.state = State::of_text(opening.text.clone());
+            State::Header { openings, places } => {
+                let bytes = self.rules.grammars.tokenizer().bytes_of(token);
+                let step = |place: &Place| match &openings[place.opening].header[place.part] {
+                    Part::Control(control) => {
+                        (*control == token).then_some(Place { part: place.part + 1, written: 0, ..*place })
+                    }
+                    Part::Written(text) => {
+                        let rest = text.as_bytes()[place.written..].strip_prefix(bytes)?;
+                        Some(match rest.is_empty() {
+                            true => Place { part: place.part + 1, written: 0, ..*place },
+                            false => Place { written: place.written + bytes.len(), ..*place },
+                        })
+                    }
+                };
+                let next: Vec<Place> = places.iter().filter_map(step).collect();
+                let whole = next.iter().map(|place| (&openings[place.opening], place.part));
+                let found = whole.filter(|(opening, part)| *part == opening.header.len()).map(|(opening, _)| opening).next();
+                match found {
+                    Some(opening) => self.state = State::of_text(opening.text.clone()),
+                    None => *places = next,
                 }
             }
             State::Text { text, matcher } => {
                 if text.ends.contains(&token) {
                     self.state = match text.goes_on {
-                        true => State::Header { openings: Arc::clone(&self.rules.later), written: Vec::new() },
+                        true => State::of_header(&self.rules.later),
                         false => State::Over,
                     };
                 } else if let Some(matcher) = matcher {
@@ -222,10 +268,19 @@ impl Answer {
         let mut words = vec![0; self.rules.text_tokens.len()];
         match &mut self.state {
             State::Over => return Ok(Allowed::All),
-            State::Header { openings, written } => {
-                let next =
-                    openings.iter().filter_map(|opening| opening.header.strip_prefix(written.as_slice())?.first().copied());
-                set(&mut words, next);
+            State::Header { openings, places } => {
+                let mut texts = Vec::new();
+                for place in places {
+                    match &openings[place.opening].header[place.part] {
+                        Part::Control(control) => set(&mut words, [*control].into_iter()),
+                        Part::Written(text) => texts.push(&text.as_bytes()[place.written..]),
+                    }
+                }
+                texts.sort_unstable();
+                texts.dedup();
+                for text in texts {
+                    set(&mut words, self.rules.grammars.beginnings(text));
+                }
             }
             State::Text { text, matcher: None } => {
                 words.copy_from_slice(&self.rules.text_tokens);
@@ -237,7 +292,7 @@ impl Answer {
                     *word = allowed & is_text;
                 }
                 // The crate says by its one end token that the text may end.
-                if mask.is_allowed(self.rules.return_token.0) {
+                if mask.is_allowed(self.rules.grammars.tokenizer().control().return_.0) {
                     set(&mut words, text.ends.iter().copied());
                 }
             }

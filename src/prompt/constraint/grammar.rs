@@ -9,7 +9,7 @@ use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokR
 use llguidance::{JsonCompileOptions, Matcher, ParserFactory, regex_to_lark};
 use serde_json::{Value, json};
 
-use super::schema;
+use super::{gbnf, schema};
 use crate::batch::TokenId;
 use crate::prompt::conversation::AnswerForm;
 use crate::prompt::tokenizer::Tokenizer;
@@ -78,6 +78,8 @@ impl Grammar {
 pub struct Grammars {
     tokenizer: Arc<Tokenizer>,
     factory: OnceLock<Result<ParserFactory, String>>,
+    /// The tokens that are text, by their bytes.
+    sorted: OnceLock<Vec<TokenId>>,
     kept: Mutex<Kept>,
 }
 
@@ -99,7 +101,7 @@ impl Grammars {
     /// A compiler that has compiled nothing.
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
-        Self { tokenizer, factory: OnceLock::new(), kept: Mutex::default() }
+        Self { tokenizer, factory: OnceLock::new(), sorted: OnceLock::new(), kept: Mutex::default() }
     }
 
     /// The tokenizer whose bytes the grammars are about.
@@ -111,6 +113,30 @@ impl Grammars {
     /// Builds the tree of all tokens, if it is not built: the first grammar need not wait for it then.
     pub fn warm_up(&self) {
         let _ = self.factory();
+        self.sorted();
+    }
+
+    /// The tokens with which `text` may begin.
+    pub(super) fn beginnings(&self, text: &[u8]) -> impl Iterator<Item = TokenId> {
+        let sorted = self.sorted();
+        (1..=text.len()).filter_map(move |len| {
+            let at = sorted.binary_search_by(|token| self.tokenizer.bytes_of(*token).cmp(&text[..len])).ok()?;
+            Some(sorted[at])
+        })
+    }
+
+    fn sorted(&self) -> &[TokenId] {
+        self.sorted.get_or_init(|| {
+            let ids = (0..).take(self.tokenizer.vocab_size()).map(TokenId);
+            let mut sorted: Vec<TokenId> = ids.filter(|token| self.is_text(*token)).collect();
+            sorted.sort_unstable_by_key(|token| self.tokenizer.bytes_of(*token));
+            sorted
+        })
+    }
+
+    /// Whether a token is text.
+    pub(super) fn is_text(&self, token: TokenId) -> bool {
+        !self.tokenizer.is_control(token) && !self.tokenizer.bytes_of(token).is_empty()
     }
 
     /// The grammar of `form`.
@@ -207,7 +233,9 @@ fn top_level(form: &AnswerForm) -> Result<TopLevelGrammar, GrammarError> {
         }
         AnswerForm::Grammar(text) => {
             within(text, TEXT_MAX_BYTES)?;
-            Ok(TopLevelGrammar::from_lark(text.clone()))
+            let is_lark = !gbnf::is_gbnf(text);
+            let lark = if is_lark { text.clone() } else { gbnf::to_lark(text).map_err(GrammarError::of_all)? };
+            Ok(TopLevelGrammar::from_lark(lark))
         }
     }
 }

@@ -7,6 +7,7 @@
 //! The grammars are those of the `llguidance` crate, over the bytes of this server's own tokenizer.
 
 mod answer;
+mod gbnf;
 mod grammar;
 mod schema;
 #[cfg(test)]

@@ -8,10 +8,10 @@ use crate::prompt::conversation::AnswerForm;
 use crate::prompt::harmony::parser::{Event, EventKind, Parser, ParserRules, ParserStart};
 use crate::prompt::tokenizer::Tokenizer;
 
-fn grammars() -> &'static Grammars {
-    static LOADED: LazyLock<Grammars> = LazyLock::new(|| {
+fn grammars() -> &'static Arc<Grammars> {
+    static LOADED: LazyLock<Arc<Grammars>> = LazyLock::new(|| {
         let json = include_bytes!("../../../models/tiny/tokenizer.json");
-        Grammars::new(Arc::new(Tokenizer::from_json("tokenizer.json", json, 2_048).unwrap()))
+        Arc::new(Grammars::new(Arc::new(Tokenizer::from_json("tokenizer.json", json, 2_048).unwrap())))
     });
     &LOADED
 }
@@ -235,7 +235,13 @@ fn what_cannot_be_kept_is_refused_and_says_where() {
         AnswerForm::Choice(Vec::new()),
         AnswerForm::Choice(vec![String::new()]),
         AnswerForm::Choice(vec!["a".to_owned(); 5_000]),
-        AnswerForm::Grammar("root ::= \"a\"".to_owned()),
+        AnswerForm::Grammar("root ::= a".to_owned()),
+        AnswerForm::Grammar("a ::= \"b\"".to_owned()),
+        AnswerForm::Grammar("root ::= \"b".to_owned()),
+        AnswerForm::Grammar("root ::= [a-".to_owned()),
+        AnswerForm::Grammar("root ::= \"a\"{9,b}".to_owned()),
+        AnswerForm::Grammar("root ::= \"a\" root ::= \"b\"".to_owned()),
+        AnswerForm::Grammar("::= \"a\"".to_owned()),
         AnswerForm::Grammar("start: start".to_owned()),
         AnswerForm::Grammar("start: missing".to_owned()),
         AnswerForm::Grammar("x".repeat(300_000)),
@@ -307,4 +313,50 @@ fn a_grammar_is_compiled_once_and_its_sequences_share_nothing() {
     }
     assert_eq!(other.allowed().unwrap(), first, "where one is does not move the other");
     assert_ne!(one.allowed().unwrap(), first);
+}
+
+/// llama.cpp's notation: whatever is said is what is read by hand.
+#[test]
+fn a_grammar_in_llama_cpp_s_notation_is_kept() {
+    let grammar = r##"# A list of items.
+root ::= "<" item ("," ws-p item){0,3} ">" Tail?
+item ::= [a-c]{2,3} | "\"" [^"\x00-\x1f\]\[]{1,4} "\""   # quoted
+       | "-/" [0-9-]
+ws-p ::= " "
+Tail ::= "\n\u00e9" ."##;
+    let rules = Arc::new(AnswerRules::of_text(grammars(), compiled(&AnswerForm::Grammar(grammar.to_owned()))));
+    let mut ways = [0; 4];
+    for seed in 0..60 {
+        let text = text_of(&said_at_random(&rules, seed));
+        let (list, tail) = text.split_once(">\n\u{e9}").unwrap_or_else(|| (text.strip_suffix('>').unwrap_or("?"), ""));
+        assert!(tail.chars().count() <= 1, "{text:?}");
+        ways[3] += tail.chars().count();
+        let mut rest = list.strip_prefix('<').unwrap_or_else(|| panic!("{text:?}"));
+        loop {
+            let taken = match (rest.strip_prefix('"').and_then(|inner| inner.split_once('"')), rest.strip_prefix("-/")) {
+                (Some((inner, _)), _) => {
+                    ways[0] += 1;
+                    assert!((1..=4).contains(&inner.chars().count()) && !inner.contains(['[', ']', '\n']), "{text:?}");
+                    inner.len() + 2
+                }
+                (None, Some(digit)) => {
+                    ways[1] += 1;
+                    assert!(digit.starts_with(|digit: char| digit.is_ascii_digit() || digit == '-'), "{text:?}");
+                    3
+                }
+                (None, None) => {
+                    ways[2] += 1;
+                    let letters = rest.bytes().take_while(|byte| (b'a'..=b'c').contains(byte)).count();
+                    assert!((2..=3).contains(&letters), "{text:?}");
+                    letters
+                }
+            };
+            rest = &rest[taken..];
+            if rest.is_empty() {
+                break;
+            }
+            rest = rest.strip_prefix(", ").unwrap_or_else(|| panic!("{text:?}"));
+        }
+    }
+    assert!(ways.iter().all(|count| *count > 0), "every way is gone: {ways:?}");
 }

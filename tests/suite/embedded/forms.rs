@@ -113,5 +113,34 @@ fn what_cannot_be_kept_is_refused_with_its_path() {
         assert!(said == param || said.ends_with('…') && param.starts_with(said.trim_end_matches('…')), "{said} for {param}");
         assert_eq!(error["error"]["code"], Value::Null, "{answer}");
     }
+    let parameters = json!({"type": "object", "properties": {"a": {"not": {}}}});
+    let ask = |strict: bool, rest: Value| {
+        let tool = json!({"type": "function", "function": {"name": "f", "strict": strict, "parameters": parameters}});
+        let mut body =
+            json!({"messages": [{"role": "user", "content": "hi"}], "tools": [tool], "max_tokens": 400, "temperature": 0});
+        body.as_object_mut().expect("an object").extend(rest.as_object().expect("an object").clone());
+        let (status, answer) = server.answer("POST", "/v1/chat/completions", &body.to_string());
+        (status, serde_json::from_str::<Value>(&answer).expect("JSON"))
+    };
+    let (status, error) = ask(true, json!({}));
+    assert_eq!((status, &error["error"]["param"]), (400, &json!("tools[0].function.parameters.properties.a.not")), "{error}");
+    // What is not strict is taken: a call that is required has an object.
+    assert_eq!(ask(false, json!({})).0, 200);
+    let (status, answer) = ask(false, json!({"tool_choice": "required"}));
+    let call = &answer["choices"][0]["message"]["tool_calls"][0]["function"];
+    let arguments = call["arguments"].as_str().expect("arguments");
+    assert_eq!(status, 200);
+    let is_cut = answer["choices"][0]["finish_reason"] == "length";
+    assert!(arguments.starts_with('{') && (is_cut || serde_json::from_str::<Value>(arguments).is_ok()), "{answer}");
+    for (rest, param) in [
+        (json!({"tool_choice": {"type": "function", "function": {"name": "g"}}}), "tool_choice.function.name"),
+        (json!({"guided_json": {}, "guided_regex": "a", "guided_choice": ["b"]}), "guided_choice"),
+        (json!({"guided_regex": "("}), "guided_regex"),
+        (json!({"grammar": "root ::= missing"}), "grammar"),
+        (json!({"guided_regex": "a", "ignore_eos": true}), "guided_regex"),
+    ] {
+        let (status, error) = ask(false, rest);
+        assert_eq!((status, &error["error"]["param"]), (400, &json!(param)), "{error}");
+    }
     assert_eq!(server.stats()["requests"]["active"].as_u64().unwrap_or(0), 0);
 }

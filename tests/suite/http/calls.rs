@@ -73,7 +73,6 @@ async fn a_forced_call_is_of_the_function_that_was_named() {
     for choice in [r#""tool_choice":{"type":"function","function":{"name":"f"}}"#, r#""tool_choice":"required""#] {
         let tools = r#""tools":[{"type":"function","function":{"name":"f"}}]"#;
         check("{\"a\": 1}<|call|>", &format!("{tools},{choice}"), json!(["", "", [["f", "{\"a\": 1}"]], "tool_calls"])).await;
-        check("<|call|>", &format!("{tools},{choice}"), json!(["", "", [["f", "{}"]], "tool_calls"])).await;
     }
 }
 

@@ -49,6 +49,7 @@ fn conversation(case: &Value) -> Conversation {
         name: text(&tool["name"]),
         description: optional(&tool["description"]),
         parameters: Some(tool["parameters"].clone()).filter(|parameters| !parameters.is_null()),
+        strict: false,
     };
     Conversation {
         messages: case["messages"].as_array().expect("a list of messages").iter().map(message).collect(),
@@ -59,8 +60,7 @@ fn conversation(case: &Value) -> Conversation {
             _ => ReasoningEffort::Medium,
         },
         forced_tool: optional(&case["forced_tool"]),
-        single_call: false,
-        schema: None,
+        ..Conversation::default()
     }
 }
 
@@ -119,11 +119,12 @@ fn control_tokens_come_from_the_form_alone() {
                     serde_json::json!({"type": "object", "description": text, "properties": {text: {"enum": [text],
                     "type": "string", "default": text, "title": text, "examples": [text], "oneOf": [{"description": text}]}}}),
                 ),
+                strict: false,
             }],
             effort: ReasoningEffort::Low,
             forced_tool: Some(said()),
-            single_call: false,
             schema: Some(NamedSchema { name: said(), description: Some(said()), schema: serde_json::json!({text: text}) }),
+            ..Conversation::default()
         };
         let settings = PromptSettings { model_id: said(), version: PromptVersion::V1, cache_max_bytes: 0 };
         let built = PromptBuilder::new(Arc::clone(&tokenizer), settings).build(&conversation, &KeyParameters::default(), text);

@@ -6,6 +6,7 @@
 mod answers;
 mod checkpoint;
 mod damage;
+mod forms;
 mod lists;
 mod script;
 
