@@ -74,6 +74,8 @@ pub(super) struct Prepared {
     pub(super) rules: Vec<TextRules>,
     /// What the client calls the prompt, for errors.
     pub(super) param: &'static str,
+    /// Memory of those whose answers are held to a form.
+    pub(super) answers_bytes: u64,
 }
 
 /// What a sequence and its stream hold besides tokens: at most, of one choice.
@@ -92,7 +94,7 @@ impl Prepared {
             let top = if sampling.prompt_logprobs { sampling.logprobs.map_or(0, |count| 40 + 8 * u64::from(count)) } else { 0 };
             CHOICE_BYTES + sequence.prompt.len() as u64 * (size_of::<TokenId>() as u64 + top)
         };
-        (self.prompt_tokens() * size_of::<TokenId>()) as u64 + self.sequences.iter().map(of).sum::<u64>()
+        (self.prompt_tokens() * size_of::<TokenId>()) as u64 + self.answers_bytes + self.sequences.iter().map(of).sum::<u64>()
     }
 }
 

@@ -63,7 +63,8 @@ impl TextWork {
         let form = generate.form.as_ref().map(|form| self.grammar(form)).transpose()?;
         let build = |input| self.prompt(input, &key, limits.vocab_size, limits.context_tokens_max, form.as_ref());
         let prompts: Result<Vec<Prompt>, Refusal> = generate.inputs.into_iter().map(build).collect();
-        let mut prepared = Prepared { reports: Vec::new(), sequences: Vec::new(), rules: Vec::new(), param: "prompt" };
+        let mut prepared =
+            Prepared { reports: Vec::new(), sequences: Vec::new(), rules: Vec::new(), param: "prompt", answers_bytes: 0 };
         let mut sampling = generate.sampling;
         if !generate.ignore_eos {
             sampling.stop_tokens.extend(self.tokenizer.control().response_ends());
@@ -102,6 +103,8 @@ impl TextWork {
                 });
             }
             prepared.param = prompt.param;
+            let held_bytes = prompt.answer.as_ref().map_or(0, |rules| rules.sequence_bytes());
+            prepared.answers_bytes += u64::from(generate.choices_count) * held_bytes;
             prepared.reports.push(Arc::new(prompt.report));
         }
         Ok(prepared)

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::actors::fixtures::{VOCAB_SIZE, generate, text_work, tokenizer};
-use crate::prompt::conversation::{Conversation, Message, Tool};
+use crate::actors::messages::AskedForm;
+use crate::prompt::conversation::{AnswerForm, Conversation, Message, Tool};
 
 const LIMITS: ModelLimits = ModelLimits {
     context_tokens_max: 1_000,
@@ -176,4 +177,16 @@ fn a_prompt_beyond_the_context_is_refused_before_it_is_copied() {
     let taken = allocation_counter::measure(|| refused = work.prepare(request, &LIMITS).err());
     assert!(matches!(refused, Some(Refusal::Invalid { code: Some("context_length_exceeded"), .. })), "{refused:?}");
     assert!(taken.bytes_max < 16 * 4 * LIMITS.context_tokens_max as u64, "{}", taken.bytes_max);
+}
+
+#[test]
+fn what_an_answer_in_a_form_takes_is_counted_for_each_choice() {
+    let bytes = |form: Option<AnswerForm>, choices_count| {
+        let form = form.map(|form| AskedForm { form, param: "guided_regex".to_owned() });
+        work().prepare(Generate { form, choices_count, ..generate(text("Hi")) }, &LIMITS).unwrap().bytes()
+    };
+    let regex = || Some(AnswerForm::Regex("a+".to_owned()));
+    let (one, three) = (bytes(regex(), 1) - bytes(None, 1), bytes(regex(), 3) - bytes(None, 3));
+    assert!(one > 64 << 10, "{one}");
+    assert_eq!(three, 3 * one);
 }

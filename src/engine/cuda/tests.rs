@@ -267,6 +267,43 @@ fn broken_rows_and_masks_are_reported() {
 }
 
 #[test]
+fn a_step_takes_masks_captured_or_not() {
+    let shim = antiphon_cuda_shim::device();
+    let checkpoint = golden("g4");
+    let model = Arc::new(CudaModel::load(Device::open(shim.ordinal()).unwrap(), &checkpoint, &mut |_| {}).unwrap());
+    let draw = |allowed: Option<Allowed>| {
+        let masks = allowed.map(|allowed| Masks(Arc::new(Fixed(allowed))));
+        let sampling = Arc::new(Sampling { masks, ..Sampling::default() });
+        Draw { sampling, generated_count: 0, history: Vec::new(), history_prompt_len: 0 }
+    };
+    let only = |token: u32| {
+        let mut words = vec![0; 20];
+        words[(token / 32) as usize] = 1 << (token % 32);
+        Some(Allowed::Only(words.into()))
+    };
+    for graphs in [true, false] {
+        let mut engine = CudaEngine::new(Arc::clone(&model), &CudaOptions { graphs, ..OPTIONS }).unwrap();
+        let mut step = |draws: Vec<Draw>| {
+            let mut batch = batch_of(draws);
+            for (index, slice) in batch.slices.iter_mut().enumerate() {
+                batch.tokens.push(TokenId(1));
+                batch.global_blocks.push(crate::batch::BlockId(index as u32));
+                batch.sliding_blocks.push(crate::batch::BlockId(index as u32));
+                (slice.global_blocks, slice.sliding_blocks) = (index..index + 1, index..index + 1);
+            }
+            let mut sampled = Vec::new();
+            engine.execute(&batch, &mut sampled).unwrap();
+            sampled.iter().map(|report| report.token.unwrap()).collect::<Vec<_>>()
+        };
+        let free = step(vec![draw(None)])[0].unwrap();
+        let tokens = step(vec![draw(only(7)), draw(None), draw(Some(Allowed::Nothing)), draw(only(333))]);
+        let expected = [Ok(TokenId(7)), Ok(free), Err(DrawError::NothingAllowed), Ok(TokenId(333))];
+        assert_eq!(tokens, expected, "graphs: {graphs}");
+        assert_eq!(step(vec![draw(None), draw(None)]), [Ok(free); 2], "a step's masks are its own");
+    }
+}
+
+#[test]
 fn the_plan_is_what_is_taken() {
     let shim = antiphon_cuda_shim::device();
     if shim.real() {

@@ -108,6 +108,19 @@ impl AnswerRules {
         Self::beginning(grammars, Begin::Header(first), later)
     }
 
+    /// Memory that a sequence holds for its answer when it begins. What it holds later depends on what is said: up to 2 KiB for each of
+    /// the lexer's states, of which a few hundred are usual.
+    #[must_use]
+    pub fn sequence_bytes(&self) -> u64 {
+        let begin = match &self.begin {
+            Begin::Header(openings) => openings.iter().map(|opening| &opening.text).collect(),
+            Begin::Text(text) => vec![text],
+        };
+        let texts = begin.into_iter().chain(self.later.iter().map(|opening| &opening.text));
+        let grammar = texts.filter_map(|text| text.grammar.as_deref()).map(Grammar::bytes).max().unwrap_or(0);
+        (grammar + size_of_val(&*self.text_tokens)) as u64
+    }
+
     fn beginning(grammars: &Arc<Grammars>, begin: Begin, later: Vec<Opening>) -> Self {
         let tokenizer = grammars.tokenizer();
         let mut words = vec![0; tokenizer.vocab_size().div_ceil(u32::BITS as usize)];

@@ -360,3 +360,20 @@ Tail ::= "\n\u00e9" ."##;
     }
     assert!(ways.iter().all(|count| *count > 0), "every way is gone: {ways:?}");
 }
+
+#[test]
+fn a_sequence_begins_with_no_more_memory_than_is_reserved_for_it() {
+    let many: serde_json::Map<String, Value> = (0..300).map(|at| (format!("p{at}"), json!({"type": "string"}))).collect();
+    for form in [
+        AnswerForm::object(),
+        AnswerForm::Json(object(&json!({"name": {"type": "string"}, "age": {"type": "integer"}}), &["name", "age"])),
+        AnswerForm::Json(json!({"type": "object", "properties": many})),
+        AnswerForm::Regex(".*a.{40}".to_owned()),
+        AnswerForm::Choice((0..4096).map(|at| format!("choice number {at}")).collect()),
+    ] {
+        let rules = Arc::new(AnswerRules::of_text(grammars(), compiled(&form)));
+        let mut answer = None;
+        let taken = allocation_counter::measure(|| answer = Some(rules.begin()));
+        assert!(taken.bytes_current > 0 && taken.bytes_max <= rules.sequence_bytes(), "{form:.80?}: {}", taken.bytes_max);
+    }
+}
