@@ -3,9 +3,13 @@
 Usage: official_client.py URL. Exits non-zero at the first answer that is not as promised.
 """
 
+import enum
+import json
 import sys
+from typing import List, Optional
 
 import openai
+import pydantic
 
 PROMPT = 'Write Python code that prints "Jay".'
 
@@ -66,6 +70,61 @@ def completion(client, model):
     assert len(answer.choices[0].logprobs.tokens) == answer.usage.completion_tokens == 4, answer.choices[0].logprobs
 
 
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Step(pydantic.BaseModel):
+    done: bool
+    colour: Colour
+
+
+class Plan(pydantic.BaseModel):
+    """Nested models, an enum, a list and what may be null: references and variants in the schema."""
+
+    steps: List[Step] = pydantic.Field(max_length=3)
+    best: Optional[Step]
+    tries: int = pydantic.Field(ge=0, le=99)
+
+
+def parsed(client, model):
+    """`parse` and the stream helper: the answer is an object of the client's own class, whatever the model would say."""
+    call = {
+        "model": model,
+        "messages": [{"role": "user", "content": PROMPT}],
+        "temperature": 0,
+        "max_tokens": 600,
+        "response_format": Plan,
+    }
+    message = client.chat.completions.parse(**call).choices[0].message
+    assert isinstance(message.parsed, Plan) and message.parsed.tries <= 99, message
+    with client.chat.completions.stream(**call) as stream:
+        last = stream.get_final_completion().choices[0].message
+    assert last.parsed == message.parsed and last.content == message.content, (last, message)
+
+
+def called(client, model):
+    """Strict tools: one of several is called, and the client reads its arguments into its own class."""
+    tools = [openai.pydantic_function_tool(Step, name=name) for name in ("take_step", "skip_step")]
+    call = {
+        "model": model,
+        "messages": [{"role": "user", "content": PROMPT}],
+        "temperature": 0,
+        "max_tokens": 600,
+        "tools": tools,
+    }
+    for choice in ("required", {"type": "function", "function": {"name": "skip_step"}}):
+        answer = client.chat.completions.parse(**call, tool_choice=choice).choices[0]
+        (made,) = answer.message.tool_calls
+        assert isinstance(made.function.parsed_arguments, Step), made
+        assert answer.finish_reason == "tool_calls" and made.function.name in ("take_step", "skip_step"), answer
+        stream = client.chat.completions.create(**call, tool_choice=choice, stream=True)
+        pieces = [piece for event in stream for piece in event.choices[0].delta.tool_calls or []]
+        joined = "".join(piece.function.arguments or "" for piece in pieces)
+        assert joined == made.function.arguments and Step(**json.loads(joined)), (joined, made)
+
+
 def main():
     # Strict: an answer that is not of the client's own types is an error, not an object of other types.
     client = openai.OpenAI(
@@ -76,7 +135,9 @@ def main():
     assert whole == streamed, (whole, streamed)
     refused(client, model)
     completion(client, model)
-    print(f"openai {openai.__version__} against {model}: 4 passed, 0 failed")
+    parsed(client, model)
+    called(client, model)
+    print(f"openai {openai.__version__} against {model}: 6 passed, 0 failed")
 
 
 if __name__ == "__main__":
