@@ -1,8 +1,9 @@
 //! The pure core: steps and planned sequences a second, by how many sequences there are; and cancels, by how many wait.
 //!
 //! `running`: all of them run, and are in every step. `ahead`: the same, and every step that can be is planned while the one before
-//! it is computed. `queued`: sixteen run and the others wait. `histories`: 64 run with 4,096 to
-//! 8,192 tokens each, without and with a penalty, for which the engine needs all of them. The engine costs nothing here:
+//! it is computed. `cached`: as `running`, with a prefix cache, which knows every filled block, finds none, and evicts as many as it
+//! learns. `lookup`: the plan that admits a prompt which the cache knows. `queued`: sixteen run and the others wait. `histories`: 64 run
+//! with 4,096 to 8,192 tokens each, without and with a penalty, for which the engine needs all of them. The engine costs nothing here:
 //! the clock runs in plan and commit alone, and reports are made and sequences handed in beside it. Sequences have 64 to 320
 //! tokens, one in 256 ends in each step, and another comes; each has a sampling of its own with two stop tokens, as in the
 //! server. No loop is longer than the step, so the time for a planned sequence may grow only by what memory costs: with 65,536
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use antiphon::batch::{Batch, Micros, Sampled, Sampling, SeqId, StepResult, TokenId};
-use antiphon::scheduler::{CacheSalt, Event, NewSequence, Plan, Scheduler, SchedulerLimits};
+use antiphon::scheduler::{CacheSalt, Event, HashKey, NewSequence, Plan, Scheduler, SchedulerLimits};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Tokens of a prompt, and of an answer.
@@ -58,15 +59,22 @@ struct Choir {
     /// Whether steps are planned ahead, and the reports of the one that was.
     plans_ahead: bool,
     ahead: Option<Vec<Sampled>>,
+    submitted: u32,
 }
 
 impl Choir {
     /// `running` sequences run and `waiting` wait.
     fn new(running: usize, waiting: usize, lengths: Lengths, presence_penalty: f32) -> Self {
-        // In a step everybody may wait who is about to run.
-        let core = Scheduler::new(limits(running, running + waiting, lengths));
+        Self::with(running, waiting, lengths, presence_penalty, None)
+    }
+
+    /// The same with a prefix cache.
+    fn with(running: usize, waiting: usize, lengths: Lengths, presence_penalty: f32, prefix_cache: Option<HashKey>) -> Self {
+        // In a step all that are about to run may wait.
+        let core = Scheduler::new(SchedulerLimits { prefix_cache, ..limits(running, running + waiting, lengths) });
         let (events, reports, now) = (Vec::new(), Vec::new(), Micros(0));
-        let mut choir = Self { core, lengths, presence_penalty, events, reports, now, plans_ahead: false, ahead: None };
+        let mut choir =
+            Self { core, lengths, presence_penalty, events, reports, now, plans_ahead: false, ahead: None, submitted: 0 };
         for i in 0..running + waiting {
             // They end at different times from the beginning.
             let apart = (lengths.answer / running as u32).max(1);
@@ -79,11 +87,13 @@ impl Choir {
     }
 
     fn submit(&mut self, max_tokens: u32) {
-        let prompt = vec![TokenId(7); self.lengths.prompt];
+        // No prompt begins as another: the costliest for a cache, which keeps all of it.
+        self.submitted += 1;
+        let prompt = vec![TokenId(self.submitted); self.lengths.prompt];
         let presence_penalty = self.presence_penalty;
         let sampling = Sampling { stop_tokens: vec![TokenId(1), TokenId(2)], presence_penalty, ..Sampling::default() };
         let sampling = Arc::new(sampling);
-        let new = NewSequence { prompt, max_tokens, sampling, cache_salt: CacheSalt::default() };
+        let new = NewSequence { prompt, max_tokens, sampling, cache_salt: CacheSalt::default(), in_session: false };
         self.core.submit(new, self.now).expect("there is room for all");
     }
 
@@ -148,6 +158,49 @@ fn steps(criterion: &mut Criterion) {
     }
 }
 
+/// With a prefix cache: steps in which filled blocks become known, and the plan that admits a prompt of 8,192 tokens of which all but the
+/// last block is found.
+fn cached(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("scheduler/cached");
+    for running in [16, 256, 4_096, 65_536] {
+        let mut choir = Choir::with(running, 0, SHORT, 0.0, Some(HashKey([1, 2])));
+        group.throughput(Throughput::Elements(running as u64));
+        group.bench_function(BenchmarkId::from_parameter(running), |bencher| {
+            bencher.iter_custom(|steps| (0..steps).map(|_| choir.step()).sum());
+        });
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("scheduler/lookup");
+    for tokens in [1_024, 8_192] {
+        let lengths = Lengths { prompt: tokens, answer: 1 };
+        let limits = SchedulerLimits { prefix_cache: Some(HashKey([1, 2])), ..limits(2, 2, lengths) };
+        let mut core = Scheduler::new(SchedulerLimits { sliding_blocks: 2 * limits.global_blocks, ..limits });
+        let (mut events, mut reports) = (Vec::new(), Vec::new());
+        let mut admit = || {
+            let (prompt, sampling) = ((0..tokens as u32).map(TokenId).collect(), Arc::new(Sampling::default()));
+            let cache_salt = CacheSalt::default();
+            core.submit(NewSequence { prompt, max_tokens: 1, sampling, cache_salt, in_session: false }, Micros(0))
+                .expect("there is room");
+            let mut time = None;
+            loop {
+                let began = Instant::now();
+                let Plan::Step(batch) = core.plan(Micros(0), &mut events) else { break };
+                time.get_or_insert(began.elapsed());
+                report(batch, &mut reports);
+                core.commit(StepResult::Done(std::mem::take(&mut reports)), Micros(0), &mut events);
+            }
+            events.clear();
+            time.expect("it has a step")
+        };
+        admit();
+        group.throughput(Throughput::Elements(tokens as u64));
+        group.bench_function(BenchmarkId::from_parameter(tokens), |bencher| {
+            bencher.iter_custom(|admissions| (0..admissions).map(|_| admit()).sum());
+        });
+    }
+    group.finish();
+}
+
 fn histories(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scheduler/histories");
     for (name, presence_penalty) in [("without", 0.0), ("penalty", 0.5)] {
@@ -171,6 +224,7 @@ fn cancels(criterion: &mut Criterion) {
                 max_tokens: 8,
                 sampling: Arc::clone(&sampling),
                 cache_salt: CacheSalt::default(),
+                in_session: false,
             };
             core.submit(new, Micros(0)).expect("there is room for all")
         };
@@ -193,5 +247,5 @@ fn config() -> Criterion {
     Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3)).sample_size(20)
 }
 
-criterion_group! { name = scheduler; config = config(); targets = steps, histories, cancels }
+criterion_group! { name = scheduler; config = config(); targets = steps, cached, histories, cancels }
 criterion_main!(scheduler);

@@ -94,6 +94,7 @@ impl TextWork {
                     max_tokens,
                     sampling: Arc::new(Sampling { seed, masks, ..sampling.clone() }),
                     cache_salt: CacheSalt(key.salt.words()),
+                    in_session: generate.session.is_some(),
                 });
                 prepared.rules.push(TextRules {
                     tokenizer: Arc::clone(&self.tokenizer),

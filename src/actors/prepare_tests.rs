@@ -1,5 +1,7 @@
 //! The text work of a request, without any actor.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::actors::fixtures::{VOCAB_SIZE, generate, text_work, tokenizer};
 use crate::actors::messages::AskedForm;
@@ -115,6 +117,22 @@ fn the_answer_to_a_chat_may_call_what_was_offered() {
     assert_eq!(rules(both.clone(), true), (names(&["f", "g"]), false, true));
     assert_eq!(rules(Conversation { single_call: true, ..both.clone() }, false), (names(&["f", "g"]), true, false));
     assert_eq!(rules(Conversation { forced_tool: Some("g".into()), ..both }, false), (names(&["g"]), false, false));
+}
+
+#[test]
+fn what_is_found_computed_is_of_the_same_owner_and_salt_and_kept_longer_in_a_session() {
+    let sequence = |owner: Option<u8>, salt: Option<&str>, session: Option<&str>| {
+        let owner = KeyId(owner.map(|byte| [byte; 16]));
+        let (cache_salt, session) = (salt.map(str::to_owned), session.map(str::to_owned));
+        let request = Generate { owner, cache_salt, session, ..generate(text("Hi")) };
+        let new = work().prepare(request, &LIMITS).unwrap().sequences.remove(0);
+        (new.cache_salt, new.in_session)
+    };
+    let all = [(None, None), (Some(1), None), (Some(2), None), (Some(1), Some("a")), (Some(1), Some("b")), (None, Some("a"))];
+    let salts: BTreeSet<_> = all.iter().map(|(owner, salt)| sequence(*owner, *salt, None).0).collect();
+    assert_eq!(salts.len(), all.len(), "{salts:?}");
+    assert_eq!(sequence(Some(1), Some("a"), Some("s")), (sequence(Some(1), Some("a"), None).0, true));
+    assert_eq!(sequence(None, None, None), (CacheSalt::default(), false));
 }
 
 /// `http` reserves 24 bytes for each of a body; two of them are the body and its text, which are there already.

@@ -24,6 +24,8 @@ pub struct NewSequence {
     pub sampling: Arc<Sampling>,
     /// It finds computed what sequences of the same salt have computed, and no other.
     pub cache_salt: CacheSalt,
+    /// Whether it is part of a conversation that goes on: then its blocks are evicted after others'.
+    pub in_session: bool,
 }
 
 /// Why a sequence was not taken. The client must act: shorten, or come back later.

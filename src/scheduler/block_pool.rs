@@ -18,8 +18,12 @@ pub(super) struct BlockPool {
     holders: Vec<u32>,
     /// Whether the prefix cache knows each block.
     known: Flags,
-    /// Those that only the prefix cache holds.
+    /// Those that only the prefix cache holds, but for the preferred.
     cached: Recency,
+    /// Those of them that sessions have used: they go after all others, unless they are more than half of all blocks.
+    preferred: Recency,
+    /// Whether a session has used each block since it is known.
+    prefers: Flags,
 }
 
 impl BlockPool {
@@ -31,11 +35,13 @@ impl BlockPool {
             holders: vec![0; blocks],
             known: Flags::new(blocks),
             cached: Recency::new(if caches { blocks } else { 0 }),
+            preferred: Recency::new(if caches { blocks } else { 0 }),
+            prefers: Flags::new(blocks),
         }
     }
 
     pub(super) fn usage(&self) -> BlockUse {
-        BlockUse { total_count: self.total_count(), free_count: self.free.len(), cached_count: self.cached.count() }
+        BlockUse { total_count: self.total_count(), free_count: self.free.len(), cached_count: self.cached_count() }
     }
 
     pub(super) fn total_count(&self) -> usize {
@@ -49,7 +55,12 @@ impl BlockPool {
 
     /// Those that no sequence holds: the free ones, and the cached ones, which make room.
     pub(super) fn available_count(&self) -> usize {
-        self.free.len() + self.cached.count()
+        self.free.len() + self.cached_count()
+    }
+
+    /// Those that only the prefix cache holds.
+    fn cached_count(&self) -> usize {
+        self.cached.count() + self.preferred.count()
     }
 
     /// Those that sequences hold, in the order of their ids.
@@ -72,9 +83,25 @@ impl BlockPool {
         self.known.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Those that only the prefix cache holds, longest unused first.
+    /// Those that only the prefix cache holds, in the order in which they go.
     pub(super) fn cached(&self) -> impl Iterator<Item = BlockId> {
-        self.cached.iter()
+        self.cached.iter().chain(self.preferred.iter())
+    }
+
+    /// The one of them that is the first to go.
+    fn first_to_go(&self) -> Option<BlockId> {
+        self.cached.oldest().or(self.preferred.oldest())
+    }
+
+    /// The line that a cached block stands in.
+    fn line(&mut self, block: BlockId) -> &mut Recency {
+        if self.prefers.get(block) { &mut self.preferred } else { &mut self.cached }
+    }
+
+    /// A session uses a block that the prefix cache knows and sequences hold.
+    pub(super) fn prefer(&mut self, block: BlockId) {
+        assert!(self.holders(block) > 0, "{:?} block {} is preferred and in no use", self.group, block.0);
+        self.prefers.set(block, true);
     }
 
     /// Takes a free block.
@@ -91,11 +118,10 @@ impl BlockPool {
     /// One more sequence holds a block that the prefix cache knows.
     pub(super) fn share(&mut self, block: BlockId) {
         assert!(self.known.get(block), "{:?} block {} is shared and not known", self.group, block.0);
-        let holders = &mut self.holders[block.0 as usize];
-        if *holders == 0 {
-            self.cached.remove(block);
+        if self.holders(block) == 0 {
+            self.line(block).remove(block);
         }
-        *holders += 1;
+        self.holders[block.0 as usize] += 1;
     }
 
     /// A sequence gives a block back.
@@ -104,13 +130,22 @@ impl BlockPool {
     /// If no sequence holds it.
     pub(super) fn give(&mut self, block: BlockId) {
         if self.release(block) {
-            self.cached.push_newest(block);
+            self.line(block).push_newest(block);
+        }
+        // The preferred must not keep all others from being found.
+        if self.preferred.count() > self.total_count() / 2
+            && let Some(oldest) = self.preferred.oldest()
+        {
+            self.preferred.remove(oldest);
+            self.prefers.set(oldest, false);
+            self.cached.push_newest(oldest);
         }
     }
 
     /// As [`BlockPool::give`], for a block that is little worth in the cache: it is the first to go.
     pub(super) fn give_up(&mut self, block: BlockId) {
         if self.release(block) {
+            self.prefers.set(block, false);
             self.cached.push_oldest(block);
         }
     }
@@ -140,9 +175,10 @@ impl BlockPool {
     fn forget(&mut self, block: BlockId) {
         self.known.set(block, false);
         if self.holders(block) == 0 {
-            self.cached.remove(block);
+            self.line(block).remove(block);
             self.free.push(block);
         }
+        self.prefers.set(block, false);
     }
 
     /// Panics unless each block is held as often as `held` has it, and free or cached if never.
@@ -153,9 +189,7 @@ impl BlockPool {
             assert_eq!(counted, found, "{:?} block {block} has other holders than are counted", self.group);
         }
         let mut seen = holders.iter().map(|holders| *holders > 0).collect::<Vec<_>>();
-        for (block, is_known) in
-            self.free.iter().map(|free| (*free, false)).chain(self.cached.iter().map(|block| (block, true)))
-        {
+        for (block, is_known) in self.free.iter().map(|free| (*free, false)).chain(self.cached().map(|block| (block, true))) {
             assert!(
                 !std::mem::replace(&mut seen[block.0 as usize], true),
                 "{:?} block {} is in two places",
@@ -184,9 +218,8 @@ impl Flags {
     }
 
     fn set(&mut self, block: BlockId, flag: bool) {
-        let before = self.get(block);
-        assert_ne!(before, flag, "block {} was flagged so already", block.0);
-        self.words[block.0 as usize / 64] ^= 1 << (block.0 % 64);
+        let differs = self.get(block) != flag;
+        self.words[block.0 as usize / 64] ^= u64::from(differs) << (block.0 % 64);
     }
 }
 
@@ -214,10 +247,10 @@ impl BlockPools {
     pub(super) fn make_room(&mut self, wanted: BlockCounts) {
         let counted = "who makes room has counted what is available";
         while self.global.free_count() < wanted.global {
-            self.forget(self.global.cached.oldest().expect(counted));
+            self.forget(self.global.first_to_go().expect(counted));
         }
         while self.sliding.free_count() < wanted.sliding {
-            let sliding = self.sliding.cached.oldest().expect(counted);
+            let sliding = self.sliding.first_to_go().expect(counted);
             self.cache.detach(sliding);
             self.sliding.forget(sliding);
         }

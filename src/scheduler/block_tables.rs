@@ -77,6 +77,14 @@ impl BlockTables {
         self.sliding_first = u32::try_from(sliding_first).expect("a group has at most 2^32 blocks");
     }
 
+    /// A session uses the known block at `index`, in both groups.
+    pub(super) fn prefer(&self, index: usize, tables: &Tables, pools: &mut BlockPools) {
+        pools.global.prefer(self.global(tables)[index]);
+        if let Some(entry) = index.checked_sub(self.sliding_first()) {
+            pools.sliding.prefer(self.sliding(tables)[entry]);
+        }
+    }
+
     /// Makes the filled block at `index` known, in both groups. If what it holds is known already, the known blocks take its place.
     pub(super) fn know(&mut self, index: usize, prefix: Prefix<'_>, tables: &mut Tables, pools: &mut BlockPools) {
         let own = self.global(tables)[index];

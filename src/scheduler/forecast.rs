@@ -3,7 +3,8 @@
 //! A request that is refused is told when it would be taken, and one that would wait past the
 //! queue's limit is refused at once. For both the queue is run forward: places and blocks are given
 //! up and taken in the order of the queue, held sequences enter when others of their request end,
-//! and prompts share what decoding leaves of the token budget.
+//! and prompts share what decoding leaves of the token budget, but for the share of them that was
+//! found computed lately.
 //!
 //! Lengths of answers are not known. Answers end by themselves at an observed rate a token, as if
 //! the next token were as likely to be the last one whatever came before, and at `max_tokens` at
@@ -54,6 +55,9 @@ pub(super) struct Observed {
     generated: f64,
     stopped: f64,
     ended_count: u64,
+    /// Over sequences that began: their tokens, and those of them that were found computed.
+    begun: f64,
+    found: f64,
 }
 
 impl Observed {
@@ -77,6 +81,19 @@ impl Observed {
         self.generated *= ANSWER_DECAY;
         self.stopped = self.stopped * ANSWER_DECAY + f64::from(u8::from(before_all));
         self.ended_count += 1;
+    }
+
+    /// A sequence of so many tokens began, of which so many were found computed.
+    pub(super) fn note_found(&mut self, tokens: usize, found: usize) {
+        self.begun = self.begun * ANSWER_DECAY + tokens as f64;
+        self.found = self.found * ANSWER_DECAY + found as f64;
+    }
+
+    /// How many of so many tokens are to be computed, if of those that come as many are found
+    /// computed as lately.
+    fn to_compute(&self, tokens: usize) -> usize {
+        let found = tokens as f64 * self.found / self.begun.max(1.0);
+        tokens.saturating_sub(found as usize).max(1)
     }
 
     /// The line of least squares through the steps. What did not vary is taken to cost nothing by
@@ -240,7 +257,8 @@ impl Scheduler {
                 forecast.begins.push((micros, next.prompt_tokens));
                 // The golden ratio's multiples are spread evenly, however many there are.
                 let quantile = (0.5 + forecast.begins.len() as f64 * 0.618_033_988_749_895).fract();
-                run.begin(next, blocks, quantile);
+                let prefill_tokens = self.observed.to_compute(next.prefill_tokens);
+                run.begin(Waiting { prefill_tokens, ..next }, blocks, quantile);
             }
         }
         forecast
@@ -330,6 +348,16 @@ mod tests {
         (0..10).for_each(|_| observed.note_step(0, 16, 16, 50_000));
         let Costs { step, decoding, .. } = observed.costs();
         assert!((step + 16.0 * decoding - 50_000.0).abs() < 1.0, "{:?}", observed.costs());
+    }
+
+    #[test]
+    fn prompts_are_computed_but_for_what_was_found_of_them_lately() {
+        let mut observed = Observed::default();
+        assert_eq!(observed.to_compute(1_000), 1_000);
+        (0..200).for_each(|_| observed.note_found(500, 450));
+        assert!(observed.to_compute(1_000).abs_diff(100) <= 1 && observed.to_compute(1) == 1);
+        (0..200).for_each(|_| observed.note_found(500, 0));
+        assert!(observed.to_compute(1_000) > 950);
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //!   so that it begins with a prefill slice like all that are admitted. Where log-probabilities of
 //!   the prompt are gathered, every token is.
 //! * **What ends, is cancelled or is preempted leaves its blocks known.** They are evicted when
-//!   room is wanted, longest unused first. Of a window that is left behind only that is worth
+//!   room is wanted, longest unused first, those that sessions have used after others. Of a window that is left behind only that is worth
 //!   keeping which a conversation goes on from: before the prompt's end, and before the end of a
 //!   chain that was cut.
 //! * An engine that failed has lost its memory, so nothing is known after it. A draw that fails may
@@ -119,6 +119,9 @@ impl Scheduler {
             return;
         }
         runner.tables.adopt(&reuse.chain[..found.blocks], geometry, tables, pools);
+        if sequences[runner.place].in_session {
+            (0..found.blocks).for_each(|index| runner.tables.prefer(index, tables, pools));
+        }
         runner.computed = found.blocks * geometry.block_tokens;
         runner.fills_at = runner.computed + geometry.block_tokens;
         runner.known_tokens = found.known_blocks * geometry.block_tokens;
@@ -132,6 +135,7 @@ impl Scheduler {
         }
         let (counts, cached_tokens) = (&mut self.reuse.counts, found.blocks * self.geometry.block_tokens);
         let is_hit = u64::from(cached_tokens > 0);
+        self.observed.note_found(tokens_count, cached_tokens);
         if seq < self.fresh_from {
             counts.resumed_total += is_hit;
             return;
@@ -151,7 +155,7 @@ impl Scheduler {
     pub(super) fn keep_filled(&mut self, at: usize) {
         let Self { reuse, pools, tables, geometry, sequences, running, .. } = self;
         let runner = &mut running[at];
-        let salt = sequences[runner.place].salt;
+        let Sequence { salt, in_session, .. } = sequences[runner.place];
         while runner.fills_at <= runner.computed {
             let index = runner.fills_at / geometry.block_tokens - 1;
             reuse.tokens.clear();
@@ -160,6 +164,9 @@ impl Scheduler {
             let hash_before: Option<ChainHash> = before.map(|before| pools.cache.hash_of(before));
             let hash = pools.cache.hash(hash_before, salt, &reuse.tokens);
             runner.tables.know(index, Prefix { hash, salt, before, tokens: &reuse.tokens }, tables, pools);
+            if in_session {
+                runner.tables.prefer(index, tables, pools);
+            }
             runner.fills_at += geometry.block_tokens;
         }
     }

@@ -34,6 +34,8 @@ pub(super) struct Sequence {
     pub(super) prompt_logprobs: PromptLogprobs,
     /// Which blocks it may find computed.
     pub(super) salt: CacheSalt,
+    /// Whether its blocks are kept longer.
+    pub(super) in_session: bool,
     /// While it waits: the hashes of its leading blocks, as far as they were looked up.
     pub(super) hashes: Vec<ChainHash>,
 }
@@ -54,6 +56,7 @@ impl Sequence {
             request,
             prompt_logprobs,
             salt: new.cache_salt,
+            in_session: new.in_session,
             hashes: Vec::new(),
         }
     }

@@ -138,7 +138,7 @@ impl Stage {
 
 fn sequence(len: usize, max_tokens: u32, sampling: Sampling) -> NewSequence {
     let prompt = (0..len).map(|i| TokenId((len + i * i) as u32 % 400 + 20)).collect();
-    NewSequence { prompt, max_tokens, sampling: Arc::new(sampling), cache_salt: CacheSalt::default() }
+    NewSequence { prompt, max_tokens, sampling: Arc::new(sampling), cache_salt: CacheSalt::default(), in_session: false }
 }
 
 fn slices(batch: &Batch) -> Vec<(SeqId, usize)> {

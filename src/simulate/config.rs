@@ -143,13 +143,14 @@ impl Config {
         }
         let max_tokens = if rng.chance(0.02) { 0 } else { rng.uniform(1..=self.max_tokens) as u32 };
         let sampling = self.sampling(rng, max_tokens);
+        let in_session = rng.chance(0.3);
         let cache_salt = CacheSalt([rng.uniform(1..=self.salts) as u64; 2]);
         let choices = rng.uniform(1..=self.choices_max);
         let sequences = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, choices)).enumerate();
         sequences
             .map(|(index, prompt)| {
                 let sampling = Sampling { seed: sampling.seed + index as u64, ..sampling.clone() };
-                NewSequence { prompt: prompt.clone(), max_tokens, sampling: Arc::new(sampling), cache_salt }
+                NewSequence { prompt: prompt.clone(), max_tokens, sampling: Arc::new(sampling), cache_salt, in_session }
             })
             .collect()
     }

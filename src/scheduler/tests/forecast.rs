@@ -97,6 +97,7 @@ impl Counter {
             max_tokens,
             sampling: Arc::clone(&sampling),
             cache_salt: CacheSalt::default(),
+            in_session: false,
         };
         (0..prompts).map(|_| prompt(self.between(self.load.prompt_tokens))).collect()
     }

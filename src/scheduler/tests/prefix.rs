@@ -9,7 +9,13 @@ fn caching() -> SchedulerLimits {
 
 fn prompt(tokens: impl IntoIterator<Item = u32>) -> NewSequence {
     let prompt = tokens.into_iter().map(TokenId).collect();
-    NewSequence { prompt, max_tokens: 1, sampling: Arc::new(Sampling::default()), cache_salt: CacheSalt::default() }
+    NewSequence {
+        prompt,
+        max_tokens: 1,
+        sampling: Arc::new(Sampling::default()),
+        cache_salt: CacheSalt::default(),
+        in_session: false,
+    }
 }
 
 impl Stage {
@@ -134,6 +140,25 @@ fn cached_blocks_make_room_the_longest_unused_first() {
     assert_eq!(stage.serve(prompt(110..131)), (20, None));
     let counts = stage.scheduler.counts();
     assert_eq!(counts.global_blocks.free_count + counts.global_blocks.cached_count, 16);
+}
+
+#[test]
+fn what_a_session_has_used_goes_after_what_others_have() {
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 24, ..caching() });
+    let session = || NewSequence { in_session: true, ..prompt(20..41) };
+    stage.serve(session());
+    for other in 0..8 {
+        assert_eq!(stage.serve(prompt([other; 40])), UNKNOWN);
+    }
+    assert_eq!(stage.serve(session()), (20, None));
+    // Half of the blocks are theirs, no more: of three of eleven filled blocks one and a bit is left when others come.
+    for own in 0..3 {
+        stage.serve(NewSequence { in_session: true, ..prompt((100..144).map(|token| token + 50 * own)) });
+    }
+    stage.serve(prompt(400..440));
+    let left = |stage: &mut Stage, own: u32| stage.serve(prompt((100..144).map(|token| token + 50 * own)));
+    assert_eq!(left(&mut stage, 0), UNKNOWN);
+    assert_eq!(left(&mut stage, 2), (40, None));
 }
 
 #[test]
