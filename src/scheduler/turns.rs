@@ -9,6 +9,9 @@
 //! Half, because what arrives next is not known: with all places taken, it would wait for an answer
 //! to end, or one that runs would have to be computed again for its sake.
 //!
+//! A sequence whose prompt another one of its request computes just now, in several steps, is held
+//! too, for it finds it computed: the choices of a long prompt compute it once.
+//!
 //! **The sequences of a request succeed or fail together**: if one fails, the others end in the
 //! same call.
 
@@ -110,7 +113,7 @@ impl Scheduler {
         }
         let mut turns = std::mem::take(&mut self.turns);
         for (first, request) in &mut turns.requests {
-            while let Some(next) = request.held.pop_front_if(|next| self.leaves_half(&request.live, next)) {
+            while let Some(next) = request.held.pop_front_if(|next| self.may_enter(&request.live, next)) {
                 turns.held_count -= 1;
                 turns.held_tokens -= next.prompt.len();
                 let seq = self.enqueue(next, request.arrived, Some(*first));
@@ -120,6 +123,25 @@ impl Scheduler {
             }
         }
         self.turns = turns;
+    }
+
+    /// Whether `next` may enter beside the sequences `live` of its request.
+    fn may_enter(&self, live: &[SeqId], next: &NewSequence) -> bool {
+        self.leaves_half(live, next) && !self.computes_for(live, next)
+    }
+
+    /// Whether one of the sequences `live` computes the prompt of `next`, which finds it computed if
+    /// it enters later. One that is computed in a slice is not worth waiting for.
+    fn computes_for(&self, live: &[SeqId], next: &NewSequence) -> bool {
+        let finds = self.limits.prefix_cache.is_some() && !next.sampling.prompt_logprobs;
+        let computes = |seq: &SeqId| {
+            let running = self.running.find(*seq).map(|at| &self.running[at]);
+            let place = running.map(|runner| runner.place).or(self.waiting.find(*seq));
+            let sequence = &self.sequences[place.expect("a live sequence runs or waits")];
+            let is_computed = running.is_some_and(|runner| runner.decoding) || sequence.tokens.len() > sequence.prompt_len;
+            !is_computed && sequence.salt == next.cache_salt && sequence.tokens == next.prompt
+        };
+        finds && next.prompt.len() > self.geometry.slice_tokens_max && live.iter().any(computes)
     }
 
     /// Whether the sequences `live` of a request leave half of everything to others if `next`

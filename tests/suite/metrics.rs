@@ -38,6 +38,8 @@ pub(crate) const DEMANDED: &[&str] = &[
     "vllm:e2e_request_latency_seconds",
     "vllm:request_success_total",
     "vllm:num_preemptions_total",
+    "vllm:prefix_cache_queries_total",
+    "vllm:prefix_cache_hits_total",
 ];
 
 /// The exposition of a server to which everything happened once.

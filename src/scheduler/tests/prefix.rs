@@ -204,6 +204,19 @@ fn an_engine_that_failed_and_a_draw_that_failed_leave_nothing_to_find() {
 }
 
 #[test]
+fn the_choices_of_a_long_prompt_compute_it_once() {
+    let mut stage = Stage::new(caching());
+    let choice = || NewSequence { max_tokens: 5, ..prompt(20..61) };
+    let first = stage.scheduler.submit_all(vec![choice(), choice(), choice(), prompt(70..90)], stage.now).unwrap();
+    stage.finish();
+    let counts = stage.scheduler.counts();
+    assert_eq!(counts.prefill_tokens_total, 41 + 1 + 1 + 20, "of the second and the third the last token alone");
+    assert_eq!((counts.prefix_cache.hits_total, counts.prefix_cache.hit_tokens_total), (2, 80));
+    let answers: Vec<_> = (0..3).map(|later| stage.heard(SeqId(first.0 + later))).collect();
+    assert!(answers.iter().all(|answer| *answer == answers[0] && answer.0.len() == 5), "{answers:?}");
+}
+
+#[test]
 fn log_probabilities_of_a_prompt_are_of_all_its_tokens() {
     let mut stage = Stage::new(caching());
     let asks = || {

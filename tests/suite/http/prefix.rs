@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::client::{get, post};
+use super::access::ring;
+use super::client::{get, post, post_with};
 use super::observe::total;
 use super::world::{Plan, World};
 
@@ -73,5 +74,25 @@ async fn answers_say_what_of_their_prompt_was_computed_before() {
     ] {
         assert_eq!(total(&text, name), value as f64, "{name}");
     }
+    world.close().await;
+}
+
+/// The same prompt under another key: nothing is found, and no counter tells that it was there.
+#[actix_rt::test]
+async fn one_keys_prompts_are_not_found_by_another() {
+    let mut plan = Plan::default();
+    plan.http.keys = ring(&["one", "two"], &[]);
+    let world = World::open(plan).await;
+    let ask = async |key: &str| {
+        let body = chat("Who lived there?", None).to_string();
+        let reply = post_with(world.address, "/v1/chat/completions", &format!("Authorization: Bearer {key}\r\n"), &body).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        let cached = reply.json()["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().expect("a count");
+        (cached > 0, world.service.snapshot().scheduler.prefix_cache.hits_total)
+    };
+    assert_eq!(ask("one").await, (false, 0));
+    assert_eq!(ask("two").await, (false, 0));
+    assert_eq!(ask("one").await, (true, 1));
+    assert_eq!(ask("two").await, (true, 2));
     world.close().await;
 }
