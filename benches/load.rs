@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use antiphon::client::{Api, Client, ClientOptions};
-use antiphon::load::{Arrivals, LoadOptions, PromptSource, Prompts, Run, Targets, drive};
+use antiphon::load::{Arrivals, GoodputTargets, LoadOptions, LoadRun, PromptSource, Prompts, drive};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,7 +27,7 @@ fn runtime() -> Runtime {
 }
 
 /// So many users at once, each of whom asks so often.
-fn load(runtime: &Runtime, address: SocketAddr, users_count: usize, times: usize) -> Run {
+fn load(runtime: &Runtime, address: SocketAddr, users_count: usize, times: usize) -> LoadRun {
     let options = LoadOptions {
         api: Api::Chat,
         model: "parrot".to_owned(),
@@ -42,7 +42,7 @@ fn load(runtime: &Runtime, address: SocketAddr, users_count: usize, times: usize
         abort_rate: 0.0,
         answer_max: Duration::from_secs(600),
         warmup: 0,
-        targets: Targets::default(),
+        targets: GoodputTargets::default(),
         seed: 0,
         progress: false,
         failures_max: 1,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use antiphon::batch::{Batch, Micros, Sampled, Sampling, SeqId, StepResult, TokenId};
-use antiphon::scheduler::{CacheSalt, Event, HashKey, NewSequence, Plan, Scheduler, SchedulerLimits};
+use antiphon::scheduler::{CacheSalt, HashKey, NewSequence, Plan, Scheduler, SchedulerLimits, SequenceEvent};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Tokens of a prompt, and of an answer.
@@ -53,7 +53,7 @@ struct Choir {
     core: Scheduler,
     lengths: Lengths,
     presence_penalty: f32,
-    events: Vec<Event>,
+    events: Vec<SequenceEvent>,
     reports: Vec<Sampled>,
     now: Micros,
     /// Whether steps are planned ahead, and the reports of the one that was.
@@ -121,7 +121,7 @@ impl Choir {
         let began = Instant::now();
         self.core.commit(StepResult::Done(reports), self.now, &mut self.events);
         time += began.elapsed();
-        let ended = self.events.iter().filter(|event| matches!(event, Event::Finished { .. })).count();
+        let ended = self.events.iter().filter(|event| matches!(event, SequenceEvent::Finished { .. })).count();
         self.events.clear();
         for _ in 0..ended {
             self.submit(self.lengths.answer);

@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use antiphon::actors::messages::{Coalescing, Generate, Input, KeyId};
+use antiphon::actors::messages::{Coalescing, Generate, KeyId, ResponseInput};
 use antiphon::actors::service::Service;
 use antiphon::actors::{SchedulingOptions, StartOptions, start};
 use antiphon::batch::{Batch, EngineLimits, Sampled, Sampling, TokenId};
@@ -55,7 +55,7 @@ impl Engine for Pacemaker {
         }
     }
 
-    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError> {
+    fn begin(&mut self, batch: &Batch) -> Result<(), EngineError> {
         let now = Instant::now();
         let begins = self.ends.map_or(now, |ends| ends.max(now));
         if let Some(ended) = self.ends.filter(|_| batch.slices.len() * 10 > self.sequences_count * 9) {
@@ -75,7 +75,7 @@ impl Engine for Pacemaker {
         Ok(())
     }
 
-    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+    fn finish(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
         let (ends, mut reports) = self.under_way.pop_front().expect("a step is waited for that was begun");
         thread::sleep(ends.saturating_duration_since(Instant::now()));
         if self.under_way.is_empty() {
@@ -129,7 +129,7 @@ fn begin(sequences_count: usize, step_time: Duration, steps_max: usize, told: &m
 fn request(index: usize, turn: u32) -> Generate {
     Generate {
         request_id: format!("{index}-{turn}"),
-        inputs: vec![Input::Tokens(vec![TokenId(100); PROMPT_TOKENS])],
+        inputs: vec![ResponseInput::Tokens(vec![TokenId(100); PROMPT_TOKENS])],
         choices_count: 1,
         // They end at different times from the beginning.
         max_tokens: Some(if turn == 0 { 1 + index as u32 % MAX_TOKENS } else { MAX_TOKENS }),

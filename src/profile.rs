@@ -87,9 +87,9 @@ impl<const MIN: u64, const MAX: u64> Serialize for Bounded<MIN, MAX> {
 
 /// A share between zero and one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Share(f64);
+pub struct Fraction(f64);
 
-impl Share {
+impl Fraction {
     /// The value.
     #[must_use]
     pub const fn get(self) -> f64 {
@@ -97,7 +97,7 @@ impl Share {
     }
 }
 
-impl<'de> Deserialize<'de> for Share {
+impl<'de> Deserialize<'de> for Fraction {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let found = f64::deserialize(deserializer)?;
         if (0.0..=1.0).contains(&found) {
@@ -188,12 +188,12 @@ pub struct TargetProfile {
     /// 95th percentile of the time to the last token.
     pub e2e_p95_ms: Bounded<1, 3_600_000>,
     /// Share of requests that may fail.
-    pub error_rate_max: Share,
+    pub error_rate_max: Fraction,
 }
 
 impl Default for TargetProfile {
     fn default() -> Self {
-        Self { ttft_p95_ms: Bounded(7_000), e2e_p95_ms: Bounded(20_000), error_rate_max: Share(0.005) }
+        Self { ttft_p95_ms: Bounded(7_000), e2e_p95_ms: Bounded(20_000), error_rate_max: Fraction(0.005) }
     }
 }
 
@@ -392,7 +392,7 @@ mod tests {
                 continue;
             }
             let debug = format!("{key}: Bounded({default})");
-            let share = format!("{key}: Share({default})");
+            let share = format!("{key}: Fraction({default})");
             assert!(defaults.contains(&debug) || defaults.contains(&share), "{key} = {default} is not in {defaults}");
         }
     }

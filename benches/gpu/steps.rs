@@ -187,12 +187,12 @@ impl Run<'_> {
     /// Seconds of a decode step where each is given while the one before is computed, the mean of `steps` after two more. Its tokens are
     /// spread as those of steps in turn, so that as many experts are hit: what was drawn from noise may be the same for all.
     fn decode_ahead(&mut self, sequences: usize, start: usize, steps: usize) -> Result<f64, String> {
-        let wait = |engine: &mut CudaEngine| engine.wait(&mut Vec::new()).map_err(|error| error.to_string());
+        let wait = |engine: &mut CudaEngine| engine.finish(&mut Vec::new()).map_err(|error| error.to_string());
         let mut began = Instant::now();
         for step in 0..steps + 2 {
             let mut batch = Batch::default();
             (0..sequences).for_each(|sequence| self.add(&mut batch, sequence, start + step, 1, true));
-            self.engine.submit(&batch).map_err(|error| error.to_string())?;
+            self.engine.begin(&batch).map_err(|error| error.to_string())?;
             if step > 0 {
                 wait(&mut self.engine)?;
             }

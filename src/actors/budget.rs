@@ -87,7 +87,7 @@ impl Budget {
     /// A reservation of nothing, to grow.
     #[must_use]
     pub fn open(self: &Arc<Self>) -> Reserved {
-        Reserved(Arc::new(Share { budget: Arc::clone(self), bytes: AtomicU64::new(0) }))
+        Reserved(Arc::new(BudgetShare { budget: Arc::clone(self), bytes: AtomicU64::new(0) }))
     }
 
     /// Reserves `bytes`.
@@ -111,15 +111,15 @@ impl Budget {
 
 /// A part of the budget. Clones hold the same part; the last one gives it back. One holder at a time changes it.
 #[derive(Debug, Clone)]
-pub struct Reserved(Arc<Share>);
+pub struct Reserved(Arc<BudgetShare>);
 
 #[derive(Debug)]
-struct Share {
+struct BudgetShare {
     budget: Arc<Budget>,
     bytes: AtomicU64,
 }
 
-impl Drop for Share {
+impl Drop for BudgetShare {
     fn drop(&mut self) {
         self.budget.reserved_bytes.fetch_sub(*self.bytes.get_mut(), Ordering::Relaxed);
     }

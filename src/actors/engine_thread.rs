@@ -17,7 +17,7 @@ use crate::engine::{Engine, EngineError, EngineFactory};
 
 /// What the thread is asked to do.
 #[derive(Debug)]
-pub(super) enum Job {
+pub(super) enum EngineJob {
     /// Build an engine.
     Build,
     /// Begin a step, after those that were begun before.
@@ -28,7 +28,7 @@ pub(super) enum Job {
 
 /// What came of a job.
 #[derive(Debug)]
-pub(super) enum Report {
+pub(super) enum JobReport {
     /// An engine is built, and has drawn a token to show that it can.
     Built(EngineLimits),
     /// No engine could be built.
@@ -56,28 +56,31 @@ pub(super) enum Report {
 ///
 /// # Errors
 /// The operating system gives no thread.
-pub(super) fn start(factory: EngineFactory, reports: tokio::sync::mpsc::Sender<Report>) -> std::io::Result<mpsc::Sender<Job>> {
+pub(super) fn start(
+    factory: EngineFactory,
+    reports: tokio::sync::mpsc::Sender<JobReport>,
+) -> std::io::Result<mpsc::Sender<EngineJob>> {
     let (jobs, inbox) = mpsc::channel();
     thread::Builder::new().name("engine".to_owned()).spawn(move || run(&factory, &inbox, &reports))?;
     Ok(jobs)
 }
 
-fn run(factory: &EngineFactory, jobs: &mpsc::Receiver<Job>, reports: &tokio::sync::mpsc::Sender<Report>) {
+fn run(factory: &EngineFactory, jobs: &mpsc::Receiver<EngineJob>, reports: &tokio::sync::mpsc::Sender<JobReport>) {
     let mut station = Station::default();
     while let Ok(job) = jobs.recv() {
         let report = match job {
-            Job::Build => match build(factory) {
+            EngineJob::Build => match build(factory) {
                 Ok((built, limits)) => {
                     station.engine = Some(built);
-                    Report::Built(limits)
+                    JobReport::Built(limits)
                 }
-                Err(message) => Report::NotBuilt { message },
+                Err(message) => JobReport::NotBuilt { message },
             },
-            Job::Step(batch) => {
+            EngineJob::Step(batch) => {
                 station.begin(batch);
                 continue;
             }
-            Job::Wait => station.finish(),
+            EngineJob::Wait => station.finish(),
         };
         if reports.blocking_send(report).is_err() {
             break;
@@ -110,21 +113,21 @@ impl Station {
         let begun = match self.under_way.back() {
             // Of what an engine lost, nothing is left that a step could go on from.
             Some((_, Err(_))) => Err("the step before could not be begun".to_owned()),
-            _ => self.attempt(|engine| engine.submit(&batch)),
+            _ => self.attempt(|engine| engine.begin(&batch)),
         };
         self.under_way.push_back((batch, begun));
     }
 
     /// Waits for the oldest step. One that could not be begun is reported when its turn comes, after those that could.
-    fn finish(&mut self) -> Report {
+    fn finish(&mut self) -> JobReport {
         let (batch, begun) = self.under_way.pop_front().expect("a step is waited for that was begun");
         let mut sampled = Vec::with_capacity(batch.slices.len());
-        match begun.and_then(|()| self.attempt(|engine| engine.wait(&mut sampled))) {
-            Ok(()) => Report::Done { batch, sampled },
+        match begun.and_then(|()| self.attempt(|engine| engine.finish(&mut sampled))) {
+            Ok(()) => JobReport::Done { batch, sampled },
             Err(message) => {
                 self.under_way.clear();
                 discard(self.engine.take());
-                Report::Died { batch, message }
+                JobReport::Died { batch, message }
             }
         }
     }

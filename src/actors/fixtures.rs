@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::actors::masks::MaskThreads;
-use crate::actors::messages::{Coalescing, Generate, Input, KeyId};
+use crate::actors::messages::{Coalescing, Generate, KeyId, ResponseInput};
 use crate::actors::options::{SchedulingOptions, StartOptions};
 use crate::actors::prepare::TextWork;
 use crate::batch::{EngineLimits, Sampling};
@@ -93,7 +93,7 @@ pub(super) fn start_options() -> StartOptions {
 }
 
 /// A request.
-pub(super) fn generate(input: Input) -> Generate {
+pub(super) fn generate(input: ResponseInput) -> Generate {
     Generate {
         request_id: "a".to_owned(),
         inputs: vec![input],

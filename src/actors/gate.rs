@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Lets in so many at a time.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct ConcurrencyLimit {
     inside_count: AtomicUsize,
     max_count: usize,
 }
 
-impl Gate {
+impl ConcurrencyLimit {
     /// A gate that nobody has passed.
     pub(super) fn new(max_count: usize) -> Self {
         Self { inside_count: AtomicUsize::new(0), max_count }
@@ -38,7 +38,7 @@ impl Gate {
 
 /// The right to be inside; leaves when dropped.
 #[derive(Debug)]
-pub(super) struct Pass(Arc<Gate>);
+pub(super) struct Pass(Arc<ConcurrencyLimit>);
 
 impl Drop for Pass {
     fn drop(&mut self) {
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn no_more_than_the_bound_are_inside_however_many_try() {
-        let gate = Arc::new(Gate::new(5));
+        let gate = Arc::new(ConcurrencyLimit::new(5));
         let passed: Vec<Pass> = std::thread::scope(|scope| {
             let tries: Vec<_> =
                 (0..4).map(|_| scope.spawn(|| (0..100).filter_map(|_| gate.enter()).collect::<Vec<_>>())).collect();

@@ -6,13 +6,13 @@
 use std::collections::VecDeque;
 
 use crate::actors::messages::TokenText;
-use crate::prompt::detokenizer::Places;
+use crate::prompt::detokenizer::TokenPositions;
 
 /// A token of the content, while a stop string may begin in it or before it.
 #[derive(Debug)]
 struct HeldToken {
     /// The content before it.
-    before: Places,
+    before: TokenPositions,
     /// The byte of the content at which it begins.
     begin: usize,
     /// The first byte that is kept without it; inside the character that it leaves unfinished.
@@ -24,7 +24,7 @@ struct HeldToken {
 #[derive(Debug, Default)]
 pub(super) struct HeldLogprobs {
     tokens: VecDeque<HeldToken>,
-    places: Places,
+    places: TokenPositions,
     /// Bytes of content that are no part of a stop string.
     kept_bytes: usize,
 }

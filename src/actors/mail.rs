@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 
 use crate::actors::budget::Reserved;
 use crate::actors::gate::Pass;
-use crate::actors::messages::{Accepted, Cached, Generate, Input, KeyId, PromptReport, Refusal};
+use crate::actors::messages::{Accepted, Cached, Generate, KeyId, PromptReport, Refusal, ResponseInput};
 use crate::actors::registry::{ResponseId, Ticket};
 use crate::actors::snapshot::{SchedulerLook, ViewSize};
-use crate::actors::text::{End, TextRules};
+use crate::actors::text::{TextEnd, TextRules};
 use crate::batch::{PositionLogprobs, TokenId};
 use crate::metrics::RequestRecord;
 use crate::scheduler::NewSequence;
@@ -48,7 +48,7 @@ pub(super) struct Prepare {
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Vec<TokenId>, Refusal>")]
 pub(super) struct Tokenize {
-    pub(super) input: Input,
+    pub(super) input: ResponseInput,
     pub(super) owner: KeyId,
     pub(super) memory: Option<Reserved>,
     pub(super) pass: Pass,
@@ -181,5 +181,5 @@ pub(super) enum ChoiceEventKind {
     /// A token.
     Token { token: TokenId, logprobs: Option<Box<PositionLogprobs>> },
     /// Its last event.
-    Ended { end: End, logprobs: Option<Box<PositionLogprobs>> },
+    Ended { end: TextEnd, logprobs: Option<Box<PositionLogprobs>> },
 }

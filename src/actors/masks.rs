@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::actors::guard::guarded;
 use crate::batch::{Allowed, Masks, TokenId, TokenMasks};
-use crate::prompt::constraint::{Answer, Grammars};
+use crate::prompt::constraint::{ConstrainedAnswer, Grammars};
 
 /// A guard against hanging: a mask is bounded by its work, and takes milliseconds.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const CORES_A_THREAD: usize = 4;
 /// The threads. They end when this and all masks that came of it are dropped.
 #[derive(Debug, Clone)]
 pub(super) struct MaskThreads {
-    jobs: mpsc::Sender<Arc<Sequence>>,
+    jobs: mpsc::Sender<Arc<MaskedSequence>>,
 }
 
 impl MaskThreads {
@@ -32,7 +32,7 @@ impl MaskThreads {
     /// The operating system gives no thread.
     pub(super) fn start(grammars: &Arc<Grammars>) -> std::io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let (jobs, inbox) = mpsc::channel::<Arc<Sequence>>();
+        let (jobs, inbox) = mpsc::channel::<Arc<MaskedSequence>>();
         let inbox = Arc::new(Mutex::new(inbox));
         for index in 0..cores.div_ceil(CORES_A_THREAD) {
             let (inbox, grammars) = (Arc::clone(&inbox), Arc::clone(grammars));
@@ -50,9 +50,10 @@ impl MaskThreads {
     }
 
     /// The masks of a sequence whose answer begins; the first one is begun at once.
-    pub(super) fn masks(&self, answer: Answer) -> Masks {
+    pub(super) fn masks(&self, answer: ConstrainedAnswer) -> Masks {
         let board = Board { untold: VecDeque::new(), told: 0, known: None };
-        let sequence = Arc::new(Sequence { answer: Mutex::new(answer), board: Mutex::new(board), changed: Condvar::new() });
+        let sequence =
+            Arc::new(MaskedSequence { answer: Mutex::new(answer), board: Mutex::new(board), changed: Condvar::new() });
         let masks = SequenceMasks { sequence, jobs: self.jobs.clone() };
         masks.begin();
         Masks(Arc::new(masks))
@@ -70,14 +71,14 @@ struct Board {
 }
 
 #[derive(Debug)]
-struct Sequence {
+struct MaskedSequence {
     /// Only one thread works at it at a time.
-    answer: Mutex<Answer>,
+    answer: Mutex<ConstrainedAnswer>,
     board: Mutex<Board>,
     changed: Condvar,
 }
 
-impl Sequence {
+impl MaskedSequence {
     /// Finds out what may follow.
     fn work(&self) {
         let mut answer = locked(&self.answer);
@@ -107,8 +108,8 @@ impl Sequence {
 /// The masks of one sequence.
 #[derive(Debug)]
 struct SequenceMasks {
-    sequence: Arc<Sequence>,
-    jobs: mpsc::Sender<Arc<Sequence>>,
+    sequence: Arc<MaskedSequence>,
+    jobs: mpsc::Sender<Arc<MaskedSequence>>,
 }
 
 impl SequenceMasks {

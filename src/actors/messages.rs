@@ -24,7 +24,7 @@ impl std::fmt::Debug for KeyId {
 
 /// What a response begins with.
 #[derive(Debug, Clone)]
-pub enum Input {
+pub enum ResponseInput {
     /// A conversation: rendered as harmony, and the answer is parsed as harmony.
     Chat(Conversation),
     /// Plain text: tokenized as it is, and the answer is plain text.
@@ -58,7 +58,7 @@ pub struct Generate {
     pub request_id: String,
     /// The prompts; at least one. They take turns with other requests' and succeed or fail
     /// together.
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<ResponseInput>,
     /// How many choices of each prompt; each is a sequence. They are counted through all prompts,
     /// one prompt's after another's, and choice `i` is drawn with seed `sampling.seed + i`.
     pub choices_count: u32,

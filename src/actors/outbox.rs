@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::actors::budget::{NoRoom, Reserved, Use};
 use crate::actors::messages::{FinishKind, Part, PartKind};
-use crate::metrics::Outcome;
+use crate::metrics::RequestOutcome;
 
 /// Parts this large are not added to: what is encoded at once stays small, however slow the reader.
 const JOINED_MAX_BYTES: u64 = 16 << 10;
@@ -20,7 +20,7 @@ pub(super) struct Outbox {
     last_bytes: u64,
     /// What they hold, and those that were handed over and not taken yet.
     memory: Reserved,
-    finished: Vec<(u32, Outcome)>,
+    finished: Vec<(u32, RequestOutcome)>,
 }
 
 impl Outbox {
@@ -102,10 +102,10 @@ impl Outbox {
     }
 
     /// How the response ended, for the metrics: as the worst of its choices.
-    pub(super) fn outcome(&self) -> Outcome {
-        let worst_first = [Outcome::Failed, Outcome::Cancelled, Outcome::Length];
-        let any = |wanted: &Outcome| self.finished.iter().any(|(_, outcome)| outcome == wanted);
-        worst_first.into_iter().find(any).unwrap_or(Outcome::Stop)
+    pub(super) fn outcome(&self) -> RequestOutcome {
+        let worst_first = [RequestOutcome::Failed, RequestOutcome::Cancelled, RequestOutcome::Length];
+        let any = |wanted: &RequestOutcome| self.finished.iter().any(|(_, outcome)| outcome == wanted);
+        worst_first.into_iter().find(any).unwrap_or(RequestOutcome::Stop)
     }
 }
 
@@ -129,12 +129,12 @@ fn join(last: &mut PartKind, next: &PartKind) {
     }
 }
 
-fn outcome(kind: &FinishKind) -> Outcome {
+fn outcome(kind: &FinishKind) -> RequestOutcome {
     match kind {
-        FinishKind::Stop { .. } | FinishKind::ToolCalls => Outcome::Stop,
-        FinishKind::Length => Outcome::Length,
-        FinishKind::Cancelled => Outcome::Cancelled,
-        FinishKind::Failed { .. } => Outcome::Failed,
+        FinishKind::Stop { .. } | FinishKind::ToolCalls => RequestOutcome::Stop,
+        FinishKind::Length => RequestOutcome::Length,
+        FinishKind::Cancelled => RequestOutcome::Cancelled,
+        FinishKind::Failed { .. } => RequestOutcome::Failed,
     }
 }
 
@@ -189,12 +189,12 @@ mod tests {
         let mut outbox = outbox(1 << 20);
         outbox.push(finish(1, FinishKind::Stop { matched: None })).unwrap();
         assert!(outbox.has_finished(1) && !outbox.has_finished(0));
-        assert_eq!(outbox.outcome(), Outcome::Stop);
+        assert_eq!(outbox.outcome(), RequestOutcome::Stop);
         outbox.push(finish(0, FinishKind::Length)).unwrap();
-        assert_eq!(outbox.outcome(), Outcome::Length);
+        assert_eq!(outbox.outcome(), RequestOutcome::Length);
         outbox.push(finish(2, FinishKind::Failed { code: "engine_failed", message: String::new() })).unwrap();
         outbox.push(finish(3, FinishKind::Cancelled)).unwrap();
-        assert_eq!(outbox.outcome(), Outcome::Failed);
+        assert_eq!(outbox.outcome(), RequestOutcome::Failed);
     }
 
     #[test]

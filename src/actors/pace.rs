@@ -7,12 +7,12 @@ const HALF_LIFE_MICROS: f64 = 5_000_000.0;
 
 /// Tokens a second over the last seconds of computing; time in which nothing was computed does not count.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct TokenRate {
     tokens: f64,
     micros: f64,
 }
 
-impl Pace {
+impl TokenRate {
     /// Notes a step: how many tokens it computed, and how long that took.
     pub(super) fn observe(&mut self, tokens: usize, began: Micros, ended: Micros) {
         // A step of less than a microsecond is a fake engine's.
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn an_even_pace_is_observed_as_it_is() {
-        let mut pace = Pace::default();
+        let mut pace = TokenRate::default();
         assert_eq!(pace.tokens_per_second(), 0.0);
         for step in 0..100 {
             pace.observe(8, Micros(step * 100_000), Micros(step * 100_000 + 20_000));
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_new_pace_wins_after_a_while() {
-        let mut pace = Pace::default();
+        let mut pace = TokenRate::default();
         for _ in 0..100 {
             pace.observe(1_000, Micros(0), Micros(100_000));
         }

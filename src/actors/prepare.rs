@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::actors::mail::Prepared;
 use crate::actors::masks::MaskThreads;
-use crate::actors::messages::{Generate, Input, KeyId, PromptReport, Refusal};
+use crate::actors::messages::{Generate, KeyId, PromptReport, Refusal, ResponseInput};
 use crate::actors::refusal::{context_exceeded, prompt_exceeds_context};
 use crate::actors::snapshot::ModelLimits;
-use crate::actors::text::{Reading, TextRules};
+use crate::actors::text::{TextForm, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::local_date;
 use crate::prompt::builder::{KeyParameters, PromptBuilder, PromptError, Salt};
@@ -36,9 +36,9 @@ pub(super) struct TextWork {
 }
 
 /// A prompt, of whatever kind.
-struct Prompt {
+struct AnyPrompt {
     report: PromptReport,
-    reading: Reading,
+    reading: TextForm,
     param: &'static str,
     /// What its answers must be, if not every one is taken.
     answer: Option<Arc<AnswerRules>>,
@@ -62,7 +62,7 @@ impl TextWork {
         let key = key_parameters(&generate);
         let form = generate.form.as_ref().map(|form| self.grammar(form)).transpose()?;
         let build = |input| self.prompt(input, &key, limits.vocab_size, limits.context_tokens_max, form.as_ref());
-        let prompts: Result<Vec<Prompt>, Refusal> = generate.inputs.into_iter().map(build).collect();
+        let prompts: Result<Vec<AnyPrompt>, Refusal> = generate.inputs.into_iter().map(build).collect();
         let mut prepared =
             Prepared { reports: Vec::new(), sequences: Vec::new(), rules: Vec::new(), param: "prompt", answers_bytes: 0 };
         let mut sampling = generate.sampling;
@@ -81,8 +81,8 @@ impl TextWork {
                 return Err(context_exceeded(prompt_tokens, max_tokens as usize, context_tokens_max, prompt.param));
             }
             let reading = match prompt.reading {
-                Reading::Harmony(start, rules) => {
-                    Reading::Harmony(start, ParserRules { goes_on: generate.ignore_eos, ..rules })
+                TextForm::Harmony(start, rules) => {
+                    TextForm::Harmony(start, ParserRules { goes_on: generate.ignore_eos, ..rules })
                 }
                 other => other,
             };
@@ -115,7 +115,7 @@ impl TextWork {
     ///
     /// # Errors
     /// As there.
-    pub(super) fn tokenize(&self, input: Input, owner: KeyId, vocab_size: usize) -> Result<Vec<TokenId>, Refusal> {
+    pub(super) fn tokenize(&self, input: ResponseInput, owner: KeyId, vocab_size: usize) -> Result<Vec<TokenId>, Refusal> {
         let key = KeyParameters { salt: Salt::of(owner.0.as_ref(), None), ..KeyParameters::default() };
         let prompt = self.prompt(input, &key, vocab_size, usize::MAX, None)?;
         Ok(prompt.report.tokens.to_vec())
@@ -134,25 +134,25 @@ impl TextWork {
     /// that length. Tokens are taken as they are, for they cost nothing.
     fn prompt(
         &self,
-        input: Input,
+        input: ResponseInput,
         key: &KeyParameters,
         vocab_size: usize,
         tokens_max: usize,
         form: Option<&Arc<Grammar>>,
-    ) -> Result<Prompt, Refusal> {
-        let plain = |tokens: Vec<TokenId>| Prompt {
+    ) -> Result<AnyPrompt, Refusal> {
+        let plain = |tokens: Vec<TokenId>| AnyPrompt {
             report: PromptReport {
                 tokens: tokens.into(),
                 cache_key: String::new(),
                 cache_hit: false,
                 prompt_version: String::new(),
             },
-            reading: Reading::Plain,
+            reading: TextForm::Plain,
             param: "prompt",
             answer: form.map(|grammar| Arc::new(AnswerRules::of_text(&self.grammars, Arc::clone(grammar)))),
         };
         match input {
-            Input::Chat(conversation) => {
+            ResponseInput::Chat(conversation) => {
                 let date = self.date.clone().unwrap_or_else(local_date);
                 let built = self.builder.build_within(&conversation, key, &date, tokens_max).map_err(|error| match error {
                     PromptError::TooLong { tokens_max } => prompt_exceeds_context(tokens_max, "messages"),
@@ -165,17 +165,17 @@ impl TextWork {
                     prompt_version: built.version.name().to_owned(),
                 };
                 let answer = self.chat_rules(&conversation, &built.parser_start, form)?;
-                let reading = Reading::Harmony(built.parser_start, rules_of(&conversation));
-                Ok(Prompt { report, reading, param: "messages", answer })
+                let reading = TextForm::Harmony(built.parser_start, rules_of(&conversation));
+                Ok(AnyPrompt { report, reading, param: "messages", answer })
             }
-            Input::Text(text) => {
+            ResponseInput::Text(text) => {
                 let mut tokens = Vec::new();
                 match self.tokenizer.encode_text_within(&text, tokens_max, &mut tokens) {
                     true => Ok(plain(tokens)),
                     false => Err(prompt_exceeds_context(tokens_max, "prompt")),
                 }
             }
-            Input::Tokens(tokens) => {
+            ResponseInput::Tokens(tokens) => {
                 check_tokens("prompt", &tokens, vocab_size)?;
                 Ok(plain(tokens))
             }

@@ -20,8 +20,8 @@ fn work() -> TextWork {
     text_work()
 }
 
-fn text(text: &str) -> Input {
-    Input::Text(text.to_owned())
+fn text(text: &str) -> ResponseInput {
+    ResponseInput::Text(text.to_owned())
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn the_prompts_of_a_request_are_sequences_one_after_another_with_seeds_that_go_o
     assert_eq!(prepared.sequences[3].prompt, tokenizer().encode_text("Good day"));
     assert_eq!((prepared.rules.len(), prepared.reports.len()), (6, 3));
     // One that cannot be served is enough.
-    assert!(work().prepare(generate(vec![text("Hi"), Input::Tokens(vec![TokenId(u32::MAX)])]), &LIMITS).is_err());
+    assert!(work().prepare(generate(vec![text("Hi"), ResponseInput::Tokens(vec![TokenId(u32::MAX)])]), &LIMITS).is_err());
     assert!(work().prepare(generate(Vec::new()), &LIMITS).is_err());
 }
 
@@ -64,7 +64,7 @@ fn the_model_s_own_ends_stop_it_unless_they_are_ignored() {
 
 #[test]
 fn an_open_limit_is_the_room_that_the_context_has_left() {
-    let tokens = |count| Input::Tokens(vec![TokenId(1); count]);
+    let tokens = |count| ResponseInput::Tokens(vec![TokenId(1); count]);
     let open = |count| work().prepare(Generate { max_tokens: None, ..generate(tokens(count)) }, &LIMITS);
     assert_eq!(open(1).unwrap().sequences[0].max_tokens, 999);
     assert_eq!(open(999).unwrap().sequences[0].max_tokens, 1);
@@ -80,11 +80,11 @@ fn control_tokens_in_a_text_are_text() {
 #[test]
 fn a_conversation_is_read_as_harmony_and_plain_text_is_not() {
     let conversation = Conversation { messages: vec![Message::User { content: "Hi".to_owned() }], ..Conversation::default() };
-    let chat = work().prepare(generate(Input::Chat(conversation)), &LIMITS).unwrap();
-    assert!(matches!(chat.rules[0].reading, Reading::Harmony(..)));
+    let chat = work().prepare(generate(ResponseInput::Chat(conversation)), &LIMITS).unwrap();
+    assert!(matches!(chat.rules[0].reading, TextForm::Harmony(..)));
     assert_eq!((chat.param, chat.reports[0].prompt_version.as_str()), ("messages", "SYS/v1"));
     let plain = work().prepare(generate(text("Hi")), &LIMITS).unwrap();
-    assert_eq!((&plain.rules[0].reading, plain.param), (&Reading::Plain, "prompt"));
+    assert_eq!((&plain.rules[0].reading, plain.param), (&TextForm::Plain, "prompt"));
 }
 
 #[test]
@@ -106,9 +106,9 @@ fn the_answer_to_a_chat_may_call_what_was_offered() {
     let tool = |name: &str| Tool { name: name.to_owned(), description: None, parameters: None, strict: false };
     let both = Conversation { tools: vec![tool("f"), tool("g")], ..Conversation::default() };
     let rules = |conversation: Conversation, ignore_eos| {
-        let request = Generate { ignore_eos, ..generate(Input::Chat(conversation)) };
+        let request = Generate { ignore_eos, ..generate(ResponseInput::Chat(conversation)) };
         match work().prepare(request, &LIMITS).unwrap().rules.remove(0).reading {
-            Reading::Harmony(_, rules) => (rules.functions.to_vec(), rules.single_call, rules.goes_on),
+            TextForm::Harmony(_, rules) => (rules.functions.to_vec(), rules.single_call, rules.goes_on),
             other => panic!("{other:?}"),
         }
     };
@@ -147,7 +147,7 @@ fn the_text_work_takes_no_more_than_is_reserved() {
     ] {
         let bytes = said.len() as f64;
         let chat = Conversation { messages: vec![Message::User { content: said.clone() }], ..Conversation::default() };
-        for input in [Input::Text(said), Input::Chat(chat)] {
+        for input in [ResponseInput::Text(said), ResponseInput::Chat(chat)] {
             let request = generate(input);
             let limits = ModelLimits { context_tokens_max: usize::MAX / 2, ..LIMITS };
             let taken = allocation_counter::measure(|| drop(work.prepare(request, &limits)));
@@ -167,7 +167,7 @@ fn a_text_beyond_the_context_is_not_tokenized_to_its_end() {
     let (work, bytes) = (work(), 4_000_000);
     for (what, piece) in [("words", "It was the best of times, "), ("one word", "x"), ("digits", "1234567")] {
         let said = piece.repeat(bytes / piece.len());
-        let refused = |input: Input| {
+        let refused = |input: ResponseInput| {
             let (request, mut refused) = (generate(input), None);
             let taken = allocation_counter::measure(|| refused = work.prepare(request, &LIMITS).err());
             match refused {
@@ -178,10 +178,10 @@ fn a_text_beyond_the_context_is_not_tokenized_to_its_end() {
                 other => panic!("{what}: {other:?}"),
             }
         };
-        let (param, taken_bytes) = refused(Input::Text(said.clone()));
+        let (param, taken_bytes) = refused(ResponseInput::Text(said.clone()));
         assert!(param.as_deref() == Some("prompt") && taken_bytes < bytes as u64 / 4, "{what}: {param:?}, {taken_bytes} bytes");
         let messages = vec![Message::User { content: said }];
-        let (param, _) = refused(Input::Chat(Conversation { messages, ..Conversation::default() }));
+        let (param, _) = refused(ResponseInput::Chat(Conversation { messages, ..Conversation::default() }));
         assert_eq!((param.as_deref(), work.builder.counts().cache_size), (Some("messages"), 0), "{what}");
     }
 }
@@ -189,7 +189,7 @@ fn a_text_beyond_the_context_is_not_tokenized_to_its_end() {
 /// Right: the prompt of each of 128 choices would be a copy.
 #[test]
 fn a_prompt_beyond_the_context_is_refused_before_it_is_copied() {
-    let input = Input::Tokens(vec![TokenId(5); LIMITS.context_tokens_max + 1]);
+    let input = ResponseInput::Tokens(vec![TokenId(5); LIMITS.context_tokens_max + 1]);
     let request = Generate { choices_count: 128, ..generate(input) };
     let (work, mut refused) = (work(), None);
     let taken = allocation_counter::measure(|| refused = work.prepare(request, &LIMITS).err());

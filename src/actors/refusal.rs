@@ -6,7 +6,7 @@ use crate::actors::mail::{Reply, Visitor};
 use crate::actors::messages::Refusal;
 use crate::actors::pace::retry_after_seconds;
 use crate::batch::Micros;
-use crate::metrics::{Outcome, RejectKind};
+use crate::metrics::{RejectKind, RequestOutcome};
 use crate::scheduler::Reject;
 
 /// How a client learns of a rejection. `param` is what it calls its prompt.
@@ -77,8 +77,8 @@ pub(super) fn refuse(refusal: Refusal, visitor: Visitor, reply: Reply, now: Micr
     match reject_kind(&refusal) {
         Some(kind) => visitor.record.rejected(kind),
         None => {
-            visitor.ticket.set_outcome(Outcome::Failed);
-            visitor.record.ended(Outcome::Failed, now);
+            visitor.ticket.set_outcome(RequestOutcome::Failed);
+            visitor.record.ended(RequestOutcome::Failed, now);
         }
     }
     // Out of the registry before the client knows, so that it may come again with the same id.

@@ -16,7 +16,7 @@ use crate::actors::messages::KeyId;
 use crate::actors::snapshot::{EndedRequest, LiveRequest, Phase, Timeline};
 use crate::batch::Micros;
 use crate::clock::Clock;
-use crate::metrics::Outcome;
+use crate::metrics::RequestOutcome;
 
 /// A session without a live request counts as active for five minutes: the time a reader takes for an answer and a reply.
 const SESSION_IDLE_MICROS: u64 = 300_000_000;
@@ -27,7 +27,7 @@ const RECENT_MAX_COUNT: usize = 128;
 
 /// What is known of a live request.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct LiveEntry {
     /// Its id, made by http.
     pub(super) request_id: String,
     /// The key that it came with.
@@ -43,7 +43,7 @@ pub(super) struct Live {
     reached: [AtomicU64; Phase::ALL.len()],
     /// When the first text was handed to the reader; zero before.
     first_text: AtomicU64,
-    outcome: OnceLock<Outcome>,
+    outcome: OnceLock<RequestOutcome>,
     prompt_tokens: AtomicUsize,
     completion_tokens: AtomicU64,
     cancelled: AtomicBool,
@@ -53,7 +53,7 @@ pub(super) struct Live {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct ResponseId(pub(super) u64);
 
-impl Live {
+impl LiveEntry {
     /// Notes how far it is; never goes back, so the furthest choice counts.
     pub(super) fn reached(&self, phase: Phase) {
         // The clock is read where something changes, not at every token.
@@ -71,7 +71,7 @@ impl Live {
     }
 
     /// Notes how it ended.
-    pub(super) fn set_outcome(&self, outcome: Outcome) {
+    pub(super) fn set_outcome(&self, outcome: RequestOutcome) {
         // The first one counts.
         let _ = self.outcome.set(outcome);
     }
@@ -148,7 +148,7 @@ impl Session {
 #[derive(Debug)]
 pub(super) struct Registry {
     clock: Clock,
-    live: DashMap<String, Arc<Live>>,
+    live: DashMap<String, Arc<LiveEntry>>,
     sessions: DashMap<String, Session>,
     responses: AtomicU64,
     ended: Notify,
@@ -174,7 +174,7 @@ impl Registry {
         let live = match self.live.entry(request_id) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(vacant) => {
-                let live = Arc::new(Live {
+                let live = Arc::new(LiveEntry {
                     request_id: vacant.key().clone(),
                     owner,
                     received: now,
@@ -200,7 +200,7 @@ impl Registry {
     }
 
     /// The live request of this id.
-    pub(super) fn find(&self, request_id: &str) -> Option<Arc<Live>> {
+    pub(super) fn find(&self, request_id: &str) -> Option<Arc<LiveEntry>> {
         self.live.get(request_id).map(|entry| Arc::clone(entry.value()))
     }
 
@@ -216,7 +216,7 @@ impl Registry {
 
     /// The live requests, oldest first.
     pub(super) fn describe(&self, now: Micros) -> Vec<LiveRequest> {
-        let mut all: Vec<Arc<Live>> = self.live.iter().map(|entry| Arc::clone(entry.value())).collect();
+        let mut all: Vec<Arc<LiveEntry>> = self.live.iter().map(|entry| Arc::clone(entry.value())).collect();
         all.sort_by_key(|live| live.response);
         all.iter().map(|live| live.describe(now)).collect()
     }
@@ -258,7 +258,7 @@ impl Registry {
         session.last_seen = now;
     }
 
-    fn leave(&self, live: &Live) {
+    fn leave(&self, live: &LiveEntry) {
         self.live.remove(&live.request_id);
         let ended = EndedRequest { request: live.describe(self.clock.now()), outcome: live.outcome.get().copied() };
         let mut recent = self.remembered();
@@ -281,20 +281,20 @@ impl Registry {
 #[derive(Debug)]
 pub(super) struct Ticket {
     registry: Arc<Registry>,
-    live: Arc<Live>,
+    live: Arc<LiveEntry>,
 }
 
 impl std::ops::Deref for Ticket {
-    type Target = Live;
+    type Target = LiveEntry;
 
-    fn deref(&self) -> &Live {
+    fn deref(&self) -> &LiveEntry {
         &self.live
     }
 }
 
 impl Ticket {
     /// The entry, for those who only note what happens to it.
-    pub(super) fn live(&self) -> Arc<Live> {
+    pub(super) fn live(&self) -> Arc<LiveEntry> {
         Arc::clone(&self.live)
     }
 }

@@ -88,16 +88,16 @@ fn requests_that_ended_are_remembered_up_to_a_bound_latest_first() {
     let registry = registry();
     for i in 0..RECENT_MAX_COUNT * 2 + 5 {
         let ticket = enter(&registry, &format!("r{i}"), None).expect("the id is free");
-        ticket.set_outcome(if i % 2 == 0 { Outcome::Stop } else { Outcome::Length });
+        ticket.set_outcome(if i % 2 == 0 { RequestOutcome::Stop } else { RequestOutcome::Length });
         // The first one counts.
-        ticket.set_outcome(Outcome::Failed);
+        ticket.set_outcome(RequestOutcome::Failed);
     }
     let ids = |count| registry.recent(count).into_iter().map(|ended| ended.request.request_id).collect::<Vec<_>>();
     let latest: Vec<String> = (0..RECENT_MAX_COUNT * 2 + 5).rev().map(|i| format!("r{i}")).collect();
     assert_eq!(ids(usize::MAX), latest[..RECENT_MAX_COUNT], "those before are forgotten");
     assert_eq!(ids(3), latest[..3]);
     let outcomes: Vec<_> = registry.recent(2).into_iter().map(|ended| ended.outcome).collect();
-    assert_eq!(outcomes, [Some(Outcome::Stop), Some(Outcome::Length)]);
+    assert_eq!(outcomes, [Some(RequestOutcome::Stop), Some(RequestOutcome::Length)]);
 }
 
 /// Polls a future that waits for an empty registry.

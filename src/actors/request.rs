@@ -10,7 +10,7 @@ use actix::{Actor, Addr, Handler, SyncContext};
 use crate::actors::budget::{Budget, Reserved, Use};
 use crate::actors::guard::{guarded, log_failure};
 use crate::actors::mail::{Detokenize, Prepare, Prepared, Submit, Tokenize};
-use crate::actors::messages::{Generate, Input, Refusal};
+use crate::actors::messages::{Generate, Refusal, ResponseInput};
 use crate::actors::prepare::TextWork;
 use crate::actors::refusal::refuse;
 use crate::actors::scheduling::SchedulerActor;
@@ -49,7 +49,7 @@ impl RequestActor {
     }
 
     fn prepare(&self, generate: Generate) -> Result<(Prepared, Reserved), Refusal> {
-        let are_chats: Vec<bool> = generate.inputs.iter().map(|input| matches!(input, Input::Chat(_))).collect();
+        let are_chats: Vec<bool> = generate.inputs.iter().map(|input| matches!(input, ResponseInput::Chat(_))).collect();
         let prepared = self.text.prepare(generate, &self.limits()?)?;
         for (report, _) in prepared.reports.iter().zip(are_chats).filter(|(_, is_chat)| *is_chat) {
             let lookup = if report.cache_hit { PromptLookup::Hit } else { PromptLookup::Miss };

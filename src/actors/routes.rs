@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 
 use crate::actors::mail::{ChoiceEvent, ChoiceEventKind, Feed};
 use crate::actors::messages::Cached;
-use crate::actors::registry::{Live, ResponseId};
+use crate::actors::registry::{LiveEntry, ResponseId};
 use crate::actors::snapshot::{Owner, Phase};
-use crate::actors::text::End;
+use crate::actors::text::TextEnd;
 use crate::batch::{Batch, SeqId};
-use crate::scheduler::{Event, FinishReason};
+use crate::scheduler::{FinishReason, SequenceEvent};
 
 /// Steps that a StreamActor may lag behind before its response is given up: seconds of the fastest engine. It takes
 /// microseconds for each, so only a thread that hangs gets here.
@@ -22,17 +22,17 @@ pub(super) const FEED_MAX_COUNT: usize = 4_096;
 
 #[derive(Debug)]
 struct Route {
-    live: Arc<Live>,
+    live: Arc<LiveEntry>,
     feed: mpsc::Sender<Feed>,
     /// What the core calls the request.
     request: SeqId,
-    choices: Vec<Choice>,
+    choices: Vec<ChoiceRoute>,
     pending: Vec<ChoiceEvent>,
 }
 
 /// A choice, as the core knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Choice {
+enum ChoiceRoute {
     /// It has not entered the queue.
     Held,
     /// It waits or runs.
@@ -43,7 +43,7 @@ enum Choice {
 
 impl Route {
     fn has_ended(&self) -> bool {
-        self.choices.iter().all(|choice| *choice == Choice::Ended)
+        self.choices.iter().all(|choice| *choice == ChoiceRoute::Ended)
     }
 }
 
@@ -61,9 +61,9 @@ pub(super) struct Routes {
 impl Routes {
     /// A response was admitted as `request`, which is the sequence of its first choice; the others
     /// enter later.
-    pub(super) fn open(&mut self, live: Arc<Live>, request: SeqId, choices_count: usize, feed: mpsc::Sender<Feed>) {
+    pub(super) fn open(&mut self, live: Arc<LiveEntry>, request: SeqId, choices_count: usize, feed: mpsc::Sender<Feed>) {
         let response = live.response;
-        let choices = vec![Choice::Held; choices_count];
+        let choices = vec![ChoiceRoute::Held; choices_count];
         self.responses.insert(response, Route { live, feed, request, choices, pending: Vec::new() });
         self.requests.insert(request, response);
         self.enter(request, 0, request);
@@ -73,7 +73,7 @@ impl Routes {
     fn enter(&mut self, request: SeqId, index: usize, seq: SeqId) {
         let Some(response) = self.requests.get(&request) else { return };
         let Some(choice) = self.responses.get_mut(response).and_then(|route| route.choices.get_mut(index)) else { return };
-        *choice = Choice::Live(seq);
+        *choice = ChoiceRoute::Live(seq);
         self.sequences.insert(seq, (*response, u32::try_from(index).expect("choices are counted in 32 bits")));
     }
 
@@ -90,16 +90,16 @@ impl Routes {
     }
 
     /// Notes an event of the scheduler for its response. Events of sequences that were given up are dropped.
-    pub(super) fn note(&mut self, event: Event) {
+    pub(super) fn note(&mut self, event: SequenceEvent) {
         match event {
-            Event::Entered { request, index, seq } => self.enter(request, index, seq),
-            Event::Began { seq, cached_tokens, miss } => {
+            SequenceEvent::Entered { request, index, seq } => self.enter(request, index, seq),
+            SequenceEvent::Began { seq, cached_tokens, miss } => {
                 self.add(seq, ChoiceEventKind::Began(Cached::of(cached_tokens, miss)));
             }
-            Event::PromptLogprobs { seq, logprobs } => self.add(seq, ChoiceEventKind::Prompt(logprobs)),
-            Event::Token { seq, token, logprobs } => self.add(seq, ChoiceEventKind::Token { token, logprobs }),
-            Event::Finished { seq, reason, logprobs } => {
-                self.add(seq, ChoiceEventKind::Ended { end: End::Finished(reason), logprobs });
+            SequenceEvent::PromptLogprobs { seq, logprobs } => self.add(seq, ChoiceEventKind::Prompt(logprobs)),
+            SequenceEvent::Token { seq, token, logprobs } => self.add(seq, ChoiceEventKind::Token { token, logprobs }),
+            SequenceEvent::Finished { seq, reason, logprobs } => {
+                self.add(seq, ChoiceEventKind::Ended { end: TextEnd::Finished(reason), logprobs });
                 self.forget(seq);
             }
         }
@@ -128,7 +128,7 @@ impl Routes {
         let route = self.responses.remove(&response)?;
         self.requests.remove(&route.request);
         for choice in &route.choices {
-            if let Choice::Live(seq) = choice {
+            if let ChoiceRoute::Live(seq) = choice {
                 self.sequences.remove(seq);
             }
         }
@@ -139,8 +139,8 @@ impl Routes {
     pub(super) fn close_choice(&mut self, response: ResponseId, choice: u32) -> Option<SeqId> {
         let route = self.responses.get_mut(&response)?;
         let slot = route.choices.get_mut(choice as usize)?;
-        let Choice::Live(seq) = *slot else { return None };
-        *slot = Choice::Ended;
+        let ChoiceRoute::Live(seq) = *slot else { return None };
+        *slot = ChoiceRoute::Ended;
         self.sequences.remove(&seq);
         if route.has_ended() && route.pending.is_empty() {
             self.close(response);
@@ -150,14 +150,14 @@ impl Routes {
 
     /// Notes `end` for every choice of a response that has not ended. Answers its request, if there
     /// was such a choice.
-    pub(super) fn end(&mut self, response: ResponseId, end: &End) -> Option<SeqId> {
+    pub(super) fn end(&mut self, response: ResponseId, end: &TextEnd) -> Option<SeqId> {
         let route = self.responses.get_mut(&response)?;
         let (request, had_ended, was_touched) = (route.request, route.has_ended(), !route.pending.is_empty());
         for (number, choice) in (0..).zip(&mut route.choices) {
-            if let Choice::Live(seq) = choice {
+            if let ChoiceRoute::Live(seq) = choice {
                 self.sequences.remove(seq);
             }
-            if std::mem::replace(choice, Choice::Ended) != Choice::Ended {
+            if std::mem::replace(choice, ChoiceRoute::Ended) != ChoiceRoute::Ended {
                 let kind = ChoiceEventKind::Ended { end: end.clone(), logprobs: None };
                 route.pending.push(ChoiceEvent { choice: number, kind });
             }
@@ -169,7 +169,7 @@ impl Routes {
     }
 
     /// As [`Routes::end`], for every response, oldest first.
-    pub(super) fn end_all(&mut self, end: &End) -> Vec<SeqId> {
+    pub(super) fn end_all(&mut self, end: &TextEnd) -> Vec<SeqId> {
         let mut all: Vec<ResponseId> = self.responses.keys().copied().collect();
         all.sort_unstable();
         all.into_iter().filter_map(|response| self.end(response, end)).collect()
@@ -201,13 +201,13 @@ impl Routes {
     fn forget(&mut self, seq: SeqId) {
         let Some((response, choice)) = self.sequences.remove(&seq) else { return };
         if let Some(slot) = self.responses.get_mut(&response).and_then(|route| route.choices.get_mut(choice as usize)) {
-            *slot = Choice::Ended;
+            *slot = ChoiceRoute::Ended;
         }
     }
 }
 
 /// How a cancelled response ends.
-pub(super) const CANCELLED: End = End::Finished(FinishReason::Cancelled);
+pub(super) const CANCELLED: TextEnd = TextEnd::Finished(FinishReason::Cancelled);
 
 #[cfg(test)]
 #[path = "routes_tests.rs"]

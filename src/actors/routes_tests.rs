@@ -47,12 +47,12 @@ fn seq(choice: u32) -> SeqId {
     if choice == 0 { REQUEST } else { SECOND }
 }
 
-fn token(choice: u32, token: u32) -> Event {
-    Event::Token { seq: seq(choice), token: TokenId(token), logprobs: None }
+fn token(choice: u32, token: u32) -> SequenceEvent {
+    SequenceEvent::Token { seq: seq(choice), token: TokenId(token), logprobs: None }
 }
 
-fn finished(choice: u32) -> Event {
-    Event::Finished { seq: seq(choice), reason: FinishReason::Length, logprobs: None }
+fn finished(choice: u32) -> SequenceEvent {
+    SequenceEvent::Finished { seq: seq(choice), reason: FinishReason::Length, logprobs: None }
 }
 
 /// The response as it must be, told by what happened to it alone.
@@ -100,7 +100,7 @@ impl Response {
         let (routes, told) = (&mut self.routes, &mut self.told);
         match happening {
             Happening::Enters => {
-                routes.note(Event::Entered { request: REQUEST, index: 1, seq: SECOND });
+                routes.note(SequenceEvent::Entered { request: REQUEST, index: 1, seq: SECOND });
                 told.entered = true;
             }
             Happening::Token(choice) => {
@@ -229,7 +229,7 @@ fn a_full_feed_gives_its_response_up_and_no_event_is_left_out_in_silence() {
 #[test]
 fn the_end_of_a_response_whose_feed_is_full_frees_nothing_that_is_free() {
     let mut response = Response::open(1);
-    response.routes.note(Event::Entered { request: REQUEST, index: 1, seq: SECOND });
+    response.routes.note(SequenceEvent::Entered { request: REQUEST, index: 1, seq: SECOND });
     response.routes.note(finished(0));
     assert_eq!(response.routes.flush(), []);
     response.routes.note(finished(1));
@@ -245,7 +245,7 @@ fn a_stream_that_is_gone_orphans_its_request_and_no_other() {
     gone.routes.open(other.live(), SeqId(20), 1, feed);
     gone.inbox.close();
     gone.routes.note(token(0, 1));
-    gone.routes.note(Event::Token { seq: SeqId(20), token: TokenId(1), logprobs: None });
+    gone.routes.note(SequenceEvent::Token { seq: SeqId(20), token: TokenId(1), logprobs: None });
     assert_eq!(gone.routes.flush(), [REQUEST]);
     assert_eq!(gone.routes.sequences.keys().collect::<Vec<_>>(), [&SeqId(20)]);
     assert_eq!(inbox.try_recv().unwrap().0.len(), 1);

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::actors::budget::{Budget, Reserved};
-use crate::actors::engine_thread::{Job, Report};
+use crate::actors::engine_thread::{EngineJob, JobReport};
 use crate::actors::guard::guarded;
 use crate::actors::mail::{
     Cancel, CancelChoice, CancelledBy, ChoiceEvent, ChoiceEventKind, EndAll, Feed, Look, Stop, Submit, Visitor,
@@ -30,7 +30,7 @@ use crate::actors::stepper::{Next, Stepper};
 use crate::actors::stream::{PARTS_MAX_COUNT, StreamActor, StreamSetup};
 use crate::actors::stream_threads::StreamThreads;
 use crate::actors::supervision::Strikes;
-use crate::actors::text::{End, TextRules};
+use crate::actors::text::{TextEnd, TextRules};
 use crate::batch::{Batch, EngineLimits, Micros, StepResult};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -60,8 +60,8 @@ pub(super) struct SchedulerSetup {
     pub(super) stream: StreamSetup,
     pub(super) stream_threads: StreamThreads,
     pub(super) budget: Arc<Budget>,
-    pub(super) jobs: std_mpsc::Sender<Job>,
-    pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) jobs: std_mpsc::Sender<EngineJob>,
+    pub(super) reports: mpsc::Receiver<JobReport>,
 }
 
 /// The actor.
@@ -75,9 +75,9 @@ pub(super) struct SchedulerActor {
     stream_threads: StreamThreads,
     budget: Arc<Budget>,
     /// `None` once the engine is given up.
-    jobs: Option<std_mpsc::Sender<Job>>,
+    jobs: Option<std_mpsc::Sender<EngineJob>>,
     /// Moves into the context when the actor starts.
-    reports: Option<mpsc::Receiver<Report>>,
+    reports: Option<mpsc::Receiver<JobReport>>,
     /// `None` until an engine is loaded, and once it is given up.
     stepper: Option<Stepper>,
     engine_limits: Option<EngineLimits>,
@@ -147,7 +147,7 @@ impl SchedulerActor {
         let (now, mut batch) = (self.clock.now(), self.spares.pop().unwrap_or_default());
         match stepper.plan(now, &mut batch) {
             Next::Step => {
-                self.work(Job::Step(batch));
+                self.work(EngineJob::Step(batch));
                 self.follow(now);
             }
             Next::Idle(until) => {
@@ -165,16 +165,16 @@ impl SchedulerActor {
             let mut batch = self.spares.pop().unwrap_or_default();
             ahead = stepper.plan_ahead(began, &mut batch);
             if ahead {
-                self.work(Job::Step(batch));
+                self.work(EngineJob::Step(batch));
             } else {
                 self.spares.push(batch);
             }
         }
         self.seat = Seat::Computing { began, ahead };
-        self.work(Job::Wait);
+        self.work(EngineJob::Wait);
     }
 
-    fn work(&mut self, job: Job) {
+    fn work(&mut self, job: EngineJob) {
         self.silent_beats = 0;
         // If the thread is gone, its reports end, and `finished` below says so.
         self.jobs.as_ref().map(|jobs| jobs.send(job));
@@ -198,16 +198,16 @@ impl SchedulerActor {
         });
     }
 
-    fn take_report(&mut self, report: Report, ctx: &mut Context<Self>) {
+    fn take_report(&mut self, report: JobReport, ctx: &mut Context<Self>) {
         let now = self.clock.now();
         self.silent_beats = 0;
         self.status.beat(now);
         let seat = std::mem::replace(&mut self.seat, Seat::Free);
         match (report, seat) {
-            (Report::Built(limits), _) => self.take_engine(limits),
-            (Report::NotBuilt { message }, _) if self.stepper.is_none() => self.die(message),
-            (Report::NotBuilt { message }, _) => self.rebuild(&message, 1),
-            (Report::Done { batch, sampled }, Seat::Computing { began, ahead }) => {
+            (JobReport::Built(limits), _) => self.take_engine(limits),
+            (JobReport::NotBuilt { message }, _) if self.stepper.is_none() => self.die(message),
+            (JobReport::NotBuilt { message }, _) => self.rebuild(&message, 1),
+            (JobReport::Done { batch, sampled }, Seat::Computing { began, ahead }) => {
                 self.strikes.succeeded();
                 if let Some(stepper) = &mut self.stepper {
                     stepper.commit(StepResult::Done(sampled), &batch, began, now);
@@ -217,13 +217,13 @@ impl SchedulerActor {
                     self.follow(now);
                 }
             }
-            (Report::Died { batch, message }, Seat::Computing { began, .. }) => {
+            (JobReport::Died { batch, message }, Seat::Computing { began, .. }) => {
                 let commit = |stepper: &mut Stepper| stepper.commit(StepResult::Lost, &batch, began, now);
                 let given_up_count = self.stepper.as_mut().map_or(0, commit);
                 self.spares.push(batch);
                 self.rebuild(&message, given_up_count);
             }
-            (Report::Done { .. } | Report::Died { .. }, _) => unreachable!("a step is reported only while one computes"),
+            (JobReport::Done { .. } | JobReport::Died { .. }, _) => unreachable!("a step is reported only while one computes"),
         }
         self.pump(ctx);
     }
@@ -256,7 +256,7 @@ impl SchedulerActor {
         }
         self.seat = Seat::Building;
         self.status.set_engine(EngineState::Restarting);
-        self.work(Job::Build);
+        self.work(EngineJob::Build);
     }
 
     /// The end: every request ends with an error, and the process is told.
@@ -265,7 +265,7 @@ impl SchedulerActor {
         self.status.set_dead(message);
         self.jobs = None;
         if let Some(stepper) = self.stepper.take() {
-            stepper.abandon(&End::Failed {
+            stepper.abandon(&TextEnd::Failed {
                 code: "engine_failed",
                 message: "The engine failed and cannot be restarted.".to_owned(),
             });
@@ -369,7 +369,7 @@ impl Actor for SchedulerActor {
         if let Some(reports) = self.reports.take() {
             Self::add_stream(ReceiverStream::new(reports), ctx);
         }
-        self.work(Job::Build);
+        self.work(EngineJob::Build);
         self.beat(ctx);
     }
 
@@ -379,8 +379,8 @@ impl Actor for SchedulerActor {
     }
 }
 
-impl StreamHandler<Report> for SchedulerActor {
-    fn handle(&mut self, report: Report, ctx: &mut Context<Self>) {
+impl StreamHandler<JobReport> for SchedulerActor {
+    fn handle(&mut self, report: JobReport, ctx: &mut Context<Self>) {
         self.protected(|actor| actor.take_report(report, ctx));
     }
 
@@ -454,7 +454,8 @@ impl Handler<EndAll> for SchedulerActor {
         self.protected(|actor| {
             actor.closed = true;
             if let Some(stepper) = &mut actor.stepper {
-                stepper.end_all(&End::Failed { code: "server_shutdown", message: "The server is shutting down.".to_owned() });
+                stepper
+                    .end_all(&TextEnd::Failed { code: "server_shutdown", message: "The server is shutting down.".to_owned() });
             }
         });
     }

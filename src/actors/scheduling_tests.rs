@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::actors::fixtures::{generate, soon, start_options, text_work};
-use crate::actors::messages::{FinishKind, Generate, Input, KeyId, PartKind};
+use crate::actors::messages::{FinishKind, Generate, KeyId, PartKind, ResponseInput};
 use crate::actors::start::start;
 
 #[test]
@@ -14,7 +14,7 @@ fn what_was_cancelled_before_the_scheduler_saw_it_is_never_computed() {
         let ticket = inner.registry.enter("a".to_owned(), KeyId::default(), None).unwrap();
         assert!(service.cancel("a").await, "everything of it is left to compute");
         let work = text_work();
-        let request = Generate { choices_count: 3, ..generate(Input::Text("Hi".to_owned())) };
+        let request = Generate { choices_count: 3, ..generate(ResponseInput::Text("Hi".to_owned())) };
         let prepared = work.prepare(request, &limits).unwrap();
         let visitor = Visitor { ticket, record: inner.metrics.received(inner.clock.now()), memory: None };
         let (pass, (reply, answer)) = (inner.gate.enter().unwrap(), oneshot::channel());
@@ -49,7 +49,7 @@ fn what_steps_compute_is_recorded_by_what_it_was() {
         service.loaded().await.unwrap();
         // More than a slice of 64, so that some steps draw nothing; the fake engine's answers never end by themselves.
         let tokens = (0..150).map(crate::batch::TokenId).collect();
-        let request = Generate { ignore_eos: true, max_tokens: Some(7), ..generate(Input::Tokens(tokens)) };
+        let request = Generate { ignore_eos: true, max_tokens: Some(7), ..generate(ResponseInput::Tokens(tokens)) };
         let mut accepted = soon(service.generate(request)).await.unwrap();
         while soon(accepted.parts.recv()).await.is_some() {}
         let inner = service.inner();

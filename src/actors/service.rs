@@ -7,11 +7,11 @@ use actix::Addr;
 use tokio::sync::oneshot;
 
 use crate::actors::budget::{Budget, Reserved};
-use crate::actors::gate::{Gate, Pass};
+use crate::actors::gate::{ConcurrencyLimit, Pass};
 use crate::actors::guard::log_failure;
 use crate::actors::mail::{Cancel, CancelledBy, Detokenize, EndAll, Look, Prepare, Stop, Tokenize, Visitor};
-use crate::actors::messages::{Accepted, Generate, Input, KeyId, Refusal};
-use crate::actors::registry::{Live, Registry};
+use crate::actors::messages::{Accepted, Generate, KeyId, Refusal, ResponseInput};
+use crate::actors::registry::{LiveEntry, Registry};
 use crate::actors::request::RequestActor;
 use crate::actors::scheduling::SchedulerActor;
 use crate::actors::snapshot::{
@@ -34,17 +34,17 @@ const LOOK_MAX: Duration = Duration::from_secs(1);
 /// A handle to the running actors.
 #[derive(Debug, Clone)]
 pub struct Service {
-    inner: Arc<Inner>,
+    inner: Arc<ServiceShared>,
 }
 
 /// What all handles share.
 #[derive(Debug)]
-pub(super) struct Inner {
+pub(super) struct ServiceShared {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) registry: Arc<Registry>,
     pub(super) budget: Arc<Budget>,
-    pub(super) gate: Arc<Gate>,
+    pub(super) gate: Arc<ConcurrencyLimit>,
     /// Most sequences that wait.
     pub(super) waiting_max_count: usize,
     pub(super) status: Arc<Status>,
@@ -62,13 +62,13 @@ pub struct Drained {
 }
 
 impl Service {
-    pub(super) fn new(inner: Inner) -> Self {
+    pub(super) fn new(inner: ServiceShared) -> Self {
         Self { inner: Arc::new(inner) }
     }
 
     /// What all handles share, for this room's own tests.
     #[cfg(test)]
-    pub(super) fn inner(&self) -> &Inner {
+    pub(super) fn inner(&self) -> &ServiceShared {
         &self.inner
     }
 
@@ -124,7 +124,7 @@ impl Service {
         self.cancel_where(request_id, |live| live.owner == owner).await
     }
 
-    async fn cancel_where(&self, request_id: &str, may: impl Fn(&Live) -> bool) -> bool {
+    async fn cancel_where(&self, request_id: &str, may: impl Fn(&LiveEntry) -> bool) -> bool {
         let Some(live) = self.inner.registry.find(request_id).filter(|live| may(live)) else { return false };
         // The mark comes first: a request that the scheduler has not seen yet ends when it does.
         live.set_cancelled();
@@ -141,7 +141,12 @@ impl Service {
     ///
     /// # Errors
     /// As [`Service::generate`].
-    pub async fn tokenize(&self, input: Input, owner: KeyId, memory: Option<Reserved>) -> Result<Vec<TokenId>, Refusal> {
+    pub async fn tokenize(
+        &self,
+        input: ResponseInput,
+        owner: KeyId,
+        memory: Option<Reserved>,
+    ) -> Result<Vec<TokenId>, Refusal> {
         let pass = self.pass()?;
         let answer = self.inner.requests.send(Tokenize { input, owner, memory, pass }).await;
         answer.unwrap_or_else(|error| Err(Refusal::Internal { error_id: log_failure("/tokenize", &error.to_string()) }))
@@ -195,7 +200,7 @@ impl Service {
             memory_budget_bytes: inner.budget.most_bytes(),
             memory_reserved_bytes: inner.budget.reserved_bytes(),
             engine_restarts_total: status.restarts(),
-            tokens_per_second: status.tokens_per_second(),
+            step_tokens_per_second: status.tokens_per_second(),
             prompt_cache: PromptCacheCounts {
                 hits_total: prompts.cache_hits,
                 misses_total: prompts.cache_misses,

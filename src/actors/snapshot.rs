@@ -2,7 +2,7 @@
 
 use crate::actors::messages::KeyId;
 use crate::batch::Micros;
-use crate::metrics::Outcome;
+use crate::metrics::RequestOutcome;
 pub use crate::scheduler::{BlockMap, PrefixCounts, SchedulerCounts, SchedulerView, SequenceView, ViewSize};
 
 /// What the engine is good for.
@@ -108,7 +108,7 @@ pub struct EndedRequest {
     /// What it was when it ended; its age is what it took.
     pub request: LiveRequest,
     /// How it ended; `None` if it was refused, or its client left before it was decided.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<RequestOutcome>,
 }
 
 /// What the scheduler looks like at one moment, by requests.
@@ -196,7 +196,7 @@ pub struct Snapshot {
     /// Engines rebuilt since the start.
     pub engine_restarts_total: u64,
     /// Tokens generated and computed a second, observed over the last seconds; zero before the first step.
-    pub tokens_per_second: f64,
+    pub step_tokens_per_second: f64,
     /// The cache of built prompts.
     pub prompt_cache: PromptCacheCounts,
 }

@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 
 use crate::actors::budget::Budget;
 use crate::actors::engine_thread;
-use crate::actors::gate::Gate;
+use crate::actors::gate::ConcurrencyLimit;
 use crate::actors::masks::MaskThreads;
 use crate::actors::options::StartOptions;
 use crate::actors::prepare::TextWork;
 use crate::actors::registry::Registry;
 use crate::actors::request::RequestActor;
 use crate::actors::scheduling::{SchedulerActor, SchedulerSetup};
-use crate::actors::service::{Inner, Service};
+use crate::actors::service::{Service, ServiceShared};
 use crate::actors::status::Status;
 use crate::actors::stream::StreamSetup;
 use crate::actors::stream_threads::StreamThreads;
@@ -90,12 +90,12 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
         || thread::Builder::new().name("text".to_owned()),
         move || request.clone(),
     );
-    Ok(Service::new(Inner {
+    Ok(Service::new(ServiceShared {
         clock: options.clock,
         metrics: options.metrics,
         registry: Arc::new(Registry::new(options.clock)),
         budget,
-        gate: Arc::new(Gate::new(options.preparing_max_count)),
+        gate: Arc::new(ConcurrencyLimit::new(options.preparing_max_count)),
         waiting_max_count: options.scheduling.waiting_max_count,
         status,
         builder: options.builder,

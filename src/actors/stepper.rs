@@ -10,15 +10,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::actors::mail::Feed;
-use crate::actors::pace::Pace;
-use crate::actors::registry::{Live, ResponseId};
+use crate::actors::pace::TokenRate;
+use crate::actors::registry::{LiveEntry, ResponseId};
 use crate::actors::routes::Routes;
 use crate::actors::snapshot::{SchedulerLook, SequenceView, ViewSize};
 use crate::actors::status::Status;
-use crate::actors::text::End;
+use crate::actors::text::TextEnd;
 use crate::batch::{Batch, Micros, SeqId, StepResult};
 use crate::metrics::{Metrics, StepRecord};
-use crate::scheduler::{Event, FinishReason, NewSequence, Plan, Reject, Scheduler, SchedulerCounts, SchedulerLimits};
+use crate::scheduler::{FinishReason, NewSequence, Plan, Reject, Scheduler, SchedulerCounts, SchedulerLimits, SequenceEvent};
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub(super) enum Next {
 pub(super) struct Stepper {
     core: Scheduler,
     routes: Routes,
-    pace: Pace,
-    events: Vec<Event>,
+    pace: TokenRate,
+    events: Vec<SequenceEvent>,
     status: Arc<Status>,
     metrics: Metrics,
 }
@@ -46,7 +46,7 @@ impl Stepper {
         let stepper = Self {
             core: Scheduler::new(limits),
             routes: Routes::default(),
-            pace: Pace::default(),
+            pace: TokenRate::default(),
             events: Vec::new(),
             status,
             metrics,
@@ -61,7 +61,7 @@ impl Stepper {
     /// [`Reject`] as the core says; then `feed` is dropped.
     pub(super) fn submit(
         &mut self,
-        live: Arc<Live>,
+        live: Arc<LiveEntry>,
         sequences: Vec<NewSequence>,
         feed: mpsc::Sender<Feed>,
         now: Micros,
@@ -89,20 +89,20 @@ impl Stepper {
     }
 
     /// Ends a response and tells its stream why. True if it had anything left to compute.
-    pub(super) fn end(&mut self, response: ResponseId, end: &End) -> bool {
+    pub(super) fn end(&mut self, response: ResponseId, end: &TextEnd) -> bool {
         let live = self.routes.end(response, end);
         self.cancel_all(live.as_slice());
         live.is_some()
     }
 
     /// Ends every response and tells the streams why.
-    pub(super) fn end_all(&mut self, end: &End) {
+    pub(super) fn end_all(&mut self, end: &TextEnd) {
         let live = self.routes.end_all(end);
         self.cancel_all(&live);
     }
 
     /// Tells every stream that it ended and why, without the core, which may be what broke.
-    pub(super) fn abandon(mut self, end: &End) {
+    pub(super) fn abandon(mut self, end: &TextEnd) {
         self.status.set_counts(SchedulerCounts::default());
         self.note_events();
         self.routes.end_all(end);
@@ -157,7 +157,8 @@ impl Stepper {
             };
             self.metrics.step_committed(step, now);
         }
-        let given_up = |event: &&Event| matches!(event, Event::Finished { reason: FinishReason::EngineFailed, .. });
+        let given_up =
+            |event: &&SequenceEvent| matches!(event, SequenceEvent::Finished { reason: FinishReason::EngineFailed, .. });
         self.events.iter().filter(given_up).count()
     }
 

@@ -20,10 +20,10 @@ use crate::actors::outbox::Outbox;
 use crate::actors::registry::Ticket;
 use crate::actors::scheduling::SchedulerActor;
 use crate::actors::snapshot::Phase;
-use crate::actors::text::{ChoiceText, End, Progress, TextRules};
+use crate::actors::text::{AfterToken, ChoiceText, TextEnd, TextRules};
 use crate::batch::Micros;
 use crate::clock::Clock;
-use crate::metrics::{Metrics, Outcome, RequestRecord};
+use crate::metrics::{Metrics, RequestOutcome, RequestRecord};
 use crate::scheduler::FinishReason;
 
 /// Parts that a reader may leave untaken before it counts as slow.
@@ -122,7 +122,7 @@ impl StreamActor {
             ChoiceEventKind::Began(cached) => text.begin(cached),
             ChoiceEventKind::Prompt(logprobs) => text.take_prompt(&logprobs, &mut out),
             ChoiceEventKind::Token { token, logprobs } => {
-                if text.take(token, logprobs.as_deref(), now, &mut out) == Progress::Stopped {
+                if text.take(token, logprobs.as_deref(), now, &mut out) == AfterToken::Stopped {
                     self.cut_short = true;
                     // Fails only if the scheduler is gone, and its blocks with it.
                     let _ = self.scheduler.try_send(CancelChoice { response: self.ticket.response, choice });
@@ -226,7 +226,7 @@ impl StreamActor {
             return;
         }
         self.leaving = true;
-        self.end_record(Outcome::Cancelled);
+        self.end_record(RequestOutcome::Cancelled);
         self.stop_when_freed(ctx);
     }
 
@@ -262,7 +262,7 @@ impl StreamActor {
                 let now = actor.setup.clock.now();
                 let mut out = Vec::new();
                 for choice in &mut actor.choices {
-                    choice.tick(now, &mut out);
+                    choice.flush_due(now, &mut out);
                 }
                 actor.outbox.extend(out)
             });
@@ -278,7 +278,7 @@ impl StreamActor {
             if count > 0 {
                 record.tokens(same_choice[0].choice, count, now);
             }
-            let broken = End::Finished(FinishReason::NotFinite);
+            let broken = TextEnd::Finished(FinishReason::NotFinite);
             if same_choice.iter().any(|event| matches!(&event.kind, ChoiceEventKind::Ended { end, .. } if *end == broken)) {
                 self.setup.metrics.nan_logits();
             }
@@ -289,7 +289,7 @@ impl StreamActor {
         (0..).zip(&self.choices).all(|(choice, _)| self.outbox.has_finished(choice))
     }
 
-    fn end_record(&mut self, outcome: Outcome) {
+    fn end_record(&mut self, outcome: RequestOutcome) {
         if let Some(record) = self.record.take() {
             self.ticket.set_outcome(outcome);
             record.ended(outcome, self.setup.clock.now());

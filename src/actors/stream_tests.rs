@@ -10,7 +10,7 @@ use crate::actors::messages::Coalescing;
 use crate::actors::registry::Registry;
 use crate::actors::service::Service;
 use crate::actors::start::start;
-use crate::actors::text::Reading;
+use crate::actors::text::TextForm;
 use crate::batch::TokenId;
 use crate::prompt::stop::StopSet;
 
@@ -18,11 +18,16 @@ use crate::prompt::stop::StopSet;
 const SLOW_READER: Duration = Duration::from_millis(100);
 
 /// Opens a stream of one choice on this thread.
-fn open(service: &Service, registry: &Arc<Registry>, id: &str, reading: Reading) -> (mpsc::Sender<Feed>, mpsc::Receiver<Part>) {
+fn open(
+    service: &Service,
+    registry: &Arc<Registry>,
+    id: &str,
+    reading: TextForm,
+) -> (mpsc::Sender<Feed>, mpsc::Receiver<Part>) {
     open_beside(service, service.inner().scheduler.clone(), registry, id, rules(reading, &[]))
 }
 
-fn rules(reading: Reading, stop_strings: &[String]) -> TextRules {
+fn rules(reading: TextForm, stop_strings: &[String]) -> TextRules {
     let stop = Arc::new(StopSet::new(stop_strings));
     TextRules { tokenizer: tokenizer(), reading, stop, coalescing: Coalescing { max_ms: 0, max_chars: 0 } }
 }
@@ -59,8 +64,8 @@ fn a_panic_in_one_stream_ends_that_stream_alone() {
         let service = start(start_options()).unwrap();
         service.loaded().await.unwrap();
         let registry = Arc::new(Registry::new(service.inner().clock));
-        let (poison_feed, mut poisoned) = open(&service, &registry, "poison", Reading::Poison);
-        let (witness_feed, mut witness) = open(&service, &registry, "witness", Reading::Plain);
+        let (poison_feed, mut poisoned) = open(&service, &registry, "poison", TextForm::Poison);
+        let (witness_feed, mut witness) = open(&service, &registry, "witness", TextForm::Plain);
         let word = tokenizer().encode_text("word")[0];
         for _ in 0..3 {
             // The poisoned one has ended after the first.
@@ -91,7 +96,7 @@ fn a_stream_whose_scheduler_lets_go_ends_with_an_error() {
         let service = start(start_options()).unwrap();
         service.loaded().await.unwrap();
         let registry = Arc::new(Registry::new(service.inner().clock));
-        let (feed, mut parts) = open(&service, &registry, "a", Reading::Plain);
+        let (feed, mut parts) = open(&service, &registry, "a", TextForm::Plain);
         drop(feed);
         let end = parts.recv().await.unwrap();
         assert!(matches!(end.kind, PartKind::Finished(Finish { kind: FinishKind::Failed { .. }, .. })));
@@ -116,9 +121,9 @@ fn a_request_stays_in_the_registry_until_the_scheduler_holds_nothing_of_it() {
             let (sender, mailbox) = channel::channel(0);
             let word = tokenizer().encode_text("word");
             let rules = match way {
-                Way::ReaderLeaves => rules(Reading::Plain, &[]),
-                Way::TextPanics => rules(Reading::Poison, &[]),
-                Way::StopString => rules(Reading::Plain, &["word".to_owned()]),
+                Way::ReaderLeaves => rules(TextForm::Plain, &[]),
+                Way::TextPanics => rules(TextForm::Poison, &[]),
+                Way::StopString => rules(TextForm::Plain, &["word".to_owned()]),
             };
             let (feed, parts) = open_beside(&service, Addr::new(sender), &registry, "a", rules);
             let mut parts = Some(parts);
@@ -156,7 +161,7 @@ fn a_reader_that_takes_nothing_is_cut_off_when_its_time_is_up_and_not_before() {
         let service = start(start_options()).unwrap();
         service.loaded().await.unwrap();
         let registry = Arc::new(Registry::new(service.inner().clock));
-        let (feed, mut slow) = open(&service, &registry, "slow", Reading::Plain);
+        let (feed, mut slow) = open(&service, &registry, "slow", TextForm::Plain);
         let word = tokenizer().encode_text("word")[0];
         // The channel holds eight parts; the last of these waits for room.
         for _ in 0..9 {

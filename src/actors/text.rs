@@ -16,7 +16,7 @@ use crate::actors::held_logprobs::HeldLogprobs;
 use crate::actors::messages::{Cached, Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
 use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
 use crate::prompt::detokenizer::Detokenizer;
-use crate::prompt::harmony::parser::{Event, EventKind, Parser, ParserRules, ParserStart};
+use crate::prompt::harmony::parser::{EventKind, ParsedEvent, Parser, ParserRules, ParserStart};
 use crate::prompt::harmony::recovery::RecoveryCounts;
 use crate::prompt::stop::{StopSet, StopStrings};
 use crate::prompt::tokenizer::Tokenizer;
@@ -32,7 +32,7 @@ pub(super) struct TextRules {
     /// Whose tokens these are.
     pub(super) tokenizer: Arc<Tokenizer>,
     /// What they are.
-    pub(super) reading: Reading,
+    pub(super) reading: TextForm,
     /// What ends the answer.
     pub(super) stop: Arc<StopSet>,
     /// How text is gathered.
@@ -41,7 +41,7 @@ pub(super) struct TextRules {
 
 /// What the tokens of an answer are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum TextForm {
     /// Text.
     Plain,
     /// Harmony, of which the prompt holds the beginning, and what of it may be part of the answer.
@@ -53,7 +53,7 @@ pub(super) enum Reading {
 
 /// Why the tokens of a choice end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum TextEnd {
     /// The scheduler says so.
     Finished(FinishReason),
     /// It failed outside the scheduler.
@@ -67,7 +67,7 @@ pub(super) enum End {
 
 /// What a choice needs after a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(super) enum AfterToken {
     /// More tokens.
     GoesOn,
     /// Nothing: a stop string ended it, or what the model goes on with is no part of the answer. Its sequence is to be cancelled.
@@ -76,7 +76,7 @@ pub(super) enum Progress {
 
 /// What reads the tokens.
 #[derive(Debug)]
-enum Reader {
+enum TokenReader {
     Plain(Detokenizer),
     Harmony(Box<Parser>),
     #[cfg(test)]
@@ -85,7 +85,7 @@ enum Reader {
 
 /// What the gathered text is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Channel {
+enum TextPart {
     Reasoning,
     Content,
     Arguments,
@@ -96,10 +96,10 @@ enum Channel {
 pub(super) struct ChoiceText {
     choice: u32,
     tokenizer: Arc<Tokenizer>,
-    reader: Reader,
+    reader: TokenReader,
     stop: StopStrings,
     coalescer: Coalescer,
-    channel: Channel,
+    channel: TextPart,
     /// Whether a message is open of which something came.
     in_message: bool,
     /// Whether reasoning came, and whether content was given out.
@@ -123,13 +123,13 @@ impl ChoiceText {
     /// Choice number `choice`, before its first token.
     pub(super) fn new(choice: u32, rules: &TextRules) -> Self {
         let reader = match &rules.reading {
-            Reading::Plain => Reader::Plain(Detokenizer::new()),
-            Reading::Harmony(start, of_answer) => {
+            TextForm::Plain => TokenReader::Plain(Detokenizer::new()),
+            TextForm::Harmony(start, of_answer) => {
                 let parser = Parser::new(Arc::clone(&rules.tokenizer), start.clone(), of_answer.clone());
-                Reader::Harmony(Box::new(parser))
+                TokenReader::Harmony(Box::new(parser))
             }
             #[cfg(test)]
-            Reading::Poison => Reader::Poison,
+            TextForm::Poison => TokenReader::Poison,
         };
         Self {
             choice,
@@ -137,7 +137,7 @@ impl ChoiceText {
             reader,
             stop: StopStrings::new(Arc::clone(&rules.stop)),
             coalescer: Coalescer::new(rules.coalescing),
-            channel: Channel::Content,
+            channel: TextPart::Content,
             in_message: false,
             reasoned: false,
             answered: false,
@@ -160,7 +160,7 @@ impl ChoiceText {
 
     /// What the harmony parser overlooked so far.
     pub(super) fn recoveries(&self) -> RecoveryCounts {
-        if let Reader::Harmony(parser) = &self.reader { *parser.recoveries() } else { RecoveryCounts::default() }
+        if let TokenReader::Harmony(parser) = &self.reader { *parser.recoveries() } else { RecoveryCounts::default() }
     }
 
     /// When [`ChoiceText::tick`] is to be called although no token came.
@@ -192,9 +192,9 @@ impl ChoiceText {
         logprobs: Option<&PositionLogprobs>,
         now: Micros,
         out: &mut Vec<Part>,
-    ) -> Progress {
+    ) -> AfterToken {
         if self.ended {
-            return Progress::GoesOn;
+            return AfterToken::GoesOn;
         }
         self.completion_tokens += 1;
         let logprobs = logprobs.map(|position| self.token_text(position));
@@ -202,27 +202,27 @@ impl ChoiceText {
         let events = self.read(token);
         if let Some(matched) = self.apply_all(events, now, out) {
             self.end(FinishKind::Stop { matched: Some(matched) }, Vec::new(), out);
-            return Progress::Stopped;
+            return AfterToken::Stopped;
         }
-        if matches!(&self.reader, Reader::Harmony(parser) if parser.is_over()) {
+        if matches!(&self.reader, TokenReader::Harmony(parser) if parser.is_over()) {
             self.release_stop(now);
             let kind = self.complete();
             self.end(kind, Vec::new(), out);
-            return Progress::Stopped;
+            return AfterToken::Stopped;
         }
         if let Some(text) = self.coalescer.take_due(now) {
             self.emit_text(text, out);
         }
-        Progress::GoesOn
+        AfterToken::GoesOn
     }
 
     /// No token comes any more: gives out everything that was held back, and the finish.
-    pub(super) fn finish(&mut self, end: End, logprobs: Option<&PositionLogprobs>, now: Micros, out: &mut Vec<Part>) {
+    pub(super) fn finish(&mut self, end: TextEnd, logprobs: Option<&PositionLogprobs>, now: Micros, out: &mut Vec<Part>) {
         if self.ended {
             return;
         }
         let mut stop_logprobs = Vec::new();
-        if let End::Finished(FinishReason::Stop(token)) = end {
+        if let TextEnd::Finished(FinishReason::Stop(token)) = end {
             self.completion_tokens += 1;
             self.unplaced.push_back((token, None));
             stop_logprobs.extend(logprobs.map(|position| self.token_text(position)));
@@ -244,18 +244,18 @@ impl ChoiceText {
     }
 
     /// Appends what has been held back for long enough.
-    pub(super) fn tick(&mut self, now: Micros, out: &mut Vec<Part>) {
+    pub(super) fn flush_due(&mut self, now: Micros, out: &mut Vec<Part>) {
         if let Some(text) = self.coalescer.take_due(now) {
             self.emit_text(text, out);
         }
     }
 
     /// The events that `token` completes.
-    fn read(&mut self, token: TokenId) -> Vec<Event> {
+    fn read(&mut self, token: TokenId) -> Vec<ParsedEvent> {
         let mut events = Vec::new();
         match &mut self.reader {
-            Reader::Harmony(parser) => parser.push(token, &mut events),
-            Reader::Plain(detokenizer) => {
+            TokenReader::Harmony(parser) => parser.push(token, &mut events),
+            TokenReader::Plain(detokenizer) => {
                 let mut text = String::new();
                 // A control token is not text; without a parser it stands for nothing.
                 if !self.tokenizer.is_control(token) {
@@ -266,17 +266,17 @@ impl ChoiceText {
                 }
             }
             #[cfg(test)]
-            Reader::Poison => panic!("as told"),
+            TokenReader::Poison => panic!("as told"),
         }
         events
     }
 
     /// The events that the end completes.
-    fn read_end(&mut self) -> Vec<Event> {
+    fn read_end(&mut self) -> Vec<ParsedEvent> {
         let mut events = Vec::new();
         match &mut self.reader {
-            Reader::Harmony(parser) => parser.finish(&mut events),
-            Reader::Plain(detokenizer) => {
+            TokenReader::Harmony(parser) => parser.finish(&mut events),
+            TokenReader::Plain(detokenizer) => {
                 let mut text = String::new();
                 detokenizer.flush(&mut text);
                 if !text.is_empty() {
@@ -284,29 +284,29 @@ impl ChoiceText {
                 }
             }
             #[cfg(test)]
-            Reader::Poison => panic!("as told"),
+            TokenReader::Poison => panic!("as told"),
         }
         events
     }
 
     /// Text that all tokens without an event stand for.
-    fn plain_text(&self, text: String) -> Event {
+    fn plain_text(&self, text: String) -> ParsedEvent {
         let tokens = self.unplaced.len();
-        Event { kind: EventKind::Content(text), tokens, text_tokens: tokens }
+        ParsedEvent { kind: EventKind::Content(text), tokens, text_tokens: tokens }
     }
 
     /// The stop string, if one is complete.
-    fn apply_all(&mut self, events: Vec<Event>, now: Micros, out: &mut Vec<Part>) -> Option<String> {
+    fn apply_all(&mut self, events: Vec<ParsedEvent>, now: Micros, out: &mut Vec<Part>) -> Option<String> {
         events.into_iter().find_map(|event| self.apply(event, now, out))
     }
 
-    fn apply(&mut self, event: Event, now: Micros, out: &mut Vec<Part>) -> Option<String> {
-        let Event { kind, tokens, text_tokens } = event;
+    fn apply(&mut self, event: ParsedEvent, now: Micros, out: &mut Vec<Part>) -> Option<String> {
+        let ParsedEvent { kind, tokens, text_tokens } = event;
         let is_end = matches!(kind, EventKind::MessageEnd | EventKind::ResponseEnd);
         let begins = !std::mem::replace(&mut self.in_message, !is_end) && !is_end;
         match kind {
             EventKind::Reasoning(text) => {
-                self.enter(Channel::Reasoning, out);
+                self.enter(TextPart::Reasoning, out);
                 let logprobs = self.place(tokens, text_tokens);
                 self.logprobs.extend(logprobs);
                 if std::mem::replace(&mut self.reasoned, true) && begins {
@@ -315,7 +315,7 @@ impl ChoiceText {
                 self.coalescer.push(&text, now);
             }
             EventKind::Content(text) => {
-                self.enter(Channel::Content, out);
+                self.enter(TextPart::Content, out);
                 let logprobs = self.place(tokens, text_tokens);
                 self.held_logprobs.hold(logprobs, self.stop.held().len());
                 self.joins |= begins && self.answered;
@@ -328,7 +328,7 @@ impl ChoiceText {
                 return matched;
             }
             EventKind::ToolCallStart { name } => {
-                self.enter(Channel::Arguments, out);
+                self.enter(TextPart::Arguments, out);
                 self.flush(out);
                 self.place(tokens, text_tokens);
                 let id = format!("call_{}", &uuid::Uuid::new_v4().simple().to_string()[..24]);
@@ -337,7 +337,7 @@ impl ChoiceText {
                 self.tool_calls_count += 1;
             }
             EventKind::ToolCallArguments(text) => {
-                self.enter(Channel::Arguments, out);
+                self.enter(TextPart::Arguments, out);
                 let logprobs = self.place(tokens, text_tokens);
                 self.logprobs.extend(logprobs);
                 self.coalescer.push(&text, now);
@@ -355,7 +355,7 @@ impl ChoiceText {
     }
 
     /// What is gathered from here on is part of `channel`.
-    fn enter(&mut self, channel: Channel, out: &mut Vec<Part>) {
+    fn enter(&mut self, channel: TextPart, out: &mut Vec<Part>) {
         if self.channel != channel {
             self.flush(out);
             self.channel = channel;
@@ -370,7 +370,7 @@ impl ChoiceText {
         let text_at = count.saturating_sub(text_count);
         for (index, (token, logprobs)) in self.unplaced.drain(..count).enumerate() {
             self.tokens.push(token);
-            let is_text = matches!(self.reader, Reader::Plain(_)) || !self.tokenizer.is_control(token);
+            let is_text = matches!(self.reader, TokenReader::Plain(_)) || !self.tokenizer.is_control(token);
             if index >= text_at && is_text {
                 of_text.extend(logprobs);
             }
@@ -407,9 +407,9 @@ impl ChoiceText {
 
     fn emit_text(&mut self, text: String, out: &mut Vec<Part>) {
         let kind = match self.channel {
-            Channel::Reasoning => PartKind::Reasoning(text),
-            Channel::Content => PartKind::Content(text),
-            Channel::Arguments => PartKind::ToolCallArguments { index: self.tool_calls_count.saturating_sub(1), text },
+            TextPart::Reasoning => PartKind::Reasoning(text),
+            TextPart::Content => PartKind::Content(text),
+            TextPart::Arguments => PartKind::ToolCallArguments { index: self.tool_calls_count.saturating_sub(1), text },
         };
         let part = self.part(kind);
         out.push(part);
@@ -429,18 +429,18 @@ impl ChoiceText {
     }
 
     fn reasoning_tokens(&self) -> u32 {
-        if let Reader::Harmony(parser) = &self.reader { parser.reasoning_tokens() } else { 0 }
+        if let TokenReader::Harmony(parser) = &self.reader { parser.reasoning_tokens() } else { 0 }
     }
 
     fn end(&mut self, kind: FinishKind, stop_logprobs: Vec<TokenText>, out: &mut Vec<Part>) {
         self.flush(out);
-        if !self.logprobs.is_empty() && self.channel == Channel::Content {
+        if !self.logprobs.is_empty() && self.channel == TextPart::Content {
             // Their text was sent before it was known where a stop string cuts them.
             self.emit_text(String::new(), out);
         }
         let rest = self.place(self.unplaced.len(), self.unplaced.len());
         // A stop string cuts what comes with it and after it; without one the tokens of plain text are all accounted for.
-        if matches!(self.reader, Reader::Plain(_)) && !matches!(kind, FinishKind::Stop { matched: Some(_) }) {
+        if matches!(self.reader, TokenReader::Plain(_)) && !matches!(kind, FinishKind::Stop { matched: Some(_) }) {
             self.logprobs.extend(rest);
         }
         self.logprobs.extend(stop_logprobs);
@@ -455,29 +455,29 @@ impl ChoiceText {
         if self.tool_calls_count > 0 { FinishKind::ToolCalls } else { FinishKind::Stop { matched: None } }
     }
 
-    fn finish_kind(&self, end: End) -> FinishKind {
+    fn finish_kind(&self, end: TextEnd) -> FinishKind {
         let failed = |code, message: &str| FinishKind::Failed { code, message: message.to_owned() };
         match end {
-            End::Finished(FinishReason::Stop(_)) => self.complete(),
-            End::Finished(FinishReason::Length) => FinishKind::Length,
-            End::Finished(FinishReason::Cancelled) => FinishKind::Cancelled,
-            End::Finished(FinishReason::QueueTimeout) => {
+            TextEnd::Finished(FinishReason::Stop(_)) => self.complete(),
+            TextEnd::Finished(FinishReason::Length) => FinishKind::Length,
+            TextEnd::Finished(FinishReason::Cancelled) => FinishKind::Cancelled,
+            TextEnd::Finished(FinishReason::QueueTimeout) => {
                 failed("queue_timeout", "The request waited too long for its turn; try again later.")
             }
-            End::Finished(FinishReason::EngineFailed) => {
+            TextEnd::Finished(FinishReason::EngineFailed) => {
                 failed("engine_failed", "The engine failed while it computed this response.")
             }
-            End::Finished(FinishReason::NotFinite) => {
+            TextEnd::Finished(FinishReason::NotFinite) => {
                 failed("model_numeric_error", "The model computed values that are not finite.")
             }
-            End::Finished(FinishReason::NothingAllowed) => failed(
+            TextEnd::Finished(FinishReason::NothingAllowed) => failed(
                 "constraint_dead_end",
                 "No token goes on with this answer in the form that was asked for: its schema or grammar has a dead end here.",
             ),
-            End::Finished(FinishReason::RequestFailed) => {
+            TextEnd::Finished(FinishReason::RequestFailed) => {
                 failed("request_failed", "Another part of the request failed, and its parts succeed or fail together.")
             }
-            End::Failed { code, message } => FinishKind::Failed { code, message },
+            TextEnd::Failed { code, message } => FinishKind::Failed { code, message },
         }
     }
 

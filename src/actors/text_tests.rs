@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::actors::fixtures::{VOCAB_SIZE, tokenizer};
 
-fn rules(reading: Reading, stop_strings: &[&str], coalescing: Coalescing) -> TextRules {
+fn rules(reading: TextForm, stop_strings: &[&str], coalescing: Coalescing) -> TextRules {
     let stop_strings: Vec<String> = stop_strings.iter().map(|string| (*string).to_owned()).collect();
     TextRules { tokenizer: tokenizer(), reading, stop: Arc::new(StopSet::new(&stop_strings)), coalescing }
 }
@@ -13,10 +13,10 @@ fn rules(reading: Reading, stop_strings: &[&str], coalescing: Coalescing) -> Tex
 const AT_ONCE: Coalescing = Coalescing { max_ms: 0, max_chars: 0 };
 
 /// The answer of a model that was offered two functions.
-fn chat(single_call: bool) -> Reading {
+fn chat(single_call: bool) -> TextForm {
     let functions = ["a", "b"].map(str::to_owned);
     let rules = ParserRules { functions: functions.into(), single_call, goes_on: false };
-    Reading::Harmony(ParserStart::AssistantHeader, rules)
+    TextForm::Harmony(ParserStart::AssistantHeader, rules)
 }
 
 fn harmony(stop_strings: &[&str], coalescing: Coalescing) -> TextRules {
@@ -36,13 +36,13 @@ fn parts_of(rules: &TextRules, tokens: &[TokenId]) -> Vec<Part> {
         now = now.plus(1_000);
         let report = logprobs(*token);
         if index + 1 == tokens.len() && rules.tokenizer.control().ends_response(*token) {
-            choice.finish(End::Finished(FinishReason::Stop(*token)), Some(&report), now, &mut out);
-        } else if choice.take(*token, Some(&report), now, &mut out) == Progress::Stopped {
+            choice.finish(TextEnd::Finished(FinishReason::Stop(*token)), Some(&report), now, &mut out);
+        } else if choice.take(*token, Some(&report), now, &mut out) == AfterToken::Stopped {
             break;
         }
-        choice.tick(now, &mut out);
+        choice.flush_due(now, &mut out);
     }
-    choice.finish(End::Finished(FinishReason::Length), None, now, &mut out);
+    choice.finish(TextEnd::Finished(FinishReason::Length), None, now, &mut out);
     out
 }
 
@@ -234,12 +234,12 @@ fn a_stop_string_cuts_log_probabilities_where_it_cuts_the_text() {
 #[test]
 fn plain_text_has_a_log_probability_a_token() {
     let tokens = tokenizer().encode_with_control("One<|channel|>two<|end|><|return|>");
-    let plain = rules(Reading::Plain, &[], AT_ONCE);
+    let plain = rules(TextForm::Plain, &[], AT_ONCE);
     let parts = parts_of(&plain, &tokens);
     assert_eq!(logged(&parts).concat(), b"One<|channel|>two<|end|><|return|>");
     assert_eq!(logged(&parts).len(), tokens.len());
     assert_eq!(logged(&parts_of(&plain, &tokens[..tokens.len() - 1])).concat(), b"One<|channel|>two<|end|>", "cut by length");
-    let stopped = parts_of(&rules(Reading::Plain, &["two"], AT_ONCE), &tokens);
+    let stopped = parts_of(&rules(TextForm::Plain, &["two"], AT_ONCE), &tokens);
     assert_eq!(shown(&stopped), "[content]One[Stop { matched: Some(\"two\") }]");
     assert_eq!(logged(&stopped).concat(), b"One");
 }
@@ -248,9 +248,9 @@ fn plain_text_has_a_log_probability_a_token() {
 fn a_character_that_is_cut_off_is_a_replacement_character() {
     let mut cut = tokenizer().encode_text("a👋");
     cut.pop();
-    for reading in [Reading::Plain, chat(false)] {
+    for reading in [TextForm::Plain, chat(false)] {
         let header = match reading {
-            Reading::Plain => Vec::new(),
+            TextForm::Plain => Vec::new(),
             _ => tokenizer().encode_with_control("<|channel|>final<|message|>"),
         };
         let parts = parts_of(&rules(reading, &[], AT_ONCE), &[header, cut.clone()].concat());
@@ -268,23 +268,23 @@ fn a_stop_token_of_the_client_s_is_no_text() {
         choice.take(*token, None, Micros(0), &mut out);
     }
     let comma = tokenizer().encode_text(",")[0];
-    choice.finish(End::Finished(FinishReason::Stop(comma)), None, Micros(0), &mut out);
+    choice.finish(TextEnd::Finished(FinishReason::Stop(comma)), None, Micros(0), &mut out);
     assert_eq!(shown(&out), "[content]Hello[Stop { matched: None }]");
     assert_eq!(out.last().unwrap().tokens.last(), Some(&comma));
 }
 
 #[test]
 fn after_the_end_nothing_comes() {
-    let mut choice = ChoiceText::new(0, &rules(Reading::Plain, &["b"], AT_ONCE));
+    let mut choice = ChoiceText::new(0, &rules(TextForm::Plain, &["b"], AT_ONCE));
     let mut out = Vec::new();
     let mut progress = Vec::new();
     for token in tokenizer().encode_text("a b c d") {
         progress.push(choice.take(token, None, Micros(0), &mut out));
     }
-    choice.finish(End::Finished(FinishReason::Length), None, Micros(0), &mut out);
-    choice.tick(Micros(1_000_000), &mut out);
+    choice.finish(TextEnd::Finished(FinishReason::Length), None, Micros(0), &mut out);
+    choice.flush_due(Micros(1_000_000), &mut out);
     assert_eq!(shown(&out), "[content]a [Stop { matched: Some(\"b\") }]");
-    assert_eq!(progress.iter().filter(|progress| **progress == Progress::Stopped).count(), 1);
+    assert_eq!(progress.iter().filter(|progress| **progress == AfterToken::Stopped).count(), 1);
 }
 
 proptest! {
@@ -297,7 +297,7 @@ proptest! {
         stop in prop::collection::vec("[a-e ]{1,3}", 0..3),
     ) {
         let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId).collect();
-        let reading = if is_harmony { chat(true) } else { Reading::Plain };
+        let reading = if is_harmony { chat(true) } else { TextForm::Plain };
         let stop: Vec<&str> = stop.iter().map(String::as_str).collect();
         let at_once = parts_of(&rules(reading.clone(), &stop, AT_ONCE), &tokens);
         let gathered = parts_of(&rules(reading, &stop, Coalescing { max_ms, max_chars }), &tokens);

@@ -33,7 +33,7 @@ pub enum Format {
     Json,
 }
 
-enum Job {
+enum LogJob {
     Line(Vec<u8>),
     Flush(SyncSender<()>),
 }
@@ -41,7 +41,7 @@ enum Job {
 /// Where the log's lines go; a line that does not fit is dropped and counted.
 #[derive(Clone)]
 struct Queue {
-    jobs: SyncSender<Job>,
+    jobs: SyncSender<LogJob>,
     watch: LogWatch,
 }
 
@@ -52,13 +52,13 @@ impl Queue {
         thread::Builder::new().name("log".to_owned()).spawn(move || {
             for job in waiting {
                 match job {
-                    Job::Line(line) => {
+                    LogJob::Line(line) => {
                         if io::stderr().write_all(&line).is_err() {
                             writer_watch.dropped();
                         }
                     }
                     // Whoever asked may have stopped waiting.
-                    Job::Flush(done) => drop(done.try_send(())),
+                    LogJob::Flush(done) => drop(done.try_send(())),
                 }
             }
         })?;
@@ -68,7 +68,7 @@ impl Queue {
 
 impl Write for Queue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match self.jobs.try_send(Job::Line(line.to_vec())) {
+        match self.jobs.try_send(LogJob::Line(line.to_vec())) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.watch.dropped(),
         }
@@ -91,7 +91,7 @@ impl<'a> MakeWriter<'a> for Queue {
 /// Writes what is still queued when it is dropped.
 #[derive(Debug)]
 pub struct Log {
-    jobs: SyncSender<Job>,
+    jobs: SyncSender<LogJob>,
     watch: LogWatch,
 }
 
@@ -106,7 +106,7 @@ impl Log {
 impl Drop for Log {
     fn drop(&mut self) {
         let (done, waiting) = sync_channel(1);
-        if self.jobs.try_send(Job::Flush(done)).is_ok() {
+        if self.jobs.try_send(LogJob::Flush(done)).is_ok() {
             // A standard error that nobody reads must not keep the process from ending.
             let _ = waiting.recv_timeout(FLUSH_MAX);
         }
@@ -149,7 +149,7 @@ impl<S: Subscriber> Layer<S> for Warnings {
             Level::WARN => "WARN",
             _ => return,
         };
-        let mut line = Line::default();
+        let mut line = LogLine::default();
         event.record(&mut line);
         self.0.warned(unix_seconds(), level, format!("{}{}", line.message, line.fields).trim());
     }
@@ -157,12 +157,12 @@ impl<S: Subscriber> Layer<S> for Warnings {
 
 /// An event as one line.
 #[derive(Default)]
-struct Line {
+struct LogLine {
     message: String,
     fields: String,
 }
 
-impl Visit for Line {
+impl Visit for LogLine {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         let written = match field.name() {
             "message" => write!(self.message, "{value:?}"),

@@ -1,6 +1,6 @@
 //! Opens a model's files: the checkpoint and its tokenizer, checked against each other.
 
-use crate::engine::checkpoint::{Checkpoint, CheckpointError, CheckpointFiles, Links};
+use crate::engine::checkpoint::{Checkpoint, CheckpointError, CheckpointFiles, LinkPolicy};
 use crate::engine::warm_up::{GOLDEN_FILE, Golden};
 use crate::prompt::tokenizer::{Tokenizer, TokenizerError};
 use crate::source::{ModelContent, ModelFiles};
@@ -51,7 +51,7 @@ impl Model {
     ///
     /// # Errors
     /// [`ModelError`] names the file and what was expected of it.
-    pub fn open(files: &ModelFiles, links: Links) -> Result<Self, ModelError> {
+    pub fn open(files: &ModelFiles, links: LinkPolicy) -> Result<Self, ModelError> {
         let place = || match &files.content {
             ModelContent::Embedded(_) => format!("the embedded model {}", files.name),
             ModelContent::Directory(path) => path.display().to_string(),

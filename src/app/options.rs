@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::keys::KeySources;
-use crate::engine::checkpoint::Links;
+use crate::engine::checkpoint::LinkPolicy;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::MatrixInstruction;
 use crate::engine::place::Device;
@@ -67,7 +67,7 @@ pub struct ServeOptions {
     /// Which revision of it, if it comes from the hub.
     pub revision: String,
     /// Where links in its directory may lead.
-    pub model_links: Links,
+    pub model_links: LinkPolicy,
     /// Names under which clients may ask for the model, besides its own.
     pub served_model_names: Vec<String>,
     /// The profile, with what was set over it.

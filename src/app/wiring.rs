@@ -14,8 +14,8 @@ use crate::actors::{self, SchedulingOptions, StartOptions};
 use crate::clock::Clock;
 use crate::engine::checkpoint::Checkpoint;
 use crate::engine::place::{self, PlaceOptions, Placed};
-use crate::http::observe::{Observed, ServerFacts, ShownSetting, Targets};
-use crate::http::{self, Backend, Dialect, HttpOptions, KeyRing, SamplingDefaults, ServerHandle};
+use crate::http::observe::{LatencyTargets, ObservedState, ServerFacts, ShownSetting};
+use crate::http::{self, Backend, Dialect, HttpOptions, KeyRing, RequestDefaults, ServerHandle};
 use crate::metrics::{Gpu, LogWatch, Metrics, ModelTags};
 use crate::profile::{Profile, StreamProfile, built_in_names};
 use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
@@ -30,7 +30,7 @@ pub(super) struct Wired {
 }
 
 /// A model that was found, its files opened.
-pub(super) struct Found {
+pub(super) struct OpenedModel {
     files: ModelFiles,
     model: Model,
     keys: KeyRing,
@@ -41,7 +41,7 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// [`AppError`].
-pub(super) fn find(options: &ServeOptions) -> Result<Found, AppError> {
+pub(super) fn find(options: &ServeOptions) -> Result<OpenedModel, AppError> {
     let keys = KeyRing::new(keys(&KeyTexts::of(options))?);
     let mut progress = TerminalProgress::default();
     let hub = HubSettings { revision: options.revision.clone(), ..HubSettings::from_environment()? };
@@ -51,15 +51,15 @@ pub(super) fn find(options: &ServeOptions) -> Result<Found, AppError> {
     for warning in model.checkpoint.warnings() {
         tracing::warn!("{warning}");
     }
-    Ok(Found { files, model, keys })
+    Ok(OpenedModel { files, model, keys })
 }
 
 /// Starts the actors, binds the port.
 ///
 /// # Errors
 /// [`AppError`]; what was started so far ends with the process.
-pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Result<Wired, AppError> {
-    let Found { files, model, keys } = found;
+pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: OpenedModel) -> Result<Wired, AppError> {
+    let OpenedModel { files, model, keys } = found;
     let full_name = files.name.clone();
     let (checkpoint, tokenizer) = (Arc::new(model.checkpoint), Arc::new(model.tokenizer));
     let Placed { engine, gpus } = place::place(&place_options(options), &files.name, &checkpoint)?;
@@ -95,7 +95,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: Found) -> Res
         watchdog: Duration::from_secs(options.watchdog_seconds),
     })?;
     let facts = facts(options, checkpoint.tensor_bytes());
-    let mut observed = Observed::new(service.clone(), metrics.clone(), clock, facts);
+    let mut observed = ObservedState::new(service.clone(), metrics.clone(), clock, facts);
     observed.metrics_access = options.metrics_access;
     let observed = Data::new(observed);
     let backend = Backend { service: service.clone(), metrics, clock };
@@ -158,7 +158,7 @@ fn profile_coalescing(own: &Profile) -> BTreeMap<String, Coalescing> {
 }
 
 fn http_options(options: &ServeOptions, tags: ModelTags, keys: KeyRing, checkpoint: &Checkpoint) -> HttpOptions {
-    let (drawn, assumed) = (checkpoint.sampling_defaults(), SamplingDefaults::default());
+    let (drawn, assumed) = (checkpoint.sampling_defaults(), RequestDefaults::default());
     let mut http = HttpOptions::new(tags);
     http.host.clone_from(&options.host);
     http.port = options.port;
@@ -168,7 +168,7 @@ fn http_options(options: &ServeOptions, tags: ModelTags, keys: KeyRing, checkpoi
     http.allowed_hosts.clone_from(&options.allowed_hosts);
     http.cors_origins.clone_from(&options.cors_origins);
     http.aliases.clone_from(&options.served_model_names);
-    http.sampling = SamplingDefaults {
+    http.sampling = RequestDefaults {
         temperature: drawn.temperature.unwrap_or(assumed.temperature),
         top_p: drawn.top_p.unwrap_or(assumed.top_p),
         top_k: drawn.top_k.unwrap_or(assumed.top_k),
@@ -195,7 +195,7 @@ fn facts(options: &ServeOptions, weights_bytes: u64) -> ServerFacts {
     });
     ServerFacts {
         profile: options.profile.name.clone(),
-        targets: Targets {
+        targets: LatencyTargets {
             ttft_p95_ms: targets.ttft_p95_ms.get() as f64,
             e2e_p95_ms: targets.e2e_p95_ms.get() as f64,
             error_rate_max: targets.error_rate_max.get(),

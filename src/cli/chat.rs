@@ -9,13 +9,13 @@ use std::io::{IsTerminal, Write, stderr, stdout};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::failure::{Failure, print};
+use super::failure::{CommandFailure, print};
 use super::serve::{layers, serve_for, setting_args, variable};
 use super::settings::{API_KEY_VARIABLE, QUIET_LOG_HELP};
-use client::{Piece, Server, Stopped, Turn};
-use input::Input;
+use client::{AnswerPiece, ChatServer, Stopped, Turn};
+use input::TypedInput;
 use lines::Lines;
-use settings::Settings;
+use settings::ChatSettings;
 
 /// The settings of the server that is started for the talk.
 const SETTINGS: [&str; 8] = ["model", "profile", "device", "threads", "kv_bytes", "system_date", "prompt_version", "log_level"];
@@ -47,7 +47,7 @@ pub(super) fn command() -> Command {
 }
 
 /// What is asked of a talk.
-struct Asked {
+struct ChatArguments {
     prompt: Option<String>,
     system: Option<String>,
     model: Option<String>,
@@ -55,13 +55,13 @@ struct Asked {
 }
 
 /// Talks.
-pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let (prompt, system, reasoning) = (text("prompt"), text("system"), matches.get_flag("reasoning"));
     match text("url") {
         Some(url) => {
-            let server = Server::new(&url, variable(API_KEY_VARIABLE))?;
-            Asked { prompt, system, model: text("model"), reasoning }.with(server)
+            let server = ChatServer::new(&url, variable(API_KEY_VARIABLE))?;
+            ChatArguments { prompt, system, model: text("model"), reasoning }.with(server)
         }
         None => {
             // At `info` its log would stand between the lines of the talk.
@@ -69,16 +69,17 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
             // Ctrl-C is the talk's: it stops an answer, not the server.
             let interrupt_stops = false;
             serve_for(&layers, interrupt_stops, move |url, key| {
-                Asked { prompt, system, model: None, reasoning }.with(Server::new(&url, key)?)
+                ChatArguments { prompt, system, model: None, reasoning }.with(ChatServer::new(&url, key)?)
             })
         }
     }
 }
 
-impl Asked {
-    fn with(self, server: Server) -> Result<(), Failure> {
+impl ChatArguments {
+    fn with(self, server: ChatServer) -> Result<(), CommandFailure> {
         let model = self.model.map_or_else(|| server.model(), Ok)?;
-        let mut talk = Talk { server, model, system: self.system, turns: Vec::new(), settings: Settings::new(self.reasoning) };
+        let mut talk =
+            Talk { server, model, system: self.system, turns: Vec::new(), settings: ChatSettings::new(self.reasoning) };
         if let Some(prompt) = &self.prompt {
             return talk.answer(prompt, false);
         }
@@ -88,25 +89,25 @@ impl Asked {
 
 /// A talk, and what was said so far.
 struct Talk {
-    server: Server,
+    server: ChatServer,
     model: String,
     system: Option<String>,
     turns: Vec<Turn>,
-    settings: Settings,
+    settings: ChatSettings,
 }
 
 impl Talk {
     /// Takes texts to their end. What goes wrong ends a talk with a program, and is only said to a person.
-    fn go_on(&mut self, lines: &mut Lines) -> Result<(), Failure> {
+    fn go_on(&mut self, lines: &mut Lines) -> Result<(), CommandFailure> {
         let typed = lines.are_typed();
         if typed {
             say(&format!("{}. /help lists the commands, Ctrl-D ends the talk.\n\n", self.model));
         }
         while let Some(text) = lines.next()? {
             let done = match input::read(&text) {
-                Input::Nothing => continue,
-                Input::Exit => break,
-                Input::Message(message) => self.answer(message, typed),
+                TypedInput::Nothing => continue,
+                TypedInput::Exit => break,
+                TypedInput::Message(message) => self.answer(message, typed),
                 command => self.obey(command).map_err(|why| anyhow::anyhow!(why).into()),
             };
             match done {
@@ -120,26 +121,28 @@ impl Talk {
         Ok(())
     }
 
-    fn obey(&mut self, command: Input<'_>) -> Result<(), String> {
+    fn obey(&mut self, command: TypedInput<'_>) -> Result<(), String> {
         match command {
-            Input::Help => say(input::HELP),
-            Input::Clear => self.turns.clear(),
-            Input::System("") => {
+            TypedInput::Help => say(input::HELP),
+            TypedInput::Clear => self.turns.clear(),
+            TypedInput::System("") => {
                 say(&format!("{}\n", printable(self.system.as_deref().unwrap_or("There are no instructions."))));
             }
-            Input::System("none") => self.system = None,
-            Input::System(text) => self.system = Some(text.to_owned()),
-            Input::Set(name, "") if name.is_empty() || !self.settings.shown(name).is_empty() => say(&self.settings.shown(name)),
-            Input::Set(name, value) => self.settings.set(name, value)?,
-            Input::Unknown(why) => return Err(why),
-            Input::Nothing | Input::Exit | Input::Message(_) => {}
+            TypedInput::System("none") => self.system = None,
+            TypedInput::System(text) => self.system = Some(text.to_owned()),
+            TypedInput::Set(name, "") if name.is_empty() || !self.settings.shown(name).is_empty() => {
+                say(&self.settings.shown(name))
+            }
+            TypedInput::Set(name, value) => self.settings.set(name, value)?,
+            TypedInput::Unknown(why) => return Err(why),
+            TypedInput::Nothing | TypedInput::Exit | TypedInput::Message(_) => {}
         }
         Ok(())
     }
 
     /// Asks, prints the answer as it comes, and adds both to the talk. An answer that Ctrl-C stopped stays as far as it came; of
     /// one that failed nothing does.
-    fn answer(&mut self, prompt: &str, stoppable: bool) -> Result<(), Failure> {
+    fn answer(&mut self, prompt: &str, stoppable: bool) -> Result<(), CommandFailure> {
         let system = self.system.iter().map(|text| Turn { role: "system", content: text.clone() });
         let asked = Turn { role: "user", content: prompt.to_owned() };
         let turns: Vec<Turn> = system.chain(self.turns.iter().cloned()).chain([asked.clone()]).collect();
@@ -149,13 +152,13 @@ impl Talk {
         let stopped = self.server.stream(request, stoppable, &mut |piece| {
             let mut output = stdout().lock();
             let shown = match piece {
-                Piece::Reasoning(_) if !shows_reasoning => Ok(()),
-                Piece::Reasoning(text) => {
+                AnswerPiece::Reasoning(_) if !shows_reasoning => Ok(()),
+                AnswerPiece::Reasoning(text) => {
                     reasoned = true;
                     let text = printable(text);
                     if colour { write!(output, "\x1b[2m{text}\x1b[0m") } else { write!(output, "{text}") }
                 }
-                Piece::Content(text) => {
+                AnswerPiece::Content(text) => {
                     let gap = if std::mem::take(&mut reasoned) { "\n\n" } else { "" };
                     answer.push_str(text);
                     write!(output, "{gap}{}", printable(text))

@@ -14,7 +14,7 @@ const DIED: u8 = 70;
 
 /// Why a command failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(super) enum CommandFailure {
     /// The command line is wrong (exit code 2).
     Usage(String),
     /// The engine or the HTTP server died for good (exit code 70).
@@ -23,13 +23,13 @@ pub(super) enum Failure {
     Failed(anyhow::Error),
 }
 
-impl From<anyhow::Error> for Failure {
+impl From<anyhow::Error> for CommandFailure {
     fn from(error: anyhow::Error) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<AppError> for Failure {
+impl From<AppError> for CommandFailure {
     fn from(error: AppError) -> Self {
         match error {
             AppError::EngineDied { .. } | AppError::ServerDied { .. } => Self::Died(error),
@@ -38,7 +38,7 @@ impl From<AppError> for Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::Usage(text) => text.clone(),
@@ -52,7 +52,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl Failure {
+impl CommandFailure {
     /// Prints the line; its exit code.
     pub(super) fn report(&self) -> ExitCode {
         // A closed standard error is no reason to panic over the message.
@@ -66,7 +66,7 @@ impl Failure {
 }
 
 /// Prints to standard output; that nobody reads it any more (`| head`) is no failure.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
+pub(super) fn print(text: &str) -> Result<(), CommandFailure> {
     let mut output = std::io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(anyhow::anyhow!("standard output: {error}").into()),
@@ -75,7 +75,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Finds out before the work whether its report can be written; what the file holds stays.
-pub(super) fn can_be_written(option: &str, path: &Path) -> Result<(), Failure> {
+pub(super) fn can_be_written(option: &str, path: &Path) -> Result<(), CommandFailure> {
     let is_there = path.exists();
     let opened = OpenOptions::new().append(true).create(true).open(path);
     opened.map_err(|error| anyhow::anyhow!("--{option} {}: {error}; expected a file that can be written", path.display()))?;
@@ -88,7 +88,7 @@ pub(super) fn can_be_written(option: &str, path: &Path) -> Result<(), Failure> {
 
 /// A complaint of clap about the options of a `command`, or about what stands in its place, as one line: what is wrong, and the
 /// hint if there is one.
-pub(super) fn usage(error: &clap::Error, command: Option<&str>) -> Failure {
+pub(super) fn usage(error: &clap::Error, command: Option<&str>) -> CommandFailure {
     let text = error.to_string();
     let said: Vec<&str> = text
         .lines()
@@ -98,5 +98,5 @@ pub(super) fn usage(error: &clap::Error, command: Option<&str>) -> Failure {
         .collect();
     let said = said.join("; ").replace(":; ", ": ");
     let place = command.map(|command| format!("{command} ")).unwrap_or_default();
-    Failure::Usage(format!("{said}; antiphon {place}--help lists what there is"))
+    CommandFailure::Usage(format!("{said}; antiphon {place}--help lists what there is"))
 }

@@ -10,7 +10,7 @@ use antiphon_kernels::cpu::Isa;
 use antiphon_kernels::cuda;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::failure::{Failure, print};
+use super::failure::{CommandFailure, print};
 use super::options::{serve_options, size};
 use super::serve::{layers, setting_args, start_log, variable};
 use crate::app::{Model, ModelError};
@@ -49,17 +49,16 @@ pub(super) fn command() -> Command {
 }
 
 /// Prints what there is to know.
-pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
     let layers = layers(matches, &variable)?;
     let options = serve_options(&layers, &variable)?;
     let _log = start_log(&layers)?;
-    let device_memory =
-        match matches.get_one::<String>("device_memory") {
-            None => None,
-            Some(text) => Some(size(text).filter(|bytes| *bytes > 0).ok_or_else(|| {
-                Failure::Usage(format!("--device-memory is `{text}`; expected a size above 0, such as 80GiB"))
-            })?),
-        };
+    let device_memory = match matches.get_one::<String>("device_memory") {
+        None => None,
+        Some(text) => Some(size(text).filter(|bytes| *bytes > 0).ok_or_else(|| {
+            CommandFailure::Usage(format!("--device-memory is `{text}`; expected a size above 0, such as 80GiB"))
+        })?),
+    };
     let hub = HubSettings::from_environment().map_err(anyhow::Error::from)?;
     let hub = HubSettings { revision: options.revision.clone(), ..hub };
     let started = Instant::now();
@@ -93,9 +92,9 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 /// What the beginnings of a model's files say.
-fn read_heads(heads: ModelHeads) -> Result<Outline, Failure> {
+fn read_heads(heads: ModelHeads) -> Result<Outline, CommandFailure> {
     let place = heads.name;
-    let head = |file: crate::source::FileHead| FileHead {
+    let head = |file: crate::source::FetchedHead| FileHead {
         name: file.name,
         bytes: Arc::from(file.bytes),
         file_bytes: usize::try_from(file.file_bytes).unwrap_or(usize::MAX),

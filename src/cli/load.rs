@@ -9,15 +9,15 @@ use std::thread;
 use clap::{ArgMatches, Command};
 use tokio::runtime::Builder;
 
-use super::failure::{Failure, can_be_written, print};
+use super::failure::{CommandFailure, can_be_written, print};
 use super::serve::{layers, serve_for, variable};
 use super::settings::{API_KEY_VARIABLE, Setting};
 use crate::app::descriptors;
 use crate::client::{Api, Client, ClientOptions};
 use crate::clock::unix_seconds;
-use crate::load::{self, Arrivals, Comparison, LoadError, LoadOptions, Prompts, Record, Report, Run, compare};
+use crate::load::{self, Arrivals, Comparison, LoadError, LoadOptions, LoadReport, LoadRun, Prompts, Record, compare};
 use crate::text_file;
-use arguments::Asked;
+use arguments::LoadArguments;
 
 /// Descriptors that are asked for where the server decides how many connections there are.
 const DESCRIPTORS: u64 = 65_536;
@@ -36,12 +36,12 @@ pub(super) fn command() -> Command {
 }
 
 /// Loads, or compares two reports.
-pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
     if let Some(paths) = matches.get_many::<String>("compare") {
         let paths: Vec<&String> = paths.collect();
         return compare_files(paths[0], paths[1]);
     }
-    let asked = Asked::read(matches)?;
+    let asked = LoadArguments::read(matches)?;
     for (option, path) in [("json", &asked.json), ("csv", &asked.csv), ("html", &asked.html)] {
         path.as_ref().map_or(Ok(()), |path| can_be_written(option, path.as_ref()))?;
     }
@@ -56,7 +56,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
     let most = default.expect("the setting is there, and its default a number");
     let connections = (users_at_once(&asked).1 + CONNECTIONS_BESIDE).max(most).to_string();
     let layers = layers.or(CONNECTIONS_SETTING, &connections).or("address_connections_max_count", &connections);
-    serve_for(&layers, true, move |url, key| at(&Asked { urls: vec![url], ..asked }, key))?;
+    serve_for(&layers, true, move |url, key| at(&LoadArguments { urls: vec![url], ..asked }, key))?;
     // Ctrl-C has stopped the server. It also stops the load, whose thread ends this process once its report is written.
     loop {
         thread::park();
@@ -64,7 +64,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 /// How many users there are at once, and the option that says so; none if the server decides it.
-fn users_at_once(asked: &Asked) -> (&'static str, usize) {
+fn users_at_once(asked: &LoadArguments) -> (&'static str, usize) {
     let (option, users) = match asked.load.arrivals {
         Arrivals::Closed { concurrency } => ("--concurrency", concurrency),
         Arrivals::Bursts { count, .. } => ("--burst", count),
@@ -75,7 +75,7 @@ fn users_at_once(asked: &Asked) -> (&'static str, usize) {
 }
 
 /// Descriptors for as many connections as are open at once, or a failure that says how many there may be.
-fn make_room(asked: &Asked) -> Result<(), Failure> {
+fn make_room(asked: &LoadArguments) -> Result<(), CommandFailure> {
     let (option, users) = users_at_once(asked);
     let users = users as u64;
     // Our own server has the other end of each; of two servers each keeps its connections for the next round.
@@ -94,10 +94,10 @@ fn make_room(asked: &Asked) -> Result<(), Failure> {
 }
 
 /// Drives the load, prints and writes the report.
-fn at(asked: &Asked, key: Option<String>) -> Result<(), Failure> {
+fn at(asked: &LoadArguments, key: Option<String>) -> Result<(), CommandFailure> {
     let options = ClientOptions { api_key: key, ca_file: asked.ca_file.clone(), ..ClientOptions::default() };
     let clients: Result<Vec<Client>, _> = asked.urls.iter().map(|url| Client::new(url, &options)).collect();
-    let clients = clients.map_err(|error| Failure::Usage(error.to_string()))?;
+    let clients = clients.map_err(|error| CommandFailure::Usage(error.to_string()))?;
     let runtime = Builder::new_multi_thread().enable_all().build().map_err(|error| anyhow::anyhow!("no threads: {error}"))?;
     let (report, records) = runtime.block_on(Box::pin(measure(asked, &clients))).map_err(failed)?;
     let comparison = in_turn(&report, &asked.urls);
@@ -109,11 +109,11 @@ fn at(asked: &Asked, key: Option<String>) -> Result<(), Failure> {
     verdict(&report, asked.failed_share_max)
 }
 
-fn failed(error: LoadError) -> Failure {
-    Failure::Failed(error.into())
+fn failed(error: LoadError) -> CommandFailure {
+    CommandFailure::Failed(error.into())
 }
 
-async fn measure(asked: &Asked, clients: &[Client]) -> Result<(Report, Vec<Record>), LoadError> {
+async fn measure(asked: &LoadArguments, clients: &[Client]) -> Result<(LoadReport, Vec<Record>), LoadError> {
     // Also shows that somebody is there, before a thousand requests do.
     let mut loads = Vec::new();
     for client in clients {
@@ -144,7 +144,7 @@ async fn measure(asked: &Asked, clients: &[Client]) -> Result<(Report, Vec<Recor
                 runs.push(run);
                 records.extend(all);
             }
-            if runs.last().is_some_and(|run: &Run| run.partial.is_some()) {
+            if runs.last().is_some_and(|run: &LoadRun| run.partial.is_some()) {
                 break 'rounds;
             }
         }
@@ -154,7 +154,7 @@ async fn measure(asked: &Asked, clients: &[Client]) -> Result<(Report, Vec<Recor
     }
     let mut models: Vec<&str> = loads.iter().map(|(_, options)| options.model.as_str()).collect();
     models.dedup();
-    let report = Report {
+    let report = LoadReport {
         version: crate::VERSION.to_owned(),
         created_s: unix_seconds(),
         api: asked.load.api.path().to_owned(),
@@ -169,15 +169,20 @@ async fn measure(asked: &Asked, clients: &[Client]) -> Result<(Report, Vec<Recor
 }
 
 /// The comparison of two servers that were driven in turn.
-fn in_turn(report: &Report, urls: &[String]) -> Option<Comparison> {
+fn in_turn(report: &LoadReport, urls: &[String]) -> Option<Comparison> {
     let [a, b] = urls else { return None };
     let shown = |url: &str| crate::client::BaseUrl::parse(url).map_or_else(|_| url.to_owned(), |url| url.to_string());
     let (a, b) = (shown(a), shown(b));
-    let of = |url: &str| report.runs.iter().filter(|run| run.url == url).cloned().collect::<Vec<Run>>();
+    let of = |url: &str| report.runs.iter().filter(|run| run.url == url).cloned().collect::<Vec<LoadRun>>();
     Some(compare(&a, &of(&a), &b, &of(&b)))
 }
 
-fn write(asked: &Asked, report: &Report, records: &[Record], comparison: Option<&Comparison>) -> Result<(), Failure> {
+fn write(
+    asked: &LoadArguments,
+    report: &LoadReport,
+    records: &[Record],
+    comparison: Option<&Comparison>,
+) -> Result<(), CommandFailure> {
     let to = |path: &str, text: String| fs::write(path, text).map_err(|error| anyhow::anyhow!("{path}: {error}"));
     if let Some(path) = &asked.json {
         let text = serde_json::to_string_pretty(report).map_err(anyhow::Error::from)?;
@@ -193,7 +198,7 @@ fn write(asked: &Asked, report: &Report, records: &[Record], comparison: Option<
 }
 
 /// A failure if the load did not go as it should; the report has been written by then.
-fn verdict(report: &Report, failed_share_max: f64) -> Result<(), Failure> {
+fn verdict(report: &LoadReport, failed_share_max: f64) -> Result<(), CommandFailure> {
     for run in &report.runs {
         if let Some(reason) = &run.partial {
             return Err(anyhow::anyhow!("{}: the load was broken off, the report is partial: {reason}", run.url).into());
@@ -208,8 +213,8 @@ fn verdict(report: &Report, failed_share_max: f64) -> Result<(), Failure> {
     Ok(())
 }
 
-fn compare_files(a: &str, b: &str) -> Result<(), Failure> {
-    let read = |path: &str| -> Result<Report, Failure> {
+fn compare_files(a: &str, b: &str) -> Result<(), CommandFailure> {
+    let read = |path: &str| -> Result<LoadReport, CommandFailure> {
         let wrong = |message: String| {
             let expected = "a report that antiphon load wrote with --json";
             failed(LoadError::File { path: path.to_owned(), place: String::new(), message, expected })

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use clap::Command;
 use clap::error::ErrorKind;
 
-use failure::Failure;
+use failure::CommandFailure;
 
 fn command() -> Command {
     let version = match crate::COMMIT {
@@ -47,7 +47,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn dispatch() -> Result<(), Failure> {
+fn dispatch() -> Result<(), CommandFailure> {
     let matches = match command().try_get_matches() {
         Ok(matches) => matches,
         // Help and version are no failures, and go to standard output.

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::failure::Failure;
+use super::failure::CommandFailure;
 use super::layers::{Given, Layers, Origin, SettingError};
 use super::settings::{API_KEY_VARIABLE, SETTINGS, Setting};
 use crate::app::{
     AllowedOrigin, KeySources, KeyTexts, MetricsAccess, Secret, ServeOptions, ShownValue, SseDialect, read_key_file,
 };
-use crate::engine::checkpoint::Links;
+use crate::engine::checkpoint::LinkPolicy;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::MatrixInstruction;
 use crate::engine::place::Device;
@@ -34,7 +34,7 @@ pub(super) enum OptionsError {
     EmptyKey,
 }
 
-impl From<OptionsError> for Failure {
+impl From<OptionsError> for CommandFailure {
     fn from(error: OptionsError) -> Self {
         if error.is_usage() { Self::Usage(error.to_string()) } else { Self::Failed(error.into()) }
     }
@@ -258,10 +258,10 @@ pub(super) fn size(text: &str) -> Option<u64> {
     (bytes < 1e18).then_some(bytes as u64)
 }
 
-fn model_links(text: &str) -> Option<Links> {
+fn model_links(text: &str) -> Option<LinkPolicy> {
     match text {
-        "inside" => Some(Links::Inside),
-        "anywhere" => Some(Links::Anywhere),
+        "inside" => Some(LinkPolicy::Inside),
+        "anywhere" => Some(LinkPolicy::Anywhere),
         _ => None,
     }
 }

@@ -10,7 +10,7 @@ use std::thread;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use tracing_subscriber::filter::EnvFilter;
 
-use super::failure::{Failure, print};
+use super::failure::{CommandFailure, print};
 use super::file;
 use super::layers::{self, Layers};
 use super::options::{OptionsError, as_file, serve_options};
@@ -54,7 +54,7 @@ pub(super) fn setting_args(wanted: impl Fn(&Setting) -> bool) -> Vec<Arg> {
 }
 
 /// What the command line, the environment and the file say.
-pub(super) fn layers(matches: &ArgMatches, variable: &dyn Fn(&str) -> Option<String>) -> Result<Layers, Failure> {
+pub(super) fn layers(matches: &ArgMatches, variable: &dyn Fn(&str) -> Option<String>) -> Result<Layers, CommandFailure> {
     let given = |setting: &'static Setting| {
         let values: Vec<String> = matches.try_get_many(setting.name).ok()??.cloned().collect();
         Some((setting.name, values.join(",")))
@@ -67,7 +67,7 @@ pub(super) fn layers(matches: &ArgMatches, variable: &dyn Fn(&str) -> Option<Str
 }
 
 /// Starts the log as the settings say.
-pub(super) fn start_log(layers: &Layers) -> Result<logging::Log, Failure> {
+pub(super) fn start_log(layers: &Layers) -> Result<logging::Log, CommandFailure> {
     let format = layers.read("log_format", "text or json", |text| match text {
         "text" => Some(Format::Text),
         "json" => Some(Format::Json),
@@ -89,7 +89,7 @@ pub(super) fn variable(name: &str) -> Option<String> {
 }
 
 /// Serves until it is asked to stop.
-pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
     let layers = layers(matches, &variable)?;
     let options = serve_options(&layers, &variable)?;
     if matches.get_flag("print_config") {
@@ -118,8 +118,8 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
 pub(super) fn serve_for(
     layers: &Layers,
     interrupt_stops: bool,
-    task: impl FnOnce(String, Option<String>) -> Result<(), Failure> + Send + 'static,
-) -> Result<(), Failure> {
+    task: impl FnOnce(String, Option<String>) -> Result<(), CommandFailure> + Send + 'static,
+) -> Result<(), CommandFailure> {
     let mut options = serve_options(layers, &variable)?;
     "127.0.0.1".clone_into(&mut options.host);
     options.port = 0;

@@ -2,8 +2,8 @@
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 
-use super::failure::{Failure, print};
-use crate::simulate::{self, Options, Report};
+use super::failure::{CommandFailure, print};
+use crate::simulate::{self, Options, WorldReport};
 
 /// The command's options.
 pub(super) fn command() -> Command {
@@ -18,13 +18,13 @@ pub(super) fn command() -> Command {
 }
 
 /// Lives through the worlds; a world that goes wrong is a failure that names its seed.
-pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
     let number = |name: &str| *matches.get_one::<u64>(name).expect("it has a default");
     let turns = usize::try_from(number("turns")).unwrap_or(usize::MAX);
     let (first, count) = (number("seed"), number("worlds"));
     // A world that panics is caught and reported with its seed; the panic itself needs no message.
     std::panic::set_hook(Box::new(|_| ()));
-    let mut sum = Report::default();
+    let mut sum = WorldReport::default();
     for seed in first..first.saturating_add(count) {
         let report = simulate::run(seed, &Options { turns });
         if let Some(wrong) = &report.failure {

@@ -8,7 +8,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::failure::{Failure, print};
+use super::failure::{CommandFailure, print};
 use crate::engine::checkpoint::{SHARD_BYTES_MAX, Synth};
 use crate::prompt::tokenizer::fill_vocabulary;
 use crate::source::{HubSettings, ModelContent, resolve};
@@ -32,7 +32,7 @@ pub(super) fn command() -> Command {
 }
 
 /// Writes the model.
-pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
     let name = matches.get_one::<String>("shape").expect("it is required");
     let directory = matches.get_one::<PathBuf>("directory").expect("it is required");
     let (_, shape) = SHAPES.iter().find(|(known, _)| known == name).expect("clap has checked it");

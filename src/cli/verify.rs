@@ -6,13 +6,15 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use super::failure::{Failure, can_be_written, print};
+use super::failure::{CommandFailure, can_be_written, print};
 use super::layers::Layers;
 use super::options::serve_options;
 use super::serve::{layers, setting_args, variable};
 use super::settings::{API_KEY_VARIABLE, SETTINGS};
 use crate::app;
-use crate::verify::{self, Case, Criteria, Level, Outcome, Progress, Range, Report, ServerProcess, Target, Verdict};
+use crate::verify::{
+    self, Case, CaseOutcome, Criteria, Level, Range, RunProgress, ServerProcess, Target, Verdict, VerifyReport,
+};
 
 /// The settings of the server that is started for the suites.
 const OWN: [&str; 11] = [
@@ -99,23 +101,28 @@ fn criteria_args() -> Vec<Arg> {
 }
 
 /// Reads a criterion, if it is given.
-fn read<T>(matches: &ArgMatches, name: &str, expected: &str, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Failure> {
+fn read<T>(
+    matches: &ArgMatches,
+    name: &str,
+    expected: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, CommandFailure> {
     let Some(text) = matches.get_one::<String>(name) else { return Ok(None) };
-    let wrong = || Failure::Usage(format!("--{name}: found `{text}`, expected {expected}"));
+    let wrong = || CommandFailure::Usage(format!("--{name}: found `{text}`, expected {expected}"));
     read(text.trim()).map(Some).ok_or_else(wrong)
 }
 
-fn criteria(matches: &ArgMatches) -> Result<Criteria, Failure> {
-    let range = |name: &str, value: &mut Range| -> Result<(), Failure> {
+fn criteria(matches: &ArgMatches) -> Result<Criteria, CommandFailure> {
+    let range = |name: &str, value: &mut Range| -> Result<(), CommandFailure> {
         *value = read(matches, name, "two numbers such as 3..5", Range::parse)?.unwrap_or(*value);
         Ok(())
     };
-    let number = |name: &str, value: &mut f64| -> Result<(), Failure> {
+    let number = |name: &str, value: &mut f64| -> Result<(), CommandFailure> {
         let positive = |text: &str| text.parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0);
         *value = read(matches, name, "a number from 0", positive)?.unwrap_or(*value);
         Ok(())
     };
-    let count = |name: &str, least: usize| -> Result<Option<usize>, Failure> {
+    let count = |name: &str, least: usize| -> Result<Option<usize>, CommandFailure> {
         read(matches, name, &format!("a whole number from {least} to 100000"), |text| {
             text.parse().ok().filter(|value| (least..=100_000).contains(value))
         })
@@ -145,13 +152,13 @@ fn criteria(matches: &ArgMatches) -> Result<Criteria, Failure> {
 }
 
 /// Runs the suites.
-pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
+pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
     let level =
         if matches.get_one::<String>("level").is_some_and(|level| level == "full") { Level::Full } else { Level::Quick };
     let criteria = criteria(matches)?;
     let names = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned().collect::<Vec<String>>();
     let (only, skip) = (names("only"), names("skip"));
-    let cases = verify::cases(level, &only, &skip).map_err(|error| Failure::Usage(error.to_string()))?;
+    let cases = verify::cases(level, &only, &skip).map_err(|error| CommandFailure::Usage(error.to_string()))?;
     for name in ["report", "json", "junit"] {
         matches.get_one::<PathBuf>(name).map_or(Ok(()), |path| can_be_written(name, path))?;
     }
@@ -169,7 +176,7 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 /// The server to test: one elsewhere, or one started here.
-fn target(matches: &ArgMatches, layers: &Layers) -> Result<Target, Failure> {
+fn target(matches: &ArgMatches, layers: &Layers) -> Result<Target, CommandFailure> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let browser = matches.get_one::<PathBuf>("browser").cloned();
     let given = Target { browser, stream_prompt: text("stream-prompt"), ..Target::default() };
@@ -187,7 +194,7 @@ fn target(matches: &ArgMatches, layers: &Layers) -> Result<Target, Failure> {
         .map(|setting| format!("--{}={}", setting.flag(), layers.value(setting.name).text))
         .collect();
     let api_key = options.api_keys.first().map(|key| key.reveal().to_owned());
-    let process = ServerProcess::start(&program, &flags).map_err(|error| Failure::Failed(error.into()))?;
+    let process = ServerProcess::start(&program, &flags).map_err(|error| CommandFailure::Failed(error.into()))?;
     let service = app::serve_beside(options)?;
     Ok(Target {
         url: process.url(),
@@ -201,8 +208,8 @@ fn target(matches: &ArgMatches, layers: &Layers) -> Result<Target, Failure> {
 }
 
 /// Runs the tests with a live list on standard error; Ctrl-C ends the run, with what was found so far.
-fn watched(target: Target, level: Level, criteria: Criteria, cases: &[Case]) -> Result<Report, Failure> {
-    let live = Live { terminal: stderr().is_terminal(), total: cases.len(), done: RefCell::new(0) };
+fn watched(target: Target, level: Level, criteria: Criteria, cases: &[Case]) -> Result<VerifyReport, CommandFailure> {
+    let live = LiveList { terminal: stderr().is_terminal(), total: cases.len(), done: RefCell::new(0) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| anyhow::anyhow!("no runtime: {error}"))?;
     let stop = async {
@@ -213,24 +220,24 @@ fn watched(target: Target, level: Level, criteria: Criteria, cases: &[Case]) -> 
     };
     runtime
         .block_on(verify::verify(target, level, criteria, cases, stop, &mut |progress| live.show(progress)))
-        .map_err(|error| Failure::Failed(error.into()))
+        .map_err(|error| CommandFailure::Failed(error.into()))
 }
 
 /// The list of tests while they run.
-struct Live {
+struct LiveList {
     terminal: bool,
     total: usize,
     done: RefCell<usize>,
 }
 
-impl Live {
-    fn show(&self, progress: Progress<'_>) {
+impl LiveList {
+    fn show(&self, progress: RunProgress<'_>) {
         let text = match progress {
-            Progress::Started(case) if self.terminal => {
+            RunProgress::Started(case) if self.terminal => {
                 format!("\r\x1b[K  ...  [{}/{}] {} {}", *self.done.borrow() + 1, self.total, case.id, case.name)
             }
-            Progress::Started(_) => return,
-            Progress::Ended(case, outcome) => {
+            RunProgress::Started(_) => return,
+            RunProgress::Ended(case, outcome) => {
                 *self.done.borrow_mut() += 1;
                 self.line(case, outcome)
             }
@@ -239,7 +246,7 @@ impl Live {
         let _ = stderr().write_all(text.as_bytes());
     }
 
-    fn line(&self, case: &Case, outcome: &Outcome) -> String {
+    fn line(&self, case: &Case, outcome: &CaseOutcome) -> String {
         let verdict = match (self.terminal, outcome.verdict) {
             (false, verdict) => verdict.name().to_owned(),
             (true, Verdict::NotApplicable) => outcome.verdict.name().to_owned(),
@@ -253,7 +260,7 @@ impl Live {
 }
 
 /// Prints the report, and writes the files that are asked for.
-fn write(matches: &ArgMatches, report: &Report) -> Result<(), Failure> {
+fn write(matches: &ArgMatches, report: &VerifyReport) -> Result<(), CommandFailure> {
     let markdown = report.markdown();
     for (name, text) in [("report", markdown.clone()), ("json", format!("{:#}\n", report.json())), ("junit", report.junit())] {
         if let Some(path) = matches.get_one::<PathBuf>(name) {

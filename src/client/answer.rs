@@ -8,12 +8,12 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::Value;
 
-use super::calls::Shared;
+use super::calls::ClientShared;
 use super::dialect::Api;
-use super::error::{ClientError, Refusal, beginning};
+use super::error::{ClientError, ErrorStatus, beginning};
 use super::event::ErrorText;
 use super::stream::EventStream;
-use super::transport::{Connection, reason};
+use super::transport::{ClientConnection, reason};
 
 /// When a request came how far.
 #[derive(Debug, Clone, Copy)]
@@ -30,9 +30,9 @@ pub struct Timing {
 
 /// An answer whose body is still to be read. Dropping it closes the connection.
 pub struct Answer {
-    shared: Arc<Shared>,
+    shared: Arc<ClientShared>,
     /// `None` once the body was read to its end.
-    connection: Option<Connection>,
+    connection: Option<ClientConnection>,
     path: String,
     status: u16,
     headers: HeaderMap,
@@ -42,8 +42,8 @@ pub struct Answer {
 
 impl Answer {
     pub(super) fn new(
-        shared: Arc<Shared>,
-        connection: Connection,
+        shared: Arc<ClientShared>,
+        connection: ClientConnection,
         path: String,
         response: hyper::Response<Incoming>,
         timing: Timing,
@@ -102,14 +102,23 @@ impl Answer {
     ///
     /// # Errors
     /// As [`Answer::bytes`].
-    pub async fn whole(mut self) -> Result<Whole, ClientError> {
+    pub async fn whole(mut self) -> Result<WholeAnswer, ClientError> {
         let (mut body, mut first_byte) = (Vec::new(), None);
         while let Some((at, bytes)) = self.bytes().await? {
             first_byte.get_or_insert(at);
             body.extend_from_slice(&bytes);
         }
         let Self { shared, path, status, headers, timing, .. } = self;
-        Ok(Whole { url: shared.url(), path, status, headers, body: body.into(), timing, first_byte, ended: Instant::now() })
+        Ok(WholeAnswer {
+            url: shared.url(),
+            path,
+            status,
+            headers,
+            body: body.into(),
+            timing,
+            first_byte,
+            ended: Instant::now(),
+        })
     }
 
     /// Reads the body as an event stream.
@@ -122,7 +131,7 @@ impl Answer {
         }
         let content_type = self.header(CONTENT_TYPE.as_str()).unwrap_or("no content type").to_owned();
         if !content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream") {
-            let Whole { url, path, body, .. } = self.whole().await?;
+            let WholeAnswer { url, path, body, .. } = self.whole().await?;
             return Err(ClientError::NotAStream { url, path, content_type, beginning: beginning(&body) });
         }
         Ok(EventStream::new(self, api))
@@ -135,7 +144,7 @@ impl Answer {
 
 /// An answer with its body.
 #[derive(Debug, Clone)]
-pub struct Whole {
+pub struct WholeAnswer {
     url: String,
     path: String,
     /// The status.
@@ -151,7 +160,7 @@ pub struct Whole {
     pub ended: Instant,
 }
 
-impl Whole {
+impl WholeAnswer {
     /// A header, if it is there and text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -182,14 +191,14 @@ impl Whole {
 
     /// What the server says instead of a success.
     #[must_use]
-    pub fn refusal(&self) -> Refusal {
+    pub fn refusal(&self) -> ErrorStatus {
         let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let error = if body["error"].is_null() { &body["detail"] } else { &body["error"] };
         let text = match error {
             Value::Null => ErrorText { message: beginning(&self.body), ..ErrorText::default() },
             error => ErrorText::read(error),
         };
-        Refusal {
+        ErrorStatus {
             status: self.status,
             message: text.message,
             kind: text.kind,

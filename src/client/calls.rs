@@ -8,12 +8,12 @@ use http_body_util::Full;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
 use serde_json::Value;
 
-use super::answer::{Answer, Timing, Whole};
+use super::answer::{Answer, Timing, WholeAnswer};
 use super::dialect::Api;
 use super::error::ClientError;
 use super::request::{Method, Request};
 use super::stream::EventStream;
-use super::transport::{Connection, Connector, reason};
+use super::transport::{ClientConnection, Connector, reason};
 use super::url::BaseUrl;
 
 /// A connection that was idle for longer is not used again. Common servers close theirs after 5 seconds, and a request that
@@ -42,21 +42,21 @@ impl Default for ClientOptions {
 /// A client of one server. Clones share their connections; it needs tokio's timers and sockets.
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    shared: Arc<ClientShared>,
 }
 
-pub(super) struct Shared {
+pub(super) struct ClientShared {
     url: BaseUrl,
     host: HeaderValue,
     key: Option<HeaderValue>,
     connector: Connector,
     reuse: bool,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<ClientConnection>>,
 }
 
-impl Shared {
+impl ClientShared {
     /// Keeps a connection for the next request. The one that was used last is used first.
-    pub(super) async fn give_back(&self, mut connection: Connection) {
+    pub(super) async fn give_back(&self, mut connection: ClientConnection) {
         if self.reuse && connection.is_free().await {
             connection.used_at = Instant::now();
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
@@ -64,7 +64,7 @@ impl Shared {
     }
 
     /// A connection that can be used again, if there is one.
-    async fn take(&self) -> Option<Connection> {
+    async fn take(&self) -> Option<ClientConnection> {
         // The runtime looks at its sockets now: a close that it has not yet seen would cost the request.
         tokio::task::yield_now().await;
         loop {
@@ -96,7 +96,7 @@ impl Client {
         if let Some(key) = &mut key {
             key.set_sensitive(true);
         }
-        let shared = Shared {
+        let shared = ClientShared {
             host: header("the host", url.authority())?,
             key,
             connector: Connector::new(url.clone(), options.ca_file.as_deref(), options.connect_max)?,
@@ -149,7 +149,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::send`].
-    pub async fn call(&self, request: &Request) -> Result<Whole, ClientError> {
+    pub async fn call(&self, request: &Request) -> Result<WholeAnswer, ClientError> {
         self.send(request).await?.whole().await
     }
 
@@ -189,7 +189,7 @@ impl Client {
 
     async fn ask(
         &self,
-        mut connection: Connection,
+        mut connection: ClientConnection,
         message: hyper::Request<Full<Bytes>>,
         mut timing: Timing,
     ) -> Result<Result<Answer, ClientError>, hyper::Request<Full<Bytes>>> {
@@ -239,7 +239,7 @@ impl Client {
     }
 }
 
-impl Shared {
+impl ClientShared {
     pub(super) fn url(&self) -> String {
         self.url.to_string()
     }

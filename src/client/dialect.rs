@@ -7,7 +7,7 @@ mod typed;
 use serde_json::Value;
 
 use super::error::beginning;
-use super::event::{ErrorText, Event};
+use super::event::{AnswerEvent, ErrorText};
 use super::sse::SseEvent;
 
 /// A route that streams, with its form.
@@ -83,7 +83,7 @@ pub struct DecodeError {
 
 /// What a form's reader says of an event: pieces go to `out`, or it is wrong.
 type Decoded = Result<(), String>;
-type Out<'a> = &'a mut dyn FnMut(Event);
+type Out<'a> = &'a mut dyn FnMut(AnswerEvent);
 
 /// Reads the events of one stream.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ impl Decoder {
                 if self.api == Api::Responses {
                     return Err(wrong(format!("expected {}", self.api.end())));
                 }
-                out(Event::Done);
+                out(AnswerEvent::Done);
             }
             return Ok(());
         }
@@ -120,11 +120,11 @@ impl Decoder {
             return Err(wrong("the stream was over".to_owned()));
         }
         let (started, done) = (&mut self.started, &mut self.done);
-        let mut note = |event: Event| {
+        let mut note = |event: AnswerEvent| {
             match event {
                 // Chunks repeat the id; once is enough.
-                Event::Started { .. } if std::mem::replace(started, true) => return,
-                Event::Done => *done = true,
+                AnswerEvent::Started { .. } if std::mem::replace(started, true) => return,
+                AnswerEvent::Done => *done = true,
                 _ => {}
             }
             out(event);
@@ -150,8 +150,8 @@ impl Decoder {
 /// Pieces that hold no text are not worth an event.
 fn text(choice: u32, text: Option<String>, reasoning: bool, out: Out<'_>) {
     match text {
-        Some(text) if !text.is_empty() && reasoning => out(Event::Reasoning { choice, text }),
-        Some(text) if !text.is_empty() => out(Event::Content { choice, text }),
+        Some(text) if !text.is_empty() && reasoning => out(AnswerEvent::Reasoning { choice, text }),
+        Some(text) if !text.is_empty() => out(AnswerEvent::Content { choice, text }),
         _ => {}
     }
 }
@@ -161,7 +161,7 @@ fn json<'a, T: serde::Deserialize<'a>>(event: &'a SseEvent) -> Result<T, String>
 }
 
 fn error(error: &Value, out: Out<'_>) {
-    out(Event::Error(ErrorText::read(error)));
+    out(AnswerEvent::Error(ErrorText::read(error)));
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::super::event::Usage;
 use super::super::sse::SseParser;
 use super::*;
 
-fn read(api: Api, stream: &str) -> Result<Vec<Event>, String> {
+fn read(api: Api, stream: &str) -> Result<Vec<AnswerEvent>, String> {
     let (mut parser, mut decoder, mut events) = (SseParser::default(), Decoder::new(api), Vec::new());
     parser.push(stream.as_bytes());
     while let Some(event) = parser.next_event().map_err(|error| error.to_string())? {
@@ -22,25 +22,25 @@ fn named(lines: &[(&str, &str)]) -> String {
     lines.iter().map(|(name, line)| format!("event: {name}\ndata: {line}\n\n")).collect()
 }
 
-fn started(id: &str) -> Event {
-    Event::Started { id: id.to_owned() }
+fn started(id: &str) -> AnswerEvent {
+    AnswerEvent::Started { id: id.to_owned() }
 }
 
-fn content(text: &str) -> Event {
-    Event::Content { choice: 0, text: text.to_owned() }
+fn content(text: &str) -> AnswerEvent {
+    AnswerEvent::Content { choice: 0, text: text.to_owned() }
 }
 
-fn reasoning(text: &str) -> Event {
-    Event::Reasoning { choice: 0, text: text.to_owned() }
+fn reasoning(text: &str) -> AnswerEvent {
+    AnswerEvent::Reasoning { choice: 0, text: text.to_owned() }
 }
 
-fn finish(reason: &str) -> Event {
-    Event::Finish { choice: 0, reason: reason.to_owned() }
+fn finish(reason: &str) -> AnswerEvent {
+    AnswerEvent::Finish { choice: 0, reason: reason.to_owned() }
 }
 
-fn call(index: u32, id: Option<&str>, name: Option<&str>, arguments: &str) -> Event {
+fn call(index: u32, id: Option<&str>, name: Option<&str>, arguments: &str) -> AnswerEvent {
     let own = |text: Option<&str>| text.map(str::to_owned);
-    Event::ToolCall { choice: 0, index, id: own(id), name: own(name), arguments: arguments.to_owned() }
+    AnswerEvent::ToolCall { choice: 0, index, id: own(id), name: own(name), arguments: arguments.to_owned() }
 }
 
 #[test]
@@ -62,12 +62,12 @@ fn a_chat_has_reasoning_under_either_name_tool_calls_and_usage() {
         reasoning("hm"),
         reasoning("so"),
         content("J"),
-        Event::Content { choice: 1, text: "K".to_owned() },
+        AnswerEvent::Content { choice: 1, text: "K".to_owned() },
         call(0, Some("t"), Some("f"), "{"),
         call(0, None, None, "}"),
         finish("tool_calls"),
-        Event::Usage(usage),
-        Event::Done,
+        AnswerEvent::Usage(usage),
+        AnswerEvent::Done,
     ];
     assert_eq!(read(Api::Chat, &stream).unwrap(), wanted);
 }
@@ -79,7 +79,7 @@ fn completions_are_texts() {
         r#"{"id":"x","choices":[{"index":0,"text":"","finish_reason":"length"}]}"#,
         "[DONE]",
     ]);
-    assert_eq!(read(Api::Completions, &stream).unwrap(), [started("x"), content("a"), finish("length"), Event::Done]);
+    assert_eq!(read(Api::Completions, &stream).unwrap(), [started("x"), content("a"), finish("length"), AnswerEvent::Done]);
 }
 
 #[test]
@@ -114,21 +114,21 @@ fn responses_end_with_their_own_event() {
         call(1, None, None, "{}"),
         content("J"),
         finish("stop"),
-        Event::Usage(usage),
-        Event::Done,
+        AnswerEvent::Usage(usage),
+        AnswerEvent::Done,
     ];
     assert_eq!(read(Api::Responses, &stream).unwrap(), wanted);
     let incomplete = named(&[(
         "response.incomplete",
         r#"{"type":"response.incomplete","response":{"incomplete_details":{"reason":"max_output_tokens"}}}"#,
     )]);
-    assert_eq!(read(Api::Responses, &incomplete).unwrap(), [finish("length"), Event::Done]);
+    assert_eq!(read(Api::Responses, &incomplete).unwrap(), [finish("length"), AnswerEvent::Done]);
     let failed = named(&[(
         "response.failed",
         r#"{"type":"response.failed","response":{"error":{"code":"server_error","message":"m"}}}"#,
     )]);
     let error = ErrorText { message: "m".to_owned(), kind: None, code: Some("server_error".to_owned()) };
-    assert_eq!(read(Api::Responses, &failed).unwrap(), [Event::Error(error), Event::Done]);
+    assert_eq!(read(Api::Responses, &failed).unwrap(), [AnswerEvent::Error(error), AnswerEvent::Done]);
     let error = read(Api::Responses, "event: response.created\ndata: {\"type\":\"response.failed\"}\n\n").unwrap_err();
     assert!(error.contains("`event: response.created` with type `response.failed`"), "{error}");
 }
@@ -140,7 +140,7 @@ fn typed_events_are_read_on_both_routes_that_have_them() {
         ("token", r#"{"type":"token","content":"J"}"#),
         ("done", r#"{"type":"done","request_id":"g","metadata":{}}"#),
     ];
-    let wanted = vec![started("g"), content("J"), finish("stop"), Event::Done];
+    let wanted = vec![started("g"), content("J"), finish("stop"), AnswerEvent::Done];
     assert_eq!(read(Api::Generate, &named(&lines)).unwrap(), wanted);
     let unnamed: Vec<&str> = lines.iter().map(|(_, line)| *line).collect();
     assert_eq!(read(Api::Chat, &data(&unnamed)).unwrap(), wanted);
@@ -149,15 +149,15 @@ fn typed_events_are_read_on_both_routes_that_have_them() {
         r#"{"id":"g","type":"token","content":"J","request_id":"g","choices":[{"index":0,"delta":{"content":"J"}}]}"#,
         "[DONE]",
     ];
-    assert_eq!(read(Api::Chat, &data(&both)).unwrap(), [started("g"), content("J"), Event::Done]);
+    assert_eq!(read(Api::Chat, &data(&both)).unwrap(), [started("g"), content("J"), AnswerEvent::Done]);
     let error = ErrorText { message: "no".to_owned(), ..ErrorText::default() };
     assert_eq!(
         read(Api::Generate, &named(&[("error", r#"{"type":"error","error":"no"}"#)])).unwrap(),
-        [Event::Error(error), Event::Done]
+        [AnswerEvent::Error(error), AnswerEvent::Done]
     );
     assert_eq!(
         read(Api::Generate, &named(&[("cancelled", r#"{"type":"cancelled","request_id":"g"}"#)])).unwrap(),
-        [finish("cancelled"), Event::Done]
+        [finish("cancelled"), AnswerEvent::Done]
     );
 }
 
@@ -165,10 +165,13 @@ fn typed_events_are_read_on_both_routes_that_have_them() {
 fn texts_are_read() {
     assert_eq!(
         read(Api::GenerateStream, &data(&[r#"{"text":"J"}"#, r#"{"text":""}"#, "[DONE]"])).unwrap(),
-        [content("J"), Event::Done]
+        [content("J"), AnswerEvent::Done]
     );
     let error = ErrorText { message: "no".to_owned(), ..ErrorText::default() };
-    assert_eq!(read(Api::GenerateStream, &data(&[r#"{"error":"no"}"#, "[DONE]"])).unwrap(), [Event::Error(error), Event::Done]);
+    assert_eq!(
+        read(Api::GenerateStream, &data(&[r#"{"error":"no"}"#, "[DONE]"])).unwrap(),
+        [AnswerEvent::Error(error), AnswerEvent::Done]
+    );
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub enum ClientError {
         /// Which of its paths.
         path: String,
         /// With what.
-        refusal: Box<Refusal>,
+        refusal: Box<ErrorStatus>,
     },
     /// An answer that is no event stream where one was asked for.
     #[error("{url}{path} answers with {content_type} where an event stream was asked for; it begins `{beginning}`")]
@@ -137,7 +137,7 @@ impl ClientError {
 
 /// A status that is no success, with what the body says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ErrorStatus {
     /// The status.
     pub status: u16,
     /// `error.message`, or how the body begins.
@@ -150,7 +150,7 @@ pub struct Refusal {
     pub retry_after: Option<String>,
 }
 
-impl std::fmt::Display for Refusal {
+impl std::fmt::Display for ErrorStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.status)?;
         if !self.message.is_empty() {

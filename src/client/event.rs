@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// A piece of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum AnswerEvent {
     /// The answer has begun; under this id it can be cancelled.
     Started {
         /// The response's id.

@@ -16,11 +16,11 @@ mod stream;
 mod transport;
 mod url;
 
-pub use answer::{Answer, Timing, Whole};
+pub use answer::{Answer, Timing, WholeAnswer};
 pub use calls::{Client, ClientOptions};
 pub use dialect::{Api, DecodeError, Decoder};
-pub use error::{ClientError, Refusal};
-pub use event::{ErrorText, Event, Usage};
+pub use error::{ClientError, ErrorStatus};
+pub use event::{AnswerEvent, ErrorText, Usage};
 pub use request::{Method, Request};
 pub use sse::{SseError, SseEvent, SseParser};
 pub use stream::{Arrival, EventStream};

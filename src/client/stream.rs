@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::answer::{Answer, Timing};
 use super::dialect::{Api, Decoder};
 use super::error::ClientError;
-use super::event::Event;
+use super::event::AnswerEvent;
 use super::sse::SseParser;
 
 /// An event, and when its bytes were read.
@@ -15,7 +15,7 @@ pub struct Arrival {
     /// When.
     pub at: Instant,
     /// What.
-    pub event: Event,
+    pub event: AnswerEvent,
 }
 
 /// An answer that is read as a stream of events. Dropping it closes the connection.

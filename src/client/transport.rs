@@ -30,7 +30,7 @@ type Socket = TokioIo<Either<TcpStream, TlsStream<TcpStream>>>;
 type Driver = http1::Connection<Socket, Full<Bytes>>;
 
 /// A connection that carries one request at a time.
-pub(super) struct Connection {
+pub(super) struct ClientConnection {
     pub(super) sender: SendRequest<Full<Bytes>>,
     driver: Pin<Box<Driver>>,
     /// Why the connection is over.
@@ -39,7 +39,7 @@ pub(super) struct Connection {
     pub(super) used_at: Instant,
 }
 
-impl Connection {
+impl ClientConnection {
     /// Lets the connection work, and notes its end.
     fn work(&mut self, context: &mut Context<'_>) {
         if self.closed.is_none()
@@ -128,7 +128,7 @@ impl Connector {
     }
 
     /// A new connection, ready for a request.
-    pub(super) async fn connect(&self) -> Result<Connection, ClientError> {
+    pub(super) async fn connect(&self) -> Result<ClientConnection, ClientError> {
         let wrong = |message: String| ClientError::Connect { url: self.url.to_string(), message };
         let connecting = tokio::time::timeout(self.connect_max, self.socket());
         let late = || format!("no connection within {} s", self.connect_max.as_secs_f64());
@@ -141,7 +141,7 @@ impl Connector {
         };
         let socket = connecting.await.map_err(|_| wrong(late()))?.map_err(refused)?;
         let (sender, driver) = http1::handshake(TokioIo::new(socket)).await.map_err(|error| wrong(reason(&error)))?;
-        Ok(Connection { sender, driver: Box::pin(driver), closed: None, used_at: Instant::now() })
+        Ok(ClientConnection { sender, driver: Box::pin(driver), closed: None, used_at: Instant::now() })
     }
 
     async fn socket(&self) -> std::io::Result<Either<TcpStream, TlsStream<TcpStream>>> {

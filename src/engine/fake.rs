@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use self::memory::{Memory, Reading};
+use self::memory::{FakeMemory, SliceReading};
 use super::{Engine, EngineError};
 use crate::batch::{Batch, DrawError, EngineLimits, Sampled, SeqId, Slice, TokenId};
 
@@ -34,12 +34,12 @@ mod memory;
 #[cfg(test)]
 mod tests;
 
-pub use self::answer::Answer;
-pub use self::memory::{Held, Violation};
+pub use self::answer::FakeAnswer;
+pub use self::memory::{SlotContent, Violation};
 
 /// Something that goes wrong in a [`FakeEngine`]. Steps count from zero, over all engines made by [`FakeEngine::rebuild`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum EngineFault {
     /// This step is an [`EngineError`].
     FailsAtStep(u64),
     /// This step panics.
@@ -72,11 +72,11 @@ pub struct FakeOptions {
     /// What it can hold and compute.
     pub limits: EngineLimits,
     /// Which tokens it draws.
-    pub answer: Answer,
+    pub answer: FakeAnswer,
     /// How long a step takes (it sleeps); zero for tests of the core.
     pub step_time: Duration,
     /// What goes wrong.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<EngineFault>,
 }
 
 impl Default for FakeOptions {
@@ -96,7 +96,7 @@ impl Default for FakeOptions {
                 global_block_bytes: 4096,
                 sliding_block_bytes: 4096,
             },
-            answer: Answer::Hash { seed: 0 },
+            answer: FakeAnswer::Hash { seed: 0 },
             step_time: Duration::ZERO,
             faults: Vec::new(),
         }
@@ -116,7 +116,7 @@ pub enum FakeError {
 
 /// What outlives a rebuild.
 #[derive(Debug, Default)]
-struct Shared {
+struct FakeShared {
     steps: AtomicU64,
     violations: Mutex<Vec<Violation>>,
 }
@@ -125,18 +125,18 @@ struct Shared {
 #[derive(Debug)]
 pub struct FakeEngine {
     options: FakeOptions,
-    memory: Memory,
-    reading: Reading,
+    memory: FakeMemory,
+    reading: SliceReading,
     /// What each slice of the step before has drawn, if it did.
     drawn: Vec<Option<TokenId>>,
     /// Steps that were begun and not waited for.
-    under_way: VecDeque<UnderWay>,
-    shared: Arc<Shared>,
+    under_way: VecDeque<FakeStep>,
+    shared: Arc<FakeShared>,
 }
 
 /// A step that was begun: when it is done, and what came of it.
 #[derive(Debug)]
-struct UnderWay {
+struct FakeStep {
     done_at: Option<Instant>,
     outcome: Result<Vec<Sampled>, EngineError>,
 }
@@ -148,9 +148,9 @@ impl FakeEngine {
         Self::with(options, Arc::default())
     }
 
-    fn with(options: FakeOptions, shared: Arc<Shared>) -> Self {
-        let memory = Memory::new(&options.limits);
-        Self { options, memory, reading: Reading::default(), drawn: Vec::new(), under_way: VecDeque::new(), shared }
+    fn with(options: FakeOptions, shared: Arc<FakeShared>) -> Self {
+        let memory = FakeMemory::new(&options.limits);
+        Self { options, memory, reading: SliceReading::default(), drawn: Vec::new(), under_way: VecDeque::new(), shared }
     }
 
     /// Another engine with the same options and an empty memory, as supervision makes one after a failure. It shares the
@@ -209,7 +209,7 @@ impl FakeEngine {
     /// When a step is done that begins now, or after those under way; `None` if it takes no time.
     fn done_at(&self, step: u64) -> Option<Instant> {
         let stalls = self.options.faults.iter().filter_map(|fault| match fault {
-            Fault::StallsAtStep { step: at, stall } if *at == step => Some(*stall),
+            EngineFault::StallsAtStep { step: at, stall } if *at == step => Some(*stall),
             _ => None,
         });
         let time = stalls.fold(self.options.step_time, Duration::saturating_add);
@@ -221,12 +221,14 @@ impl FakeEngine {
     fn fail(&self, step: u64, batch: &Batch) -> Result<(), EngineError> {
         for fault in &self.options.faults {
             let message = match *fault {
-                Fault::PanicsAtStep(at) if at == step => panic!("the fake engine panics at step {step}, as told"),
-                Fault::PanicsOnToken(token) if batch.tokens.contains(&token) => {
+                EngineFault::PanicsAtStep(at) if at == step => panic!("the fake engine panics at step {step}, as told"),
+                EngineFault::PanicsOnToken(token) if batch.tokens.contains(&token) => {
                     panic!("the fake engine panics on token {}, as told", token.0)
                 }
-                Fault::FailsAtStep(at) if at == step => format!("step {step} fails, as told"),
-                Fault::FailsOnToken(token) if batch.tokens.contains(&token) => format!("token {} fails, as told", token.0),
+                EngineFault::FailsAtStep(at) if at == step => format!("step {step} fails, as told"),
+                EngineFault::FailsOnToken(token) if batch.tokens.contains(&token) => {
+                    format!("token {} fails, as told", token.0)
+                }
                 _ => continue,
             };
             return Err(EngineError::Device { slices: batch.slices.len(), message });
@@ -253,8 +255,10 @@ impl FakeEngine {
         let mut report = Sampled { seq: slice.seq, token: None, logprobs: None, prompt_logprobs: Vec::new() };
         if let Some(draw) = &slice.draw {
             let broken = self.options.faults.iter().any(|fault| match *fault {
-                Fault::NotFiniteOnToken(token) => tokens.contains(&token),
-                Fault::NotFiniteFor { seq, generated_count } => seq == slice.seq && generated_count == draw.generated_count,
+                EngineFault::NotFiniteOnToken(token) => tokens.contains(&token),
+                EngineFault::NotFiniteFor { seq, generated_count } => {
+                    seq == slice.seq && generated_count == draw.generated_count
+                }
                 _ => false,
             });
             let options = &self.options;
@@ -287,7 +291,7 @@ impl Engine for FakeEngine {
 
     /// # Panics
     /// On a [`Violation`] (a bug of the scheduler), and by the faults that panic.
-    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError> {
+    fn begin(&mut self, batch: &Batch) -> Result<(), EngineError> {
         assert!(self.under_way.len() < self.options.limits.steps_max, "{} steps are under way", self.under_way.len());
         let done_at = self.done_at(self.steps_total());
         let mut sampled = Vec::new();
@@ -297,12 +301,12 @@ impl Engine for FakeEngine {
             Err(FakeError::Engine(error)) => Err(error),
             Err(FakeError::Violation(violation)) => panic!("the batch is wrong: {violation}"),
         };
-        self.under_way.push_back(UnderWay { done_at, outcome });
+        self.under_way.push_back(FakeStep { done_at, outcome });
         Ok(())
     }
 
-    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
-        let UnderWay { done_at, outcome } = self.under_way.pop_front().expect("a step is waited for that was begun");
+    fn finish(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+        let FakeStep { done_at, outcome } = self.under_way.pop_front().expect("a step is waited for that was begun");
         if let Some(left) = done_at.and_then(|at| at.checked_duration_since(Instant::now())) {
             std::thread::sleep(left);
         }

@@ -32,7 +32,7 @@ pub trait Engine: Send {
     /// # Errors
     /// [`EngineError`] if the device failed; the KV memory is then lost and the engine must be rebuilt. The step before can
     /// still be waited for.
-    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError>;
+    fn begin(&mut self, batch: &Batch) -> Result<(), EngineError>;
 
     /// Waits for the oldest step under way, and appends to `sampled` a report for each slice that draws or reports prompt
     /// log-probabilities, in batch order.
@@ -42,15 +42,15 @@ pub trait Engine: Send {
     ///
     /// # Panics
     /// If none is under way.
-    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError>;
+    fn finish(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError>;
 
     /// Begins a step and waits for it, when no other is under way.
     ///
     /// # Errors
     /// As [`Engine::submit`].
     fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
-        self.submit(batch)?;
-        self.wait(sampled)
+        self.begin(batch)?;
+        self.finish(sampled)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use antiphon_kernels::cuda::{self, CudaError};
 
-use super::checkpoint::{Checkpoint, Progress};
+use super::checkpoint::{Checkpoint, LoadProgress};
 use super::cpu::{CpuEngine, CpuOptions, Format, Isa, Math, MemoryPlan, available_bytes};
 use super::cuda::{
     CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, CudaRanks, DeviceMemory, MatrixInstruction, check_experts,
@@ -276,7 +276,7 @@ fn cpu_engine(options: &PlaceOptions, model: &str, checkpoint: &Arc<Checkpoint>)
 const QUIET_BYTES: u64 = 1 << 30;
 
 /// A line for every tenth of the weights, if that takes long enough to be asked about.
-fn log_progress(progress: Progress, tenths: &mut u64) {
+fn log_progress(progress: LoadProgress, tenths: &mut u64) {
     let now = progress.done_bytes * 10 / progress.total_bytes.max(1);
     if progress.total_bytes > QUIET_BYTES && now > *tenths {
         tracing::info!(done_bytes = progress.done_bytes, total_bytes = progress.total_bytes, "loading weights");

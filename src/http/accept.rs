@@ -18,7 +18,7 @@ use tokio::net::{self, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
-use super::connection::{Place, Places, turn_away};
+use super::connection::{ConnectionPlace, ConnectionPlaces, turn_away};
 use super::probe::Probes;
 use super::workers::Workers;
 
@@ -54,7 +54,7 @@ impl Accepting {
 /// What the thread works with.
 pub(super) struct Acceptor {
     pub(super) workers: Workers,
-    pub(super) places: Arc<Places>,
+    pub(super) places: Arc<ConnectionPlaces>,
     pub(super) probes: Probes,
     /// How long a connection may be idle between probes.
     pub(super) idle_deadline: Duration,
@@ -124,7 +124,7 @@ async fn accept(listener: net::TcpListener, acceptor: Rc<Acceptor>) {
 
 impl Acceptor {
     /// Answers the probes of a connection; hands it on when something else is said on it, or nothing.
-    async fn receive(self: Rc<Self>, mut connection: TcpStream, place: Place) {
+    async fn receive(self: Rc<Self>, mut connection: TcpStream, place: ConnectionPlace) {
         let mut probed = false;
         loop {
             let mut head = [0; HEAD_MAX_BYTES];

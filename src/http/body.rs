@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::actors::budget::{Budget, Reserved, Use};
 
 use super::errors::ApiError;
-use super::front::Front;
+use super::front::AppState;
 use super::stream;
 use super::wire::document;
 use super::wire::error::{WireError, quoted};
@@ -36,7 +36,7 @@ pub fn largest_body_bytes(budget_bytes: u64) -> usize {
 }
 
 /// A body that was read, and what it holds of the server's memory.
-pub(super) struct Asked<T> {
+pub(super) struct ReadBody<T> {
     pub(super) asked: T,
     pub(super) memory: Reserved,
 }
@@ -49,9 +49,9 @@ pub(super) struct Asked<T> {
 pub(super) async fn read_json<T: Send + 'static>(
     request: &HttpRequest,
     payload: Payload,
-    front: &Data<Front>,
+    front: &Data<AppState>,
     understand: impl FnOnce(Value, &Terms<'_>) -> Result<T, WireError> + Send + 'static,
-) -> Result<Asked<T>, ApiError> {
+) -> Result<ReadBody<T>, ApiError> {
     check_media_type(request.headers())?;
     let max_bytes = front.options.body_max_bytes;
     // A declared size is believed at once: nothing of what is too large is read.
@@ -59,7 +59,7 @@ pub(super) async fn read_json<T: Send + 'static>(
     if declared.is_some_and(|bytes| bytes > max_bytes as u64) {
         return Err(ApiError::BodyTooLarge { max_bytes });
     }
-    let mut body = Body { bytes: Vec::new(), max_bytes, memory: front.backend.service.budget().open() };
+    let mut body = IncomingBody { bytes: Vec::new(), max_bytes, memory: front.backend.service.budget().open() };
     body.make_room(declared.map_or(0, |bytes| bytes as usize))?;
     let deadline = front.options.body_deadline;
     let body = match tokio::time::timeout(deadline, body.read(payload)).await {
@@ -72,13 +72,13 @@ pub(super) async fn read_json<T: Send + 'static>(
     let parser = if large { Some(parsers.acquire_owned().await.expect("the semaphore is never closed")) } else { None };
     away(large, move || {
         let _parser = parser;
-        let Body { bytes, memory, .. } = body;
+        let IncomingBody { bytes, memory, .. } = body;
         let wanted = kind(bytes.len());
         let values_bytes = VALUE_BYTES * values_count(&bytes).min(document::VALUES_MAX) as u64;
         memory.set(wanted, BODY_FACTOR * bytes.len() as u64 + values_bytes)?;
         let json = document::parse(&bytes)?;
         drop(bytes);
-        Ok(Asked { asked: understand(json, &front.terms()?)?, memory })
+        Ok(ReadBody { asked: understand(json, &front.terms()?)?, memory })
     })
     .await?
 }
@@ -94,13 +94,13 @@ fn kind(bytes: usize) -> Use {
 }
 
 /// A body on its way.
-struct Body {
+struct IncomingBody {
     bytes: Vec<u8>,
     max_bytes: usize,
     memory: Reserved,
 }
 
-impl Body {
+impl IncomingBody {
     /// Makes room for `length` bytes in all, with memory reserved before it is taken.
     fn make_room(&mut self, length: usize) -> Result<(), ApiError> {
         self.memory.set(kind(length), BODY_FACTOR * length as u64)?;

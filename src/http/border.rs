@@ -20,9 +20,9 @@ use super::connection::Answering;
 use super::cors::{Allowance, AllowedOrigin};
 use super::errors::{ApiError, Complaint};
 use super::front::RequestId;
-use super::held::{Held, until_sent};
+use super::held::{BodyShare, until_sent};
 use super::key::{Access, KeyRing, MetricsAccess, is_given};
-use super::observe::Observed;
+use super::observe::ObservedState;
 use super::page;
 use super::wire::error::{clip, quoted};
 
@@ -54,7 +54,7 @@ pub(super) async fn pass(
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let id = RequestId::new();
     request.extensions_mut().insert(id.clone());
-    let (answering, held) = (Answering::of(&request), Held::of(&mut request));
+    let (answering, held) = (Answering::of(&request), BodyShare::of(&mut request));
     let line = format!("{} {}", clip(request.method().as_str()), quoted(request.path()));
     let allowance = Allowance::of(&border.cors_origins, &request);
     let (routine, version) = (is_routine(request.path()), request.version());
@@ -89,7 +89,7 @@ struct Visit {
     status: Option<u16>,
     complaint: Option<Complaint>,
     answering: Option<Answering>,
-    held: Option<Held>,
+    held: Option<BodyShare>,
     /// For a request of a page that may read the answer.
     allowance: Option<Allowance>,
     /// A probe or a scrape.
@@ -187,7 +187,7 @@ impl Border {
         }
         let open_metrics = self.metrics_access == MetricsAccess::Open && METRICS_PATHS.contains(&path);
         // Probes have no key.
-        let open = Observed::PROBES.contains(&path) || page::is_open(path) || open_metrics;
+        let open = ObservedState::PROBES.contains(&path) || page::is_open(path) || open_metrics;
         let found = self.keys.now().admit(headers).or_else(|| open.then(Access::default));
         found.ok_or_else(|| ApiError::Unauthorized { given: is_given(headers) })
     }
@@ -195,7 +195,7 @@ impl Border {
 
 /// Whether a monitor asks for `path` every few seconds.
 fn is_routine(path: &str) -> bool {
-    Observed::PROBES.contains(&path) || METRICS_PATHS.contains(&path)
+    ObservedState::PROBES.contains(&path) || METRICS_PATHS.contains(&path)
 }
 
 /// Whether a server on loopback may be called by `host`: a name or an address, with or without a port.

@@ -3,53 +3,58 @@
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
-use crate::actors::messages::{Accepted, Input};
+use crate::actors::messages::{Accepted, ResponseInput};
 
-use super::body::{Asked, read_json};
+use super::body::{ReadBody, read_json};
 use super::errors::ApiError;
-use super::front::{Front, Sender, dialect, response_id};
+use super::front::{AppState, Sender, dialect, response_id};
 use super::respond;
 use super::wire::chat_answer::{ChatAnswer, ChatEncoder, Shown};
-use super::wire::chat_request::{ChatRequest, Form};
+use super::wire::chat_request::{BodyRoute, ChatRequest};
 use super::wire::encoder::Encoder;
 use super::wire::error::WireError;
 use super::wire::event_answer::EventEncoder;
-use super::wire::progress::Progress;
+use super::wire::progress::AnswerProgress;
 use super::wire::streaming::Dialect;
 
 /// How a chat is answered: in which dialect a stream speaks, and whether its events have names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Manner {
-    pub(super) form: Form,
+    pub(super) form: BodyRoute,
     pub(super) dialect: Dialect,
     pub(super) named_events: bool,
     pub(super) id_prefix: &'static str,
 }
 
 /// The handler.
-pub(super) async fn completions(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn completions(
+    request: HttpRequest,
+    payload: Payload,
+    front: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
     let asked = dialect(&request).map_err(|error| front.refused(error.into()))?;
     let dialect = asked.unwrap_or(front.options.dialect);
-    answer(request, payload, front, Manner { form: Form::Chat, dialect, named_events: false, id_prefix: "chatcmpl" }).await
+    answer(request, payload, front, Manner { form: BodyRoute::Chat, dialect, named_events: false, id_prefix: "chatcmpl" }).await
 }
 
 /// Answers a chat.
 pub(super) async fn answer(
     request: HttpRequest,
     payload: Payload,
-    front: Data<Front>,
+    front: Data<AppState>,
     manner: Manner,
 ) -> Result<HttpResponse, ApiError> {
     let asked = read(&request, payload, &front, manner).await.map_err(|error| front.refused(error))?;
-    let (Asked { asked, memory }, sender) = asked;
+    let (ReadBody { asked, memory }, sender) = asked;
     let ChatRequest { model, conversation, generation, streaming, return_token_ids, include_reasoning } = asked;
     let id = response_id(&request, manner.id_prefix);
-    let order = respond::order(id.clone(), vec![Input::Chat(conversation)], &generation, streaming.coalescing, sender, memory);
+    let order =
+        respond::order(id.clone(), vec![ResponseInput::Chat(conversation)], &generation, streaming.coalescing, sender, memory);
     let Accepted { prompts: reports, parts } = front.backend.service.generate(order).await?;
 
     let heading = respond::heading(&id, &model);
     let metadata = respond::metadata(&front, &heading, &generation, &reports);
-    let progress = Progress::new(respond::prompt_tokens(&reports), generation.choices_count as usize);
+    let progress = AnswerProgress::new(respond::prompt_tokens(&reports), generation.choices_count as usize);
     let token_ids = respond::token_ids(return_token_ids, &reports[0]);
     let shown = Shown {
         reasoning: include_reasoning,
@@ -80,9 +85,9 @@ pub(super) async fn answer(
 async fn read(
     request: &HttpRequest,
     payload: Payload,
-    front: &Data<Front>,
+    front: &Data<AppState>,
     manner: Manner,
-) -> Result<(Asked<ChatRequest>, Sender), ApiError> {
+) -> Result<(ReadBody<ChatRequest>, Sender), ApiError> {
     let chat = read_json(request, payload, front, move |body, terms| ChatRequest::read(body, manner.form, terms)).await?;
     let ChatRequest { streaming, generation, conversation, .. } = &chat.asked;
     if streaming.on {

@@ -6,20 +6,24 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
 use crate::actors::budget::Reserved;
-use crate::actors::messages::{Accepted, Input, PromptReport};
+use crate::actors::messages::{Accepted, PromptReport, ResponseInput};
 
-use super::body::{Asked, read_json};
+use super::body::{ReadBody, read_json};
 use super::errors::ApiError;
-use super::front::{Front, Sender, response_id};
+use super::front::{AppState, Sender, response_id};
 use super::respond;
-use super::wire::completion_answer::{CompletionAnswer, CompletionEncoder, Prompt};
+use super::wire::completion_answer::{CompletionAnswer, CompletionEncoder, ShownPrompt};
 use super::wire::completion_request::CompletionRequest;
 use super::wire::encoder::Encoder;
-use super::wire::progress::Progress;
+use super::wire::progress::AnswerProgress;
 
 /// The handler.
-pub(super) async fn completions(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    let (Asked { asked, memory }, sender) = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
+pub(super) async fn completions(
+    request: HttpRequest,
+    payload: Payload,
+    front: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let (ReadBody { asked, memory }, sender) = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
     let id = response_id(&request, "cmpl");
     let CompletionRequest { generation, streaming, .. } = &asked;
 
@@ -28,7 +32,7 @@ pub(super) async fn completions(request: HttpRequest, payload: Payload, front: D
     let heading = respond::heading(&id, &asked.model);
     let metadata = respond::metadata(&front, &heading, generation, &reports);
     let choices_count = reports.len() * generation.choices_count as usize;
-    let progress = Progress::new(respond::prompt_tokens(&reports), choices_count).of_prompts(reports.len());
+    let progress = AnswerProgress::new(respond::prompt_tokens(&reports), choices_count).of_prompts(reports.len());
     let answer = CompletionAnswer {
         heading,
         metadata,
@@ -48,28 +52,30 @@ pub(super) async fn completions(request: HttpRequest, payload: Payload, front: D
 async fn read(
     request: &HttpRequest,
     payload: Payload,
-    front: &Data<Front>,
-) -> Result<(Asked<CompletionRequest>, Sender), ApiError> {
+    front: &Data<AppState>,
+) -> Result<(ReadBody<CompletionRequest>, Sender), ApiError> {
     Ok((read_json(request, payload, front, CompletionRequest::read).await?, Sender::of(request)?))
 }
 
 /// The prompts as the answer shows them; the text of tokens is only made if it is to be echoed.
 async fn prompts(
-    front: &Front,
+    front: &AppState,
     asked: &CompletionRequest,
     reports: &[Arc<PromptReport>],
     memory: &Reserved,
-) -> Result<Vec<Prompt>, ApiError> {
+) -> Result<Vec<ShownPrompt>, ApiError> {
     let mut prompts = Vec::with_capacity(reports.len());
     for (input, report) in asked.prompts.iter().zip(reports) {
         let echo = match input {
             _ if !asked.echo => None,
-            Input::Text(text) => Some(text.clone()),
-            Input::Tokens(tokens) => Some(front.backend.service.detokenize(tokens.clone(), Some(memory.clone())).await?),
-            Input::Chat(_) => unreachable!("a text completion has no chats"),
+            ResponseInput::Text(text) => Some(text.clone()),
+            ResponseInput::Tokens(tokens) => {
+                Some(front.backend.service.detokenize(tokens.clone(), Some(memory.clone())).await?)
+            }
+            ResponseInput::Chat(_) => unreachable!("a text completion has no chats"),
         };
         let first_token = report.tokens.first().map(|first| front.backend.service.token_bytes(*first)).unwrap_or_default();
-        prompts.push(Prompt { tokens: report.tokens.clone(), echo, first_token });
+        prompts.push(ShownPrompt { tokens: report.tokens.clone(), echo, first_token });
     }
     Ok(prompts)
 }

@@ -24,7 +24,7 @@ const LOADING_RETRY_SECONDS: u64 = 5;
 
 /// What every handler works with.
 #[derive(Debug)]
-pub(super) struct Front {
+pub(super) struct AppState {
     pub(super) backend: Backend,
     pub(super) options: Arc<HttpOptions>,
     /// All names of the model, its id first.
@@ -46,7 +46,7 @@ impl RequestId {
     }
 }
 
-impl Front {
+impl AppState {
     /// What requests are read against. A seed is drawn each time, for a request that brings none.
     ///
     /// # Errors

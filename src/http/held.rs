@@ -20,9 +20,9 @@ use futures_core::Stream;
 pub(super) const PIECE_MAX_BYTES: usize = 8 << 10;
 
 /// A share in a request's body.
-pub(super) struct Held(Rc<RefCell<Payload>>);
+pub(super) struct BodyShare(Rc<RefCell<Payload>>);
 
-impl Held {
+impl BodyShare {
     /// Takes a share; the handler reads through another one. `None` for a request without a body.
     pub(super) fn of(request: &mut ServiceRequest) -> Option<Self> {
         let payload = request.take_payload();
@@ -35,7 +35,7 @@ impl Held {
     }
 }
 
-impl Stream for Held {
+impl Stream for BodyShare {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -46,17 +46,17 @@ impl Stream for Held {
 /// `answer`, which keeps something until it is sent, and hands over little of what has a length at once: actix takes what it is
 /// given, so that a thousand clients that do not read would cost a thousand files.
 pub(super) fn until_sent<K: Unpin + 'static>(answer: BoxBody, kept: K) -> BoxBody {
-    BoxBody::new(Answer { answer, left: Bytes::new(), _kept: kept })
+    BoxBody::new(HeldAnswer { answer, left: Bytes::new(), _kept: kept })
 }
 
-struct Answer<K> {
+struct HeldAnswer<K> {
     answer: BoxBody,
     /// What of it is not handed over.
     left: Bytes,
     _kept: K,
 }
 
-impl<K: Unpin> MessageBody for Answer<K> {
+impl<K: Unpin> MessageBody for HeldAnswer<K> {
     type Error = <BoxBody as MessageBody>::Error;
 
     fn size(&self) -> BodySize {

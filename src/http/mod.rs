@@ -37,4 +37,4 @@ pub use key::{ApiKey, KeyError, KeyRing, Keys, MetricsAccess};
 pub use options::{Backend, HttpOptions};
 pub use server::{ServeError, ServerHandle, serve};
 pub use wire::streaming::Dialect;
-pub use wire::terms::SamplingDefaults;
+pub use wire::terms::RequestDefaults;

@@ -25,14 +25,14 @@ use crate::actors::snapshot::{ModelLimits, Snapshot};
 use crate::clock::Clock;
 use crate::metrics::{EXPOSITION_TYPE, Metrics, Names, PrefixTokens, Process, SchedulerGauges, Stats};
 
-pub use health::Targets;
+pub use health::LatencyTargets;
 
 /// After how many seconds a probe or a client should come back: about an engine's rebuilding.
 pub(super) const RETRY_SECONDS: u64 = 5;
 
 /// What the routes read; mounted as `web::Data`, one for all workers.
 #[derive(Debug)]
-pub struct Observed {
+pub struct ObservedState {
     /// The actors.
     pub service: Service,
     /// The recorder.
@@ -52,7 +52,7 @@ pub struct ServerFacts {
     /// The profile's name.
     pub profile: String,
     /// The profile's targets.
-    pub targets: Targets,
+    pub targets: LatencyTargets,
     /// Bytes of the weights, mapped or copied.
     pub weights_bytes: u64,
     /// The effective settings in the order of the command line's help; secrets redacted by who made it.
@@ -77,7 +77,7 @@ struct Moment {
     process: Process,
 }
 
-impl Observed {
+impl ObservedState {
     /// The paths of probes.
     pub(super) const PROBES: [&str; 3] = ["/health", "/health/live", "/health/ready"];
 
@@ -114,9 +114,9 @@ impl Observed {
 /// Mounts the routes; needs `web::Data<Observed>`.
 pub fn configure(config: &mut web::ServiceConfig) {
     config
-        .service(get(Observed::PROBES[0], probe))
-        .service(get(Observed::PROBES[1], probe))
-        .service(get(Observed::PROBES[2], probe))
+        .service(get(ObservedState::PROBES[0], probe))
+        .service(get(ObservedState::PROBES[1], probe))
+        .service(get(ObservedState::PROBES[2], probe))
         .service(get("/stats", stats))
         .service(get("/metrics", metrics))
         .service(get("/memory_stats", memory_stats))
@@ -126,12 +126,12 @@ pub fn configure(config: &mut web::ServiceConfig) {
 }
 
 /// The probes that are not answered where connections are accepted (see `accept`).
-async fn probe(request: HttpRequest, observed: web::Data<Observed>) -> HttpResponse {
+async fn probe(request: HttpRequest, observed: web::Data<ObservedState>) -> HttpResponse {
     let (status, report) = observed.probe(request.path());
     unstored(status).content_type("application/json").body(report)
 }
 
-async fn stats(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
+async fn stats(request: HttpRequest, observed: web::Data<ObservedState>) -> Result<HttpResponse, ApiError> {
     observed.check_metrics(&request)?;
     let moment = observed.look();
     let limits = observed.service.limits();
@@ -140,7 +140,7 @@ async fn stats(request: HttpRequest, observed: web::Data<Observed>) -> Result<Ht
 }
 
 /// `?names=prometheus` leaves out the families that other servers named against Prometheus's rules.
-async fn metrics(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
+async fn metrics(request: HttpRequest, observed: web::Data<ObservedState>) -> Result<HttpResponse, ApiError> {
     observed.check_metrics(&request)?;
     let names = names(request.query_string())?;
     let snapshot = observed.service.snapshot();
@@ -161,7 +161,7 @@ fn names(query: &str) -> Result<Names, WireError> {
     }
 }
 
-async fn memory_stats(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
+async fn memory_stats(request: HttpRequest, observed: web::Data<ObservedState>) -> Result<HttpResponse, ApiError> {
     observed.check_metrics(&request)?;
     let report = memory::report(
         &observed.service.snapshot(),
@@ -173,7 +173,7 @@ async fn memory_stats(request: HttpRequest, observed: web::Data<Observed>) -> Re
     Ok(json(StatusCode::OK, &report))
 }
 
-async fn debug_bundle(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
+async fn debug_bundle(request: HttpRequest, observed: web::Data<ObservedState>) -> Result<HttpResponse, ApiError> {
     check_admin(&request)?;
     Ok(json(StatusCode::OK, &bundle::of(&observed)))
 }

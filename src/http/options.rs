@@ -11,7 +11,7 @@ use crate::metrics::{Metrics, ModelTags};
 use super::cors::AllowedOrigin;
 use super::key::{KeyRing, MetricsAccess};
 use super::wire::streaming::Dialect;
-use super::wire::terms::SamplingDefaults;
+use super::wire::terms::RequestDefaults;
 
 /// What http stands in front of.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub struct HttpOptions {
     /// Names that are taken too, and not listed: the name it was started by, its name on the hub.
     pub unlisted_names: Vec<String>,
     /// What a request gets that does not say how to draw.
-    pub sampling: SamplingDefaults,
+    pub sampling: RequestDefaults,
     /// How chats are streamed, unless the request says otherwise.
     pub dialect: Dialect,
     /// How a stream's text is gathered, unless the request says otherwise.
@@ -91,7 +91,7 @@ impl HttpOptions {
             model,
             aliases: Vec::new(),
             unlisted_names: Vec::new(),
-            sampling: SamplingDefaults::default(),
+            sampling: RequestDefaults::default(),
             dialect: Dialect::OpenAi,
             coalescing: Coalescing { max_ms: 0, max_chars: 0 },
             // 55 ms are 17 chunks a second, and 50 characters the largest chunk that its readers call a chunk.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::errors::ApiError;
-use super::front::Front;
+use super::front::AppState;
 
 /// Scripts, styles, fonts and requests of this server alone; no inline code, no frames, and no HTML made from text.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self'; \
@@ -28,7 +28,7 @@ const FONT: &str = "font/woff2";
 const SETTINGS_PATH: &str = "/page/settings.json";
 
 /// A file of the page.
-struct File {
+struct PageFile {
     path: &'static str,
     kind: &'static str,
     bytes: &'static [u8],
@@ -36,12 +36,12 @@ struct File {
 
 macro_rules! files {
     ($($path:literal $kind:ident $file:literal;)*) => {
-        [$(File { path: $path, kind: $kind, bytes: include_bytes!(concat!("page/", $file)) }),*]
+        [$(PageFile { path: $path, kind: $kind, bytes: include_bytes!(concat!("page/", $file)) }),*]
     };
 }
 
 /// Everything that the page is made of.
-static FILES: [File; 15] = files! {
+static FILES: [PageFile; 15] = files! {
     "/" HTML "index.html";
     "/page/app.js" SCRIPT "app.js";
     "/page/server.js" SCRIPT "server.js";
@@ -61,7 +61,7 @@ static FILES: [File; 15] = files! {
 
 /// The ETag of each file, by its path.
 static TAGS: LazyLock<BTreeMap<&str, String>> = LazyLock::new(|| {
-    let tag = |file: &File| {
+    let tag = |file: &PageFile| {
         let hash = Sha256::digest(file.bytes);
         hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>()
     };
@@ -73,7 +73,7 @@ pub(super) fn is_open(path: &str) -> bool {
     path == SETTINGS_PATH || find(path).is_some()
 }
 
-fn find(path: &str) -> Option<&'static File> {
+fn find(path: &str) -> Option<&'static PageFile> {
     FILES.iter().find(|file| file.path == path)
 }
 
@@ -117,7 +117,7 @@ fn is_known(headers: &HeaderMap, tag: &str) -> bool {
 
 /// What the page must know before it has a key; `/health` tells no less.
 #[derive(Debug, Serialize)]
-struct Settings<'a> {
+struct PageSettings<'a> {
     version: &'static str,
     model: &'a str,
     model_size: &'a str,
@@ -129,9 +129,9 @@ struct Settings<'a> {
 }
 
 /// `GET /page/settings.json`.
-pub(super) async fn settings(front: Data<Front>) -> HttpResponse {
+pub(super) async fn settings(front: Data<AppState>) -> HttpResponse {
     let options = &front.options;
-    HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(Settings {
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(PageSettings {
         version: crate::VERSION,
         model: &options.model.model_id,
         model_size: &options.model.model_size,

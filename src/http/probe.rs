@@ -11,7 +11,7 @@ use crate::clock;
 
 use super::border::Border;
 use super::front::RequestId;
-use super::observe::{Observed, RETRY_SECONDS};
+use super::observe::{ObservedState, RETRY_SECONDS};
 
 /// Most headers of a probe.
 const HEADERS_MAX: usize = 32;
@@ -21,7 +21,7 @@ const NOT_PLAIN: [&str; 5] = ["content-length", "expect", "origin", "transfer-en
 /// What probes are answered from.
 pub(super) struct Probes {
     pub(super) border: Data<Border>,
-    pub(super) observed: Data<Observed>,
+    pub(super) observed: Data<ObservedState>,
 }
 
 /// A probe.
@@ -74,7 +74,7 @@ impl Probe {
         let mut request = Request::new(&mut headers);
         let Ok(Status::Complete(head_bytes)) = request.parse(bytes) else { return None };
         let path = request.path.filter(|_| request.method == Some("GET"))?;
-        let path = Observed::PROBES.into_iter().find(|probe| path.split('?').next() == Some(probe))?;
+        let path = ObservedState::PROBES.into_iter().find(|probe| path.split('?').next() == Some(probe))?;
         let version = request.version?;
         let all: &[Header<'_>] = request.headers;
         let header = |name: &'static str| all.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));

@@ -6,7 +6,7 @@ use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 
 use crate::actors::budget::{Reserved, Use};
-use crate::actors::messages::{Coalescing, Generate, Input, PromptReport};
+use crate::actors::messages::{Coalescing, Generate, PromptReport, ResponseInput};
 use crate::actors::parts::PartReceiver;
 use crate::batch::TokenId;
 use crate::clock;
@@ -14,19 +14,19 @@ use crate::clock;
 use super::body::{HERE_MAX_BYTES, away};
 use super::border::REQUEST_ID;
 use super::errors::ApiError;
-use super::front::{Front, Sender};
+use super::front::{AppState, Sender};
 use super::held::until_sent;
 use super::stream;
 use super::wire::encoder::Encoder;
 use super::wire::heading::{Heading, Metadata, Params};
-use super::wire::progress::Progress;
+use super::wire::progress::AnswerProgress;
 use super::wire::sampling::Generation;
-use super::wire::whole::Whole;
+use super::wire::whole::GatheredAnswer;
 
 /// What the actors are asked for.
 pub(super) fn order(
     request_id: String,
-    inputs: Vec<Input>,
+    inputs: Vec<ResponseInput>,
     generation: &Generation,
     coalescing: Coalescing,
     sender: Sender,
@@ -51,20 +51,26 @@ pub(super) fn order(
 }
 
 /// Answers with a stream.
-pub(super) fn in_stream(request: &HttpRequest, front: &Front, id: &str, parts: PartReceiver, encoder: Encoder) -> HttpResponse {
+pub(super) fn in_stream(
+    request: &HttpRequest,
+    front: &AppState,
+    id: &str,
+    parts: PartReceiver,
+    encoder: Encoder,
+) -> HttpResponse {
     let record = front.backend.metrics.stream_opened();
     named(stream::respond(request, parts, encoder, front.options.stream_keep_alive, record), id)
 }
 
 /// Answers in one piece, as `write` has it. Dropping the future, because the client left, cancels the response.
 pub(super) async fn in_one_piece(
-    front: &Front,
+    front: &AppState,
     id: &str,
     mut parts: PartReceiver,
-    progress: Progress,
-    write: impl FnOnce(&Whole) -> String + Send + 'static,
+    progress: AnswerProgress,
+    write: impl FnOnce(&GatheredAnswer) -> String + Send + 'static,
 ) -> Result<HttpResponse, ApiError> {
-    let (mut whole, memory) = (Whole::new(progress), front.backend.service.budget().open());
+    let (mut whole, memory) = (GatheredAnswer::new(progress), front.backend.service.budget().open());
     while !whole.progress.is_done() {
         let part = parts.recv().await.ok_or_else(stream::lost)?;
         memory.grow(Use::Answer, part.bytes())?;
@@ -110,7 +116,12 @@ pub(super) fn heading(id: &str, model: &str) -> Heading {
 }
 
 /// The end of an answer. With several prompts the key is the first one's.
-pub(super) fn metadata(front: &Front, heading: &Heading, generation: &Generation, reports: &[Arc<PromptReport>]) -> Metadata {
+pub(super) fn metadata(
+    front: &AppState,
+    heading: &Heading,
+    generation: &Generation,
+    reports: &[Arc<PromptReport>],
+) -> Metadata {
     let model = &front.options.model;
     let first = reports.first().expect("a request has a prompt");
     let tokens = prompt_tokens(reports);

@@ -21,10 +21,10 @@ use crate::clock;
 use super::accept::{self, Accepting, Acceptor};
 use super::body::PARSERS_COUNT;
 use super::border::{self, Border};
-use super::connection::{self, Connection, Place, Places};
-use super::front::Front;
+use super::connection::{self, Connection, ConnectionPlace, ConnectionPlaces};
+use super::front::AppState;
 use super::held::PIECE_MAX_BYTES;
-use super::observe::{self, Observed};
+use super::observe::{self, ObservedState};
 use super::options::{Backend, HttpOptions};
 use super::probe::Probes;
 use super::routes;
@@ -106,7 +106,12 @@ impl ServerHandle {
 ///
 /// # Errors
 /// [`ServeError`] if it cannot listen; then nothing runs.
-pub fn serve<O>(backend: Backend, options: HttpOptions, observed: Data<Observed>, more: O) -> Result<ServerHandle, ServeError>
+pub fn serve<O>(
+    backend: Backend,
+    options: HttpOptions,
+    observed: Data<ObservedState>,
+    more: O,
+) -> Result<ServerHandle, ServeError>
 where
     O: Fn(&mut ServiceConfig) + Clone + Send + 'static,
 {
@@ -123,10 +128,10 @@ where
         metrics: backend.metrics.clone(),
     });
     let most = (options.connections_max_count, options.address_connections_max_count);
-    let places = Arc::new(Places::new(most.0, most.1, backend.metrics.clone()));
+    let places = Arc::new(ConnectionPlaces::new(most.0, most.1, backend.metrics.clone()));
     let names = options.model_names();
     let parsers = Arc::new(Semaphore::new(PARSERS_COUNT));
-    let front = Data::new(Front { backend, options: Arc::clone(&options), names, started: clock::unix_seconds(), parsers });
+    let front = Data::new(AppState { backend, options: Arc::clone(&options), names, started: clock::unix_seconds(), parsers });
     let probes = Probes { border: border.clone(), observed: observed.clone() };
     let (shared, observe) = (Arc::clone(&options), move |config: &mut ServiceConfig| {
         config.app_data(observed.clone());
@@ -144,11 +149,11 @@ where
 /// What a worker does with each connection: HTTP/1.1, and the routes.
 fn connections<O>(
     border: &Data<Border>,
-    front: &Data<Front>,
+    front: &Data<AppState>,
     options: &HttpOptions,
     observe: O,
     stopping: Stopping,
-) -> impl ServiceFactory<(TcpStream, Place), Config = (), Response = (), Error = DispatchError, InitError = ()> + use<O>
+) -> impl ServiceFactory<(TcpStream, ConnectionPlace), Config = (), Response = (), Error = DispatchError, InitError = ()> + use<O>
 where
     O: Fn(&mut ServiceConfig) + Clone + Send + 'static,
 {
@@ -174,7 +179,7 @@ where
         })
         .h1(app);
     let HttpOptions { head_deadline, send_deadline, .. } = *options;
-    let accept = fn_service(move |(stream, place): (TcpStream, Place)| async move {
+    let accept = fn_service(move |(stream, place): (TcpStream, ConnectionPlace)| async move {
         connection::prepare(&stream, send_deadline);
         let peer = stream.peer_addr().map_err(DispatchError::Io)?;
         Ok((Connection::new(stream, place, head_deadline, send_deadline), Some(peer)))

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::super::wire::event_answer::EventEncoder;
-use super::super::wire::progress::Progress;
+use super::super::wire::progress::AnswerProgress;
 use super::super::wire::samples;
 use super::super::wire::text_answer::TextEncoder;
 use super::*;
@@ -138,7 +138,7 @@ fn interpreted(stream: &str) -> Vec<(String, String)> {
 }
 
 fn named_events() -> EventEncoder {
-    let (heading, metadata, progress) = (samples::heading(), samples::metadata(), Progress::new(3, 1));
+    let (heading, metadata, progress) = (samples::heading(), samples::metadata(), AnswerProgress::new(3, 1));
     EventEncoder { heading, metadata, progress, include_usage: false, named: true }
 }
 

@@ -4,9 +4,9 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
-use super::body::{Asked, read_json};
+use super::body::{ReadBody, read_json};
 use super::errors::ApiError;
-use super::front::{Front, access};
+use super::front::{AppState, access};
 use super::respond;
 use super::wire::tokens::{DetokenizeAnswer, TokenizeAnswer, TokenizeRequest, read_detokenize};
 
@@ -14,8 +14,8 @@ use super::wire::tokens::{DetokenizeAnswer, TokenizeAnswer, TokenizeRequest, rea
 const TOKEN_BYTES: u64 = 80;
 
 /// The tokens of a text or a chat.
-pub(super) async fn tokenize(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    let Asked { asked, memory } = read_json(&request, payload, &front, TokenizeRequest::read).await?;
+pub(super) async fn tokenize(request: HttpRequest, payload: Payload, front: Data<AppState>) -> Result<HttpResponse, ApiError> {
+    let ReadBody { asked, memory } = read_json(&request, payload, &front, TokenizeRequest::read).await?;
     let max_model_len = front.terms()?.context_tokens_max;
     let tokens = front.backend.service.tokenize(asked.input, access(&request).key, Some(memory.clone())).await?;
     let bytes = TOKEN_BYTES * tokens.len() as u64;
@@ -32,8 +32,12 @@ pub(super) async fn tokenize(request: HttpRequest, payload: Payload, front: Data
 }
 
 /// The text of tokens.
-pub(super) async fn detokenize(request: HttpRequest, payload: Payload, front: Data<Front>) -> Result<HttpResponse, ApiError> {
-    let Asked { asked: tokens, memory } = read_json(&request, payload, &front, read_detokenize).await?;
+pub(super) async fn detokenize(
+    request: HttpRequest,
+    payload: Payload,
+    front: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let ReadBody { asked: tokens, memory } = read_json(&request, payload, &front, read_detokenize).await?;
     let bytes = TOKEN_BYTES * tokens.len() as u64;
     let prompt = front.backend.service.detokenize(tokens, Some(memory.clone())).await?;
     respond::json(memory, bytes, move || to_json(&DetokenizeAnswer { prompt })).await

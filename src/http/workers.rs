@@ -16,7 +16,7 @@ use actix_service::{Service, ServiceFactory};
 use actix_web::rt::net;
 use tokio::sync::{mpsc, watch};
 
-use super::connection::Place;
+use super::connection::ConnectionPlace;
 
 /// How often a server that stops looks whether its last connections are closed.
 const LOOK: Duration = Duration::from_millis(5);
@@ -31,22 +31,22 @@ pub(super) struct Workers {
 #[derive(Debug, Clone)]
 struct Worker {
     arbiter: ArbiterHandle,
-    inbox: mpsc::UnboundedSender<(TcpStream, Place, Open)>,
+    inbox: mpsc::UnboundedSender<(TcpStream, ConnectionPlace, CountedConnection)>,
     open_count: Arc<AtomicUsize>,
 }
 
 /// A connection that is counted until this is dropped.
 #[derive(Debug)]
-struct Open(Arc<AtomicUsize>);
+struct CountedConnection(Arc<AtomicUsize>);
 
-impl Open {
+impl CountedConnection {
     fn on(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))
     }
 }
 
-impl Drop for Open {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -74,7 +74,7 @@ impl Workers {
     pub(super) fn start<M, F>(count: usize, make: M) -> io::Result<Self>
     where
         M: Fn(Stopping) -> F + Clone + Send + 'static,
-        F: ServiceFactory<(net::TcpStream, Place), Config = (), InitError = ()> + 'static,
+        F: ServiceFactory<(net::TcpStream, ConnectionPlace), Config = (), InitError = ()> + 'static,
         F::Service: 'static,
     {
         let (stopping, heard) = watch::channel(false);
@@ -91,10 +91,10 @@ impl Workers {
     }
 
     /// Hands a connection to the thread that has the fewest; closes it if that thread is gone.
-    pub(super) fn serve(&self, connection: TcpStream, place: Place) {
+    pub(super) fn serve(&self, connection: TcpStream, place: ConnectionPlace) {
         let fewest = self.each.iter().min_by_key(|worker| worker.open_count.load(Ordering::Relaxed));
         let worker = fewest.expect("there is at least one");
-        if worker.inbox.send((connection, place, Open::on(&worker.open_count))).is_err() {
+        if worker.inbox.send((connection, place, CountedConnection::on(&worker.open_count))).is_err() {
             tracing::error!("a thread of the connections is gone");
         }
     }
@@ -115,9 +115,9 @@ impl Workers {
 }
 
 /// Serves the connections of one thread.
-async fn serve<F>(factory: F, mut connections: mpsc::UnboundedReceiver<(TcpStream, Place, Open)>)
+async fn serve<F>(factory: F, mut connections: mpsc::UnboundedReceiver<(TcpStream, ConnectionPlace, CountedConnection)>)
 where
-    F: ServiceFactory<(net::TcpStream, Place), Config = (), InitError = ()>,
+    F: ServiceFactory<(net::TcpStream, ConnectionPlace), Config = (), InitError = ()>,
     F::Service: 'static,
 {
     let Ok(service) = factory.new_service(()).await else { return tracing::error!("the routes cannot be set up") };

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::measure::Shared;
+use super::measure::RunShared;
 use super::options::LoadOptions;
-use super::record::{Outcome, Record};
-use crate::client::{Client, ClientError, Event, EventStream, Request, Usage};
+use super::record::{AttemptOutcome, Record};
+use crate::client::{AnswerEvent, Client, ClientError, EventStream, Request, Usage};
 
 /// What a client does before its answer is complete.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ pub(super) enum Whim {
 
 /// Which request it is, and from when it counts.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct PlannedRequest {
     pub(super) index: usize,
     pub(super) turn: usize,
     pub(super) origin: Instant,
@@ -31,7 +31,7 @@ pub(super) struct Place {
 
 /// What was read so far.
 #[derive(Default)]
-struct Seen {
+struct AnswerSeen {
     id: Option<String>,
     text: String,
     first_reasoning: Option<Instant>,
@@ -49,33 +49,33 @@ struct Seen {
     cancelled_at: Option<Instant>,
 }
 
-impl Seen {
-    fn take(&mut self, at: Instant, event: Event, shared: &Shared) {
+impl AnswerSeen {
+    fn take(&mut self, at: Instant, event: AnswerEvent, shared: &RunShared) {
         match event {
-            Event::Started { id } => self.id = Some(id),
-            Event::Reasoning { .. } => {
+            AnswerEvent::Started { id } => self.id = Some(id),
+            AnswerEvent::Reasoning { .. } => {
                 self.first_reasoning.get_or_insert(at);
                 self.piece(at, shared);
             }
-            Event::Content { text, .. } => {
+            AnswerEvent::Content { text, .. } => {
                 self.first_content.get_or_insert(at);
                 self.text.push_str(&text);
                 self.piece(at, shared);
             }
-            Event::ToolCall { .. } => self.piece(at, shared),
-            Event::Finish { reason, .. } => {
+            AnswerEvent::ToolCall { .. } => self.piece(at, shared),
+            AnswerEvent::Finish { reason, .. } => {
                 self.finish = Some(reason);
                 self.done.get_or_insert(at);
             }
-            Event::Usage(usage) => self.usage = Some(usage),
-            Event::Error(error) => self.error = Some(error.message),
-            Event::Done => {
+            AnswerEvent::Usage(usage) => self.usage = Some(usage),
+            AnswerEvent::Error(error) => self.error = Some(error.message),
+            AnswerEvent::Done => {
                 self.done.get_or_insert(at);
             }
         }
     }
 
-    fn piece(&mut self, at: Instant, shared: &Shared) {
+    fn piece(&mut self, at: Instant, shared: &RunShared) {
         self.first.get_or_insert(at);
         if let Some(last) = self.last {
             let gap = at.saturating_duration_since(last).as_micros();
@@ -92,12 +92,12 @@ pub(super) async fn attempt(
     client: &Client,
     options: &LoadOptions,
     body: Bytes,
-    place: Place,
+    place: PlannedRequest,
     whim: Whim,
-    shared: &Shared,
+    shared: &RunShared,
 ) -> (Record, String) {
     let sent = Instant::now();
-    let mut seen = Seen::default();
+    let mut seen = AnswerSeen::default();
     let reading = tokio::time::timeout(options.answer_max, read(client, options, body, whim, &mut seen, shared));
     let ended = reading.await.ok();
     let (outcome, error, message) = ending(ended, &mut seen, options.answer_max);
@@ -110,27 +110,27 @@ pub(super) async fn attempt(
 /// holds whether the answer was read to its end.
 fn ending(
     ended: Option<Result<bool, ClientError>>,
-    seen: &mut Seen,
+    seen: &mut AnswerSeen,
     answer_max: Duration,
-) -> (Outcome, Option<String>, Option<String>) {
+) -> (AttemptOutcome, Option<String>, Option<String>) {
     match ended {
         None => {
             let message = format!("no answer within {} s", answer_max.as_secs_f64());
-            (Outcome::Failed, Some("timeout".to_owned()), Some(message))
+            (AttemptOutcome::Failed, Some("timeout".to_owned()), Some(message))
         }
-        Some(Ok(false)) => (Outcome::Left, None, None),
+        Some(Ok(false)) => (AttemptOutcome::Left, None, None),
         Some(Ok(true)) => match seen.error.take() {
-            Some(message) => (Outcome::Failed, Some("error_event".to_owned()), Some(message)),
+            Some(message) => (AttemptOutcome::Failed, Some("error_event".to_owned()), Some(message)),
             None if seen.cancelled_at.is_some() && seen.finish.as_deref() == Some("cancelled") => {
-                (Outcome::Cancelled, None, None)
+                (AttemptOutcome::Cancelled, None, None)
             }
-            None => (Outcome::Completed, None, None),
+            None => (AttemptOutcome::Completed, None, None),
         },
         // A server may also end the stream of a cancelled request in its own way.
-        Some(Err(_)) if seen.cancelled_at.is_some() => (Outcome::Cancelled, None, None),
+        Some(Err(_)) if seen.cancelled_at.is_some() => (AttemptOutcome::Cancelled, None, None),
         Some(Err(error)) => {
             let refused = matches!(&error, ClientError::Refused { refusal, .. } if refusal.status == 429);
-            let outcome = if refused { Outcome::Refused } else { Outcome::Failed };
+            let outcome = if refused { AttemptOutcome::Refused } else { AttemptOutcome::Failed };
             (outcome, Some(error.kind()), Some(error.to_string()))
         }
     }
@@ -142,8 +142,8 @@ async fn read(
     options: &LoadOptions,
     body: Bytes,
     whim: Whim,
-    seen: &mut Seen,
-    shared: &Shared,
+    seen: &mut AnswerSeen,
+    shared: &RunShared,
 ) -> Result<bool, ClientError> {
     match whim {
         Whim::Stay => follow(client.stream(options.api, body).await?, seen, shared).await.map(|()| true),
@@ -179,7 +179,7 @@ async fn read(
     }
 }
 
-async fn follow(mut stream: EventStream, seen: &mut Seen, shared: &Shared) -> Result<(), ClientError> {
+async fn follow(mut stream: EventStream, seen: &mut AnswerSeen, shared: &RunShared) -> Result<(), ClientError> {
     let ended = loop {
         match stream.next().await {
             Ok(Some(arrival)) => {
@@ -197,13 +197,13 @@ async fn follow(mut stream: EventStream, seen: &mut Seen, shared: &Shared) -> Re
 }
 
 fn record(
-    place: Place,
+    place: PlannedRequest,
     sent: Instant,
-    seen: &Seen,
-    outcome: Outcome,
+    seen: &AnswerSeen,
+    outcome: AttemptOutcome,
     error: Option<String>,
     message: Option<String>,
-    shared: &Shared,
+    shared: &RunShared,
 ) -> Record {
     let since = |at: Instant| at.saturating_duration_since(place.origin).as_secs_f64() * 1e3;
     let output_tokens = seen.usage.map_or(seen.pieces, |usage| usage.completion_tokens);
@@ -213,7 +213,7 @@ fn record(
         }
         _ => None,
     };
-    let complete = outcome == Outcome::Completed;
+    let complete = outcome == AttemptOutcome::Completed;
     Record {
         index: place.index,
         turn: place.turn,

@@ -2,9 +2,9 @@
 
 use super::super::made_up::{options, slow_quantile};
 use super::super::options::Arrivals;
-use super::super::report::{Gathered, Quantiles, Run, TokenCount};
+use super::super::report::{Gathered, LoadRun, Quantiles, TokenCount};
 use super::*;
-use crate::client::{ErrorText, Refusal};
+use crate::client::{ErrorStatus, ErrorText};
 
 fn text() -> String {
     "word ".to_owned()
@@ -22,28 +22,28 @@ struct Answer {
 
 impl Answer {
     /// The first two pieces are reasoning.
-    fn seen(&self, origin: Instant, shared: &Shared) -> Seen {
+    fn seen(&self, origin: Instant, shared: &RunShared) -> AnswerSeen {
         let at = |us: u64| origin + Duration::from_micros(self.sent + us);
-        let mut seen = Seen { first_byte: Some(at(self.first_byte)), ..Seen::default() };
+        let mut seen = AnswerSeen { first_byte: Some(at(self.first_byte)), ..AnswerSeen::default() };
         for (index, piece) in self.pieces.iter().enumerate() {
             let event = if index < 2 {
-                Event::Reasoning { choice: 0, text: text() }
+                AnswerEvent::Reasoning { choice: 0, text: text() }
             } else {
-                Event::Content { choice: 0, text: text() }
+                AnswerEvent::Content { choice: 0, text: text() }
             };
             seen.take(at(*piece), event, shared);
         }
-        seen.take(at(self.done), Event::Finish { choice: 0, reason: "stop".to_owned() }, shared);
+        seen.take(at(self.done), AnswerEvent::Finish { choice: 0, reason: "stop".to_owned() }, shared);
         if let Some(completion_tokens) = self.usage {
-            seen.take(at(self.done + 50), Event::Usage(Usage { completion_tokens, ..Usage::default() }), shared);
+            seen.take(at(self.done + 50), AnswerEvent::Usage(Usage { completion_tokens, ..Usage::default() }), shared);
         }
         // Later than the end that counts.
-        seen.take(at(self.done + 90), Event::Done, shared);
+        seen.take(at(self.done + 90), AnswerEvent::Done, shared);
         seen
     }
 
-    fn record(&self, index: usize, origin: Instant, outcome: Outcome, shared: &Shared) -> Record {
-        let place = Place { index, turn: 0, origin };
+    fn record(&self, index: usize, origin: Instant, outcome: AttemptOutcome, shared: &RunShared) -> Record {
+        let place = PlannedRequest { index, turn: 0, origin };
         let sent = origin + Duration::from_micros(self.sent);
         let seen = self.seen(origin, shared);
         let record = record(place, sent, &seen, outcome, None, None, shared);
@@ -90,10 +90,10 @@ fn check(name: &str, found: Option<Quantiles>, expected: &[u64]) {
 #[test]
 fn every_figure_of_a_responder_whose_every_latency_is_known_is_right_to_the_microsecond() {
     let started = Instant::now();
-    let (shared, answers) = (Shared::new(started), known_answers());
+    let (shared, answers) = (RunShared::new(started), known_answers());
     let records = answers.iter().enumerate().map(|(index, answer)| {
         let origin = started + Duration::from_millis(10 * index as u64);
-        answer.record(index, origin, Outcome::Completed, &shared)
+        answer.record(index, origin, AttemptOutcome::Completed, &shared)
     });
     let records: Vec<Record> = records.collect();
     for (index, record) in records.iter().enumerate() {
@@ -102,7 +102,7 @@ fn every_figure_of_a_responder_whose_every_latency_is_known_is_right_to_the_micr
     let sums = shared.sums();
     let (itl, ttft, url) = (&sums.itl, &sums.ttft, String::new());
     let gathered = Gathered { url, partial: None, wall_s: 0.5, records: &records, itl, ttft, samples: Vec::new() };
-    let run = Run::of(gathered, &options(Arrivals::Constant { rate: 100.0 }));
+    let run = LoadRun::of(gathered, &options(Arrivals::Constant { rate: 100.0 }));
     let of = |figure: fn(&Answer) -> u64| answers.iter().map(figure).collect::<Vec<u64>>();
     let latencies = run.latencies;
     check("first byte", latencies.first_byte, &of(|answer| answer.sent + answer.first_byte));
@@ -131,8 +131,8 @@ fn late() -> Answer {
 
 #[test]
 fn a_request_that_is_sent_late_counts_from_when_it_was_meant_to_be_sent() {
-    let shared = Shared::new(Instant::now());
-    let record = late().record(0, shared.started, Outcome::Completed, &shared);
+    let shared = RunShared::new(Instant::now());
+    let record = late().record(0, shared.started, AttemptOutcome::Completed, &shared);
     let found = [record.first_byte_ms, record.ttft_ms, record.first_reasoning_ms, record.first_content_ms, record.e2e_ms];
     for (found, expected) in found.into_iter().zip([34.0, 35.0, 35.0, 55.0, 56.0]) {
         assert!(close(found.unwrap(), expected), "{record:?}");
@@ -143,20 +143,20 @@ fn a_request_that_is_sent_late_counts_from_when_it_was_meant_to_be_sent() {
 
 #[test]
 fn the_time_of_a_token_is_of_those_after_the_first() {
-    let shared = Shared::new(Instant::now());
+    let shared = RunShared::new(Instant::now());
     let of = |usage, outcome| Answer { usage, ..late() }.record(0, shared.started, outcome, &shared).tpot_ms;
     // Without the server's count the three pieces are three tokens: 20 ms over two of them.
-    assert!(close(of(None, Outcome::Completed).unwrap(), 10.0));
-    assert!(close(of(Some(5), Outcome::Completed).unwrap(), 5.0));
-    assert!(close(of(Some(2), Outcome::Completed).unwrap(), 20.0));
+    assert!(close(of(None, AttemptOutcome::Completed).unwrap(), 10.0));
+    assert!(close(of(Some(5), AttemptOutcome::Completed).unwrap(), 5.0));
+    assert!(close(of(Some(2), AttemptOutcome::Completed).unwrap(), 20.0));
     // One token has none after it; an answer that was not read to its end has no mean.
-    assert_eq!((of(Some(1), Outcome::Completed), of(None, Outcome::Left)), (None, None));
+    assert_eq!((of(Some(1), AttemptOutcome::Completed), of(None, AttemptOutcome::Left)), (None, None));
 }
 
 #[test]
 fn an_answer_that_was_not_read_to_its_end_has_a_beginning_and_no_end() {
-    let shared = Shared::new(Instant::now());
-    for outcome in [Outcome::Left, Outcome::Cancelled, Outcome::Refused, Outcome::Failed] {
+    let shared = RunShared::new(Instant::now());
+    for outcome in [AttemptOutcome::Left, AttemptOutcome::Cancelled, AttemptOutcome::Refused, AttemptOutcome::Failed] {
         let record = late().record(0, shared.started, outcome, &shared);
         assert!(record.ttft_ms.is_some() && record.e2e_ms.is_none(), "{record:?}");
     }
@@ -165,26 +165,26 @@ fn an_answer_that_was_not_read_to_its_end_has_a_beginning_and_no_end() {
 
 #[test]
 fn a_cancelled_answer_is_timed_from_its_cancelling() {
-    let shared = Shared::new(Instant::now());
+    let shared = RunShared::new(Instant::now());
     let mut seen = late().seen(shared.started, &shared);
     seen.cancelled_at = Some(shared.started + Duration::from_micros(50_000));
-    let place = Place { index: 3, turn: 2, origin: shared.started };
-    let record = record(place, shared.started, &seen, Outcome::Cancelled, None, None, &shared);
+    let place = PlannedRequest { index: 3, turn: 2, origin: shared.started };
+    let record = record(place, shared.started, &seen, AttemptOutcome::Cancelled, None, None, &shared);
     assert!(close(record.cancel_ms.unwrap(), 6.0), "{record:?}");
     assert_eq!((record.index, record.turn, record.output_tokens, record.counted_by_server), (3, 2, 3, false));
 }
 
 #[test]
 fn the_server_s_count_of_tokens_stands_in_the_record() {
-    let shared = Shared::new(Instant::now());
-    let mut seen = Seen::default();
+    let shared = RunShared::new(Instant::now());
+    let mut seen = AnswerSeen::default();
     let usage = Usage { prompt_tokens: 7, completion_tokens: 9, cached_tokens: Some(4), ..Usage::default() };
-    seen.take(shared.started, Event::Started { id: "r-1".to_owned() }, &shared);
-    let arguments = Event::ToolCall { choice: 0, index: 0, id: None, name: None, arguments: "{}".to_owned() };
+    seen.take(shared.started, AnswerEvent::Started { id: "r-1".to_owned() }, &shared);
+    let arguments = AnswerEvent::ToolCall { choice: 0, index: 0, id: None, name: None, arguments: "{}".to_owned() };
     seen.take(shared.started, arguments, &shared);
-    seen.take(shared.started, Event::Usage(usage), &shared);
-    let place = Place { index: 0, turn: 0, origin: shared.started };
-    let record = record(place, shared.started, &seen, Outcome::Completed, None, None, &shared);
+    seen.take(shared.started, AnswerEvent::Usage(usage), &shared);
+    let place = PlannedRequest { index: 0, turn: 0, origin: shared.started };
+    let record = record(place, shared.started, &seen, AttemptOutcome::Completed, None, None, &shared);
     assert_eq!((record.prompt_tokens, record.cached_tokens, record.output_tokens), (Some(7), Some(4), 9));
     assert!(record.counted_by_server && record.ttft_ms == Some(0.0) && record.first_content_ms.is_none(), "{record:?}");
     assert_eq!((seen.id.as_deref(), seen.pieces), (Some("r-1"), 1), "a piece of a tool call is a piece");
@@ -193,38 +193,38 @@ fn the_server_s_count_of_tokens_stands_in_the_record() {
 #[test]
 fn each_way_to_end_has_its_name() {
     let most = Duration::from_millis(1500);
-    let name = |ended, seen: &mut Seen| {
+    let name = |ended, seen: &mut AnswerSeen| {
         let (outcome, error, message) = ending(ended, seen, most);
         (outcome, error.unwrap_or_default(), message.unwrap_or_default())
     };
     let plain = |outcome| (outcome, String::new(), String::new());
     let refused = |status| {
-        let refusal = Refusal { status, message: "no".to_owned(), kind: None, code: None, retry_after: None };
+        let refusal = ErrorStatus { status, message: "no".to_owned(), kind: None, code: None, retry_after: None };
         ClientError::Refused { url: "http://a".to_owned(), path: "/v1".to_owned(), refusal: Box::new(refusal) }
     };
-    let cancelled = || Seen { cancelled_at: Some(Instant::now()), ..Seen::default() };
-    assert_eq!(name(Some(Ok(true)), &mut Seen::default()), plain(Outcome::Completed));
-    assert_eq!(name(Some(Ok(false)), &mut Seen::default()), plain(Outcome::Left));
-    let (outcome, error, message) = name(None, &mut Seen::default());
-    assert_eq!((outcome, error.as_str(), message.as_str()), (Outcome::Failed, "timeout", "no answer within 1.5 s"));
-    let (outcome, error, _) = name(Some(Err(refused(429))), &mut Seen::default());
-    assert_eq!((outcome, error.as_str()), (Outcome::Refused, "http_429"));
-    let (outcome, error, _) = name(Some(Err(refused(503))), &mut Seen::default());
-    assert_eq!((outcome, error.as_str()), (Outcome::Failed, "http_503"));
+    let cancelled = || AnswerSeen { cancelled_at: Some(Instant::now()), ..AnswerSeen::default() };
+    assert_eq!(name(Some(Ok(true)), &mut AnswerSeen::default()), plain(AttemptOutcome::Completed));
+    assert_eq!(name(Some(Ok(false)), &mut AnswerSeen::default()), plain(AttemptOutcome::Left));
+    let (outcome, error, message) = name(None, &mut AnswerSeen::default());
+    assert_eq!((outcome, error.as_str(), message.as_str()), (AttemptOutcome::Failed, "timeout", "no answer within 1.5 s"));
+    let (outcome, error, _) = name(Some(Err(refused(429))), &mut AnswerSeen::default());
+    assert_eq!((outcome, error.as_str()), (AttemptOutcome::Refused, "http_429"));
+    let (outcome, error, _) = name(Some(Err(refused(503))), &mut AnswerSeen::default());
+    assert_eq!((outcome, error.as_str()), (AttemptOutcome::Failed, "http_503"));
 
-    let mut failing = Seen::default();
-    let shared = Shared::new(Instant::now());
+    let mut failing = AnswerSeen::default();
+    let shared = RunShared::new(Instant::now());
     let told = ErrorText { message: "lost".to_owned(), ..ErrorText::default() };
-    failing.take(shared.started, Event::Error(told), &shared);
+    failing.take(shared.started, AnswerEvent::Error(told), &shared);
     let (outcome, error, message) = name(Some(Ok(true)), &mut failing);
-    assert_eq!((outcome, error.as_str(), message.as_str()), (Outcome::Failed, "error_event", "lost"));
+    assert_eq!((outcome, error.as_str(), message.as_str()), (AttemptOutcome::Failed, "error_event", "lost"));
 
     // A cancelled answer says so, or its stream breaks off; one that was over before is complete.
-    let mut told = Seen { finish: Some("cancelled".to_owned()), ..cancelled() };
-    assert_eq!(name(Some(Ok(true)), &mut told), plain(Outcome::Cancelled));
-    assert_eq!(name(Some(Err(refused(499))), &mut cancelled()), plain(Outcome::Cancelled));
-    let mut over = Seen { finish: Some("stop".to_owned()), ..cancelled() };
-    assert_eq!(name(Some(Ok(true)), &mut over), plain(Outcome::Completed));
-    let mut unasked = Seen { finish: Some("cancelled".to_owned()), ..Seen::default() };
-    assert_eq!(name(Some(Ok(true)), &mut unasked), plain(Outcome::Completed));
+    let mut told = AnswerSeen { finish: Some("cancelled".to_owned()), ..cancelled() };
+    assert_eq!(name(Some(Ok(true)), &mut told), plain(AttemptOutcome::Cancelled));
+    assert_eq!(name(Some(Err(refused(499))), &mut cancelled()), plain(AttemptOutcome::Cancelled));
+    let mut over = AnswerSeen { finish: Some("stop".to_owned()), ..cancelled() };
+    assert_eq!(name(Some(Ok(true)), &mut over), plain(AttemptOutcome::Completed));
+    let mut unasked = AnswerSeen { finish: Some("cancelled".to_owned()), ..AnswerSeen::default() };
+    assert_eq!(name(Some(Ok(true)), &mut unasked), plain(AttemptOutcome::Completed));
 }

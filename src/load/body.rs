@@ -8,13 +8,13 @@ use crate::client::Api;
 
 /// A message of a conversation.
 #[derive(Debug, Clone)]
-pub(super) struct Message {
+pub(super) struct PromptMessage {
     pub(super) role: &'static str,
     pub(super) text: String,
 }
 
 /// The body that asks for the next answer of a conversation.
-pub(super) fn body(options: &LoadOptions, history: &[Message]) -> Bytes {
+pub(super) fn body(options: &LoadOptions, history: &[PromptMessage]) -> Bytes {
     let messages = || history.iter().map(|message| json!({"role": message.role, "content": message.text})).collect::<Vec<_>>();
     let text = || history.iter().map(|message| message.text.as_str()).collect::<Vec<_>>().join("\n\n");
     let mut body = json!({"model": options.model, "temperature": options.temperature, "stream": true});

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::report::{Quantiles, Run};
+use super::report::{LoadRun, Quantiles};
 
 /// The ratio of one figure, B over A.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,9 +30,9 @@ pub struct Comparison {
     pub ratios: Vec<Ratio>,
 }
 
-type Figure = (&'static str, fn(&Run) -> Option<f64>);
+type ComparedFigure = (&'static str, fn(&LoadRun) -> Option<f64>);
 
-const FIGURES: [Figure; 9] = [
+const FIGURES: [ComparedFigure; 9] = [
     ("output tokens/s", |run| Some(run.output_tokens_per_s)),
     ("requests/s", |run| Some(run.requests_per_s)),
     ("TTFT p50", |run| run.latencies.ttft.map(p50)),
@@ -54,9 +54,9 @@ fn p95(quantiles: Quantiles) -> f64 {
 
 /// Compares runs of A with runs of B. With several of each, every pair gives a ratio, and their spread is shown.
 #[must_use]
-pub fn compare(a: &str, runs_a: &[Run], b: &str, runs_b: &[Run]) -> Comparison {
+pub fn compare(a: &str, runs_a: &[LoadRun], b: &str, runs_b: &[LoadRun]) -> Comparison {
     let ratios = FIGURES.iter().filter_map(|(name, figure)| {
-        let values = |runs: &[Run]| runs.iter().filter_map(figure).filter(|value| *value > 0.0).collect::<Vec<f64>>();
+        let values = |runs: &[LoadRun]| runs.iter().filter_map(figure).filter(|value| *value > 0.0).collect::<Vec<f64>>();
         let (of_a, of_b) = (values(runs_a), values(runs_b));
         let pairs: Vec<f64> = of_a.iter().flat_map(|a| of_b.iter().map(move |b| b / a)).collect();
         let (a, b, spread) = (Quantiles::of(of_a)?, Quantiles::of(of_b)?, Quantiles::of(pairs.clone())?);
@@ -81,14 +81,14 @@ impl fmt::Display for Comparison {
 #[cfg(test)]
 mod tests {
     use super::super::made_up::{answered, run};
-    use super::super::options::{Arrivals, Targets};
+    use super::super::options::{Arrivals, GoodputTargets};
     use super::super::record::Record;
     use super::*;
 
     /// Ten requests, answered within `ttft` and ten times `tpot` milliseconds, in so many seconds.
-    fn of(ttft: f64, tpot: f64, wall_s: f64) -> Run {
+    fn of(ttft: f64, tpot: f64, wall_s: f64) -> LoadRun {
         let records: Vec<Record> = (0..10).map(|index| answered(index, ttft, tpot)).collect();
-        run(&records, wall_s, Arrivals::Closed { concurrency: 1 }, Targets::default())
+        run(&records, wall_s, Arrivals::Closed { concurrency: 1 }, GoodputTargets::default())
     }
 
     fn ratio<'a>(comparison: &'a Comparison, name: &str) -> &'a Ratio {
@@ -123,7 +123,7 @@ mod tests {
         let of = |slow: f64| {
             let records: Vec<Record> =
                 (0..100).map(|index| answered(index, if index < 6 { slow } else { 10.0 }, 1.0)).collect();
-            run(&records, 1.0, Arrivals::Closed { concurrency: 1 }, Targets::default())
+            run(&records, 1.0, Arrivals::Closed { concurrency: 1 }, GoodputTargets::default())
         };
         let compared = compare("a", &[of(100.0)], "b", &[of(400.0)]);
         let [middle, tail] = ["TTFT p50", "TTFT p95"].map(|name| ratio(&compared, name).ratio[1]);
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_one_side_does_not_have_is_not_compared() {
-        let bare = run(&[], 1.0, Arrivals::Closed { concurrency: 1 }, Targets::default());
+        let bare = run(&[], 1.0, Arrivals::Closed { concurrency: 1 }, GoodputTargets::default());
         assert_eq!(compare("a", &[of(100.0, 10.0, 1.0)], "b", &[bare]).ratios, []);
     }
 

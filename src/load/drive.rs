@@ -11,13 +11,13 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
-use super::attempt::{Place, Whim, attempt};
-use super::body::{Message, body};
-use super::measure::Shared;
+use super::attempt::{PlannedRequest, Whim, attempt};
+use super::body::{PromptMessage, body};
+use super::measure::RunShared;
 use super::options::{Arrivals, LoadOptions};
 use super::prompts::Prompts;
-use super::record::{Outcome, Record};
-use super::report::{Gathered, Quantiles, Run, Sample};
+use super::record::{AttemptOutcome, Record};
+use super::report::{Gathered, LoadRun, Quantiles, RunSample};
 use super::schedule::times;
 use super::scrape::scrape;
 use crate::client::Client;
@@ -29,11 +29,11 @@ const BAR_EVERY: Duration = Duration::from_millis(250);
 /// Clients that leave or cancel do so within this time, until answers have shown how long they take.
 const WHIM_MAX: Duration = Duration::from_secs(1);
 
-struct World {
+struct DriveContext {
     client: Client,
     options: LoadOptions,
     prompts: Prompts,
-    shared: Shared,
+    shared: RunShared,
     stop: AtomicBool,
     next: AtomicUsize,
 }
@@ -41,13 +41,13 @@ struct World {
 /// Drives one load against one server; its figures, and every request.
 ///
 /// Ctrl-C, or failures in a row, end it early: the run is then marked as partial.
-pub async fn drive(client: &Client, options: &LoadOptions, prompts: &Prompts) -> (Run, Vec<Record>) {
+pub async fn drive(client: &Client, options: &LoadOptions, prompts: &Prompts) -> (LoadRun, Vec<Record>) {
     warm_up(client, options, prompts).await;
-    let world = Arc::new(World {
+    let world = Arc::new(DriveContext {
         client: client.clone(),
         options: options.clone(),
         prompts: prompts.clone(),
-        shared: Shared::new(Instant::now()),
+        shared: RunShared::new(Instant::now()),
         stop: AtomicBool::new(false),
         next: AtomicUsize::new(0),
     });
@@ -80,27 +80,27 @@ pub async fn drive(client: &Client, options: &LoadOptions, prompts: &Prompts) ->
     records.sort_by_key(|record| (record.index, record.turn));
     let url = client.url().to_string();
     let gathered = Gathered { url, partial, wall_s, records: &records, itl: &sums.itl, ttft: &sums.ttft, samples };
-    (Run::of(gathered, options), records)
+    (LoadRun::of(gathered, options), records)
 }
 
 /// Requests that nobody counts: they load what a server loads late.
 async fn warm_up(client: &Client, options: &LoadOptions, prompts: &Prompts) {
-    let shared = Shared::new(Instant::now());
+    let shared = RunShared::new(Instant::now());
     for index in 0..options.warmup {
         let history = opening(prompts, usize::MAX - index, 0);
-        let place = Place { index, turn: 0, origin: Instant::now() };
+        let place = PlannedRequest { index, turn: 0, origin: Instant::now() };
         let asked = body(options, &history);
         Box::pin(attempt(client, options, asked, place, Whim::Stay, &shared)).await;
     }
 }
 
-fn opening(prompts: &Prompts, index: usize, turn: usize) -> Vec<Message> {
-    let prefix = prompts.prefix().map(|text| Message { role: "system", text: text.to_owned() });
-    let user = Message { role: "user", text: prompts.text(index, turn) };
+fn opening(prompts: &Prompts, index: usize, turn: usize) -> Vec<PromptMessage> {
+    let prefix = prompts.prefix().map(|text| PromptMessage { role: "system", text: text.to_owned() });
+    let user = PromptMessage { role: "user", text: prompts.text(index, turn) };
     prefix.into_iter().chain([user]).collect()
 }
 
-impl World {
+impl DriveContext {
     /// The next conversation, unless the load is over.
     fn take(&self) -> Option<usize> {
         let late = self.options.duration.is_some_and(|most| self.shared.started.elapsed() >= most);
@@ -140,24 +140,24 @@ impl World {
         let mut history = opening(&self.prompts, index, 0);
         for turn in 0..self.options.turns {
             let origin = if turn == 0 { origin } else { Instant::now() };
-            let place = Place { index, turn, origin };
+            let place = PlannedRequest { index, turn, origin };
             self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
             let asked = body(&self.options, &history);
             let whim = self.whim(index, turn);
             let (record, text) = Box::pin(attempt(&self.client, &self.options, asked, place, whim, &self.shared)).await;
             self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
-            if record.outcome != Outcome::Completed || self.is_over() {
-                return record.outcome == Outcome::Failed;
+            if record.outcome != AttemptOutcome::Completed || self.is_over() {
+                return record.outcome == AttemptOutcome::Failed;
             }
-            history.push(Message { role: "assistant", text });
-            history.push(Message { role: "user", text: self.prompts.text(index, turn + 1) });
+            history.push(PromptMessage { role: "assistant", text });
+            history.push(PromptMessage { role: "user", text: self.prompts.text(index, turn + 1) });
         }
         false
     }
 }
 
 /// So many users, each with one conversation after the other.
-async fn closed(world: &Arc<World>, concurrency: usize) {
+async fn closed(world: &Arc<DriveContext>, concurrency: usize) {
     let mut users = JoinSet::new();
     for _ in 0..concurrency {
         let world = Arc::clone(world);
@@ -174,7 +174,7 @@ async fn closed(world: &Arc<World>, concurrency: usize) {
 }
 
 /// Conversations at their times, however many are under way.
-async fn open(world: &Arc<World>) {
+async fn open(world: &Arc<DriveContext>) {
     let mut talks = JoinSet::new();
     let mut due = due(&world.options, world.shared.started);
     while let Some((index, origin)) = due.recv().await {
@@ -210,8 +210,8 @@ fn due(options: &LoadOptions, started: Instant) -> UnboundedReceiver<(usize, Ins
 }
 
 /// Looks at the run, and at the server's own figures, every second, and once more at its end.
-async fn sample(world: Arc<World>) -> Vec<Sample> {
-    let mut samples: Vec<Sample> = Vec::new();
+async fn sample(world: Arc<DriveContext>) -> Vec<RunSample> {
+    let mut samples: Vec<RunSample> = Vec::new();
     let (mut has_metrics, mut then, mut before) = (true, world.shared.started, 0);
     loop {
         let is_over = world.stop.load(Ordering::Relaxed);
@@ -224,7 +224,7 @@ async fn sample(world: Arc<World>) -> Vec<Sample> {
         let span_s = (now - then).as_secs_f64();
         // A rate of a few milliseconds would be noise.
         if !is_over || span_s >= LAST_SAMPLE_S || samples.len() < 2 {
-            samples.push(Sample {
+            samples.push(RunSample {
                 at_s: (now - world.shared.started).as_secs_f64(),
                 pieces_per_s: if samples.is_empty() { 0.0 } else { (pieces - before) as f64 / span_s.max(1e-9) },
                 in_flight: world.shared.in_flight.load(Ordering::Relaxed),
@@ -248,7 +248,7 @@ async fn sample(world: Arc<World>) -> Vec<Sample> {
 }
 
 /// The bar, with what is known so far.
-async fn show(world: Arc<World>) {
+async fn show(world: Arc<DriveContext>) {
     let draw = if world.options.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let talks = world.options.requests_max.map(|count| (count * world.options.turns) as u64);
     let bar = ProgressBar::with_draw_target(talks, draw);

@@ -8,15 +8,15 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::compare::Comparison;
-use super::report::{Quantiles, Report, Run, Sample};
+use super::report::{LoadReport, LoadRun, Quantiles, RunSample};
 use super::table::rows;
-use plot::{Form, Plot, Series, short};
+use plot::{Mark, Plot, PlotSeries, short};
 
 const STYLE: &str = include_str!("html/style.css");
 
 /// The page of a report, with a comparison if there is one.
 #[must_use]
-pub fn html(report: &Report, comparison: Option<&Comparison>) -> String {
+pub fn html(report: &LoadReport, comparison: Option<&Comparison>) -> String {
     let mut page = String::new();
     let title = escape(&format!("Load on {}", report.model));
     add(&mut page, format_args!("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>"));
@@ -84,13 +84,13 @@ fn compared(comparison: &Comparison, page: &mut String) {
 }
 
 /// Latency and throughput of each run against its rate.
-fn against_rate(runs: &[Run], page: &mut String) {
-    let points = |figure: fn(&Run) -> Option<f64>| {
+fn against_rate(runs: &[LoadRun], page: &mut String) {
+    let points = |figure: fn(&LoadRun) -> Option<f64>| {
         let mut points: Vec<(f64, f64)> = runs.iter().filter_map(|run| Some((run.arrivals.rate()?, figure(run)?))).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         points
     };
-    let series = |name, figure: fn(&Run) -> Option<f64>| Series { name, form: Form::Marks, points: points(figure) };
+    let series = |name, figure: fn(&LoadRun) -> Option<f64>| PlotSeries { name, form: Mark::Marks, points: points(figure) };
     let latency = |title: &str, series| Plot {
         title: title.to_owned(),
         x: "requests/s",
@@ -123,7 +123,7 @@ fn against_rate(runs: &[Run], page: &mut String) {
     page.push_str("</div>");
 }
 
-fn one(run: &Run, page: &mut String) {
+fn one(run: &LoadRun, page: &mut String) {
     if let Some(reason) = &run.partial {
         add(page, format_args!("<p class=\"bad\">Partial: {}</p>", escape(reason)));
     }
@@ -195,20 +195,20 @@ fn distribution(name: &str, what: &'static str, bins: &[(f64, u64)], quantiles: 
         (*edge, sum as f64 / total * 100.0)
     });
     let plot = |title: String, y, form, points| {
-        let series = vec![Series { name: "", form, points }];
+        let series = vec![PlotSeries { name: "", form, points }];
         Plot { title, x: "milliseconds", y, x_log: true, y_log: false, series, marks: marks.clone() }.svg()
     };
     let counts = bins.iter().map(|(edge, count)| (*edge, *count as f64)).collect();
     let cumulated = shares.collect();
-    plot(format!("{name}: histogram"), what, Form::Bars, counts)
-        + &plot(format!("{name}: cumulative"), "% not above", Form::Line, cumulated)
+    plot(format!("{name}: histogram"), what, Mark::Bars, counts)
+        + &plot(format!("{name}: cumulative"), "% not above", Mark::Line, cumulated)
 }
 
-fn over_time(samples: &[Sample], page: &mut String) {
-    let points = |figure: fn(&Sample) -> Option<f64>| {
+fn over_time(samples: &[RunSample], page: &mut String) {
+    let points = |figure: fn(&RunSample) -> Option<f64>| {
         samples.iter().filter_map(|sample| Some((sample.at_s, figure(sample)?))).collect::<Vec<_>>()
     };
-    let line = |name, figure: fn(&Sample) -> Option<f64>| Series { name, form: Form::Line, points: points(figure) };
+    let line = |name, figure: fn(&RunSample) -> Option<f64>| PlotSeries { name, form: Mark::Line, points: points(figure) };
     let plot = |title: &str, y, series| {
         Plot { title: title.to_owned(), x: "seconds", y, x_log: false, y_log: false, series, marks: Vec::new() }.svg()
     };

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::measure::histogram;
-use super::options::{Arrivals, LoadOptions, Targets};
-use super::record::{Outcome, Record};
-use super::report::{Gathered, Run};
+use super::options::{Arrivals, GoodputTargets, LoadOptions};
+use super::record::{AttemptOutcome, Record};
+use super::report::{Gathered, LoadRun};
 use crate::client::Api;
 
 /// A load without limits or targets.
@@ -24,7 +24,7 @@ pub(super) fn options(arrivals: Arrivals) -> LoadOptions {
         abort_rate: 0.0,
         answer_max: Duration::from_secs(30),
         warmup: 0,
-        targets: Targets::default(),
+        targets: GoodputTargets::default(),
         seed: 1,
         progress: false,
         failures_max: 20,
@@ -50,14 +50,14 @@ pub(super) fn answered(index: usize, ttft: f64, tpot: f64) -> Record {
         output_tokens: 11,
         counted_by_server: true,
         events: 12,
-        outcome: Outcome::Completed,
+        outcome: AttemptOutcome::Completed,
         error: None,
         message: None,
     }
 }
 
 /// A request that did not end well: no times, no tokens.
-pub(super) fn unanswered(index: usize, outcome: Outcome, error: Option<(&str, &str)>) -> Record {
+pub(super) fn unanswered(index: usize, outcome: AttemptOutcome, error: Option<(&str, &str)>) -> Record {
     Record {
         first_byte_ms: None,
         first_content_ms: None,
@@ -77,7 +77,7 @@ pub(super) fn unanswered(index: usize, outcome: Outcome, error: Option<(&str, &s
 }
 
 /// The run of these requests.
-pub(super) fn run(records: &[Record], wall_s: f64, arrivals: Arrivals, targets: Targets) -> Run {
+pub(super) fn run(records: &[Record], wall_s: f64, arrivals: Arrivals, targets: GoodputTargets) -> LoadRun {
     let (mut itl, mut ttft) = (histogram(), histogram());
     for record in records {
         for (into, ms) in [(&mut itl, record.tpot_ms), (&mut ttft, record.ttft_ms)] {
@@ -88,7 +88,7 @@ pub(super) fn run(records: &[Record], wall_s: f64, arrivals: Arrivals, targets: 
     }
     let url = "http://made.up".to_owned();
     let gathered = Gathered { url, partial: None, wall_s, records, itl: &itl, ttft: &ttft, samples: Vec::new() };
-    Run::of(gathered, &LoadOptions { targets, ..options(arrivals) })
+    LoadRun::of(gathered, &LoadOptions { targets, ..options(arrivals) })
 }
 
 /// The smallest value that at least so many percent of all do not exceed, found by trying each; the largest for 100.

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
-use super::record::{Outcome, Record};
+use super::record::{AttemptOutcome, Record};
 
 /// What a run shares.
-pub(super) struct Shared {
+pub(super) struct RunShared {
     pub(super) started: Instant,
     pub(super) in_flight: AtomicUsize,
     pub(super) pieces: AtomicU64,
@@ -38,7 +38,7 @@ pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, TIME_US_MAX, 3).expect("three digits of a day are allowed")
 }
 
-impl Shared {
+impl RunShared {
     pub(super) fn new(started: Instant) -> Self {
         Self {
             started,
@@ -60,7 +60,7 @@ impl Shared {
     pub(super) fn ended(&self, record: &Record, gaps_us: &[u32]) {
         self.ended.fetch_add(1, Ordering::Relaxed);
         match record.outcome {
-            Outcome::Failed => {
+            AttemptOutcome::Failed => {
                 self.failed.fetch_add(1, Ordering::Relaxed);
                 let in_a_row = self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
                 self.most_failed_in_a_row.fetch_max(in_a_row, Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl Shared {
         if let Some(ttft) = record.ttft_ms {
             sums.ttft.saturating_record((ttft * 1e3) as u64);
         }
-        if record.outcome == Outcome::Failed {
+        if record.outcome == AttemptOutcome::Failed {
             sums.last_failure.clone_from(&record.message);
         }
         sums.records.push(record.clone());
@@ -92,12 +92,12 @@ mod tests {
     use super::*;
 
     fn failed(index: usize) -> Record {
-        unanswered(index, Outcome::Failed, Some(("broken", "gone")))
+        unanswered(index, AttemptOutcome::Failed, Some(("broken", "gone")))
     }
 
     #[test]
     fn a_load_is_given_up_after_failures_in_a_row_and_not_after_as_many_between_answers() {
-        let shared = Shared::new(Instant::now());
+        let shared = RunShared::new(Instant::now());
         for index in 0..9 {
             let record = if index % 3 == 2 { answered(index, 10.0, 1.0) } else { failed(index) };
             shared.ended(&record, &[]);
@@ -105,7 +105,7 @@ mod tests {
         assert!(shared.is_hopeless(2) && !shared.is_hopeless(3));
         // A refusal is an answer.
         shared.ended(&failed(9), &[]);
-        shared.ended(&unanswered(10, Outcome::Refused, None), &[]);
+        shared.ended(&unanswered(10, AttemptOutcome::Refused, None), &[]);
         shared.ended(&failed(11), &[]);
         shared.ended(&failed(12), &[]);
         assert!(!shared.is_hopeless(3));
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_ended_is_summed() {
-        let shared = Shared::new(Instant::now());
+        let shared = RunShared::new(Instant::now());
         shared.ended(&answered(0, 1.25, 1.0), &[100, 300]);
         shared.ended(&failed(1), &[]);
         shared.ended(&answered(2, 0.75, 1.0), &[200]);

@@ -26,10 +26,10 @@ pub use compare::{Comparison, compare};
 pub use csv_file::write_csv;
 pub use drive::drive;
 pub use html::html;
-pub use options::{Arrivals, LoadOptions, SweepOptions, Targets};
+pub use options::{Arrivals, GoodputTargets, LoadOptions, SweepOptions};
 pub use prompts::{PromptSource, Prompts};
-pub use record::{Outcome, Record};
-pub use report::{Counts, ErrorCount, Latencies, Quantiles, Report, Run, Sample, SweepFinding, TokenCount};
+pub use record::{AttemptOutcome, Record};
+pub use report::{EndCounts, ErrorCount, LatencySummary, LoadReport, LoadRun, Quantiles, RunSample, SweepFinding, TokenCount};
 pub use sweep::sweep;
 pub use table::table;
 

@@ -64,7 +64,7 @@ pub(super) fn rate_text(rate: f64) -> String {
 
 /// What a request must meet to count as good.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Targets {
+pub struct GoodputTargets {
     /// Most milliseconds to the first token.
     pub ttft_ms: Option<f64>,
     /// Most milliseconds a token after the first.
@@ -114,7 +114,7 @@ pub struct LoadOptions {
     /// Requests that are sent before, and not counted.
     pub warmup: usize,
     /// What makes a request good.
-    pub targets: Targets,
+    pub targets: GoodputTargets,
     /// What every random choice comes from.
     pub seed: u64,
     /// Whether a bar on standard error shows how it goes.

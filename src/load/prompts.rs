@@ -53,7 +53,7 @@ pub enum PromptSource {
 /// A set of prompts.
 #[derive(Debug, Clone)]
 pub struct Prompts {
-    kind: Kind,
+    kind: PromptKind,
     /// What all conversations begin with.
     prefix: Option<String>,
     seed: u64,
@@ -62,7 +62,7 @@ pub struct Prompts {
 }
 
 #[derive(Debug, Clone)]
-enum Kind {
+enum PromptKind {
     /// Each the messages that a conversation's requests add, in order.
     List(Vec<Vec<String>>),
     Random {
@@ -88,9 +88,9 @@ impl Prompts {
         let needs_length = prefix_tokens > 0 || matches!(source, PromptSource::Random { .. });
         let words_a_token = if needs_length { words_a_token(client, model, &mut notes).await } else { 1.0 };
         let kind = match source {
-            PromptSource::BuiltIn => Kind::List(BUILT_IN.iter().map(|text| vec![(*text).to_owned()]).collect()),
-            PromptSource::File(path) => Kind::List(read_file(path)?),
-            PromptSource::Random { from, to } => Kind::Random { from: *from, to: *to, words_a_token },
+            PromptSource::BuiltIn => PromptKind::List(BUILT_IN.iter().map(|text| vec![(*text).to_owned()]).collect()),
+            PromptSource::File(path) => PromptKind::List(read_file(path)?),
+            PromptSource::Random { from, to } => PromptKind::Random { from: *from, to: *to, words_a_token },
         };
         let prefix = (prefix_tokens > 0).then(|| {
             let mut random = SmallRng::seed_from_u64(seed ^ 0x7072_6566_6978);
@@ -109,11 +109,11 @@ impl Prompts {
     #[must_use]
     pub fn text(&self, index: usize, turn: usize) -> String {
         match &self.kind {
-            Kind::List(all) => {
+            PromptKind::List(all) => {
                 let talk = &all[index % all.len()];
                 talk.get(turn).cloned().unwrap_or_else(|| all[(index + turn) % all.len()][0].clone())
             }
-            Kind::Random { from, to, words_a_token } => {
+            PromptKind::Random { from, to, words_a_token } => {
                 let key = (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ ((turn as u64) << 48);
                 let mut random = SmallRng::seed_from_u64(self.seed ^ key);
                 let tokens = random.random_range(*from..=*to);
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn random_prompts_have_the_length_and_come_again_with_the_seed() {
-        let kind = Kind::Random { from: 10, to: 20, words_a_token: 0.5 };
+        let kind = PromptKind::Random { from: 10, to: 20, words_a_token: 0.5 };
         let prompts = Prompts { kind, prefix: None, seed: 1, notes: Vec::new() };
         let texts: Vec<String> = (0..50).map(|index| prompts.text(index, 0)).collect();
         assert!(texts.iter().all(|text| (5..=10).contains(&text.split(' ').count())));

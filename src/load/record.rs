@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum AttemptOutcome {
     /// Answered to the end.
     Completed,
     /// The client left on purpose.
@@ -18,7 +18,7 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
+impl AttemptOutcome {
     /// As it stands in files.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -69,7 +69,7 @@ pub struct Record {
     /// Events of the stream.
     pub events: u64,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: AttemptOutcome,
     /// A word for the kind of failure.
     pub error: Option<String>,
     /// The failure in words.

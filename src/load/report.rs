@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::options::{Arrivals, LoadOptions, Targets};
-use super::record::{Outcome, Record};
+use super::options::{Arrivals, GoodputTargets, LoadOptions};
+use super::record::{AttemptOutcome, Record};
 
 /// A whole report.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Report {
+pub struct LoadReport {
     /// The version of antiphon that made it.
     pub version: String,
     /// When, in seconds since 1970.
@@ -26,7 +26,7 @@ pub struct Report {
     /// What a reader must know, such as how tokens were counted.
     pub notes: Vec<String>,
     /// Its runs: one, or one for each rate of a sweep, or in turn for each server.
-    pub runs: Vec<Run>,
+    pub runs: Vec<LoadRun>,
     /// What the sweep found.
     pub sweep: Option<SweepFinding>,
 }
@@ -42,7 +42,7 @@ pub struct SweepFinding {
 
 /// How requests ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
+pub struct EndCounts {
     /// Sent.
     pub sent: usize,
     /// Answered to the end.
@@ -113,7 +113,7 @@ impl Quantiles {
 
 /// Latencies of completed requests, in milliseconds.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub struct Latencies {
+pub struct LatencySummary {
     /// First byte of the body.
     pub first_byte: Option<Quantiles>,
     /// First reasoning.
@@ -146,7 +146,7 @@ pub enum TokenCount {
 
 /// A moment of a run, about a second after the one before.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Sample {
+pub struct RunSample {
     /// Seconds from the start.
     pub at_s: f64,
     /// Pieces of answers a second since the moment before.
@@ -163,7 +163,7 @@ pub struct Sample {
 
 /// One run: one way of sending, at one server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Run {
+pub struct LoadRun {
     /// The server.
     pub url: String,
     /// How requests were sent.
@@ -173,11 +173,11 @@ pub struct Run {
     /// From the first request to the end of the last, in seconds.
     pub wall_s: f64,
     /// How requests ended.
-    pub counts: Counts,
+    pub counts: EndCounts,
     /// Failures by kind.
     pub errors: BTreeMap<String, ErrorCount>,
     /// Latencies.
-    pub latencies: Latencies,
+    pub latencies: LatencySummary,
     /// Tokens of all answers.
     pub output_tokens: u64,
     /// Tokens of all prompts, where the server tells.
@@ -197,13 +197,13 @@ pub struct Run {
     /// The share of requests that met the targets, of those that the client let go to their end.
     pub good_share: Option<f64>,
     /// The targets.
-    pub targets: Targets,
+    pub targets: GoodputTargets,
     /// How often each time to the first token occurred: up to so many milliseconds, how many.
     pub ttft_bins: Vec<(f64, u64)>,
     /// The same of the gaps between pieces.
     pub itl_bins: Vec<(f64, u64)>,
     /// Second by second.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<RunSample>,
 }
 
 /// What a run's figures are made of.
@@ -214,10 +214,10 @@ pub(super) struct Gathered<'a> {
     pub(super) records: &'a [Record],
     pub(super) itl: &'a Histogram<u64>,
     pub(super) ttft: &'a Histogram<u64>,
-    pub(super) samples: Vec<Sample>,
+    pub(super) samples: Vec<RunSample>,
 }
 
-impl Run {
+impl LoadRun {
     pub(super) fn of(gathered: Gathered<'_>, options: &LoadOptions) -> Self {
         let Gathered { url, partial, wall_s, records, itl, ttft, samples } = gathered;
         let of = |value: fn(&Record) -> Option<f64>| Quantiles::of(records.iter().filter_map(value).collect());
@@ -229,7 +229,7 @@ impl Run {
         let targets = &options.targets;
         let has_targets = targets.ttft_ms.or(targets.tpot_ms).or(targets.e2e_ms).is_some();
         let by_server =
-            records.iter().filter(|record| record.outcome == Outcome::Completed).all(|record| record.counted_by_server);
+            records.iter().filter(|record| record.outcome == AttemptOutcome::Completed).all(|record| record.counted_by_server);
         let span = wall_s.max(1e-9);
         Self {
             url,
@@ -238,7 +238,7 @@ impl Run {
             wall_s,
             counts,
             errors: errors(records),
-            latencies: Latencies {
+            latencies: LatencySummary {
                 first_byte: of(|record| record.first_byte_ms),
                 first_reasoning: of(|record| record.first_reasoning_ms),
                 first_content: of(|record| record.first_content_ms),
@@ -272,15 +272,15 @@ impl Run {
     }
 }
 
-fn counts(records: &[Record]) -> Counts {
-    let of = |outcome: Outcome| records.iter().filter(|record| record.outcome == outcome).count();
-    Counts {
+fn counts(records: &[Record]) -> EndCounts {
+    let of = |outcome: AttemptOutcome| records.iter().filter(|record| record.outcome == outcome).count();
+    EndCounts {
         sent: records.len(),
-        completed: of(Outcome::Completed),
-        left: of(Outcome::Left),
-        cancelled: of(Outcome::Cancelled),
-        refused: of(Outcome::Refused),
-        failed: of(Outcome::Failed),
+        completed: of(AttemptOutcome::Completed),
+        left: of(AttemptOutcome::Left),
+        cancelled: of(AttemptOutcome::Cancelled),
+        refused: of(AttemptOutcome::Refused),
+        failed: of(AttemptOutcome::Failed),
     }
 }
 
@@ -296,11 +296,11 @@ fn errors(records: &[Record]) -> BTreeMap<String, ErrorCount> {
 }
 
 /// Whether a request was answered within its targets.
-fn is_good(record: &Record, targets: &Targets) -> bool {
+fn is_good(record: &Record, targets: &GoodputTargets) -> bool {
     let within = |value: Option<f64>, most: Option<f64>| most.is_none_or(|most| value.is_some_and(|value| value <= most));
     // An answer of one token has no time per token after it.
     let tpot = record.output_tokens < 2 || within(record.tpot_ms, targets.tpot_ms);
-    record.outcome == Outcome::Completed
+    record.outcome == AttemptOutcome::Completed
         && within(record.ttft_ms, targets.ttft_ms)
         && tpot
         && within(record.e2e_ms, targets.e2e_ms)

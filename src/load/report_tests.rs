@@ -66,8 +66,8 @@ proptest! {
 
 const ARRIVALS: Arrivals = Arrivals::Constant { rate: 2.0 };
 
-fn targets(ttft_ms: Option<f64>, tpot_ms: Option<f64>, e2e_ms: Option<f64>) -> Targets {
-    Targets { ttft_ms, tpot_ms, e2e_ms, share: 0.9 }
+fn targets(ttft_ms: Option<f64>, tpot_ms: Option<f64>, e2e_ms: Option<f64>) -> GoodputTargets {
+    GoodputTargets { ttft_ms, tpot_ms, e2e_ms, share: 0.9 }
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_request_is_good_if_it_meets_every_target_that_there_is() {
         assert_eq!(is_good(&record, &targets(ttft, tpot, e2e)), good, "{ttft:?} {tpot:?} {e2e:?}");
     }
     let all = targets(Some(100.0), Some(10.0), Some(200.0));
-    for outcome in [Outcome::Left, Outcome::Cancelled, Outcome::Refused, Outcome::Failed] {
+    for outcome in [AttemptOutcome::Left, AttemptOutcome::Cancelled, AttemptOutcome::Refused, AttemptOutcome::Failed] {
         assert!(!is_good(&Record { outcome, ..record.clone() }, &all), "{outcome:?}");
     }
     // A figure that is missing does not meet its target, but an answer of one token needs no TPOT.
@@ -103,11 +103,11 @@ fn mixed() -> Vec<Record> {
     let good = (0..5).map(|index| answered(index, 50.0, 5.0));
     let slow = (5..7).map(|index| answered(index, 900.0, 5.0));
     let others = [
-        unanswered(7, Outcome::Refused, Some(("http_429", "too much to do"))),
-        unanswered(8, Outcome::Refused, Some(("http_429", "later"))),
-        unanswered(9, Outcome::Failed, Some(("broken", "gone"))),
-        unanswered(10, Outcome::Left, None),
-        unanswered(11, Outcome::Cancelled, None),
+        unanswered(7, AttemptOutcome::Refused, Some(("http_429", "too much to do"))),
+        unanswered(8, AttemptOutcome::Refused, Some(("http_429", "later"))),
+        unanswered(9, AttemptOutcome::Failed, Some(("broken", "gone"))),
+        unanswered(10, AttemptOutcome::Left, None),
+        unanswered(11, AttemptOutcome::Cancelled, None),
     ];
     good.chain(slow).chain(others).collect()
 }
@@ -115,7 +115,7 @@ fn mixed() -> Vec<Record> {
 #[test]
 fn the_refused_and_the_failed_are_asked_for_and_not_good() {
     let run = run(&mixed(), 4.0, ARRIVALS, targets(Some(100.0), None, None));
-    let expected = Counts { sent: 12, completed: 7, left: 1, cancelled: 1, refused: 2, failed: 1 };
+    let expected = EndCounts { sent: 12, completed: 7, left: 1, cancelled: 1, refused: 2, failed: 1 };
     assert_eq!(run.counts, expected);
     // Five of the ten whose client let them go to their end.
     assert_eq!((run.good_share, run.goodput_per_s), (Some(0.5), Some(1.25)));
@@ -129,21 +129,25 @@ fn each_target_alone_makes_a_goodput_and_none_makes_none() {
     for wanted in [targets(Some(100.0), None, None), targets(None, Some(9.0), None), targets(None, None, Some(500.0))] {
         assert!(run(&mixed(), 4.0, ARRIVALS, wanted).good_share.is_some(), "{wanted:?}");
     }
-    let free = run(&mixed(), 4.0, ARRIVALS, Targets::default());
+    let free = run(&mixed(), 4.0, ARRIVALS, GoodputTargets::default());
     assert_eq!((free.good_share, free.goodput_per_s), (None, None));
     // Nothing was asked to its end, so no share of it can be good.
-    let left = run(&[unanswered(0, Outcome::Left, None)], 4.0, ARRIVALS, targets(Some(1.0), None, None));
+    let left = run(&[unanswered(0, AttemptOutcome::Left, None)], 4.0, ARRIVALS, targets(Some(1.0), None, None));
     assert_eq!((left.good_share, left.goodput_per_s), (None, Some(0.0)));
-    assert_eq!(run(&[], 0.0, ARRIVALS, Targets::default()).failed_share(), 1.0, "a load that sent nothing has not gone well");
+    assert_eq!(
+        run(&[], 0.0, ARRIVALS, GoodputTargets::default()).failed_share(),
+        1.0,
+        "a load that sent nothing has not gone well"
+    );
 }
 
 #[test]
 fn tokens_are_summed_and_their_counter_is_named() {
-    let counted = run(&mixed(), 4.0, ARRIVALS, Targets::default());
+    let counted = run(&mixed(), 4.0, ARRIVALS, GoodputTargets::default());
     assert_eq!((counted.output_tokens, counted.prompt_tokens, counted.cached_tokens), (77, 35, 14));
     assert_eq!((counted.output_tokens_per_s, counted.total_tokens_per_s), (19.25, 28.0));
     assert_eq!(counted.token_count, TokenCount::Server);
     let mut records = mixed();
     records[3].counted_by_server = false;
-    assert_eq!(run(&records, 4.0, ARRIVALS, Targets::default()).token_count, TokenCount::Pieces);
+    assert_eq!(run(&records, 4.0, ARRIVALS, GoodputTargets::default()).token_count, TokenCount::Pieces);
 }

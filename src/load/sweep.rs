@@ -4,7 +4,7 @@ use super::drive::drive;
 use super::options::{Arrivals, LoadOptions, SweepOptions};
 use super::prompts::Prompts;
 use super::record::Record;
-use super::report::{Run, SweepFinding};
+use super::report::{LoadRun, SweepFinding};
 use crate::client::Client;
 
 /// A server keeps up if it completes this share of what is sent to it.
@@ -18,8 +18,8 @@ pub async fn sweep(
     options: &LoadOptions,
     sweep: &SweepOptions,
     prompts: &Prompts,
-) -> (Vec<Run>, Vec<Record>, SweepFinding) {
-    let (mut runs, mut records): (Vec<Run>, Vec<Record>) = (Vec::new(), Vec::new());
+) -> (Vec<LoadRun>, Vec<Record>, SweepFinding) {
+    let (mut runs, mut records): (Vec<LoadRun>, Vec<Record>) = (Vec::new(), Vec::new());
     let (mut rate, mut met, mut failed) = (sweep.from_rate, None::<f64>, None::<f64>);
     while runs.len() < sweep.stages_max {
         let arrivals = match options.arrivals {
@@ -52,7 +52,7 @@ pub async fn sweep(
     (runs, records, finding)
 }
 
-fn keeps_up(run: &Run) -> bool {
+fn keeps_up(run: &LoadRun) -> bool {
     // Requests that are under way at the end of a stage are waited for, which must not count against the server: only time in
     // which more is sent does.
     let offered = run.arrivals.rate().unwrap_or(f64::INFINITY);
@@ -62,13 +62,13 @@ fn keeps_up(run: &Run) -> bool {
     run.counts.failed == 0 && run.counts.refused == 0 && sending_s * KEPT_UP_SHARE <= sent_s.max(1.0)
 }
 
-fn meets(run: &Run) -> bool {
+fn meets(run: &LoadRun) -> bool {
     run.good_share.is_none_or(|share| share >= run.targets.share)
 }
 
 /// The highest rates below the lowest one that failed.
-fn find(runs: &[Run]) -> SweepFinding {
-    let highest = |holds: fn(&Run) -> bool| {
+fn find(runs: &[LoadRun]) -> SweepFinding {
+    let highest = |holds: fn(&LoadRun) -> bool| {
         let rated = || runs.iter().filter_map(|run| Some((run.arrivals.rate()?, holds(run))));
         let lowest_bad = rated().filter(|(_, good)| !good).map(|(rate, _)| rate).fold(f64::INFINITY, f64::min);
         rated().filter(|(rate, good)| *good && *rate < lowest_bad).map(|(rate, _)| rate).reduce(f64::max)
@@ -79,22 +79,22 @@ fn find(runs: &[Run]) -> SweepFinding {
 #[cfg(test)]
 mod tests {
     use super::super::made_up::{answered, run, unanswered};
-    use super::super::options::Targets;
-    use super::super::record::Outcome;
+    use super::super::options::GoodputTargets;
+    use super::super::record::AttemptOutcome;
     use super::*;
 
     /// A stage of 20 requests, each answered in 200 ms: the last was sent `sending_s` after the first.
-    fn stage(rate: f64, sending_s: f64) -> Run {
+    fn stage(rate: f64, sending_s: f64) -> LoadRun {
         let records: Vec<Record> = (0..20).map(|index| answered(index, 100.0, 10.0)).collect();
-        run(&records, sending_s + 0.2, Arrivals::Constant { rate }, Targets::default())
+        run(&records, sending_s + 0.2, Arrivals::Constant { rate }, GoodputTargets::default())
     }
 
     /// A stage that the server kept up with, or not, and that met its targets, or not.
-    fn of(rate: f64, keeps_up: bool, meets: bool) -> Run {
+    fn of(rate: f64, keeps_up: bool, meets: bool) -> LoadRun {
         let ttft_ms = Some(if meets { 100.0 } else { 99.0 });
         let records: Vec<Record> = (0..20).map(|index| answered(index, 100.0, 10.0)).collect();
         let took_s = 20.0 / rate + if keeps_up { 0.2 } else { 60.0 };
-        run(&records, took_s, Arrivals::Poisson { rate }, Targets { ttft_ms, share: 0.95, ..Targets::default() })
+        run(&records, took_s, Arrivals::Poisson { rate }, GoodputTargets { ttft_ms, share: 0.95, ..GoodputTargets::default() })
     }
 
     #[test]
@@ -104,10 +104,13 @@ mod tests {
         assert!(!keeps_up(&stage(10.0, 2.25)) && !keeps_up(&stage(10.0, 9.0)));
         // A stage of less than a second is too short to tell.
         assert!(keeps_up(&stage(100.0, 1.0)) && !keeps_up(&stage(100.0, 1.2)));
-        for outcome in [Outcome::Refused, Outcome::Failed] {
+        for outcome in [AttemptOutcome::Refused, AttemptOutcome::Failed] {
             let mut records: Vec<Record> = (0..19).map(|index| answered(index, 100.0, 10.0)).collect();
             records.push(unanswered(19, outcome, None));
-            assert!(!keeps_up(&run(&records, 2.2, Arrivals::Constant { rate: 10.0 }, Targets::default())), "{outcome:?}");
+            assert!(
+                !keeps_up(&run(&records, 2.2, Arrivals::Constant { rate: 10.0 }, GoodputTargets::default())),
+                "{outcome:?}"
+            );
         }
     }
 
@@ -116,7 +119,7 @@ mod tests {
         let of = |good: usize, share: f64| {
             let records: Vec<Record> =
                 (0..20).map(|index| answered(index, if index < good { 50.0 } else { 150.0 }, 10.0)).collect();
-            let targets = Targets { ttft_ms: Some(100.0), share, ..Targets::default() };
+            let targets = GoodputTargets { ttft_ms: Some(100.0), share, ..GoodputTargets::default() };
             meets(&run(&records, 2.0, Arrivals::Constant { rate: 10.0 }, targets))
         };
         assert!(of(19, 0.95) && !of(18, 0.95) && of(18, 0.9) && of(20, 1.0) && !of(19, 1.0));

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use super::options::rate_text;
-use super::report::{Quantiles, Report, Run, TokenCount};
+use super::report::{LoadReport, LoadRun, Quantiles, TokenCount};
 
 /// The report as text.
 #[must_use]
-pub fn table(report: &Report) -> String {
+pub fn table(report: &LoadReport) -> String {
     let mut text = String::new();
     add(&mut text, format_args!("{} at {}: {}\n", report.model, report.api, report.load));
     for run in &report.runs {
@@ -28,7 +28,7 @@ fn add(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     text.write_fmt(arguments).expect("a String takes everything");
 }
 
-fn run_table(run: &Run) -> String {
+fn run_table(run: &LoadRun) -> String {
     let mut text = String::new();
     let counts = &run.counts;
     add(&mut text, format_args!("{}, {}, {:.1} s\n", run.url, run.arrivals, run.wall_s));
@@ -77,7 +77,7 @@ fn run_table(run: &Run) -> String {
 }
 
 /// The latencies of a run with their names.
-pub(super) fn rows(run: &Run) -> [(&'static str, Option<Quantiles>); 9] {
+pub(super) fn rows(run: &LoadRun) -> [(&'static str, Option<Quantiles>); 9] {
     let latencies = &run.latencies;
     [
         ("first byte", latencies.first_byte),
@@ -95,18 +95,18 @@ pub(super) fn rows(run: &Run) -> [(&'static str, Option<Quantiles>); 9] {
 #[cfg(test)]
 mod tests {
     use super::super::made_up::{answered, run, unanswered};
-    use super::super::options::{Arrivals, Targets};
-    use super::super::record::Outcome;
+    use super::super::options::{Arrivals, GoodputTargets};
+    use super::super::record::AttemptOutcome;
     use super::super::report::SweepFinding;
     use super::*;
 
-    fn report() -> Report {
+    fn report() -> LoadReport {
         let mut records: Vec<_> = (0..8).map(|index| answered(index, if index < 7 { 40.0 } else { 90.0 }, 2.0)).collect();
         records[1].late_ms = 3.0;
-        records.push(unanswered(8, Outcome::Refused, Some(("http_429", "too much to do"))));
-        records.push(unanswered(9, Outcome::Failed, Some(("broken", "gone"))));
-        let targets = Targets { ttft_ms: Some(50.0), ..Targets::default() };
-        Report {
+        records.push(unanswered(8, AttemptOutcome::Refused, Some(("http_429", "too much to do"))));
+        records.push(unanswered(9, AttemptOutcome::Failed, Some(("broken", "gone"))));
+        let targets = GoodputTargets { ttft_ms: Some(50.0), ..GoodputTargets::default() };
+        LoadReport {
             version: "0".to_owned(),
             created_s: 0,
             api: "/v1/chat/completions".to_owned(),

@@ -3,7 +3,7 @@
 use prometheus::TextEncoder;
 use prometheus::proto::MetricFamily;
 
-use super::{Inner, Process, Stats, lock, process};
+use super::{MetricsShared, Process, Stats, lock, process};
 use crate::batch::Micros;
 
 /// The content type of the exposition.
@@ -29,7 +29,7 @@ impl Names {
     }
 }
 
-pub(super) fn text(inner: &Inner, names: Names, now: Micros) -> String {
+pub(super) fn text(inner: &MetricsShared, names: Names, now: Micros) -> String {
     let stats = Stats::read(inner, now);
     let families = &inner.families;
     families.steps.tokens_per_second.set(stats.tokens_per_second);

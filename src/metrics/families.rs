@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
 use super::gpus::{Gpu, GpuFamilies};
-use super::maker::{Counts, Gauges, Maker, Spread};
-use super::{ModelTags, Outcome, RejectKind, SchedulerGauges, gauge, lock};
+use super::maker::{CounterNames, Gauges, HistogramNames, Maker};
+use super::{ModelTags, RejectKind, RequestOutcome, SchedulerGauges, gauge, lock};
 
 // Bounds of TTFT, ITL and E2E hold vLLM's, so that dashboards made for it stay usable.
 const TTFT_SECONDS: &[f64] = &[
@@ -68,12 +68,12 @@ pub(super) struct RequestFamilies {
     pub(super) admission: IntCounterVec,
     pub(super) stream_active: IntGauge,
     pub(super) stream_cancelled: IntCounter,
-    pub(super) ttft: Spread,
-    pub(super) itl: Spread,
-    pub(super) e2e: Spread,
-    pub(super) prompt_tokens: Counts<2>,
-    pub(super) request_prompt_tokens: Spread,
-    pub(super) request_completion_tokens: Spread,
+    pub(super) ttft: HistogramNames,
+    pub(super) itl: HistogramNames,
+    pub(super) e2e: HistogramNames,
+    pub(super) prompt_tokens: CounterNames<2>,
+    pub(super) request_prompt_tokens: HistogramNames,
+    pub(super) request_completion_tokens: HistogramNames,
     pub(super) sessions_active: IntGauge,
     pub(super) memory_budget: IntGauge,
     pub(super) memory_reserved: IntGauge,
@@ -82,7 +82,7 @@ pub(super) struct RequestFamilies {
 impl RequestFamilies {
     fn new(make: &Maker) -> Self {
         let rejected = RejectKind::ALL.map(RejectKind::name);
-        let reasons = Outcome::ALL.map(Outcome::reason);
+        let reasons = RequestOutcome::ALL.map(RequestOutcome::reason);
         Self {
             received: make.counter("antiphon_requests_received_total", "Requests that arrived, refused ones too."),
             admitted: make.counter("requests_total", "Requests that were admitted."),
@@ -150,11 +150,11 @@ impl RequestFamilies {
 /// What steps computed.
 pub(super) struct StepFamilies {
     pub(super) committed: IntCounter,
-    pub(super) seconds: Spread,
-    pub(super) slices: Spread,
-    pub(super) tokens: Spread,
-    pub(super) prefill_tokens: Counts<2>,
-    pub(super) generated_tokens: Counts<3>,
+    pub(super) seconds: HistogramNames,
+    pub(super) slices: HistogramNames,
+    pub(super) tokens: HistogramNames,
+    pub(super) prefill_tokens: CounterNames<2>,
+    pub(super) generated_tokens: CounterNames<3>,
     pub(super) tokens_per_second: Gauges<2>,
 }
 
@@ -191,9 +191,9 @@ pub(super) struct StateFamilies {
     fullest: Gauges<1>,
     cache_config: GaugeVec,
     kv_bytes: Gauges<2>,
-    preemptions: Counts<2>,
-    prefix_queries: Counts<2>,
-    prefix_hits: Counts<2>,
+    preemptions: CounterNames<2>,
+    prefix_queries: CounterNames<2>,
+    prefix_hits: CounterNames<2>,
     prefix_hits_by_reason: IntCounterVec,
     /// Held while the scheduler's totals are counted.
     counting: Mutex<()>,

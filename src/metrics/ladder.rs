@@ -54,7 +54,7 @@ fn end(rung: usize) -> u64 {
 
 /// What was counted while a plot was open; only grows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Latencies {
+pub struct LatencyCounts {
     /// TTFT: where each rung ends, in microseconds, and how many fell on it; rungs without any are left out.
     pub ttft: Vec<(u64, u64)>,
     /// ITL, likewise.
@@ -71,9 +71,9 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Returns what was counted, and has it counted for ten seconds more.
-    pub(super) fn look(&self, now: Micros) -> Latencies {
+    pub(super) fn look(&self, now: Micros) -> LatencyCounts {
         self.until.store(now.0.saturating_add(WATCHED_MICROS), Ordering::Relaxed);
-        Latencies { ttft: self.ttft.read(), itl: self.itl.read() }
+        LatencyCounts { ttft: self.ttft.read(), itl: self.itl.read() }
     }
 
     pub(super) fn ttft(&self, micros: u64, now: Micros) {
@@ -107,7 +107,7 @@ mod tests {
     fn only_what_is_watched_is_counted() {
         let watched = Watched::default();
         watched.itl(700, Micros(5));
-        assert_eq!(watched.look(Micros(10)), Latencies::default());
+        assert_eq!(watched.look(Micros(10)), LatencyCounts::default());
         watched.itl(700, Micros(20));
         watched.ttft(3_000, Micros(20));
         watched.itl(700, Micros(10 + WATCHED_MICROS));

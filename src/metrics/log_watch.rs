@@ -23,11 +23,11 @@ pub struct Warning {
 /// Written by the log, read by `/metrics` and the debug bundle. Clones share what they saw.
 #[derive(Debug, Clone, Default)]
 pub struct LogWatch {
-    seen: Arc<Seen>,
+    seen: Arc<SeenLines>,
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct SeenLines {
     dropped: AtomicU64,
     warnings: Mutex<VecDeque<Warning>>,
 }

@@ -8,9 +8,9 @@ use prometheus::{Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCount
 use super::ModelTags;
 
 /// One count under several names.
-pub(super) struct Counts<const N: usize>([IntCounter; N]);
+pub(super) struct CounterNames<const N: usize>([IntCounter; N]);
 
-impl<const N: usize> Counts<N> {
+impl<const N: usize> CounterNames<N> {
     pub(super) fn add(&self, count: u64) {
         self.0.iter().for_each(|counter| counter.inc_by(count));
     }
@@ -30,12 +30,12 @@ impl<const N: usize> Gauges<N> {
 }
 
 /// One distribution under several names; those that end in `_ms` take a thousand times the value.
-pub(super) struct Spread {
+pub(super) struct HistogramNames {
     plain: Vec<Histogram>,
     millis: Vec<Histogram>,
 }
 
-impl Spread {
+impl HistogramNames {
     pub(super) fn observe(&self, value: f64) {
         self.plain.iter().for_each(|histogram| histogram.observe(value));
         self.millis.iter().for_each(|histogram| histogram.observe(value * 1e3));
@@ -99,8 +99,8 @@ impl Maker {
         made
     }
 
-    pub(super) fn counts<const N: usize>(&self, names: [&str; N], help: &str) -> Counts<N> {
-        Counts(names.map(|name| self.counter(name, help)))
+    pub(super) fn counts<const N: usize>(&self, names: [&str; N], help: &str) -> CounterNames<N> {
+        CounterNames(names.map(|name| self.counter(name, help)))
     }
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> IntGauge {
@@ -125,13 +125,13 @@ impl Maker {
         Gauges(names.map(|name| self.register(Gauge::with_opts(self.opts(name, help)))))
     }
 
-    pub(super) fn spread(&self, names: &[&str], help: &str, buckets: &[f64]) -> Spread {
+    pub(super) fn spread(&self, names: &[&str], help: &str, buckets: &[f64]) -> HistogramNames {
         let histogram = |name: &str, factor: f64| {
             let buckets = buckets.iter().map(|bound| bound * factor).collect();
             self.register(Histogram::with_opts(HistogramOpts { common_opts: self.opts(name, help), buckets }))
         };
         let (millis, plain): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.ends_with("_ms"));
-        Spread {
+        HistogramNames {
             plain: plain.into_iter().map(|name| histogram(name, 1.0)).collect(),
             millis: millis.into_iter().map(|name| histogram(name, 1e3)).collect(),
         }

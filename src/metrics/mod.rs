@@ -23,10 +23,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::batch::{BlockUse, Micros};
 
 pub use expose::{EXPOSITION_TYPE, Names};
-pub use ladder::Latencies;
+pub use ladder::LatencyCounts;
 pub use log_watch::{LogWatch, Warning};
 pub use process::Process;
-pub use record::{Outcome, RejectKind, RequestRecord, StreamRecord};
+pub use record::{RejectKind, RequestOutcome, RequestRecord, StreamRecord};
 pub use stats::{Percentiles, PromptCounts, RequestCounts, Stats};
 
 pub use gpus::Gpu;
@@ -111,10 +111,10 @@ pub enum PromptLookup {
 /// The recorder. Clones are cheap and count into the same numbers.
 #[derive(Clone)]
 pub struct Metrics {
-    inner: Arc<Inner>,
+    inner: Arc<MetricsShared>,
 }
 
-struct Inner {
+struct MetricsShared {
     tags: ModelTags,
     log: LogWatch,
     families: Families,
@@ -144,7 +144,7 @@ impl Metrics {
     pub fn of(tags: ModelTags, gpus: Vec<Gpu>, log: LogWatch) -> Self {
         let families = Families::new(&tags, &gpus);
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(MetricsShared {
                 tags,
                 log,
                 families,
@@ -258,7 +258,7 @@ impl Metrics {
 
     /// TTFT and ITL in fine steps, for a plot; counted from the first call until ten seconds after the last.
     #[must_use]
-    pub fn latencies(&self, now: Micros) -> Latencies {
+    pub fn latencies(&self, now: Micros) -> LatencyCounts {
         self.inner.watched.look(now)
     }
 

@@ -38,7 +38,7 @@ impl RejectKind {
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RequestOutcome {
     /// Success: every choice came to its own end (a stop token, a stop string, a function call).
     Stop,
     /// Success: at least one choice ended because the tokens asked for were generated.
@@ -49,7 +49,7 @@ pub enum Outcome {
     Failed,
 }
 
-impl Outcome {
+impl RequestOutcome {
     /// Every outcome.
     pub const ALL: [Self; 4] = [Self::Stop, Self::Length, Self::Cancelled, Self::Failed];
 
@@ -168,12 +168,12 @@ impl RequestRecord {
     }
 
     /// The request is at its end.
-    pub fn ended(mut self, outcome: Outcome, now: Micros) {
+    pub fn ended(mut self, outcome: RequestOutcome, now: Micros) {
         self.admit();
         self.end(outcome, now);
     }
 
-    fn end(&mut self, outcome: Outcome, now: Micros) {
+    fn end(&mut self, outcome: RequestOutcome, now: Micros) {
         self.ended = true;
         let requests = &self.metrics.inner.families.requests;
         let e2e = now.since(self.received);
@@ -197,7 +197,7 @@ impl Drop for RequestRecord {
         if self.admitted {
             // No clock here: the last time that is known is near enough for a window of a minute.
             let last = self.last_event.iter().flatten().max().copied().unwrap_or(self.received);
-            self.end(Outcome::Cancelled, last);
+            self.end(RequestOutcome::Cancelled, last);
         } else {
             self.refuse(RejectKind::Abandoned);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Inner, lock};
+use super::{MetricsShared, lock};
 use crate::batch::Micros;
 
 /// Admitted requests, by what became of them: `total = success + failed + cancelled + active`.
@@ -91,7 +91,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(super) fn read(inner: &Inner, now: Micros) -> Self {
+    pub(super) fn read(inner: &MetricsShared, now: Micros) -> Self {
         let families = &inner.families;
         let requests = &families.requests;
         // Requests change under this lock, so their counts agree with each other.
@@ -126,7 +126,7 @@ impl Stats {
     }
 }
 
-fn prompts(inner: &Inner) -> PromptCounts {
+fn prompts(inner: &MetricsShared) -> PromptCounts {
     let prompts = &inner.families.prompts;
     let (hits, misses) = (prompts.hits.get(), prompts.misses.get());
     PromptCounts {

@@ -30,7 +30,7 @@ fn one_request_is_counted_once_under_every_name() {
     record.tokens(0, 1, seconds(1.25));
     record.tokens(0, 2, seconds(1.5));
     assert_eq!(record.completion_tokens(), 3);
-    record.ended(Outcome::Length, seconds(2.0));
+    record.ended(RequestOutcome::Length, seconds(2.0));
 
     let stats = metrics.stats(seconds(3.0));
     assert_eq!(stats.requests, RequestCounts { total: 1, success: 1, ..RequestCounts::default() });
@@ -56,7 +56,7 @@ fn a_dropped_record_is_a_client_that_left() {
     record.admitted(1);
     drop(record);
     metrics.received(Micros(0)).rejected(RejectKind::QueueFull);
-    metrics.received(Micros(0)).ended(Outcome::Failed, Micros(10));
+    metrics.received(Micros(0)).ended(RequestOutcome::Failed, Micros(10));
     let stats = metrics.stats(Micros(10));
     assert_eq!(stats.requests, RequestCounts { total: 2, cancelled: 1, failed: 1, ..RequestCounts::default() });
     assert_eq!(stats.rejected, 2);
@@ -144,19 +144,19 @@ fn qps_looks_back_a_minute_and_never_past_the_ring() {
     let mut recent = Recent::default();
     assert_eq!(recent.qps(seconds(5.0)), 0.0);
     for second in 0..120 {
-        recent.add(ended(seconds(f64::from(second)), Outcome::Stop));
+        recent.add(ended(seconds(f64::from(second)), RequestOutcome::Stop));
     }
     assert!((recent.qps(seconds(119.0)) - 61.0 / 60.0).abs() < 1e-9);
     // 10,000 in one second: the ring holds the last 4,096, which took 0.4096 s; a second is the shortest span.
     for step in 0..10_000 {
-        recent.add(ended(Micros(200_000_000 + step * 100), Outcome::Failed));
+        recent.add(ended(Micros(200_000_000 + step * 100), RequestOutcome::Failed));
     }
     assert_eq!(recent.qps(Micros(201_000_000)), 4096.0);
     assert_eq!(recent.error_rate(Micros(201_000_000)), 1.0);
     assert_eq!(recent.error_rate(Micros(300_000_000)), 0.0);
 }
 
-fn ended(at: Micros, outcome: Outcome) -> Ended {
+fn ended(at: Micros, outcome: RequestOutcome) -> Ended {
     Ended { at, outcome, ttft_micros: None, e2e_micros: 1 }
 }
 
@@ -207,9 +207,9 @@ proptest! {
                 1 => drop(record),
                 2 => { record.admitted(1); held.push(record); }
                 3 => { record.admitted(1); drop(record); }
-                4 => { record.admitted(1); record.ended(Outcome::Stop, now); }
-                5 => { record.admitted(1); record.ended(Outcome::Failed, now); }
-                _ => record.ended(Outcome::Failed, now),
+                4 => { record.admitted(1); record.ended(RequestOutcome::Stop, now); }
+                5 => { record.admitted(1); record.ended(RequestOutcome::Failed, now); }
+                _ => record.ended(RequestOutcome::Failed, now),
             }
             let stats = metrics.stats(now);
             let counts = stats.requests;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::Outcome;
+use super::RequestOutcome;
 use crate::batch::Micros;
 
 /// How many ended requests are remembered: 4,096 of 40 bytes, sorted in under a millisecond when a client asks.
@@ -15,7 +15,7 @@ const SECOND_MICROS: u64 = 1_000_000;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ended {
     pub(super) at: Micros,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: RequestOutcome,
     pub(super) ttft_micros: Option<u64>,
     pub(super) e2e_micros: u64,
 }
@@ -55,7 +55,7 @@ impl Recent {
         let (mut count, mut failed) = (0_usize, 0_usize);
         for ended in self.within_window(now) {
             count += 1;
-            failed += usize::from(ended.outcome == Outcome::Failed);
+            failed += usize::from(ended.outcome == RequestOutcome::Failed);
         }
         failed as f64 / count.max(1) as f64
     }

@@ -87,7 +87,7 @@ pub struct BuiltPrompt {
 
 /// Counts for metrics and /stats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PromptCounts {
+pub struct BuilderCounts {
     /// Prompts that were built before.
     pub cache_hits: u64,
     /// Prompts that were not.
@@ -103,12 +103,12 @@ pub struct PromptCounts {
 pub struct PromptBuilder {
     tokenizer: Arc<Tokenizer>,
     settings: PromptSettings,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptPrompt>,
 }
 
 /// What the threads that build prompts share.
 #[derive(Debug)]
-struct Kept {
+struct KeptPrompt {
     cache: PromptCache,
     hits: u64,
     misses: u64,
@@ -118,7 +118,7 @@ impl PromptBuilder {
     /// A builder with an empty cache.
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>, settings: PromptSettings) -> Self {
-        let kept = Kept { cache: PromptCache::new(settings.cache_max_bytes), hits: 0, misses: 0 };
+        let kept = KeptPrompt { cache: PromptCache::new(settings.cache_max_bytes), hits: 0, misses: 0 };
         Self { tokenizer, settings, kept: Mutex::new(kept) }
     }
 
@@ -162,9 +162,9 @@ impl PromptBuilder {
 
     /// Counts so far.
     #[must_use]
-    pub fn counts(&self) -> PromptCounts {
+    pub fn counts(&self) -> BuilderCounts {
         let kept = self.kept();
-        PromptCounts {
+        BuilderCounts {
             cache_hits: kept.hits,
             cache_misses: kept.misses,
             cache_size: kept.cache.len(),
@@ -183,7 +183,7 @@ impl PromptBuilder {
     }
 
     /// The cache holds whole prompts whenever its lock is free, so a panic elsewhere does not spoil it.
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, KeptPrompt> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

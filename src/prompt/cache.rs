@@ -24,7 +24,7 @@ const PIECE_BYTES: usize = 16;
 const ARC_BYTES: usize = 2 * size_of::<usize>();
 
 #[derive(Debug)]
-struct Entry {
+struct CacheEntry {
     /// All that the prompt was built from. A box, for the room that a vector keeps in reserve would be held and not counted.
     input: Box<[u8]>,
     prompt: CachedPrompt,
@@ -32,7 +32,7 @@ struct Entry {
     used: u64,
 }
 
-impl Entry {
+impl CacheEntry {
     /// The memory that it takes, its places in the two maps included: an upper bound while a map is half full or more.
     fn bytes(&self, key: &str) -> usize {
         // A hash table is filled to between 7/16 and 7/8, with a byte for each place; a tree whose keys come in ascending order
@@ -51,7 +51,7 @@ impl Entry {
 /// The prompts used last, as many as fit.
 #[derive(Debug)]
 pub(super) struct PromptCache {
-    entries: HashMap<Arc<str>, Entry>,
+    entries: HashMap<Arc<str>, CacheEntry>,
     /// The keys by when they were used last.
     by_use: BTreeMap<u64, Arc<str>>,
     uses: u64,
@@ -92,7 +92,7 @@ impl PromptCache {
     pub(super) fn insert(&mut self, key: &str, input: Vec<u8>, prompt: CachedPrompt) {
         self.remove(key);
         self.uses += 1;
-        let entry = Entry { input: input.into_boxed_slice(), prompt, used: self.uses };
+        let entry = CacheEntry { input: input.into_boxed_slice(), prompt, used: self.uses };
         let bytes = entry.bytes(key);
         if bytes > self.max_bytes {
             return;

@@ -85,7 +85,7 @@ impl Detokenizer {
 
 /// A place in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Place {
+pub struct TextPosition {
     /// Characters before it.
     pub chars: usize,
     /// Bytes before it.
@@ -94,12 +94,12 @@ pub struct Place {
 
 /// Where in the text of a [`Detokenizer`] each token begins. One that begins inside a character has the character's place.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub struct TokenPositions {
     detokenizer: Detokenizer,
-    next: Place,
+    next: TextPosition,
 }
 
-impl Places {
+impl TokenPositions {
     /// Places from the beginning of a text.
     #[must_use]
     pub fn new() -> Self {
@@ -108,7 +108,7 @@ impl Places {
 
     /// Where the next character will stand.
     #[must_use]
-    pub fn next(&self) -> Place {
+    pub fn next(&self) -> TextPosition {
         self.next
     }
 
@@ -131,7 +131,7 @@ impl Places {
     }
 
     /// The place of the next token, which has these bytes.
-    pub fn push(&mut self, bytes: &[u8]) -> Place {
+    pub fn push(&mut self, bytes: &[u8]) -> TextPosition {
         if bytes.first().is_some_and(|first| !self.detokenizer.goes_on_with(*first)) {
             self.flush();
         }

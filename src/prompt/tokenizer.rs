@@ -11,8 +11,8 @@ pub use control::ControlTokens;
 pub use error::TokenizerError;
 pub use filled::fill_vocabulary;
 
-use added::{Added, Piece};
-use merges::{Merges, Scratch};
+use added::{Added, TextSegment};
+use merges::{MergeScratch, Merges};
 use token_bytes::TokenBytes;
 use whole_words::WholeWords;
 use words::Words;
@@ -49,7 +49,7 @@ impl Tokenizer {
     /// [`TokenizerError`] if the file is no byte-level BPE tokenizer with harmony's control tokens, contradicts itself, or
     /// does not fit the model.
     pub fn from_json(file: &str, json: &[u8], vocab_size: usize) -> Result<Self, TokenizerError> {
-        let file::File { words, merges, added, rows, whole_words } = file::read(file, json, vocab_size)?;
+        let file::TokenizerFile { words, merges, added, rows, whole_words } = file::read(file, json, vocab_size)?;
         let control = ControlTokens::find(file, &rows)?;
         let bytes = TokenBytes::new(&rows.bytes);
         let longest_bytes = bytes.longest_bytes();
@@ -105,13 +105,13 @@ impl Tokenizer {
     }
 
     fn encode_into(&self, text: &str, control: bool, tokens_max: usize, tokens: &mut Vec<TokenId>) -> bool {
-        let mut scratch = Scratch::default();
+        let mut scratch = MergeScratch::default();
         // A word of a megabyte is known to be too long before it is merged.
         let fits = |word: &str, count: usize| word.len().div_ceil(self.longest_bytes) <= tokens_max.saturating_sub(count);
         let mut is_whole = true;
         self.added.split(text, control, |piece| match piece {
-            Piece::Token(id) if tokens.len() < tokens_max => tokens.push(id),
-            Piece::Text(text) if is_whole => self.words.split(text, |word| {
+            TextSegment::Token(id) if tokens.len() < tokens_max => tokens.push(id),
+            TextSegment::Text(text) if is_whole => self.words.split(text, |word| {
                 is_whole = fits(word, tokens.len());
                 match self.whole_words.get(word.as_bytes()) {
                     _ if !is_whole => {}
@@ -120,7 +120,7 @@ impl Tokenizer {
                 }
                 is_whole
             }),
-            Piece::Token(_) | Piece::Text(_) => is_whole = false,
+            TextSegment::Token(_) | TextSegment::Text(_) => is_whole = false,
         });
         is_whole && tokens.len() <= tokens_max
     }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use super::chain_hash::CacheSalt;
 use super::queue::Demand;
 use super::running::Runner;
-use super::sequence::{Place, Sequence};
-use super::windows::Gate;
-use super::{Event, FinishReason, Scheduler};
+use super::sequence::{Sequence, SequenceIndex};
+use super::windows::AdmissionWindow;
+use super::{FinishReason, Scheduler, SequenceEvent};
 use crate::batch::{Micros, Sampling, SeqId, TokenId};
 
 /// A sequence as it is handed in.
@@ -171,7 +171,7 @@ impl Scheduler {
 
     /// Lets sequences run from the front of the queue and gives each a slice of this step, until `room` tokens are used up, no
     /// more may run, the blocks do not suffice for the next one, or the gate holds it.
-    pub(super) fn admit(&mut self, gate: Gate, mut room: usize) {
+    pub(super) fn admit(&mut self, gate: AdmissionWindow, mut room: usize) {
         while room > 0
             && let Some((seq, _)) = self.waiting.front()
             && !self.suspects.contain(seq)
@@ -216,13 +216,13 @@ impl Scheduler {
     }
 
     /// Ends the sequences that waited too long for their first step.
-    pub(super) fn expire(&mut self, now: Micros, events: &mut Vec<Event>) {
+    pub(super) fn expire(&mut self, now: Micros, events: &mut Vec<SequenceEvent>) {
         while let Some((place, deadline)) = self.first_deadline()
             && deadline <= now
         {
             let seq = self.sequences[place].id;
             let request = self.remove(seq);
-            events.push(Event::Finished { seq, reason: FinishReason::QueueTimeout, logprobs: None });
+            events.push(SequenceEvent::Finished { seq, reason: FinishReason::QueueTimeout, logprobs: None });
             if let Some(first) = request {
                 self.turns.note_failure(first);
             }
@@ -232,7 +232,7 @@ impl Scheduler {
 
     /// The sequence that will have waited too long first, and when. Of a request only the first
     /// sequence can: the others wait for it and for their turns.
-    pub(super) fn first_deadline(&self) -> Option<(Place, Micros)> {
+    pub(super) fn first_deadline(&self) -> Option<(SequenceIndex, Micros)> {
         if self.limits.waiting_max_micros == 0 {
             return None;
         }

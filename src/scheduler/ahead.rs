@@ -31,7 +31,7 @@ impl Scheduler {
     pub(super) fn can_be_followed(&self) -> bool {
         let [step] = self.under_way.as_slice() else { return false };
         let is_short = step.prefill_tokens() <= LITTLE_TOKENS;
-        is_short && !step.says_more && self.suspects.is_empty() && self.running.is_tidy()
+        is_short && !step.blocks_planning_ahead && self.suspects.is_empty() && self.running.is_tidy()
     }
 
     /// Presumes that the step under way ends well; its commit settles the tokens.
@@ -68,7 +68,7 @@ impl Scheduler {
         }
         self.admit(gate, room);
         // Its log-probabilities may take several rounds, and an engine that computes those reports the step before it only then.
-        if self.step.prefills.iter().any(|(at, _)| self.running[*at].gathers) {
+        if self.step.prefills.iter().any(|(at, _)| self.running[*at].awaits_prompt_logprobs) {
             self.step.withdraw();
         }
     }

@@ -3,7 +3,7 @@
 use super::block_pool::BlockPools;
 use super::geometry::{BlockCounts, Geometry};
 use super::prefix_cache::Prefix;
-use super::table::{Row, Table};
+use super::table::{Table, TableRow};
 use crate::batch::BlockId;
 
 /// Both groups' tables.
@@ -19,8 +19,8 @@ pub(super) struct Tables {
 /// sees, and no block before those.**
 #[derive(Debug, Default)]
 pub(super) struct BlockTables {
-    pub(super) global: Row,
-    pub(super) sliding: Row,
+    pub(super) global: TableRow,
+    pub(super) sliding: TableRow,
     /// Logical index of the first entry of `sliding`.
     sliding_first: u32,
 }

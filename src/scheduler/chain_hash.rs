@@ -36,14 +36,14 @@ pub(super) struct ChainHash(pub(super) [u64; 2]);
 impl ChainHash {
     /// Of no token.
     pub(super) fn root(key: HashKey, salt: CacheSalt) -> Self {
-        let mut state = State::new(key);
+        let mut state = HashState::new(key);
         salt.0.into_iter().for_each(|word| state.take(word));
         state.finish(16, 0)
     }
 
     /// Of the tokens that `self` stands for, and `tokens`.
     pub(super) fn then(self, key: HashKey, tokens: &[TokenId]) -> Self {
-        let mut state = State::new(key);
+        let mut state = HashState::new(key);
         self.0.into_iter().for_each(|word| state.take(word));
         let (pairs, rest) = tokens.as_chunks::<2>();
         for [low, high] in pairs {
@@ -55,9 +55,9 @@ impl ChainHash {
 }
 
 /// SipHash's state.
-struct State([u64; 4]);
+struct HashState([u64; 4]);
 
-impl State {
+impl HashState {
     fn new(HashKey([first, second]): HashKey) -> Self {
         Self([
             first ^ 0x736f_6d65_7073_6575,
@@ -120,7 +120,7 @@ mod tests {
     fn the_hashes_are_those_of_the_reference() {
         let bytes = |from: u8| u64::from_le_bytes(std::array::from_fn(|at| from + at as u8));
         let key = HashKey([bytes(0), bytes(8)]);
-        assert_eq!(hexadecimal(State::new(key).finish(0, 0)), "a3817f04ba25a8e66df67214c7550293");
+        assert_eq!(hexadecimal(HashState::new(key).finish(0, 0)), "a3817f04ba25a8e66df67214c7550293");
         let before = ChainHash([bytes(0), bytes(8)]);
         assert_eq!(hexadecimal(before.then(key, &counting(16, 4))), "7c3956ca5eeafc3e363e9d556546eb68");
         assert_eq!(hexadecimal(before.then(key, &counting(16, 7))), "89237d9ded9c5e78d8b1c9b166cc7342");

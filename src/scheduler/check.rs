@@ -63,7 +63,7 @@ impl Scheduler {
             let last = runner.latest().last().or(sequence.tokens.last());
             assert_eq!(last, Some(&runner.last), "sequence {} knows its last token", seq.0);
             let gathers = matches!(sequence.prompt_logprobs, PromptLogprobs::Gathering(_));
-            assert_eq!(runner.gathers, gathers, "sequence {} gathers log-probabilities or not", seq.0);
+            assert_eq!(runner.awaits_prompt_logprobs, gathers, "sequence {} gathers log-probabilities or not", seq.0);
         }
     }
 

@@ -1,13 +1,13 @@
 //! Taking a step's result.
 
 use super::sequence::PromptLogprobs;
-use super::step::{Planned, UnderWay};
-use super::{Event, FinishReason, Scheduler};
+use super::step::{Planned, StepUnderWay};
+use super::{FinishReason, Scheduler, SequenceEvent};
 use crate::batch::{DrawError, PositionLogprobs, Sampled};
 
 impl Scheduler {
     /// Every slice was computed.
-    pub(super) fn commit_done(&mut self, step: UnderWay, reports: Vec<Sampled>, events: &mut Vec<Event>) {
+    pub(super) fn commit_done(&mut self, step: StepUnderWay, reports: Vec<Sampled>, events: &mut Vec<SequenceEvent>) {
         let mut reports = reports.into_iter();
         for slice in &step.planned {
             // It may have ended since the step was planned, in the commit before or by a cancel: then nobody wants the report.
@@ -40,7 +40,7 @@ impl Scheduler {
         let runner = &mut self.running[slice.at];
         runner.slide(&self.geometry, &mut self.tables, &mut self.pools);
         if !self.suspects.is_empty() {
-            self.suspects.hear(runner.seq, slice.end);
+            self.suspects.note_computed(runner.seq, slice.end);
         }
         if !slice.draws {
             let decoding = runner.has_caught_up();
@@ -48,9 +48,9 @@ impl Scheduler {
         }
     }
 
-    fn commit_report(&mut self, at: usize, report: Sampled, events: &mut Vec<Event>) {
+    fn commit_report(&mut self, at: usize, report: Sampled, events: &mut Vec<SequenceEvent>) {
         let Sampled { seq, token, logprobs, prompt_logprobs } = report;
-        if self.running[at].gathers {
+        if self.running[at].awaits_prompt_logprobs {
             self.gather(at, prompt_logprobs, events);
         }
         let (reason, logprobs) = match token {
@@ -63,7 +63,7 @@ impl Scheduler {
                 if runner.stops_at(token, &self.sequences) {
                     (FinishReason::Stop(token), logprobs)
                 } else {
-                    events.push(Event::Token { seq, token, logprobs });
+                    events.push(SequenceEvent::Token { seq, token, logprobs });
                     let index = runner.append(token, &mut self.sequences);
                     if runner.is_masked
                         && let Some(masks) = &self.sequences[runner.place].sampling.masks
@@ -85,7 +85,7 @@ impl Scheduler {
     }
 
     /// Gathers log-probabilities of the prompt, and reports them once all are there.
-    fn gather(&mut self, at: usize, logprobs: Vec<PositionLogprobs>, events: &mut Vec<Event>) {
+    fn gather(&mut self, at: usize, logprobs: Vec<PositionLogprobs>, events: &mut Vec<SequenceEvent>) {
         let runner = &mut self.running[at];
         let sequence = &mut self.sequences[runner.place];
         if let PromptLogprobs::Gathering(gathered) = &mut sequence.prompt_logprobs {
@@ -94,15 +94,15 @@ impl Scheduler {
                 let logprobs = std::mem::take(gathered);
                 assert_eq!(logprobs.len() + 1, sequence.prompt_len, "the engine reports every prompt target");
                 sequence.prompt_logprobs = PromptLogprobs::Settled;
-                runner.gathers = false;
-                events.push(Event::PromptLogprobs { seq: sequence.id, logprobs });
+                runner.awaits_prompt_logprobs = false;
+                events.push(SequenceEvent::PromptLogprobs { seq: sequence.id, logprobs });
             }
         }
     }
 
     /// The step failed, and the engine's KV memory with it: whoever was in it is suspected, and everybody computes everything
     /// again, in the order of arrival, with the tokens generated so far.
-    pub(super) fn commit_lost(&mut self, step: UnderWay, events: &mut Vec<Event>) {
+    pub(super) fn commit_lost(&mut self, step: StepUnderWay, events: &mut Vec<SequenceEvent>) {
         self.forget_computed();
         // What was planned ahead of this is lost with it, and nobody's fault.
         self.under_way.clear();

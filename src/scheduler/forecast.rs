@@ -42,15 +42,15 @@ struct Costs {
 }
 
 /// A step as it is observed: prompt tokens, sequences that decode, microseconds.
-type Sample = [f64; 3];
+type StepSample = [f64; 3];
 
 /// What was observed lately.
 #[derive(Debug, Default)]
-pub(super) struct Observed {
+pub(super) struct RecentSteps {
     /// Sums over steps, older ones weighing less: of one, of the samples, and of their products.
     weight: f64,
-    sums: Sample,
-    products: [Sample; 3],
+    sums: StepSample,
+    products: [StepSample; 3],
     /// Over answers: tokens generated, and how many answers ended before they had to.
     generated: f64,
     stopped: f64,
@@ -60,7 +60,7 @@ pub(super) struct Observed {
     found: f64,
 }
 
-impl Observed {
+impl RecentSteps {
     /// A step with so many prompt tokens and so many sequences that decode, which drew so many
     /// tokens, took so long.
     pub(super) fn note_step(&mut self, prefill_tokens: usize, decoding_count: usize, drawn_count: u64, micros: u64) {
@@ -163,7 +163,7 @@ struct Waiting {
 }
 
 /// The queue, run forward. Time is in parts of a step.
-struct Run<'s> {
+struct QueueRun<'s> {
     core: &'s Scheduler,
     /// What runs: its end, its blocks, its request.
     running: BinaryHeap<Reverse<(u64, usize, Option<SeqId>)>>,
@@ -179,7 +179,7 @@ struct Run<'s> {
     costs: Costs,
 }
 
-impl Run<'_> {
+impl QueueRun<'_> {
     /// Lets one run that has to prefill so many tokens and may generate so many, the quantile of
     /// which is this.
     fn begin(&mut self, next: Waiting, blocks: usize, quantile: f64) {
@@ -264,11 +264,11 @@ impl Scheduler {
         forecast
     }
 
-    fn run(&self) -> Run<'_> {
+    fn run(&self) -> QueueRun<'_> {
         let decoding = self.limits.running_max().min(self.running.count() + self.waiting.count());
         let room_tokens = self.limits.token_budget_tokens.saturating_sub(decoding).max(1);
         let slices = room_tokens.div_ceil(self.geometry.slice_tokens_max).min(SLICES_MAX_COUNT);
-        Run {
+        QueueRun {
             core: self,
             running: BinaryHeap::new(),
             places: self.limits.running_max(),
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn the_costs_of_steps_are_told_apart() {
-        let mut observed = Observed::default();
+        let mut observed = RecentSteps::default();
         for step in 0..60 {
             let (tokens, decoding) = (step * 37 % 200, step % 16);
             observed.note_step(tokens, decoding, 0, (20_000 + tokens * 500 + decoding * 3_000) as u64);
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn steps_that_are_all_alike_cost_what_they_cost() {
-        let mut observed = Observed::default();
+        let mut observed = RecentSteps::default();
         (0..10).for_each(|_| observed.note_step(0, 16, 16, 50_000));
         let Costs { step, decoding, .. } = observed.costs();
         assert!((step + 16.0 * decoding - 50_000.0).abs() < 1.0, "{:?}", observed.costs());
@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn prompts_are_computed_but_for_what_was_found_of_them_lately() {
-        let mut observed = Observed::default();
+        let mut observed = RecentSteps::default();
         assert_eq!(observed.to_compute(1_000), 1_000);
         (0..200).for_each(|_| observed.note_found(500, 450));
         assert!(observed.to_compute(1_000).abs_diff(100) <= 1 && observed.to_compute(1) == 1);
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn answers_are_as_long_as_they_were_and_no_longer_than_they_may_be() {
-        let mut observed = Observed::default();
+        let mut observed = RecentSteps::default();
         for _ in 0..200 {
             observed.note_step(0, 1, 100, 1_000);
             observed.note_end(true);

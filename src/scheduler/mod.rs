@@ -16,14 +16,14 @@ use std::collections::VecDeque;
 
 use self::block_pool::BlockPools;
 use self::block_tables::Tables;
-use self::forecast::Observed;
+use self::forecast::RecentSteps;
 use self::geometry::{BlockCounts, Geometry};
 use self::prefix_cache::PrefixCache;
 use self::queue::WaitingQueue;
 use self::reuse::Reuse;
-use self::running::Running;
-use self::sequence::{Place, Sequences};
-use self::step::{Step, UnderWay};
+use self::running::RunningSequences;
+use self::sequence::{SequenceIndex, Sequences};
+use self::step::{PlannedStep, StepUnderWay};
 use self::suspects::Suspects;
 use self::turns::Turns;
 use crate::batch::{Batch, BlockUse, Micros, PositionLogprobs, SeqId, StepResult, TokenId};
@@ -95,7 +95,7 @@ impl FinishReason {
 
 /// Something that happened to a sequence in a commit or a plan.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum SequenceEvent {
     /// A later sequence of a request enters the queue; the first event of it.
     Entered {
         /// The request, by the id of its first sequence.
@@ -191,7 +191,7 @@ impl SchedulerCounts {
 
 /// Sums since the start.
 #[derive(Debug, Default)]
-struct Totals {
+struct SchedulerTotals {
     preemptions: u64,
     steps: u64,
     prefill_tokens: u64,
@@ -210,14 +210,14 @@ pub struct Scheduler {
     tables: Tables,
     sequences: Sequences,
     waiting: WaitingQueue,
-    running: Running,
+    running: RunningSequences,
     suspects: Suspects,
     turns: Turns,
     reuse: Reuse,
-    observed: Observed,
-    step: Step,
+    observed: RecentSteps,
+    step: PlannedStep,
     /// Steps that are not committed, oldest first: none, one, or one and the step planned ahead.
-    under_way: Vec<UnderWay>,
+    under_way: Vec<StepUnderWay>,
     next_id: u64,
     /// No sequence from this id on has ever run.
     fresh_from: SeqId,
@@ -225,7 +225,7 @@ pub struct Scheduler {
     now: Micros,
     /// When the last step was committed.
     committed_at: Micros,
-    totals: Totals,
+    totals: SchedulerTotals,
 }
 
 impl Scheduler {
@@ -245,18 +245,18 @@ impl Scheduler {
             tables: Tables::default(),
             sequences: Sequences::default(),
             waiting: WaitingQueue::default(),
-            running: Running::default(),
+            running: RunningSequences::default(),
             suspects: Suspects::default(),
             turns: Turns::default(),
             reuse: Reuse::default(),
-            observed: Observed::default(),
-            step: Step::default(),
+            observed: RecentSteps::default(),
+            step: PlannedStep::default(),
             under_way: Vec::new(),
             next_id: 0,
             fresh_from: SeqId(0),
             now: Micros::default(),
             committed_at: Micros::default(),
-            totals: Totals::default(),
+            totals: SchedulerTotals::default(),
         }
     }
 
@@ -316,7 +316,7 @@ impl Scheduler {
     ///
     /// # Panics
     /// If the step before has not been committed.
-    pub fn plan(&mut self, now: Micros, events: &mut Vec<Event>) -> Plan<'_> {
+    pub fn plan(&mut self, now: Micros, events: &mut Vec<SequenceEvent>) -> Plan<'_> {
         assert!(self.under_way.is_empty(), "a step is planned before the one before it is committed");
         let now = self.advance(now);
         self.expire(now, events);
@@ -342,7 +342,7 @@ impl Scheduler {
     ///
     /// # Panics
     /// If no step is computed, or one was planned ahead of it already.
-    pub fn plan_ahead(&mut self, now: Micros, events: &mut Vec<Event>) -> Option<&mut Batch> {
+    pub fn plan_ahead(&mut self, now: Micros, events: &mut Vec<SequenceEvent>) -> Option<&mut Batch> {
         assert_eq!(self.under_way.len(), 1, "a step is planned ahead of one other");
         let now = self.advance(now);
         if !self.can_be_followed() {
@@ -362,7 +362,7 @@ impl Scheduler {
     ///
     /// # Panics
     /// If no step is being computed, or if the reports are not those that the step's slices ask for.
-    pub fn commit(&mut self, result: StepResult, now: Micros, events: &mut Vec<Event>) {
+    pub fn commit(&mut self, result: StepResult, now: Micros, events: &mut Vec<SequenceEvent>) {
         assert!(!self.under_way.is_empty(), "a result without a step");
         let step = self.under_way.remove(0);
         let began = step.given.max(self.committed_at);
@@ -433,7 +433,7 @@ impl Scheduler {
         self.forget(seq, place)
     }
 
-    fn forget(&mut self, seq: SeqId, place: Place) -> Option<SeqId> {
+    fn forget(&mut self, seq: SeqId, place: SequenceIndex) -> Option<SeqId> {
         let request = self.sequences.remove(place).request;
         self.suspects.forget(seq);
         if let Some(first) = request {

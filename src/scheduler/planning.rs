@@ -3,7 +3,7 @@
 use super::Scheduler;
 use super::running::Runner;
 use super::step::Material;
-use super::windows::Gate;
+use super::windows::AdmissionWindow;
 use crate::batch::Micros;
 
 impl Scheduler {
@@ -24,7 +24,7 @@ impl Scheduler {
         }
         self.admit(gate, room);
         match gate {
-            Gate::Held { until } if self.step.is_empty() => Some(until),
+            AdmissionWindow::Held { until } if self.step.is_empty() => Some(until),
             _ => None,
         }
     }

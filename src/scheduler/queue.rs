@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::geometry::{BlockCounts, Geometry};
-use super::sequence::{Place, Sequence};
+use super::sequence::{Sequence, SequenceIndex};
 use crate::batch::SeqId;
 
 /// What waiting sequences ask for, one or all of them.
@@ -56,7 +56,7 @@ impl Demand {
 /// putting it there; and an admission that fails leaves the queue as it was.
 #[derive(Debug, Default)]
 pub(super) struct WaitingQueue {
-    line: BTreeMap<SeqId, Place>,
+    line: BTreeMap<SeqId, SequenceIndex>,
     demand: Demand,
 }
 
@@ -70,24 +70,24 @@ impl WaitingQueue {
         self.demand
     }
 
-    pub(super) fn front(&self) -> Option<(SeqId, Place)> {
+    pub(super) fn front(&self) -> Option<(SeqId, SequenceIndex)> {
         self.line.first_key_value().map(|(id, place)| (*id, *place))
     }
 
     /// Those whose ids are not below `from`.
-    pub(super) fn from(&self, from: SeqId) -> impl Iterator<Item = Place> {
+    pub(super) fn from(&self, from: SeqId) -> impl Iterator<Item = SequenceIndex> {
         self.line.range(from..).map(|(_, place)| *place)
     }
 
-    pub(super) fn find(&self, seq: SeqId) -> Option<Place> {
+    pub(super) fn find(&self, seq: SeqId) -> Option<SequenceIndex> {
         self.line.get(&seq).copied()
     }
 
-    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (SeqId, Place)> {
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (SeqId, SequenceIndex)> {
         self.line.iter().map(|(id, place)| (*id, *place))
     }
 
-    pub(super) fn enter(&mut self, place: Place, sequence: &Sequence, geometry: &Geometry) {
+    pub(super) fn enter(&mut self, place: SequenceIndex, sequence: &Sequence, geometry: &Geometry) {
         self.demand = self.demand.plus(Demand::of(sequence, geometry));
         let before = self.line.insert(sequence.id, place);
         assert!(before.is_none(), "sequence {} waits twice", sequence.id.0);

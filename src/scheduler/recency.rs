@@ -7,7 +7,7 @@ const NONE: u32 = u32::MAX;
 
 /// The neighbours of a block.
 #[derive(Debug, Clone, Copy)]
-struct Links {
+struct RecencyLinks {
     older: u32,
     newer: u32,
 }
@@ -17,7 +17,7 @@ struct Links {
 #[derive(Debug)]
 pub(super) struct Recency {
     /// By block; those of a block that is not in line mean nothing.
-    links: Vec<Links>,
+    links: Vec<RecencyLinks>,
     oldest: u32,
     newest: u32,
     count: usize,
@@ -26,7 +26,7 @@ pub(super) struct Recency {
 impl Recency {
     /// An empty line for blocks below `blocks`.
     pub(super) fn new(blocks: usize) -> Self {
-        Self { links: vec![Links { older: NONE, newer: NONE }; blocks], oldest: NONE, newest: NONE, count: 0 }
+        Self { links: vec![RecencyLinks { older: NONE, newer: NONE }; blocks], oldest: NONE, newest: NONE, count: 0 }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -46,7 +46,7 @@ impl Recency {
 
     /// Puts a block that is not in line at the end: it was used just now.
     pub(super) fn push_newest(&mut self, block: BlockId) {
-        self.links[block.0 as usize] = Links { older: self.newest, newer: NONE };
+        self.links[block.0 as usize] = RecencyLinks { older: self.newest, newer: NONE };
         match self.newest {
             NONE => self.oldest = block.0,
             newest => self.links[newest as usize].newer = block.0,
@@ -57,7 +57,7 @@ impl Recency {
 
     /// Puts a block that is not in line at the front: it is the first to go.
     pub(super) fn push_oldest(&mut self, block: BlockId) {
-        self.links[block.0 as usize] = Links { older: NONE, newer: self.oldest };
+        self.links[block.0 as usize] = RecencyLinks { older: NONE, newer: self.oldest };
         match self.oldest {
             NONE => self.newest = block.0,
             oldest => self.links[oldest as usize].older = block.0,
@@ -68,7 +68,7 @@ impl Recency {
 
     /// Takes a block that is in line out of it.
     pub(super) fn remove(&mut self, block: BlockId) {
-        let Links { older, newer } = self.links[block.0 as usize];
+        let RecencyLinks { older, newer } = self.links[block.0 as usize];
         match older {
             NONE => self.oldest = newer,
             older => self.links[older as usize].newer = newer,

@@ -23,8 +23,8 @@ use super::chain_hash::ChainHash;
 use super::geometry::Geometry;
 use super::prefix_cache::Prefix;
 use super::running::Runner;
-use super::sequence::{Place, PromptLogprobs, Sequence};
-use super::{Event, Scheduler};
+use super::sequence::{PromptLogprobs, Sequence, SequenceIndex};
+use super::{Scheduler, SequenceEvent};
 use crate::batch::{BlockId, SeqId, TokenId};
 
 /// Why a prompt was computed from its first token on.
@@ -74,12 +74,12 @@ pub(super) struct Reuse {
     /// The tokens of a block.
     tokens: Vec<TokenId>,
     /// What is to be reported of those that began to run.
-    began: Vec<Event>,
+    began: Vec<SequenceEvent>,
 }
 
 impl Scheduler {
     /// What is known of the tokens of the sequence at `place`, which waits.
-    pub(super) fn find_computed(&mut self, place: Place) -> Found {
+    pub(super) fn find_computed(&mut self, place: SequenceIndex) -> Found {
         let Self { reuse, pools, geometry, sequences, .. } = self;
         let (chain, cache, sequence) = (&mut reuse.chain, &pools.cache, &mut sequences[place]);
         chain.clear();
@@ -143,11 +143,11 @@ impl Scheduler {
         counts.hits_total += is_hit;
         counts.queried_tokens_total += tokens_count as u64;
         counts.hit_tokens_total += cached_tokens as u64;
-        self.reuse.began.push(Event::Began { seq, cached_tokens, miss: found.miss });
+        self.reuse.began.push(SequenceEvent::Began { seq, cached_tokens, miss: found.miss });
     }
 
     /// Reports those that began to run.
-    pub(super) fn report_began(&mut self, events: &mut Vec<Event>) {
+    pub(super) fn report_began(&mut self, events: &mut Vec<SequenceEvent>) {
         events.append(&mut self.reuse.began);
     }
 

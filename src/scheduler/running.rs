@@ -8,7 +8,7 @@ use std::ops::{Index, IndexMut};
 use super::block_pool::BlockPools;
 use super::block_tables::{BlockTables, Tables};
 use super::geometry::Geometry;
-use super::sequence::{Place, PromptLogprobs, Sequence, Sequences};
+use super::sequence::{PromptLogprobs, Sequence, SequenceIndex, Sequences};
 use crate::batch::{SeqId, TokenId};
 
 /// So many generated tokens go to their sequence together: each visit there costs a walk to far memory.
@@ -21,7 +21,7 @@ const LATEST_MAX_COUNT: usize = 10;
 pub(super) struct Runner {
     pub(super) seq: SeqId,
     /// Where the rest of it is kept.
-    pub(super) place: Place,
+    pub(super) place: SequenceIndex,
     /// It ended, and is only still in the line.
     gone: bool,
     /// Whether it has caught up but for one token after its prompt; else it is being prefilled.
@@ -31,7 +31,7 @@ pub(super) struct Runner {
     /// Whether what it may draw follows from what it drew before.
     pub(super) is_masked: bool,
     /// Whether log-probabilities of its prompt are gathered.
-    pub(super) gathers: bool,
+    pub(super) awaits_prompt_logprobs: bool,
     /// The last of its tokens.
     pub(super) last: TokenId,
     /// The slice of the step under way that draws the last of its tokens, if that is not known yet.
@@ -57,7 +57,7 @@ pub(super) struct Runner {
 
 impl Runner {
     /// Begins to run `sequence`, which is kept at `place`: nothing is computed, no block is held.
-    pub(super) fn new(place: Place, sequence: &Sequence) -> Self {
+    pub(super) fn new(place: SequenceIndex, sequence: &Sequence) -> Self {
         let stops = &sequence.sampling.stop_tokens;
         let generated = sequence.tokens.len() - sequence.prompt_len;
         let generated_count = u32::try_from(generated).expect("no more than max_tokens are generated");
@@ -68,7 +68,7 @@ impl Runner {
             decoding: false,
             needs_history: sequence.sampling.needs_history(),
             is_masked: sequence.sampling.masks.is_some(),
-            gathers: matches!(sequence.prompt_logprobs, PromptLogprobs::Gathering(_)),
+            awaits_prompt_logprobs: matches!(sequence.prompt_logprobs, PromptLogprobs::Gathering(_)),
             last: *sequence.tokens.last().expect("a prompt without tokens is rejected"),
             awaited_of: None,
             latest: [TokenId(0); LATEST_MAX_COUNT],
@@ -212,14 +212,14 @@ fn bit(token: TokenId) -> u64 {
 /// An index into them holds from the beginning of a plan to its commit: who ends stays in the line until the next plan without a
 /// step under way, and whoever else comes or is taken out does so at its end.
 #[derive(Debug, Default)]
-pub(super) struct Running {
+pub(super) struct RunningSequences {
     /// Oldest first.
     line: Vec<Runner>,
     gone_count: usize,
     decoding_count: usize,
 }
 
-impl Running {
+impl RunningSequences {
     pub(super) fn count(&self) -> usize {
         self.line.len() - self.gone_count
     }
@@ -275,7 +275,7 @@ impl Running {
         sequences: &mut Sequences,
         tables: &mut Tables,
         pools: &mut BlockPools,
-    ) -> Option<(usize, Place)> {
+    ) -> Option<(usize, SequenceIndex)> {
         loop {
             let mut runner = self.line.pop()?;
             if runner.gone {
@@ -328,7 +328,7 @@ impl Running {
     }
 }
 
-impl Index<usize> for Running {
+impl Index<usize> for RunningSequences {
     type Output = Runner;
 
     fn index(&self, at: usize) -> &Runner {
@@ -336,7 +336,7 @@ impl Index<usize> for Running {
     }
 }
 
-impl IndexMut<usize> for Running {
+impl IndexMut<usize> for RunningSequences {
     fn index_mut(&mut self, at: usize) -> &mut Runner {
         &mut self.line[at]
     }

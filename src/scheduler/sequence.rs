@@ -69,13 +69,13 @@ impl Sequence {
 
 /// Where a sequence is kept, from its submission to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(u32);
+pub(super) struct SequenceIndex(u32);
 
 /// All sequences, at places that do not move and are used again.
 #[derive(Debug, Default)]
 pub(super) struct Sequences {
     places: Vec<Option<Sequence>>,
-    vacant: Vec<Place>,
+    vacant: Vec<SequenceIndex>,
 }
 
 impl Sequences {
@@ -83,32 +83,32 @@ impl Sequences {
         self.places.len() - self.vacant.len()
     }
 
-    pub(super) fn insert(&mut self, sequence: Sequence) -> Place {
+    pub(super) fn insert(&mut self, sequence: Sequence) -> SequenceIndex {
         if let Some(place) = self.vacant.pop() {
             self.places[place.0 as usize] = Some(sequence);
             place
         } else {
             self.places.push(Some(sequence));
-            Place(u32::try_from(self.places.len() - 1).expect("fewer than 2^32 sequences live at once"))
+            SequenceIndex(u32::try_from(self.places.len() - 1).expect("fewer than 2^32 sequences live at once"))
         }
     }
 
-    pub(super) fn remove(&mut self, place: Place) -> Sequence {
+    pub(super) fn remove(&mut self, place: SequenceIndex) -> Sequence {
         self.vacant.push(place);
         self.places[place.0 as usize].take().expect("a place is given up once")
     }
 }
 
-impl Index<Place> for Sequences {
+impl Index<SequenceIndex> for Sequences {
     type Output = Sequence;
 
-    fn index(&self, place: Place) -> &Sequence {
+    fn index(&self, place: SequenceIndex) -> &Sequence {
         self.places[place.0 as usize].as_ref().expect("a sequence in a queue lives")
     }
 }
 
-impl IndexMut<Place> for Sequences {
-    fn index_mut(&mut self, place: Place) -> &mut Sequence {
+impl IndexMut<SequenceIndex> for Sequences {
+    fn index_mut(&mut self, place: SequenceIndex) -> &mut Sequence {
         self.places[place.0 as usize].as_mut().expect("a sequence in a queue lives")
     }
 }

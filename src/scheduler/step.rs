@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::block_tables::Tables;
 use super::geometry::Geometry;
-use super::running::{Runner, Running};
+use super::running::{Runner, RunningSequences};
 use super::sequence::Sequences;
 use crate::batch::{Awaited, Batch, Draw, Micros, PromptTargets, SeqId, Slice};
 
@@ -26,18 +26,18 @@ pub(super) struct Planned {
 
 /// A step that the engine was given, as far as its commit needs it.
 #[derive(Debug, Default)]
-pub(super) struct UnderWay {
+pub(super) struct StepUnderWay {
     /// Its slices, in the batch's order.
     pub(super) planned: Vec<Planned>,
     /// Whether the next step needs more of its commit than tokens: somebody draws with a history, or reports on its prompt.
-    pub(super) says_more: bool,
+    pub(super) blocks_planning_ahead: bool,
     /// Whether its end was presumed: only what it draws is to be settled.
     pub(super) is_presumed: bool,
     /// When it was given to the engine.
     pub(super) given: Micros,
 }
 
-impl UnderWay {
+impl StepUnderWay {
     /// Sequences that decode in it.
     pub(super) fn decoding_count(&self) -> usize {
         // They come first.
@@ -54,7 +54,7 @@ impl UnderWay {
 /// What slices are made of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Material<'s> {
-    pub(super) running: &'s Running,
+    pub(super) running: &'s RunningSequences,
     pub(super) sequences: &'s Sequences,
     pub(super) tables: &'s Tables,
     pub(super) geometry: &'s Geometry,
@@ -62,7 +62,7 @@ pub(super) struct Material<'s> {
 
 /// The step that is planned. Its memory is used again for the next.
 #[derive(Debug, Default)]
-pub(super) struct Step {
+pub(super) struct PlannedStep {
     /// Who is prefilled (indices of runners), by how many tokens; their slices are written when all decode slices are.
     pub(super) prefills: Vec<(usize, usize)>,
     /// The slices that are written, in the batch's order.
@@ -77,7 +77,7 @@ pub(super) struct Step {
     earlier: Earlier,
 }
 
-impl Step {
+impl PlannedStep {
     /// Begins a step with nobody in it.
     pub(super) fn begin(&mut self) {
         self.withdraw();
@@ -116,14 +116,14 @@ impl Step {
     }
 
     /// Appends the prefill slices; the batch is complete then. Answers what its commit will need.
-    pub(super) fn complete(&mut self, material: Material<'_>, now: Micros) -> UnderWay {
+    pub(super) fn complete(&mut self, material: Material<'_>, now: Micros) -> StepUnderWay {
         for i in 0..self.prefills.len() {
             let (at, len) = self.prefills[i];
             self.write(at, len, material);
         }
         self.batch.slices.truncate(self.planned.len());
         let planned = std::mem::replace(&mut self.planned, std::mem::take(&mut self.spare));
-        UnderWay { planned, says_more: self.says_more, is_presumed: false, given: now }
+        StepUnderWay { planned, blocks_planning_ahead: self.says_more, is_presumed: false, given: now }
     }
 
     /// Takes back the memory of a step that is committed.
@@ -223,7 +223,7 @@ fn slice(batch: &mut Batch, runner: &Runner, end: usize, draw: Option<Draw>, mat
         sliding_blocks: sliding_from..batch.sliding_blocks.len(),
         sliding_first: runner.tables.sliding_first(),
         draw,
-        prompt_targets: runner.gathers.then(|| Box::new(prompt_targets(runner, end, sequences))),
+        prompt_targets: runner.awaits_prompt_logprobs.then(|| Box::new(prompt_targets(runner, end, sequences))),
     }
 }
 

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use super::Scheduler;
 use super::running::Runner;
-use super::windows::Gate;
+use super::windows::AdmissionWindow;
 use crate::batch::SeqId;
 
 /// Steps lost while a sequence was alone in them, after which it is given up.
@@ -33,46 +33,46 @@ struct Suspicion {
 /// The suspects of lost steps.
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
-    line: BTreeMap<SeqId, Suspicion>,
+    suspicions: BTreeMap<SeqId, Suspicion>,
     /// The step before was a trial.
     tried_last: bool,
 }
 
 impl Suspects {
     pub(super) fn is_empty(&self) -> bool {
-        self.line.is_empty()
+        self.suspicions.is_empty()
     }
 
     pub(super) fn contain(&self, seq: SeqId) -> bool {
-        self.line.contains_key(&seq)
+        self.suspicions.contains_key(&seq)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = SeqId> {
-        self.line.keys().copied()
+        self.suspicions.keys().copied()
     }
 
     fn oldest(&self) -> Option<SeqId> {
-        self.line.first_key_value().map(|(seq, _)| *seq)
+        self.suspicions.first_key_value().map(|(seq, _)| *seq)
     }
 
     /// A step that was to compute `seq` up to `end` was lost. Answers whether `seq` is to be given up.
     pub(super) fn accuse(&mut self, seq: SeqId, end: usize, alone: bool) -> bool {
-        let suspicion = self.line.entry(seq).or_default();
+        let suspicion = self.suspicions.entry(seq).or_default();
         suspicion.acquitted_at = suspicion.acquitted_at.max(end);
         suspicion.lost_alone += u32::from(alone);
         suspicion.lost_alone >= LOST_ALONE_MAX
     }
 
     /// `seq` has computed `computed` tokens.
-    pub(super) fn hear(&mut self, seq: SeqId, computed: usize) {
-        if self.line.get(&seq).is_some_and(|suspicion| computed >= suspicion.acquitted_at) {
-            self.line.remove(&seq);
+    pub(super) fn note_computed(&mut self, seq: SeqId, computed: usize) {
+        if self.suspicions.get(&seq).is_some_and(|suspicion| computed >= suspicion.acquitted_at) {
+            self.suspicions.remove(&seq);
         }
     }
 
     /// `seq` has ended.
     pub(super) fn forget(&mut self, seq: SeqId) {
-        self.line.remove(&seq);
+        self.suspicions.remove(&seq);
     }
 }
 
@@ -102,7 +102,7 @@ impl Scheduler {
     /// A step of those that are no suspects.
     fn choose_others(&mut self) {
         let room = self.choose_some(|core, runner| !core.suspects.contain(runner.seq));
-        self.admit(Gate::Open, room);
+        self.admit(AdmissionWindow::Open, room);
     }
 
     fn choose_some(&mut self, is_candidate: impl Fn(&Self, &Runner) -> bool) -> usize {

@@ -17,13 +17,13 @@ const EMPTY: BlockId = BlockId(u32::MAX);
 
 /// Where one sequence's blocks are in a [`Table`].
 #[derive(Debug, Default)]
-pub(super) struct Row {
+pub(super) struct TableRow {
     from: u32,
     len: u32,
     room: u32,
 }
 
-impl Row {
+impl TableRow {
     fn new(entries: Range<usize>, room: usize) -> Self {
         let small = |count| u32::try_from(count).expect("a group's rows have fewer than 2^32 entries");
         Self { from: small(entries.start), len: small(entries.len()), room: small(room) }
@@ -53,52 +53,52 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn blocks(&self, row: &Row) -> &[BlockId] {
+    pub(super) fn blocks(&self, row: &TableRow) -> &[BlockId] {
         &self.entries[row.entries()]
     }
 
     /// Takes `count` more blocks for the end of `row`.
-    pub(super) fn grow(&mut self, row: &mut Row, count: usize, pool: &mut BlockPool) {
+    pub(super) fn grow(&mut self, row: &mut TableRow, count: usize, pool: &mut BlockPool) {
         self.extend(row, count, || pool.take());
     }
 
     /// Takes `count` more blocks, which `next` gives, for the end of `row`.
-    pub(super) fn extend(&mut self, row: &mut Row, count: usize, mut next: impl FnMut() -> BlockId) {
+    pub(super) fn extend(&mut self, row: &mut TableRow, count: usize, mut next: impl FnMut() -> BlockId) {
         let len = row.len() + count;
         if len > row.room().len() {
             self.dead_count += row.room().len();
             let from = self.entries.len();
             self.entries.extend_from_within(row.entries());
-            *row = Row::new(from..self.entries.len(), roomy(len));
+            *row = TableRow::new(from..self.entries.len(), roomy(len));
             self.entries.resize(row.room().end, EMPTY);
         }
         let before = row.entries();
-        *row = Row::new(before.start..before.start + len, row.room().len());
+        *row = TableRow::new(before.start..before.start + len, row.room().len());
         for entry in &mut self.entries[before.end..row.entries().end] {
             *entry = next();
         }
     }
 
     /// Puts `block` in the place of another.
-    pub(super) fn exchange(&mut self, row: &Row, at: usize, block: BlockId) {
+    pub(super) fn exchange(&mut self, row: &TableRow, at: usize, block: BlockId) {
         self.entries[row.entries()][at] = block;
     }
 
     /// Takes the first block of `row` out of it, which is to be given back.
-    pub(super) fn pop_first(&mut self, row: &mut Row) -> BlockId {
+    pub(super) fn pop_first(&mut self, row: &mut TableRow) -> BlockId {
         assert!(row.len > 0, "computed positions have blocks");
         let first = self.entries[row.entries().start];
         self.dead_count += 1;
-        *row = Row { from: row.from + 1, len: row.len - 1, room: row.room - 1 };
+        *row = TableRow { from: row.from + 1, len: row.len - 1, room: row.room - 1 };
         first
     }
 
     /// Gives back all blocks of `row`, the last one first, so that the pool hands them out again in the order in which they
     /// were.
-    pub(super) fn give_all(&mut self, row: &mut Row, pool: &mut BlockPool) {
+    pub(super) fn give_all(&mut self, row: &mut TableRow, pool: &mut BlockPool) {
         self.blocks(row).iter().rev().for_each(|block| pool.give(*block));
         self.dead_count += row.room().len();
-        *row = Row::default();
+        *row = TableRow::default();
     }
 
     /// Whether so much is dead that packing pays.
@@ -107,13 +107,13 @@ impl Table {
     }
 
     /// Moves `rows`, which must be all there are, together.
-    pub(super) fn pack<'r>(&mut self, rows: impl Iterator<Item = &'r mut Row>) {
+    pub(super) fn pack<'r>(&mut self, rows: impl Iterator<Item = &'r mut TableRow>) {
         let mut packed = std::mem::take(&mut self.spare);
         packed.clear();
         for row in rows {
             let from = packed.len();
             packed.extend_from_slice(&self.entries[row.entries()]);
-            *row = Row::new(from..packed.len(), roomy(row.len()));
+            *row = TableRow::new(from..packed.len(), roomy(row.len()));
             packed.resize(row.room().end, EMPTY);
         }
         self.spare = std::mem::replace(&mut self.entries, packed);
@@ -121,8 +121,8 @@ impl Table {
     }
 
     /// Panics unless the rooms of `rows` and what is dead are all there is, and no two rows share an entry.
-    pub(super) fn check<'r>(&self, rows: impl Iterator<Item = &'r Row>) {
-        let mut rooms: Vec<Range<usize>> = rows.map(Row::room).collect();
+    pub(super) fn check<'r>(&self, rows: impl Iterator<Item = &'r TableRow>) {
+        let mut rooms: Vec<Range<usize>> = rows.map(TableRow::room).collect();
         rooms.retain(|room| !room.is_empty());
         rooms.sort_by_key(|room| room.start);
         assert!(rooms.windows(2).all(|pair| pair[0].end <= pair[1].start), "two rows share an entry");
@@ -147,14 +147,14 @@ mod tests {
         BlockPools::new(BlockCounts { global: 1_000, sliding: 0 }, PrefixCache::new(None, 1, 1_000, 0)).global
     }
 
-    fn ids(table: &Table, row: &Row) -> Vec<u32> {
+    fn ids(table: &Table, row: &TableRow) -> Vec<u32> {
         table.blocks(row).iter().map(|block| block.0).collect()
     }
 
     #[test]
     fn a_row_keeps_its_blocks_wherever_it_moves() {
         let (mut table, mut pool) = (Table::default(), pool());
-        let mut rows = [Row::default(), Row::default(), Row::default()];
+        let mut rows = [TableRow::default(), TableRow::default(), TableRow::default()];
         let mut held: [Vec<u32>; 3] = [vec![], vec![], vec![]];
         for step in 0..200_u32 {
             let at = (step % 3) as usize;
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn what_is_left_behind_stays_below_what_is_held() {
         let (mut table, mut pool) = (Table::default(), pool());
-        let mut rows: Vec<Row> = (0..8).map(|_| Row::default()).collect();
+        let mut rows: Vec<TableRow> = (0..8).map(|_| TableRow::default()).collect();
         for step in 0..10_000 {
             let row = &mut rows[step % 8];
             table.grow(row, 1, &mut pool);

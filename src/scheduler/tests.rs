@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::batch::{EngineLimits, Sampling};
-use crate::engine::fake::{Answer, FakeEngine, FakeError, FakeOptions, Fault};
+use crate::engine::fake::{EngineFault, FakeAnswer, FakeEngine, FakeError, FakeOptions};
 
 mod admission;
 mod ahead;
@@ -42,15 +42,15 @@ struct Stage {
     scheduler: Scheduler,
     engine: FakeEngine,
     now: Micros,
-    events: Vec<Event>,
+    events: Vec<SequenceEvent>,
 }
 
 impl Stage {
     fn new(limits: SchedulerLimits) -> Self {
-        Self::with(limits, Answer::Hash { seed: 1 }, Vec::new())
+        Self::with(limits, FakeAnswer::Hash { seed: 1 }, Vec::new())
     }
 
-    fn with(limits: SchedulerLimits, answer: Answer, faults: Vec<Fault>) -> Self {
+    fn with(limits: SchedulerLimits, answer: FakeAnswer, faults: Vec<EngineFault>) -> Self {
         let engine = EngineLimits {
             block_tokens: limits.block_tokens,
             global_blocks: limits.global_blocks,
@@ -125,8 +125,8 @@ impl Stage {
         let mut heard = (Vec::new(), None);
         for event in &self.events {
             match event {
-                Event::Token { seq: of, token, .. } if *of == seq => heard.0.push(*token),
-                Event::Finished { seq: of, reason, .. } if *of == seq => {
+                SequenceEvent::Token { seq: of, token, .. } if *of == seq => heard.0.push(*token),
+                SequenceEvent::Finished { seq: of, reason, .. } if *of == seq => {
                     assert_eq!(heard.1.replace(*reason), None, "one end");
                 }
                 _ => {}

@@ -18,12 +18,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::geometry::BlockCounts;
-use super::{Event, FinishReason, NewSequence, Scheduler};
+use super::{FinishReason, NewSequence, Scheduler, SequenceEvent};
 use crate::batch::{Micros, PositionLogprobs, SeqId};
 
 /// A request of several sequences that have not all ended.
 #[derive(Debug)]
-struct Request {
+struct SequenceGroup {
     arrived: Micros,
     /// Those that wait or run, oldest first.
     live: Vec<SeqId>,
@@ -36,7 +36,7 @@ struct Request {
 /// All requests of several sequences, by the id of their first one.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    requests: BTreeMap<SeqId, Request>,
+    requests: BTreeMap<SeqId, SequenceGroup>,
     held_count: usize,
     held_tokens: usize,
     /// Those of which a sequence failed in this call.
@@ -68,7 +68,7 @@ impl Turns {
     pub(super) fn hold(&mut self, first: SeqId, arrived: Micros, rest: VecDeque<NewSequence>) {
         self.held_count += rest.len();
         self.held_tokens += prompt_tokens(&rest);
-        self.requests.insert(first, Request { arrived, live: vec![first], held: rest, entered_count: 1 });
+        self.requests.insert(first, SequenceGroup { arrived, live: vec![first], held: rest, entered_count: 1 });
     }
 
     /// A sequence of the request `first` waits and runs no more.
@@ -85,7 +85,7 @@ impl Turns {
         self.failed.push(first);
     }
 
-    fn remove(&mut self, first: SeqId) -> Option<Request> {
+    fn remove(&mut self, first: SeqId) -> Option<SequenceGroup> {
         let request = self.requests.remove(&first)?;
         self.held_count -= request.held.len();
         self.held_tokens -= prompt_tokens(&request.held);
@@ -99,7 +99,7 @@ fn prompt_tokens(sequences: &VecDeque<NewSequence>) -> usize {
 
 /// What a request takes of a step and of the memory.
 #[derive(Debug, Default)]
-struct Share {
+struct GroupShare {
     /// Tokens of prompts that the next step computes, if there is room for them.
     prefill_tokens: usize,
     blocks: BlockCounts,
@@ -107,7 +107,7 @@ struct Share {
 
 impl Scheduler {
     /// Lets held sequences enter the queue, as far as the shares of their requests allow.
-    pub(super) fn take_turns(&mut self, events: &mut Vec<Event>) {
+    pub(super) fn take_turns(&mut self, events: &mut Vec<SequenceEvent>) {
         if self.turns.held_count == 0 {
             return;
         }
@@ -117,7 +117,7 @@ impl Scheduler {
                 turns.held_count -= 1;
                 turns.held_tokens -= next.prompt.len();
                 let seq = self.enqueue(next, request.arrived, Some(*first));
-                events.push(Event::Entered { request: *first, index: request.entered_count, seq });
+                events.push(SequenceEvent::Entered { request: *first, index: request.entered_count, seq });
                 request.live.push(seq);
                 request.entered_count += 1;
             }
@@ -154,7 +154,7 @@ impl Scheduler {
         if live.len() >= self.limits.running_max() / 2 {
             return false;
         }
-        let mut share = Share::default();
+        let mut share = GroupShare::default();
         for seq in live {
             self.add_share(*seq, &mut share);
         }
@@ -166,7 +166,7 @@ impl Scheduler {
         (share.prefill_tokens == 0 || prefill_fits) && blocks.fit(half)
     }
 
-    fn add_share(&self, seq: SeqId, share: &mut Share) {
+    fn add_share(&self, seq: SeqId, share: &mut GroupShare) {
         let tokens_count = if let Some(at) = self.running.find(seq) {
             let runner = &self.running[at];
             if !runner.decoding {
@@ -190,12 +190,12 @@ impl Scheduler {
         at: usize,
         reason: FinishReason,
         logprobs: Option<Box<PositionLogprobs>>,
-        events: &mut Vec<Event>,
+        events: &mut Vec<SequenceEvent>,
     ) {
         let seq = self.running[at].seq;
         self.observed.note_end(reason != FinishReason::Length);
         let request = self.end(at);
-        events.push(Event::Finished { seq, reason, logprobs });
+        events.push(SequenceEvent::Finished { seq, reason, logprobs });
         if reason.is_failure()
             && let Some(first) = request
         {
@@ -205,17 +205,17 @@ impl Scheduler {
 
     /// Ends what is left of the requests of which a sequence failed in this call. What was held
     /// enters and ends, so that every sequence has its end.
-    pub(super) fn fail_together(&mut self, events: &mut Vec<Event>) {
+    pub(super) fn fail_together(&mut self, events: &mut Vec<SequenceEvent>) {
         for first in std::mem::take(&mut self.turns.failed) {
             let Some(request) = self.turns.remove(first) else { continue };
-            let failed = |seq| Event::Finished { seq, reason: FinishReason::RequestFailed, logprobs: None };
+            let failed = |seq| SequenceEvent::Finished { seq, reason: FinishReason::RequestFailed, logprobs: None };
             for seq in request.live {
                 self.remove(seq);
                 events.push(failed(seq));
             }
             for (index, _) in (request.entered_count..).zip(request.held) {
                 let seq = self.next_seq();
-                events.extend([Event::Entered { request: first, index, seq }, failed(seq)]);
+                events.extend([SequenceEvent::Entered { request: first, index, seq }, failed(seq)]);
             }
         }
     }

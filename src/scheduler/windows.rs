@@ -18,7 +18,7 @@ use crate::batch::Micros;
 
 /// Whether sequences that have never run may be admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gate {
+pub(super) enum AdmissionWindow {
     /// They may.
     Open,
     /// The first of them is held for others.
@@ -28,7 +28,7 @@ pub(super) enum Gate {
     },
 }
 
-impl Gate {
+impl AdmissionWindow {
     pub(super) fn is_held(self) -> bool {
         self != Self::Open
     }
@@ -36,11 +36,13 @@ impl Gate {
 
 impl Scheduler {
     /// Whether the prefill window holds the first fresh sequence, in a step with `room` tokens left.
-    pub(super) fn gate(&self, now: Micros, room: usize) -> Gate {
+    pub(super) fn gate(&self, now: Micros, room: usize) -> AdmissionWindow {
         let window = self.limits.prefill_window_micros;
-        let Some(first) = self.waiting.from(self.fresh_from).next().filter(|_| window > 0) else { return Gate::Open };
+        let Some(first) = self.waiting.from(self.fresh_from).next().filter(|_| window > 0) else {
+            return AdmissionWindow::Open;
+        };
         let until = self.sequences[first].arrived.plus(window);
-        if until <= now || self.nobody_could_join(room) { Gate::Open } else { Gate::Held { until } }
+        if until <= now || self.nobody_could_join(room) { AdmissionWindow::Open } else { AdmissionWindow::Held { until } }
     }
 
     /// Whether those that wait leave no room for one more.
@@ -55,8 +57,8 @@ impl Scheduler {
     }
 
     /// Until when the decode slices of this step are held for the sequence behind `gate`; `None` to go on at once.
-    pub(super) fn decode_hold(&self, gate: Gate) -> Option<Micros> {
-        let Gate::Held { until } = gate else { return None };
+    pub(super) fn decode_hold(&self, gate: AdmissionWindow) -> Option<Micros> {
+        let AdmissionWindow::Held { until } = gate else { return None };
         let (front, _) = self.waiting.front()?;
         // A preempted sequence in front is not held: it joins this step, and makes it more than a decode step.
         let decode_step = self.step.prefills.is_empty() && self.is_fresh(front) && !self.step.planned.is_empty();

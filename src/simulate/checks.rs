@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::client::{AWAITED, Client, expect};
+use super::client::{AWAITED, SimulatedClient, expect};
 use super::world::World;
 use crate::batch::{Batch, BlockId, KvGroup, Micros, SeqId, Slice};
 use crate::scheduler::{NewSequence, Reject};
@@ -13,7 +13,7 @@ impl World {
     pub(super) fn expected_reject(&self, request: &[NewSequence]) -> Option<Reject> {
         request.iter().find_map(|new| self.expected_impossible(new)).or_else(|| {
             let limits = &self.config.limits;
-            let waiting: Vec<&Client> = self.clients.values().skip(self.running_count()).collect();
+            let waiting: Vec<&SimulatedClient> = self.clients.values().skip(self.running_count()).collect();
             let (queued_count, queued_tokens) =
                 (waiting.len(), waiting.iter().map(|client| client.prompt_tokens()).sum::<usize>());
             let held = || self.requests.values().flat_map(|request| &request.held);
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// Those that run, if first come is first served.
-    fn running(&self) -> impl Iterator<Item = (SeqId, &Client)> {
+    fn running(&self) -> impl Iterator<Item = (SeqId, &SimulatedClient)> {
         self.clients.iter().take(self.running_count()).map(|(seq, client)| (*seq, client))
     }
 
@@ -190,7 +190,8 @@ impl World {
     /// No sequence has waited too long for its first step.
     pub(super) fn check_late(&self) -> Result<(), String> {
         let max = self.config.limits.waiting_max_micros;
-        let late = |client: &&Client| max > 0 && !client.ran && !client.is_later && client.arrived.plus(max) <= self.told;
+        let late =
+            |client: &&SimulatedClient| max > 0 && !client.ran && !client.is_later && client.arrived.plus(max) <= self.told;
         let late = self.clients.values().find(late);
         expect(late.is_none(), || format!("one that came at {:?} still waits", late.map(|client| client.arrived)))
     }

@@ -1,8 +1,8 @@
 //! What the world knows of one sequence, without asking the scheduler: what it must get, and what it got.
 
 use crate::batch::{DrawError, EngineLimits, Micros, PositionLogprobs, SeqId, Slice, TokenId};
-use crate::engine::fake::Answer;
-use crate::scheduler::{CacheSalt, Event, FinishReason, NewSequence};
+use crate::engine::fake::FakeAnswer;
+use crate::scheduler::{CacheSalt, FinishReason, NewSequence, SequenceEvent};
 
 use super::config::{Config, ROT};
 
@@ -11,7 +11,7 @@ pub(super) const AWAITED: TokenId = TokenId(u32::MAX);
 
 /// One sequence as its client sees it.
 #[derive(Debug)]
-pub(super) struct Client {
+pub(super) struct SimulatedClient {
     /// Prompt, then the tokens received, and [`AWAITED`] while a step is planned ahead of the one that draws it.
     pub(super) tokens: Vec<TokenId>,
     new: NewSequence,
@@ -33,7 +33,7 @@ pub(super) struct Client {
     prompt_reported: bool,
 }
 
-impl Client {
+impl SimulatedClient {
     pub(super) fn new(new: NewSequence, arrived: Micros, request: SeqId, is_later: bool) -> Self {
         Self {
             tokens: new.prompt.clone(),
@@ -126,17 +126,17 @@ impl Client {
     }
 
     /// Takes an event; answers whether it was the end.
-    pub(super) fn take(&mut self, event: &Event, config: &Config, limits: &EngineLimits) -> Result<bool, String> {
+    pub(super) fn take(&mut self, event: &SequenceEvent, config: &Config, limits: &EngineLimits) -> Result<bool, String> {
         match event {
-            Event::Entered { .. } => Err("entered twice".into()),
-            Event::Began { cached_tokens, miss, .. } => {
+            SequenceEvent::Entered { .. } => Err("entered twice".into()),
+            SequenceEvent::Began { cached_tokens, miss, .. } => {
                 expect(config.limits.prefix_cache.is_some(), || "found something without a cache".into())?;
                 expect(miss.is_some() == (*cached_tokens == 0), || format!("found {cached_tokens} tokens, and {miss:?}"))?;
                 expect(*cached_tokens < self.new.prompt.len(), || "has its last token computed before it began".into())?;
                 expect(self.began.replace(*cached_tokens).is_none() && !self.ran, || "began twice".into()).map(|()| false)
             }
-            Event::PromptLogprobs { logprobs, .. } => self.take_prompt_logprobs(logprobs).map(|()| false),
-            Event::Token { token, logprobs, .. } => {
+            SequenceEvent::PromptLogprobs { logprobs, .. } => self.take_prompt_logprobs(logprobs).map(|()| false),
+            SequenceEvent::Token { token, logprobs, .. } => {
                 let expected = self.next_alone(config, limits);
                 expect(expected == Ok(*token), || format!("got {token:?}, and alone it gets {expected:?}"))?;
                 expect(!self.new.sampling.stop_tokens.contains(token), || "got a stop token as a token".into())?;
@@ -145,7 +145,7 @@ impl Client {
                 self.tokens.push(*token);
                 Ok(false)
             }
-            Event::Finished { reason, logprobs, .. } => {
+            SequenceEvent::Finished { reason, logprobs, .. } => {
                 self.check_end(*reason, logprobs.as_deref(), config, limits)?;
                 Ok(true)
             }
@@ -202,7 +202,7 @@ impl Client {
             return Err(DrawError::NotFinite);
         }
         let seen = self.tokens.len().saturating_sub(limits.sliding_window_tokens);
-        let answer = Answer::Hash { seed: config.answer_seed };
+        let answer = FakeAnswer::Hash { seed: config.answer_seed };
         let generated = u32::try_from(self.generated()).expect("sequences are short");
         answer.next(&self.tokens, &self.tokens[seen..], &self.new.sampling, generated, limits.vocab_size)
     }

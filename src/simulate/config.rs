@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::rng::Rng;
 use crate::batch::{EngineLimits, Sampling, TokenId};
-use crate::engine::fake::{Answer, FakeOptions, Fault};
+use crate::engine::fake::{EngineFault, FakeAnswer, FakeOptions};
 use crate::scheduler::{CacheSalt, HashKey, NewSequence, SchedulerLimits};
 
 /// Rows of the simulated vocabulary.
@@ -110,10 +110,10 @@ impl Config {
     pub(super) fn engine(&self) -> FakeOptions {
         let mut faults = Vec::new();
         if self.poison {
-            faults.push(Fault::FailsOnToken(POISON));
+            faults.push(EngineFault::FailsOnToken(POISON));
         }
         if self.rot {
-            faults.push(Fault::NotFiniteOnToken(ROT));
+            faults.push(EngineFault::NotFiniteOnToken(ROT));
         }
         FakeOptions {
             limits: EngineLimits {
@@ -129,7 +129,7 @@ impl Config {
                 global_block_bytes: 1,
                 sliding_block_bytes: 1,
             },
-            answer: Answer::Hash { seed: self.answer_seed },
+            answer: FakeAnswer::Hash { seed: self.answer_seed },
             faults,
             ..FakeOptions::default()
         }

@@ -37,7 +37,7 @@ impl Default for Options {
 
 /// What happened in a world.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Report {
+pub struct WorldReport {
     /// The world's seed.
     pub seed: u64,
     /// Steps committed, lost ones included.
@@ -72,7 +72,7 @@ pub struct Report {
     pub failure: Option<String>,
 }
 
-impl Report {
+impl WorldReport {
     /// Adds the counts of another world; its failure stays its own.
     pub fn add(&mut self, other: &Self) {
         self.steps_total += other.steps_total;
@@ -94,7 +94,7 @@ impl Report {
 
 /// Lives through the world of `seed`. A scheduler that panics is a failure like any other.
 #[must_use]
-pub fn run(seed: u64, options: &Options) -> Report {
+pub fn run(seed: u64, options: &Options) -> WorldReport {
     let mut world = World::new(seed);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         for _ in 0..options.turns {
@@ -111,5 +111,5 @@ pub fn run(seed: u64, options: &Options) -> Report {
         }
     };
     let (preemptions_total, PrefixCounts { hits_total, hit_tokens_total, resumed_total, .. }) = world.totals();
-    Report { failure, preemptions_total, hits_total, hit_tokens_total, resumed_total, ..world.report }
+    WorldReport { failure, preemptions_total, hits_total, hit_tokens_total, resumed_total, ..world.report }
 }

@@ -2,21 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::Report;
-use super::client::{Client, expect};
+use super::WorldReport;
+use super::client::{SimulatedClient, expect};
 use super::config::Config;
 use super::rng::Rng;
 use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, Micros, Sampled, SeqId, StepResult};
 use crate::engine::Engine;
 use crate::engine::fake::{FakeEngine, FakeError};
-use crate::scheduler::{CacheSalt, Event, FinishReason, NewSequence, Plan, PrefixCounts, Reject, Scheduler};
+use crate::scheduler::{CacheSalt, FinishReason, NewSequence, Plan, PrefixCounts, Reject, Scheduler, SequenceEvent};
 
 /// Most live sequences: more would only take longer.
 const LIVE_MAX_COUNT: usize = 150;
 
 /// A request of several sequences, of which some have not ended.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct SimulatedRequest {
     arrived: Micros,
     /// Those that have not entered the queue, next first.
     pub(super) held: VecDeque<NewSequence>,
@@ -37,8 +37,8 @@ pub(super) struct World {
     /// The latest time that the scheduler was told in a plan or before.
     pub(super) told: Micros,
     pub(super) committed_at: Micros,
-    pub(super) clients: BTreeMap<SeqId, Client>,
-    pub(super) requests: BTreeMap<SeqId, Request>,
+    pub(super) clients: BTreeMap<SeqId, SimulatedClient>,
+    pub(super) requests: BTreeMap<SeqId, SimulatedRequest>,
     /// The salt of the sequence that wrote each block last.
     pub(super) written_for: BTreeMap<(KvGroup, BlockId), CacheSalt>,
     /// The step that was planned while the last one was computed.
@@ -47,7 +47,7 @@ pub(super) struct World {
     ended: Vec<SeqId>,
     /// Fraction of a request that is still to arrive.
     arriving: f64,
-    pub(super) report: Report,
+    pub(super) report: WorldReport,
 }
 
 impl World {
@@ -71,7 +71,7 @@ impl World {
             newest: None,
             ended: Vec::new(),
             arriving: 0.0,
-            report: Report { seed, ..Report::default() },
+            report: WorldReport { seed, ..WorldReport::default() },
         }
     }
 
@@ -107,7 +107,7 @@ impl World {
     pub(super) fn drain(&mut self) -> Result<(), String> {
         let held = || self.requests.values().flat_map(|request| &request.held);
         let held_tokens: usize = held().map(|new| new.prompt.len() + new.max_tokens as usize).sum();
-        let tokens = self.clients.values().map(Client::tokens_max).sum::<usize>() + held_tokens;
+        let tokens = self.clients.values().map(SimulatedClient::tokens_max).sum::<usize>() + held_tokens;
         let count = (self.clients.len() + held().count()) as u64;
         let lost_max = self.report.lost_total + if self.config.poison { 3 * count } else { 0 };
         let mut plans_left = 4 * tokens + 10;
@@ -163,10 +163,10 @@ impl World {
                 let mut held = VecDeque::from(request);
                 let new = held.pop_front().ok_or("a request has a sequence")?;
                 if !held.is_empty() {
-                    let request = Request { arrived: self.now, held, entered_count: 1, live_count: 1 };
+                    let request = SimulatedRequest { arrived: self.now, held, entered_count: 1, live_count: 1 };
                     self.requests.insert(first, request);
                 }
-                self.enter(first, Client::new(new, self.now, first, false))?;
+                self.enter(first, SimulatedClient::new(new, self.now, first, false))?;
                 self.check_requests()
             }
             Err(reject) => {
@@ -182,7 +182,7 @@ impl World {
         }
     }
 
-    fn enter(&mut self, seq: SeqId, client: Client) -> Result<(), String> {
+    fn enter(&mut self, seq: SeqId, client: SimulatedClient) -> Result<(), String> {
         expect(self.newest < Some(seq), || format!("{seq:?} after {:?}", self.newest))?;
         self.newest = Some(seq);
         self.clients.insert(seq, client);
@@ -190,7 +190,7 @@ impl World {
     }
 
     /// A sequence has ended, one way or the other.
-    fn leave(&mut self, seq: SeqId) -> Option<Client> {
+    fn leave(&mut self, seq: SeqId) -> Option<SimulatedClient> {
         let client = self.clients.remove(&seq)?;
         self.ended.push(seq);
         if let Some(request) = self.requests.get_mut(&client.request) {
@@ -330,7 +330,7 @@ impl World {
         self.scheduler.commit(result, self.now, &mut events);
         (self.told, self.committed_at) = (self.now, self.now);
         self.scheduler.check_all();
-        self.clients.values_mut().for_each(Client::settle);
+        self.clients.values_mut().for_each(SimulatedClient::settle);
         if !done {
             self.ahead = None;
         }
@@ -360,30 +360,30 @@ impl World {
         expect(request.entered_count == index, || wrong("out of order"))?;
         request.entered_count += 1;
         request.live_count += 1;
-        let client = Client::new(new, request.arrived, first, true);
+        let client = SimulatedClient::new(new, request.arrived, first, true);
         self.enter(seq, client)
     }
 
     /// Takes the events of a plan or a commit, in which the sequences `drew` drew a token.
-    fn take_events(&mut self, events: &[Event], drew: &BTreeSet<SeqId>) -> Result<(), String> {
+    fn take_events(&mut self, events: &[SequenceEvent], drew: &BTreeSet<SeqId>) -> Result<(), String> {
         let mut heard = BTreeSet::new();
         let mut failed = BTreeSet::new();
         for event in events {
             let (seq, drawn) = match event {
-                Event::Entered { request, index, seq } => {
+                SequenceEvent::Entered { request, index, seq } => {
                     self.take_entered(*request, *index, *seq)?;
                     continue;
                 }
-                Event::Began { seq, .. } | Event::PromptLogprobs { seq, .. } => (*seq, false),
-                Event::Token { seq, .. } => (*seq, true),
-                Event::Finished { seq, .. } => (*seq, false),
+                SequenceEvent::Began { seq, .. } | SequenceEvent::PromptLogprobs { seq, .. } => (*seq, false),
+                SequenceEvent::Token { seq, .. } => (*seq, true),
+                SequenceEvent::Finished { seq, .. } => (*seq, false),
             };
             let wrong = |what: String| format!("sequence {}: {what}", seq.0);
             let client = self.clients.get_mut(&seq).ok_or_else(|| wrong(format!("{event:?} after its end")))?;
             expect(!drawn || drew.contains(&seq), || wrong("a token that it did not draw".into()))?;
             heard.insert(seq);
             if client.take(event, &self.config, &self.limits).map_err(wrong)? {
-                if let Event::Finished { reason, .. } = event {
+                if let SequenceEvent::Finished { reason, .. } = event {
                     let first = client.request;
                     let is_after = failed.contains(&first) || *reason != FinishReason::RequestFailed;
                     expect(is_after, || wrong(format!("{reason:?}, and only of {failed:?} a sequence failed")))?;

@@ -48,7 +48,7 @@ pub(super) fn first_missing(path: &Path) -> Result<Option<String>, SourceError> 
 }
 
 #[derive(Deserialize)]
-struct Index {
+struct FileIndex {
     weight_map: std::collections::BTreeMap<String, String>,
 }
 
@@ -61,7 +61,7 @@ pub(super) fn shards(index: &Path) -> Result<BTreeSet<String>, SourceError> {
 /// The shards that the text of an index names; `index` is its place, for messages.
 pub(super) fn shards_in(text: &str, index: &Path) -> Result<BTreeSet<String>, SourceError> {
     let wrong = |message: String| SourceError::Index { path: index.to_owned(), message };
-    let read: Index = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    let read: FileIndex = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
     let shards: BTreeSet<String> = read.weight_map.into_values().collect();
     // A name that leads elsewhere would make a download write, and a server read, outside the model's directory.
     let is_plain = |name: &&String| {

@@ -22,7 +22,7 @@ const BUFFER_BYTES: usize = 1 << 16;
 
 /// What is being done to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum DownloadStage {
     /// It is being downloaded.
     Fetch,
     /// It is there and is being compared with the hub's checksum.
@@ -37,7 +37,7 @@ pub struct Transfer<'a> {
     /// The file.
     pub file: &'a str,
     /// What is being done to it.
-    pub stage: Stage,
+    pub stage: DownloadStage,
     /// Bytes that are there, of all files.
     pub done_bytes: u64,
     /// Bytes of all files.
@@ -208,7 +208,7 @@ impl Download<'_> {
         if !blob.exists() {
             let part = blob.with_extension("incomplete");
             self.fetch(file, &path, &remote, &part, arrived_bytes)?;
-            self.tell(file, Stage::Verify, remote.size, remote.size);
+            self.tell(file, DownloadStage::Verify, remote.size, remote.size);
             if let Err(error) = verify(&part, &remote) {
                 fs::remove_file(&part)?;
                 return Err(error);
@@ -255,12 +255,12 @@ impl Download<'_> {
             out.write_all(&buffer[..count])?;
             there += count as u64;
             *arrived += count as u64;
-            self.tell(file, Stage::Fetch, there, remote.size);
+            self.tell(file, DownloadStage::Fetch, there, remote.size);
         }
         Ok(out.sync_all()?)
     }
 
-    fn tell(&mut self, file: &str, stage: Stage, file_bytes: u64, size: u64) {
+    fn tell(&mut self, file: &str, stage: DownloadStage, file_bytes: u64, size: u64) {
         (self.watch)(Transfer {
             model: self.model,
             file,

@@ -59,7 +59,7 @@ pub(super) struct Remote {
 }
 
 /// A file's bytes on their way.
-pub(super) struct Body {
+pub(super) struct FileBody {
     /// Where in the file they begin: where they were asked for, or at the start if the server takes no ranges.
     pub(super) from: u64,
     /// The bytes.
@@ -74,7 +74,7 @@ pub(super) struct Hub {
 }
 
 /// The last answer of a request that may have been sent on, and what the answers before it said of the file.
-struct Answer {
+struct HubAnswer {
     response: Response,
     etag: Option<String>,
     size: Option<u64>,
@@ -102,7 +102,7 @@ impl Hub {
 
     /// What the hub says of the file at `path`; one byte of it is asked for.
     pub(super) fn look(&self, path: &str) -> Result<Remote, FetchError> {
-        let Answer { response, etag, size } = self.get(path, Some("bytes=0-0"))?;
+        let HubAnswer { response, etag, size } = self.get(path, Some("bytes=0-0"))?;
         let total = response.header("content-range").and_then(|range| range.rsplit('/').next()?.parse().ok());
         let whole = || response.header("content-length").and_then(|length| length.parse().ok());
         let size = size.or(total).or_else(|| (response.status() == 200).then(whole).flatten());
@@ -113,7 +113,7 @@ impl Hub {
     }
 
     /// The bytes of the file at `path` from `from` on.
-    pub(super) fn body(&self, path: &str, from: u64) -> Result<Body, FetchError> {
+    pub(super) fn body(&self, path: &str, from: u64) -> Result<FileBody, FetchError> {
         self.ranged(path, from, (from > 0).then(|| format!("bytes={from}-")).as_deref())
     }
 
@@ -131,7 +131,7 @@ impl Hub {
         Err(FetchError::Network(format!("it sent {} bytes from byte {from} on, expected {count}", bytes.len())))
     }
 
-    fn ranged(&self, path: &str, from: u64, range: Option<&str>) -> Result<Body, FetchError> {
+    fn ranged(&self, path: &str, from: u64, range: Option<&str>) -> Result<FileBody, FetchError> {
         let response = self.get(path, range)?.response;
         let begin = |range: &str| range.strip_prefix("bytes ")?.split('-').next()?.parse::<u64>().ok();
         let from = match response.status() {
@@ -140,11 +140,11 @@ impl Hub {
             // The whole file, to a request for a part of it as well.
             _ => 0,
         };
-        Ok(Body { from, reader: response.into_reader() })
+        Ok(FileBody { from, reader: response.into_reader() })
     }
 
     /// Asks for `path`, and goes where the hub and those after it send the request.
-    fn get(&self, path: &str, range: Option<&str>) -> Result<Answer, FetchError> {
+    fn get(&self, path: &str, range: Option<&str>) -> Result<HubAnswer, FetchError> {
         let odd = |error: &dyn std::fmt::Display| FetchError::Network(error.to_string());
         let address = format!("{}{path}", self.origin.as_str().trim_end_matches('/'));
         let mut url = Url::parse(&address).map_err(|error| odd(&error))?;
@@ -168,7 +168,7 @@ impl Hub {
             etag = etag.or_else(|| header("x-linked-etag"));
             size = size.or_else(|| header("x-linked-size").and_then(|size| size.parse().ok()));
             if !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {
-                return Ok(Answer { etag: etag.or_else(|| header("etag")), size, response });
+                return Ok(HubAnswer { etag: etag.or_else(|| header("etag")), size, response });
             }
             let location = header("location").ok_or_else(|| odd(&"a redirect without a location"))?;
             url = url.join(&location).map_err(|error| odd(&format!("a redirect to what is no address: {error}")))?;

@@ -30,14 +30,14 @@ pub struct ModelHeads {
     /// The commit that the revision stands for.
     pub commit: String,
     /// The JSON files, whole, and the beginnings of the files with weights.
-    pub files: Vec<FileHead>,
+    pub files: Vec<FetchedHead>,
     /// Bytes that a download would bring, the tokenizer's included.
     pub download_bytes: u64,
 }
 
 /// The beginning of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileHead {
+pub struct FetchedHead {
     /// Its name, without a directory.
     pub name: String,
     /// The first bytes, or all.
@@ -51,7 +51,7 @@ pub(super) fn of(model: &str, settings: &HubSettings) -> Result<ModelHeads, Sour
     let failed = |file: &str, error: &FetchError| refusal(model, file, settings, error);
     let hub = Hub::new(&settings.endpoint, settings.token.clone()).map_err(|error| failed("the list of files", &error))?;
     let listing = patiently(settings, || list(&hub, model, settings)).map_err(|error| failed("the list of files", &error))?;
-    let reader = Reader { model, settings, hub, listing };
+    let reader = CommitReader { model, settings, hub, listing };
     let tokenizer_bytes = reader.length(TOKENIZER)?;
     let mut files = vec![reader.whole(CONFIG)?];
     if reader.listing.file(GENERATION).is_some() {
@@ -87,14 +87,14 @@ fn patiently<T>(settings: &HubSettings, ask: impl Fn() -> Result<T, FetchError>)
 }
 
 /// Reads one commit of a repository.
-struct Reader<'a> {
+struct CommitReader<'a> {
     model: &'a str,
     settings: &'a HubSettings,
     hub: Hub,
     listing: Listing,
 }
 
-impl Reader<'_> {
+impl CommitReader<'_> {
     fn path(&self, file: &str) -> String {
         format!("/{}/resolve/{}/{file}", self.model, self.listing.sha)
     }
@@ -112,15 +112,15 @@ impl Reader<'_> {
     }
 
     /// All of a small file.
-    fn whole(&self, file: &str) -> Result<FileHead, SourceError> {
+    fn whole(&self, file: &str) -> Result<FetchedHead, SourceError> {
         let file_bytes = self.length(file)?;
         self.bounded(file, file_bytes, INDEX_MAX_BYTES)?;
         let bytes = if file_bytes == 0 { Vec::new() } else { self.ask(file, |path| self.hub.part(path, 0, file_bytes))? };
-        Ok(FileHead { name: file.to_owned(), bytes, file_bytes })
+        Ok(FetchedHead { name: file.to_owned(), bytes, file_bytes })
     }
 
     /// A safetensors file up to the end of its header.
-    fn head(&self, file: &str) -> Result<FileHead, SourceError> {
+    fn head(&self, file: &str) -> Result<FetchedHead, SourceError> {
         let file_bytes = self.length(file)?;
         self.bounded(file, LENGTH_BYTES, file_bytes)?;
         let mut bytes = self.ask(file, |path| self.hub.part(path, 0, LENGTH_BYTES))?;
@@ -129,7 +129,7 @@ impl Reader<'_> {
         if length > 0 {
             bytes.extend(self.ask(file, |path| self.hub.part(path, LENGTH_BYTES, length))?);
         }
-        Ok(FileHead { name: file.to_owned(), bytes, file_bytes })
+        Ok(FetchedHead { name: file.to_owned(), bytes, file_bytes })
     }
 
     /// Refuses to fetch more than `most` bytes.

@@ -14,8 +14,8 @@ mod progress;
 
 use std::path::{Path, PathBuf};
 
-pub use download::{Stage, Transfer};
-pub use heads::{FileHead, ModelHeads};
+pub use download::{DownloadStage, Transfer};
+pub use heads::{FetchedHead, ModelHeads};
 pub use hub::HubSettings;
 pub use progress::TerminalProgress;
 

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Stage, Transfer};
+use super::{DownloadStage, Transfer};
 
 /// What the operator sees of a download.
 #[derive(Debug, Default)]
@@ -33,8 +33,8 @@ impl TerminalProgress {
         bar.set_length(transfer.total_bytes);
         bar.set_position(transfer.done_bytes);
         let doing = match transfer.stage {
-            Stage::Fetch => "",
-            Stage::Verify => "checking ",
+            DownloadStage::Fetch => "",
+            DownloadStage::Verify => "checking ",
         };
         bar.set_message(format!("{doing}{}", transfer.file));
     }
@@ -42,7 +42,7 @@ impl TerminalProgress {
     fn log(&mut self, transfer: Transfer<'_>) {
         let tenth = transfer.done_bytes * 10 / transfer.total_bytes.max(1);
         let now = (transfer.file.to_owned(), tenth);
-        if transfer.stage == Stage::Verify || self.logged.as_ref() == Some(&now) {
+        if transfer.stage == DownloadStage::Verify || self.logged.as_ref() == Some(&now) {
             return;
         }
         tracing::info!(

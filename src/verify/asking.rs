@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::bench::Bench;
 use super::case::Halt;
-use crate::client::{Answer, Api, ClientError, Decoder, ErrorText, Event, Request, SseEvent, SseParser};
+use crate::client::{Answer, AnswerEvent, Api, ClientError, Decoder, ErrorText, Request, SseEvent, SseParser};
 
 /// The question of both plans.
 pub(super) const JAY: &str = "Write Python code that prints \"Jay\".";
@@ -15,7 +15,7 @@ pub(super) const JAY_CODE: &str = "print(\"Jay\")";
 
 /// A piece of text.
 #[derive(Debug, Clone)]
-pub(super) struct Chunk {
+pub(super) struct TextChunk {
     pub(super) at: Instant,
     pub(super) text: String,
 }
@@ -30,7 +30,7 @@ pub(super) struct Heard {
     pub(super) raw: Vec<u8>,
     pub(super) events: Vec<SseEvent>,
     /// Pieces of the answer.
-    pub(super) content: Vec<Chunk>,
+    pub(super) content: Vec<TextChunk>,
     /// The first piece of any text, reasoning included.
     pub(super) first_text: Option<Instant>,
     pub(super) finish: Option<String>,
@@ -159,10 +159,10 @@ impl Listening {
         Ok(true)
     }
 
-    async fn take(&mut self, event: Event, mut at: Instant, pace: Option<Duration>) {
+    async fn take(&mut self, event: AnswerEvent, mut at: Instant, pace: Option<Duration>) {
         let heard = &mut self.heard;
         match event {
-            Event::Content { text, .. } => {
+            AnswerEvent::Content { text, .. } => {
                 if let Some(pace) = pace {
                     if let Some(last) = heard.content.last() {
                         tokio::time::sleep_until((last.at + pace).into()).await;
@@ -170,12 +170,12 @@ impl Listening {
                     at = Instant::now();
                 }
                 heard.first_text.get_or_insert(at);
-                heard.content.push(Chunk { at, text });
+                heard.content.push(TextChunk { at, text });
             }
-            Event::Reasoning { .. } => _ = heard.first_text.get_or_insert(at),
-            Event::Finish { reason, .. } => heard.finish = Some(reason),
-            Event::Error(error) => heard.error = Some(error),
-            Event::Started { .. } | Event::ToolCall { .. } | Event::Usage(_) | Event::Done => {}
+            AnswerEvent::Reasoning { .. } => _ = heard.first_text.get_or_insert(at),
+            AnswerEvent::Finish { reason, .. } => heard.finish = Some(reason),
+            AnswerEvent::Error(error) => heard.error = Some(error),
+            AnswerEvent::Started { .. } | AnswerEvent::ToolCall { .. } | AnswerEvent::Usage(_) | AnswerEvent::Done => {}
         }
     }
 

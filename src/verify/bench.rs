@@ -48,7 +48,7 @@ pub(super) struct Bench {
 
 /// What the server holds at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct ServerHoldings {
     pub(super) requests: u64,
     pub(super) streams: u64,
     pub(super) blocks: u64,
@@ -77,10 +77,10 @@ impl Bench {
     }
 
     /// What the server holds now.
-    pub(super) async fn held(&self) -> Result<Held, Halt> {
+    pub(super) async fn held(&self) -> Result<ServerHoldings, Halt> {
         let stats = self.ask("/stats").await?;
         let memory = self.ask("/memory_stats").await.ok();
-        Ok(Held {
+        Ok(ServerHoldings {
             requests: Self::count(&stats, "/active_requests")?,
             streams: Self::count(&stats, "/stream_active")?,
             blocks: Self::count(&stats, "/kv/in_use")?,
@@ -89,7 +89,7 @@ impl Bench {
     }
 
     /// What an idle server holds; a server that others use cannot be tested for what it holds.
-    pub(super) async fn idle(&self) -> Result<Held, Halt> {
+    pub(super) async fn idle(&self) -> Result<ServerHoldings, Halt> {
         // The server holds on to as many descriptors as we hold on to connections.
         self.client.close_idle();
         let started = Instant::now();
@@ -106,7 +106,7 @@ impl Bench {
     }
 
     /// Waits until the server holds no more than it did when it was idle; milliseconds from `since` until then.
-    pub(super) async fn freed(&self, since: Instant, before: Held) -> Result<f64, Halt> {
+    pub(super) async fn freed(&self, since: Instant, before: ServerHoldings) -> Result<f64, Halt> {
         self.client.close_idle();
         loop {
             let held = self.held().await?;

@@ -78,7 +78,7 @@ impl Level {
     }
 }
 
-pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<(), Halt>> + 'a>>;
+pub(super) type CaseFuture<'a> = Pin<Box<dyn Future<Output = Result<(), Halt>> + 'a>>;
 
 /// A test.
 #[derive(Clone, Copy)]
@@ -91,7 +91,7 @@ pub struct Case {
     pub name: &'static str,
     /// Only in `full`.
     pub full_only: bool,
-    pub(super) run: for<'a> fn(&'a Bench, &'a mut Checks) -> Running<'a>,
+    pub(super) run: for<'a> fn(&'a Bench, &'a mut Checks) -> CaseFuture<'a>,
 }
 
 impl std::fmt::Debug for Case {
@@ -137,7 +137,7 @@ impl Verdict {
 
 /// A number that a test measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Figure {
+pub struct MeasuredFigure {
     /// What.
     pub name: String,
     /// How much.
@@ -148,13 +148,13 @@ pub struct Figure {
 
 /// What a test found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Outcome {
+pub struct CaseOutcome {
     /// The verdict.
     pub verdict: Verdict,
     /// What did not hold, why it was skipped, or what was seen.
     pub message: String,
     /// What was measured.
-    pub figures: Vec<Figure>,
+    pub figures: Vec<MeasuredFigure>,
     /// How long it took.
     pub seconds: f64,
 }
@@ -182,7 +182,7 @@ pub(super) struct Checks {
     held: usize,
     failures: Vec<String>,
     notes: Vec<String>,
-    figures: Vec<Figure>,
+    figures: Vec<MeasuredFigure>,
 }
 
 impl Checks {
@@ -214,7 +214,7 @@ impl Checks {
 
     /// Notes a number.
     pub(super) fn figure(&mut self, name: &str, value: f64, unit: &'static str) {
-        self.figures.push(Figure { name: name.to_owned(), value, unit });
+        self.figures.push(MeasuredFigure { name: name.to_owned(), value, unit });
     }
 
     /// Notes something that the report's reader must know.
@@ -223,7 +223,7 @@ impl Checks {
     }
 
     /// The outcome of a test that ended so.
-    pub(super) fn outcome(self, ended: Result<(), Halt>, seconds: f64) -> Outcome {
+    pub(super) fn outcome(self, ended: Result<(), Halt>, seconds: f64) -> CaseOutcome {
         let Self { held, mut failures, notes, figures } = self;
         let (verdict, said) = match ended {
             Err(Halt::Skip(reason)) if failures.is_empty() => (Verdict::Skip, reason),
@@ -238,7 +238,7 @@ impl Checks {
             Ok(()) => (Verdict::Pass, format!("{held} checks hold")),
         };
         let message = std::iter::once(said).chain(notes).collect::<Vec<_>>().join(". ");
-        Outcome { verdict, message, figures, seconds }
+        CaseOutcome { verdict, message, figures, seconds }
     }
 }
 

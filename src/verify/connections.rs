@@ -9,14 +9,14 @@ const ESTABLISHED: &str = "01";
 
 /// A connection that another process holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Connection {
+pub(super) struct PeerConnection {
     /// `/proc/71/fd/5`.
     descriptor: PathBuf,
     /// `socket:[4711]`, what the descriptor stands for while it is open.
     socket: PathBuf,
 }
 
-impl Connection {
+impl PeerConnection {
     /// Whether its process has not closed it. One look at one link: the kernel's table takes it 10 ms and more.
     pub(super) fn is_open(&self) -> bool {
         fs::read_link(&self.descriptor).is_ok_and(|socket| socket == self.socket)
@@ -24,7 +24,7 @@ impl Connection {
 }
 
 /// Open connections of other processes to a port.
-pub(super) fn of_others(port: u16) -> Vec<Connection> {
+pub(super) fn of_others(port: u16) -> Vec<PeerConnection> {
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
     let sockets: BTreeSet<PathBuf> =
         tables.iter().flat_map(|table| open_to(table, port)).map(|inode| format!("socket:[{inode}]").into()).collect();
@@ -36,7 +36,7 @@ pub(super) fn of_others(port: u16) -> Vec<Connection> {
     descriptors
         .filter_map(|entry| {
             let socket = fs::read_link(entry.path()).ok()?;
-            sockets.contains(&socket).then(|| Connection { descriptor: entry.path(), socket })
+            sockets.contains(&socket).then(|| PeerConnection { descriptor: entry.path(), socket })
         })
         .collect()
 }

@@ -25,11 +25,11 @@ mod spread;
 mod suites;
 
 pub use bench::Target;
-pub use case::{Case, Figure, Level, Outcome, Suite, Verdict};
+pub use case::{Case, CaseOutcome, Level, MeasuredFigure, Suite, Verdict};
 pub use criteria::{Criteria, Range};
 pub use exposition::{Exposition, ExpositionError};
 pub use process::{ProcessError, ServerProcess};
 pub use python::{PythonError, check_python, code_of};
-pub use report::{Environment, Report, Tested};
-pub use run::{Progress, VerifyError, cases, verify};
+pub use report::{Environment, Tested, VerifyReport};
+pub use run::{RunProgress, VerifyError, cases, verify};
 pub use slope::{Slope, slope};

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::bench::Bench;
-use super::case::{Case, Level, Outcome, Suite, Verdict};
+use super::case::{Case, CaseOutcome, Level, Suite, Verdict};
 use super::criteria::Criteria;
 use crate::client::Request;
 
@@ -88,19 +88,19 @@ pub struct Tested {
     pub name: &'static str,
     /// What came of it.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: CaseOutcome,
 }
 
 impl Tested {
     /// Joins the two.
-    pub(super) fn new(case: &Case, outcome: Outcome) -> Self {
+    pub(super) fn new(case: &Case, outcome: CaseOutcome) -> Self {
         Self { suite: case.suite, id: case.id, name: case.name, outcome }
     }
 }
 
 /// What came of a run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
+pub struct VerifyReport {
     /// When it began.
     pub started: SystemTime,
     /// How much was run.
@@ -115,7 +115,7 @@ pub struct Report {
     pub cut_short: Option<String>,
 }
 
-impl Report {
+impl VerifyReport {
     /// Whether every test passed that has a meaning for this server.
     #[must_use]
     pub fn passed(&self) -> bool {
@@ -133,7 +133,7 @@ impl Report {
     pub(super) fn end_early(&mut self, left: &[Case], reason: &str) {
         for case in left {
             let message = reason.to_owned();
-            let outcome = Outcome { verdict: Verdict::NotRun, message, figures: Vec::new(), seconds: 0.0 };
+            let outcome = CaseOutcome { verdict: Verdict::NotRun, message, figures: Vec::new(), seconds: 0.0 };
             self.tests.push(Tested::new(case, outcome));
         }
         self.cut_short = Some(reason.to_owned());

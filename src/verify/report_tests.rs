@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::verify::case::Figure;
+use crate::verify::case::MeasuredFigure;
 use crate::verify::suites;
 
-fn report(verdicts: &[(Verdict, &str)]) -> Report {
+fn report(verdicts: &[(Verdict, &str)]) -> VerifyReport {
     let environment = Environment {
         server: "http://127.0.0.1:1".to_owned(),
         server_version: "1.2.3".to_owned(),
@@ -20,10 +20,10 @@ fn report(verdicts: &[(Verdict, &str)]) -> Report {
         optimised: true,
     };
     let tests = suites::all().into_iter().zip(verdicts).map(|(case, (verdict, message))| {
-        let figures = vec![Figure { name: "p95".to_owned(), value: 1.5, unit: "ms" }];
-        Tested::new(&case, Outcome { verdict: *verdict, message: (*message).to_owned(), figures, seconds: 0.25 })
+        let figures = vec![MeasuredFigure { name: "p95".to_owned(), value: 1.5, unit: "ms" }];
+        Tested::new(&case, CaseOutcome { verdict: *verdict, message: (*message).to_owned(), figures, seconds: 0.25 })
     });
-    Report {
+    VerifyReport {
         started: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
         level: Level::Quick,
         environment,

@@ -5,10 +5,10 @@ use std::pin::pin;
 use std::time::{Instant, SystemTime};
 
 use super::bench::{Bench, Target};
-use super::case::{Case, Checks, Level, Outcome, Verdict};
+use super::case::{Case, CaseOutcome, Checks, Level, Verdict};
 use super::criteria::Criteria;
 use super::effort::Effort;
-use super::report::{Environment, Report, Tested};
+use super::report::{Environment, Tested, VerifyReport};
 use super::suites;
 use crate::client::{Client, ClientError, ClientOptions, Request};
 
@@ -42,11 +42,11 @@ pub enum VerifyError {
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy)]
-pub enum Progress<'a> {
+pub enum RunProgress<'a> {
     /// A test begins.
     Started(&'a Case),
     /// A test has ended.
-    Ended(&'a Case, &'a Outcome),
+    Ended(&'a Case, &'a CaseOutcome),
 }
 
 /// The tests of a level, less what is left out. `only` and `skip` hold ids or beginnings of them (`ST01`), or suites' names.
@@ -88,8 +88,8 @@ pub async fn verify(
     criteria: Criteria,
     cases: &[Case],
     stop: impl Future<Output = ()>,
-    watch: &mut dyn FnMut(Progress<'_>),
-) -> Result<Report, VerifyError> {
+    watch: &mut dyn FnMut(RunProgress<'_>),
+) -> Result<VerifyReport, VerifyError> {
     let bench = open(target, level, criteria).await?;
     Ok(run(&bench, cases, stop, watch).await)
 }
@@ -99,10 +99,10 @@ pub(super) async fn run(
     bench: &Bench,
     cases: &[Case],
     stop: impl Future<Output = ()>,
-    watch: &mut dyn FnMut(Progress<'_>),
-) -> Report {
+    watch: &mut dyn FnMut(RunProgress<'_>),
+) -> VerifyReport {
     let mut stop = pin!(stop);
-    let mut report = Report {
+    let mut report = VerifyReport {
         started: SystemTime::now(),
         level: bench.level,
         environment: Environment::of(bench).await,
@@ -111,7 +111,7 @@ pub(super) async fn run(
         cut_short: None,
     };
     for (index, case) in cases.iter().enumerate() {
-        watch(Progress::Started(case));
+        watch(RunProgress::Started(case));
         let started = Instant::now();
         let mut checks = Checks::default();
         let ended = tokio::select! {
@@ -123,7 +123,7 @@ pub(super) async fn run(
             break;
         };
         let outcome = checks.outcome(ended, started.elapsed().as_secs_f64());
-        watch(Progress::Ended(case, &outcome));
+        watch(RunProgress::Ended(case, &outcome));
         let is_well = matches!(outcome.verdict, Verdict::Pass | Verdict::NotApplicable);
         report.tests.push(Tested::new(case, outcome));
         // The last test stops the server on purpose.

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use antiphon::client::{Api, Client, ClientError, ClientOptions, Event, Request};
+use antiphon::client::{AnswerEvent, Api, Client, ClientError, ClientOptions, Request};
 use serde_json::json;
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -76,7 +76,7 @@ fn wait<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Everything that a stream says, or why it could not be read.
-fn read(address: SocketAddr, api: Api) -> Result<Vec<Event>, ClientError> {
+fn read(address: SocketAddr, api: Api) -> Result<Vec<AnswerEvent>, ClientError> {
     wait(async {
         let (mut stream, mut events) = (client(address).stream(api, "{}".into()).await?, Vec::new());
         while let Some(arrival) = stream.next().await? {
@@ -117,11 +117,11 @@ fn events_are_read_as_they_come_and_the_connection_is_used_again() {
             let mut stream = client.stream_of(Api::Chat, request).await.expect("a stream");
             assert_eq!(stream.timing().reused, round > 0);
             let mut next = async || stream.next().await.expect("well formed").map(|arrival| arrival.event);
-            assert_eq!(next().await, Some(Event::Started { id: "c".to_owned() }));
-            assert_eq!(next().await, Some(Event::Content { choice: 0, text: "a".to_owned() }));
+            assert_eq!(next().await, Some(AnswerEvent::Started { id: "c".to_owned() }));
+            assert_eq!(next().await, Some(AnswerEvent::Content { choice: 0, text: "a".to_owned() }));
             go.send(()).expect("the server waits");
-            assert_eq!(next().await, Some(Event::Content { choice: 0, text: "b".to_owned() }));
-            assert_eq!(next().await, Some(Event::Done));
+            assert_eq!(next().await, Some(AnswerEvent::Content { choice: 0, text: "b".to_owned() }));
+            assert_eq!(next().await, Some(AnswerEvent::Done));
             assert_eq!(next().await, None);
             assert_eq!((stream.sse_events(), stream.comments()), (3, 0));
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use antiphon::batch::Micros;
-use antiphon::metrics::{Metrics, ModelTags, Names, Outcome, PromptLookup, RejectKind, SchedulerGauges, StepRecord};
+use antiphon::metrics::{Metrics, ModelTags, Names, PromptLookup, RejectKind, RequestOutcome, SchedulerGauges, StepRecord};
 
 /// Names that the servers antiphon replaces, and vLLM, gave their metrics.
 pub(crate) const DEMANDED: &[&str] = &[
@@ -51,7 +51,7 @@ fn exposition(names: Names) -> String {
         gpu_mode: "none".to_owned(),
         prompt_version: "SYS/v1".to_owned(),
     });
-    for outcome in Outcome::ALL {
+    for outcome in RequestOutcome::ALL {
         let mut record = metrics.received(Micros(0));
         record.admitted(10);
         record.first_content(Micros(1000));

@@ -1,11 +1,11 @@
 //! The scheduler in simulated worlds. A failure names its seed; `antiphon simulate --seed SEED --worlds 1` lives through it
 //! again.
 
-use antiphon::simulate::{Options, Report, run};
+use antiphon::simulate::{Options, WorldReport, run};
 
 /// Lives through the worlds of some seeds and adds up what happened.
-fn worlds(seeds: std::ops::Range<u64>) -> Report {
-    let mut sum = Report::default();
+fn worlds(seeds: std::ops::Range<u64>) -> WorldReport {
+    let mut sum = WorldReport::default();
     for seed in seeds {
         let report = run(seed, &Options::default());
         assert_eq!(report.failure, None, "in the world of seed {seed}: {report:?}");
@@ -21,7 +21,7 @@ fn the_same_seed_lives_the_same_life() {
         let (once, again) = (run(seed, &Options::default()), run(seed, &Options::default()));
         assert!(once == again && once.failure.is_none(), "{once:?}, then {again:?}");
     }
-    assert_ne!(run(1_000, &Options::default()), Report { seed: 1_000, ..run(1_001, &Options::default()) });
+    assert_ne!(run(1_000, &Options::default()), WorldReport { seed: 1_000, ..run(1_001, &Options::default()) });
 }
 
 #[test]

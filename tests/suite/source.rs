@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use antiphon::source::{Glance, HubSettings, ModelContent, ModelFiles, ModelHeads, SourceError, Stage, glance, resolve};
+use antiphon::source::{
+    DownloadStage, Glance, HubSettings, ModelContent, ModelFiles, ModelHeads, SourceError, glance, resolve,
+};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -106,7 +108,7 @@ fn a_model_is_downloaded_once_and_then_found() {
     );
     assert_whole(&files);
     assert!(directory(&files).ends_with(format!("snapshots/{COMMIT}")));
-    assert_eq!(seen.last().map(|last| (last.0, last.1 == last.2)), Some((Stage::Verify, true)), "the bar ends full");
+    assert_eq!(seen.last().map(|last| (last.0, last.1 == last.2)), Some((DownloadStage::Verify, true)), "the bar ends full");
     // The index came before the sum was known, and counts for nothing in it.
     let summed = |name: &str| needed(name) && !name.ends_with("index.json");
     let sum: usize = repository().iter().filter(|(name, _)| summed(name)).map(|(_, bytes)| bytes.len()).sum();

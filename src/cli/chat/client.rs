@@ -6,7 +6,7 @@ use anyhow::{anyhow, bail};
 use serde_json::{Map, Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::client::{Api, Client, ClientOptions, Event};
+use crate::client::{AnswerEvent, Api, Client, ClientOptions};
 
 /// A message of the talk.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub(super) struct Turn {
 }
 
 /// A piece of an answer.
-pub(super) enum Piece<'a> {
+pub(super) enum AnswerPiece<'a> {
     Reasoning(&'a str),
     Content(&'a str),
 }
@@ -39,12 +39,12 @@ pub(super) fn body(model: &str, turns: &[Turn], settings: &Map<String, Value>) -
 }
 
 /// A server to talk to; calls wait for it.
-pub(super) struct Server {
+pub(super) struct ChatServer {
     runtime: Runtime,
     client: Client,
 }
 
-impl Server {
+impl ChatServer {
     pub(super) fn new(url: &str, api_key: Option<String>) -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         // No limit on an answer: the first token of a long prompt may take minutes.
@@ -63,15 +63,15 @@ impl Server {
         &self,
         body: String,
         stoppable: bool,
-        take: &mut dyn FnMut(Piece<'_>) -> io::Result<()>,
+        take: &mut dyn FnMut(AnswerPiece<'_>) -> io::Result<()>,
     ) -> anyhow::Result<Stopped> {
         let answer = async {
             let mut stream = self.client.stream(Api::Chat, body.into()).await?;
             while let Some(arrival) = stream.next().await? {
                 let taken = match &arrival.event {
-                    Event::Reasoning { text, .. } => take(Piece::Reasoning(text)),
-                    Event::Content { text, .. } => take(Piece::Content(text)),
-                    Event::Error(error) => bail!("{}", error.message),
+                    AnswerEvent::Reasoning { text, .. } => take(AnswerPiece::Reasoning(text)),
+                    AnswerEvent::Content { text, .. } => take(AnswerPiece::Content(text)),
+                    AnswerEvent::Error(error) => bail!("{}", error.message),
                     _ => Ok(()),
                 };
                 taken.map_err(|error| anyhow!("standard output: {error}"))?;

@@ -15,7 +15,7 @@ const QUOTE_MAX_CHARS: usize = 40;
 
 /// What a text asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Input<'a> {
+pub(super) enum TypedInput<'a> {
     /// Nothing at all.
     Nothing,
     /// An answer to this message.
@@ -35,31 +35,32 @@ pub(super) enum Input<'a> {
 }
 
 /// Reads a text. What begins with a slash is never a message.
-pub(super) fn read(text: &str) -> Input<'_> {
+pub(super) fn read(text: &str) -> TypedInput<'_> {
     if text.trim().is_empty() {
-        return Input::Nothing;
+        return TypedInput::Nothing;
     }
     if !text.starts_with('/') {
         // Blanks at the start may be the indentation of pasted code.
-        return Input::Message(text.trim_end().trim_start_matches(['\n', '\r']));
+        return TypedInput::Message(text.trim_end().trim_start_matches(['\n', '\r']));
     }
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let rest = rest.trim();
     match (word, rest.is_empty()) {
-        ("/exit", true) => Input::Exit,
-        ("/help", true) => Input::Help,
-        ("/clear", true) => Input::Clear,
+        ("/exit", true) => TypedInput::Exit,
+        ("/help", true) => TypedInput::Help,
+        ("/clear", true) => TypedInput::Clear,
         ("/exit" | "/help" | "/clear", false) => {
-            Input::Unknown(format!("{word} takes nothing after it, found {}", quote(rest)))
+            TypedInput::Unknown(format!("{word} takes nothing after it, found {}", quote(rest)))
         }
-        ("/system", _) => Input::System(rest),
+        ("/system", _) => TypedInput::System(rest),
         ("/set", _) => {
             let (name, value) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-            Input::Set(name, value.trim())
+            TypedInput::Set(name, value.trim())
         }
-        _ => {
-            Input::Unknown(format!("{} is no command; /help lists them, and a blank before it makes it a message", quote(word)))
-        }
+        _ => TypedInput::Unknown(format!(
+            "{} is no command; /help lists them, and a blank before it makes it a message",
+            quote(word)
+        )),
     }
 }
 
@@ -79,28 +80,28 @@ mod tests {
     #[test]
     fn commands_are_read_and_nothing_that_looks_like_one_is_a_message() {
         for (text, wanted) in [
-            ("", Input::Nothing),
-            (" \t\n", Input::Nothing),
-            ("hello there ", Input::Message("hello there")),
-            ("\n    indented\n\nlast\n", Input::Message("    indented\n\nlast")),
-            (" /etc/passwd is what?", Input::Message(" /etc/passwd is what?")),
-            ("/exit", Input::Exit),
-            ("/exit \n", Input::Exit),
-            ("/help", Input::Help),
-            ("/clear", Input::Clear),
-            ("/system", Input::System("")),
-            ("/system Be kind.\nBe brief.", Input::System("Be kind.\nBe brief.")),
-            ("/set", Input::Set("", "")),
-            ("/set seed", Input::Set("seed", "")),
-            ("/set  temperature  0.5 ", Input::Set("temperature", "0.5")),
+            ("", TypedInput::Nothing),
+            (" \t\n", TypedInput::Nothing),
+            ("hello there ", TypedInput::Message("hello there")),
+            ("\n    indented\n\nlast\n", TypedInput::Message("    indented\n\nlast")),
+            (" /etc/passwd is what?", TypedInput::Message(" /etc/passwd is what?")),
+            ("/exit", TypedInput::Exit),
+            ("/exit \n", TypedInput::Exit),
+            ("/help", TypedInput::Help),
+            ("/clear", TypedInput::Clear),
+            ("/system", TypedInput::System("")),
+            ("/system Be kind.\nBe brief.", TypedInput::System("Be kind.\nBe brief.")),
+            ("/set", TypedInput::Set("", "")),
+            ("/set seed", TypedInput::Set("seed", "")),
+            ("/set  temperature  0.5 ", TypedInput::Set("temperature", "0.5")),
         ] {
             assert_eq!(read(text), wanted, "{text:?}");
         }
         for text in ["/", "//", "/Exit", "/exitnow", "/exit now", "/quit", "/etc/passwd", "/* code */\nint x;", "/\u{1b}[31m"] {
-            let Input::Unknown(why) = read(text) else { panic!("{text:?} is taken for {:?}", read(text)) };
+            let TypedInput::Unknown(why) = read(text) else { panic!("{text:?} is taken for {:?}", read(text)) };
             assert!(!why.contains(['\u{1b}', '\n']), "{why:?}");
         }
-        let Input::Unknown(why) = read(&format!("/{}", "x".repeat(5000))) else { panic!("no command") };
+        let TypedInput::Unknown(why) = read(&format!("/{}", "x".repeat(5000))) else { panic!("no command") };
         assert!(why.len() < 200, "{why}");
     }
 }

@@ -6,7 +6,7 @@ use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
 use rustyline::{Behavior, Config, Editor};
 
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandFailure;
 
 /// Texts, one after the other. What is pasted into a terminal is one, as its brackets tell; in a pipe each line is one.
 pub(super) enum Lines {
@@ -18,7 +18,7 @@ pub(super) enum Lines {
 
 impl Lines {
     /// Standard input.
-    pub(super) fn open() -> Result<Self, Failure> {
+    pub(super) fn open() -> Result<Self, CommandFailure> {
         if !stdin().is_terminal() {
             return Ok(Self::Pipe);
         }
@@ -35,7 +35,7 @@ impl Lines {
     }
 
     /// The next text; none at the end of the input, and when a person who types presses Ctrl-C.
-    pub(super) fn next(&mut self) -> Result<Option<String>, Failure> {
+    pub(super) fn next(&mut self) -> Result<Option<String>, CommandFailure> {
         let Self::Terminal(editor) = self else {
             let mut line = String::new();
             let read = stdin().read_line(&mut line).map_err(|error| anyhow::anyhow!("standard input: {error}"))?;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::input::quote;
 
 /// What a value may be.
-enum Kind {
+enum ValueKind {
     /// A number from zero to this one.
     UpTo(f64),
     /// A whole number from this one on.
@@ -20,13 +20,13 @@ enum Kind {
 const REASONING: &str = "reasoning";
 
 /// The settings by name.
-const SETTINGS: [(&str, Kind); 6] = [
-    (REASONING, Kind::OneOf(&["on", "off"])),
-    ("reasoning_effort", Kind::OneOf(&["low", "medium", "high"])),
-    ("temperature", Kind::UpTo(2.0)),
-    ("top_p", Kind::UpTo(1.0)),
-    ("max_tokens", Kind::From(1)),
-    ("seed", Kind::From(0)),
+const SETTINGS: [(&str, ValueKind); 6] = [
+    (REASONING, ValueKind::OneOf(&["on", "off"])),
+    ("reasoning_effort", ValueKind::OneOf(&["low", "medium", "high"])),
+    ("temperature", ValueKind::UpTo(2.0)),
+    ("top_p", ValueKind::UpTo(1.0)),
+    ("max_tokens", ValueKind::From(1)),
+    ("seed", ValueKind::From(0)),
 ];
 
 /// The word that takes a value back.
@@ -34,13 +34,13 @@ const DEFAULT: &str = "default";
 
 /// What was set; everything else is the server's choice.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Settings {
+pub(super) struct ChatSettings {
     /// Whether the model's reasoning is shown.
     pub(super) shows_reasoning: bool,
     sent: Map<String, Value>,
 }
 
-impl Settings {
+impl ChatSettings {
     /// Nothing set, the reasoning shown or not.
     pub(super) fn new(shows_reasoning: bool) -> Self {
         Self { shows_reasoning, sent: Map::new() }
@@ -85,19 +85,21 @@ impl Settings {
     }
 }
 
-fn expected(kind: &Kind) -> String {
+fn expected(kind: &ValueKind) -> String {
     match kind {
-        Kind::UpTo(most) => format!("a number from 0 to {most}"),
-        Kind::From(least) => format!("a whole number from {least}"),
-        Kind::OneOf(words) => words.join(", "),
+        ValueKind::UpTo(most) => format!("a number from 0 to {most}"),
+        ValueKind::From(least) => format!("a whole number from {least}"),
+        ValueKind::OneOf(words) => words.join(", "),
     }
 }
 
-fn read(kind: &Kind, text: &str) -> Result<Value, String> {
+fn read(kind: &ValueKind, text: &str) -> Result<Value, String> {
     let value = match kind {
-        Kind::UpTo(most) => text.parse().ok().filter(|value: &f64| (0.0..=*most).contains(value)).map(|value| json!(value)),
-        Kind::From(least) => text.parse().ok().filter(|value: &u64| value >= least).map(|value| json!(value)),
-        Kind::OneOf(words) => words.contains(&text).then(|| json!(text)),
+        ValueKind::UpTo(most) => {
+            text.parse().ok().filter(|value: &f64| (0.0..=*most).contains(value)).map(|value| json!(value))
+        }
+        ValueKind::From(least) => text.parse().ok().filter(|value: &u64| value >= least).map(|value| json!(value)),
+        ValueKind::OneOf(words) => words.contains(&text).then(|| json!(text)),
     };
     value.ok_or_else(|| format!("found {}, expected {}, or {DEFAULT}", quote(text), expected(kind)))
 }
@@ -108,7 +110,7 @@ mod tests {
 
     #[test]
     fn settings_are_checked_sent_and_taken_back() {
-        let mut settings = Settings::new(false);
+        let mut settings = ChatSettings::new(false);
         for (name, text) in [("temperature", "0.5"), ("seed", "7"), ("max_tokens", "20"), ("reasoning_effort", "low")] {
             settings.set(name, text).unwrap();
         }

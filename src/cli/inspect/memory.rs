@@ -4,7 +4,7 @@ use antiphon_kernels::cuda::{self, CudaDevice};
 
 use super::{Page, mebibytes};
 use crate::app::ServeOptions;
-use crate::cli::failure::Failure;
+use crate::cli::failure::CommandFailure;
 use crate::engine::checkpoint::Outline;
 use crate::engine::cpu::{CpuOptions, MemoryPlan};
 use crate::engine::cuda::{CudaOptions, CudaPlan, DeviceMemory};
@@ -19,7 +19,7 @@ pub(super) fn describe(
     outline: &Outline,
     options: &ServeOptions,
     device_memory: Option<u64>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandFailure> {
     let tensors = outline.tensors();
     let bytes: usize = tensors.iter().map(|tensor| tensor.bytes).sum();
     page.line("tensors", &format!("{}, {} MiB", tensors.len(), mebibytes(bytes as u64)));
@@ -34,7 +34,7 @@ pub(super) fn describe(
     // As a server does: the CPU takes what a GPU does not serve that was not asked for.
     let falls_back = first.is_none() && options.tensor_parallel == 1;
     let gpu = match device_memory {
-        Some(bytes) => Ok(Gpu { place: "a GPU of that memory".to_owned(), bytes, devices: Vec::new() }),
+        Some(bytes) => Ok(PlannedGpu { place: "a GPU of that memory".to_owned(), bytes, devices: Vec::new() }),
         None => found(first.unwrap_or(0), options.tensor_parallel),
     };
     match gpu {
@@ -53,7 +53,7 @@ pub(super) fn describe(
 }
 
 /// What is planned for: the GPU that has the least memory of those that would compute, none of it in use.
-struct Gpu {
+struct PlannedGpu {
     place: String,
     bytes: u64,
     /// Those that are here.
@@ -61,17 +61,17 @@ struct Gpu {
 }
 
 /// The GPUs of this machine from `first` on.
-fn found(first: usize, ranks: usize) -> Result<Gpu, String> {
+fn found(first: usize, ranks: usize) -> Result<PlannedGpu, String> {
     let place = if ranks > 1 { format!("cuda:{first} to cuda:{}", first + ranks - 1) } else { format!("cuda:{first}") };
     let devices = cuda::probe().map_err(|reason| format!("{place}: {reason}"))?.devices;
     let wanted = devices.get(first..first + ranks);
     let devices = wanted.ok_or_else(|| format!("{place}: the driver sees {} GPUs", devices.len()))?.to_vec();
     let bytes = devices.iter().map(|device| device.memory_bytes as u64).min().expect("at least one GPU computes");
-    Ok(Gpu { place: format!("{place}, nothing else on it"), bytes, devices })
+    Ok(PlannedGpu { place: format!("{place}, nothing else on it"), bytes, devices })
 }
 
 /// Writes a GPU's plan, or why there is none; whether there is one.
-fn on_gpu(page: &mut Page, outline: &Outline, options: &ServeOptions, gpu: &Gpu) -> bool {
+fn on_gpu(page: &mut Page, outline: &Outline, options: &ServeOptions, gpu: &PlannedGpu) -> bool {
     let utilization = options.gpu_memory_utilization;
     let memory = DeviceMemory { free_bytes: gpu.bytes, total_bytes: gpu.bytes, utilization };
     let (used, all) = (mebibytes(memory.budget_bytes()), mebibytes(gpu.bytes));

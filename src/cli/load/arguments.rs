@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::super::failure::Failure;
+use super::super::failure::CommandFailure;
 use super::super::serve::setting_args;
 use super::super::settings::QUIET_LOG_HELP;
 use super::api;
-use crate::load::{Arrivals, LoadOptions, PromptSource, SweepOptions, Targets};
+use crate::load::{Arrivals, GoodputTargets, LoadOptions, PromptSource, SweepOptions};
 
 /// The settings of the server that `--embedded` starts.
 const SETTINGS: [&str; 7] = ["model", "profile", "device", "threads", "kv_bytes", "prompt_version", "log_level"];
 
 /// What is asked of a load.
-pub(super) struct Asked {
+pub(super) struct LoadArguments {
     /// Empty for a server of our own.
     pub(super) urls: Vec<String>,
     pub(super) ca_file: Option<String>,
@@ -125,35 +125,37 @@ impl Read<'_> {
         expected: &str,
         least: T,
         most: T,
-    ) -> Result<Option<T>, Failure> {
+    ) -> Result<Option<T>, CommandFailure> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let value = text.parse().ok().filter(|value| *value >= least && *value <= most);
-        value.map(Some).ok_or_else(|| Failure::Usage(format!("--{name} is `{text}`; expected {expected}")))
+        value.map(Some).ok_or_else(|| CommandFailure::Usage(format!("--{name} is `{text}`; expected {expected}")))
     }
 
-    fn count(&self, name: &str, least: usize) -> Result<Option<usize>, Failure> {
+    fn count(&self, name: &str, least: usize) -> Result<Option<usize>, CommandFailure> {
         self.maybe(name, &format!("a whole number from {least} to 10000000"), least, 10_000_000)
     }
 
-    fn share(&self, name: &str) -> Result<f64, Failure> {
+    fn share(&self, name: &str) -> Result<f64, CommandFailure> {
         Ok(self.maybe(name, "a share from 0 to 1", 0.0, 1.0)?.unwrap_or_default())
     }
 
-    fn positive(&self, name: &str) -> Result<Option<f64>, Failure> {
+    fn positive(&self, name: &str) -> Result<Option<f64>, CommandFailure> {
         self.maybe(name, "a number above 0", f64::MIN_POSITIVE, 1e9)
     }
 }
 
-impl Asked {
+impl LoadArguments {
     /// Reads the command line.
-    pub(super) fn read(matches: &ArgMatches) -> Result<Self, Failure> {
+    pub(super) fn read(matches: &ArgMatches) -> Result<Self, CommandFailure> {
         let read = Read(matches);
         let urls: Vec<String> = matches.get_many::<String>("url").map(|urls| urls.cloned().collect()).unwrap_or_default();
         if urls.is_empty() && !matches.get_flag("embedded") {
-            return Err(Failure::Usage("no server is named; expected --url URL, or --embedded for one of our own".to_owned()));
+            return Err(CommandFailure::Usage(
+                "no server is named; expected --url URL, or --embedded for one of our own".to_owned(),
+            ));
         }
         if urls.len() > 2 {
-            return Err(Failure::Usage(format!("{} servers are named; expected one, or two to compare", urls.len())));
+            return Err(CommandFailure::Usage(format!("{} servers are named; expected one, or two to compare", urls.len())));
         }
         let rounds = read.count("rounds", 1)?.unwrap_or(if urls.len() == 2 { 3 } else { 1 });
         let sweep = matches.get_flag("sweep").then_some(());
@@ -206,7 +208,7 @@ impl Asked {
     }
 }
 
-fn source(read: &Read<'_>) -> Result<PromptSource, Failure> {
+fn source(read: &Read<'_>) -> Result<PromptSource, CommandFailure> {
     if let Some(path) = read.text("prompts") {
         return Ok(PromptSource::File(path));
     }
@@ -214,21 +216,21 @@ fn source(read: &Read<'_>) -> Result<PromptSource, Failure> {
     let (from, to) = text.split_once('-').unwrap_or((&text, &text));
     match (from.parse(), to.parse()) {
         (Ok(from), Ok(to)) if 0 < from && from <= to && to <= 10_000_000 => Ok(PromptSource::Random { from, to }),
-        _ => Err(Failure::Usage(format!("--prompt-tokens is `{text}`; expected tokens such as 512, or 100-900"))),
+        _ => Err(CommandFailure::Usage(format!("--prompt-tokens is `{text}`; expected tokens such as 512, or 100-900"))),
     }
 }
 
-fn arrivals(read: &Read<'_>) -> Result<Arrivals, Failure> {
+fn arrivals(read: &Read<'_>) -> Result<Arrivals, CommandFailure> {
     let how = read.text("arrivals").unwrap_or_default();
     let constant = match how.as_str() {
         "poisson" => false,
         "constant" => true,
-        _ => return Err(Failure::Usage(format!("--arrivals is `{how}`; expected poisson or constant"))),
+        _ => return Err(CommandFailure::Usage(format!("--arrivals is `{how}`; expected poisson or constant"))),
     };
     let given = (read.count("concurrency", 1)?, read.positive("rate")?, read.count("burst", 1)?);
     match given {
         (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) => {
-            Err(Failure::Usage("expected one of --concurrency, --rate and --burst".to_owned()))
+            Err(CommandFailure::Usage("expected one of --concurrency, --rate and --burst".to_owned()))
         }
         (_, Some(rate), _) => Ok(if constant { Arrivals::Constant { rate } } else { Arrivals::Poisson { rate } }),
         (_, _, Some(count)) => Ok(Arrivals::Bursts { count, every_s: read.positive("burst-every")?.unwrap_or(5.0) }),
@@ -238,15 +240,15 @@ fn arrivals(read: &Read<'_>) -> Result<Arrivals, Failure> {
     }
 }
 
-fn load(read: &Read<'_>) -> Result<LoadOptions, Failure> {
+fn load(read: &Read<'_>) -> Result<LoadOptions, CommandFailure> {
     let name = read.text("api").unwrap_or_default();
     let expected = "chat, completions, responses, generate or generate-stream";
-    let api = api(&name).ok_or_else(|| Failure::Usage(format!("--api is `{name}`; expected {expected}")))?;
+    let api = api(&name).ok_or_else(|| CommandFailure::Usage(format!("--api is `{name}`; expected {expected}")))?;
     let duration = read.positive("duration")?.map(Duration::from_secs_f64);
     let requests = read.count("requests", 1)?;
     let (disconnect_rate, abort_rate) = (read.share("disconnect-rate")?, read.share("abort-rate")?);
     if disconnect_rate + abort_rate > 1.0 {
-        return Err(Failure::Usage("--disconnect-rate and --abort-rate add up to more than 1".to_owned()));
+        return Err(CommandFailure::Usage("--disconnect-rate and --abort-rate add up to more than 1".to_owned()));
     }
     Ok(LoadOptions {
         api,
@@ -262,7 +264,7 @@ fn load(read: &Read<'_>) -> Result<LoadOptions, Failure> {
         abort_rate,
         answer_max: Duration::from_secs_f64(read.positive("answer-max")?.unwrap_or(600.0)),
         warmup: read.count("warmup", 0)?.unwrap_or(0),
-        targets: Targets {
+        targets: GoodputTargets {
             ttft_ms: read.positive("target-ttft")?,
             tpot_ms: read.positive("target-tpot")?,
             e2e_ms: read.positive("target-e2e")?,

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn read(args: &[&str]) -> Result<Arrivals, Failure> {
+fn read(args: &[&str]) -> Result<Arrivals, CommandFailure> {
     let matches = command().try_get_matches_from([&["load"], args].concat()).expect("the options are known");
     arrivals(&Read(&matches))
 }
@@ -25,8 +25,8 @@ fn the_arrivals_are_those_that_are_asked_for() {
 fn arrivals_that_contradict_each_other_are_refused() {
     let all = ["--concurrency", "3", "--rate", "1", "--burst", "2"];
     for pair in [&all[..4], &all[2..], &[all[0], all[1], all[4], all[5]]] {
-        assert!(matches!(read(pair), Err(Failure::Usage(said)) if said.contains("expected one of")), "{pair:?}");
+        assert!(matches!(read(pair), Err(CommandFailure::Usage(said)) if said.contains("expected one of")), "{pair:?}");
     }
-    assert!(matches!(read(&["--arrivals", "often"]), Err(Failure::Usage(said)) if said.contains("`often`")));
-    assert!(matches!(read(&["--concurrency", "0"]), Err(Failure::Usage(_))));
+    assert!(matches!(read(&["--arrivals", "often"]), Err(CommandFailure::Usage(said)) if said.contains("`often`")));
+    assert!(matches!(read(&["--concurrency", "0"]), Err(CommandFailure::Usage(_))));
 }

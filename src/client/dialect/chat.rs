@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::event::{Event, WireUsage};
+use super::super::event::{AnswerEvent, WireUsage};
 use super::super::sse::SseEvent;
 use super::{Decoded, Out, error, json, text, typed};
 
@@ -31,11 +31,11 @@ struct Delta {
     content: Option<String>,
     reasoning: Option<String>,
     reasoning_content: Option<String>,
-    tool_calls: Option<Vec<ToolCall>>,
+    tool_calls: Option<Vec<ToolCallDelta>>,
 }
 
 #[derive(Deserialize)]
-struct ToolCall {
+struct ToolCallDelta {
     #[serde(default)]
     index: u32,
     id: Option<String>,
@@ -62,7 +62,7 @@ pub(super) fn decode(event: &SseEvent, out: Out<'_>) -> Decoded {
         };
     };
     if let Some(id) = chunk.id {
-        out(Event::Started { id });
+        out(AnswerEvent::Started { id });
     }
     for choice in choices {
         let index = choice.index;
@@ -72,7 +72,7 @@ pub(super) fn decode(event: &SseEvent, out: Out<'_>) -> Decoded {
             text(index, delta.content, false, out);
             for call in delta.tool_calls.unwrap_or_default() {
                 let function = call.function.unwrap_or(Function { name: None, arguments: None });
-                out(Event::ToolCall {
+                out(AnswerEvent::ToolCall {
                     choice: index,
                     index: call.index,
                     id: call.id,
@@ -83,11 +83,11 @@ pub(super) fn decode(event: &SseEvent, out: Out<'_>) -> Decoded {
         }
         text(index, choice.text, false, out);
         if let Some(reason) = choice.finish_reason {
-            out(Event::Finish { choice: index, reason });
+            out(AnswerEvent::Finish { choice: index, reason });
         }
     }
     if let Some(usage) = chunk.usage {
-        out(Event::Usage(usage.into()));
+        out(AnswerEvent::Usage(usage.into()));
     }
     Ok(())
 }

@@ -3,18 +3,18 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::event::{ErrorText, Event, WireUsage};
+use super::super::event::{AnswerEvent, ErrorText, WireUsage};
 use super::super::sse::SseEvent;
 use super::{Decoded, Out, error, json, text};
 
 #[derive(Deserialize)]
-struct Message {
+struct ResponsesMessage {
     #[serde(rename = "type")]
     kind: String,
     delta: Option<String>,
     #[serde(default)]
     output_index: u32,
-    item: Option<Item>,
+    item: Option<ResponsesItem>,
     response: Option<Response>,
     message: Option<String>,
     code: Option<Value>,
@@ -22,7 +22,7 @@ struct Message {
 }
 
 #[derive(Deserialize)]
-struct Item {
+struct ResponsesItem {
     #[serde(rename = "type")]
     kind: String,
     call_id: Option<String>,
@@ -43,7 +43,7 @@ struct Incomplete {
 }
 
 pub(super) fn decode(event: &SseEvent, out: Out<'_>) -> Decoded {
-    let message: Message = json(event)?;
+    let message: ResponsesMessage = json(event)?;
     if let Some(name) = event.name.as_ref().filter(|name| **name != message.kind) {
         return Err(format!("`event: {name}` with type `{}`", message.kind));
     }
@@ -51,7 +51,7 @@ pub(super) fn decode(event: &SseEvent, out: Out<'_>) -> Decoded {
     match message.kind.as_str() {
         "response.created" => {
             if let Some(id) = message.response.and_then(|response| response.id) {
-                out(Event::Started { id });
+                out(AnswerEvent::Started { id });
             }
         }
         "response.reasoning_text.delta" | "response.reasoning_summary_text.delta" => text(0, message.delta, true, out),
@@ -59,24 +59,24 @@ pub(super) fn decode(event: &SseEvent, out: Out<'_>) -> Decoded {
         "response.output_item.added" => {
             if let Some(item) = message.item.filter(|item| item.kind == "function_call") {
                 let arguments = String::new();
-                out(Event::ToolCall { choice: 0, index, id: item.call_id, name: item.name, arguments });
+                out(AnswerEvent::ToolCall { choice: 0, index, id: item.call_id, name: item.name, arguments });
             }
         }
         "response.function_call_arguments.delta" => {
             let arguments = message.delta.unwrap_or_default();
-            out(Event::ToolCall { choice: 0, index, id: None, name: None, arguments });
+            out(AnswerEvent::ToolCall { choice: 0, index, id: None, name: None, arguments });
         }
         "response.completed" | "response.incomplete" | "response.failed" => end(&message.kind, message.response, out),
         "error" => {
             match message.error {
                 Some(said) => error(&said, out),
-                None => out(Event::Error(ErrorText {
+                None => out(AnswerEvent::Error(ErrorText {
                     message: message.message.unwrap_or_default(),
                     kind: None,
                     code: message.code.and_then(|code| code.as_str().map(str::to_owned)),
                 })),
             }
-            out(Event::Done);
+            out(AnswerEvent::Done);
         }
         kind if kind.starts_with("response.") => {}
         kind => return Err(format!("`{kind}` is no event of a response")),
@@ -97,10 +97,10 @@ fn end(kind: &str, response: Option<Response>, out: Out<'_>) {
             Some(reason) => reason,
             None => "stop".to_owned(),
         };
-        out(Event::Finish { choice: 0, reason });
+        out(AnswerEvent::Finish { choice: 0, reason });
     }
     if let Some(usage) = usage {
-        out(Event::Usage(usage.into()));
+        out(AnswerEvent::Usage(usage.into()));
     }
-    out(Event::Done);
+    out(AnswerEvent::Done);
 }

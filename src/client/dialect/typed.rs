@@ -3,12 +3,12 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::event::{Event, WireUsage};
+use super::super::event::{AnswerEvent, WireUsage};
 use super::super::sse::SseEvent;
 use super::{Decoded, Out, error, json, text};
 
 #[derive(Deserialize)]
-struct Message {
+struct TypedMessage {
     #[serde(rename = "type")]
     kind: String,
     request_id: Option<String>,
@@ -18,13 +18,13 @@ struct Message {
 }
 
 pub(super) fn decode(event: &SseEvent, out: Out<'_>) -> Decoded {
-    let message: Message = json(event)?;
+    let message: TypedMessage = json(event)?;
     if let Some(name) = event.name.as_ref().filter(|name| **name != message.kind) {
         return Err(format!("`event: {name}` with type `{}`", message.kind));
     }
     let finish = match message.kind.as_str() {
         "start" => {
-            out(Event::Started { id: message.request_id.ok_or("`start` without `request_id`")? });
+            out(AnswerEvent::Started { id: message.request_id.ok_or("`start` without `request_id`")? });
             return Ok(());
         }
         "token" => {
@@ -37,13 +37,13 @@ pub(super) fn decode(event: &SseEvent, out: Out<'_>) -> Decoded {
         kind => return Err(format!("`{kind}` is none of start, token, done, cancelled, error")),
     };
     match finish {
-        Some(reason) => out(Event::Finish { choice: 0, reason: reason.to_owned() }),
+        Some(reason) => out(AnswerEvent::Finish { choice: 0, reason: reason.to_owned() }),
         None => error(&message.error.unwrap_or_default(), out),
     }
     if let Some(usage) = message.usage {
-        out(Event::Usage(usage.into()));
+        out(AnswerEvent::Usage(usage.into()));
     }
-    out(Event::Done);
+    out(AnswerEvent::Done);
     Ok(())
 }
 

@@ -15,7 +15,7 @@ const TEXT_BYTES_MAX: u64 = 256 << 20;
 
 /// Where links in a checkpoint's directory may lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Links {
+pub enum LinkPolicy {
     /// To files of the checkpoint itself, and to the blobs of the cache that it lies in: its maker may be a stranger.
     #[default]
     Inside,
@@ -25,10 +25,10 @@ pub enum Links {
 
 /// The files of a checkpoint, by name.
 #[derive(Debug, Clone)]
-pub struct CheckpointFiles(Source);
+pub struct CheckpointFiles(FileSource);
 
 #[derive(Debug, Clone)]
-enum Source {
+enum FileSource {
     /// `root`: where the files lie; `bounds`: links lead into one of these folders; empty for links that may lead anywhere.
     Directory {
         root: PathBuf,
@@ -91,14 +91,14 @@ impl CheckpointFiles {
     /// # Errors
     /// As [`Self::directory_with`].
     pub fn directory(directory: &Path) -> Result<Self, CheckpointError> {
-        Self::directory_with(directory, Links::Inside)
+        Self::directory_with(directory, LinkPolicy::Inside)
     }
 
     /// The files in `directory`.
     ///
     /// # Errors
     /// [`CheckpointError`] if it is no directory or cannot be read.
-    pub fn directory_with(directory: &Path, links: Links) -> Result<Self, CheckpointError> {
+    pub fn directory_with(directory: &Path, links: LinkPolicy) -> Result<Self, CheckpointError> {
         let file = directory.display().to_string();
         let root = match directory.canonicalize() {
             Ok(root) => root,
@@ -117,22 +117,22 @@ impl CheckpointFiles {
         let mut bounds = vec![repository.map_or_else(|| root.clone(), Path::to_path_buf)];
         // `blobs` may be a link itself, to another disk: a repository cannot put one there.
         bounds.extend(repository.and_then(|repository| repository.join("blobs").canonicalize().ok()));
-        if links == Links::Anywhere {
+        if links == LinkPolicy::Anywhere {
             bounds.clear();
         }
-        Ok(Self(Source::Directory { root, bounds }))
+        Ok(Self(FileSource::Directory { root, bounds }))
     }
 
     /// Files within this binary, as names and contents; at any alignment.
     #[must_use]
     pub fn embedded(files: impl IntoIterator<Item = (&'static str, &'static [u8])>) -> Self {
-        Self(Source::Embedded(files.into_iter().collect()))
+        Self(FileSource::Embedded(files.into_iter().collect()))
     }
 
     /// Files of which only the beginnings are here: enough for an [`super::Outline`].
     #[must_use]
     pub fn heads(heads: Vec<FileHead>) -> Self {
-        Self(Source::Heads(heads))
+        Self(FileSource::Heads(heads))
     }
 
     /// The bytes of a file, mapped if it lies on disk; `None` if there is no such file.
@@ -142,9 +142,9 @@ impl CheckpointFiles {
     pub fn bytes(&self, file: &str) -> Result<Option<FileBytes>, CheckpointError> {
         let Some(found) = self.find(file)? else { return Ok(None) };
         let path = match found {
-            Found::Embedded(bytes) => return Ok(Some(FileBytes::Embedded(bytes))),
-            Found::Head(head) => return Ok(Some(FileBytes::Head(head))),
-            Found::Path(path) => path,
+            FoundFile::Embedded(bytes) => return Ok(Some(FileBytes::Embedded(bytes))),
+            FoundFile::Head(head) => return Ok(Some(FileBytes::Head(head))),
+            FoundFile::Path(path) => path,
         };
         let mapped = MappedFile::open(&path);
         let mapped = mapped.map_err(|source| CheckpointError::Unmappable { file: file.to_owned(), source })?;
@@ -158,10 +158,10 @@ impl CheckpointFiles {
     pub fn text(&self, file: &str) -> Result<Option<Cow<'static, [u8]>>, CheckpointError> {
         let Some(found) = self.find(file)? else { return Ok(None) };
         let path = match found {
-            Found::Embedded(bytes) => return Ok(Some(Cow::Borrowed(bytes))),
-            Found::Head(head) if head.bytes.len() == head.file_bytes => return Ok(Some(Cow::Owned(head.bytes.to_vec()))),
-            Found::Head(_) => return Err(only_a_head(file)),
-            Found::Path(path) => path,
+            FoundFile::Embedded(bytes) => return Ok(Some(Cow::Borrowed(bytes))),
+            FoundFile::Head(head) if head.bytes.len() == head.file_bytes => return Ok(Some(Cow::Owned(head.bytes.to_vec()))),
+            FoundFile::Head(_) => return Err(only_a_head(file)),
+            FoundFile::Path(path) => path,
         };
         let length = path.metadata().map_err(|source| unreadable(file, source))?.len();
         if length > TEXT_BYTES_MAX {
@@ -173,13 +173,13 @@ impl CheckpointFiles {
     }
 
     /// Where the file is, if it may be opened. Looks before it opens: opening a pipe would wait for its writer.
-    fn find(&self, file: &str) -> Result<Option<Found>, CheckpointError> {
+    fn find(&self, file: &str) -> Result<Option<FoundFile>, CheckpointError> {
         let (root, bounds) = match &self.0 {
-            Source::Embedded(files) => {
-                return Ok(files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| Found::Embedded(bytes)));
+            FileSource::Embedded(files) => {
+                return Ok(files.iter().find(|(name, _)| *name == file).map(|(_, bytes)| FoundFile::Embedded(bytes)));
             }
-            Source::Heads(heads) => return Ok(heads.iter().find(|head| head.name == file).cloned().map(Found::Head)),
-            Source::Directory { root, bounds } => (root, bounds),
+            FileSource::Heads(heads) => return Ok(heads.iter().find(|head| head.name == file).cloned().map(FoundFile::Head)),
+            FileSource::Directory { root, bounds } => (root, bounds),
         };
         let refused = |problem: &str| CheckpointError::FileRefused { file: file.to_owned(), problem: problem.to_owned() };
         if !is_plain_name(file) {
@@ -200,11 +200,11 @@ impl CheckpointFiles {
         if !metadata.is_file() {
             return Err(refused("not a regular file (a directory, a pipe or a device), expected a regular file"));
         }
-        Ok(Some(Found::Path(path)))
+        Ok(Some(FoundFile::Path(path)))
     }
 }
 
-enum Found {
+enum FoundFile {
     Embedded(&'static [u8]),
     Head(FileHead),
     Path(PathBuf),

@@ -21,7 +21,7 @@ const METADATA_KEY: &str = "__metadata__";
 
 /// One tensor of a file.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct HeaderEntry {
     /// Its name.
     pub(super) name: String,
     /// Its type, shape, and place after `data_start`.
@@ -30,22 +30,22 @@ pub(super) struct Entry {
 
 /// A header that has been checked against the file that it heads.
 #[derive(Debug)]
-pub(super) struct Header {
+pub(super) struct FileHeader {
     /// Where the tensors' bytes begin in the file.
     pub(super) data_start: usize,
     /// The tensors in the order of the JSON; their offsets lie within the file.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<HeaderEntry>,
 }
 
 /// Reads and checks the header of `file`, which begins with `bytes` and has `file_bytes` of them.
 ///
 /// # Errors
 /// [`CheckpointError::Header`] if any offset, shape or length does not agree with the rest of the file.
-pub(super) fn read_header(file: &str, bytes: &[u8], file_bytes: usize) -> Result<Header, CheckpointError> {
+pub(super) fn read_header(file: &str, bytes: &[u8], file_bytes: usize) -> Result<FileHeader, CheckpointError> {
     read(bytes, file_bytes).map_err(|problem| CheckpointError::Header { file: file.to_owned(), problem })
 }
 
-fn read(bytes: &[u8], file_bytes: usize) -> Result<Header, String> {
+fn read(bytes: &[u8], file_bytes: usize) -> Result<FileHeader, String> {
     let Some((length, rest)) = bytes.split_first_chunk::<LENGTH_BYTES>() else {
         return Err(format!("the file has {file_bytes} bytes, expected at least {LENGTH_BYTES} for the header's length"));
     };
@@ -61,11 +61,11 @@ fn read(bytes: &[u8], file_bytes: usize) -> Result<Header, String> {
     let entries = parse_entries(json)?;
     let data_start = LENGTH_BYTES + json.len();
     check_offsets(&entries, file_bytes.saturating_sub(data_start))?;
-    Ok(Header { data_start, entries })
+    Ok(FileHeader { data_start, entries })
 }
 
 /// The tensors of the JSON object, in its order, each name once.
-fn parse_entries(json: &[u8]) -> Result<Vec<Entry>, String> {
+fn parse_entries(json: &[u8]) -> Result<Vec<HeaderEntry>, String> {
     let text = std::str::from_utf8(json).map_err(|error| format!("it is not UTF-8: {error}"))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let entries = deserializer.deserialize_map(EntriesVisitor).map_err(|error| error.to_string())?;
@@ -77,7 +77,7 @@ fn parse_entries(json: &[u8]) -> Result<Vec<Entry>, String> {
 struct EntriesVisitor;
 
 impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Vec<Entry>;
+    type Value = Vec<HeaderEntry>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an object of tensors")
@@ -98,15 +98,15 @@ impl<'de> Visitor<'de> for EntriesVisitor {
             }
             let tensor =
                 map.next_value::<TensorInfo>().map_err(|error| A::Error::custom(format!("tensor `{name}`: {error}")))?;
-            entries.push(Entry { name, tensor });
+            entries.push(HeaderEntry { name, tensor });
         }
         Ok(entries)
     }
 }
 
 /// Offsets must follow each other without gap or overlap, fit types and shapes, and end where the file ends.
-fn check_offsets(entries: &[Entry], data_bytes: usize) -> Result<(), String> {
-    for Entry { name, tensor } in entries {
+fn check_offsets(entries: &[HeaderEntry], data_bytes: usize) -> Result<(), String> {
+    for HeaderEntry { name, tensor } in entries {
         let (start, end) = tensor.data_offsets;
         if end > data_bytes || start > end {
             return Err(format!("tensor `{name}` lies at {start}..{end}, expected a range within 0..{data_bytes}"));

@@ -11,7 +11,7 @@ fn file(json: &str, data_bytes: usize) -> Vec<u8> {
 
 const GOOD: &str = r#"{"__metadata__":{"format":"pt"},"b":{"dtype":"BF16","shape":[2,3],"data_offsets":[4,16]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}   "#;
 
-fn read_whole(bytes: &[u8]) -> Result<Header, CheckpointError> {
+fn read_whole(bytes: &[u8]) -> Result<FileHeader, CheckpointError> {
     read_header("x", bytes, bytes.len())
 }
 

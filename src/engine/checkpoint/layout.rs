@@ -6,7 +6,7 @@ use safetensors::tensor::Dtype;
 
 /// What a tensor may be stored as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TensorForm {
     /// A matrix: bf16, or rounded to it while it is read.
     Matrix,
     /// A vector, converted to f32 once: bf16, f16 or f32.
@@ -15,7 +15,7 @@ pub(super) enum Kind {
     Bytes,
 }
 
-impl Kind {
+impl TensorForm {
     /// Whether a tensor of this kind may be stored as `dtype`.
     pub(super) fn accepts(self, dtype: Dtype) -> bool {
         match self {
@@ -60,7 +60,7 @@ pub(super) struct Expected {
     /// Its name.
     pub(super) name: String,
     /// What it may be stored as.
-    pub(super) kind: Kind,
+    pub(super) kind: TensorForm,
     /// Its shape, slowest dimension first.
     pub(super) shape: Vec<usize>,
 }
@@ -81,9 +81,10 @@ pub(crate) fn in_layer(layer: usize, rest: &str) -> String {
 pub(super) fn expected_tensors(config: &ModelConfig, form: ExpertForm) -> Vec<Expected> {
     let (vocab, hidden) = (config.vocab_size, config.hidden);
     let whole = |name: &str, kind, shape: &[usize]| Expected { name: name.to_owned(), kind, shape: shape.to_vec() };
-    let mut expected = vec![whole(EMBEDDING, Kind::Matrix, &[vocab, hidden]), whole(FINAL_NORM, Kind::Vector, &[hidden])];
+    let mut expected =
+        vec![whole(EMBEDDING, TensorForm::Matrix, &[vocab, hidden]), whole(FINAL_NORM, TensorForm::Vector, &[hidden])];
     if !config.tied_embeddings {
-        expected.push(whole(OUTPUT, Kind::Matrix, &[vocab, hidden]));
+        expected.push(whole(OUTPUT, TensorForm::Matrix, &[vocab, hidden]));
     }
     for layer in 0..config.layers.len() {
         let mut add = |rest: &str, kind, shape: &[usize]| expected.push(whole(&in_layer(layer, rest), kind, shape));
@@ -93,31 +94,31 @@ pub(super) fn expected_tensors(config: &ModelConfig, form: ExpertForm) -> Vec<Ex
     expected
 }
 
-fn add_attention(config: &ModelConfig, add: &mut impl FnMut(&str, Kind, &[usize])) {
+fn add_attention(config: &ModelConfig, add: &mut impl FnMut(&str, TensorForm, &[usize])) {
     let (hidden, query, kv) = (config.hidden, config.query_width(), config.kv_width());
-    add("input_layernorm.weight", Kind::Vector, &[hidden]);
+    add("input_layernorm.weight", TensorForm::Vector, &[hidden]);
     for (name, rows, columns) in [("q", query, hidden), ("k", kv, hidden), ("v", kv, hidden), ("o", hidden, query)] {
-        add(&format!("self_attn.{name}_proj.weight"), Kind::Matrix, &[rows, columns]);
+        add(&format!("self_attn.{name}_proj.weight"), TensorForm::Matrix, &[rows, columns]);
         if config.attention_bias {
-            add(&format!("self_attn.{name}_proj.bias"), Kind::Vector, &[rows]);
+            add(&format!("self_attn.{name}_proj.bias"), TensorForm::Vector, &[rows]);
         }
     }
-    add("self_attn.sinks", Kind::Vector, &[config.heads]);
-    add("post_attention_layernorm.weight", Kind::Vector, &[hidden]);
+    add("self_attn.sinks", TensorForm::Vector, &[config.heads]);
+    add("post_attention_layernorm.weight", TensorForm::Vector, &[hidden]);
 }
 
-fn add_experts(config: &ModelConfig, form: ExpertForm, add: &mut impl FnMut(&str, Kind, &[usize])) {
+fn add_experts(config: &ModelConfig, form: ExpertForm, add: &mut impl FnMut(&str, TensorForm, &[usize])) {
     let (hidden, inner, experts) = (config.hidden, config.intermediate, config.experts);
-    add("mlp.router.weight", Kind::Matrix, &[experts, hidden]);
-    add("mlp.router.bias", Kind::Vector, &[experts]);
+    add("mlp.router.weight", TensorForm::Matrix, &[experts, hidden]);
+    add("mlp.router.bias", TensorForm::Vector, &[experts]);
     for (name, rows, columns) in [("gate_up", 2 * inner, hidden), ("down", hidden, inner)] {
         let blocks = columns / MXFP4_BLOCK;
-        add(&format!("mlp.experts.{name}_proj_bias"), Kind::Matrix, &[experts, rows]);
+        add(&format!("mlp.experts.{name}_proj_bias"), TensorForm::Matrix, &[experts, rows]);
         if form == ExpertForm::Dense {
-            add(&format!("mlp.experts.{name}_proj"), Kind::Matrix, &[experts, columns, rows]);
+            add(&format!("mlp.experts.{name}_proj"), TensorForm::Matrix, &[experts, columns, rows]);
             continue;
         }
-        add(&format!("mlp.experts.{name}_proj_blocks"), Kind::Bytes, &[experts, rows, blocks, MXFP4_BLOCK / 2]);
-        add(&format!("mlp.experts.{name}_proj_scales"), Kind::Bytes, &[experts, rows, blocks]);
+        add(&format!("mlp.experts.{name}_proj_blocks"), TensorForm::Bytes, &[experts, rows, blocks, MXFP4_BLOCK / 2]);
+        add(&format!("mlp.experts.{name}_proj_scales"), TensorForm::Bytes, &[experts, rows, blocks]);
     }
 }

@@ -12,7 +12,7 @@ mod shards;
 mod synth;
 
 pub use error::CheckpointError;
-pub use files::{CheckpointFiles, FileBytes, FileHead, Links};
+pub use files::{CheckpointFiles, FileBytes, FileHead, LinkPolicy};
 pub use layout::ExpertForm;
 pub(crate) use layout::{EMBEDDING, FINAL_NORM, OUTPUT, in_layer};
 pub use synth::{SHARD_BYTES_MAX, Synth, SynthError};
@@ -22,7 +22,7 @@ use crate::batch::TokenId;
 use files::only_a_head;
 use half::slice::HalfFloatSliceExt as _;
 use half::{bf16, f16};
-use layout::{Expected, Kind, expected_tensors};
+use layout::{Expected, TensorForm, expected_tensors};
 use safetensors::tensor::{Dtype, TensorInfo};
 use shards::{Shards, Stored};
 use std::collections::HashMap;
@@ -55,7 +55,7 @@ impl Deref for Checkpoint {
 
 /// How much of a checkpoint has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct LoadProgress {
     /// Bytes that have been read.
     pub done_bytes: u64,
     /// Bytes that there are to read.
@@ -308,7 +308,7 @@ fn expert_form(shards: &Shards) -> ExpertForm {
 /// A sentence about the matrices that are rounded to bf16, if there are any.
 fn rounded_tensors(shards: &Shards, expected: &[Expected]) -> Option<String> {
     let is_rounded = |tensor: &&Expected| {
-        tensor.kind == Kind::Matrix && matches!(shards.tensors[&tensor.name].tensor.dtype, Dtype::F16 | Dtype::F32)
+        tensor.kind == TensorForm::Matrix && matches!(shards.tensors[&tensor.name].tensor.dtype, Dtype::F16 | Dtype::F32)
     };
     let count = expected.iter().filter(is_rounded).count();
     let first = expected.iter().find(is_rounded)?;

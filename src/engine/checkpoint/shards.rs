@@ -128,12 +128,12 @@ fn open_shards(
 }
 
 #[derive(Deserialize)]
-struct Index {
+struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
 fn parse_index(text: &[u8]) -> Result<BTreeMap<String, String>, CheckpointError> {
-    let index: Index = serde_json::from_slice(text)
+    let index: ShardIndex = serde_json::from_slice(text)
         .map_err(|error| CheckpointError::Json { file: INDEX_FILE.to_owned(), message: error.to_string() })?;
     if index.weight_map.is_empty() {
         return Err(CheckpointError::Value {

@@ -6,9 +6,9 @@
 use super::error::CheckpointError;
 use super::files::CheckpointFiles;
 use super::header::read_header;
-use super::layout::{EMBEDDING, Expected, ExpertForm, Kind, expected_tensors};
+use super::layout::{EMBEDDING, Expected, ExpertForm, TensorForm, expected_tensors};
 use super::shards::INDEX_FILE;
-use super::{Dtype, Progress};
+use super::{Dtype, LoadProgress};
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::weights::MXFP4_BLOCK;
 use half::bf16;
@@ -58,7 +58,7 @@ pub enum SynthError {
 
 impl Expected {
     fn dtype(&self) -> Dtype {
-        if self.kind == Kind::Bytes { Dtype::U8 } else { Dtype::BF16 }
+        if self.kind == TensorForm::Bytes { Dtype::U8 } else { Dtype::BF16 }
     }
 
     fn bytes(&self) -> u64 {
@@ -98,7 +98,7 @@ impl Synth {
     ///
     /// # Errors
     /// [`SynthError`]; shards that are whole stay, and the next call goes on behind them.
-    pub fn write(&self, directory: &Path, progress: &mut dyn FnMut(Progress)) -> Result<(), SynthError> {
+    pub fn write(&self, directory: &Path, progress: &mut dyn FnMut(LoadProgress)) -> Result<(), SynthError> {
         let mut missing = Vec::new();
         for (file, tensors) in &self.shards {
             // What was cut off is of no use, and its room is needed.
@@ -114,7 +114,7 @@ impl Synth {
         if needed_bytes > free_bytes {
             return Err(SynthError::DiskTooSmall { needed_bytes, free_bytes });
         }
-        let done = Progress { done_bytes: self.bytes() - needed_bytes, total_bytes: self.bytes() };
+        let done = LoadProgress { done_bytes: self.bytes() - needed_bytes, total_bytes: self.bytes() };
         let done = RefCell::new((done, progress));
         for (file, tensors) in missing {
             let part = directory.join(partial(file));
@@ -157,7 +157,7 @@ fn is_whole(directory: &Path, file: &str, tensors: &[Expected]) -> Result<bool, 
 /// A tensor that is made when it is written.
 struct Random<'a, 'b> {
     tensor: &'a Expected,
-    done: &'a RefCell<(Progress, &'b mut dyn FnMut(Progress))>,
+    done: &'a RefCell<(LoadProgress, &'b mut dyn FnMut(LoadProgress))>,
 }
 
 impl View for Random<'_, '_> {
@@ -195,7 +195,7 @@ fn values(tensor: &Expected) -> Vec<u8> {
         let usual = 127 - (CODES_RMS * (last * MXFP4_BLOCK as f64).sqrt()).log2().round() as u8;
         bytes.iter_mut().for_each(|scale| *scale = usual - 1 + *scale % 3);
     }
-    if tensor.kind == Kind::Bytes {
+    if tensor.kind == TensorForm::Bytes {
         return bytes;
     }
     let (middle, reach) = match tensor.name.as_str() {

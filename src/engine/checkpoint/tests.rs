@@ -381,10 +381,10 @@ fn an_operators_own_links_are_followed_if_told_to() {
     }
     let message = Checkpoint::open(&CheckpointFiles::directory(folder.path()).unwrap()).unwrap_err().to_string();
     assert!(message.contains("--model-links anywhere"), "{message}");
-    Checkpoint::open(&CheckpointFiles::directory_with(folder.path(), Links::Anywhere).unwrap()).unwrap();
+    Checkpoint::open(&CheckpointFiles::directory_with(folder.path(), LinkPolicy::Anywhere).unwrap()).unwrap();
     fs::remove_file(folder.path().join(SINGLE_FILE)).unwrap();
     symlink("/dev/zero", folder.path().join(SINGLE_FILE)).unwrap();
-    let files = CheckpointFiles::directory_with(folder.path(), Links::Anywhere).unwrap();
+    let files = CheckpointFiles::directory_with(folder.path(), LinkPolicy::Anywhere).unwrap();
     let message = Checkpoint::open(&files).unwrap_err().to_string();
     assert!(message.contains("not a regular file"), "{message}");
 }

@@ -8,13 +8,13 @@ const SHOWN_CHARS_MAX: usize = 60;
 
 /// One JSON object of a checkpoint's file. `null` counts as absent, as it does for transformers, except where a method says so.
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'a> {
+pub(super) struct ConfigFields<'a> {
     file: &'a str,
     above: Option<&'a str>,
     object: &'a Map<String, Value>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> ConfigFields<'a> {
     /// The top object of `file`.
     pub(super) fn new(file: &'a str, value: &'a Value) -> Result<Self, CheckpointError> {
         let object = value.as_object().ok_or_else(|| CheckpointError::FileRefused {
@@ -25,10 +25,10 @@ impl<'a> Fields<'a> {
     }
 
     /// The object under `key`, if there is one.
-    pub(super) fn object(&self, key: &'a str) -> Result<Option<Fields<'a>>, CheckpointError> {
+    pub(super) fn object(&self, key: &'a str) -> Result<Option<ConfigFields<'a>>, CheckpointError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let object = value.as_object().ok_or_else(|| self.wrong(key, "an object"))?;
-        Ok(Some(Fields { file: self.file, above: Some(key), object }))
+        Ok(Some(ConfigFields { file: self.file, above: Some(key), object }))
     }
 
     /// The value under `key`, unless absent or `null`.

@@ -18,7 +18,7 @@ pub use sampling_defaults::SamplingDefaults;
 use crate::batch::{KvGroup, TokenId};
 use crate::engine::checkpoint::CheckpointError;
 use antiphon_kernels::weights::MXFP4_BLOCK;
-use fields::Fields;
+use fields::ConfigFields;
 use serde_json::Value;
 
 /// Name of the file that states the model's shape.
@@ -83,7 +83,7 @@ impl ModelConfig {
     /// [`CheckpointError`] for text that is not JSON, and for each key that is missing or cannot be.
     pub fn parse(json: &[u8]) -> Result<Self, CheckpointError> {
         let value = parse_json(CONFIG_FILE, json)?;
-        let fields = Fields::new(CONFIG_FILE, &value)?;
+        let fields = ConfigFields::new(CONFIG_FILE, &value)?;
         check_kind(fields)?;
         check_quantization(fields)?;
         let hidden = read_width(fields, "hidden_size")?;
@@ -153,7 +153,7 @@ pub(super) fn parse_json(file: &str, json: &[u8]) -> Result<Value, CheckpointErr
 }
 
 /// The model must be GPT-OSS, in a type of number that there is.
-fn check_kind(fields: Fields<'_>) -> Result<(), CheckpointError> {
+fn check_kind(fields: ConfigFields<'_>) -> Result<(), CheckpointError> {
     match fields.text("model_type")? {
         Some("gpt_oss") => {}
         _ => return Err(fields.wrong("model_type", "\"gpt_oss\"")),
@@ -173,7 +173,7 @@ fn check_kind(fields: Fields<'_>) -> Result<(), CheckpointError> {
 }
 
 /// Quantised experts must be MXFP4, as in the released checkpoints; of no quantisation the tensors say what they are.
-fn check_quantization(fields: Fields<'_>) -> Result<(), CheckpointError> {
+fn check_quantization(fields: ConfigFields<'_>) -> Result<(), CheckpointError> {
     let Some(quantization) = fields.object("quantization_config")? else { return Ok(()) };
     match quantization.text("quant_method")? {
         Some("mxfp4") => Ok(()),
@@ -182,7 +182,7 @@ fn check_quantization(fields: Fields<'_>) -> Result<(), CheckpointError> {
 }
 
 /// A width along which experts multiply; their rows are made of whole MXFP4 blocks.
-fn read_width(fields: Fields<'_>, key: &str) -> Result<usize, CheckpointError> {
+fn read_width(fields: ConfigFields<'_>, key: &str) -> Result<usize, CheckpointError> {
     let width = fields.count(key, WIDTH_MAX)?;
     if !width.is_multiple_of(MXFP4_BLOCK) {
         return Err(fields.wrong(key, format!("a multiple of {MXFP4_BLOCK}, as the experts are MXFP4")));
@@ -191,7 +191,7 @@ fn read_width(fields: Fields<'_>, key: &str) -> Result<usize, CheckpointError> {
 }
 
 /// Query heads, key and value heads, width of a head.
-fn read_heads(fields: Fields<'_>, hidden: usize) -> Result<(usize, usize, usize), CheckpointError> {
+fn read_heads(fields: ConfigFields<'_>, hidden: usize) -> Result<(usize, usize, usize), CheckpointError> {
     let heads = fields.count("num_attention_heads", HEADS_MAX)?;
     // `null` means one key head for each query head in transformers; a file without the key is broken.
     let kv_heads = match fields.get("num_key_value_heads") {
@@ -211,7 +211,7 @@ fn read_heads(fields: Fields<'_>, hidden: usize) -> Result<(usize, usize, usize)
 }
 
 /// Experts of a layer, and how many a token passes through.
-fn read_experts(fields: Fields<'_>) -> Result<(usize, usize), CheckpointError> {
+fn read_experts(fields: ConfigFields<'_>) -> Result<(usize, usize), CheckpointError> {
     let key = if fields.get("num_local_experts").is_none() && fields.is_present("num_experts") {
         "num_experts"
     } else {
@@ -231,7 +231,7 @@ fn read_experts(fields: Fields<'_>) -> Result<(usize, usize), CheckpointError> {
 }
 
 /// The layers' kinds; without `layer_types` they alternate, sliding first.
-fn read_layers(fields: Fields<'_>) -> Result<Vec<KvGroup>, CheckpointError> {
+fn read_layers(fields: ConfigFields<'_>) -> Result<Vec<KvGroup>, CheckpointError> {
     let layers = fields.count("num_hidden_layers", LAYERS_MAX)?;
     let Some(value) = fields.get("layer_types") else {
         let kind = |layer: usize| if layer.is_multiple_of(2) { KvGroup::Sliding } else { KvGroup::Global };
@@ -249,7 +249,7 @@ fn read_layers(fields: Fields<'_>) -> Result<Vec<KvGroup>, CheckpointError> {
 }
 
 /// The window of sliding layers; `null` is allowed where no layer needs it, and then is the whole context.
-fn read_window(fields: Fields<'_>, layers: &[KvGroup], context_tokens: usize) -> Result<usize, CheckpointError> {
+fn read_window(fields: ConfigFields<'_>, layers: &[KvGroup], context_tokens: usize) -> Result<usize, CheckpointError> {
     const KEY: &str = "sliding_window";
     if fields.is_present(KEY) && fields.get(KEY).is_none() {
         if layers.contains(&KvGroup::Sliding) {
@@ -261,7 +261,7 @@ fn read_window(fields: Fields<'_>, layers: &[KvGroup], context_tokens: usize) ->
 }
 
 /// `eos_token_id`: one token or a list of them, each within the vocabulary.
-fn read_eos(fields: Fields<'_>, vocab_size: usize) -> Result<Vec<TokenId>, CheckpointError> {
+fn read_eos(fields: ConfigFields<'_>, vocab_size: usize) -> Result<Vec<TokenId>, CheckpointError> {
     const KEY: &str = "eos_token_id";
     let Some(value) = fields.get(KEY) else { return Ok(Vec::new()) };
     let single = std::slice::from_ref(value);
@@ -275,7 +275,7 @@ fn read_eos(fields: Fields<'_>, vocab_size: usize) -> Result<Vec<TokenId>, Check
 }
 
 /// A number above 0 and at most `max`, or `default` if absent.
-fn positive(fields: Fields<'_>, key: &str, default: f64, max: f64) -> Result<f32, CheckpointError> {
+fn positive(fields: ConfigFields<'_>, key: &str, default: f64, max: f64) -> Result<f32, CheckpointError> {
     let within = |number: f64| (1e-30..=max).contains(&number);
     Ok(fields.number(key, &format!("a number above 0, at most {max}"), within)?.unwrap_or(default) as f32)
 }

@@ -4,7 +4,7 @@
 //! `longrope`) are refused: keys that are stored already would have to turn again.
 
 use super::CONTEXT_MAX;
-use super::fields::Fields;
+use super::fields::ConfigFields;
 use crate::engine::checkpoint::CheckpointError;
 use antiphon_kernels::rope::{RopeScaling, Yarn};
 
@@ -32,7 +32,7 @@ impl RopeConfig {
     /// Reads `rope_scaling` (transformers 4) or `rope_parameters` (5), with `rope_theta` beside or inside.
     ///
     /// Without either, or with `null`, it is what transformers 5 then takes for GPT-OSS: YaRN 32 over 4,096.
-    pub(super) fn read(config: Fields<'_>, context_tokens: usize) -> Result<Self, CheckpointError> {
+    pub(super) fn read(config: ConfigFields<'_>, context_tokens: usize) -> Result<Self, CheckpointError> {
         let beside = read_theta(config)?;
         check_whole_heads(config)?;
         let scaling = config.object("rope_scaling")?.filter(|fields| !fields.is_empty());
@@ -47,22 +47,26 @@ impl RopeConfig {
 }
 
 /// A base must be above 1, or the pairs would not slow down.
-fn read_theta(fields: Fields<'_>) -> Result<Option<f64>, CheckpointError> {
+fn read_theta(fields: ConfigFields<'_>) -> Result<Option<f64>, CheckpointError> {
     fields.number("rope_theta", "a number above 1", |theta| theta > 1.0 && theta <= HUGE)
 }
 
 /// GPT-OSS turns every pair of a head.
-fn check_whole_heads(fields: Fields<'_>) -> Result<(), CheckpointError> {
+fn check_whole_heads(fields: ConfigFields<'_>) -> Result<(), CheckpointError> {
     fields.number("partial_rotary_factor", "1, as GPT-OSS turns whole heads", |factor| factor == 1.0).map(|_| ())
 }
 
 /// How many times longer the context became.
-fn read_factor(fields: Fields<'_>) -> Result<Option<f64>, CheckpointError> {
+fn read_factor(fields: ConfigFields<'_>) -> Result<Option<f64>, CheckpointError> {
     fields.number("factor", "a number of at least 1", |factor| (1.0..=HUGE).contains(&factor))
 }
 
 /// Reads the object that names the kind.
-fn read_scaling(config: Fields<'_>, fields: Fields<'_>, context_tokens: usize) -> Result<RopeScaling, CheckpointError> {
+fn read_scaling(
+    config: ConfigFields<'_>,
+    fields: ConfigFields<'_>,
+    context_tokens: usize,
+) -> Result<RopeScaling, CheckpointError> {
     for kind in ["sliding_attention", "full_attention"] {
         if fields.is_present(kind) {
             return Err(fields.wrong(kind, "nothing, as GPT-OSS turns all its layers alike"));
@@ -91,7 +95,7 @@ fn read_scaling(config: Fields<'_>, fields: Fields<'_>, context_tokens: usize) -
 }
 
 /// Reads YaRN's keys. Zero for a beta means its default, as in transformers.
-fn read_yarn(config: Fields<'_>, fields: Fields<'_>, context_tokens: usize) -> Result<Yarn, CheckpointError> {
+fn read_yarn(config: ConfigFields<'_>, fields: ConfigFields<'_>, context_tokens: usize) -> Result<Yarn, CheckpointError> {
     let original = original_context(config, fields, context_tokens)?;
     let ratio = context_tokens as f64 / original as f64;
     let mut yarn = Yarn::new(read_factor(fields)?.unwrap_or(ratio), original);
@@ -107,7 +111,11 @@ fn read_yarn(config: Fields<'_>, fields: Fields<'_>, context_tokens: usize) -> R
 }
 
 /// The length of the first training: beside the object, inside it, or the whole context.
-fn original_context(config: Fields<'_>, fields: Fields<'_>, context_tokens: usize) -> Result<usize, CheckpointError> {
+fn original_context(
+    config: ConfigFields<'_>,
+    fields: ConfigFields<'_>,
+    context_tokens: usize,
+) -> Result<usize, CheckpointError> {
     const KEY: &str = "original_max_position_embeddings";
     if config.get(KEY).is_some() {
         return config.count(KEY, CONTEXT_MAX);

@@ -1,6 +1,6 @@
 //! What generation_config.json says: stop tokens and how the checkpoint's makers would sample.
 
-use super::fields::Fields;
+use super::fields::ConfigFields;
 use super::{GENERATION_FILE, parse_json, read_eos};
 use crate::batch::TokenId;
 use crate::engine::checkpoint::CheckpointError;
@@ -29,7 +29,7 @@ impl SamplingDefaults {
     /// [`CheckpointError`] for text that is not JSON, and for a value that cannot be.
     pub fn parse(json: &[u8], vocab_size: usize) -> Result<Self, CheckpointError> {
         let value = parse_json(GENERATION_FILE, json)?;
-        let fields = Fields::new(GENERATION_FILE, &value)?;
+        let fields = ConfigFields::new(GENERATION_FILE, &value)?;
         let share = |key| {
             Ok(fields.number(key, "a number from 0 to 1", |found| (0.0..=1.0).contains(&found))?.map(|found| found as f32))
         };

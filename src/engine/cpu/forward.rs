@@ -20,7 +20,7 @@ impl CpuEngine {
         let config = self.checkpoint.config();
         let tokens = batch.tokens.len();
         self.scratch.begin(batch, &self.rope);
-        let mut step = Step::new(config, &mut self.cpu, &mut self.scratch, tokens);
+        let mut step = ForwardStep::new(config, &mut self.cpu, &mut self.scratch, tokens);
         step.cpu.embed(&self.weights.embedding.view(), step.tokens, step.stream);
         hidden(0, step.stream);
         let global = kv_slices(batch, KvGroup::Global, step.global_blocks);
@@ -54,7 +54,7 @@ impl CpuEngine {
 }
 
 /// A step under way: the scratch memory cut to its number of tokens.
-struct Step<'a> {
+struct ForwardStep<'a> {
     config: &'a ModelConfig,
     cpu: &'a mut Cpu,
     stream: &'a mut [f32],
@@ -71,7 +71,7 @@ struct Step<'a> {
     sliding_blocks: &'a [u32],
 }
 
-impl<'a> Step<'a> {
+impl<'a> ForwardStep<'a> {
     fn new(config: &'a ModelConfig, cpu: &'a mut Cpu, scratch: &'a mut Scratch, tokens: usize) -> Self {
         let (hidden, query, kv) = (tokens * config.hidden, tokens * config.query_width(), tokens * config.kv_width());
         Self {

@@ -16,7 +16,7 @@ pub use antiphon_kernels::cpu::{Format, Isa, Math};
 pub use available::available_bytes;
 pub use memory::{CpuOptions, MemoryPlan};
 
-use super::checkpoint::{Checkpoint, CheckpointError, Progress};
+use super::checkpoint::{Checkpoint, CheckpointError, LoadProgress};
 use super::config::ModelConfig;
 use super::kv_pools::KvPools;
 use super::sampling::Sampler;
@@ -66,7 +66,7 @@ impl CpuEngine {
     /// # Panics
     /// If an option is zero. What may be too large for the machine is told by [`MemoryPlan`] beforehand.
     #[must_use]
-    pub fn load(checkpoint: Arc<Checkpoint>, options: &CpuOptions, progress: &mut dyn FnMut(Progress)) -> Self {
+    pub fn load(checkpoint: Arc<Checkpoint>, options: &CpuOptions, progress: &mut dyn FnMut(LoadProgress)) -> Self {
         let weights = Weights::pack(&checkpoint, options, &mut cpu(options), progress);
         Self::with_weights(checkpoint, SharedWeights(Arc::new(weights)), options)
     }
@@ -150,7 +150,7 @@ impl Engine for CpuEngine {
         self.limits
     }
 
-    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError> {
+    fn begin(&mut self, batch: &Batch) -> Result<(), EngineError> {
         check_batch(&self.limits, batch);
         let changed = |error: CheckpointError| EngineError::Device { slices: batch.slices.len(), message: error.to_string() };
         self.checkpoint.check_unchanged().map_err(changed)?;
@@ -163,7 +163,7 @@ impl Engine for CpuEngine {
         Ok(())
     }
 
-    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+    fn finish(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
         sampled.append(&mut self.sampled.take().expect("a step is waited for that was begun"));
         Ok(())
     }

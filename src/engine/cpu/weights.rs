@@ -6,7 +6,7 @@
 
 use super::memory::CpuOptions;
 use crate::batch::KvGroup;
-use crate::engine::checkpoint::{Checkpoint, EMBEDDING, ExpertForm, FINAL_NORM, OUTPUT, Progress, TensorBytes, in_layer};
+use crate::engine::checkpoint::{Checkpoint, EMBEDDING, ExpertForm, FINAL_NORM, LoadProgress, OUTPUT, TensorBytes, in_layer};
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cpu::{Cpu, Format, Packed, PackedExperts};
 use antiphon_kernels::weights::{Bf16Matrix, Bf16Stack, Experts, Mxfp4Stack, SwiGlu};
@@ -73,7 +73,7 @@ struct Packer<'a> {
     cpu: &'a mut Cpu,
     dense: Format,
     done_bytes: u64,
-    progress: &'a mut dyn FnMut(Progress),
+    progress: &'a mut dyn FnMut(LoadProgress),
 }
 
 impl Packer<'_> {
@@ -83,7 +83,7 @@ impl Packer<'_> {
             tensor.release();
             self.done_bytes += tensor.len() as u64;
         }
-        (self.progress)(Progress { done_bytes: self.done_bytes, total_bytes: self.checkpoint.tensor_bytes() });
+        (self.progress)(LoadProgress { done_bytes: self.done_bytes, total_bytes: self.checkpoint.tensor_bytes() });
     }
 
     /// Packs matrices of one width, one below the other.
@@ -166,7 +166,7 @@ impl Weights {
         checkpoint: &Checkpoint,
         options: &CpuOptions,
         cpu: &mut Cpu,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(LoadProgress),
     ) -> Self {
         let config = checkpoint.config();
         let mut packer = Packer { checkpoint, cpu, dense: options.dense, done_bytes: 0, progress };
@@ -177,7 +177,7 @@ impl Weights {
         let layers = config.layers.iter().enumerate().map(|(layer, group)| packer.layer(layer, *group)).collect();
         // What is left is the embedding, of which a row is read now and then, and small vectors.
         let total_bytes = checkpoint.tensor_bytes();
-        progress(Progress { done_bytes: total_bytes, total_bytes });
+        progress(LoadProgress { done_bytes: total_bytes, total_bytes });
         Self { embedding, layers, final_norm: checkpoint.vector(FINAL_NORM), output }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::layout::{GroupRegions, StepRegions};
 use super::rounds::RoundRegions;
-use super::share::Share;
+use super::share::RankShare;
 use super::weights::Layer;
 use super::{CudaEngine, CudaModel};
 use crate::batch::KvGroup;
@@ -155,7 +155,7 @@ impl CudaEngine {
             return Ok(());
         }
         for rank in 0..share.ranks {
-            let tokens = Share { rank, ..*share }.vocab(config);
+            let tokens = RankShare { rank, ..*share }.vocab(config);
             let part = scratch.gathered.slice(rank * rows * width..(rank + 1) * rows * width);
             device.copy_columns(&part, width, &scratch.logits, config.vocab_size, tokens, rows)?;
         }

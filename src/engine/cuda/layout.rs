@@ -58,7 +58,7 @@ impl StepSizes {
     }
 
     /// What grows with the sequences comes last, so that where the rest lies follows from how many tokens there are.
-    fn place(&self) -> Places {
+    fn place(&self) -> ListOffsets {
         let mut end = COUNTS;
         let mut take = |words: usize| {
             let start = end;
@@ -66,7 +66,7 @@ impl StepSizes {
             start
         };
         let (tokens, positions) = (take(self.tokens), take(self.tokens));
-        let mut groups = self.groups.map(|sizes| GroupPlaces {
+        let mut groups = self.groups.map(|sizes| GroupOffsets {
             slots: take(self.tokens),
             splits: take(sizes.splits * SPLIT_WORDS),
             prefill: take(sizes.prefill * ITEM_WORDS),
@@ -76,7 +76,7 @@ impl StepSizes {
             groups[index].decode = take(self.groups[index].decode * ITEM_WORDS);
         }
         let blocks = take(self.blocks);
-        Places { tokens, positions, groups, blocks, end }
+        ListOffsets { tokens, positions, groups, blocks, end }
     }
 }
 
@@ -88,15 +88,15 @@ fn window(config: &ModelConfig, group: KvGroup) -> usize {
     }
 }
 
-struct Places {
+struct ListOffsets {
     tokens: usize,
     positions: usize,
-    groups: [GroupPlaces; 2],
+    groups: [GroupOffsets; 2],
     blocks: usize,
     end: usize,
 }
 
-struct GroupPlaces {
+struct GroupOffsets {
     slots: usize,
     decode: usize,
     prefill: usize,
@@ -141,7 +141,7 @@ impl StepRegions {
         let places = sizes.place();
         let count = |index: usize| words.view(index, 1);
         let mut index = 1;
-        let mut group = |at: &GroupPlaces, lens: &GroupSizes| {
+        let mut group = |at: &GroupOffsets, lens: &GroupSizes| {
             let first = index;
             index += 3;
             GroupRegions {

@@ -3,7 +3,7 @@
 use super::CudaEngineError;
 use super::layout::step_words_max;
 use super::rounds::mask_words;
-use super::share::Share;
+use super::share::RankShare;
 use super::weights::weight_bytes;
 use crate::batch::KvGroup;
 use crate::engine::config::ModelConfig;
@@ -87,7 +87,7 @@ impl CudaOptions {
         prefill: MatrixInstruction,
     ) -> Result<Self, CudaEngineError> {
         check_shape(config)?;
-        Share::check(config, ranks)?;
+        RankShare::check(config, ranks)?;
         let mut options = Self {
             block_tokens: BLOCK_TOKENS,
             global_blocks: 0,
@@ -147,8 +147,8 @@ impl CudaOptions {
     }
 
     /// A rank that stands for all of them: they take the same memory.
-    fn first_rank(&self) -> Share {
-        Share { rank: 0, ranks: self.ranks }
+    fn first_rank(&self) -> RankShare {
+        RankShare { rank: 0, ranks: self.ranks }
     }
 
     /// Rows whose logits are computed at once.
@@ -232,7 +232,7 @@ impl fmt::Display for CudaPlan {
 }
 
 /// The regions of [`super::scratch::Scratch`], in its order.
-pub(super) fn scratch_bytes(whole: &ModelConfig, options: &CudaOptions, share: Share) -> usize {
+pub(super) fn scratch_bytes(whole: &ModelConfig, options: &CudaOptions, share: RankShare) -> usize {
     let config = &share.config(whole);
     let shape = head_shape(config, options.block_tokens);
     let (tokens, rows, edits) = (options.step_tokens_max, options.logit_rows(), options.edits(config));

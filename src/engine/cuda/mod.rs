@@ -23,7 +23,7 @@ pub use memory::{CudaOptions, CudaPlan, DeviceMemory};
 pub use ranks::CudaRanks;
 
 use super::check_batch;
-use super::checkpoint::{Checkpoint, Progress};
+use super::checkpoint::{Checkpoint, LoadProgress};
 use super::config::ModelConfig;
 use super::kv_pools::KvPools;
 use super::sampling::Sampler;
@@ -35,10 +35,10 @@ use layout::{HostStep, StepRegions, StepSizes};
 use memory::{block_bytes, head_shape};
 use rounds::{HostRound, RoundRegions, RoundSizes};
 use scratch::Scratch;
-use share::Share;
+use share::RankShare;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use steps::{Drawn, UnderWay};
+use steps::{Drawn, QueuedStep};
 use weights::Weights;
 
 pub(super) use weights::check_experts;
@@ -47,7 +47,7 @@ pub(super) use weights::check_experts;
 #[derive(Debug)]
 pub struct CudaModel {
     config: ModelConfig,
-    share: Share,
+    share: RankShare,
     device: Device,
     weights: Weights,
 }
@@ -57,15 +57,19 @@ impl CudaModel {
     ///
     /// # Errors
     /// [`CudaEngineError`] if the device has not the memory or fails, or a weight is one that the kernels do not widen.
-    pub fn load(device: Device, checkpoint: &Checkpoint, progress: &mut dyn FnMut(Progress)) -> Result<Self, CudaEngineError> {
-        Self::load_share(device, checkpoint, Share::ALONE, progress)
+    pub fn load(
+        device: Device,
+        checkpoint: &Checkpoint,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Self, CudaEngineError> {
+        Self::load_share(device, checkpoint, RankShare::ALONE, progress)
     }
 
     fn load_share(
         device: Device,
         checkpoint: &Checkpoint,
-        share: Share,
-        progress: &mut dyn FnMut(Progress),
+        share: RankShare,
+        progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Self, CudaEngineError> {
         // To read a page that the file no longer has would end the process.
         checkpoint.check_unchanged()?;
@@ -79,7 +83,7 @@ impl CudaModel {
     /// [`CudaEngineError`] if the device has not the memory or fails.
     pub fn noise(device: Device, config: &ModelConfig) -> Result<Self, CudaEngineError> {
         let weights = weights::noise(&device, config)?;
-        Ok(Self { config: config.clone(), share: Share::ALONE, device, weights })
+        Ok(Self { config: config.clone(), share: RankShare::ALONE, device, weights })
     }
 }
 
@@ -99,7 +103,7 @@ pub struct CudaEngine {
     step: HostStep,
     round: HostRound,
     /// Steps that were begun and not waited for, oldest first.
-    under_way: VecDeque<UnderWay>,
+    under_way: VecDeque<QueuedStep>,
     /// Where the tokens are that the slices of the last step draw.
     drawn: Vec<Option<Drawn>>,
     /// Which of the host's two sides the next step takes.

@@ -4,10 +4,10 @@
 //! batch with the same sums in the same order, so the tokens are those of any run with as many ranks; a rank that fails fails the
 //! step for all, and none of them waits for it. Rank 0 draws. Absent on purpose: what a rank computes (see [`CudaEngine`]).
 
-use super::share::Share;
+use super::share::RankShare;
 use super::{CudaEngine, CudaEngineError, CudaModel, CudaOptions};
 use crate::batch::{Batch, EngineLimits, Sampled};
-use crate::engine::checkpoint::{Checkpoint, Progress};
+use crate::engine::checkpoint::{Checkpoint, LoadProgress};
 use crate::engine::{Engine, EngineError, check_batch};
 use antiphon_kernels::cuda::{Communicator, CudaError, Device};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -40,7 +40,7 @@ impl Rank {
 }
 
 /// Why a step failed.
-enum Failure {
+enum RankFailure {
     Error(CudaError),
     Panic(Box<dyn std::any::Any + Send>),
 }
@@ -62,19 +62,19 @@ impl CudaModel {
     pub fn load_ranks(
         devices: Vec<Device>,
         checkpoint: &Checkpoint,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Vec<Arc<Self>>, CudaEngineError> {
         let ranks = devices.len();
-        Share::check(checkpoint.config(), ranks)?;
+        RankShare::check(checkpoint.config(), ranks)?;
         let mut before = 0;
         let mut models = Vec::new();
         for (rank, device) in devices.into_iter().enumerate() {
             let mut last = before;
-            let told = &mut |Progress { done_bytes, total_bytes }| {
+            let told = &mut |LoadProgress { done_bytes, total_bytes }| {
                 last = before + done_bytes;
-                progress(Progress { done_bytes: last, total_bytes });
+                progress(LoadProgress { done_bytes: last, total_bytes });
             };
-            models.push(Arc::new(Self::load_share(device, checkpoint, Share { rank, ranks }, told)?));
+            models.push(Arc::new(Self::load_share(device, checkpoint, RankShare { rank, ranks }, told)?));
             before = last;
         }
         Ok(models)
@@ -149,8 +149,8 @@ impl CudaRanks {
             let (work, done) = (Arc::clone(&work), done.clone());
             rank.order(Box::new(move |engine| {
                 let answer = match catch_unwind(AssertUnwindSafe(|| work(engine))) {
-                    Ok(answer) => answer.map_err(Failure::Error),
-                    Err(panic) => Err(Failure::Panic(panic)),
+                    Ok(answer) => answer.map_err(RankFailure::Error),
+                    Err(panic) => Err(RankFailure::Panic(panic)),
                 };
                 // The thread that asked waits for every answer.
                 let _ = done.send((index, answer));
@@ -177,8 +177,8 @@ impl CudaRanks {
         self.ranks.iter().for_each(|rank| rank.order(Box::new(|engine| engine.graphs.clear())));
         aborts.into_iter().for_each(|abort| drop(abort.join()));
         match failure {
-            Failure::Error(error) => Err((index, error)),
-            Failure::Panic(panic) => resume_unwind(panic),
+            RankFailure::Error(error) => Err((index, error)),
+            RankFailure::Panic(panic) => resume_unwind(panic),
         }
     }
 
@@ -208,7 +208,7 @@ impl Engine for CudaRanks {
         self.limits
     }
 
-    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError> {
+    fn begin(&mut self, batch: &Batch) -> Result<(), EngineError> {
         check_batch(&self.limits, batch);
         let (slices, batch) = (batch.slices.len(), Arc::new(batch.clone()));
         let given = self.on_all(move |engine| {
@@ -221,7 +221,7 @@ impl Engine for CudaRanks {
         Ok(())
     }
 
-    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+    fn finish(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
         sampled.append(&mut self.sampled.take().expect("a step is waited for that was begun"));
         Ok(())
     }

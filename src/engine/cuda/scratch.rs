@@ -2,7 +2,7 @@
 
 use super::layout::step_words_max;
 use super::memory::{CudaOptions, head_shape, mask_words_max, round_words_max, scratch_bytes};
-use super::share::Share;
+use super::share::RankShare;
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cuda::{
     Activations, Arena, Arranged, CudaError, Device, Event, ExpertRegions, MatrixInstruction, Pinned, REPORT_WORDS, Region,
@@ -65,7 +65,12 @@ pub(super) struct Side {
 }
 
 impl Scratch {
-    pub(super) fn new(device: &Device, whole: &ModelConfig, options: &CudaOptions, share: Share) -> Result<Self, CudaError> {
+    pub(super) fn new(
+        device: &Device,
+        whole: &ModelConfig,
+        options: &CudaOptions,
+        share: RankShare,
+    ) -> Result<Self, CudaError> {
         let mut arena = Arena::new(device, "the activations", scratch_bytes(whole, options, share))?;
         let config = &share.config(whole);
         let shape = head_shape(config, options.block_tokens);

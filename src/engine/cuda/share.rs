@@ -11,12 +11,12 @@ use std::ops::Range;
 
 /// A rank among those that compute together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Share {
+pub(super) struct RankShare {
     pub(super) rank: usize,
     pub(super) ranks: usize,
 }
 
-impl Share {
+impl RankShare {
     /// The whole model.
     pub(super) const ALONE: Self = Self { rank: 0, ranks: 1 };
 

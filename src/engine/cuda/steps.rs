@@ -24,7 +24,7 @@ pub(super) enum Drawn {
 
 /// A step that was begun.
 #[derive(Debug)]
-pub(super) struct UnderWay {
+pub(super) struct QueuedStep {
     slices: usize,
     side: usize,
     /// Rows whose reports come; `None` if nothing is left to wait for.
@@ -40,7 +40,7 @@ impl CudaEngine {
         assert!(self.under_way.len() < self.limits.steps_max, "{} steps are under way", self.under_way.len());
         let (slices, side) = (batch.slices.len(), self.side);
         if slices == 0 {
-            self.under_way.push_back(UnderWay { slices, side, rows: None, dead: Vec::new(), sampled: Vec::new() });
+            self.under_way.push_back(QueuedStep { slices, side, rows: None, dead: Vec::new(), sampled: Vec::new() });
             return Ok(());
         }
         self.model.device.bind()?;
@@ -60,7 +60,7 @@ impl CudaEngine {
             None
         };
         let dead = self.round.take_dead();
-        self.under_way.push_back(UnderWay { slices, side, rows, dead, sampled });
+        self.under_way.push_back(QueuedStep { slices, side, rows, dead, sampled });
         self.side = 1 - side;
         Ok(())
     }
@@ -237,13 +237,13 @@ impl Engine for CudaEngine {
         self.limits
     }
 
-    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError> {
+    fn begin(&mut self, batch: &Batch) -> Result<(), EngineError> {
         check_batch(&self.limits, batch);
         let device = |error: CudaError| EngineError::Device { slices: batch.slices.len(), message: error.to_string() };
         self.begin(batch).map_err(device)
     }
 
-    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+    fn finish(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
         let slices = self.under_way.front().map_or(0, |step| step.slices);
         self.finish(sampled).map_err(|error| {
             self.under_way.clear();

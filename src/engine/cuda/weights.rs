@@ -10,7 +10,7 @@ pub(super) use load::load;
 pub(super) use noise::noise;
 
 use super::CudaEngineError;
-use super::share::Share;
+use super::share::RankShare;
 use crate::batch::KvGroup;
 use crate::engine::checkpoint::{EMBEDDING, FINAL_NORM, OUTPUT, in_layer};
 use crate::engine::config::ModelConfig;
@@ -51,7 +51,7 @@ fn qkv_rows(config: &ModelConfig) -> usize {
 }
 
 /// Bytes of all regions of a rank's [`Weights`], to the byte.
-pub(super) fn weight_bytes(whole: &ModelConfig, share: Share) -> usize {
+pub(super) fn weight_bytes(whole: &ModelConfig, share: RankShare) -> usize {
     let config = &share.config(whole);
     let (hidden, inner, experts) = (config.hidden, config.intermediate, config.experts);
     let tiles = |rows, cols| region_bytes::<u32>(F16Tiles::words(rows, cols));
@@ -83,7 +83,7 @@ impl Cut {
 }
 
 /// Where weights come from: each call takes a region and fills it.
-trait Source {
+trait WeightSource {
     /// Parts of vectors, one behind the other.
     fn vector(&mut self, cuts: &[Cut]) -> Result<Region<f32>, CudaEngineError>;
 
@@ -108,7 +108,7 @@ trait Source {
 }
 
 /// Takes every region of a rank.
-fn build(source: &mut impl Source, config: &ModelConfig, share: Share) -> Result<Weights, CudaEngineError> {
+fn build(source: &mut impl WeightSource, config: &ModelConfig, share: RankShare) -> Result<Weights, CudaEngineError> {
     let (vocab, hidden) = (config.vocab_size, config.hidden);
     let embedding = source.rows(EMBEDDING, vocab, hidden, hidden)?;
     let layers: Result<Vec<_>, CudaEngineError> =
@@ -127,9 +127,9 @@ fn build(source: &mut impl Source, config: &ModelConfig, share: Share) -> Result
 }
 
 fn layer(
-    source: &mut impl Source,
+    source: &mut impl WeightSource,
     config: &ModelConfig,
-    share: Share,
+    share: RankShare,
     index: usize,
     group: KvGroup,
 ) -> Result<Layer, CudaEngineError> {
@@ -146,7 +146,7 @@ fn layer(
     };
     let output = Cut { cols: queries.clone(), ..Cut::rows(projection("o", "weight"), 0..hidden, query_width) };
     let bias = |source: &mut _, cuts: &[Cut]| {
-        let take = |cuts| Source::vector(source, cuts);
+        let take = |cuts| WeightSource::vector(source, cuts);
         config.attention_bias.then_some(cuts).map(take).transpose()
     };
     Ok(Layer {

@@ -4,7 +4,7 @@ use crate::batch::{Allowed, DrawError, PositionLogprobs, Sampling, TokenId, Toke
 
 /// How a fake engine finds the next token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum FakeAnswer {
     /// By a hash over the sequence's tokens, this seed and, unless it samples greedily, the seed of its sampling.
     Hash {
         /// Another seed gives other tokens.
@@ -19,7 +19,7 @@ pub enum Answer {
     },
 }
 
-impl Answer {
+impl FakeAnswer {
     /// The token that follows `full`, a pure function of its arguments.
     ///
     /// `full`: all tokens of the sequence so far; `sliding`: the last `sliding_window_tokens` of them, as the sliding group

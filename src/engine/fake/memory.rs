@@ -7,7 +7,7 @@ use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, PromptTargets, SeqId, 
 
 /// What a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct SlotContent {
     /// Whose token.
     pub seq: SeqId,
     /// At which position of the sequence.
@@ -97,13 +97,13 @@ pub enum Violation {
         /// The position that was expected there.
         position: usize,
         /// What is there.
-        held: Option<Held>,
+        held: Option<SlotContent>,
     },
 }
 
 /// What a slice found in the slots that it reads; kept between slices for its memory.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct SliceReading {
     /// All tokens up to the slice's end, from the global group.
     pub(super) global: Vec<TokenId>,
     /// What stands for each of them and those before it.
@@ -114,17 +114,17 @@ pub(super) struct Reading {
 
 /// The slots of both groups.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct FakeMemory {
     limits: EngineLimits,
-    global: Vec<Option<Held>>,
-    sliding: Vec<Option<Held>>,
+    global: Vec<Option<SlotContent>>,
+    sliding: Vec<Option<SlotContent>>,
     /// How far each sequence of the step before this one was computed, and what stands for its tokens.
     latest: BTreeMap<SeqId, (usize, u64)>,
     /// The one that wrote last.
     step: u64,
 }
 
-impl Memory {
+impl FakeMemory {
     pub(super) fn new(limits: &EngineLimits) -> Self {
         let slots = |blocks: usize| vec![None; blocks * limits.block_tokens];
         let (global, sliding) = (slots(limits.global_blocks), slots(limits.sliding_blocks));
@@ -155,7 +155,7 @@ impl Memory {
                 for group in [KvGroup::Global, KvGroup::Sliding] {
                     let (block, slot) = self.slot(batch, slice, group, position)?;
                     let slots = if group == KvGroup::Global { &mut self.global } else { &mut self.sliding };
-                    let held = Held { seq: slice.seq, position, token: *token, context, step };
+                    let held = SlotContent { seq: slice.seq, position, token: *token, context, step };
                     if let Some(before) = slots[slot].replace(held)
                         && before.step == step
                     {
@@ -177,7 +177,7 @@ impl Memory {
 
     /// Reads what `slice` reads: every position up to its end in the global group, and in the sliding group those that any of
     /// its tokens sees.
-    pub(super) fn read(&self, batch: &Batch, slice: &Slice, reading: &mut Reading) -> Result<(), Violation> {
+    pub(super) fn read(&self, batch: &Batch, slice: &Slice, reading: &mut SliceReading) -> Result<(), Violation> {
         reading.global.clear();
         reading.contexts.clear();
         reading.sliding.clear();
@@ -212,8 +212,8 @@ impl Memory {
         slice: &Slice,
         group: KvGroup,
         position: usize,
-        context: impl Fn(&Held) -> u64,
-    ) -> Result<Held, Violation> {
+        context: impl Fn(&SlotContent) -> u64,
+    ) -> Result<SlotContent, Violation> {
         let (block, slot) = self.slot(batch, slice, group, position)?;
         let held = if group == KvGroup::Global { self.global[slot] } else { self.sliding[slot] };
         match held {

@@ -17,7 +17,7 @@ fn limits() -> EngineLimits {
     }
 }
 
-fn engine(faults: Vec<Fault>) -> FakeEngine {
+fn engine(faults: Vec<EngineFault>) -> FakeEngine {
     FakeEngine::new(FakeOptions { limits: limits(), faults, ..FakeOptions::default() })
 }
 
@@ -86,7 +86,7 @@ fn what_was_never_written_or_belongs_to_another_is_a_violation() {
     let stolen = violation(&mut engine, &slice(1, 2, &[7], &[0, 2], (0, &[0, 2])));
     assert!(matches!(
         stolen,
-        Violation::WrongSlot { group: KvGroup::Sliding, held: Some(Held { seq: SeqId(2), position: 1, .. }), .. }
+        Violation::WrongSlot { group: KvGroup::Sliding, held: Some(SlotContent { seq: SeqId(2), position: 1, .. }), .. }
     ));
     assert_eq!(engine.violations(), [nothing, stolen]);
 }
@@ -132,7 +132,7 @@ fn a_shifted_table_and_a_short_table_are_violations() {
     assert_eq!(shifted, Violation::OtherTokens { seq: SeqId(1), position: 4 });
     drawn(&mut engine, &slice(1, 0, &[5, 6, 7, 8], &[0, 1], (0, &[0, 1]))).unwrap();
     let shifted = violation(&mut engine, &slice(1, 4, &[9], &[1, 1, 2], (1, &[1, 2])));
-    assert!(matches!(shifted, Violation::WrongSlot { held: Some(Held { position: 2, .. }), .. }));
+    assert!(matches!(shifted, Violation::WrongSlot { held: Some(SlotContent { position: 2, .. }), .. }));
     assert!(matches!(violation(&mut engine, &slice(1, 4, &[9], &[0, 1, 2], (0, &[0, 1, 2]))), Violation::Malformed { .. }));
 }
 
@@ -148,7 +148,8 @@ fn two_sequences_in_one_slot_are_a_violation() {
 fn faults_come_when_told_and_empty_the_memory() {
     let first = slice(1, 0, &[5, 6], &[0], (0, &[0]));
     let second = slice(1, 2, &[7], &[0, 1], (0, &[0, 1]));
-    let mut engine = engine(vec![Fault::FailsAtStep(1), Fault::PanicsAtStep(4), Fault::NotFiniteOnToken(TokenId(42))]);
+    let mut engine =
+        engine(vec![EngineFault::FailsAtStep(1), EngineFault::PanicsAtStep(4), EngineFault::NotFiniteOnToken(TokenId(42))]);
     drawn(&mut engine, &first).unwrap();
     assert!(matches!(drawn(&mut engine, &second), Err(FakeError::Engine(EngineError::Device { slices: 1, .. }))));
     assert!(matches!(violation(&mut engine, &second), Violation::WrongSlot { held: None, .. }));
@@ -166,7 +167,7 @@ fn faults_come_when_told_and_empty_the_memory() {
 
 #[test]
 fn a_script_ends_with_its_stop_token_unless_masked() {
-    let script = Answer::Script { tokens: vec![TokenId(7), TokenId(8)], stop: TokenId(1) };
+    let script = FakeAnswer::Script { tokens: vec![TokenId(7), TokenId(8)], stop: TokenId(1) };
     let mut sampling = Sampling { stop_tokens: vec![TokenId(1), TokenId(2)], ..Sampling::default() };
     let next = |sampling: &Sampling, generated| script.next(&[], &[], sampling, generated, 100).unwrap();
     assert_eq!([0, 1, 2, 3].map(|generated| next(&sampling, generated)), [7, 8, 1, 1].map(TokenId));

@@ -10,7 +10,7 @@ const DIGITS_MAX_COUNT: u32 = 16;
 
 /// A body, and what of it is still to come.
 #[derive(Debug)]
-pub(super) enum Body {
+pub(super) enum FramedBody {
     /// So many bytes.
     Length(u64),
     /// Chunks (RFC 9112, 7.1).
@@ -28,7 +28,7 @@ pub(super) enum Taken {
     Wrong(usize),
 }
 
-impl Body {
+impl FramedBody {
     pub(super) fn of_length(bytes: u64) -> Self {
         Self::Length(bytes)
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 
-use super::body::Body;
+use super::body::FramedBody;
 
 /// Largest head: as much as actix keeps of one.
 pub(super) const HEAD_MAX_BYTES: usize = 128 << 10;
@@ -26,7 +26,7 @@ pub(super) struct Scan {
 
 /// What the bytes so far hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum HeadScan {
     /// The beginning of a head.
     Part,
     /// A head that ends before this byte.
@@ -37,14 +37,14 @@ pub(super) enum Found {
 
 impl Scan {
     /// Looks at what of `bytes`, which begin with the head, came since the last look.
-    pub(super) fn look(&mut self, bytes: &[u8]) -> Found {
+    pub(super) fn look(&mut self, bytes: &[u8]) -> HeadScan {
         while let Some(&byte) = bytes.get(self.scanned) {
             let at = self.scanned;
             self.scanned += 1;
             let behind_return = at.checked_sub(1).is_some_and(|before| bytes[before] == b'\r');
             let is_text = byte == b'\t' || !byte.is_ascii_control();
             if behind_return != (byte == b'\n') || !(is_text || matches!(byte, b'\r' | b'\n')) {
-                return Found::Nonsense;
+                return HeadScan::Nonsense;
             }
             if byte != b'\n' {
                 continue;
@@ -54,13 +54,13 @@ impl Scan {
             if line.len() > 2 {
                 // What is no HTTP is refused at its first line: the rest of a head may never come.
                 if !mem::replace(&mut self.begun, true) && Request::new(&mut []).parse(line).is_err() {
-                    return Found::Nonsense;
+                    return HeadScan::Nonsense;
                 }
             } else if self.begun {
-                return Found::Head(self.scanned);
+                return HeadScan::Head(self.scanned);
             }
         }
-        Found::Part
+        HeadScan::Part
     }
 }
 
@@ -78,7 +78,7 @@ pub(super) enum HeadError {
 ///
 /// # Errors
 /// [`HeadError`]: nothing behind such a head can be read.
-pub(super) fn read(head: &mut [u8]) -> Result<Body, HeadError> {
+pub(super) fn read(head: &mut [u8]) -> Result<FramedBody, HeadError> {
     let mut headers = [EMPTY_HEADER; HEADERS_MAX_COUNT];
     let mut request = Request::new(&mut headers);
     match request.parse(head) {
@@ -100,20 +100,20 @@ pub(super) fn read(head: &mut [u8]) -> Result<Body, HeadError> {
     Ok(body)
 }
 
-fn framing(headers: &[Header<'_>], is_http_1_1: bool) -> Result<Body, HeadError> {
+fn framing(headers: &[Header<'_>], is_http_1_1: bool) -> Result<FramedBody, HeadError> {
     let values = |name: &'static str| {
         let named = headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
         named.map(|header| header.value.trim_ascii())
     };
     let (mut lengths, mut codings) = (values("content-length"), values("transfer-encoding"));
     match (lengths.next(), codings.next()) {
-        (None, None) => Ok(Body::of_length(0)),
+        (None, None) => Ok(FramedBody::of_length(0)),
         (Some(length), None) if lengths.next().is_none() => {
             let digits = std::str::from_utf8(length).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-            digits.and_then(|text| text.parse().ok()).map(Body::of_length).ok_or(HeadError::Framing)
+            digits.and_then(|text| text.parse().ok()).map(FramedBody::of_length).ok_or(HeadError::Framing)
         }
         (None, Some(coding)) if codings.next().is_none() && is_http_1_1 && coding.eq_ignore_ascii_case(b"chunked") => {
-            Ok(Body::in_chunks())
+            Ok(FramedBody::in_chunks())
         }
         _ => Err(HeadError::Framing),
     }

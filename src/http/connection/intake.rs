@@ -6,8 +6,8 @@
 use bytes::{Buf, BytesMut};
 use tokio::io::ReadBuf;
 
-use super::body::{Body, Taken};
-use super::head::{self, Found, HEAD_MAX_BYTES, HeadError, Scan};
+use super::body::{FramedBody, Taken};
+use super::head::{self, HEAD_MAX_BYTES, HeadError, HeadScan, Scan};
 
 /// Most bytes that are kept behind a request while it is answered. Clients do not pipeline (RFC 9112, 9.3.2), and 1,000
 /// connections that do it nevertheless take 12 MB so.
@@ -19,19 +19,19 @@ const NONSENSE: &[u8] = b"\r\0";
 #[derive(Debug)]
 pub(super) struct Intake {
     kept: BytesMut,
-    stage: Stage,
+    stage: IntakeStage,
     /// Requests that are handed over, at least in part.
     heads_count: u64,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum IntakeStage {
     /// A head is being read; nothing of it is handed over before it is whole.
     Head(Scan),
     /// So many of the bytes that are kept are handed over, and then the body, if there is one.
-    Handing(usize, Option<Body>),
+    Handing(usize, Option<FramedBody>),
     /// A body passes through.
-    Body(Body),
+    Body(FramedBody),
     /// A request is handed over and its answer is awaited.
     Answer,
     /// The same, and too much came behind it: what is kept and what comes is thrown away, and the connection ends with the answer.
@@ -57,45 +57,45 @@ pub(super) enum Need {
 
 impl Default for Intake {
     fn default() -> Self {
-        Self { kept: BytesMut::new(), stage: Stage::Head(Scan::default()), heads_count: 0 }
+        Self { kept: BytesMut::new(), stage: IntakeStage::Head(Scan::default()), heads_count: 0 }
     }
 }
 
 impl Intake {
     /// Hands over what may be handed over, and says whether that was anything.
     pub(super) fn hand(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
-        if let Stage::Head(scan) = &mut self.stage {
+        if let IntakeStage::Head(scan) = &mut self.stage {
             self.stage = match scan.look(&self.kept) {
-                Found::Part if self.kept.len() < HEAD_MAX_BYTES => return false,
-                Found::Head(end) if end <= HEAD_MAX_BYTES => match head::read(&mut self.kept[..end]) {
+                HeadScan::Part if self.kept.len() < HEAD_MAX_BYTES => return false,
+                HeadScan::Head(end) if end <= HEAD_MAX_BYTES => match head::read(&mut self.kept[..end]) {
                     Ok(body) => {
                         self.heads_count += 1;
-                        Stage::Handing(end, Some(body))
+                        IntakeStage::Handing(end, Some(body))
                     }
                     // actix counts them too, and says so.
-                    Err(HeadError::Headers) => Stage::Handing(end, None),
+                    Err(HeadError::Headers) => IntakeStage::Handing(end, None),
                     Err(HeadError::Framing) => self.refuse(),
                 },
                 // The same is true of its size.
-                Found::Part | Found::Head(_) => Stage::Handing(HEAD_MAX_BYTES, None),
-                Found::Nonsense => self.refuse(),
+                HeadScan::Part | HeadScan::Head(_) => IntakeStage::Handing(HEAD_MAX_BYTES, None),
+                HeadScan::Nonsense => self.refuse(),
             };
         }
         let before = buffer.filled().len();
         while buffer.remaining() > 0 {
             match &mut self.stage {
-                Stage::Handing(0, body) => {
+                IntakeStage::Handing(0, body) => {
                     self.stage = match body.take() {
-                        Some(body) => Stage::Body(body),
-                        None => Stage::Closing,
+                        Some(body) => IntakeStage::Body(body),
+                        None => IntakeStage::Closing,
                     };
                 }
-                Stage::Handing(left, _) => {
+                IntakeStage::Handing(left, _) => {
                     let length = buffer.remaining().min(*left);
                     *left -= length;
                     self.put(length, buffer);
                 }
-                Stage::Body(body) => {
+                IntakeStage::Body(body) => {
                     let length = buffer.remaining().min(self.kept.len());
                     let taken = body.take(&self.kept[..length]);
                     match taken {
@@ -103,7 +103,7 @@ impl Intake {
                         Taken::All => self.put(length, buffer),
                         Taken::End(end) => {
                             self.put(end, buffer);
-                            self.stage = Stage::Answer;
+                            self.stage = IntakeStage::Answer;
                         }
                         Taken::Wrong(at) => {
                             self.put(at, buffer);
@@ -111,7 +111,11 @@ impl Intake {
                         }
                     }
                 }
-                Stage::Head(_) | Stage::Answer | Stage::Overfull | Stage::Closing | Stage::Over => break,
+                IntakeStage::Head(_)
+                | IntakeStage::Answer
+                | IntakeStage::Overfull
+                | IntakeStage::Closing
+                | IntakeStage::Over => break,
             }
         }
         buffer.filled().len() > before
@@ -120,16 +124,16 @@ impl Intake {
     /// What to wait for while nothing can be handed over.
     pub(super) fn need(&self) -> Need {
         match self.stage {
-            Stage::Answer if self.kept.len() >= KEPT_MAX_BYTES => Need::Answer,
-            Stage::Over => Need::End,
-            Stage::Head(_) if !self.kept.is_empty() => Need::Rest,
+            IntakeStage::Answer if self.kept.len() >= KEPT_MAX_BYTES => Need::Answer,
+            IntakeStage::Over => Need::End,
+            IntakeStage::Head(_) if !self.kept.is_empty() => Need::Rest,
             _ => Need::Bytes,
         }
     }
 
     /// Takes bytes that arrived.
     pub(super) fn arrive(&mut self, bytes: &[u8]) {
-        if !matches!(self.stage, Stage::Overfull | Stage::Closing | Stage::Over) {
+        if !matches!(self.stage, IntakeStage::Overfull | IntakeStage::Closing | IntakeStage::Over) {
             self.kept.extend_from_slice(bytes);
         }
     }
@@ -141,17 +145,17 @@ impl Intake {
             return false;
         }
         match self.stage {
-            Stage::Answer if sent => {
-                self.stage = Stage::Head(Scan::default());
+            IntakeStage::Answer if sent => {
+                self.stage = IntakeStage::Head(Scan::default());
                 true
             }
-            Stage::Overfull if sent => {
-                self.stage = Stage::Over;
+            IntakeStage::Overfull if sent => {
+                self.stage = IntakeStage::Over;
                 true
             }
             // What of the body is not read by now is not wanted: actix closes such a connection after a second.
-            Stage::Handing(_, Some(_)) | Stage::Body(_) => {
-                self.throw_away(Stage::Closing);
+            IntakeStage::Handing(_, Some(_)) | IntakeStage::Body(_) => {
+                self.throw_away(IntakeStage::Closing);
                 false
             }
             _ => false,
@@ -165,18 +169,18 @@ impl Intake {
 
     /// Keeps nothing of what comes behind the request that is being answered.
     pub(super) fn overflow(&mut self) {
-        self.throw_away(Stage::Overfull);
+        self.throw_away(IntakeStage::Overfull);
     }
 
-    fn throw_away(&mut self, stage: Stage) {
+    fn throw_away(&mut self, stage: IntakeStage) {
         self.kept = BytesMut::new();
         self.stage = stage;
     }
 
     /// In place of what is kept and was not understood, what actix does not understand either.
-    fn refuse(&mut self) -> Stage {
+    fn refuse(&mut self) -> IntakeStage {
         self.kept = BytesMut::from(NONSENSE);
-        Stage::Handing(NONSENSE.len(), None)
+        IntakeStage::Handing(NONSENSE.len(), None)
     }
 
     fn put(&mut self, length: usize, buffer: &mut ReadBuf<'_>) {

@@ -17,7 +17,7 @@ fn handed(pieces: &[&[u8]], room: usize) -> (Vec<Vec<u8>>, Intake) {
         let moved = intake.hand(&mut buffer);
         assert_eq!(moved, !buffer.filled().is_empty());
         requests.last_mut().expect("one is open").extend_from_slice(buffer.filled());
-        if matches!(intake.stage, Stage::Answer) {
+        if matches!(intake.stage, IntakeStage::Answer) {
             assert_eq!(intake.heads_count, requests.len() as u64);
             intake.answered(intake.heads_count, true);
             requests.push(Vec::new());
@@ -123,7 +123,7 @@ fn nothing_is_handed_over_behind_what_is_not_understood() {
     ] {
         let (mut requests, intake) = handed(&[wrong.as_bytes(), GET.as_bytes()], 4096);
         assert_eq!(texts(&requests), [nonsense.as_str()], "{wrong:?}");
-        assert!(matches!(intake.stage, Stage::Closing) && intake.kept.is_empty());
+        assert!(matches!(intake.stage, IntakeStage::Closing) && intake.kept.is_empty());
         // actix refuses it too.
         assert_eq!(understood(&requests.remove(0)), None);
     }
@@ -158,7 +158,7 @@ fn a_head_that_is_too_large_is_left_to_actix() {
     assert_eq!(whole(long(HEAD_MAX_BYTES).as_bytes()), [long(HEAD_MAX_BYTES).into_bytes(), Vec::new()]);
     let (requests, intake) = handed(&[long(HEAD_MAX_BYTES + 1).as_bytes(), GET.as_bytes()], 4096);
     assert_eq!((requests.len(), requests[0].len()), (1, HEAD_MAX_BYTES));
-    assert!(matches!(intake.stage, Stage::Closing));
+    assert!(matches!(intake.stage, IntakeStage::Closing));
     let many: String = (0..97).map(|index| format!("X-{index}: 1\r\n")).collect();
     let many = GET.replace("Host: h\r\n", &many);
     assert_eq!(whole(format!("{many}{GET}").as_bytes()), [many.into_bytes()]);

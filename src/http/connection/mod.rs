@@ -26,10 +26,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use intake::{Intake, Need};
-use pace::Pace;
+use pace::ProgressDeadline;
 
 pub(super) use pace::prepare;
-pub(super) use places::{Place, Places, turn_away};
+pub(super) use places::{ConnectionPlace, ConnectionPlaces, turn_away};
 
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 4 << 10;
@@ -50,10 +50,10 @@ pub(super) struct Connection {
     /// A head took too long.
     late: bool,
     answers: Answers,
-    pace: Pace,
+    pace: ProgressDeadline,
     /// An answer in place of actix's own: its bytes, and how many of them are sent.
     instead: Option<(Vec<u8>, usize)>,
-    _place: Place,
+    _place: ConnectionPlace,
 }
 
 /// How many answers of a connection are over, whole or given up.
@@ -81,7 +81,7 @@ impl Drop for Answering {
 impl Connection {
     /// Wraps a connection, which is given up once its client takes longer than `head_deadline` for a head that has begun, or
     /// takes nothing of an answer for `send_deadline`.
-    pub(super) fn new(stream: TcpStream, place: Place, head_deadline: Duration, send_deadline: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, place: ConnectionPlace, head_deadline: Duration, send_deadline: Duration) -> Self {
         Self {
             stream,
             intake: Intake::default(),
@@ -89,7 +89,7 @@ impl Connection {
             head_deadline,
             late: false,
             answers: Answers::default(),
-            pace: Pace::new(send_deadline),
+            pace: ProgressDeadline::new(send_deadline),
             instead: None,
             _place: place,
         }

@@ -18,13 +18,13 @@ const UNSENT_MAX_BYTES: u32 = 16 << 10;
 
 /// The deadline of an answer's progress.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct ProgressDeadline {
     deadline: Duration,
     /// Runs while the kernel takes nothing.
     still: Option<Pin<Box<Sleep>>>,
 }
 
-impl Pace {
+impl ProgressDeadline {
     pub(super) fn new(deadline: Duration) -> Self {
         Self { deadline, still: None }
     }

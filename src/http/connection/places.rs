@@ -37,16 +37,16 @@ pub(super) enum Full {
 
 /// The open connections.
 #[derive(Debug)]
-pub(in crate::http) struct Places {
+pub(in crate::http) struct ConnectionPlaces {
     all_max_count: usize,
     address_max_count: usize,
-    open: Mutex<Open>,
+    open: Mutex<OpenCounts>,
     telling: Arc<Semaphore>,
     metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
-struct Open {
+struct OpenCounts {
     all_count: usize,
     by_address: HashMap<IpAddr, usize>,
     /// Turned away since the log was told.
@@ -56,12 +56,12 @@ struct Open {
 
 /// An open connection's place, free again when it is dropped.
 #[derive(Debug)]
-pub(in crate::http) struct Place {
-    places: Arc<Places>,
+pub(in crate::http) struct ConnectionPlace {
+    places: Arc<ConnectionPlaces>,
     address: IpAddr,
 }
 
-impl Places {
+impl ConnectionPlaces {
     /// No connection yet.
     pub(in crate::http) fn new(all_max_count: usize, address_max_count: usize, metrics: Metrics) -> Self {
         // Where few may be open there are few descriptors, and one that is told holds one.
@@ -70,7 +70,7 @@ impl Places {
     }
 
     /// A place for a connection from `address`; `None` if it is turned away, which is counted and logged.
-    pub(in crate::http) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    pub(in crate::http) fn take(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPlace> {
         let address = site(address);
         let mut open = self.lock();
         let mine_count = open.by_address.get(&address).copied().unwrap_or(0);
@@ -82,7 +82,7 @@ impl Places {
         } else {
             open.all_count += 1;
             open.by_address.insert(address, mine_count + 1);
-            return Some(Place { places: Arc::clone(self), address });
+            return Some(ConnectionPlace { places: Arc::clone(self), address });
         };
         self.turned_away(&mut open, full, address);
         None
@@ -93,7 +93,7 @@ impl Places {
         Arc::clone(&self.telling).try_acquire_owned().ok()
     }
 
-    fn turned_away(&self, open: &mut Open, full: Full, address: IpAddr) {
+    fn turned_away(&self, open: &mut OpenCounts, full: Full, address: IpAddr) {
         let (reason, option) = match full {
             Full::All => ("all", "--connections-max-count"),
             Full::Address => ("address", "--address-connections-max-count"),
@@ -107,12 +107,12 @@ impl Places {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenCounts> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let mut open = self.places.lock();
         open.all_count -= 1;
@@ -156,10 +156,10 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn places(all_max_count: usize, address_max_count: usize) -> Arc<Places> {
+    fn places(all_max_count: usize, address_max_count: usize) -> Arc<ConnectionPlaces> {
         let [model_id, model_size, dtype, gpu_mode, prompt_version] = Default::default();
         let tags = ModelTags { model_id, model_size, dtype, gpu_mode, prompt_version };
-        Arc::new(Places::new(all_max_count, address_max_count, Metrics::new(tags)))
+        Arc::new(ConnectionPlaces::new(all_max_count, address_max_count, Metrics::new(tags)))
     }
 
     #[test]

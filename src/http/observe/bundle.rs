@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::health::{self, HealthReport};
 use super::memory::{self, MemoryReport};
 use super::stats::{self, StatsReport};
-use super::{Observed, ShownSetting};
+use super::{ObservedState, ShownSetting};
 use crate::actors::snapshot::{LiveRequest, Snapshot};
 use crate::clock::unix_seconds;
 use crate::metrics::Warning;
@@ -21,10 +21,10 @@ pub(super) struct Bundle<'a> {
     health: HealthReport<'a>,
     stats: StatsReport<'a>,
     memory: MemoryReport<'a>,
-    server: Server,
-    requests: Vec<Request>,
+    server: BundleServer,
+    requests: Vec<BundleRequest>,
     log_drops_total: u64,
-    warnings: Vec<Line>,
+    warnings: Vec<BundleLine>,
 }
 
 #[derive(Debug, Serialize)]
@@ -36,7 +36,7 @@ struct Build {
 }
 
 #[derive(Debug, Serialize)]
-struct Server {
+struct BundleServer {
     engine: &'static str,
     alive: bool,
     ready: bool,
@@ -50,7 +50,7 @@ struct Server {
     decode_tokens_total: u64,
 }
 
-impl From<&Snapshot> for Server {
+impl From<&Snapshot> for BundleServer {
     fn from(snapshot: &Snapshot) -> Self {
         Self {
             engine: snapshot.engine.name(),
@@ -69,7 +69,7 @@ impl From<&Snapshot> for Server {
 }
 
 #[derive(Debug, Serialize)]
-struct Request {
+struct BundleRequest {
     request_id: String,
     phase: &'static str,
     age_ms: u64,
@@ -77,7 +77,7 @@ struct Request {
     completion_tokens: u64,
 }
 
-impl From<LiveRequest> for Request {
+impl From<LiveRequest> for BundleRequest {
     fn from(live: LiveRequest) -> Self {
         Self {
             request_id: live.request_id,
@@ -90,13 +90,13 @@ impl From<LiveRequest> for Request {
 }
 
 #[derive(Debug, Serialize)]
-struct Line {
+struct BundleLine {
     unix_seconds: u64,
     level: &'static str,
     message: String,
 }
 
-impl From<Warning> for Line {
+impl From<Warning> for BundleLine {
     fn from(warning: Warning) -> Self {
         let Warning { unix_seconds, level, message } = warning;
         Self { unix_seconds, level, message }
@@ -104,7 +104,7 @@ impl From<Warning> for Line {
 }
 
 /// `/admin/debug/bundle`.
-pub(super) fn of(observed: &Observed) -> Bundle<'_> {
+pub(super) fn of(observed: &ObservedState) -> Bundle<'_> {
     let (moment, limits, tags) = (observed.look(), observed.service.limits(), observed.metrics.tags());
     let (snapshot, facts) = (&moment.snapshot, &observed.facts);
     Bundle {
@@ -121,8 +121,8 @@ pub(super) fn of(observed: &Observed) -> Bundle<'_> {
         stats: stats::report(snapshot, &moment.stats, limits, tags, observed.metrics.gpus()),
         memory: memory::report(snapshot, &moment.process, limits, facts.weights_bytes, &tags.gpu_mode),
         server: snapshot.into(),
-        requests: observed.service.live_requests().into_iter().map(Request::from).collect(),
+        requests: observed.service.live_requests().into_iter().map(BundleRequest::from).collect(),
         log_drops_total: observed.metrics.log().dropped_total(),
-        warnings: observed.metrics.log().warnings().into_iter().map(Line::from).collect(),
+        warnings: observed.metrics.log().warnings().into_iter().map(BundleLine::from).collect(),
     }
 }

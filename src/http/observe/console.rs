@@ -11,12 +11,12 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 
 use super::health::{self, HealthReport};
-use super::{Moment, Observed};
+use super::{Moment, ObservedState};
 use crate::actors::snapshot::{BlockMap, EndedRequest, LiveRequest, Owner, SchedulerLook, SequenceView, Timeline, ViewSize};
 use crate::batch::Micros;
 use crate::http::front::access;
 use crate::http::key::Access;
-use crate::metrics::{Latencies, Outcome};
+use crate::metrics::{LatencyCounts, RequestOutcome};
 
 /// An answer is good for so long; whoever asks meanwhile gets the same one.
 const FRESH_MICROS: u64 = 200_000;
@@ -44,21 +44,21 @@ struct Console<'a> {
     engine: &'static str,
     draining: bool,
     heartbeat_age_ms: u64,
-    totals: Totals,
-    counts: Counts,
+    totals: ShownTotals,
+    counts: LiveCounts,
     tokens_per_second: f64,
-    memory: Memory,
+    memory: MemoryUse,
     latency: Latency,
-    batch: Option<Vec<Sequence>>,
-    queue: Option<Vec<Sequence>>,
+    batch: Option<Vec<SequenceRow>>,
+    queue: Option<Vec<SequenceRow>>,
     kv: Option<Kv>,
-    live: Vec<Request>,
-    ended: Vec<Request>,
+    live: Vec<RequestRow>,
+    ended: Vec<RequestRow>,
 }
 
 /// What only grows.
 #[derive(Debug, Serialize)]
-struct Totals {
+struct ShownTotals {
     requests: u64,
     success: u64,
     failed: u64,
@@ -75,7 +75,7 @@ struct Totals {
 
 /// What comes and goes.
 #[derive(Debug, Serialize)]
-struct Counts {
+struct LiveCounts {
     building: usize,
     waiting: usize,
     waiting_tokens: usize,
@@ -87,7 +87,7 @@ struct Counts {
 }
 
 #[derive(Debug, Serialize)]
-struct Memory {
+struct MemoryUse {
     rss_bytes: u64,
     kv_bytes: Option<usize>,
     kv_in_use_bytes: u64,
@@ -102,7 +102,7 @@ struct Latency {
 }
 
 #[derive(Debug, Serialize)]
-struct Sequence {
+struct SequenceRow {
     request_id: String,
     choice: u32,
     phase: &'static str,
@@ -118,13 +118,13 @@ struct Sequence {
 #[derive(Debug, Serialize)]
 struct Kv {
     block_tokens: usize,
-    full: Blocks,
-    sliding: Blocks,
+    full: GroupBlocks,
+    sliding: GroupBlocks,
 }
 
 /// A group's blocks; `total = free + cached + in_use`.
 #[derive(Debug, Serialize)]
-struct Blocks {
+struct GroupBlocks {
     total: usize,
     free: usize,
     cached: usize,
@@ -137,7 +137,7 @@ struct Blocks {
 }
 
 #[derive(Debug, Serialize)]
-struct Request {
+struct RequestRow {
     request_id: String,
     phase: &'static str,
     /// `active`, `stop`, `length`, `cancelled`, `failed` or `refused`.
@@ -154,13 +154,13 @@ struct Request {
 }
 
 /// The handler.
-pub(super) async fn live(request: HttpRequest, observed: Data<Observed>) -> HttpResponse {
+pub(super) async fn live(request: HttpRequest, observed: Data<ObservedState>) -> HttpResponse {
     let json = observed.console.answer(&observed, access(&request)).await;
     HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).insert_header((CACHE_CONTROL, "no-store")).body(json)
 }
 
 impl Latest {
-    async fn answer(&self, observed: &Observed, viewer: Access) -> Bytes {
+    async fn answer(&self, observed: &ObservedState, viewer: Access) -> Bytes {
         let mut latest = self.0.lock().await;
         let now = observed.clock.now();
         if latest.as_ref().is_none_or(|latest| now.since(latest.at) >= FRESH_MICROS) {
@@ -178,7 +178,7 @@ impl Latest {
 }
 
 /// The server as `viewer` may see it: the requests of other keys are counted and have no name, unless an admin asks.
-fn console(observed: &Observed, look: Option<SchedulerLook>, viewer: Access) -> Console<'_> {
+fn console(observed: &ObservedState, look: Option<SchedulerLook>, viewer: Access) -> Console<'_> {
     let now = observed.clock.now();
     let moment = observed.look();
     let Moment { snapshot, stats, process } = &moment;
@@ -199,7 +199,7 @@ fn console(observed: &Observed, look: Option<SchedulerLook>, viewer: Access) -> 
         engine: snapshot.engine.name(),
         draining: snapshot.draining,
         heartbeat_age_ms: snapshot.heartbeat_age_ms,
-        totals: Totals {
+        totals: ShownTotals {
             requests: stats.requests.total,
             success: stats.requests.success,
             failed: stats.requests.failed,
@@ -213,7 +213,7 @@ fn console(observed: &Observed, look: Option<SchedulerLook>, viewer: Access) -> 
             prompt_cache_hits: stats.prompts.hits,
             prompt_cache_misses: stats.prompts.misses,
         },
-        counts: Counts {
+        counts: LiveCounts {
             building: snapshot.building_count,
             waiting: scheduler.waiting_count,
             waiting_tokens: scheduler.waiting_tokens,
@@ -224,7 +224,7 @@ fn console(observed: &Observed, look: Option<SchedulerLook>, viewer: Access) -> 
             sessions: snapshot.sessions_active,
         },
         tokens_per_second: stats.tokens_per_second,
-        memory: Memory {
+        memory: MemoryUse {
             rss_bytes: process.resident_bytes,
             kv_bytes: limits.map(|limits| limits.kv_bytes),
             kv_in_use_bytes: snapshot.kv_in_use_bytes,
@@ -234,13 +234,13 @@ fn console(observed: &Observed, look: Option<SchedulerLook>, viewer: Access) -> 
         batch,
         queue,
         kv,
-        live: live.filter(|live| viewer.sees(live.owner)).take(LIVE_MAX_COUNT).map(Request::live).collect(),
-        ended: ended.filter(|ended| viewer.sees(ended.request.owner)).take(ENDED_MAX_COUNT).map(Request::ended).collect(),
+        live: live.filter(|live| viewer.sees(live.owner)).take(LIVE_MAX_COUNT).map(RequestRow::live).collect(),
+        ended: ended.filter(|ended| viewer.sees(ended.request.owner)).take(ENDED_MAX_COUNT).map(RequestRow::ended).collect(),
     }
 }
 
-fn sequences(views: &[SequenceView], owners: Vec<Owner>, viewer: Access, now: Micros) -> Vec<Sequence> {
-    let sequence = |(view, owner): (&SequenceView, Owner)| Sequence {
+fn sequences(views: &[SequenceView], owners: Vec<Owner>, viewer: Access, now: Micros) -> Vec<SequenceRow> {
+    let sequence = |(view, owner): (&SequenceView, Owner)| SequenceRow {
         request_id: if viewer.sees(owner.key) { owner.request_id } else { format!("other {}", view.seq.0) },
         choice: owner.choice,
         phase: if view.decoding { "decode" } else { "prefill" },
@@ -255,10 +255,10 @@ fn sequences(views: &[SequenceView], owners: Vec<Owner>, viewer: Access, now: Mi
     views.iter().zip(owners).map(sequence).collect()
 }
 
-fn blocks(map: BlockMap) -> Blocks {
+fn blocks(map: BlockMap) -> GroupBlocks {
     let in_use: usize = map.cells.iter().map(|cell| cell.in_use_count).sum();
     let holder = |holder: Option<usize>| holder.and_then(|holder| i64::try_from(holder).ok()).unwrap_or(-1);
-    Blocks {
+    GroupBlocks {
         total: map.total_count,
         free: map.free_count,
         cached: map.total_count - map.free_count - in_use,
@@ -269,22 +269,22 @@ fn blocks(map: BlockMap) -> Blocks {
     }
 }
 
-fn latency(latencies: Latencies) -> Latency {
+fn latency(latencies: LatencyCounts) -> Latency {
     let rungs = |rungs: Vec<(u64, u64)>| rungs.into_iter().map(|(end, count)| (millis(end), count)).collect();
     Latency { ttft: rungs(latencies.ttft), itl: rungs(latencies.itl) }
 }
 
-impl Request {
+impl RequestRow {
     fn live(request: LiveRequest) -> Self {
         Self::of(request, "active")
     }
 
     fn ended(ended: EndedRequest) -> Self {
         let outcome = match ended.outcome {
-            Some(Outcome::Stop) => "stop",
-            Some(Outcome::Length) => "length",
-            Some(Outcome::Failed) => "failed",
-            Some(Outcome::Cancelled) => "cancelled",
+            Some(RequestOutcome::Stop) => "stop",
+            Some(RequestOutcome::Length) => "length",
+            Some(RequestOutcome::Failed) => "failed",
+            Some(RequestOutcome::Cancelled) => "cancelled",
             None => "refused",
         };
         Self::of(ended.request, outcome)

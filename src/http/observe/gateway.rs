@@ -8,9 +8,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{Observed, json};
+use super::{ObservedState, json};
 use crate::actors::budget::MEMORY_FULL;
-use crate::actors::messages::{Accepted, Coalescing, FinishKind, Generate, Input, KeyId, PartKind, Refusal};
+use crate::actors::messages::{Accepted, Coalescing, FinishKind, Generate, KeyId, PartKind, Refusal, ResponseInput};
 use crate::actors::snapshot::{ModelLimits, Snapshot};
 use crate::batch::{Sampling, TokenId};
 use crate::clock;
@@ -55,7 +55,7 @@ struct InternalState {
 
 /// `/model_info`, and its older name `/get_model_info`.
 #[derive(Debug, Serialize)]
-struct ModelReport<'a> {
+struct ModelInfoReport<'a> {
     model_path: &'a str,
     tokenizer_path: &'a str,
     is_generation: bool,
@@ -112,7 +112,7 @@ pub(super) struct OldLoad {
     num_tokens: usize,
 }
 
-async fn server_info(observed: web::Data<Observed>) -> HttpResponse {
+async fn server_info(observed: web::Data<ObservedState>) -> HttpResponse {
     let (tags, gpus) = (observed.metrics.tags(), observed.metrics.gpus());
     json(
         StatusCode::OK,
@@ -140,15 +140,15 @@ pub(super) fn server_report<'a>(
         max_total_num_tokens: limits.map(|limits| snapshot.scheduler.global_blocks.total_count * limits.block_tokens),
         max_prefill_tokens: limits.map(|limits| limits.step_tokens_max),
         max_running_requests: limits.map(|limits| limits.running_max_count),
-        internal_states: [InternalState { last_gen_throughput: snapshot.tokens_per_second }],
+        internal_states: [InternalState { last_gen_throughput: snapshot.step_tokens_per_second }],
     }
 }
 
-async fn model_info(observed: web::Data<Observed>) -> HttpResponse {
+async fn model_info(observed: web::Data<ObservedState>) -> HttpResponse {
     let model_path = &observed.metrics.tags().model_id;
     json(
         StatusCode::OK,
-        &ModelReport {
+        &ModelInfoReport {
             model_path,
             tokenizer_path: model_path,
             is_generation: true,
@@ -158,7 +158,7 @@ async fn model_info(observed: web::Data<Observed>) -> HttpResponse {
     )
 }
 
-async fn loads(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
+async fn loads(request: HttpRequest, observed: web::Data<ObservedState>) -> Result<HttpResponse, ApiError> {
     observed.check_metrics(&request)?;
     let report = loads_report(&observed.service.snapshot(), observed.service.limits(), clock::utc_timestamp());
     Ok(json(StatusCode::OK, &report))
@@ -195,13 +195,13 @@ fn rank_load(snapshot: &Snapshot, limits: Option<ModelLimits>) -> RankLoad {
         num_total_tokens: used_tokens + scheduler.waiting_tokens,
         max_total_num_tokens: scheduler.global_blocks.total_count * block_tokens,
         token_usage: scheduler.global_blocks.in_use_share().max(scheduler.sliding_blocks.in_use_share()),
-        gen_throughput: snapshot.tokens_per_second,
+        gen_throughput: snapshot.step_tokens_per_second,
         utilization: if running_max_count == 0 { 0.0 } else { running as f64 / running_max_count as f64 },
         max_running_requests: running_max_count,
     }
 }
 
-async fn load(request: HttpRequest, observed: web::Data<Observed>) -> Result<HttpResponse, ApiError> {
+async fn load(request: HttpRequest, observed: web::Data<ObservedState>) -> Result<HttpResponse, ApiError> {
     observed.check_metrics(&request)?;
     Ok(json(StatusCode::OK, &old_load(&observed.service.snapshot(), observed.service.limits())))
 }
@@ -225,7 +225,7 @@ struct Generated {
 }
 
 /// `/health_generate`: 200 once a token was generated for this probe, or while the queue or the memory is full of work that advances.
-async fn health_generate(observed: web::Data<Observed>) -> HttpResponse {
+async fn health_generate(observed: web::Data<ObservedState>) -> HttpResponse {
     let reason = match observed.service.generate(one_token()).await {
         Ok(accepted) => failure(accepted).await,
         // Its steps are watched: a scheduler that stops is not ready.
@@ -246,7 +246,7 @@ async fn health_generate(observed: web::Data<Observed>) -> HttpResponse {
 fn one_token() -> Generate {
     Generate {
         request_id: format!("health-{}", Uuid::new_v4().simple()),
-        inputs: vec![Input::Tokens(vec![TokenId(0)])],
+        inputs: vec![ResponseInput::Tokens(vec![TokenId(0)])],
         choices_count: 1,
         max_tokens: Some(1),
         sampling: Sampling::default(),

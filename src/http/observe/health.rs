@@ -8,7 +8,7 @@ use crate::metrics::{ModelTags, Stats};
 
 /// What the operator wants to see, from the profile.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Targets {
+pub struct LatencyTargets {
     /// 95th percentile of TTFT.
     pub ttft_p95_ms: f64,
     /// 95th percentile of E2E.
@@ -17,7 +17,7 @@ pub struct Targets {
     pub error_rate_max: f64,
 }
 
-impl Default for Targets {
+impl Default for LatencyTargets {
     fn default() -> Self {
         Self { ttft_p95_ms: 7_000.0, e2e_p95_ms: 20_000.0, error_rate_max: 0.005 }
     }

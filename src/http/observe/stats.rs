@@ -35,8 +35,8 @@ pub(super) struct StatsReport<'a> {
     model_info: ModelInfo<'a>,
     gpu_routing: GpuRouting<'a>,
     kv: GroupedBlocks,
-    prefix_cache: PrefixCache,
-    scheduler: Sequences,
+    prefix_cache: PrefixCacheCounts,
+    scheduler: SequenceCounts,
 }
 
 #[derive(Debug, Serialize)]
@@ -90,21 +90,21 @@ impl<'a> GpuReport<'a> {
 #[derive(Debug, Serialize)]
 struct GroupedBlocks {
     #[serde(flatten)]
-    both: Blocks,
-    full: Blocks,
-    sliding: Blocks,
+    both: KvBlocks,
+    full: KvBlocks,
+    sliding: KvBlocks,
 }
 
 /// KV blocks; `total = free + cached + in_use`.
 #[derive(Debug, Serialize)]
-struct Blocks {
+struct KvBlocks {
     total: usize,
     free: usize,
     cached: usize,
     in_use: usize,
 }
 
-impl Blocks {
+impl KvBlocks {
     fn of(blocks: BlockUse) -> Self {
         Self { total: blocks.total_count, free: blocks.free_count, cached: blocks.cached_count, in_use: blocks.in_use_count() }
     }
@@ -112,7 +112,7 @@ impl Blocks {
 
 /// What prompts found computed by earlier ones, since the start.
 #[derive(Debug, Serialize)]
-struct PrefixCache {
+struct PrefixCacheCounts {
     queried_tokens: u64,
     hit_tokens: u64,
     /// The share of them, 0 to 1.
@@ -121,7 +121,7 @@ struct PrefixCache {
     resumed: u64,
 }
 
-impl PrefixCache {
+impl PrefixCacheCounts {
     fn of(counts: PrefixCounts) -> Self {
         let PrefixCounts { queried_tokens_total, hit_tokens_total, hits_total, resumed_total } = counts;
         Self {
@@ -135,7 +135,7 @@ impl PrefixCache {
 }
 
 #[derive(Debug, Serialize)]
-struct Sequences {
+struct SequenceCounts {
     waiting: usize,
     prefill: usize,
     decode: usize,
@@ -184,12 +184,12 @@ pub(super) fn report<'a>(
         },
         gpu_routing: GpuRouting { mode: &tags.gpu_mode, gpus: gpus.iter().map(|gpu| GpuReport::of(gpu, stats)).collect() },
         kv: GroupedBlocks {
-            both: Blocks::of(scheduler.blocks()),
-            full: Blocks::of(scheduler.global_blocks),
-            sliding: Blocks::of(scheduler.sliding_blocks),
+            both: KvBlocks::of(scheduler.blocks()),
+            full: KvBlocks::of(scheduler.global_blocks),
+            sliding: KvBlocks::of(scheduler.sliding_blocks),
         },
-        prefix_cache: PrefixCache::of(scheduler.prefix_cache),
-        scheduler: Sequences {
+        prefix_cache: PrefixCacheCounts::of(scheduler.prefix_cache),
+        scheduler: SequenceCounts {
             waiting: scheduler.waiting_count,
             prefill: scheduler.prefill_count,
             decode: scheduler.decode_count,

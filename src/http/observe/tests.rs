@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::actors::snapshot::{EngineState, PromptCacheCounts, SchedulerCounts};
 use crate::batch::{BlockUse, Micros};
-use crate::metrics::{ModelTags, Outcome, Percentiles};
+use crate::metrics::{ModelTags, Percentiles, RequestOutcome};
 
 const LIMITS: ModelLimits = ModelLimits {
     context_tokens_max: 8192,
@@ -49,7 +49,7 @@ fn snapshot() -> Snapshot {
         memory_budget_bytes: 1_000,
         memory_reserved_bytes: 10,
         engine_restarts_total: 0,
-        tokens_per_second: 0.0,
+        step_tokens_per_second: 0.0,
         prompt_cache: PromptCacheCounts { hits_total: 1, misses_total: 3, entries_count: 3, bytes: 99 },
     }
 }
@@ -124,7 +124,7 @@ fn stats_have_the_demanded_keys_and_add_up() {
     let metrics = Metrics::new(tags());
     let mut records: Vec<_> = (0..3).map(|_| metrics.received(Micros(0))).collect();
     records.iter_mut().for_each(|record| record.admitted(4));
-    records.pop().expect("three").ended(Outcome::Stop, Micros(2_000));
+    records.pop().expect("three").ended(RequestOutcome::Stop, Micros(2_000));
     drop(records.pop());
     let (stats, tags) = (metrics.stats(Micros(1_000_000)), tags());
     let report = value(&stats::report(&snapshot(), &stats, Some(LIMITS), &tags, &[]));

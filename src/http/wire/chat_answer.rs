@@ -11,8 +11,8 @@ use super::encoder::{Frame, to_json};
 use super::error::{ErrorBody, ErrorObject};
 use super::heading::{FINGERPRINT, Heading, Metadata};
 use super::logprobs::ChatLogprobs;
-use super::progress::{Progress, Usage, stop_reason};
-use super::whole::{Whole, WholeChoice};
+use super::progress::{AnswerProgress, Usage, stop_reason};
+use super::whole::{GatheredAnswer, WholeChoice};
 
 /// What an answer is made with.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct ChatEncoder {
     /// What the answer is made with.
     pub(crate) answer: ChatAnswer,
     /// How far it is.
-    pub(crate) progress: Progress,
+    pub(crate) progress: AnswerProgress,
     /// The last chunk tells the usage.
     pub(crate) include_usage: bool,
     /// Every chunk does.
@@ -342,7 +342,7 @@ struct FunctionAnswer<'a> {
 
 impl ChatAnswer {
     /// The answer in one piece, as JSON.
-    pub(crate) fn whole(&self, whole: &Whole) -> String {
+    pub(crate) fn whole(&self, whole: &GatheredAnswer) -> String {
         let NamedMetadata { metadata, antiphon } = self.named_metadata();
         let choices = whole.ended().enumerate().map(|(index, (choice, finish))| WholeChat {
             index,

@@ -5,9 +5,9 @@ use serde_json::Value;
 use crate::prompt::conversation::{Conversation, Message};
 
 use super::error::{WireError, clip};
-use super::fields::Fields;
+use super::fields::RequestFields;
 use super::foreign;
-use super::form::Asked;
+use super::form::FormRequest;
 use super::messages;
 use super::reasoning::Reasoning;
 use super::sampling::Generation;
@@ -23,7 +23,7 @@ const NAMED_UNKNOWN_MAX: usize = 16;
 
 /// Which route's body it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum BodyRoute {
     /// `/v1/chat/completions`.
     Chat,
     /// `/generate`: `prompt` in place of `messages`, streamed unless it says otherwise.
@@ -49,17 +49,17 @@ pub(crate) struct ChatRequest {
 
 impl ChatRequest {
     /// Reads a body.
-    pub(crate) fn read(body: Value, form: Form, terms: &Terms<'_>) -> Result<Self, WireError> {
-        let mut fields = Fields::of(body, "")?;
+    pub(crate) fn read(body: Value, form: BodyRoute, terms: &Terms<'_>) -> Result<Self, WireError> {
+        let mut fields = RequestFields::of(body, "")?;
         let model = terms.model(&mut fields)?;
         let messages = history(&mut fields, form)?;
         let Reasoning { effort, include } = Reasoning::read(&mut fields)?;
         let Tools { tools, callable, forced, must_call, single_call } = Tools::read(&mut fields)?;
         let mut generation = Generation::read(&mut fields, terms)?;
         generation.sampling.logprobs = logprobs(&mut fields)?;
-        let streaming = Streaming::read(&mut fields, terms, form == Form::Generate)?;
+        let streaming = Streaming::read(&mut fields, terms, form == BodyRoute::Generate)?;
         let return_token_ids = fields.flag("return_token_ids")?.unwrap_or(false);
-        let Asked { form, schema } = Asked::read(&mut fields)?;
+        let FormRequest { form, schema } = FormRequest::read(&mut fields)?;
         check_modalities(&mut fields)?;
         generation.set_form(form)?;
         foreign::refuse(&mut fields)?;
@@ -70,37 +70,37 @@ impl ChatRequest {
     }
 }
 
-fn history(fields: &mut Fields, form: Form) -> Result<Vec<Message>, WireError> {
+fn history(fields: &mut RequestFields, form: BodyRoute) -> Result<Vec<Message>, WireError> {
     let prompt = match form {
-        Form::Chat => None,
-        Form::Generate => fields.text("prompt")?,
+        BodyRoute::Chat => None,
+        BodyRoute::Generate => fields.text("prompt")?,
     };
     match (prompt, fields.list("messages")?) {
-        (None, Some(list)) => messages::read(list, &fields.at("messages")),
+        (None, Some(list)) => messages::read(list, &fields.path_of("messages")),
         (Some(content), None) => Ok(vec![Message::User { content }]),
         (Some(_), Some(_)) => {
             let message = "stands in place of messages; give one of them".to_owned();
-            Err(WireError::Conflict { param: fields.at("prompt"), message })
+            Err(WireError::Conflict { param: fields.path_of("prompt"), message })
         }
-        (None, None) => Err(WireError::Missing { param: fields.at("messages"), expected: "an array of messages" }),
+        (None, None) => Err(WireError::Missing { param: fields.path_of("messages"), expected: "an array of messages" }),
     }
 }
 
-fn logprobs(fields: &mut Fields) -> Result<Option<u32>, WireError> {
+fn logprobs(fields: &mut RequestFields) -> Result<Option<u32>, WireError> {
     let wanted = fields.flag("logprobs")?.unwrap_or(false);
     match (wanted, fields.count("top_logprobs", 0..=TOP_LOGPROBS_MAX)?) {
         (true, top) => Ok(Some(top.unwrap_or(0))),
         (false, None | Some(0)) => Ok(None),
         (false, Some(_)) => {
             let message = "only allowed with logprobs: true".to_owned();
-            Err(WireError::Conflict { param: fields.at("top_logprobs"), message })
+            Err(WireError::Conflict { param: fields.path_of("top_logprobs"), message })
         }
     }
 }
 
 /// The answer is text: what asks for another kind is refused rather than answered with text.
-fn check_modalities(fields: &mut Fields) -> Result<(), WireError> {
-    let path = fields.at("modalities");
+fn check_modalities(fields: &mut RequestFields) -> Result<(), WireError> {
+    let path = fields.path_of("modalities");
     for (index, kind) in fields.list("modalities")?.unwrap_or_default().iter().enumerate() {
         if kind != "text" {
             let message = "only \"text\" is supported".to_owned();
@@ -111,7 +111,7 @@ fn check_modalities(fields: &mut Fields) -> Result<(), WireError> {
 }
 
 /// Names what nobody read, so that a misspelt field can be found.
-pub(crate) fn note_unknown(fields: Fields) {
+pub(crate) fn note_unknown(fields: RequestFields) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;
     }

@@ -11,7 +11,7 @@ use super::*;
 const MESSAGES: &str = r#""messages":[{"role":"user","content":"hi"}]"#;
 
 fn read(rest: &str) -> Result<ChatRequest, WireError> {
-    ChatRequest::read(value(&format!("{{{MESSAGES}{rest}}}")), Form::Chat, &terms())
+    ChatRequest::read(value(&format!("{{{MESSAGES}{rest}}}")), BodyRoute::Chat, &terms())
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn effort_has_several_names_and_its_values_mean_the_nearest() {
 
 #[test]
 fn generate_takes_a_prompt_in_place_of_messages() {
-    let read = |json: &str| ChatRequest::read(value(json), Form::Generate, &terms());
+    let read = |json: &str| ChatRequest::read(value(json), BodyRoute::Generate, &terms());
     let request = read(r#"{"prompt":"hi"}"#).unwrap();
     assert_eq!(request.conversation.messages, [Message::User { content: "hi".into() }]);
     assert!(request.streaming.on, "streamed unless it says otherwise");
@@ -233,7 +233,7 @@ proptest! {
 
     #[test]
     fn any_body_is_a_request_that_can_be_served_or_an_error_that_says_where(body in bodies(), generate in any::<bool>()) {
-        let form = if generate { Form::Generate } else { Form::Chat };
+        let form = if generate { BodyRoute::Generate } else { BodyRoute::Chat };
         let is_object = body.is_object();
         match ChatRequest::read(value(&body.to_string()), form, &terms()) {
             Ok(request) => check_taken(&request),
@@ -259,7 +259,7 @@ proptest! {
         ]),
     ) {
         let rest = if field == "messages" { String::new() } else { format!("{MESSAGES},") };
-        let request = ChatRequest::read(value(&format!("{{{rest}{field:?}:{json}}}")), Form::Chat, &terms());
+        let request = ChatRequest::read(value(&format!("{{{rest}{field:?}:{json}}}")), BodyRoute::Chat, &terms());
         if let Err(error) = request {
             let param = error.param().unwrap_or_default();
             prop_assert!(param.starts_with(field), "{field} = {json} blames {param:?}: {error}");

@@ -7,18 +7,18 @@ use serde::Serialize;
 use crate::actors::messages::{Finish, Part, PartKind};
 use crate::batch::TokenId;
 
-use crate::prompt::detokenizer::Places;
+use crate::prompt::detokenizer::TokenPositions;
 
 use super::chat_answer::ids;
 use super::encoder::{Frame, to_json};
 use super::heading::{FINGERPRINT, Heading, Metadata};
 use super::logprobs::CompletionLogprobs;
-use super::progress::{Progress, Usage, stop_reason};
-use super::whole::{Whole, WholeChoice};
+use super::progress::{AnswerProgress, Usage, stop_reason};
+use super::whole::{GatheredAnswer, WholeChoice};
 
 /// A prompt as its answer shows it.
 #[derive(Debug, Clone)]
-pub(crate) struct Prompt {
+pub(crate) struct ShownPrompt {
     /// Its tokens.
     pub(crate) tokens: Arc<[TokenId]>,
     /// Its text, if it is to be echoed.
@@ -35,7 +35,7 @@ pub(crate) struct CompletionAnswer {
     /// Its end.
     pub(crate) metadata: Metadata,
     /// The prompts; each has the same number of choices, one prompt's after another's.
-    pub(crate) prompts: Vec<Prompt>,
+    pub(crate) prompts: Vec<ShownPrompt>,
     /// Choices a prompt.
     pub(crate) choices_a_prompt: usize,
     /// Log-probabilities are wanted.
@@ -50,7 +50,7 @@ pub(crate) struct CompletionAnswer {
 #[derive(Debug)]
 pub(crate) struct CompletionEncoder {
     answer: CompletionAnswer,
-    progress: Progress,
+    progress: AnswerProgress,
     include_usage: bool,
     continuous_usage: bool,
     choices: Vec<Begun>,
@@ -62,7 +62,7 @@ struct Begun {
     /// It has had a chunk.
     begun: bool,
     /// Where its next token begins; counted only with log-probabilities.
-    places: Places,
+    places: TokenPositions,
 }
 
 #[derive(Serialize)]
@@ -93,11 +93,11 @@ struct ChoiceShape<'a> {
 }
 
 impl CompletionAnswer {
-    fn prompt(&self, choice: usize) -> &Prompt {
+    fn prompt(&self, choice: usize) -> &ShownPrompt {
         &self.prompts[choice / self.choices_a_prompt]
     }
 
-    fn usage(&self, progress: &Progress) -> Usage {
+    fn usage(&self, progress: &AnswerProgress) -> Usage {
         if self.prompt_only { progress.prompt_usage() } else { progress.usage() }
     }
 
@@ -115,7 +115,7 @@ impl CompletionAnswer {
     }
 
     /// The answer in one piece, as JSON.
-    pub(crate) fn whole(&self, whole: &Whole) -> String {
+    pub(crate) fn whole(&self, whole: &GatheredAnswer) -> String {
         let choices = whole.ended().enumerate().map(|(index, (choice, finish))| {
             let prompt = self.prompt(index);
             let echo = prompt.echo.as_deref().unwrap_or_default();
@@ -133,8 +133,8 @@ impl CompletionAnswer {
         to_json(&self.shape(choices.collect(), Some(self.usage(&whole.progress)), Some(&self.metadata)))
     }
 
-    fn whole_logprobs(&self, prompt: &Prompt, choice: &WholeChoice) -> CompletionLogprobs {
-        let mut places = Places::new();
+    fn whole_logprobs(&self, prompt: &ShownPrompt, choice: &WholeChoice) -> CompletionLogprobs {
+        let mut places = TokenPositions::new();
         let mut logprobs = CompletionLogprobs::default();
         if prompt.echo.is_some() {
             logprobs.push_prompt(&prompt.first_token, &choice.prompt_logprobs, &mut places);
@@ -149,7 +149,7 @@ impl CompletionAnswer {
 
 impl CompletionEncoder {
     /// Nothing written yet. With `include_usage` the last chunk tells the usage, with `continuous_usage` every chunk does.
-    pub(crate) fn new(answer: CompletionAnswer, progress: Progress, include_usage: bool, continuous_usage: bool) -> Self {
+    pub(crate) fn new(answer: CompletionAnswer, progress: AnswerProgress, include_usage: bool, continuous_usage: bool) -> Self {
         let choices = vec![Begun::default(); progress.choices_count()];
         Self { answer, progress, include_usage, continuous_usage, choices }
     }
@@ -230,7 +230,7 @@ impl CompletionEncoder {
     }
 
     fn prompt_logprobs(&mut self, part: &Part) -> CompletionLogprobs {
-        let mut places = Places::new();
+        let mut places = TokenPositions::new();
         let mut logprobs = CompletionLogprobs::default();
         let prompt = self.answer.prompt(part.choice as usize);
         logprobs.push_prompt(&prompt.first_token, &part.logprobs, &mut places);

@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
-use crate::actors::messages::Input;
+use crate::actors::messages::ResponseInput;
 
 use super::chat_request::{TOP_LOGPROBS_MAX, note_unknown};
 use super::error::WireError;
-use super::fields::{Fields, unfit};
+use super::fields::{RequestFields, unfit};
 use super::foreign;
-use super::form::Asked;
+use super::form::FormRequest;
 use super::sampling::{CHOICES_MAX, Generation, token_ids};
 use super::streaming::Streaming;
 use super::terms::Terms;
@@ -23,7 +23,7 @@ pub(crate) struct CompletionRequest {
     /// The name under which the model was asked for.
     pub(crate) model: String,
     /// The prompts, texts or tokens; at least one.
-    pub(crate) prompts: Vec<Input>,
+    pub(crate) prompts: Vec<ResponseInput>,
     /// What to generate; with `max_tokens: 0` in the request one token, which is not shown.
     pub(crate) generation: Generation,
     /// How the answer travels.
@@ -39,7 +39,7 @@ pub(crate) struct CompletionRequest {
 impl CompletionRequest {
     /// Reads a body.
     pub(crate) fn read(body: Value, terms: &Terms<'_>) -> Result<Self, WireError> {
-        let mut fields = Fields::of(body, "")?;
+        let mut fields = RequestFields::of(body, "")?;
         let model = terms.model(&mut fields)?;
         let prompts = prompts(&mut fields, terms)?;
         let echo = fields.flag("echo")?.unwrap_or(false);
@@ -53,10 +53,10 @@ impl CompletionRequest {
         check_choices(&mut fields, prompts.len(), generation.choices_count)?;
         if fields.text("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
             let message = "filling in before a suffix is not supported".to_owned();
-            return Err(WireError::Unsupported { param: fields.at("suffix"), message });
+            return Err(WireError::Unsupported { param: fields.path_of("suffix"), message });
         }
         let return_token_ids = fields.flag("return_token_ids")?.unwrap_or(false);
-        generation.set_form(Asked::read(&mut fields)?.form)?;
+        generation.set_form(FormRequest::read(&mut fields)?.form)?;
         foreign::refuse(&mut fields)?;
         note_unknown(fields);
         Ok(Self { model, prompts, generation, streaming, echo, prompt_only, return_token_ids })
@@ -64,7 +64,7 @@ impl CompletionRequest {
 }
 
 /// Whether `max_tokens` is zero; then it is taken out, since [`Generation`] wants one token at least.
-fn take_zero(fields: &mut Fields) -> bool {
+fn take_zero(fields: &mut RequestFields) -> bool {
     let zero = fields.peek("max_tokens").is_some_and(|value| value.as_i64() == Some(0));
     if zero {
         fields.take("max_tokens");
@@ -72,8 +72,8 @@ fn take_zero(fields: &mut Fields) -> bool {
     zero
 }
 
-fn prompts(fields: &mut Fields, terms: &Terms<'_>) -> Result<Vec<Input>, WireError> {
-    let path = fields.at("prompt");
+fn prompts(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Vec<ResponseInput>, WireError> {
+    let path = fields.path_of("prompt");
     match fields.required("prompt", PROMPT_EXPECTED)? {
         Value::String(text) => Ok(vec![prompt(Value::String(text), &path, terms)?]),
         Value::Array(list) => match list.first() {
@@ -92,28 +92,28 @@ fn prompts(fields: &mut Fields, terms: &Terms<'_>) -> Result<Vec<Input>, WireErr
 }
 
 /// One prompt, not empty: this vocabulary has no token that begins every text.
-fn prompt(value: Value, path: &str, terms: &Terms<'_>) -> Result<Input, WireError> {
+fn prompt(value: Value, path: &str, terms: &Terms<'_>) -> Result<ResponseInput, WireError> {
     match value {
-        Value::String(text) if !text.is_empty() => Ok(Input::Text(text)),
+        Value::String(text) if !text.is_empty() => Ok(ResponseInput::Text(text)),
         Value::Array(list) if list.len() > terms.context_tokens_max => {
             Err(unfit(path, &Value::Array(list), &format!("at most {} token ids", terms.context_tokens_max)))
         }
-        Value::Array(list) if !list.is_empty() => Ok(Input::Tokens(token_ids(&list, path, terms)?)),
+        Value::Array(list) if !list.is_empty() => Ok(ResponseInput::Tokens(token_ids(&list, path, terms)?)),
         other => Err(unfit(path, &other, "a text, or an array of token ids, that is not empty")),
     }
 }
 
 /// `best_of` would generate more choices than it returns; only the trivial case is served.
-fn check_choices(fields: &mut Fields, prompts_count: usize, choices_count: u32) -> Result<(), WireError> {
+fn check_choices(fields: &mut RequestFields, prompts_count: usize, choices_count: u32) -> Result<(), WireError> {
     if let Some(best_of) = fields.count("best_of", 1..=CHOICES_MAX)?
         && best_of != choices_count
     {
         let message = format!("{best_of} is not n, which is {choices_count}; choosing the best of more is not supported");
-        return Err(WireError::Unsupported { param: fields.at("best_of"), message });
+        return Err(WireError::Unsupported { param: fields.path_of("best_of"), message });
     }
     if prompts_count * choices_count as usize > CHOICES_MAX as usize {
         let message = format!("{choices_count} choices of {prompts_count} prompts are more than {CHOICES_MAX}");
-        return Err(WireError::Conflict { param: fields.at("n"), message });
+        return Err(WireError::Conflict { param: fields.path_of("n"), message });
     }
     Ok(())
 }

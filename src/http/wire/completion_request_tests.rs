@@ -8,10 +8,10 @@ fn read(json: &str) -> Result<CompletionRequest, WireError> {
 }
 
 fn prompts(json: &str) -> Vec<String> {
-    let show = |input: Input| match input {
-        Input::Text(text) => text,
-        Input::Tokens(tokens) => format!("{:?}", tokens.iter().map(|TokenId(id)| id).collect::<Vec<_>>()),
-        Input::Chat(_) => panic!("no chats here"),
+    let show = |input: ResponseInput| match input {
+        ResponseInput::Text(text) => text,
+        ResponseInput::Tokens(tokens) => format!("{:?}", tokens.iter().map(|TokenId(id)| id).collect::<Vec<_>>()),
+        ResponseInput::Chat(_) => panic!("no chats here"),
     };
     read(&format!(r#"{{"prompt":{json}}}"#)).unwrap().prompts.into_iter().map(show).collect()
 }

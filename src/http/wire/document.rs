@@ -21,7 +21,7 @@ pub(crate) const VALUES_MAX: usize = 1 << 19;
 /// [`WireError::Syntax`], with the path of the field where it stops being JSON; [`WireError::Twice`];
 /// [`WireError::TooManyValues`].
 pub(crate) fn parse(body: &[u8]) -> Result<Value, WireError> {
-    let mut place = Place::default();
+    let mut place = JsonPosition::default();
     let body = with_whole_surrogates(body);
     let mut deserializer = serde_json::Deserializer::from_slice(&body);
     let value = Seed(&mut place).deserialize(&mut deserializer);
@@ -67,13 +67,13 @@ pub(crate) fn join(path: &str, key: &str) -> String {
 
 /// Where the reader is; after an error, where it was.
 #[derive(Default)]
-struct Place {
+struct JsonPosition {
     path: String,
     values_count: usize,
     fault: Option<WireError>,
 }
 
-impl Place {
+impl JsonPosition {
     fn enter_key(&mut self, key: &str) -> usize {
         let outside = self.path.len();
         if outside > 0 {
@@ -101,7 +101,7 @@ impl Place {
     }
 }
 
-struct Seed<'a>(&'a mut Place);
+struct Seed<'a>(&'a mut JsonPosition);
 
 impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Value;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::super::chat_answer::{ChatAnswer, Shown};
-use super::super::completion_answer::{CompletionAnswer, Prompt};
+use super::super::completion_answer::{CompletionAnswer, ShownPrompt};
 use super::super::heading::FINGERPRINT;
-use super::super::progress::Progress;
+use super::super::progress::AnswerProgress;
 use super::super::samples::{content, finished, heading, metadata, part, token_text};
-use super::super::whole::Whole;
+use super::super::whole::GatheredAnswer;
 use super::*;
 use crate::actors::messages::TokenText;
 use crate::batch::TokenId;
@@ -42,7 +42,7 @@ const SHOWN: Shown = Shown { reasoning: true, logprobs: false, as_predecessor: f
 fn chat(choices_count: usize, change: impl Fn(&mut ChatEncoder)) -> Encoder {
     let mut encoder = ChatEncoder {
         answer: ChatAnswer { heading: heading(), metadata: metadata(), token_ids: None, shown: SHOWN },
-        progress: Progress::new(3, choices_count),
+        progress: AnswerProgress::new(3, choices_count),
         include_usage: false,
         continuous_usage: false,
         typed: false,
@@ -195,7 +195,7 @@ fn offsets_count_characters_of_the_text() {
     prompt.logprobs = vec![token(b"\x95", false), token(b"\xea", false)];
     let echo = |answer: &mut CompletionAnswer| {
         answer.prompts[0] =
-            Prompt { echo: Some("안\u{fffd}".into()), first_token: b"\xec\x95".to_vec(), ..answer.prompts[0].clone() };
+            ShownPrompt { echo: Some("안\u{fffd}".into()), first_token: b"\xec\x95".to_vec(), ..answer.prompts[0].clone() };
         answer.logprobs = true;
     };
     prompt.logprobs[0].bytes = b"\x88".to_vec();
@@ -225,7 +225,7 @@ fn an_error_in_mid_stream_ends_it() {
 }
 
 fn events(named: bool) -> Encoder {
-    let (heading, metadata, progress) = (heading(), metadata(), Progress::new(3, 1));
+    let (heading, metadata, progress) = (heading(), metadata(), AnswerProgress::new(3, 1));
     Encoder::Events(Box::new(EventEncoder { heading, metadata, progress, include_usage: false, named }))
 }
 
@@ -255,7 +255,7 @@ fn completion_answer(change: impl Fn(&mut CompletionAnswer)) -> CompletionAnswer
     let mut answer = CompletionAnswer {
         heading: heading(),
         metadata: metadata(),
-        prompts: vec![Prompt { tokens, echo: None, first_token: b"p".to_vec() }],
+        prompts: vec![ShownPrompt { tokens, echo: None, first_token: b"p".to_vec() }],
         choices_a_prompt: 1,
         logprobs: false,
         prompt_only: false,
@@ -270,7 +270,7 @@ fn completion(choices_count: usize, change: impl Fn(&mut CompletionAnswer)) -> E
         answer.choices_a_prompt = choices_count;
         change(answer);
     });
-    Encoder::Completion(Box::new(CompletionEncoder::new(answer, Progress::new(2, choices_count), false, false)))
+    Encoder::Completion(Box::new(CompletionEncoder::new(answer, AnswerProgress::new(2, choices_count), false, false)))
 }
 
 #[test]
@@ -324,8 +324,8 @@ fn echo_without_logprobs_comes_first() {
     assert!(frames[0].contains(r#""text":"pq""#) && frames[1].contains(r#""finish_reason":"stop""#), "{frames:?}");
 }
 
-fn whole(parts: Vec<Part>, choices_count: usize) -> Whole {
-    let mut whole = Whole::new(Progress::new(3, choices_count));
+fn whole(parts: Vec<Part>, choices_count: usize) -> GatheredAnswer {
+    let mut whole = GatheredAnswer::new(AnswerProgress::new(3, choices_count));
     for part in parts {
         whole.take(part).unwrap();
     }
@@ -372,7 +372,7 @@ fn a_completion_in_one_piece() {
 
 #[test]
 fn a_broken_choice_breaks_the_answer() {
-    let mut whole = Whole::new(Progress::new(3, 2));
+    let mut whole = GatheredAnswer::new(AnswerProgress::new(3, 2));
     let failed = finished(1, FinishKind::Failed { code: "engine_failed", message: "it broke".into() }, 1);
     assert_eq!(whole.take(failed).unwrap_err().code, "engine_failed");
 }

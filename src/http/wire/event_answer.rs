@@ -10,7 +10,7 @@ use crate::actors::messages::{FinishKind, Part, PartKind};
 use super::encoder::{Frame, to_json};
 use super::error::ErrorObject;
 use super::heading::{Heading, Metadata};
-use super::progress::{Progress, Usage};
+use super::progress::{AnswerProgress, Usage};
 
 /// Makes the events of a stream.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct EventEncoder {
     /// Its end.
     pub(crate) metadata: Metadata,
     /// How far it is.
-    pub(crate) progress: Progress,
+    pub(crate) progress: AnswerProgress,
     /// The last event tells the usage.
     pub(crate) include_usage: bool,
     /// Events have names (`event:`) that repeat their type.
@@ -29,23 +29,23 @@ pub(crate) struct EventEncoder {
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Event<'a> {
+enum TypedEvent<'a> {
     Start { request_id: &'a str, model: &'a str },
     Token { content: &'a str },
-    Done(End<'a>),
-    Cancelled(End<'a>),
+    Done(EndEvent<'a>),
+    Cancelled(EndEvent<'a>),
     Error { error: &'a str },
 }
 
 #[derive(Serialize)]
-struct End<'a> {
+struct EndEvent<'a> {
     request_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
     metadata: &'a Metadata,
 }
 
-impl Event<'_> {
+impl TypedEvent<'_> {
     fn name(&self) -> &'static str {
         match self {
             Self::Start { .. } => "start",
@@ -60,22 +60,22 @@ impl Event<'_> {
 impl EventEncoder {
     /// The first event.
     pub(crate) fn begin(&self, out: &mut impl Extend<Frame>) {
-        out.extend([self.frame(&Event::Start { request_id: &self.heading.id, model: &self.heading.model })]);
+        out.extend([self.frame(&TypedEvent::Start { request_id: &self.heading.id, model: &self.heading.model })]);
     }
 
     /// The event of a part, if it has one. True once the stream is over.
     pub(crate) fn part(&mut self, part: &Part, out: &mut impl Extend<Frame>) -> bool {
         self.progress.take(part);
         match &part.kind {
-            PartKind::Content(content) if !content.is_empty() => out.extend([self.frame(&Event::Token { content })]),
+            PartKind::Content(content) if !content.is_empty() => out.extend([self.frame(&TypedEvent::Token { content })]),
             PartKind::Finished(finish) => {
-                let end = End {
+                let end = EndEvent {
                     request_id: &self.heading.id,
                     usage: self.include_usage.then(|| self.progress.usage()),
                     metadata: &self.metadata,
                 };
                 let cancelled = finish.kind == FinishKind::Cancelled;
-                out.extend([self.frame(&if cancelled { Event::Cancelled(end) } else { Event::Done(end) })]);
+                out.extend([self.frame(&if cancelled { TypedEvent::Cancelled(end) } else { TypedEvent::Done(end) })]);
             }
             PartKind::Content(_)
             | PartKind::Prompt
@@ -88,10 +88,10 @@ impl EventEncoder {
 
     /// An error, which ends the stream.
     pub(crate) fn fail(&self, error: &ErrorObject, out: &mut impl Extend<Frame>) {
-        out.extend([self.frame(&Event::Error { error: &error.message })]);
+        out.extend([self.frame(&TypedEvent::Error { error: &error.message })]);
     }
 
-    fn frame(&self, event: &Event<'_>) -> Frame {
+    fn frame(&self, event: &TypedEvent<'_>) -> Frame {
         Frame { event: self.named.then(|| event.name()), data: to_json(event) }
     }
 }

@@ -14,12 +14,12 @@ const EXACT_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// An object of a request, with its path.
 #[derive(Debug)]
-pub(crate) struct Fields {
+pub(crate) struct RequestFields {
     path: String,
     map: Map<String, Value>,
 }
 
-impl Fields {
+impl RequestFields {
     /// The object at `path`; the body's own path is empty.
     ///
     /// # Errors
@@ -32,7 +32,7 @@ impl Fields {
     }
 
     /// The path of the field `name`.
-    pub(crate) fn at(&self, name: &str) -> String {
+    pub(crate) fn path_of(&self, name: &str) -> String {
         join(&self.path, name)
     }
 
@@ -48,12 +48,12 @@ impl Fields {
 
     /// Like [`Fields::take`], for a field that must be there.
     pub(crate) fn required(&mut self, name: &str, expected: &'static str) -> Result<Value, WireError> {
-        self.take(name).ok_or_else(|| WireError::Missing { param: self.at(name), expected })
+        self.take(name).ok_or_else(|| WireError::Missing { param: self.path_of(name), expected })
     }
 
     /// A text.
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, WireError> {
-        self.take(name).map(|value| text(value, &self.at(name))).transpose()
+        self.take(name).map(|value| text(value, &self.path_of(name))).transpose()
     }
 
     /// True or false.
@@ -61,13 +61,13 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(flag)),
-            Some(other) => Err(unfit(&self.at(name), &other, "true or false")),
+            Some(other) => Err(unfit(&self.path_of(name), &other, "true or false")),
         }
     }
 
     /// An integer in `range`.
     pub(crate) fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, WireError> {
-        self.take(name).map(|value| integer(&value, &self.at(name), range)).transpose()
+        self.take(name).map(|value| integer(&value, &self.path_of(name), range)).transpose()
     }
 
     /// A count in `range`, which is one of `u32`.
@@ -83,7 +83,7 @@ impl Fields {
         expected: &str,
         accepts: impl Fn(f32) -> bool,
     ) -> Result<Option<f32>, WireError> {
-        self.take(name).map(|value| number(&value, &self.at(name), expected, accepts)).transpose()
+        self.take(name).map(|value| number(&value, &self.path_of(name), expected, accepts)).transpose()
     }
 
     /// A list.
@@ -91,13 +91,13 @@ impl Fields {
         match self.take(name) {
             None => Ok(None),
             Some(Value::Array(list)) => Ok(Some(list)),
-            Some(other) => Err(unfit(&self.at(name), &other, "an array")),
+            Some(other) => Err(unfit(&self.path_of(name), &other, "an array")),
         }
     }
 
     /// An object inside this one.
-    pub(crate) fn object(&mut self, name: &str) -> Result<Option<Fields>, WireError> {
-        self.take(name).map(|value| Fields::of(value, &self.at(name))).transpose()
+    pub(crate) fn object(&mut self, name: &str) -> Result<Option<RequestFields>, WireError> {
+        self.take(name).map(|value| RequestFields::of(value, &self.path_of(name))).transpose()
     }
 
     /// What nobody took: the fields that this server does not know, and the nulls among those that it does.

@@ -1,8 +1,8 @@
 use super::super::samples::{blame, value};
 use super::*;
 
-fn fields(json: &str) -> Fields {
-    Fields::of(value(json), "").unwrap()
+fn fields(json: &str) -> RequestFields {
+    RequestFields::of(value(json), "").unwrap()
 }
 
 #[test]
@@ -28,10 +28,10 @@ fn integers_are_exact_or_refused() {
 fn complaints_say_where_what_and_what_instead() {
     let mut outer = fields(r#"{"list":[{"inner":{"flag":"yes"}}]}"#);
     let list = outer.list("list").unwrap().unwrap();
-    let mut item = Fields::of(list.into_iter().next().unwrap(), "list[0]").unwrap();
+    let mut item = RequestFields::of(list.into_iter().next().unwrap(), "list[0]").unwrap();
     let error = item.object("inner").unwrap().unwrap().flag("flag").unwrap_err();
     assert_eq!(error.to_string(), r#"list[0].inner.flag is the string "yes"; expected true or false"#);
-    assert_eq!(Fields::of(value("[1]"), "").unwrap_err().to_string(), "the body is an array of 1; expected an object");
+    assert_eq!(RequestFields::of(value("[1]"), "").unwrap_err().to_string(), "the body is an array of 1; expected an object");
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::error::WireError;
-use super::fields::Fields;
+use super::fields::RequestFields;
 
 /// The value of a field that asks for nothing, besides null, `false`, `""`, `[]` and `{}`.
 #[derive(Debug, Clone, Copy)]
@@ -75,9 +75,9 @@ const REFUSED: &[(&str, Neutral)] = &[
 ];
 
 /// Refuses what is left of these fields. A route that serves one of them takes it out before.
-pub(crate) fn refuse(fields: &mut Fields) -> Result<(), WireError> {
+pub(crate) fn refuse(fields: &mut RequestFields) -> Result<(), WireError> {
     for (name, neutral) in REFUSED {
-        let param = fields.at(name);
+        let param = fields.path_of(name);
         if fields.take(name).is_some_and(|value| !asks_for_nothing(&value, *neutral)) {
             let message =
                 "this server does not do that, and an answer without it would be another one; leave it out".to_owned();

@@ -6,7 +6,7 @@ use crate::actors::messages::AskedForm;
 use crate::prompt::conversation::{AnswerForm, NamedSchema};
 
 use super::error::{WireError, quoted};
-use super::fields::{Fields, text, unfit};
+use super::fields::{RequestFields, text, unfit};
 use super::foreign::is_void;
 
 const KINDS: &str = "\"text\", \"json_object\" or \"json_schema\"";
@@ -48,16 +48,16 @@ const INNER_NAMES: [(&str, Kind); 5] = [
 
 /// What a request says of the answer's form.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Asked {
+pub(crate) struct FormRequest {
     /// The form; `None` is any text.
     pub(crate) form: Option<AskedForm>,
     /// The schema by its name, for the model to read.
     pub(crate) schema: Option<NamedSchema>,
 }
 
-impl Asked {
+impl FormRequest {
     /// Reads `response_format` and its other names, of which one may ask for a form.
-    pub(crate) fn read(fields: &mut Fields) -> Result<Self, WireError> {
+    pub(crate) fn read(fields: &mut RequestFields) -> Result<Self, WireError> {
         let mut asked = Self::response_format(fields)?;
         for form in by_other_names(fields)? {
             if let Some(before) = &asked.form {
@@ -69,23 +69,23 @@ impl Asked {
         Ok(asked)
     }
 
-    fn response_format(fields: &mut Fields) -> Result<Self, WireError> {
-        let param = fields.at("response_format");
+    fn response_format(fields: &mut RequestFields) -> Result<Self, WireError> {
+        let param = fields.path_of("response_format");
         let Some(mut format) = fields.object("response_format")? else { return Ok(Self::default()) };
-        let path = format.at("type");
+        let path = format.path_of("type");
         let kind = text(format.required("type", KINDS)?, &path)?;
         match kind.as_str() {
             "text" => Ok(Self::default()),
             // llama.cpp takes a schema beside either.
             "json_object" => match format.take("schema") {
-                Some(schema) => Ok(Self::of(format.at("schema"), schema, None)),
+                Some(schema) => Ok(Self::of(format.path_of("schema"), schema, None)),
                 None => {
                     let form = AnswerForm::object();
                     Ok(Self { form: Some(AskedForm { form, param }), schema: None })
                 }
             },
             "json_schema" => match format.take("schema") {
-                Some(schema) => Ok(Self::of(format.at("schema"), schema, None)),
+                Some(schema) => Ok(Self::of(format.path_of("schema"), schema, None)),
                 None => named(&mut format),
             },
             _ => {
@@ -102,17 +102,17 @@ impl Asked {
 }
 
 /// `json_schema`, as OpenAI has it. With `strict: false` a schema is kept all the same.
-fn named(format: &mut Fields) -> Result<Asked, WireError> {
+fn named(format: &mut RequestFields) -> Result<FormRequest, WireError> {
     let expected = "an object with a name and a schema";
-    let mut named = Fields::of(format.required("json_schema", expected)?, &format.at("json_schema"))?;
+    let mut named = RequestFields::of(format.required("json_schema", expected)?, &format.path_of("json_schema"))?;
     let name = named.text("name")?.unwrap_or_else(|| "answer".to_owned());
     let description = named.text("description")?;
     named.flag("strict")?;
     let schema = named.required("schema", "a JSON schema")?;
-    Ok(Asked::of(named.at("schema"), schema, Some((name, description))))
+    Ok(FormRequest::of(named.path_of("schema"), schema, Some((name, description))))
 }
 
-fn by_other_names(fields: &mut Fields) -> Result<Vec<AskedForm>, WireError> {
+fn by_other_names(fields: &mut RequestFields) -> Result<Vec<AskedForm>, WireError> {
     let mut forms = Vec::new();
     for (name, kind) in NAMES {
         forms.extend(form(fields, name, kind)?);
@@ -124,7 +124,7 @@ fn by_other_names(fields: &mut Fields) -> Result<Vec<AskedForm>, WireError> {
         for name in ["structural_tag", "whitespace_pattern"] {
             if inner.take(name).is_some_and(|value| !is_void(&value)) {
                 let message = "this server does not do that; leave it out".to_owned();
-                return Err(WireError::Unsupported { param: inner.at(name), message });
+                return Err(WireError::Unsupported { param: inner.path_of(name), message });
             }
         }
     }
@@ -132,8 +132,8 @@ fn by_other_names(fields: &mut Fields) -> Result<Vec<AskedForm>, WireError> {
 }
 
 /// The form that the field `name` asks for.
-fn form(fields: &mut Fields, name: &str, kind: Kind) -> Result<Option<AskedForm>, WireError> {
-    let param = fields.at(name);
+fn form(fields: &mut RequestFields, name: &str, kind: Kind) -> Result<Option<AskedForm>, WireError> {
+    let param = fields.path_of(name);
     let Some(value) = fields.take(name).filter(|value| !is_void(value)) else { return Ok(None) };
     let form = match (kind, value) {
         (Kind::Schema, Value::String(json)) => match serde_json::from_str(&json) {

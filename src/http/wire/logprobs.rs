@@ -3,7 +3,7 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::actors::messages::TokenText;
-use crate::prompt::detokenizer::Places;
+use crate::prompt::detokenizer::TokenPositions;
 
 /// JSON has no infinity; this is how vLLM writes a probability of zero.
 const LOGPROB_MIN: f32 = -9999.0;
@@ -63,7 +63,7 @@ pub(crate) struct CompletionLogprobs {
 impl CompletionLogprobs {
     /// Adds an echoed prompt. Its text spells control tokens out. `first` are the bytes of its first token, which follows nothing and
     /// so has no log-probability.
-    pub(crate) fn push_prompt(&mut self, first: &[u8], rest: &[TokenText], places: &mut Places) {
+    pub(crate) fn push_prompt(&mut self, first: &[u8], rest: &[TokenText], places: &mut TokenPositions) {
         self.push_text(first, places.push(first).chars);
         self.token_logprobs.push(None);
         self.top_logprobs.push(None);
@@ -73,7 +73,7 @@ impl CompletionLogprobs {
     }
 
     /// Adds generated tokens.
-    pub(crate) fn push_generated(&mut self, tokens: &[TokenText], places: &mut Places) {
+    pub(crate) fn push_generated(&mut self, tokens: &[TokenText], places: &mut TokenPositions) {
         self.extend(tokens, |token| if token.is_control { places.next() } else { places.push(&token.bytes) }.chars);
     }
 

@@ -37,7 +37,7 @@ pub(crate) struct CompletionDetails {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Choice {
+struct ChoiceProgress {
     completion_tokens: u32,
     reasoning_tokens: u32,
     called: bool,
@@ -47,17 +47,17 @@ struct Choice {
 
 /// How far the choices of an answer are.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub(crate) struct AnswerProgress {
     prompt_tokens: usize,
     prompts_count: usize,
-    choices: Vec<Choice>,
+    choices: Vec<ChoiceProgress>,
     open_count: usize,
 }
 
-impl Progress {
+impl AnswerProgress {
     /// `choices_count` choices of one prompt, none begun.
     pub(crate) fn new(prompt_tokens: usize, choices_count: usize) -> Self {
-        let choices = vec![Choice::default(); choices_count];
+        let choices = vec![ChoiceProgress::default(); choices_count];
         Self { prompt_tokens, prompts_count: 1, choices, open_count: choices_count }
     }
 
@@ -97,7 +97,7 @@ impl Progress {
 
     /// What was used so far.
     pub(crate) fn usage(&self) -> Usage {
-        let sum = |of: fn(&Choice) -> u32| self.choices.iter().map(|choice| u64::from(of(choice))).sum();
+        let sum = |of: fn(&ChoiceProgress) -> u32| self.choices.iter().map(|choice| u64::from(of(choice))).sum();
         let completion_tokens: u64 = sum(|choice| choice.completion_tokens);
         Usage {
             prompt_tokens: self.prompt_tokens,

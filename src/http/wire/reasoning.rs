@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::prompt::conversation::ReasoningEffort;
 
 use super::error::WireError;
-use super::fields::{Fields, unfit};
+use super::fields::{RequestFields, unfit};
 
 const EFFORTS: &str = "none, minimal, low, medium, high, xhigh or max";
 
@@ -21,7 +21,7 @@ pub(crate) struct Reasoning {
 impl Reasoning {
     /// Reads `reasoning_effort`, `reasoning`, `chat_template_kwargs` and `include_reasoning`. The field that stands first here wins;
     /// all are checked.
-    pub(crate) fn read(fields: &mut Fields) -> Result<Self, WireError> {
+    pub(crate) fn read(fields: &mut RequestFields) -> Result<Self, WireError> {
         let own = effort(fields, "reasoning_effort")?;
         let mut include = fields.flag("include_reasoning")?.unwrap_or(true);
         let mut nested = None;
@@ -40,8 +40,8 @@ impl Reasoning {
 }
 
 /// gpt-oss knows three efforts and always thinks: the names of other models mean the nearest.
-fn effort(fields: &mut Fields, name: &str) -> Result<Option<ReasoningEffort>, WireError> {
-    let path = fields.at(name);
+fn effort(fields: &mut RequestFields, name: &str) -> Result<Option<ReasoningEffort>, WireError> {
+    let path = fields.path_of(name);
     match fields.text(name)?.as_deref() {
         None => Ok(None),
         Some("none" | "minimal" | "low") => Ok(Some(ReasoningEffort::Low)),
@@ -52,12 +52,12 @@ fn effort(fields: &mut Fields, name: &str) -> Result<Option<ReasoningEffort>, Wi
 }
 
 /// What would change the prompt or the answer and is not done.
-fn refuse(fields: &mut Fields, names: &[&str]) -> Result<(), WireError> {
+fn refuse(fields: &mut RequestFields, names: &[&str]) -> Result<(), WireError> {
     match names.iter().find(|name| fields.take(name).is_some()) {
         None => Ok(()),
         Some(name) => {
             let message = "this server does not do that; leave it out".to_owned();
-            Err(WireError::Unsupported { param: fields.at(name), message })
+            Err(WireError::Unsupported { param: fields.path_of(name), message })
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::batch::{TokenId, TokenLogprob};
 
 use super::error::WireError;
 use super::heading::{Heading, Metadata, Params};
-use super::terms::{SamplingDefaults, Terms};
+use super::terms::{RequestDefaults, Terms};
 
 static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| vec!["tiny".to_owned(), "gpt-oss".to_owned()]);
 static PROFILES: LazyLock<BTreeMap<String, Coalescing>> =
@@ -24,7 +24,7 @@ pub(super) fn terms() -> Terms<'static> {
         unlisted_names: &[],
         context_tokens_max: 1000,
         vocab_size: 2048,
-        defaults: SamplingDefaults::default(),
+        defaults: RequestDefaults::default(),
         coalescing: Coalescing { max_ms: 5, max_chars: 0 },
         profiles: &PROFILES,
         drawn_seed: 77,

@@ -7,7 +7,7 @@ use crate::batch::{Sampling, TokenId};
 
 use super::document::join;
 use super::error::{WireError, clip, quoted};
-use super::fields::{Fields, integer, number, text, unfit};
+use super::fields::{RequestFields, integer, number, text, unfit};
 use super::terms::Terms;
 
 /// Most choices of a request, prompts times `n`.
@@ -46,7 +46,7 @@ pub(crate) struct Generation {
 
 impl Generation {
     /// Reads the fields. `max_tokens` is 1 at least; the caller reads a zero that means something before.
-    pub(crate) fn read(fields: &mut Fields, terms: &Terms<'_>) -> Result<Self, WireError> {
+    pub(crate) fn read(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Self, WireError> {
         let seed = fields.integer("seed", i64::MIN..=i64::MAX)?;
         let max_tokens = max_tokens(fields, terms)?;
         let sampling = Sampling {
@@ -94,53 +94,53 @@ impl Generation {
     }
 }
 
-fn temperature(fields: &mut Fields) -> Result<Option<f32>, WireError> {
+fn temperature(fields: &mut RequestFields) -> Result<Option<f32>, WireError> {
     let given = fields.number("temperature", "a number from 0 to 2", |t| (0.0..=2.0).contains(&t))?;
     Ok(given.map(|temperature| if temperature < TEMPERATURE_MIN { 0.0 } else { temperature }))
 }
 
 /// -1 is another way to say all.
-fn top_k(fields: &mut Fields) -> Result<Option<u32>, WireError> {
+fn top_k(fields: &mut RequestFields) -> Result<Option<u32>, WireError> {
     let given = fields.integer("top_k", -1..=i64::from(i32::MAX))?;
     Ok(given.map(|count| u32::try_from(count).unwrap_or(0)))
 }
 
-fn additive_penalty(fields: &mut Fields, name: &str) -> Result<f32, WireError> {
+fn additive_penalty(fields: &mut RequestFields, name: &str) -> Result<f32, WireError> {
     let given = fields.number(name, "a number from -2 to 2", |penalty| (-2.0..=2.0).contains(&penalty))?;
     Ok(given.unwrap_or(0.0))
 }
 
 /// `max_completion_tokens` is the newer name; it wins.
-fn max_tokens(fields: &mut Fields, terms: &Terms<'_>) -> Result<Option<u32>, WireError> {
+fn max_tokens(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Option<u32>, WireError> {
     let older = token_count(fields, "max_tokens", terms)?;
     Ok(token_count(fields, "max_completion_tokens", terms)?.or(older))
 }
 
 /// More tokens than the context holds is a context error, with the code and the words that clients know it by.
-fn token_count(fields: &mut Fields, name: &str, terms: &Terms<'_>) -> Result<Option<u32>, WireError> {
+fn token_count(fields: &mut RequestFields, name: &str, terms: &Terms<'_>) -> Result<Option<u32>, WireError> {
     let most = u32::try_from(terms.context_tokens_max).unwrap_or(u32::MAX).max(1);
     let asked = fields.peek(name).filter(|value| value.as_f64().is_some_and(|asked| asked > f64::from(most)));
     if let Some(asked) = asked {
-        let (param, asked) = (fields.at(name), clip(&asked.to_string()));
+        let (param, asked) = (fields.path_of(name), clip(&asked.to_string()));
         return Err(WireError::ContextExceeded { param, asked, context_tokens_max: terms.context_tokens_max });
     }
     fields.count(name, 1..=most)
 }
 
-fn min_tokens(fields: &mut Fields, max_tokens: Option<u32>, terms: &Terms<'_>) -> Result<u32, WireError> {
+fn min_tokens(fields: &mut RequestFields, max_tokens: Option<u32>, terms: &Terms<'_>) -> Result<u32, WireError> {
     let most = u32::try_from(terms.context_tokens_max).unwrap_or(u32::MAX);
     let least = fields.count("min_tokens", 0..=most)?.unwrap_or(0);
     match max_tokens {
         Some(max_tokens) if least > max_tokens => Err(WireError::Conflict {
-            param: fields.at("min_tokens"),
+            param: fields.path_of("min_tokens"),
             message: format!("{least} is more than the {max_tokens} tokens that the answer may have"),
         }),
         _ => Ok(least),
     }
 }
 
-fn stop_strings(fields: &mut Fields) -> Result<Vec<String>, WireError> {
-    let path = fields.at("stop");
+fn stop_strings(fields: &mut RequestFields) -> Result<Vec<String>, WireError> {
+    let path = fields.path_of("stop");
     let strings = match fields.take("stop") {
         None => return Ok(Vec::new()),
         // OpenAI takes an empty string for none.
@@ -166,8 +166,8 @@ fn stop_strings(fields: &mut Fields) -> Result<Vec<String>, WireError> {
     Ok(strings.into_iter().map(|(_, string)| string).collect())
 }
 
-fn stop_tokens(fields: &mut Fields, terms: &Terms<'_>) -> Result<Vec<TokenId>, WireError> {
-    let path = fields.at("stop_token_ids");
+fn stop_tokens(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Vec<TokenId>, WireError> {
+    let path = fields.path_of("stop_token_ids");
     let list = fields.list("stop_token_ids")?.unwrap_or_default();
     if list.len() > STOP_TOKENS_MAX {
         return Err(unfit(&path, &Value::Array(list), &format!("at most {STOP_TOKENS_MAX} token ids")));
@@ -189,9 +189,9 @@ pub(crate) fn token_ids(list: &[Value], path: &str, terms: &Terms<'_>) -> Result
         .collect()
 }
 
-fn logit_bias(fields: &mut Fields, terms: &Terms<'_>) -> Result<Vec<(TokenId, f32)>, WireError> {
-    let path = fields.at("logit_bias");
-    let Some(map) = fields.object("logit_bias")?.map(Fields::into_rest) else { return Ok(Vec::new()) };
+fn logit_bias(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Vec<(TokenId, f32)>, WireError> {
+    let path = fields.path_of("logit_bias");
+    let Some(map) = fields.object("logit_bias")?.map(RequestFields::into_rest) else { return Ok(Vec::new()) };
     if map.len() > BIASED_TOKENS_MAX {
         let found = format!("an object of {}", map.len());
         return Err(WireError::Unfit { param: path, found, expected: format!("at most {BIASED_TOKENS_MAX} token ids") });
@@ -212,10 +212,10 @@ fn logit_bias(fields: &mut Fields, terms: &Terms<'_>) -> Result<Vec<(TokenId, f3
 }
 
 /// Fields without effect on the answer; their types still hold. The cache's salt is one that shows in `cache_hit`.
-fn labels(fields: &mut Fields) -> Result<Option<String>, WireError> {
+fn labels(fields: &mut RequestFields) -> Result<Option<String>, WireError> {
     fields.text("user")?;
     fields.object("metadata")?;
-    let path = fields.at("cache_salt");
+    let path = fields.path_of("cache_salt");
     let salt = fields.text("cache_salt")?;
     if let Some(salt) = &salt {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=_-".contains(&byte);

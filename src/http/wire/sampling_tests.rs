@@ -2,7 +2,7 @@ use super::super::samples::{blame, terms, value};
 use super::*;
 
 fn read(json: &str) -> Result<Generation, WireError> {
-    Generation::read(&mut Fields::of(value(json), "").unwrap(), &terms())
+    Generation::read(&mut RequestFields::of(value(json), "").unwrap(), &terms())
 }
 
 #[test]

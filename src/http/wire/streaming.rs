@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::actors::messages::Coalescing;
 
 use super::error::{WireError, clip};
-use super::fields::{Fields, unfit};
+use super::fields::{RequestFields, unfit};
 use super::terms::Terms;
 
 /// An answer in one piece has no reader to please: few parts are cheap.
@@ -56,7 +56,7 @@ pub(crate) struct Streaming {
 
 impl Streaming {
     /// Reads the fields; `unasked` is what a request gets that does not say.
-    pub(crate) fn read(fields: &mut Fields, terms: &Terms<'_>, unasked: bool) -> Result<Self, WireError> {
+    pub(crate) fn read(fields: &mut RequestFields, terms: &Terms<'_>, unasked: bool) -> Result<Self, WireError> {
         let on = fields.flag("stream")?.unwrap_or(unasked);
         let profile = profile(fields, terms)?;
         let mut streaming = Self {
@@ -68,7 +68,7 @@ impl Streaming {
         let Some(mut options) = fields.object("stream_options")? else { return Ok(streaming) };
         if !on {
             let message = "only allowed with stream: true".to_owned();
-            return Err(WireError::Conflict { param: fields.at("stream_options"), message });
+            return Err(WireError::Conflict { param: fields.path_of("stream_options"), message });
         }
         streaming.include_usage = options.flag("include_usage")?.unwrap_or(false);
         streaming.continuous_usage = options.flag("continuous_usage_stats")?.unwrap_or(false) && streaming.include_usage;
@@ -83,8 +83,8 @@ impl Streaming {
 }
 
 /// The profile that a request names says how its text is gathered. Batches are shared by all: their profile is the server's.
-fn profile(fields: &mut Fields, terms: &Terms<'_>) -> Result<Option<Coalescing>, WireError> {
-    let path = fields.at("profile");
+fn profile(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Option<Coalescing>, WireError> {
+    let path = fields.path_of("profile");
     let Some(name) = fields.text("profile")? else { return Ok(None) };
     match terms.profiles.get(&name) {
         Some(coalescing) => Ok(Some(*coalescing)),

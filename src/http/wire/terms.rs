@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::actors::messages::Coalescing;
 
 use super::error::{WireError, quoted};
-use super::fields::Fields;
+use super::fields::RequestFields;
 
 /// What is assumed where a request says nothing (`generation_config.json`, or OpenAI's defaults).
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SamplingDefaults {
+pub struct RequestDefaults {
     /// Zero is greedy.
     pub temperature: f32,
     /// In (0, 1]; one keeps all.
@@ -18,7 +18,7 @@ pub struct SamplingDefaults {
     pub top_k: u32,
 }
 
-impl Default for SamplingDefaults {
+impl Default for RequestDefaults {
     /// OpenAI's: temperature 1, everything kept.
     fn default() -> Self {
         Self { temperature: 1.0, top_p: 1.0, top_k: 0 }
@@ -37,7 +37,7 @@ pub(crate) struct Terms<'a> {
     /// Rows of the vocabulary.
     pub(crate) vocab_size: usize,
     /// What is assumed where the request says nothing.
-    pub(crate) defaults: SamplingDefaults,
+    pub(crate) defaults: RequestDefaults,
     /// How text is gathered in a stream, unless the request or its profile says otherwise.
     pub(crate) coalescing: Coalescing,
     /// How text is gathered under each profile that a request may name.
@@ -48,7 +48,7 @@ pub(crate) struct Terms<'a> {
 
 impl Terms<'_> {
     /// Reads `model`: the name under which the model is asked for, the model's id if none is given.
-    pub(crate) fn model(&self, fields: &mut Fields) -> Result<String, WireError> {
+    pub(crate) fn model(&self, fields: &mut RequestFields) -> Result<String, WireError> {
         match fields.text("model")? {
             None => Ok(self.names.first().cloned().unwrap_or_default()),
             Some(name) if self.names.contains(&name) || self.unlisted_names.contains(&name) => Ok(name),

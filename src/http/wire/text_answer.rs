@@ -13,7 +13,7 @@ pub(crate) struct TextEncoder;
 
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Event<'a> {
+enum TextEvent<'a> {
     Text(&'a str),
     Error(&'a str),
 }
@@ -22,7 +22,7 @@ impl TextEncoder {
     /// The event of a part, if it has one. True once the stream is over.
     pub(crate) fn part(&self, part: &Part, out: &mut impl Extend<Frame>) -> bool {
         match &part.kind {
-            PartKind::Content(text) if !text.is_empty() => out.extend([Frame::json(&Event::Text(text))]),
+            PartKind::Content(text) if !text.is_empty() => out.extend([Frame::json(&TextEvent::Text(text))]),
             PartKind::Finished(_) => {
                 out.extend([Frame::done()]);
                 return true;
@@ -38,6 +38,6 @@ impl TextEncoder {
 
     /// An error, which ends the stream.
     pub(crate) fn fail(&self, error: &ErrorObject, out: &mut impl Extend<Frame>) {
-        out.extend([Frame::json(&Event::Error(&error.message)), Frame::done()]);
+        out.extend([Frame::json(&TextEvent::Error(&error.message)), Frame::done()]);
     }
 }

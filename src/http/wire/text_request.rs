@@ -8,12 +8,12 @@ use crate::prompt::conversation::{Conversation, Message};
 use super::chat_request::note_unknown;
 use super::document::join;
 use super::error::WireError;
-use super::fields::{Fields, text, unfit};
+use super::fields::{RequestFields, text, unfit};
 use super::foreign;
 use super::reasoning::Reasoning;
 use super::sampling::Generation;
 use super::streaming::Streaming;
-use super::terms::{SamplingDefaults, Terms};
+use super::terms::{RequestDefaults, Terms};
 
 const TEMPERATURE: f32 = 0.3;
 const TOP_P: f32 = 0.95;
@@ -35,25 +35,25 @@ pub(crate) struct TextRequest {
 impl TextRequest {
     /// Reads a body.
     pub(crate) fn read(body: Value, terms: &Terms<'_>) -> Result<Self, WireError> {
-        let mut fields = Fields::of(body, "")?;
+        let mut fields = RequestFields::of(body, "")?;
         terms.model(&mut fields)?;
         user_id(&mut fields)?;
-        let prompt_path = fields.at("prompt");
+        let prompt_path = fields.path_of("prompt");
         let prompt = text(fields.required("prompt", "a string")?, &prompt_path)?;
         let instructions = [kind(&mut fields)?.map(str::to_owned), options(&mut fields)?];
-        let defaults = SamplingDefaults { temperature: TEMPERATURE, top_p: TOP_P, ..terms.defaults };
+        let defaults = RequestDefaults { temperature: TEMPERATURE, top_p: TOP_P, ..terms.defaults };
         let mut generation = Generation::read(&mut fields, &Terms { defaults, ..*terms })?;
         // The default must not refuse a model with a small context.
         let room = u32::try_from(terms.context_tokens_max / 2).unwrap_or(u32::MAX);
         generation.max_tokens = generation.max_tokens.or(Some(MAX_TOKENS.min(room)));
         if generation.choices_count != 1 {
             let message = "this stream has one choice".to_owned();
-            return Err(WireError::Unsupported { param: fields.at("n"), message });
+            return Err(WireError::Unsupported { param: fields.path_of("n"), message });
         }
         let streaming = Streaming::read(&mut fields, terms, true)?;
         if !streaming.on {
             let message = "this route always streams; /generate can answer in one piece".to_owned();
-            return Err(WireError::Unsupported { param: fields.at("stream"), message });
+            return Err(WireError::Unsupported { param: fields.path_of("stream"), message });
         }
         // Every text of this stream is the answer's: the analysis is never shown.
         let Reasoning { effort, .. } = Reasoning::read(&mut fields)?;
@@ -68,8 +68,8 @@ impl TextRequest {
 }
 
 /// The client of this protocol sends a number, others a string; neither changes the answer.
-fn user_id(fields: &mut Fields) -> Result<(), WireError> {
-    let path = fields.at("user_id");
+fn user_id(fields: &mut RequestFields) -> Result<(), WireError> {
+    let path = fields.path_of("user_id");
     match fields.take("user_id") {
         None | Some(Value::Number(_) | Value::String(_)) => Ok(()),
         Some(other) => Err(unfit(&path, &other, "a number or a string")),
@@ -77,8 +77,8 @@ fn user_id(fields: &mut Fields) -> Result<(), WireError> {
 }
 
 /// What `model_type` tells the model. A prompt and code generation speak for themselves.
-fn kind(fields: &mut Fields) -> Result<Option<&'static str>, WireError> {
-    let path = fields.at("model_type");
+fn kind(fields: &mut RequestFields) -> Result<Option<&'static str>, WireError> {
+    let path = fields.path_of("model_type");
     match fields.text("model_type")?.as_deref() {
         None | Some("prompt" | "code_generation") => Ok(None),
         Some("autocomplete") => Ok(Some("Continue the code that the user gives. Answer with the continuation only.")),
@@ -89,8 +89,8 @@ fn kind(fields: &mut Fields) -> Result<Option<&'static str>, WireError> {
 }
 
 /// `user_select_options`, one line each, in the order in which the client wrote them.
-fn options(fields: &mut Fields) -> Result<Option<String>, WireError> {
-    let path = fields.at("user_select_options");
+fn options(fields: &mut RequestFields) -> Result<Option<String>, WireError> {
+    let path = fields.path_of("user_select_options");
     let Some(options) = fields.object("user_select_options")? else { return Ok(None) };
     let options = options.into_rest();
     if options.len() > OPTIONS_MAX {

@@ -3,13 +3,13 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::actors::messages::Input;
+use crate::actors::messages::ResponseInput;
 use crate::batch::TokenId;
 use crate::prompt::conversation::Conversation;
 
 use super::chat_request::note_unknown;
 use super::error::WireError;
-use super::fields::Fields;
+use super::fields::RequestFields;
 use super::foreign;
 use super::messages;
 use super::reasoning::Reasoning;
@@ -21,7 +21,7 @@ use super::tools::Tools;
 #[derive(Debug, Clone)]
 pub(crate) struct TokenizeRequest {
     /// What to turn.
-    pub(crate) input: Input,
+    pub(crate) input: ResponseInput,
     /// The answer also holds each token's text.
     pub(crate) return_token_strs: bool,
 }
@@ -29,23 +29,25 @@ pub(crate) struct TokenizeRequest {
 impl TokenizeRequest {
     /// Reads a body with `prompt` or `messages`.
     pub(crate) fn read(body: Value, terms: &Terms<'_>) -> Result<Self, WireError> {
-        let mut fields = Fields::of(body, "")?;
+        let mut fields = RequestFields::of(body, "")?;
         terms.model(&mut fields)?;
         // A text has no special tokens of its own here, and a chat always has harmony's.
         fields.flag("add_special_tokens")?;
         let input = match (fields.text("prompt")?, fields.list("messages")?) {
-            (Some(text), None) => Input::Text(text),
+            (Some(text), None) => ResponseInput::Text(text),
             (None, Some(list)) => {
-                let messages = messages::read(list, &fields.at("messages"))?;
+                let messages = messages::read(list, &fields.path_of("messages"))?;
                 let Reasoning { effort, .. } = Reasoning::read(&mut fields)?;
                 let Tools { tools, forced, .. } = Tools::read(&mut fields)?;
-                Input::Chat(Conversation { messages, tools, effort, forced_tool: forced, ..Conversation::default() })
+                ResponseInput::Chat(Conversation { messages, tools, effort, forced_tool: forced, ..Conversation::default() })
             }
             (Some(_), Some(_)) => {
                 let message = "stands in place of messages; give one of them".to_owned();
-                return Err(WireError::Conflict { param: fields.at("prompt"), message });
+                return Err(WireError::Conflict { param: fields.path_of("prompt"), message });
             }
-            (None, None) => return Err(WireError::Missing { param: fields.at("prompt"), expected: "a string, or messages" }),
+            (None, None) => {
+                return Err(WireError::Missing { param: fields.path_of("prompt"), expected: "a string, or messages" });
+            }
         };
         foreign::refuse(&mut fields)?;
         let return_token_strs = fields.flag("return_token_strs")?.unwrap_or(false);
@@ -69,9 +71,9 @@ pub(crate) struct TokenizeAnswer {
 
 /// The tokens in a body of `/detokenize`.
 pub(crate) fn read_detokenize(body: Value, terms: &Terms<'_>) -> Result<Vec<TokenId>, WireError> {
-    let mut fields = Fields::of(body, "")?;
+    let mut fields = RequestFields::of(body, "")?;
     terms.model(&mut fields)?;
-    let path = fields.at("tokens");
+    let path = fields.path_of("tokens");
     let list = fields.list("tokens")?.ok_or(WireError::Missing { param: path.clone(), expected: "an array of token ids" })?;
     let tokens = token_ids(&list, &path, terms)?;
     note_unknown(fields);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::prompt::conversation::Tool;
 
 use super::error::{WireError, clip};
-use super::fields::{Fields, text, unfit};
+use super::fields::{RequestFields, text, unfit};
 use super::messages::check_type;
 
 const TOOLS_MAX: usize = 128;
@@ -32,11 +32,11 @@ pub(crate) struct Tools {
 
 impl Tools {
     /// Reads the fields. With `tool_choice: none` the model does not learn of the tools, and no call of one is read.
-    pub(crate) fn read(fields: &mut Fields) -> Result<Self, WireError> {
+    pub(crate) fn read(fields: &mut RequestFields) -> Result<Self, WireError> {
         refuse_older(fields)?;
         let single_call = fields.flag("parallel_tool_calls")? == Some(false);
         let tools = tools(fields)?;
-        let path = fields.at("tool_choice");
+        let path = fields.path_of("tool_choice");
         let chosen = match fields.take("tool_choice") {
             None => Self { tools, ..Self::default() },
             Some(Value::String(choice)) => match choice.as_str() {
@@ -46,8 +46,8 @@ impl Tools {
                 _ => return Err(unfit(&path, &Value::String(choice), CHOICES)),
             },
             Some(object @ Value::Object(_)) => match object["type"].as_str() {
-                Some("allowed_tools") => allowed(tools, Fields::of(object, &path)?)?,
-                _ => named(tools, Fields::of(object, &path)?)?,
+                Some("allowed_tools") => allowed(tools, RequestFields::of(object, &path)?)?,
+                _ => named(tools, RequestFields::of(object, &path)?)?,
             },
             Some(other) => return Err(unfit(&path, &other, CHOICES)),
         };
@@ -57,7 +57,7 @@ impl Tools {
 
 /// The names that OpenAI gave these fields before. Functions of the older form are not served: they are taken where none may be called,
 /// and ignoring them elsewhere would answer without them.
-fn refuse_older(fields: &mut Fields) -> Result<(), WireError> {
+fn refuse_older(fields: &mut RequestFields) -> Result<(), WireError> {
     let asks = |value: &Value| !value.is_null() && !value.as_array().is_some_and(Vec::is_empty);
     let (functions, choice) = (fields.take("functions"), fields.take("function_call"));
     let none = choice.as_ref().is_some_and(|choice| choice == "none");
@@ -72,11 +72,11 @@ fn refuse_older(fields: &mut Fields) -> Result<(), WireError> {
         return Ok(());
     };
     let message = format!("the older name is not supported; use {newer}");
-    Err(WireError::Unsupported { param: fields.at(older), message })
+    Err(WireError::Unsupported { param: fields.path_of(older), message })
 }
 
-fn tools(fields: &mut Fields) -> Result<Vec<Tool>, WireError> {
-    let path = fields.at("tools");
+fn tools(fields: &mut RequestFields) -> Result<Vec<Tool>, WireError> {
+    let path = fields.path_of("tools");
     let list = fields.list("tools")?.unwrap_or_default();
     if list.len() > TOOLS_MAX {
         return Err(unfit(&path, &Value::Array(list), &format!("at most {TOOLS_MAX} tools")));
@@ -84,10 +84,11 @@ fn tools(fields: &mut Fields) -> Result<Vec<Tool>, WireError> {
     let mut names = HashSet::new();
     let mut tools = Vec::with_capacity(list.len());
     for (index, value) in list.into_iter().enumerate() {
-        let mut fields = Fields::of(value, &format!("{path}[{index}]"))?;
+        let mut fields = RequestFields::of(value, &format!("{path}[{index}]"))?;
         check_type(&mut fields, "function")?;
-        let mut function = Fields::of(fields.required("function", "an object with a name")?, &fields.at("function"))?;
-        let name_path = function.at("name");
+        let mut function =
+            RequestFields::of(fields.required("function", "an object with a name")?, &fields.path_of("function"))?;
+        let name_path = function.path_of("name");
         let name = function_name(&mut function)?;
         if !names.insert(name.clone()) {
             let message = format!("{name:?} is the name of an earlier tool");
@@ -102,8 +103,8 @@ fn tools(fields: &mut Fields) -> Result<Vec<Tool>, WireError> {
 }
 
 /// `name`: plain characters only, so that no name can hold harmony's control text.
-pub(super) fn function_name(function: &mut Fields) -> Result<String, WireError> {
-    let path = function.at("name");
+pub(super) fn function_name(function: &mut RequestFields) -> Result<String, WireError> {
+    let path = function.path_of("name");
     let name = text(function.required("name", NAME_EXPECTED)?, &path)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if name.is_empty() || name.len() > NAME_MAX_BYTES || !name.bytes().all(plain) {
@@ -121,7 +122,7 @@ fn required(tools: Vec<Tool>, path: String) -> Result<Tools, WireError> {
     }
 }
 
-fn named(tools: Vec<Tool>, mut choice: Fields) -> Result<Tools, WireError> {
+fn named(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireError> {
     check_type(&mut choice, "function")?;
     let name = known_name(&tools, &mut choice)?;
     Ok(Tools { tools, forced: Some(name), ..Tools::default() })
@@ -129,24 +130,24 @@ fn named(tools: Vec<Tool>, mut choice: Fields) -> Result<Tools, WireError> {
 
 /// `allowed_tools`: the model knows of all, and may call some of them. Its mode and its list stand in an object of that name, or beside the
 /// type, as in the Responses API.
-fn allowed(tools: Vec<Tool>, mut choice: Fields) -> Result<Tools, WireError> {
+fn allowed(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireError> {
     let mut allowed = match choice.object("allowed_tools")? {
         Some(inside) => inside,
         None => choice,
     };
-    let path = allowed.at("mode");
+    let path = allowed.path_of("mode");
     let must_call = match allowed.text("mode")?.as_deref() {
         None | Some("auto") => false,
         Some("required") => true,
         Some(other) => return Err(unfit(&path, &Value::String(other.to_owned()), "auto or required")),
     };
-    let path = allowed.at("tools");
+    let path = allowed.path_of("tools");
     let list = allowed.list("tools")?.unwrap_or_default();
     if list.is_empty() || list.len() > TOOLS_MAX {
         return Err(unfit(&path, &Value::Array(list), &format!("an array of 1 to {TOOLS_MAX} functions")));
     }
     let known = |(index, value)| {
-        let mut choice = Fields::of(value, &format!("{path}[{index}]"))?;
+        let mut choice = RequestFields::of(value, &format!("{path}[{index}]"))?;
         check_type(&mut choice, "function")?;
         known_name(&tools, &mut choice)
     };
@@ -158,13 +159,13 @@ fn allowed(tools: Vec<Tool>, mut choice: Fields) -> Result<Tools, WireError> {
 }
 
 /// The name of a function in `tools`, within `function` or beside the type.
-fn known_name(tools: &[Tool], choice: &mut Fields) -> Result<String, WireError> {
+fn known_name(tools: &[Tool], choice: &mut RequestFields) -> Result<String, WireError> {
     let value = match choice.take("name") {
-        Some(name) => (name, choice.at("name")),
+        Some(name) => (name, choice.path_of("name")),
         None => {
             let expected = "an object with a name";
-            let mut function = Fields::of(choice.required("function", expected)?, &choice.at("function"))?;
-            (function.required("name", "the name of a tool")?, function.at("name"))
+            let mut function = RequestFields::of(choice.required("function", expected)?, &choice.path_of("function"))?;
+            (function.required("name", "the name of a tool")?, function.path_of("name"))
         }
     };
     let (name, path) = (text(value.0, &value.1)?, value.1);

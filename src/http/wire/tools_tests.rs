@@ -6,7 +6,7 @@ const F: &str =
 const G: &str = r#"{"type":"function","function":{"name":"g"}}"#;
 
 fn read(tools: &str, rest: &str) -> Result<Tools, WireError> {
-    Tools::read(&mut Fields::of(value(&format!(r#"{{"tools":[{tools}]{rest}}}"#)), "").unwrap())
+    Tools::read(&mut RequestFields::of(value(&format!(r#"{{"tools":[{tools}]{rest}}}"#)), "").unwrap())
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::actors::messages::{Finish, FinishKind, Part, PartKind, TokenText};
 use crate::batch::TokenId;
 
-use super::progress::Progress;
+use super::progress::AnswerProgress;
 
 /// A function call.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -38,9 +38,9 @@ pub(crate) struct WholeChoice {
 
 /// An answer while it is gathered.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct GatheredAnswer {
     /// How far it is.
-    pub(crate) progress: Progress,
+    pub(crate) progress: AnswerProgress,
     choices: Vec<WholeChoice>,
 }
 
@@ -53,9 +53,9 @@ pub(crate) struct Broken {
     pub(crate) message: String,
 }
 
-impl Whole {
+impl GatheredAnswer {
     /// Nothing gathered yet.
-    pub(crate) fn new(progress: Progress) -> Self {
+    pub(crate) fn new(progress: AnswerProgress) -> Self {
         let choices = (0..progress.choices_count()).map(|_| WholeChoice::default()).collect();
         Self { progress, choices }
     }

@@ -13,7 +13,7 @@ const BOTTOM: f64 = 42.0;
 
 /// How a series is drawn.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Form {
+pub(super) enum Mark {
     Line,
     /// A line with a mark at each point.
     Marks,
@@ -21,9 +21,9 @@ pub(super) enum Form {
     Bars,
 }
 
-pub(super) struct Series {
+pub(super) struct PlotSeries {
     pub(super) name: &'static str,
-    pub(super) form: Form,
+    pub(super) form: Mark,
     pub(super) points: Vec<(f64, f64)>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Plot {
     pub(super) y: &'static str,
     pub(super) x_log: bool,
     pub(super) y_log: bool,
-    pub(super) series: Vec<Series>,
+    pub(super) series: Vec<PlotSeries>,
     /// Places on the x axis that have a name.
     pub(super) marks: Vec<(&'static str, f64)>,
 }
@@ -56,7 +56,7 @@ impl Axis {
         Self { from, to, log, start, length }
     }
 
-    fn at(&self, value: f64) -> f64 {
+    fn position(&self, value: f64) -> f64 {
         let share = if self.log {
             (value.max(self.from) / self.from).ln() / (self.to / self.from).ln()
         } else {
@@ -122,9 +122,9 @@ impl Plot {
 
     fn name_places(&self, x: &Axis, svg: &mut String) {
         // A curve that climbs leaves room under it, bars leave it above them.
-        let top = if self.series[0].form == Form::Line { HEIGHT - BOTTOM - 36.0 } else { TOP + 10.0 };
+        let top = if self.series[0].form == Mark::Line { HEIGHT - BOTTOM - 36.0 } else { TOP + 10.0 };
         for (index, (name, value)) in self.marks.iter().enumerate() {
-            let (at, low) = (x.at(*value), HEIGHT - BOTTOM);
+            let (at, low) = (x.position(*value), HEIGHT - BOTTOM);
             add(svg, format_args!("<line class=\"mark\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{low}\"/>"));
             // Below each other, as they may be close; to the right unless there is no room.
             let (side, anchor) = if at > WIDTH * 0.8 { (-4.0, "end") } else { (4.0, "start") };
@@ -137,13 +137,13 @@ impl Plot {
     fn axes(&self, x: &Axis, y: &Axis, svg: &mut String) {
         let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
         for tick in x.ticks() {
-            let at = x.at(tick);
+            let at = x.position(tick);
             add(svg, format_args!("<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>"));
             let label = short(tick);
             add(svg, format_args!("<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>", bottom + 16.0));
         }
         for tick in y.ticks() {
-            let at = y.at(tick);
+            let at = y.position(tick);
             add(svg, format_args!("<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>"));
             let label = short(tick);
             add(svg, format_args!("<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 6.0, at + 4.0));
@@ -156,12 +156,12 @@ impl Plot {
     }
 }
 
-fn draw(series: &Series, index: usize, x: &Axis, y: &Axis, svg: &mut String) {
-    if series.form == Form::Bars {
+fn draw(series: &PlotSeries, index: usize, x: &Axis, y: &Axis, svg: &mut String) {
+    if series.form == Mark::Bars {
         let mut from = x.start;
         let floor = HEIGHT - BOTTOM;
         for (edge, value) in &series.points {
-            let (to, top) = (x.at(*edge), y.at(*value));
+            let (to, top) = (x.position(*edge), y.position(*value));
             let (width, height) = ((to - from - 0.5).max(0.5), (floor - top).max(0.0));
             if *value > 0.0 {
                 let place = format!("x=\"{from:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"");
@@ -171,12 +171,13 @@ fn draw(series: &Series, index: usize, x: &Axis, y: &Axis, svg: &mut String) {
         }
         return;
     }
-    let places: Vec<String> = series.points.iter().map(|(a, b)| format!("{:.1},{:.1}", x.at(*a), y.at(*b))).collect();
+    let places: Vec<String> =
+        series.points.iter().map(|(a, b)| format!("{:.1},{:.1}", x.position(*a), y.position(*b))).collect();
     add(svg, format_args!("<polyline class=\"l{index}\" points=\"{}\"/>", places.join(" ")));
     // A line of one point is none.
-    if series.form == Form::Marks || series.points.len() == 1 {
+    if series.form == Mark::Marks || series.points.len() == 1 {
         for (a, b) in &series.points {
-            let place = format!("cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"", x.at(*a), y.at(*b));
+            let place = format!("cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"", x.position(*a), y.position(*b));
             add(svg, format_args!("<circle class=\"m{index}\" {place}><title>{}: {}</title></circle>", short(*a), short(*b)));
         }
     }
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(axis(&[0.0, 11.0], false).ticks(), [0.0, 5.0, 10.0]);
         assert!(!axis(&[3.0, 3.1], true).ticks().is_empty(), "a narrow axis has ticks too");
         let axis = axis(&[1.0, 100.0], true);
-        assert!((axis.at(10.0) - 50.0).abs() < 1e-9);
+        assert!((axis.position(10.0) - 50.0).abs() < 1e-9);
     }
 
     #[test]
@@ -237,7 +238,7 @@ mod tests {
             y: "y",
             x_log: true,
             y_log: false,
-            series: vec![Series { name: "s", form: Form::Bars, points }],
+            series: vec![PlotSeries { name: "s", form: Mark::Bars, points }],
             marks: vec![("p50", 1.5)],
         };
         assert_eq!(plot(Vec::new()).svg(), "");

@@ -25,7 +25,7 @@ struct Text {
 
 /// A part of a header.
 #[derive(Debug, Clone, PartialEq)]
-enum Part {
+enum AnswerPart {
     Control(TokenId),
     /// Not empty.
     Written(String),
@@ -33,8 +33,8 @@ enum Part {
 
 /// A message that may come next: its header, and its text.
 #[derive(Debug, Clone)]
-struct Opening {
-    header: Vec<Part>,
+struct HeaderOpening {
+    header: Vec<AnswerPart>,
     text: Text,
 }
 
@@ -55,7 +55,7 @@ pub type Calls = Vec<(String, Option<Arc<Grammar>>)>;
 pub struct AnswerRules {
     begin: Begin,
     /// The messages that may follow another one.
-    later: Arc<[Opening]>,
+    later: Arc<[HeaderOpening]>,
     /// Every token that is text; bit by bit.
     text_tokens: Arc<[u32]>,
     grammars: Arc<Grammars>,
@@ -63,7 +63,7 @@ pub struct AnswerRules {
 
 #[derive(Debug)]
 enum Begin {
-    Header(Arc<[Opening]>),
+    Header(Arc<[HeaderOpening]>),
     Text(Text),
 }
 
@@ -85,14 +85,15 @@ impl AnswerRules {
         calls: &Calls,
         must_call: bool,
     ) -> Self {
-        let writer = Writer { control: *grammars.tokenizer().control() };
+        let writer = HeaderWriter { control: *grammars.tokenizer().control() };
         if let ParserStart::CallText { name } = start {
             let grammar = calls.iter().find(|(called, _)| called == name).and_then(|(_, grammar)| grammar.clone());
             return Self::beginning(grammars, Begin::Text(writer.call_text(grammar)), Vec::new());
         }
         // Besides JSON of a schema there is nothing to say to the reader: a preamble would stand in front of it.
         let says_more = answer.is_none() && !must_call && !calls.is_empty();
-        let mut openings: Vec<Opening> = calls.iter().flat_map(|(name, grammar)| writer.call(name, grammar.as_ref())).collect();
+        let mut openings: Vec<HeaderOpening> =
+            calls.iter().flat_map(|(name, grammar)| writer.call(name, grammar.as_ref())).collect();
         if !must_call {
             openings.push(writer.last(answer));
         }
@@ -121,7 +122,7 @@ impl AnswerRules {
         (grammar + size_of_val(&*self.text_tokens)) as u64
     }
 
-    fn beginning(grammars: &Arc<Grammars>, begin: Begin, later: Vec<Opening>) -> Self {
+    fn beginning(grammars: &Arc<Grammars>, begin: Begin, later: Vec<HeaderOpening>) -> Self {
         let tokenizer = grammars.tokenizer();
         let mut words = vec![0; tokenizer.vocab_size().div_ceil(u32::BITS as usize)];
         set(&mut words, (0..).take(tokenizer.vocab_size()).map(TokenId).filter(|token| grammars.is_text(*token)));
@@ -130,52 +131,56 @@ impl AnswerRules {
 
     /// The answer of one sequence, before its first token.
     #[must_use]
-    pub fn begin(self: &Arc<Self>) -> Answer {
+    pub fn begin(self: &Arc<Self>) -> ConstrainedAnswer {
         let state = match &self.begin {
-            Begin::Header(openings) => State::of_header(openings),
-            Begin::Text(text) => State::of_text(text.clone()),
+            Begin::Header(openings) => AnswerState::of_header(openings),
+            Begin::Text(text) => AnswerState::of_text(text.clone()),
         };
-        Answer { rules: Arc::clone(self), state }
+        ConstrainedAnswer { rules: Arc::clone(self), state }
     }
 }
 
 /// Writes headers as the model does.
-struct Writer {
+struct HeaderWriter {
     control: ControlTokens,
 }
 
-impl Writer {
+impl HeaderWriter {
     /// `<|channel|>name<|message|>`.
-    fn header(&self, name: &str) -> Vec<Part> {
-        vec![Part::Control(self.control.channel), Part::Written(name.to_owned()), Part::Control(self.control.message)]
+    fn header(&self, name: &str) -> Vec<AnswerPart> {
+        vec![
+            AnswerPart::Control(self.control.channel),
+            AnswerPart::Written(name.to_owned()),
+            AnswerPart::Control(self.control.message),
+        ]
     }
 
     /// A message of any text after which another one comes.
-    fn message(&self, channel: &str) -> Opening {
+    fn message(&self, channel: &str) -> HeaderOpening {
         let text = Text { grammar: None, ends: vec![self.control.end], goes_on: true };
-        Opening { header: self.header(channel), text }
+        HeaderOpening { header: self.header(channel), text }
     }
 
-    fn last(&self, grammar: Option<Arc<Grammar>>) -> Opening {
+    fn last(&self, grammar: Option<Arc<Grammar>>) -> HeaderOpening {
         let text = Text { grammar, ends: vec![self.control.return_], goes_on: false };
-        Opening { header: self.header("final"), text }
+        HeaderOpening { header: self.header("final"), text }
     }
 
     /// A call, in the forms in which the model writes its header: the recipient behind the channel or behind the role, the type of
     /// the text with a blank before it, without one, or left out.
-    fn call(&self, name: &str, grammar: Option<&Arc<Grammar>>) -> Vec<Opening> {
-        let json = [Part::Control(self.control.constrain), Part::Written("json".to_owned())];
+    fn call(&self, name: &str, grammar: Option<&Arc<Grammar>>) -> Vec<HeaderOpening> {
+        let json = [AnswerPart::Control(self.control.constrain), AnswerPart::Written("json".to_owned())];
         let kinds = [(" ", &json[..]), ("", &json[..]), ("", &[])];
         let recipient = format!(" to=functions.{name}");
         let forms = [(None, format!("commentary{recipient}")), (Some(recipient), "commentary".to_owned())];
-        let header = |role: Option<&String>, channel: &str, (blank, kind): (&str, &[Part])| {
-            let role = role.cloned().map(Part::Written);
-            let channel = [Part::Control(self.control.channel), Part::Written(format!("{channel}{blank}"))];
-            let end = [Part::Control(self.control.message)];
+        let header = |role: Option<&String>, channel: &str, (blank, kind): (&str, &[AnswerPart])| {
+            let role = role.cloned().map(AnswerPart::Written);
+            let channel = [AnswerPart::Control(self.control.channel), AnswerPart::Written(format!("{channel}{blank}"))];
+            let end = [AnswerPart::Control(self.control.message)];
             role.into_iter().chain(channel).chain(kind.iter().cloned()).chain(end).collect()
         };
         let headers = forms.iter().flat_map(|(role, channel)| kinds.map(|kind| header(role.as_ref(), channel, kind)));
-        headers.map(|header| Opening { header, text: self.call_text(grammar.cloned()) }).collect()
+        headers.map(|header| HeaderOpening { header, text: self.call_text(grammar.cloned()) }).collect()
     }
 
     fn call_text(&self, grammar: Option<Arc<Grammar>>) -> Text {
@@ -183,30 +188,30 @@ impl Writer {
     }
 
     /// `opening` behind a message that ended.
-    fn later(&self, opening: Opening) -> Opening {
-        let mut header = vec![Part::Control(self.control.start)];
+    fn later(&self, opening: HeaderOpening) -> HeaderOpening {
+        let mut header = vec![AnswerPart::Control(self.control.start)];
         let mut rest = opening.header.into_iter();
         match rest.next() {
-            Some(Part::Written(role)) => header.push(Part::Written(format!("assistant{role}"))),
-            Some(control) => header.extend([Part::Written("assistant".to_owned()), control]),
+            Some(AnswerPart::Written(role)) => header.push(AnswerPart::Written(format!("assistant{role}"))),
+            Some(control) => header.extend([AnswerPart::Written("assistant".to_owned()), control]),
             None => {}
         }
         header.extend(rest);
-        Opening { header, text: opening.text }
+        HeaderOpening { header, text: opening.text }
     }
 }
 
-enum State {
+enum AnswerState {
     /// In a header of one of these, at one of the places.
-    Header { openings: Arc<[Opening]>, places: Vec<Place> },
+    Header { openings: Arc<[HeaderOpening]>, places: Vec<Place> },
     /// In a text.
     Text { text: Text, matcher: Option<Box<Matcher>> },
     /// At the end.
     Over,
 }
 
-impl State {
-    fn of_header(openings: &Arc<[Opening]>) -> Self {
+impl AnswerState {
+    fn of_header(openings: &Arc<[HeaderOpening]>) -> Self {
         let places = (0..openings.len()).map(|opening| Place { opening, part: 0, written: 0 }).collect();
         Self::Header { openings: Arc::clone(openings), places }
     }
@@ -218,32 +223,32 @@ impl State {
 }
 
 /// The answer of one sequence: which tokens may come next follows from those that came.
-pub struct Answer {
+pub struct ConstrainedAnswer {
     rules: Arc<AnswerRules>,
-    state: State,
+    state: AnswerState,
 }
 
-impl std::fmt::Debug for Answer {
+impl std::fmt::Debug for ConstrainedAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Answer")
     }
 }
 
-impl Answer {
+impl ConstrainedAnswer {
     /// Takes the next token, which [`Answer::allowed`] had.
     ///
     /// # Errors
     /// What the grammar said, if it cannot follow; nothing is allowed then.
     pub fn take(&mut self, token: TokenId) -> Result<(), String> {
         match &mut self.state {
-            State::Over => {}
-            State::Header { openings, places } => {
+            AnswerState::Over => {}
+            AnswerState::Header { openings, places } => {
                 let bytes = self.rules.grammars.tokenizer().bytes_of(token);
                 let step = |place: &Place| match &openings[place.opening].header[place.part] {
-                    Part::Control(control) => {
+                    AnswerPart::Control(control) => {
                         (*control == token).then_some(Place { part: place.part + 1, written: 0, ..*place })
                     }
-                    Part::Written(text) => {
+                    AnswerPart::Written(text) => {
                         let rest = text.as_bytes()[place.written..].strip_prefix(bytes)?;
                         Some(match rest.is_empty() {
                             true => Place { part: place.part + 1, written: 0, ..*place },
@@ -255,15 +260,15 @@ impl Answer {
                 let whole = next.iter().map(|place| (&openings[place.opening], place.part));
                 let found = whole.filter(|(opening, part)| *part == opening.header.len()).map(|(opening, _)| opening).next();
                 match found {
-                    Some(opening) => self.state = State::of_text(opening.text.clone()),
+                    Some(opening) => self.state = AnswerState::of_text(opening.text.clone()),
                     None => *places = next,
                 }
             }
-            State::Text { text, matcher } => {
+            AnswerState::Text { text, matcher } => {
                 if text.ends.contains(&token) {
                     self.state = match text.goes_on {
-                        true => State::of_header(&self.rules.later),
-                        false => State::Over,
+                        true => AnswerState::of_header(&self.rules.later),
+                        false => AnswerState::Over,
                     };
                 } else if let Some(matcher) = matcher {
                     matcher.consume_token(token.0).map_err(|error| error.to_string())?;
@@ -280,13 +285,13 @@ impl Answer {
     pub fn allowed(&mut self) -> Result<Allowed, String> {
         let mut words = vec![0; self.rules.text_tokens.len()];
         match &mut self.state {
-            State::Over => return Ok(Allowed::All),
-            State::Header { openings, places } => {
+            AnswerState::Over => return Ok(Allowed::All),
+            AnswerState::Header { openings, places } => {
                 let mut texts = Vec::new();
                 for place in places {
                     match &openings[place.opening].header[place.part] {
-                        Part::Control(control) => set(&mut words, [*control].into_iter()),
-                        Part::Written(text) => texts.push(&text.as_bytes()[place.written..]),
+                        AnswerPart::Control(control) => set(&mut words, [*control].into_iter()),
+                        AnswerPart::Written(text) => texts.push(&text.as_bytes()[place.written..]),
                     }
                 }
                 texts.sort_unstable();
@@ -295,11 +300,11 @@ impl Answer {
                     set(&mut words, self.rules.grammars.beginnings(text));
                 }
             }
-            State::Text { text, matcher: None } => {
+            AnswerState::Text { text, matcher: None } => {
                 words.copy_from_slice(&self.rules.text_tokens);
                 set(&mut words, text.ends.iter().copied());
             }
-            State::Text { text, matcher: Some(matcher) } => {
+            AnswerState::Text { text, matcher: Some(matcher) } => {
                 let mask = matcher.compute_mask_or_eos().map_err(|error| error.to_string())?;
                 for ((word, allowed), is_text) in words.iter_mut().zip(mask.as_slice()).zip(&*self.rules.text_tokens) {
                     *word = allowed & is_text;

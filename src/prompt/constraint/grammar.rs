@@ -87,7 +87,7 @@ pub struct Grammars {
     factory: OnceLock<Result<ParserFactory, String>>,
     /// The tokens that are text, by their bytes.
     sorted: OnceLock<Vec<TokenId>>,
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptGrammars>,
 }
 
 impl std::fmt::Debug for Grammars {
@@ -98,7 +98,7 @@ impl std::fmt::Debug for Grammars {
 
 /// The grammars that are kept, by their text, each with when it was used last.
 #[derive(Default)]
-struct Kept {
+struct KeptGrammars {
     grammars: HashMap<String, (Arc<Grammar>, u64)>,
     bytes: usize,
     uses_count: u64,
@@ -188,7 +188,7 @@ impl Grammars {
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+    fn kept(&self) -> MutexGuard<'_, KeptGrammars> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

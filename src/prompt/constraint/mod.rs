@@ -13,5 +13,5 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-pub use answer::{Answer, AnswerRules, Calls};
+pub use answer::{AnswerRules, Calls, ConstrainedAnswer};
 pub use grammar::{Grammar, GrammarError, Grammars};

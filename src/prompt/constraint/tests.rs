@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::batch::{Allowed, TokenId};
 use crate::prompt::conversation::AnswerForm;
-use crate::prompt::harmony::parser::{Event, EventKind, Parser, ParserRules, ParserStart};
+use crate::prompt::harmony::parser::{EventKind, ParsedEvent, Parser, ParserRules, ParserStart};
 use crate::prompt::tokenizer::Tokenizer;
 
 fn grammars() -> &'static Arc<Grammars> {
@@ -132,7 +132,7 @@ fn read(start: &ParserStart, tokens: &[TokenId], functions: &[&str]) -> (String,
     parser.finish(&mut events);
     assert_eq!(*parser.recoveries(), Default::default(), "nothing has to be overlooked");
     let (mut content, mut reasoning, mut calls) = (String::new(), String::new(), Vec::new());
-    for Event { kind, .. } in events {
+    for ParsedEvent { kind, .. } in events {
         match kind {
             EventKind::Content(text) => content.push_str(&text),
             EventKind::Reasoning(text) => reasoning.push_str(&text),

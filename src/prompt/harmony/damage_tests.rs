@@ -422,11 +422,11 @@ fn a_header_that_never_ends_is_bounded() {
         let count = 20_000;
         for token in tokenizer.encode_with_control(&format!("{header}{}", unit.repeat(count))) {
             parser.push(token, &mut events);
-            if let super::super::State::Header(header) = &parser.state {
+            if let super::super::ParserState::Header(header) = &parser.state {
                 assert!(!header.is_text(), "{header:?}");
             }
         }
-        let text = |event: &Event| match &event.kind {
+        let text = |event: &ParsedEvent| match &event.kind {
             EventKind::Reasoning(text) | EventKind::Content(text) => text.len(),
             _ => 0,
         };

@@ -6,7 +6,7 @@
 //! it can be no header.
 
 use super::recovery::Recovery;
-use super::words::{Channel, Opening, Place, Reader, Role, Said, Section, TYPES};
+use super::words::{Channel, Opening, Role, Said, Section, SectionRange, SectionReader, TYPES};
 
 /// A header is a few words; what is longer is none. The longest name of a function that http takes makes 102 bytes.
 const MAX_BYTES: usize = 128;
@@ -28,7 +28,7 @@ pub(super) enum Destination {
 
 /// What a header turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum ParsedHeader {
     /// A header, of whatever form.
     Header,
     /// Text without a header.
@@ -39,9 +39,9 @@ pub(super) enum Found {
 
 /// Where the message of a header goes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Reading {
+pub(super) struct HeaderReading {
     pub(super) destination: Destination,
-    pub(super) found: Found,
+    pub(super) found: ParsedHeader,
     /// Where in what was written the message's text begins.
     pub(super) body_at: usize,
     /// What had to be overlooked.
@@ -50,7 +50,7 @@ pub(super) struct Reading {
 
 /// A header that is being written.
 #[derive(Debug)]
-pub(super) struct Header {
+pub(super) struct MessageHeader {
     opening: Opening,
     /// The message inside which it stands, if that one has no end.
     pub(super) within: Option<Destination>,
@@ -62,7 +62,7 @@ pub(super) struct Header {
     token_ends: Vec<usize>,
 }
 
-impl Header {
+impl MessageHeader {
     /// A header that begins by `opening`, inside the message `within` if that one has no end.
     pub(super) const fn new(opening: Opening, within: Option<Destination>) -> Self {
         Self { opening, within, text: Vec::new(), marks: Vec::new(), token_ends: Vec::new() }
@@ -123,18 +123,18 @@ impl Header {
     }
 
     fn said(&self, to_text: bool) -> Said<'_> {
-        let mut reader = Reader::new(&self.text, self.opening);
+        let mut reader = SectionReader::new(&self.text, self.opening);
         let sections = [(Section::Role, 0)].into_iter().chain(self.marks.iter().copied());
         for (index, (section, begin)) in sections.enumerate() {
             let next = self.marks.get(index).map(|(_, at)| *at);
-            let place = Place { section, begin, end: next.unwrap_or(self.text.len()), is_last: next.is_none() };
+            let place = SectionRange { section, begin, end: next.unwrap_or(self.text.len()), is_last: next.is_none() };
             reader.read(place, to_text && place.is_last);
         }
         reader.said
     }
 
     /// Where the message goes whose text begins here: `<|message|>` was read.
-    pub(super) fn with_message(&self, functions: &[String]) -> Reading {
+    pub(super) fn with_message(&self, functions: &[String]) -> HeaderReading {
         let said = self.said(false);
         let is_ours = said.role == Some(Role::Assistant);
         let (destination, recovery) = match (said.role, &self.within) {
@@ -148,18 +148,18 @@ impl Header {
                 (None, channel) => by_channel(channel),
             },
         };
-        Reading { destination, found: Found::Header, body_at: self.text.len(), recovery }
+        HeaderReading { destination, found: ParsedHeader::Header, body_at: self.text.len(), recovery }
     }
 
     /// Where what was written goes, if no `<|message|>` follows.
-    pub(super) fn without_message(&self, functions: &[String]) -> Reading {
+    pub(super) fn without_message(&self, functions: &[String]) -> HeaderReading {
         let said = self.said(true);
         let is_marked = !self.marks.is_empty();
         let is_ours = said.role == Some(Role::Assistant) && self.opening != Opening::Given;
         let is_known = matches!(said.channel, Some(Channel::Analysis | Channel::Commentary | Channel::Final));
-        let header = |(destination, recovery): (Destination, Option<Recovery>)| Reading {
+        let header = |(destination, recovery): (Destination, Option<Recovery>)| HeaderReading {
             destination,
-            found: Found::Header,
+            found: ParsedHeader::Header,
             body_at: said.body_at(self.text.len()),
             recovery: recovery.or(Some(Recovery::UnfinishedHeader)),
         };
@@ -186,18 +186,18 @@ impl Header {
     }
 
     /// All that was written, as text.
-    fn text(&self) -> Reading {
+    fn text(&self) -> HeaderReading {
         if self.within.is_some() {
             return self.stray();
         }
         let recovery = (!self.lacks_start()).then_some(Recovery::UnfinishedHeader);
-        Reading { destination: Destination::Content, found: Found::Text, body_at: 0, recovery }
+        HeaderReading { destination: Destination::Content, found: ParsedHeader::Text, body_at: 0, recovery }
     }
 
     /// All that was written, as text of the message inside which it stands.
-    fn stray(&self) -> Reading {
+    fn stray(&self) -> HeaderReading {
         let destination = self.within.clone().unwrap_or(Destination::Content);
-        Reading { destination, found: Found::Stray, body_at: 0, recovery: None }
+        HeaderReading { destination, found: ParsedHeader::Stray, body_at: 0, recovery: None }
     }
 }
 

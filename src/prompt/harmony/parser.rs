@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::header::{Destination, Found, Header, Reading};
+use super::header::{Destination, HeaderReading, MessageHeader, ParsedHeader};
 use super::recovery::{Recovery, RecoveryCounts};
 use super::words::{Opening, Section};
 use crate::batch::TokenId;
@@ -59,7 +59,7 @@ pub enum EventKind {
 
 /// An event and the tokens that it stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct ParsedEvent {
     /// What.
     pub kind: EventKind,
     /// How many tokens it stands for: the next ones after those of the event before. Tokens of a header count to the first
@@ -72,9 +72,9 @@ pub struct Event {
 
 /// What is being read.
 #[derive(Debug)]
-enum State {
+enum ParserState {
     /// A message's header, or what may become one.
-    Header(Header),
+    Header(MessageHeader),
     /// A message's text.
     Text(Destination),
     /// Nothing more: what the model wrote last is no part of the response.
@@ -86,7 +86,7 @@ enum State {
 pub struct Parser {
     tokenizer: Arc<Tokenizer>,
     rules: ParserRules,
-    state: State,
+    state: ParserState,
     /// A call whose start is to be told before anything else: the prompt began it.
     given_call: Option<String>,
     detokenizer: Detokenizer,
@@ -108,8 +108,8 @@ impl Parser {
     #[must_use]
     pub fn new(tokenizer: Arc<Tokenizer>, start: ParserStart, rules: ParserRules) -> Self {
         let (state, given_call) = match start {
-            ParserStart::AssistantHeader => (State::Header(Header::new(Opening::Given, None)), None),
-            ParserStart::CallText { name } => (State::Text(Destination::Call(name.clone())), Some(name)),
+            ParserStart::AssistantHeader => (ParserState::Header(MessageHeader::new(Opening::Given, None)), None),
+            ParserStart::CallText { name } => (ParserState::Text(Destination::Call(name.clone())), Some(name)),
         };
         Self {
             tokenizer,
@@ -129,7 +129,7 @@ impl Parser {
 
     /// Takes the next token and appends what it completes to `events`. A stop token that ended the sequence belongs here
     /// too: it says whether the message is complete.
-    pub fn push(&mut self, token: TokenId, events: &mut Vec<Event>) {
+    pub fn push(&mut self, token: TokenId, events: &mut Vec<ParsedEvent>) {
         if let Some(name) = self.given_call.take() {
             self.start_call(name, events);
         }
@@ -145,27 +145,27 @@ impl Parser {
     }
 
     /// No more tokens come: gives out what was held back, and ends the message that is open.
-    pub fn finish(&mut self, events: &mut Vec<Event>) {
+    pub fn finish(&mut self, events: &mut Vec<ParsedEvent>) {
         // A call of which nothing came has not begun. A header that was cut off is the end of the tokens, not the model's fault,
         // and so is a call without arguments.
         let began = self.given_call.take().is_none();
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::Header(header) if header.holds_text() => self.settle(&header, events),
-            State::Header(Header { within: Some(message), .. }) => self.state = State::Text(message),
-            State::Text(destination) if began => self.state = State::Text(destination),
-            State::Header(_) | State::Text(_) | State::Over => {}
+        match std::mem::replace(&mut self.state, ParserState::Over) {
+            ParserState::Header(header) if header.holds_text() => self.settle(&header, events),
+            ParserState::Header(MessageHeader { within: Some(message), .. }) => self.state = ParserState::Text(message),
+            ParserState::Text(destination) if began => self.state = ParserState::Text(destination),
+            ParserState::Header(_) | ParserState::Text(_) | ParserState::Over => {}
         }
-        if matches!(self.state, State::Text(_)) {
+        if matches!(self.state, ParserState::Text(_)) {
             self.flush(events);
             self.emit(EventKind::MessageEnd, events);
         }
-        self.state = State::Over;
+        self.state = ParserState::Over;
     }
 
     /// Whether the response has ended although the model writes on: nothing that is pushed now is part of it.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
+        matches!(self.state, ParserState::Over)
     }
 
     /// Tokens of text in the analysis channel so far.
@@ -186,18 +186,18 @@ impl Parser {
         &self.recoveries
     }
 
-    fn push_text(&mut self, bytes: &[u8], events: &mut Vec<Event>) {
+    fn push_text(&mut self, bytes: &[u8], events: &mut Vec<ParsedEvent>) {
         match &mut self.state {
-            State::Text(_) => self.push_body(bytes, 1, events),
-            State::Header(header) => {
+            ParserState::Text(_) => self.push_body(bytes, 1, events),
+            ParserState::Header(header) => {
                 header.push(bytes);
                 self.bound_header(events);
             }
-            State::Over => {}
+            ParserState::Over => {}
         }
     }
 
-    fn push_control(&mut self, token: TokenId, events: &mut Vec<Event>) {
+    fn push_control(&mut self, token: TokenId, events: &mut Vec<ParsedEvent>) {
         let ControlTokens { start, end, message, channel, constrain, .. } = *self.tokenizer.control();
         if token == start {
             self.begin_header(Opening::Start, events);
@@ -208,7 +208,7 @@ impl Parser {
         } else if token == message {
             return self.begin_text(events);
         } else if token == end {
-            if matches!(&self.state, State::Header(header) if header.is_bare()) {
+            if matches!(&self.state, ParserState::Header(header) if header.is_bare()) {
                 self.recoveries.add(Recovery::StrayControl);
             }
             return self.end_by_token(events);
@@ -222,26 +222,26 @@ impl Parser {
     }
 
     /// `<|start|>`, or what stands for it.
-    fn begin_header(&mut self, opening: Opening, events: &mut Vec<Event>) {
-        if matches!(self.state, State::Header(_)) {
+    fn begin_header(&mut self, opening: Opening, events: &mut Vec<ParsedEvent>) {
+        if matches!(self.state, ParserState::Header(_)) {
             self.settle_header(events);
         }
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::Text(message) => self.state = State::Header(Header::new(opening, Some(message))),
-            State::Header(_) => self.state = State::Header(Header::new(opening, None)),
-            State::Over => {}
+        match std::mem::replace(&mut self.state, ParserState::Over) {
+            ParserState::Text(message) => self.state = ParserState::Header(MessageHeader::new(opening, Some(message))),
+            ParserState::Header(_) => self.state = ParserState::Header(MessageHeader::new(opening, None)),
+            ParserState::Over => {}
         }
     }
 
     /// `<|channel|>`.
-    fn begin_channel(&mut self, events: &mut Vec<Event>) {
-        if matches!(&self.state, State::Header(header) if header.holds_text() || header.is_stray_word()) {
+    fn begin_channel(&mut self, events: &mut Vec<ParsedEvent>) {
+        if matches!(&self.state, ParserState::Header(header) if header.holds_text() || header.is_stray_word()) {
             self.settle_header(events);
         }
-        if matches!(self.state, State::Text(_)) {
+        if matches!(self.state, ParserState::Text(_)) {
             self.begin_header(Opening::Bare, events);
         }
-        if let State::Header(header) = &mut self.state {
+        if let ParserState::Header(header) = &mut self.state {
             if header.section() != Section::Role {
                 self.recoveries.add(Recovery::StrayControl);
             }
@@ -251,40 +251,40 @@ impl Parser {
     }
 
     /// `<|constrain|>`.
-    fn begin_type(&mut self, events: &mut Vec<Event>) {
+    fn begin_type(&mut self, events: &mut Vec<ParsedEvent>) {
         match &mut self.state {
-            State::Header(header) if header.section() != Section::Type => header.begin(Section::Type),
+            ParserState::Header(header) if header.section() != Section::Type => header.begin(Section::Type),
             _ => self.recoveries.add(Recovery::StrayControl),
         }
         self.bound_header(events);
     }
 
     /// Waits no longer for the end of a header that is none.
-    fn bound_header(&mut self, events: &mut Vec<Event>) {
-        if matches!(&self.state, State::Header(header) if header.is_text()) {
+    fn bound_header(&mut self, events: &mut Vec<ParsedEvent>) {
+        if matches!(&self.state, ParserState::Header(header) if header.is_text()) {
             self.settle_header(events);
         }
     }
 
     /// `<|message|>`.
-    fn begin_text(&mut self, events: &mut Vec<Event>) {
+    fn begin_text(&mut self, events: &mut Vec<ParsedEvent>) {
         self.uncounted += 1;
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::Header(header) => {
+        match std::mem::replace(&mut self.state, ParserState::Over) {
+            ParserState::Header(header) => {
                 let reading = header.with_message(&self.rules.functions);
                 self.deliver(&header, reading, events);
             }
-            State::Text(destination) => {
+            ParserState::Text(destination) => {
                 self.recoveries.add(Recovery::StrayControl);
-                self.state = State::Text(destination);
+                self.state = ParserState::Text(destination);
             }
-            State::Over => {}
+            ParserState::Over => {}
         }
     }
 
     /// `<|end|>`, `<|call|>` or `<|return|>`: counts to the event that ends the message, if there is one.
-    fn end_by_token(&mut self, events: &mut Vec<Event>) {
-        if matches!(self.state, State::Header(_)) {
+    fn end_by_token(&mut self, events: &mut Vec<ParsedEvent>) {
+        if matches!(self.state, ParserState::Header(_)) {
             self.settle_header(events);
         }
         self.flush(events);
@@ -293,15 +293,15 @@ impl Parser {
     }
 
     /// The header has no `<|message|>`: what was written in it is text, or nothing.
-    fn settle_header(&mut self, events: &mut Vec<Event>) {
-        match std::mem::replace(&mut self.state, State::Over) {
-            State::Header(header) => self.settle(&header, events),
+    fn settle_header(&mut self, events: &mut Vec<ParsedEvent>) {
+        match std::mem::replace(&mut self.state, ParserState::Over) {
+            ParserState::Header(header) => self.settle(&header, events),
             other => self.state = other,
         }
     }
 
     /// What was written in `header` is text, or nothing.
-    fn settle(&mut self, header: &Header, events: &mut Vec<Event>) {
+    fn settle(&mut self, header: &MessageHeader, events: &mut Vec<ParsedEvent>) {
         let reading = header.without_message(&self.rules.functions);
         let is_blank = header.body(reading.body_at).0.iter().all(u8::is_ascii_whitespace);
         if is_blank && !matches!(reading.destination, Destination::Call(_)) {
@@ -309,8 +309,8 @@ impl Parser {
                 self.recoveries.add(Recovery::UnfinishedHeader);
             }
             self.state = match &header.within {
-                Some(message) => State::Text(message.clone()),
-                None => State::Header(Header::new(Opening::Bare, None)),
+                Some(message) => ParserState::Text(message.clone()),
+                None => ParserState::Header(MessageHeader::new(Opening::Bare, None)),
             };
             return;
         }
@@ -318,7 +318,7 @@ impl Parser {
     }
 
     /// The message of `header` begins, with the text that was taken for a part of it.
-    fn deliver(&mut self, header: &Header, reading: Reading, events: &mut Vec<Event>) {
+    fn deliver(&mut self, header: &MessageHeader, reading: HeaderReading, events: &mut Vec<ParsedEvent>) {
         let (body, tokens) = header.body(reading.body_at);
         // Events before the text do not count its tokens.
         let tokens = tokens.min(self.uncounted);
@@ -329,11 +329,11 @@ impl Parser {
     }
 
     /// The message of `header` begins, or the response ends in front of it.
-    fn open(&mut self, header: &Header, reading: Reading, events: &mut Vec<Event>) {
+    fn open(&mut self, header: &MessageHeader, reading: HeaderReading, events: &mut Vec<ParsedEvent>) {
         if let Some(message) = &header.within {
-            let is_stray = reading.found == Found::Stray;
+            let is_stray = reading.found == ParsedHeader::Stray;
             self.recoveries.add(if is_stray { Recovery::StrayControl } else { Recovery::MissingEnd });
-            self.state = State::Text(message.clone());
+            self.state = ParserState::Text(message.clone());
             if is_stray && matches!(message, Destination::Call(_)) {
                 // Arguments are one text.
                 return;
@@ -346,7 +346,7 @@ impl Parser {
             self.recoveries.add(recovery);
         }
         if self.ends_response(&reading) {
-            self.state = State::Over;
+            self.state = ParserState::Over;
             return;
         }
         self.has_text = false;
@@ -358,11 +358,11 @@ impl Parser {
         if let Destination::Call(name) = &destination {
             self.start_call(name.clone(), events);
         }
-        self.state = State::Text(destination);
+        self.state = ParserState::Text(destination);
     }
 
     /// Whether the response ends in front of a message.
-    fn ends_response(&mut self, reading: &Reading) -> bool {
+    fn ends_response(&mut self, reading: &HeaderReading) -> bool {
         if self.rules.goes_on {
             return false;
         }
@@ -371,7 +371,7 @@ impl Parser {
             Destination::Nowhere => self.answered || self.tool_calls_count > 0,
             Destination::Reasoning | Destination::Content | Destination::Final => {
                 // After the answer the model goes on with its history: what comes is said already, or in another's name.
-                let is_past = self.answered && reading.found == Found::Header;
+                let is_past = self.answered && reading.found == ParsedHeader::Header;
                 if is_past {
                     self.recoveries.add(Recovery::PastAnswer);
                 }
@@ -386,8 +386,8 @@ impl Parser {
     }
 
     /// Ends the message that is open, if one is.
-    fn end_message(&mut self, events: &mut Vec<Event>) {
-        let State::Text(destination) = &self.state else { return };
+    fn end_message(&mut self, events: &mut Vec<ParsedEvent>) {
+        let ParserState::Text(destination) = &self.state else { return };
         match destination {
             Destination::Call(_) if !self.has_text => {
                 self.flush(events);
@@ -401,22 +401,22 @@ impl Parser {
             _ => self.flush(events),
         }
         self.emit(EventKind::MessageEnd, events);
-        self.state = State::Header(Header::new(Opening::Bare, None));
+        self.state = ParserState::Header(MessageHeader::new(Opening::Bare, None));
     }
 
-    fn start_call(&mut self, name: String, events: &mut Vec<Event>) {
+    fn start_call(&mut self, name: String, events: &mut Vec<ParsedEvent>) {
         self.tool_calls_count += 1;
         self.emit(EventKind::ToolCallStart { name }, events);
     }
 
     /// Text of `tokens` tokens of the message that is open.
-    fn push_body(&mut self, bytes: &[u8], tokens: usize, events: &mut Vec<Event>) {
+    fn push_body(&mut self, bytes: &[u8], tokens: usize, events: &mut Vec<ParsedEvent>) {
         match &self.state {
-            State::Text(Destination::Reasoning) => {
+            ParserState::Text(Destination::Reasoning) => {
                 self.reasoning_tokens = self.reasoning_tokens.saturating_add(u32::try_from(tokens).unwrap_or(u32::MAX));
             }
-            State::Text(Destination::Content | Destination::Final | Destination::Call(_)) => {}
-            State::Text(Destination::Nowhere) | State::Header(_) | State::Over => return,
+            ParserState::Text(Destination::Content | Destination::Final | Destination::Call(_)) => {}
+            ParserState::Text(Destination::Nowhere) | ParserState::Header(_) | ParserState::Over => return,
         }
         self.uncounted_text += tokens;
         let mut text = String::new();
@@ -425,29 +425,29 @@ impl Parser {
     }
 
     /// The unfinished character of the message that is open: nothing will complete it.
-    fn flush(&mut self, events: &mut Vec<Event>) {
+    fn flush(&mut self, events: &mut Vec<ParsedEvent>) {
         let mut text = String::new();
         self.detokenizer.flush(&mut text);
         self.emit_text(text, events);
     }
 
-    fn emit_text(&mut self, text: String, events: &mut Vec<Event>) {
+    fn emit_text(&mut self, text: String, events: &mut Vec<ParsedEvent>) {
         if text.is_empty() {
             return;
         }
         self.has_text = self.has_text || !text.trim_ascii().is_empty();
         let kind = match &self.state {
-            State::Text(Destination::Reasoning) => EventKind::Reasoning(text),
-            State::Text(Destination::Call(_)) => EventKind::ToolCallArguments(text),
-            State::Text(_) | State::Header(_) | State::Over => EventKind::Content(text),
+            ParserState::Text(Destination::Reasoning) => EventKind::Reasoning(text),
+            ParserState::Text(Destination::Call(_)) => EventKind::ToolCallArguments(text),
+            ParserState::Text(_) | ParserState::Header(_) | ParserState::Over => EventKind::Content(text),
         };
         self.emit(kind, events);
     }
 
-    fn emit(&mut self, kind: EventKind, events: &mut Vec<Event>) {
+    fn emit(&mut self, kind: EventKind, events: &mut Vec<ParsedEvent>) {
         let tokens = std::mem::take(&mut self.uncounted);
         let text_tokens = std::mem::take(&mut self.uncounted_text);
-        events.push(Event { kind, tokens, text_tokens });
+        events.push(ParsedEvent { kind, tokens, text_tokens });
     }
 }
 

@@ -2,7 +2,7 @@ use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 
-use super::{Event, EventKind, Parser, ParserRules, ParserStart};
+use super::{EventKind, ParsedEvent, Parser, ParserRules, ParserStart};
 use crate::batch::TokenId;
 use crate::prompt::harmony::recovery::Recovery;
 use crate::prompt::tokenizer::Tokenizer;
@@ -22,7 +22,12 @@ fn rules() -> ParserRules {
 }
 
 /// The events of `tokens`; checks what holds for any sequence of tokens.
-fn events(tokenizer: &Arc<Tokenizer>, start: ParserStart, rules: ParserRules, tokens: &[TokenId]) -> (Vec<Event>, Parser) {
+fn events(
+    tokenizer: &Arc<Tokenizer>,
+    start: ParserStart,
+    rules: ParserRules,
+    tokens: &[TokenId],
+) -> (Vec<ParsedEvent>, Parser) {
     let mut parser = Parser::new(Arc::clone(tokenizer), start, rules);
     let mut events = Vec::new();
     for (index, token) in tokens.iter().enumerate() {
@@ -73,7 +78,7 @@ fn parsed_by(rules: &ParserRules, start: &ParserStart, output: &str) -> (String,
     words
 }
 
-fn shown(events: Vec<Event>) -> String {
+fn shown(events: Vec<ParsedEvent>) -> String {
     let mut shown = String::new();
     let mut last = "";
     for event in events {
@@ -243,10 +248,10 @@ fn every_token_counts_to_one_event() {
     assert!(character > 1, "the test needs a character of several tokens");
     assert_eq!(
         events[0],
-        Event { kind: EventKind::Reasoning("안".into()), tokens: header + character, text_tokens: character }
+        ParsedEvent { kind: EventKind::Reasoning("안".into()), tokens: header + character, text_tokens: character }
     );
-    assert_eq!(events[1], Event { kind: EventKind::MessageEnd, tokens: 1, text_tokens: 0 });
-    assert_eq!(events.last().unwrap(), &Event { kind: EventKind::ResponseEnd, tokens: 0, text_tokens: 0 });
+    assert_eq!(events[1], ParsedEvent { kind: EventKind::MessageEnd, tokens: 1, text_tokens: 0 });
+    assert_eq!(events.last().unwrap(), &ParsedEvent { kind: EventKind::ResponseEnd, tokens: 0, text_tokens: 0 });
     assert_eq!(parser.reasoning_tokens() as usize, character);
 }
 

@@ -89,7 +89,7 @@ const THOUGHTS: [&[u8]; 4] = [b"anal", b"thought", b"think", b"reason"];
 
 /// Reads the sections of a header one after another.
 #[derive(Debug)]
-pub(super) struct Reader<'a> {
+pub(super) struct SectionReader<'a> {
     text: &'a [u8],
     opening: Opening,
     pub(super) said: Said<'a>,
@@ -97,7 +97,7 @@ pub(super) struct Reader<'a> {
 
 /// A section's place in the header.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct SectionRange {
     pub(super) section: Section,
     pub(super) begin: usize,
     pub(super) end: usize,
@@ -105,15 +105,15 @@ pub(super) struct Place {
     pub(super) is_last: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> SectionReader<'a> {
     pub(super) fn new(text: &'a [u8], opening: Opening) -> Self {
         let role = (opening == Opening::Given).then_some(Role::Assistant);
         Self { text, opening, said: Said { role, ..Said::default() } }
     }
 
     /// Reads a section; with `to_text` no further than to where text begins.
-    pub(super) fn read(&mut self, place: Place, to_text: bool) {
-        let Place { section, begin, end, .. } = place;
+    pub(super) fn read(&mut self, place: SectionRange, to_text: bool) {
+        let SectionRange { section, begin, end, .. } = place;
         let text = &self.text[..end];
         // What stands before a control token is no text, whatever it is.
         (self.said.text_at, self.said.doubtful_at) = (None, None);

@@ -11,7 +11,7 @@ use crate::batch::TokenId;
 
 /// A piece of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece<'t> {
+pub(super) enum TextSegment<'t> {
     /// An added token.
     Token(TokenId),
     /// What lies between them.
@@ -43,16 +43,16 @@ impl Added {
     }
 
     /// Gives `take` the pieces of `text` in order. Control tokens are found in it only if `control` says so.
-    pub(super) fn split(&self, text: &str, control: bool, mut take: impl FnMut(Piece<'_>)) {
+    pub(super) fn split(&self, text: &str, control: bool, mut take: impl FnMut(TextSegment<'_>)) {
         let Some(vocabulary) = (if control { Some(&self.all) } else { self.text.as_ref() }) else {
-            return take(Piece::Text(text));
+            return take(TextSegment::Text(text));
         };
         let parts = vocabulary.extract_and_normalize(None::<&NormalizerWrapper>, text);
         for (part, _, found) in parts.get_splits(OffsetReferential::Original, OffsetType::Byte) {
             let known = found.as_ref().and_then(|found| self.ids.get(&found.first()?.id));
             match known {
-                Some((id, is_control)) if control || !is_control => take(Piece::Token(*id)),
-                _ => take(Piece::Text(part)),
+                Some((id, is_control)) if control || !is_control => take(TextSegment::Token(*id)),
+                _ => take(TextSegment::Text(part)),
             }
         }
     }

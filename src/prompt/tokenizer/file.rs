@@ -19,7 +19,7 @@ use super::whole_words::WholeWords;
 use super::words::Words;
 
 /// What a tokenizer.json says.
-pub(super) struct File {
+pub(super) struct TokenizerFile {
     pub(super) words: Words,
     pub(super) merges: Merges,
     pub(super) added: Added,
@@ -39,10 +39,10 @@ pub(super) struct Rows {
 }
 
 /// Reads `json`; see [`super::Tokenizer::from_json`].
-pub(super) fn read(file: &str, json: &[u8], vocab_size: usize) -> Result<File, TokenizerError> {
+pub(super) fn read(file: &str, json: &[u8], vocab_size: usize) -> Result<TokenizerFile, TokenizerError> {
     let not_a_tokenizer = |message| TokenizerError::NotATokenizer { file: file.to_owned(), message };
     let value: Value = serde_json::from_slice(json).map_err(|error| not_a_tokenizer(error.to_string()))?;
-    let reader = Reader { file, value: &value, vocab_size };
+    let reader = TokenizerReader { file, value: &value, vocab_size };
     reader.check_kind()?;
     let vocab = reader.vocab()?;
     let rows = reader.rows(&vocab)?;
@@ -53,7 +53,7 @@ pub(super) fn read(file: &str, json: &[u8], vocab_size: usize) -> Result<File, T
     // A file can say that words need no merging; else those are looked up whole that merging makes the same.
     let unmerged = value["model"]["ignore_merges"] == true;
     let whole_words = if unmerged { WholeWords::all(words) } else { WholeWords::merged(words, &merges) };
-    Ok(File {
+    Ok(TokenizerFile {
         words: reader.words(inner.get_pre_tokenizer())?,
         merges,
         added: Added::new(&inner, reader.added(&rows)),
@@ -62,13 +62,13 @@ pub(super) fn read(file: &str, json: &[u8], vocab_size: usize) -> Result<File, T
     })
 }
 
-struct Reader<'a> {
+struct TokenizerReader<'a> {
     file: &'a str,
     value: &'a Value,
     vocab_size: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> TokenizerReader<'a> {
     fn unsupported(&self, key: &'static str, found: &impl Display, expected: &'static str) -> TokenizerError {
         let found: String = found.to_string().chars().take(120).collect();
         TokenizerError::Unsupported { file: self.file.to_owned(), key, found, expected }

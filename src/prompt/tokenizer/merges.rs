@@ -42,7 +42,7 @@ pub(super) struct Merges {
 
 /// Memory that is used again from word to word.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(super) struct MergeScratch {
     ids: Vec<u32>,
     ranks: Vec<u32>,
     merged: Vec<u32>,
@@ -66,7 +66,7 @@ impl Merges {
     }
 
     /// Appends the tokens of `word` to `out`.
-    pub(super) fn encode(&self, word: &[u8], scratch: &mut Scratch, out: &mut Vec<TokenId>) {
+    pub(super) fn encode(&self, word: &[u8], scratch: &mut MergeScratch, out: &mut Vec<TokenId>) {
         scratch.ids.clear();
         scratch.ids.extend(word.iter().map(|byte| self.of_byte[usize::from(*byte)]));
         if word.len() <= SHORT_MAX_BYTES {
@@ -79,8 +79,8 @@ impl Merges {
     }
 
     /// Merges `scratch.ids` by looking for the lowest rank again after each merge.
-    fn merge_short(&self, scratch: &mut Scratch) {
-        let Scratch { ids, ranks, merged, .. } = scratch;
+    fn merge_short(&self, scratch: &mut MergeScratch) {
+        let MergeScratch { ids, ranks, merged, .. } = scratch;
         ranks.clear();
         merged.clear();
         for pair in ids.windows(2) {
@@ -109,7 +109,7 @@ impl Merges {
     ///
     /// The pairs that may merge wait in buckets by rank. A merge seldom makes a pair of a lower rank than its own, as
     /// vocabularies are learnt in that order; if one does, its bucket waits until that pair is done.
-    fn merge_long(&self, scratch: &mut Scratch) {
+    fn merge_long(&self, scratch: &mut MergeScratch) {
         let len = u32::try_from(scratch.ids.len()).expect("a word is below 4 GiB");
         scratch.next.clear();
         scratch.next.extend((1..len).chain([GONE]));
@@ -133,8 +133,8 @@ impl Merges {
     }
 
     /// Merges the pair at `at` if its rank still is `rank`; answers the lowest rank of the pairs that came of it.
-    fn merge_at(&self, at: u32, rank: u32, scratch: &mut Scratch, buckets: &mut Buckets) -> u32 {
-        let Scratch { ids, next, previous, .. } = scratch;
+    fn merge_at(&self, at: u32, rank: u32, scratch: &mut MergeScratch, buckets: &mut Buckets) -> u32 {
+        let MergeScratch { ids, next, previous, .. } = scratch;
         let left = at as usize;
         let right = next[left];
         if ids[left] == GONE || right == GONE {

@@ -4,7 +4,7 @@ use tokenizers::models::bpe::{BPE, Vocab};
 
 use crate::batch::TokenId;
 
-use super::{GONE, Merges, Scratch};
+use super::{GONE, MergeScratch, Merges};
 
 /// A vocabulary over three letters, with merges in any order: also orders in which a merge makes a pair of a lower rank.
 #[derive(Debug, Clone)]
@@ -64,7 +64,7 @@ fn a_million_merges_that_make_lower_ranks_take_a_moment() {
         Vocabulary { tokens: ["a", "b", "c", "ab", "abc"].map(String::from).to_vec(), merges: vec![(3, 2), (0, 1)] };
     let ours = vocabulary.ours();
     let mut tokens = Vec::new();
-    ours.encode("abc".repeat(1_000_000).as_bytes(), &mut Scratch::default(), &mut tokens);
+    ours.encode("abc".repeat(1_000_000).as_bytes(), &mut MergeScratch::default(), &mut tokens);
     assert!(tokens == vec![TokenId(4); 1_000_000]);
 }
 
@@ -76,7 +76,7 @@ fn of_two_pairs_that_a_merge_makes_the_lower_one_decides() {
         merges: vec![(2, 3), (4, 0), (0, 1), (3, 0)],
     };
     let ours = vocabulary.ours();
-    let mut scratch = Scratch { ids: vec![2, 0, 1, 0, 1], ..Scratch::default() };
+    let mut scratch = MergeScratch { ids: vec![2, 0, 1, 0, 1], ..MergeScratch::default() };
     ours.merge_long(&mut scratch);
     scratch.ids.retain(|id| *id != GONE);
     let theirs: Vec<u32> = vocabulary.theirs().tokenize("cabab").unwrap().iter().map(|token| token.id).collect();
@@ -98,7 +98,7 @@ proptest! {
     ) {
         let theirs: Vec<u32> = vocabulary.theirs().tokenize(&word).unwrap().iter().map(|token| token.id).collect();
         let ours = vocabulary.ours();
-        let start = || Scratch { ids: word.bytes().map(|byte| ours.of_byte[usize::from(byte)]).collect(), ..Scratch::default() };
+        let start = || MergeScratch { ids: word.bytes().map(|byte| ours.of_byte[usize::from(byte)]).collect(), ..MergeScratch::default() };
         let mut short = start();
         ours.merge_short(&mut short);
         prop_assert_eq!(&short.ids, &theirs);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use super::merges::{KeyHasher, Merges, Scratch};
+use super::merges::{KeyHasher, MergeScratch, Merges};
 
 /// The ids of words, by their bytes.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ impl WholeWords {
 
     /// Those of `tokens` that merging their own bytes gives: some a vocabulary holds, but its merges never reach.
     pub(super) fn merged<'a>(tokens: impl Iterator<Item = (&'a [u8], u32)>, merges: &Merges) -> Self {
-        let mut scratch = Scratch::default();
+        let mut scratch = MergeScratch::default();
         let mut out = Vec::new();
         Self::all(tokens.filter(|(bytes, id)| {
             out.clear();

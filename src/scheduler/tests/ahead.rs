@@ -44,7 +44,7 @@ fn steps_planned_ahead_change_no_answer() {
 
 #[test]
 fn whoever_ends_is_computed_once_more_for_nothing() {
-    let answer = Answer::Script { tokens: vec![TokenId(7), TokenId(8)], stop: TokenId(2) };
+    let answer = FakeAnswer::Script { tokens: vec![TokenId(7), TokenId(8)], stop: TokenId(2) };
     let mut stage = Stage::with(limits(), answer, Vec::new());
     let stops = Sampling { stop_tokens: vec![TokenId(2)], ..Sampling::default() };
     let (short, long) = (stage.submit_sampled(3, 9, stops), stage.submit(4, 9));
@@ -235,8 +235,8 @@ fn a_masked_draw_waits_for_the_token_before_and_nobody_waits_for_it() {
 #[test]
 fn masks_follow_a_sequence_through_preemption_and_lost_steps() {
     let tight = SchedulerLimits { global_blocks: 5, sliding_blocks: 5, ..limits() };
-    let faults = vec![Fault::FailsAtStep(4), Fault::FailsAtStep(9)];
-    let mut stage = Stage::with(tight, Answer::Hash { seed: 1 }, faults);
+    let faults = vec![EngineFault::FailsAtStep(4), EngineFault::FailsAtStep(9)];
+    let mut stage = Stage::with(tight, FakeAnswer::Hash { seed: 1 }, faults);
     let seqs = [5, 2, 7, 3].map(|len| (len, stage.submit_sampled(len, 9, masked())));
     stage.finish_ahead();
     assert!(stage.scheduler.counts().preemptions_total > 0, "blocks ran out");
@@ -278,7 +278,7 @@ fn a_window_that_holds_somebody_holds_the_step_planned_ahead() {
 
 #[test]
 fn a_lost_step_takes_the_one_planned_ahead_with_it() {
-    let mut stage = Stage::with(limits(), Answer::Hash { seed: 1 }, vec![Fault::FailsAtStep(3)]);
+    let mut stage = Stage::with(limits(), FakeAnswer::Hash { seed: 1 }, vec![EngineFault::FailsAtStep(3)]);
     let seqs = [stage.submit(3, 9), stage.submit(4, 9)];
     stage.settle(2);
     stage.step();

@@ -50,7 +50,7 @@ struct Counter {
     load: Load,
     now: Micros,
     dice: u64,
-    events: Vec<Event>,
+    events: Vec<SequenceEvent>,
 }
 
 impl Counter {
@@ -200,7 +200,8 @@ fn what_would_wait_past_the_limit_is_refused_at_once_and_what_is_taken_has_its_t
             }
             counter.step();
         }
-        let timeout = |event: &&Event| matches!(event, Event::Finished { reason: FinishReason::QueueTimeout, .. });
+        let timeout =
+            |event: &&SequenceEvent| matches!(event, SequenceEvent::Finished { reason: FinishReason::QueueTimeout, .. });
         let timeouts_count = counter.events.iter().filter(timeout).count();
         let counts = (taken_count, refused_count, timeouts_count);
         assert!(

@@ -4,8 +4,8 @@ const POISON: TokenId = TokenId(499);
 
 /// A stage whose engine fails whenever it computes [`POISON`], or at one of these steps.
 fn stage(steps: &[u64]) -> Stage {
-    let faults = steps.iter().map(|step| Fault::FailsAtStep(*step)).chain([Fault::FailsOnToken(POISON)]).collect();
-    Stage::with(limits(), Answer::Hash { seed: 1 }, faults)
+    let faults = steps.iter().map(|step| EngineFault::FailsAtStep(*step)).chain([EngineFault::FailsOnToken(POISON)]).collect();
+    Stage::with(limits(), FakeAnswer::Hash { seed: 1 }, faults)
 }
 
 /// Submits a prompt with poison at this position.

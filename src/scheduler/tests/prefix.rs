@@ -32,7 +32,7 @@ impl Stage {
 
     fn found(&self, seq: SeqId) -> (usize, Option<Miss>) {
         let found = self.events.iter().find_map(|event| match event {
-            Event::Began { seq: of, cached_tokens, miss } if *of == seq => Some((*cached_tokens, *miss)),
+            SequenceEvent::Began { seq: of, cached_tokens, miss } if *of == seq => Some((*cached_tokens, *miss)),
             _ => None,
         });
         found.expect("it began")
@@ -179,7 +179,7 @@ fn a_chain_is_cut_to_where_a_window_is_whole() {
 
 #[test]
 fn an_engine_that_failed_and_a_draw_that_failed_leave_nothing_to_find() {
-    let mut stage = Stage::with(caching(), Answer::Hash { seed: 1 }, vec![Fault::FailsAtStep(2)]);
+    let mut stage = Stage::with(caching(), FakeAnswer::Hash { seed: 1 }, vec![EngineFault::FailsAtStep(2)]);
     stage.serve(prompt(20..43));
     assert_eq!(stage.cached().0, 5);
     let lost = stage.take(prompt(20..43));
@@ -189,7 +189,7 @@ fn an_engine_that_failed_and_a_draw_that_failed_leave_nothing_to_find() {
     stage.finish();
     assert_eq!(stage.scheduler.counts().prefix_cache.resumed_total, 0);
 
-    let mut stage = Stage::with(caching(), Answer::Hash { seed: 1 }, vec![Fault::NotFiniteOnToken(TokenId(9))]);
+    let mut stage = Stage::with(caching(), FakeAnswer::Hash { seed: 1 }, vec![EngineFault::NotFiniteOnToken(TokenId(9))]);
     let runs = stage.take(NewSequence { max_tokens: 30, ..prompt(20..43) });
     (0..4).for_each(|_| drop(stage.step()));
     let broken = stage.take(prompt([9; 10]));
@@ -245,6 +245,6 @@ fn without_a_key_nothing_is_kept() {
     let mut stage = Stage::new(limits());
     let seq = stage.take(prompt(20..43));
     stage.finish();
-    assert!(!stage.events.iter().any(|event| matches!(event, Event::Began { .. })), "{seq:?}");
+    assert!(!stage.events.iter().any(|event| matches!(event, SequenceEvent::Began { .. })), "{seq:?}");
     assert_eq!((stage.cached(), stage.scheduler.counts().prefix_cache), ((0, 0), PrefixCounts::default()));
 }

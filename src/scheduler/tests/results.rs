@@ -1,15 +1,15 @@
 use super::*;
 use crate::batch::PositionLogprobs;
 
-fn script(tokens: &[u32], stop: u32) -> Answer {
-    Answer::Script { tokens: tokens.iter().copied().map(TokenId).collect(), stop: TokenId(stop) }
+fn script(tokens: &[u32], stop: u32) -> FakeAnswer {
+    FakeAnswer::Script { tokens: tokens.iter().copied().map(TokenId).collect(), stop: TokenId(stop) }
 }
 
 fn prompt_reports(stage: &Stage) -> Vec<(usize, &Vec<PositionLogprobs>)> {
     let reports = stage.events.iter().enumerate();
     reports
         .filter_map(|(i, event)| match event {
-            Event::PromptLogprobs { logprobs, .. } => Some((i, logprobs)),
+            SequenceEvent::PromptLogprobs { logprobs, .. } => Some((i, logprobs)),
             _ => None,
         })
         .collect()
@@ -22,7 +22,9 @@ fn a_stop_token_ends_the_sequence_and_is_no_token() {
     let seq = stage.submit_sampled(3, 9, sampling);
     stage.finish();
     assert_eq!(stage.heard(seq), (vec![TokenId(7), TokenId(8)], Some(FinishReason::Stop(TokenId(2)))));
-    let Some(Event::Finished { logprobs: Some(logprobs), .. }) = stage.events.last() else { panic!("the end says how likely") };
+    let Some(SequenceEvent::Finished { logprobs: Some(logprobs), .. }) = stage.events.last() else {
+        panic!("the end says how likely")
+    };
     assert_eq!((logprobs.chosen.token, logprobs.top.len()), (TokenId(2), 1));
     assert_eq!(stage.scheduler.counts().decode_tokens_total, 3);
 }
@@ -45,8 +47,8 @@ fn the_length_ends_it_before_a_stop_token_that_would_come_next() {
 
 #[test]
 fn logits_that_are_not_finite_end_only_their_sequence() {
-    let rotten = Fault::NotFiniteFor { seq: SeqId(1), generated_count: 2 };
-    let mut stage = Stage::with(limits(), Answer::Hash { seed: 1 }, vec![rotten]);
+    let rotten = EngineFault::NotFiniteFor { seq: SeqId(1), generated_count: 2 };
+    let mut stage = Stage::with(limits(), FakeAnswer::Hash { seed: 1 }, vec![rotten]);
     let seqs = [4, 5, 6].map(|len| stage.submit(len, 6));
     stage.finish();
     assert_eq!(stage.heard(seqs[1]), (alone(5, 6)[..2].to_vec(), Some(FinishReason::NotFinite)));
@@ -77,8 +79,8 @@ fn a_prompt_of_one_token_reports_nothing_about_it() {
 #[test]
 fn a_prompt_that_is_computed_again_is_reported_once() {
     // Lost in the middle of the prompt, and again in the middle of the answer.
-    let faults = vec![Fault::FailsAtStep(1), Fault::FailsAtStep(6)];
-    let mut stage = Stage::with(limits(), Answer::Hash { seed: 1 }, faults);
+    let faults = vec![EngineFault::FailsAtStep(1), EngineFault::FailsAtStep(6)];
+    let mut stage = Stage::with(limits(), FakeAnswer::Hash { seed: 1 }, faults);
     let new = sequence(37, 5, Sampling { prompt_logprobs: true, ..Sampling::default() });
     let seq = stage.scheduler.submit(new.clone(), stage.now).unwrap();
     stage.finish();

@@ -13,16 +13,16 @@ impl Stage {
 
     /// The ends of all sequences so far, in the order of the events.
     fn ends(&self) -> Vec<(SeqId, FinishReason)> {
-        let end = |event: &Event| match event {
-            Event::Finished { seq, reason, .. } => Some((*seq, *reason)),
+        let end = |event: &SequenceEvent| match event {
+            SequenceEvent::Finished { seq, reason, .. } => Some((*seq, *reason)),
             _ => None,
         };
         self.events.iter().filter_map(end).collect()
     }
 
     fn entered(&self) -> Vec<(usize, SeqId)> {
-        let entered = |event: &Event| match event {
-            Event::Entered { index, seq, .. } => Some((*index, *seq)),
+        let entered = |event: &SequenceEvent| match event {
+            SequenceEvent::Entered { index, seq, .. } => Some((*index, *seq)),
             _ => None,
         };
         self.events.iter().filter_map(entered).collect()
@@ -90,8 +90,8 @@ fn where_one_may_run_a_request_runs_one_after_another_and_others_come_between() 
 
 #[test]
 fn a_sequence_that_fails_takes_its_request_with_it_and_no_other() {
-    let rotten = Fault::NotFiniteFor { seq: SeqId(2), generated_count: 2 };
-    let mut stage = Stage::with(limits(), Answer::Hash { seed: 1 }, vec![rotten]);
+    let rotten = EngineFault::NotFiniteFor { seq: SeqId(2), generated_count: 2 };
+    let mut stage = Stage::with(limits(), FakeAnswer::Hash { seed: 1 }, vec![rotten]);
     stage.submit_request(request(10, 2, 50));
     let single = stage.submit(3, 5);
     while stage.ends().is_empty() {
@@ -111,7 +111,7 @@ fn a_sequence_that_fails_takes_its_request_with_it_and_no_other() {
 #[test]
 fn a_sequence_at_which_the_engine_fails_takes_its_request_with_it() {
     let poison = TokenId(13);
-    let mut stage = Stage::with(limits(), Answer::Hash { seed: 1 }, vec![Fault::FailsOnToken(poison)]);
+    let mut stage = Stage::with(limits(), FakeAnswer::Hash { seed: 1 }, vec![EngineFault::FailsOnToken(poison)]);
     let mut request = request(6, 2, 50);
     request[1].prompt[1] = poison;
     stage.submit_request(request);

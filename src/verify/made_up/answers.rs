@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::asking::JAY;
 use super::fault::Fault;
 use super::fields;
-use super::server::{MODEL, Server};
+use super::server::{MODEL, MadeUpServer};
 
 const SIZE: &str = "small";
 const DTYPE: &str = "f32";
@@ -16,7 +16,7 @@ const VERSION: &str = "SYS/v1";
 const KINDS: [&str; 5] = ["autocomplete", "prompt", "comment", "error_fix", "code_generation"];
 
 /// A request that was understood.
-pub(super) struct Asked {
+pub(super) struct UnderstoodRequest {
     pub(super) path: String,
     pub(super) streams: bool,
     /// It goes on until its tokens are used up, slowly.
@@ -30,9 +30,9 @@ pub(super) struct Asked {
     pub(super) key: String,
 }
 
-impl Asked {
+impl UnderstoodRequest {
     /// A request, and with what it is refused if it is wrong.
-    pub(super) fn read(server: &Server, path: String, body: &Value) -> (Self, Option<(u16, &'static str)>) {
+    pub(super) fn read(server: &MadeUpServer, path: String, body: &Value) -> (Self, Option<(u16, &'static str)>) {
         let from = if body["messages"].is_array() { &body["messages"][0]["content"] } else { &body["prompt"] };
         let question = from.as_str().unwrap_or_default();
         let temperature = body["temperature"].as_f64().unwrap_or(0.0);
@@ -82,7 +82,7 @@ impl Asked {
         (Self { path, streams, endless, pieces, listed, calls, key }, refusal)
     }
 
-    fn named(&self, server: &Server, data: &Value) -> String {
+    fn named(&self, server: &MadeUpServer, data: &Value) -> String {
         match data["type"].as_str() {
             Some(kind) if !server.bad(Fault::NoEventNames) => format!("event: {kind}\ndata: {data}\n\n"),
             _ if self.path == "/v1/completions" && !self.endless && server.bad(Fault::NoSpaceAfterData) => {
@@ -93,7 +93,7 @@ impl Asked {
     }
 
     /// What comes before the first piece.
-    pub(super) fn start(&self, server: &Server, id: &str) -> Option<String> {
+    pub(super) fn start(&self, server: &MadeUpServer, id: &str) -> Option<String> {
         match self.path.as_str() {
             "/v1/chat/completions" => {
                 let delta = json!({"role": "assistant", "content": ""});
@@ -104,7 +104,7 @@ impl Asked {
         }
     }
 
-    pub(super) fn piece(&self, server: &Server, id: &str, piece: &str) -> String {
+    pub(super) fn piece(&self, server: &MadeUpServer, id: &str, piece: &str) -> String {
         let own = [piece.to_owned()];
         let data = match self.path.as_str() {
             "/v1/chat/completions" => {
@@ -129,7 +129,7 @@ impl Asked {
     }
 
     /// What ends a stream of the route.
-    pub(super) fn end(&self, server: &Server, id: &str, reason: &str, metadata: &Value) -> Vec<String> {
+    pub(super) fn end(&self, server: &MadeUpServer, id: &str, reason: &str, metadata: &Value) -> Vec<String> {
         let done = || "data: [DONE]\n\n".to_owned();
         match self.path.as_str() {
             "/generate" if server.bad(Fault::LosesDone) => Vec::new(),
@@ -163,7 +163,7 @@ impl Asked {
     }
 }
 
-fn reply(server: &Server, question: &str) -> Vec<String> {
+fn reply(server: &MadeUpServer, question: &str) -> Vec<String> {
     let letters = |text: &str| text.chars().map(String::from).collect();
     match question {
         JAY if server.bad(Fault::OtherCode) => letters("print(\"May\")"),
@@ -178,7 +178,7 @@ fn reply(server: &Server, question: &str) -> Vec<String> {
     }
 }
 
-fn gathered(server: &Server, pieces: Vec<String>, least: usize) -> Vec<String> {
+fn gathered(server: &MadeUpServer, pieces: Vec<String>, least: usize) -> Vec<String> {
     let least = if least == 6 && server.bad(Fault::GathersMuch) { 40 } else { least };
     if least == 0 || server.bad(Fault::GathersNothing) {
         return pieces;
@@ -190,7 +190,7 @@ fn gathered(server: &Server, pieces: Vec<String>, least: usize) -> Vec<String> {
 }
 
 /// 64 hexadecimal digits of what a prompt is made of.
-fn key(server: &Server, question: &str, temperature: f64, seed: &Value) -> String {
+fn key(server: &MadeUpServer, question: &str, temperature: f64, seed: &Value) -> String {
     let temperature = if server.bad(Fault::KeyWithoutTemperature) { 0.0 } else { temperature };
     let of = |part: u64| {
         let mut hasher = DefaultHasher::new();
@@ -203,7 +203,7 @@ fn key(server: &Server, question: &str, temperature: f64, seed: &Value) -> Strin
     if server.bad(Fault::KeysAlike) { "0".repeat(64) } else { (0..4).map(of).collect() }
 }
 
-pub(super) fn metadata(server: &Server, asked: &Asked, id: &str, cache_hit: bool) -> Value {
+pub(super) fn metadata(server: &MadeUpServer, asked: &UnderstoodRequest, id: &str, cache_hit: bool) -> Value {
     let mut metadata = json!({"request_id": id, "cache_key": asked.key, "cache_hit": cache_hit, "prompt_version": VERSION,
                               "model_id": MODEL, "model_size": SIZE, "dtype": DTYPE, "gpu_mode": "none", "tokens_before": 7,
                               "tokens_after": 7});
@@ -216,7 +216,7 @@ pub(super) fn metadata(server: &Server, asked: &Asked, id: &str, cache_hit: bool
 }
 
 /// An answer in one piece.
-pub(super) fn whole(server: &Server, asked: &Asked, metadata: &Value) -> Value {
+pub(super) fn whole(server: &MadeUpServer, asked: &UnderstoodRequest, metadata: &Value) -> Value {
     let reason = if server.bad(Fault::FinishIsLength) { "length" } else { "stop" };
     let first = if server.bad_every(Fault::TokenIdsChange, 2) { 1 } else { 0 };
     let token_ids: Vec<usize> = (first..first + asked.pieces.len()).collect();
@@ -234,7 +234,7 @@ pub(super) fn whole(server: &Server, asked: &Asked, metadata: &Value) -> Value {
            "prompt_token_ids": [1, 2, 3], "antiphon": metadata})
 }
 
-pub(super) fn health(server: &Server) -> Value {
+pub(super) fn health(server: &MadeUpServer) -> Value {
     let inner = if server.bad(Fault::InnerTag) { "bf16" } else { DTYPE };
     let status = if server.bad(Fault::Unhealthy) { "starting" } else { "healthy" };
     let qps = if server.bad(Fault::NoQps) { Value::Null } else { json!(1.0) };
@@ -243,7 +243,7 @@ pub(super) fn health(server: &Server) -> Value {
            "stats": {"active_requests": 0, "qps": qps, "error_rate": 0.0, "p95_ttft_ms": 1.0, "p95_e2e_ms": 1.0}})
 }
 
-pub(super) fn stats(server: &Server, context_tokens: u64) -> Value {
+pub(super) fn stats(server: &MadeUpServer, context_tokens: u64) -> Value {
     let counted = |fault: Fault, count: u64| if server.bad(fault) { 0 } else { count };
     let (twice, halved) = (server.bad(Fault::ModelTotalTwice), server.bad(Fault::HitsHalved));
     let (total, success, cancelled) = {
@@ -269,7 +269,7 @@ pub(super) fn stats(server: &Server, context_tokens: u64) -> Value {
     })
 }
 
-pub(super) fn metrics(server: &Server) -> String {
+pub(super) fn metrics(server: &MadeUpServer) -> String {
     let count = |fault: Fault, value: u64| if server.bad(fault) { 0 } else { value };
     let (wrong_label, active) = (server.bad(Fault::WrongLabel), u64::from(server.bad(Fault::ActiveStuck)));
     let more_hits = u64::from(server.bad(Fault::MetricsHitsMore));

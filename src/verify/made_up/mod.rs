@@ -13,10 +13,10 @@ use super::bench::Target;
 use super::case::{Level, Verdict};
 use super::criteria::{Criteria, Range};
 use super::effort::Effort;
-use super::report::{Report, Tested};
-use super::run::{Progress, cases, open, run};
+use super::report::{Tested, VerifyReport};
+use super::run::{RunProgress, cases, open, run};
 use fault::Fault;
-use server::Server;
+use server::MadeUpServer;
 
 /// Criteria that a server of this machine meets however busy the machine is, and that [`server::LATE`] does not.
 fn criteria() -> Criteria {
@@ -51,11 +51,11 @@ fn effort() -> Effort {
 }
 
 /// Runs the tests, all of them or the one named, against a server that is bad in this way in the test named, or in all.
-fn judged(fault: Fault, in_case: Option<&str>) -> Report {
+fn judged(fault: Fault, in_case: Option<&str>) -> VerifyReport {
     let only: Vec<String> = in_case.map(str::to_owned).into_iter().collect();
     let skip = if only.is_empty() { ["MC-5", "MC-8", "ST01-5"].map(str::to_owned).to_vec() } else { Vec::new() };
     let cases = cases(Level::Full, &only, &skip).unwrap();
-    let server = Server::start(fault, cases.iter().map(|case| case.id).find(|id| Some(*id) == in_case));
+    let server = MadeUpServer::start(fault, cases.iter().map(|case| case.id).find(|id| Some(*id) == in_case));
     let target = Target {
         url: server.url.clone(),
         browser: Some(PathBuf::from("/no/browser")),
@@ -66,8 +66,8 @@ fn judged(fault: Fault, in_case: Option<&str>) -> Report {
     runtime.block_on(async {
         let mut bench = open(target, Level::Full, criteria()).await.unwrap();
         bench.effort = effort();
-        let enter = &mut |progress: Progress<'_>| {
-            if let Progress::Started(case) = progress {
+        let enter = &mut |progress: RunProgress<'_>| {
+            if let RunProgress::Started(case) = progress {
                 server.enter(case.id);
             }
         };
@@ -76,70 +76,70 @@ fn judged(fault: Fault, in_case: Option<&str>) -> Report {
 }
 
 /// A way to be bad, in which test (in all if none is named), which tests then fail, and what each of them says.
-struct Row(Fault, Option<&'static str>, &'static [&'static str], &'static str);
+struct BadServer(Fault, Option<&'static str>, &'static [&'static str], &'static str);
 
-const EVERYWHERE: [Row; 48] = [
-    Row(Fault::Unhealthy, None, &["MC-2"], "status: String(\"starting\")"),
-    Row(Fault::NotReady, None, &["MC-2", "LOAD-3", "STR-7"], "/health/ready"),
-    Row(Fault::InnerTag, None, &["OBS01-1"], "/health says dtype"),
-    Row(Fault::NoQps, None, &["OBS01-1"], "no stats.qps"),
-    Row(Fault::NoModelMetrics, None, &["OBS01-2"], "model_metrics has no made-up"),
-    Row(Fault::ModelTotalTwice, None, &["OBS01-2"], "total: Some"),
-    Row(Fault::HitsHalved, None, &["PF01-4"], "hits, misses and builds of /stats"),
-    Row(Fault::CancelledUncounted, None, &["ST01-7"], "cancelled streams that /stats counts"),
-    Row(Fault::RequestsUncounted, None, &["OBS01-4", "STR-7"], "that /stats counts|requests_total of /stats grew by"),
-    Row(Fault::SuccessUncounted, None, &["OBS01-4"], "requests_success of /stats grew by"),
-    Row(Fault::WrongLabel, None, &["OBS01-3"], "stream_active has the dtype Some(\"bf16\")"),
-    Row(Fault::HelpTwice, None, &["PF01-4", "OBS01-3", "OBS01-4"], "/metrics: line"),
-    Row(Fault::MetricsHitsMore, None, &["PF01-4"], "prompt_cache_hits of /metrics"),
-    Row(Fault::MetricsRequestsUncounted, None, &["OBS01-4"], "requests_total[] grew by"),
-    Row(Fault::DecodeTokensUncounted, None, &["OBS01-4"], "llm_decode_tokens_total grew by 0"),
-    Row(Fault::ActiveStuck, None, &["OBS01-4"], "requests_active of an idle server"),
-    Row(Fault::UsageWrong, None, &["MC-3"], "usage does not add up"),
-    Row(Fault::FinishIsLength, None, &["MC-3"], "finish_reason"),
-    Row(Fault::StatusOfNoJson, None, &["MC-7"], "the status for a body that is no JSON"),
-    Row(Fault::RefusesWithoutMessage, None, &["MC-7", "CL-7", "STR-6"], "message"),
-    Row(Fault::NoVersion, None, &["PF01-2"], "expected a prompt_version"),
-    Row(Fault::OtherVersionInStream, None, &["PF01-2"], "another prompt_version"),
-    Row(Fault::NoTokensBefore, None, &["PF01-2"], "no tokens_before"),
-    Row(Fault::NeverHits, None, &["PF01-3", "PF01-4"], "hit rate: 0|misses: 20, expected 4"),
-    Row(
+const EVERYWHERE: [BadServer; 48] = [
+    BadServer(Fault::Unhealthy, None, &["MC-2"], "status: String(\"starting\")"),
+    BadServer(Fault::NotReady, None, &["MC-2", "LOAD-3", "STR-7"], "/health/ready"),
+    BadServer(Fault::InnerTag, None, &["OBS01-1"], "/health says dtype"),
+    BadServer(Fault::NoQps, None, &["OBS01-1"], "no stats.qps"),
+    BadServer(Fault::NoModelMetrics, None, &["OBS01-2"], "model_metrics has no made-up"),
+    BadServer(Fault::ModelTotalTwice, None, &["OBS01-2"], "total: Some"),
+    BadServer(Fault::HitsHalved, None, &["PF01-4"], "hits, misses and builds of /stats"),
+    BadServer(Fault::CancelledUncounted, None, &["ST01-7"], "cancelled streams that /stats counts"),
+    BadServer(Fault::RequestsUncounted, None, &["OBS01-4", "STR-7"], "that /stats counts|requests_total of /stats grew by"),
+    BadServer(Fault::SuccessUncounted, None, &["OBS01-4"], "requests_success of /stats grew by"),
+    BadServer(Fault::WrongLabel, None, &["OBS01-3"], "stream_active has the dtype Some(\"bf16\")"),
+    BadServer(Fault::HelpTwice, None, &["PF01-4", "OBS01-3", "OBS01-4"], "/metrics: line"),
+    BadServer(Fault::MetricsHitsMore, None, &["PF01-4"], "prompt_cache_hits of /metrics"),
+    BadServer(Fault::MetricsRequestsUncounted, None, &["OBS01-4"], "requests_total[] grew by"),
+    BadServer(Fault::DecodeTokensUncounted, None, &["OBS01-4"], "llm_decode_tokens_total grew by 0"),
+    BadServer(Fault::ActiveStuck, None, &["OBS01-4"], "requests_active of an idle server"),
+    BadServer(Fault::UsageWrong, None, &["MC-3"], "usage does not add up"),
+    BadServer(Fault::FinishIsLength, None, &["MC-3"], "finish_reason"),
+    BadServer(Fault::StatusOfNoJson, None, &["MC-7"], "the status for a body that is no JSON"),
+    BadServer(Fault::RefusesWithoutMessage, None, &["MC-7", "CL-7", "STR-6"], "message"),
+    BadServer(Fault::NoVersion, None, &["PF01-2"], "expected a prompt_version"),
+    BadServer(Fault::OtherVersionInStream, None, &["PF01-2"], "another prompt_version"),
+    BadServer(Fault::NoTokensBefore, None, &["PF01-2"], "no tokens_before"),
+    BadServer(Fault::NeverHits, None, &["PF01-3", "PF01-4"], "hit rate: 0|misses: 20, expected 4"),
+    BadServer(
         Fault::LosesPiece,
         None,
         &["MC-4", "ST01-7", "CL-3"],
         "the joined stream|the next answer is|tokens listed in the stream",
     ),
-    Row(Fault::NoStart, None, &["ST01-1"], "the first event"),
-    Row(Fault::OtherIdAtEnd, None, &["ST01-1"], "the same request_id"),
-    Row(Fault::NoEventNames, None, &["ST01-1"], "an event's name beside its type"),
-    Row(Fault::LosesDone, None, &["PF01-2", "ST01-1", "ST01-2"], "done, cancelled or error"),
-    Row(Fault::NoSpaceAfterData, None, &["ST01-2"], "/v1/completions: no frame"),
-    Row(Fault::OtherMediaType, None, &["ST01-2"], "the type of /generate/stream"),
-    Row(Fault::EndsCancelledAsDone, None, &["MC-6", "ST01-4"], "the stream's last event"),
-    Row(Fault::CancelsTwice, None, &["MC-6", "ST01-4"], "the answer to a second /cancel"),
-    Row(Fault::GathersMuch, None, &["STR-3"], "at least 50 expected"),
-    Row(Fault::GathersNothing, None, &["STR-3", "STR-5"], "at most 100 expected|gathering made"),
-    Row(Fault::ExtraField, None, &["STR-4"], "an event is"),
-    Row(Fault::OffsetsInBytes, None, &["CL-1"], "has the offset"),
-    Row(Fault::ListsBehindStop, None, &["CL-2"], "its listed tokens"),
-    Row(Fault::StopsNoStream, None, &["CL-2"], "the streamed text before the stop string"),
-    Row(Fault::OtherLogprobsInStream, None, &["CL-3"], "is streamed, and"),
-    Row(Fault::CallsAnyway, None, &["CL-4"], "[2, 2], expected [0, 0]"),
-    Row(Fault::CallsTwice, None, &["CL-5"], "[2, 2], expected [1, 1]"),
-    Row(Fault::IgnoresConstraints, None, &["CL-6"], "guided_choice asks for"),
-    Row(Fault::LongIsNoContext, None, &["CL-7"], "which names no context length"),
-    Row(Fault::OutlivesReset, None, &["CL-8"], "until free"),
-    Row(Fault::TakesUpgrade, None, &["CL-9"], "says connection: upgrade"),
-    Row(Fault::ChunksForOld, None, &["CL-10"], "has transfer-encoding: chunked"),
-    Row(Fault::ServesPoems, None, &["STR-6"], "an unknown model_type is answered 200"),
+    BadServer(Fault::NoStart, None, &["ST01-1"], "the first event"),
+    BadServer(Fault::OtherIdAtEnd, None, &["ST01-1"], "the same request_id"),
+    BadServer(Fault::NoEventNames, None, &["ST01-1"], "an event's name beside its type"),
+    BadServer(Fault::LosesDone, None, &["PF01-2", "ST01-1", "ST01-2"], "done, cancelled or error"),
+    BadServer(Fault::NoSpaceAfterData, None, &["ST01-2"], "/v1/completions: no frame"),
+    BadServer(Fault::OtherMediaType, None, &["ST01-2"], "the type of /generate/stream"),
+    BadServer(Fault::EndsCancelledAsDone, None, &["MC-6", "ST01-4"], "the stream's last event"),
+    BadServer(Fault::CancelsTwice, None, &["MC-6", "ST01-4"], "the answer to a second /cancel"),
+    BadServer(Fault::GathersMuch, None, &["STR-3"], "at least 50 expected"),
+    BadServer(Fault::GathersNothing, None, &["STR-3", "STR-5"], "at most 100 expected|gathering made"),
+    BadServer(Fault::ExtraField, None, &["STR-4"], "an event is"),
+    BadServer(Fault::OffsetsInBytes, None, &["CL-1"], "has the offset"),
+    BadServer(Fault::ListsBehindStop, None, &["CL-2"], "its listed tokens"),
+    BadServer(Fault::StopsNoStream, None, &["CL-2"], "the streamed text before the stop string"),
+    BadServer(Fault::OtherLogprobsInStream, None, &["CL-3"], "is streamed, and"),
+    BadServer(Fault::CallsAnyway, None, &["CL-4"], "[2, 2], expected [0, 0]"),
+    BadServer(Fault::CallsTwice, None, &["CL-5"], "[2, 2], expected [1, 1]"),
+    BadServer(Fault::IgnoresConstraints, None, &["CL-6"], "guided_choice asks for"),
+    BadServer(Fault::LongIsNoContext, None, &["CL-7"], "which names no context length"),
+    BadServer(Fault::OutlivesReset, None, &["CL-8"], "until free"),
+    BadServer(Fault::TakesUpgrade, None, &["CL-9"], "says connection: upgrade"),
+    BadServer(Fault::ChunksForOld, None, &["CL-10"], "has transfer-encoding: chunked"),
+    BadServer(Fault::ServesPoems, None, &["STR-6"], "an unknown model_type is answered 200"),
 ];
 
-const fn one(fault: Fault, case: &'static [&'static str; 1], says: &'static str) -> Row {
-    Row(fault, Some(case[0]), case, says)
+const fn one(fault: Fault, case: &'static [&'static str; 1], says: &'static str) -> BadServer {
+    BadServer(fault, Some(case[0]), case, says)
 }
 
 /// What several tests would find is shown to each by itself: the server is bad while that one runs.
-const IN_ONE: [Row; 50] = [
+const IN_ONE: [BadServer; 50] = [
     one(Fault::SlowFirstTwice, &["PERF-1"], "p95 TTFT"),
     one(Fault::SlowEnd, &["PERF-1"], "p95 E2E"),
     one(Fault::ErrorEvent, &["PERF-1"], "2 of 20 requests failed"),
@@ -188,14 +188,14 @@ const IN_ONE: [Row; 50] = [
     one(Fault::CutsLetters, &["STR-5"], "letters of the chunks"),
     one(Fault::ControlToken, &["STR-5"], "a control token was sent"),
     // What is allowed passes: one request in twenty is beyond the 95 %, and a refusal that says when to come again is no failure.
-    Row(Fault::SlowFirstOnce, Some("PERF-1"), &[], ""),
-    Row(Fault::RefusesHalf, Some("LOAD-3"), &[], ""),
-    Row(Fault::Good, None, &[], ""),
+    BadServer(Fault::SlowFirstOnce, Some("PERF-1"), &[], ""),
+    BadServer(Fault::RefusesHalf, Some("LOAD-3"), &[], ""),
+    BadServer(Fault::Good, None, &[], ""),
 ];
 
 /// What is wrong with the verdicts on a row's server.
-fn check(row: &Row) -> Result<(), String> {
-    let Row(fault, in_case, fails, says) = row;
+fn check(row: &BadServer) -> Result<(), String> {
+    let BadServer(fault, in_case, fails, says) = row;
     let report = judged(*fault, *in_case);
     let wrong: Vec<&Tested> = report.tests.iter().filter(|tested| tested.outcome.verdict != Verdict::Pass).collect();
     let ids: Vec<&str> = wrong.iter().map(|tested| tested.id).collect();
@@ -209,7 +209,7 @@ fn check(row: &Row) -> Result<(), String> {
 }
 
 /// Most of the time is waiting, so several rows are tried at once.
-fn check_all(rows: &[Row]) {
+fn check_all(rows: &[BadServer]) {
     let (next, wrong) = (Mutex::new(rows.iter()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..6 {

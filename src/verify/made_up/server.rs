@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::answers::{self, Asked};
+use super::answers::{self, UnderstoodRequest};
 use super::fault::Fault;
 
 pub(super) const MODEL: &str = "made-up";
@@ -21,7 +21,7 @@ const CONTEXT_TOKENS: u64 = 512;
 
 /// What the server has done and holds.
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct MadeUpState {
     case: &'static str,
     case_began: Option<Instant>,
     faults: u64,
@@ -42,12 +42,12 @@ pub(super) struct State {
     live: BTreeMap<String, bool>,
 }
 
-pub(super) struct Server {
+pub(super) struct MadeUpServer {
     pub(super) url: String,
     fault: Fault,
     /// The test in which it is bad; in all of them if there is none.
     only_in: Option<&'static str>,
-    state: Mutex<State>,
+    state: Mutex<MadeUpState>,
     descriptors: AtomicU64,
 }
 
@@ -59,7 +59,7 @@ enum Ending {
     Left,
 }
 
-impl Server {
+impl MadeUpServer {
     /// Serves for as long as the process lives.
     pub(super) fn start(fault: Fault, only_in: Option<&'static str>) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -87,7 +87,7 @@ impl Server {
         (state.case, state.case_began) = (case, Some(Instant::now()));
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, MadeUpState> {
         self.state.lock().expect("no thread panics with it")
     }
 
@@ -167,7 +167,7 @@ impl Server {
         if self.bad(Fault::GrowsByRequest) {
             self.state().grown_kib += 8;
         }
-        let (asked, refusal) = Asked::read(self, path, &body);
+        let (asked, refusal) = UnderstoodRequest::read(self, path, &body);
         if let Some((status, message)) = refusal {
             return self.refuse(stream, status, message);
         }
@@ -195,7 +195,7 @@ impl Server {
     }
 
     /// Takes the time of an answer that is not streamed; `None` if the client left.
-    fn compute(&self, stream: &TcpStream, asked: &Asked) -> Option<()> {
+    fn compute(&self, stream: &TcpStream, asked: &UnderstoodRequest) -> Option<()> {
         if self.bad(Fault::OutlivesReset) {
             thread::sleep(LATE);
             return Some(());
@@ -211,7 +211,7 @@ impl Server {
     }
 
     /// A request is taken: its id, and whether its prompt was known.
-    fn begin(&self, asked: &Asked) -> (String, bool) {
+    fn begin(&self, asked: &UnderstoodRequest) -> (String, bool) {
         let forgets = self.bad(Fault::NeverHits);
         let mut state = self.state();
         state.total += 1;
@@ -227,7 +227,7 @@ impl Server {
     }
 
     /// A request is over: it is counted, and what it holds is free.
-    fn end(&self, asked: &Asked, id: &str, ending: Ending) {
+    fn end(&self, asked: &UnderstoodRequest, id: &str, ending: Ending) {
         let grows = ending == Ending::Left && self.bad(Fault::GrowsByStream);
         let late = self.bad(Fault::FreesLate).then_some(LATE);
         let held = late.or_else(|| self.bad(Fault::KeepsBlocks).then_some(LATE * 4));
@@ -252,7 +252,7 @@ impl Server {
     }
 
     /// Streams an answer. What it holds is free before its last frames, so that a client that has them finds nothing held.
-    fn stream(&self, wire: Wire<'_>, asked: &Asked, id: &str, metadata: &Value) -> Option<()> {
+    fn stream(&self, wire: Wire<'_>, asked: &UnderstoodRequest, id: &str, metadata: &Value) -> Option<()> {
         let ended = self.pieces(wire, asked, id);
         let holds = self.bad(Fault::FreesLate) || self.bad(Fault::KeepsBlocks);
         let (ending, close) = match ended {
@@ -278,7 +278,7 @@ impl Server {
     }
 
     /// Sends the pieces; whether it was cancelled, or `None` if the client left.
-    fn pieces(&self, wire: Wire<'_>, asked: &Asked, id: &str) -> Option<bool> {
+    fn pieces(&self, wire: Wire<'_>, asked: &UnderstoodRequest, id: &str) -> Option<bool> {
         let media = if asked.path == "/generate/stream" && self.bad(Fault::OtherMediaType) {
             "text/event-streams"
         } else {

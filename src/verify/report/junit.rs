@@ -3,17 +3,17 @@
 use std::fmt::Write as _;
 
 use super::super::case::{Suite, Verdict};
-use super::Report;
+use super::VerifyReport;
 
 /// Writes the file.
-pub(super) fn write(report: &Report) -> String {
+pub(super) fn write(report: &VerifyReport) -> String {
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // A String takes everything.
     let _ = file(report, &mut text);
     text
 }
 
-fn file(report: &Report, out: &mut String) -> std::fmt::Result {
+fn file(report: &VerifyReport, out: &mut String) -> std::fmt::Result {
     writeln!(out, "<testsuites name=\"antiphon verify {}\">", report.level.name())?;
     for suite in Suite::ALL {
         let tests: Vec<_> = report.tests.iter().filter(|test| test.suite == suite).collect();

@@ -4,17 +4,17 @@ use std::fmt::Write as _;
 
 use super::super::case::{Suite, Verdict, round};
 use super::super::criteria::Criteria;
-use super::Report;
+use super::VerifyReport;
 
 /// Writes the block.
-pub(super) fn write(report: &Report) -> String {
+pub(super) fn write(report: &VerifyReport) -> String {
     let mut text = String::new();
     // A String takes everything.
     let _ = block(report, &mut text);
     text
 }
 
-fn block(report: &Report, out: &mut String) -> std::fmt::Result {
+fn block(report: &VerifyReport, out: &mut String) -> std::fmt::Result {
     let environment = &report.environment;
     writeln!(out, "## Test results: verify {}\n", report.level.name())?;
     writeln!(out, "**Time:** {}", report.time())?;
@@ -69,14 +69,14 @@ fn block(report: &Report, out: &mut String) -> std::fmt::Result {
     notes(&report.criteria, out)
 }
 
-fn verdict(report: &Report) -> String {
+fn verdict(report: &VerifyReport) -> String {
     let counts =
         Verdict::ALL.map(|verdict| (report.count(verdict), verdict.name())).into_iter().filter(|(count, _)| *count > 0);
     let counts: Vec<String> = counts.map(|(count, name)| format!("{count} {name}")).collect();
     format!("{} ({})", if report.passed() { "PASS" } else { "FAIL" }, counts.join(", "))
 }
 
-fn tags(report: &Report) -> String {
+fn tags(report: &VerifyReport) -> String {
     let Some(tags) = report.environment.tags.as_object() else { return "not said".to_owned() };
     let tags: Vec<String> = tags
         .iter()

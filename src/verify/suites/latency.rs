@@ -8,7 +8,7 @@ use serde_json::json;
 use super::super::asking::{Heard, JAY};
 use super::super::bench::Bench;
 use super::super::case::{Checks, Halt};
-use super::super::spread::Spread;
+use super::super::spread::SortedValues;
 use crate::client::{Api, ClientError};
 
 pub(super) const QUESTIONS: [&str; 4] =
@@ -47,18 +47,18 @@ pub(super) async fn under_load(bench: &Bench, checks: &mut Checks) -> Result<(),
         checks.note(format!("the first error: {error}"));
     }
     let (ttft, e2e) = (
-        Spread::of(answered.iter().filter_map(|heard| heard.ttft_ms())),
-        Spread::of(answered.iter().map(|heard| heard.seconds() * 1e3)),
+        SortedValues::of(answered.iter().filter_map(|heard| heard.ttft_ms())),
+        SortedValues::of(answered.iter().map(|heard| heard.seconds() * 1e3)),
     );
     checks.figure("requests", heard.len() as f64, "");
     checks.figure("clients", clients as f64, "");
     for (name, spread) in [("TTFT", &ttft), ("E2E", &e2e)] {
-        checks.figure(&format!("p50 {name}"), spread.at(0.5), "ms");
-        checks.figure(&format!("p99 {name}"), spread.at(0.99), "ms");
+        checks.figure(&format!("p50 {name}"), spread.quantile(0.5), "ms");
+        checks.figure(&format!("p99 {name}"), spread.quantile(0.99), "ms");
     }
     checks.that(!answered.is_empty(), || "no request was answered".to_owned());
-    checks.at_most("p95 TTFT", ttft.at(0.95), "ms", bench.criteria.ttft_p95_ms);
-    checks.at_most("p95 E2E", e2e.at(0.95), "ms", bench.criteria.e2e_p95_ms);
+    checks.at_most("p95 TTFT", ttft.quantile(0.95), "ms", bench.criteria.ttft_p95_ms);
+    checks.at_most("p95 E2E", e2e.quantile(0.95), "ms", bench.criteria.e2e_p95_ms);
     let rate = failed as f64 / heard.len().max(1) as f64;
     checks.figure("errors", rate * 100.0, "%");
     checks.that(rate < bench.criteria.error_rate_max, || {

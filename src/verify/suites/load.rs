@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::super::asking::JAY;
 use super::super::bench::Bench;
 use super::super::case::{Checks, Halt};
-use super::super::spread::Spread;
+use super::super::spread::SortedValues;
 use super::latency::{ask, is_answered};
 use crate::client::{Api, ClientError, Request};
 
@@ -54,7 +54,7 @@ pub(super) async fn stable(bench: &Bench, checks: &mut Checks) -> Result<(), Hal
     let failed = seen.iter().filter(|(_, answered, _)| !answered).count();
     let third = length.as_secs_f64() / 3.0;
     let median = |is_meant: &dyn Fn(f64, f64) -> bool| {
-        Spread::of(seen.iter().filter(|(at, _, ms)| is_meant(*at, *ms)).map(|seen| seen.2)).at(0.5)
+        SortedValues::of(seen.iter().filter(|(at, _, ms)| is_meant(*at, *ms)).map(|seen| seen.2)).quantile(0.5)
     };
     // A server that stalls lets nothing begin in the last third: what was under way then counts.
     let (first, last) = (median(&|at, _| at < third), median(&|at, ms| at + ms / 1e3 >= 2.0 * third));

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::asking::Chunk;
+use super::super::asking::TextChunk;
 use super::super::bench::Bench;
 use super::super::case::Halt;
-use crate::actors::messages::{Coalescing, FinishKind, Generate, Input, KeyId, PartKind};
+use crate::actors::messages::{Coalescing, FinishKind, Generate, KeyId, PartKind, ResponseInput};
 use crate::batch::Sampling;
 use crate::prompt::conversation::{Conversation, Message};
 
@@ -13,7 +13,7 @@ use crate::prompt::conversation::{Conversation, Message};
 pub(super) struct Served {
     pub(super) started: Instant,
     pub(super) ended: Instant,
-    pub(super) content: Vec<Chunk>,
+    pub(super) content: Vec<TextChunk>,
     pub(super) finish: FinishKind,
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn serve(
     let accepted = service
         .generate(Generate {
             request_id: format!("verify-{}", uuid::Uuid::new_v4().simple()),
-            inputs: vec![Input::Chat(Conversation { messages, ..Conversation::default() })],
+            inputs: vec![ResponseInput::Chat(Conversation { messages, ..Conversation::default() })],
             choices_count: 1,
             max_tokens: Some(u32::try_from(bench.context_tokens / 2).unwrap_or(u32::MAX).min(1024)),
             sampling: Sampling { temperature: 0.0, ..Sampling::default() },
@@ -60,14 +60,14 @@ pub(super) async fn serve(
         })
         .await;
     let mut accepted = accepted.map_err(|refusal| Halt::Fail(format!("the service refuses: {refusal:?}")))?;
-    let mut content: Vec<Chunk> = Vec::new();
+    let mut content: Vec<TextChunk> = Vec::new();
     while let Some(part) = accepted.parts.recv().await {
         match part.kind {
             PartKind::Content(text) if !text.is_empty() => {
                 if let (Some(pace), Some(last)) = (pace, content.last()) {
                     tokio::time::sleep_until((last.at + pace).into()).await;
                 }
-                content.push(Chunk { at: Instant::now(), text });
+                content.push(TextChunk { at: Instant::now(), text });
             }
             PartKind::Finished(finish) => return Ok(Served { started, ended: Instant::now(), content, finish: finish.kind }),
             _ => {}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::super::asking::{Chunk, Heard, JAY, JAY_CODE, with};
+use super::super::asking::{Heard, JAY, JAY_CODE, TextChunk, with};
 use super::super::bench::Bench;
 use super::super::case::{Checks, Halt};
 use super::super::process::ServerProcess;
@@ -87,7 +87,7 @@ pub(super) async fn accuracy(bench: &Bench, checks: &mut Checks) -> Result<(), H
 }
 
 /// The suite's numbers of one answer.
-fn check_flow(bench: &Bench, checks: &mut Checks, layer: &str, content: &[Chunk], seconds: f64) {
+fn check_flow(bench: &Bench, checks: &mut Checks, layer: &str, content: &[TextChunk], seconds: f64) {
     let criteria = &bench.criteria;
     let count = content.len() as f64;
     let chars: Vec<usize> = content.iter().map(|chunk| chunk.text.chars().count()).collect();

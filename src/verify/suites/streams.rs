@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::super::asking::{JAY, JAY_CODE, Listening, with};
-use super::super::bench::{Bench, Held};
+use super::super::bench::{Bench, ServerHoldings};
 use super::super::browser::{self, Browser};
 use super::super::case::{Checks, Halt};
-use super::super::connections::{self, Connection};
+use super::super::connections::{self, PeerConnection};
 use super::super::slope::slope;
-use super::super::spread::Spread;
+use super::super::spread::SortedValues;
 use crate::client::{Api, Request};
 
 /// Looks at the memory while streams are cancelled.
@@ -113,9 +113,9 @@ pub(super) async fn closed(bench: &Bench, checks: &mut Checks) -> Result<(), Hal
 }
 
 fn report_freed(bench: &Bench, checks: &mut Checks, freed: Vec<f64>) {
-    let freed = Spread::of(freed);
+    let freed = SortedValues::of(freed);
     checks.figure("cancelled", freed.count() as f64, "streams");
-    checks.figure("p50 until free", freed.at(0.5), "ms");
+    checks.figure("p50 until free", freed.quantile(0.5), "ms");
     checks.at_most("max until free", freed.max(), "ms", bench.criteria.cancel_max_ms);
 }
 
@@ -177,18 +177,18 @@ pub(super) async fn close_tabs(bench: &Bench, checks: &mut Checks, count: usize)
         closed.push((left - asked).as_secs_f64() * 1e3);
         // A browser whose connection is slow to come about opens a second one, and keeps it for later: the server holds that too.
         let kept = its.iter().filter(|connection| connection.is_open()).count() as u64;
-        let besides = Held { fds: before.fds.map(|fds| fds + kept), ..before };
+        let besides = ServerHoldings { fds: before.fds.map(|fds| fds + kept), ..before };
         freed.push(bench.freed(left, besides).await?);
     }
     checks.note(format!("in {}; counted from when its connection closed, which is the browser's to do", program.display()));
-    checks.figure("max until the browser closed the connection", Spread::of(closed).max(), "ms");
+    checks.figure("max until the browser closed the connection", SortedValues::of(closed).max(), "ms");
     report_freed(bench, checks, freed);
     Ok(())
 }
 
 /// The last moment at which all `connections` were seen open: the first that closes is the tab's. A browser on a busy machine takes
 /// its time to close it, and a server cannot free what is still being read.
-async fn hung_up(connections: &[Connection], asked: Instant) -> Result<Instant, Halt> {
+async fn hung_up(connections: &[PeerConnection], asked: Instant) -> Result<Instant, Halt> {
     let mut open = asked;
     while asked.elapsed() < BROWSER_MAX {
         let looked = Instant::now();

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use antiphon::actors::messages::{FinishKind, Generate, Input, KeyId, Refusal};
+use antiphon::actors::messages::{FinishKind, Generate, KeyId, Refusal, ResponseInput};
 use antiphon::batch::{Sampling, TokenId};
-use antiphon::engine::fake::Answer;
+use antiphon::engine::fake::FakeAnswer;
 
 use super::world::{Plan, World, long, plain, read, wait_until, world};
 
 fn endless() -> Plan {
     let token = super::world::tokenizer().encode_text("a")[0];
-    Plan { answer: Answer::Script { tokens: Vec::new(), stop: token }, ..Plan::default() }
+    Plan { answer: FakeAnswer::Script { tokens: Vec::new(), stop: token }, ..Plan::default() }
 }
 
 async fn refused(world: &World, generate: Generate) -> Refusal {
@@ -92,8 +92,11 @@ fn choices_are_taken_all_or_none() {
 fn text_work_is_bounded() {
     world(Plan { preparing_max_count: 0, ..Plan::default() }, |world| async move {
         assert!(matches!(refused(&world, plain("a", "x", 10)).await, Refusal::QueueFull { .. }));
-        let refusal =
-            world.service.tokenize(Input::Text("x".to_owned()), KeyId::default(), None).await.expect_err("the bound is zero");
+        let refusal = world
+            .service
+            .tokenize(ResponseInput::Text("x".to_owned()), KeyId::default(), None)
+            .await
+            .expect_err("the bound is zero");
         assert!(matches!(refusal, Refusal::QueueFull { .. }));
         world
     });
@@ -117,7 +120,7 @@ fn what_cannot_be_served_names_the_parameter() {
         assert_eq!(param_and_code(&empty), (Some("prompt"), None));
         let none = refused(&world, plain("a", "x", 0)).await;
         assert_eq!(param_and_code(&none), (Some("max_tokens"), None));
-        let unknown = Generate { inputs: vec![Input::Tokens(vec![TokenId(2_048)])], ..plain("a", "", 1) };
+        let unknown = Generate { inputs: vec![ResponseInput::Tokens(vec![TokenId(2_048)])], ..plain("a", "", 1) };
         assert_eq!(param_and_code(&refused(&world, unknown).await), (Some("prompt"), None));
         let sampling = Sampling { logit_bias: vec![(TokenId(9_999), 1.0)], ..Sampling::default() };
         let biased = Generate { sampling, ..plain("a", "x", 1) };

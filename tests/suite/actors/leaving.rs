@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use antiphon::actors::messages::FinishKind;
 use antiphon::actors::snapshot::Phase;
-use antiphon::engine::fake::Answer;
+use antiphon::engine::fake::FakeAnswer;
 
 use super::world::{Dice, Plan, World, holds_nothing, long, next, plain, read, wait_until, world};
 
 /// Never stops by itself.
 fn endless() -> Plan {
     let token = super::world::tokenizer().encode_text("a")[0];
-    Plan { answer: Answer::Script { tokens: Vec::new(), stop: token }, ..Plan::default() }
+    Plan { answer: FakeAnswer::Script { tokens: Vec::new(), stop: token }, ..Plan::default() }
 }
 
 async fn reaches(world: &World, request_id: &str, phase: Phase) {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use antiphon::actors::messages::{Coalescing, FinishKind, Generate, Input, KeyId, PartKind};
+use antiphon::actors::messages::{Coalescing, FinishKind, Generate, KeyId, PartKind, ResponseInput};
 use antiphon::actors::snapshot::Phase;
 use antiphon::batch::Sampling;
-use antiphon::engine::fake::Answer;
+use antiphon::engine::fake::FakeAnswer;
 use antiphon::prompt::conversation::{Conversation, Message};
 
 use super::world::{Dice, Plan, Said, World, long, next, plain, read, wait_until, world};
@@ -37,7 +37,7 @@ fn a_response_ends_with_the_tokens_asked_for() {
 
 #[test]
 fn without_a_limit_a_response_may_fill_the_context() {
-    let answer = Answer::Script { tokens: Vec::new(), stop: super::world::tokenizer().encode_text("a")[0] };
+    let answer = FakeAnswer::Script { tokens: Vec::new(), stop: super::world::tokenizer().encode_text("a")[0] };
     world(Plan { answer, global_blocks: 20, ..Plan::default() }, |world| async move {
         let said = world.answer(Generate { max_tokens: None, ..long("a", 100, 1, 0) }).await.remove(0);
         assert_eq!(said.finish.kind, FinishKind::Length);
@@ -71,10 +71,10 @@ fn a_chat_is_answered_in_channels() {
     let output = "<|channel|>analysis<|message|>Think.<|end|><|start|>assistant<|channel|>final<|message|>Hello!";
     let tokens = tokenizer.encode_with_control(output);
     let count = tokens.len() as u32;
-    let answer = Answer::Script { tokens, stop: tokenizer.control().return_ };
+    let answer = FakeAnswer::Script { tokens, stop: tokenizer.control().return_ };
     world(Plan { answer, ..Plan::default() }, |world| async move {
         let user = Message::User { content: "Hi".to_owned() };
-        let input = Input::Chat(Conversation { messages: vec![user], ..Conversation::default() });
+        let input = ResponseInput::Chat(Conversation { messages: vec![user], ..Conversation::default() });
         let said = world.answer(Generate { inputs: vec![input], ..plain("a", "", 100) }).await.remove(0);
         assert_eq!((said.reasoning.as_str(), said.content.as_str()), ("Think.", "Hello!"));
         let think = world.tokenizer.encode_text("Think.").len() as u32;
@@ -265,8 +265,11 @@ fn phase_of(world: &World, request_id: &str) -> Option<Phase> {
 #[test]
 fn text_and_tokens_are_turned_into_each_other() {
     world(Plan::default(), |world| async move {
-        let tokens =
-            world.service.tokenize(Input::Text(TEXT.to_owned()), KeyId::default(), None).await.expect("text is tokenized");
+        let tokens = world
+            .service
+            .tokenize(ResponseInput::Text(TEXT.to_owned()), KeyId::default(), None)
+            .await
+            .expect("text is tokenized");
         assert_eq!(tokens, world.tokenizer.encode_text(TEXT));
         assert_eq!(world.service.detokenize(tokens, None).await.expect("tokens are text"), TEXT);
         world

@@ -4,14 +4,14 @@ use std::future::Future;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use antiphon::actors::messages::{Accepted, Coalescing, Finish, FinishKind, Generate, Input, KeyId, Part, PartKind};
+use antiphon::actors::messages::{Accepted, Coalescing, Finish, FinishKind, Generate, KeyId, Part, PartKind, ResponseInput};
 use antiphon::actors::parts::PartReceiver;
 use antiphon::actors::service::Service;
 use antiphon::actors::snapshot::Snapshot;
 use antiphon::actors::{SchedulingOptions, StartOptions, start};
 use antiphon::batch::{Batch, EngineLimits, Sampled, Sampling, TokenId};
 use antiphon::clock::Clock;
-use antiphon::engine::fake::{Answer, FakeEngine, FakeOptions, Fault};
+use antiphon::engine::fake::{EngineFault, FakeAnswer, FakeEngine, FakeOptions};
 use antiphon::engine::{Engine, EngineError, EngineFactory};
 use antiphon::metrics::{Metrics, ModelTags};
 use antiphon::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
@@ -78,20 +78,20 @@ impl Engine for Braked {
         self.engine.limits()
     }
 
-    fn submit(&mut self, batch: &Batch) -> Result<(), EngineError> {
-        self.engine.submit(batch)
+    fn begin(&mut self, batch: &Batch) -> Result<(), EngineError> {
+        self.engine.begin(batch)
     }
 
-    fn wait(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
+    fn finish(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
         self.brake.pass();
-        self.engine.wait(sampled)
+        self.engine.finish(sampled)
     }
 }
 
 /// What differs from test to test.
 pub(super) struct Plan {
-    pub(super) answer: Answer,
-    pub(super) faults: Vec<Fault>,
+    pub(super) answer: FakeAnswer,
+    pub(super) faults: Vec<EngineFault>,
     pub(super) step_time: Duration,
     pub(super) global_blocks: usize,
     /// Steps that the engine takes before the first of them has ended.
@@ -106,7 +106,7 @@ pub(super) struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         Self {
-            answer: Answer::Hash { seed: 1 },
+            answer: FakeAnswer::Hash { seed: 1 },
             faults: Vec::new(),
             step_time: Duration::ZERO,
             global_blocks: 1_024,
@@ -134,7 +134,7 @@ impl Plan {
     /// The engine says `text` and then ends the response, whatever it is asked.
     pub(super) fn saying(text: &str) -> Self {
         let tokenizer = tokenizer();
-        let answer = Answer::Script { tokens: tokenizer.encode_text(text), stop: tokenizer.control().return_ };
+        let answer = FakeAnswer::Script { tokens: tokenizer.encode_text(text), stop: tokenizer.control().return_ };
         Self { answer, ..Self::default() }
     }
 }
@@ -320,7 +320,7 @@ pub(super) fn said(choice: u32, parts: &[Part]) -> Said {
 pub(super) fn plain(request_id: &str, prompt: &str, max_tokens: u32) -> Generate {
     Generate {
         request_id: request_id.to_owned(),
-        inputs: vec![Input::Text(prompt.to_owned())],
+        inputs: vec![ResponseInput::Text(prompt.to_owned())],
         choices_count: 1,
         max_tokens: Some(max_tokens),
         sampling: Sampling::default(),
@@ -339,7 +339,7 @@ pub(super) fn plain(request_id: &str, prompt: &str, max_tokens: u32) -> Generate
 /// A request whose prompt is this many tokens, different for every `salt`.
 pub(super) fn long(request_id: &str, prompt_tokens: u32, salt: u32, max_tokens: u32) -> Generate {
     let tokens = (0..prompt_tokens).map(|i| TokenId((i * 7 + salt * 31) % 1_000)).collect();
-    Generate { inputs: vec![Input::Tokens(tokens)], ..plain(request_id, "", max_tokens) }
+    Generate { inputs: vec![ResponseInput::Tokens(tokens)], ..plain(request_id, "", max_tokens) }
 }
 
 /// A small generator of numbers, for tests that want many different ones.

@@ -51,13 +51,13 @@ impl<'a> Chorus<'a> {
             }
         }
         self.sequences.iter_mut().for_each(|sequence| self.driver.slide(sequence));
-        self.driver.engine.submit(&batch).map_err(|error| error.to_string())
+        self.driver.engine.begin(&batch).map_err(|error| error.to_string())
     }
 
     /// Takes what the oldest step reports; `ahead`: another one was submitted after it.
     fn wait(&mut self, ahead: bool) {
         let mut sampled = Vec::new();
-        self.driver.engine.wait(&mut sampled).unwrap();
+        self.driver.engine.finish(&mut sampled).unwrap();
         for (sequence, sampled) in self.sequences.iter_mut().zip(&sampled) {
             let token = sampled.token.unwrap().unwrap();
             if ahead {
@@ -153,10 +153,10 @@ fn tokens_are_awaited_of_slices_wherever_their_rows_are() {
             driver.add(&mut first, sequence, len, (index > 0).then(|| sampling(index, 5)));
         }
         sequences.iter_mut().for_each(|sequence| driver.slide(sequence));
-        driver.engine.submit(&first).unwrap();
+        driver.engine.begin(&first).unwrap();
         let mut sampled = Vec::new();
         if !ahead {
-            driver.engine.wait(&mut sampled).unwrap();
+            driver.engine.finish(&mut sampled).unwrap();
         }
         let mut second = Batch::default();
         // Nobody needs the second any more.
@@ -169,8 +169,8 @@ fn tokens_are_awaited_of_slices_wherever_their_rows_are() {
             let len = sequences[index].left();
             driver.add(&mut second, &mut sequences[index], len, Some(sampling(index, 5)));
         }
-        driver.engine.submit(&second).unwrap();
-        (0..if ahead { 2 } else { 1 }).for_each(|_| driver.engine.wait(&mut sampled).unwrap());
+        driver.engine.begin(&second).unwrap();
+        (0..if ahead { 2 } else { 1 }).for_each(|_| driver.engine.finish(&mut sampled).unwrap());
         sampled
     };
     let expected = run(false);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use antiphon::batch::{Batch, Micros, Sampled, Sampling, SeqId, StepResult, TokenId};
 use antiphon::engine::Engine;
 use antiphon::engine::cpu::{CpuEngine, CpuOptions, Format, Math};
-use antiphon::scheduler::{CacheSalt, Event, HashKey, NewSequence, Plan, Scheduler, SchedulerLimits};
+use antiphon::scheduler::{CacheSalt, HashKey, NewSequence, Plan, Scheduler, SchedulerLimits, SequenceEvent};
 
 use super::files::Golden;
 
@@ -21,7 +21,7 @@ struct Server {
     core: Scheduler,
     engine: CpuEngine,
     now: Micros,
-    events: Vec<Event>,
+    events: Vec<SequenceEvent>,
 }
 
 impl Server {
@@ -87,7 +87,7 @@ impl Server {
 
     fn answer(&self, seq: SeqId) -> Answer {
         let heard = self.events.iter().filter_map(|event| match event {
-            Event::Token { seq: of, token, logprobs: Some(logprobs) } if *of == seq => {
+            SequenceEvent::Token { seq: of, token, logprobs: Some(logprobs) } if *of == seq => {
                 let all = std::iter::once(&logprobs.chosen).chain(&logprobs.top);
                 let bits = all.flat_map(|logprob| [logprob.token.0, logprob.rank, logprob.logprob.to_bits()]);
                 Some((*token, bits.collect()))
@@ -99,7 +99,7 @@ impl Server {
 
     fn found(&self, seq: SeqId) -> usize {
         let found = self.events.iter().find_map(|event| match event {
-            Event::Began { seq: of, cached_tokens, .. } if *of == seq => Some(*cached_tokens),
+            SequenceEvent::Began { seq: of, cached_tokens, .. } if *of == seq => Some(*cached_tokens),
             _ => None,
         });
         found.unwrap_or(0)

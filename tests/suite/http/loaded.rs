@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use antiphon::client::{Api, Client, ClientOptions, Request};
-use antiphon::load::{Arrivals, LoadOptions, PromptSource, Prompts, Report, Run, drive, html};
+use antiphon::load::{Arrivals, LoadOptions, LoadReport, LoadRun, PromptSource, Prompts, drive, html};
 use serde_json::json;
 
 use super::world::{Plan, World};
 use crate::load::options;
 
-async fn load(world: &World, options: &LoadOptions) -> Run {
+async fn load(world: &World, options: &LoadOptions) -> LoadRun {
     let client = client(world);
     let prompts = Prompts::open(&PromptSource::BuiltIn, 0, 1, &client, &options.model).await.expect("prompts");
     Box::pin(drive(&client, options, &prompts)).await.0
@@ -90,12 +90,13 @@ async fn the_servers_own_figures_stand_in_the_report() {
     }
     // Ten times 60 steps of 4 ms: samples are taken in its middle.
     let run = load(&world, &asked(18, 60, 60)).await;
-    let most = |figure: fn(&antiphon::load::Sample) -> Option<f64>| run.samples.iter().filter_map(figure).fold(0.0, f64::max);
+    let most =
+        |figure: fn(&antiphon::load::RunSample) -> Option<f64>| run.samples.iter().filter_map(figure).fold(0.0, f64::max);
     let (running, waiting, kv) = (most(|sample| sample.running), most(|sample| sample.waiting), most(|sample| sample.kv));
     // One that has just ended makes room for a moment, and before the second step all but one wait.
     let expected = (1.0..=6.0).contains(&running) && (1.0..=17.0).contains(&waiting) && kv > 0.0 && kv < 1.0;
     assert!(expected, "{:?}", run.samples);
-    let report = Report {
+    let report = LoadReport {
         version: String::new(),
         created_s: 0,
         api: String::new(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use antiphon::batch::TokenId;
-use antiphon::engine::fake::Fault;
+use antiphon::engine::fake::EngineFault;
 use serde_json::{Value, json};
 
 use super::client::{post, request};
@@ -77,7 +77,7 @@ async fn sixty_prompts_are_streamed_as_they_are_told_whole() {
 /// request.
 #[actix_rt::test]
 async fn one_prompt_that_fails_ends_the_request() {
-    let world = World::open(Plan { faults: vec![Fault::NotFiniteOnToken(SICK)], ..plan() }).await;
+    let world = World::open(Plan { faults: vec![EngineFault::NotFiniteOnToken(SICK)], ..plan() }).await;
     let address = world.address;
     let mut prompts = vec![vec![1]; 60];
     prompts[40] = vec![SICK.0];

@@ -10,8 +10,8 @@ use antiphon::actors::{SchedulingOptions, StartOptions, start};
 use antiphon::batch::{EngineLimits, TokenId};
 use antiphon::clock::Clock;
 use antiphon::engine::Engine;
-use antiphon::engine::fake::{Answer, FakeEngine, FakeOptions, Fault};
-use antiphon::http::observe::{Observed, ServerFacts};
+use antiphon::engine::fake::{EngineFault, FakeAnswer, FakeEngine, FakeOptions};
+use antiphon::http::observe::{ObservedState, ServerFacts};
 use antiphon::http::{Backend, HttpOptions, ServerHandle, serve};
 use antiphon::metrics::{Metrics, ModelTags};
 use antiphon::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
@@ -29,7 +29,7 @@ pub(super) struct Plan {
     /// How long a step takes.
     pub(super) step_time: Duration,
     /// What goes wrong in the engine.
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Vec<EngineFault>,
     /// Most sequences that run at once.
     pub(super) running_max_count: usize,
     /// Most sequences that wait.
@@ -72,7 +72,7 @@ pub(super) struct World {
     pub(super) backend: Backend,
     pub(super) address: SocketAddr,
     pub(super) server: ServerHandle,
-    pub(super) observed: actix_web::web::Data<Observed>,
+    pub(super) observed: actix_web::web::Data<ObservedState>,
     /// Shares its memory of violations with the engine that computes.
     engine: FakeEngine,
 }
@@ -116,7 +116,7 @@ impl World {
         service.loaded().await.expect("the fake engine loads");
         let facts = ServerFacts::default();
         let backend = Backend { service: service.clone(), metrics: metrics.clone(), clock };
-        let mut observed = Observed::new(service.clone(), metrics, clock, facts);
+        let mut observed = ObservedState::new(service.clone(), metrics, clock, facts);
         observed.metrics_access = plan.http.metrics_access;
         let observed = actix_web::web::Data::new(observed);
         let more = move |config: &mut actix_web::web::ServiceConfig| {
@@ -190,7 +190,7 @@ fn fake(plan: &Plan, tokenizer: &Tokenizer) -> FakeOptions {
     if plan.endless {
         tokens = tokenizer.encode_text(" la").repeat(CONTEXT_TOKENS_MAX);
     }
-    FakeOptions { limits, answer: Answer::Script { tokens, stop }, step_time: plan.step_time, faults: plan.faults.clone() }
+    FakeOptions { limits, answer: FakeAnswer::Script { tokens, stop }, step_time: plan.step_time, faults: plan.faults.clone() }
 }
 
 /// The tokens of a text.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use antiphon::client::{Client, ClientOptions, Request};
-use antiphon::load::Report;
+use antiphon::load::LoadReport;
 
 use super::responder::{Manner, Responder};
 
@@ -19,7 +19,7 @@ fn start(arguments: &[&str], json: &Path) -> Child {
 }
 
 /// Ends it as Ctrl-C does; its code, what it printed, and its report.
-fn interrupt(child: Child, json: &Path) -> (Output, Report) {
+fn interrupt(child: Child, json: &Path) -> (Output, LoadReport) {
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill runs").success());
     let output = child.wait_with_output().expect("it ends");
@@ -27,7 +27,7 @@ fn interrupt(child: Child, json: &Path) -> (Output, Report) {
     (output, serde_json::from_str(&report).expect("a report"))
 }
 
-fn assert_marked(output: &Output, report: &Report, error: &str) {
+fn assert_marked(output: &Output, report: &LoadReport, error: &str) {
     let run = &report.runs[0];
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let reason = run.partial.as_deref().expect("it is marked");

@@ -10,7 +10,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use antiphon::client::{Api, Client, ClientOptions};
-use antiphon::load::{Arrivals, LoadOptions, Outcome, PromptSource, Prompts, Record, Report, Run, Targets, drive};
+use antiphon::load::{
+    Arrivals, AttemptOutcome, GoodputTargets, LoadOptions, LoadReport, LoadRun, PromptSource, Prompts, Record, drive,
+};
 use responder::{Manner, Responder};
 use serde_json::Value;
 
@@ -29,14 +31,14 @@ pub(crate) fn options(arrivals: Arrivals, requests: usize) -> LoadOptions {
         abort_rate: 0.0,
         answer_max: Duration::from_secs(30),
         warmup: 0,
-        targets: Targets { share: 0.95, ..Targets::default() },
+        targets: GoodputTargets { share: 0.95, ..GoodputTargets::default() },
         seed: 1,
         progress: false,
         failures_max: 20,
     }
 }
 
-fn load(responder: &Responder, options: &LoadOptions, prefix_tokens: u32) -> (Run, Vec<Record>) {
+fn load(responder: &Responder, options: &LoadOptions, prefix_tokens: u32) -> (LoadRun, Vec<Record>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let client = Client::new(&responder.url(), &ClientOptions::default()).expect("a client");
@@ -119,7 +121,7 @@ fn those_who_leave_and_cancel_do_so() {
     assert_eq!((counts.sent, counts.failed), (60, 0), "{:?}", run.errors);
     assert!(counts.left > 5 && counts.cancelled > 5 && counts.completed > 5, "{counts:?}");
     assert_eq!(run.latencies.cancel.unwrap().count as usize, responder.cancelled(), "{counts:?}");
-    let left_early = records.iter().filter(|record| record.outcome == Outcome::Left && record.e2e_ms.is_none()).count();
+    let left_early = records.iter().filter(|record| record.outcome == AttemptOutcome::Left && record.e2e_ms.is_none()).count();
     assert_eq!(left_early, counts.left);
 }
 
@@ -145,7 +147,7 @@ fn conversations_hold_their_history_and_share_their_beginning() {
 fn targets_refusals_and_failures_are_counted_apart() {
     let responder = Responder::start(Manner { refuse_every: 3, ..Manner::default() });
     let mut asked = options(Arrivals::Closed { concurrency: 1 }, 9);
-    asked.targets = Targets { ttft_ms: Some(1e6), e2e_ms: Some(1e-6), tpot_ms: None, share: 0.9 };
+    asked.targets = GoodputTargets { ttft_ms: Some(1e6), e2e_ms: Some(1e-6), tpot_ms: None, share: 0.9 };
     let (run, _) = load(&responder, &asked, 0);
     assert_eq!((run.counts.refused, run.counts.completed, run.counts.failed), (3, 6, 0));
     assert_eq!((run.goodput_per_s, run.good_share), (Some(0.0), Some(0.0)));
@@ -180,7 +182,7 @@ fn the_command_writes_its_reports_and_compares_them() {
         antiphon(&[&["load", "--url", &url, "--requests", "7", "--output-tokens", "8"][..], &files].concat());
     assert_eq!((code, error.as_str()), (0, ""), "{output}");
     assert!(output.contains("7 sent, 7 completed") && output.contains("\nTTFT ") && output.contains("\nITL "), "{output}");
-    let report: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    let report: LoadReport = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     assert_eq!((report.runs.len(), report.model.as_str()), (1, "parrot"));
     assert_eq!(fs::read_to_string(&csv).unwrap().lines().count(), 8);
     let page = fs::read_to_string(&html).unwrap();
@@ -231,7 +233,7 @@ fn what_goes_wrong_is_one_line_and_a_code() {
     let (code, output, error) = antiphon(&arguments);
     assert!(code == 1 && error.contains("the report is partial: 5 requests failed in a row"), "{error}");
     assert!(output.contains("PARTIAL: ") && output.contains("8 sent, 3 completed"), "{output}");
-    let report: Report = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
+    let report: LoadReport = serde_json::from_str(&fs::read_to_string(&json).unwrap()).unwrap();
     assert!(report.runs[0].partial.is_some() && report.runs[0].latencies.ttft.is_some());
 }
 

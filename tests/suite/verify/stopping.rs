@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use antiphon::verify::{Criteria, Level, Progress, Target, Verdict, cases, verify};
+use antiphon::verify::{Criteria, Level, RunProgress, Target, Verdict, cases, verify};
 
 use super::fake::{Fault, start};
 
@@ -26,7 +26,7 @@ fn judged(url: &str, case: &str, script: &str) -> (Verdict, String) {
     let target = Target { url: url.to_owned(), again, ..Target::default() };
     let cases = cases(Level::Quick, &[case.to_owned()], &[]).expect("there is one");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut watch = |_: Progress<'_>| {};
+    let mut watch = |_: RunProgress<'_>| {};
     let judging = verify(target, Level::Quick, Criteria::default(), &cases, std::future::pending(), &mut watch);
     let report = runtime.block_on(judging).expect("the server is there");
     (report.tests[0].outcome.verdict, report.tests[0].outcome.message.clone())

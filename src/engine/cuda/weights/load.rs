@@ -1,9 +1,9 @@
 //! Weights of a checkpoint. Packs on the host, some tiles a thread, into one of two pinned buffers while the other is copied.
 
-use super::{Cut, Source, Weights, build, weight_bytes};
-use crate::engine::checkpoint::{Checkpoint, ExpertForm, Progress, TensorBytes, in_layer};
+use super::{Cut, WeightSource, Weights, build, weight_bytes};
+use crate::engine::checkpoint::{Checkpoint, ExpertForm, LoadProgress, TensorBytes, in_layer};
 use crate::engine::cuda::CudaEngineError;
-use crate::engine::cuda::share::Share;
+use crate::engine::cuda::share::RankShare;
 use antiphon_kernels::cuda::tile::{
     F16_MAX_BITS, SCALE_MAX, TILE_ROWS, f16_tile_words, mxfp4_tile_scales, mxfp4_tile_words, pack_f16, pack_mxfp4_codes,
     pack_mxfp4_scales,
@@ -25,8 +25,8 @@ const BUFFER_WORDS: usize = 8 << 20;
 pub(in crate::engine::cuda) fn load(
     device: &Device,
     checkpoint: &Checkpoint,
-    share: Share,
-    progress: &mut dyn FnMut(Progress),
+    share: RankShare,
+    progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Weights, CudaEngineError> {
     let config = checkpoint.config();
     let mut loader = Loader {
@@ -50,16 +50,16 @@ pub(in crate::engine::cuda) fn load(
 struct Loader<'a> {
     device: &'a Device,
     checkpoint: &'a Checkpoint,
-    share: Share,
+    share: RankShare,
     arena: Arena,
     buffers: [Pinned<u32>; 2],
     next: usize,
     threads: usize,
     done_bytes: u64,
-    progress: &'a mut dyn FnMut(Progress),
+    progress: &'a mut dyn FnMut(LoadProgress),
 }
 
-impl Source for Loader<'_> {
+impl WeightSource for Loader<'_> {
     fn vector(&mut self, cuts: &[Cut]) -> Result<Region<f32>, CudaEngineError> {
         let own = |cut: &Cut| self.checkpoint.vector(&cut.name)[cut.rows.clone()].to_vec();
         let values: Vec<f32> = cuts.iter().flat_map(own).collect();
@@ -199,7 +199,7 @@ impl Loader<'_> {
     fn tell(&mut self, bytes: usize) {
         self.done_bytes += bytes as u64;
         let total_bytes = self.checkpoint.tensor_bytes().max(self.done_bytes);
-        (self.progress)(Progress { done_bytes: self.done_bytes, total_bytes });
+        (self.progress)(LoadProgress { done_bytes: self.done_bytes, total_bytes });
     }
 
     /// Fills a region part by part: `pack` writes the `words` of the part that it is told.

@@ -1,9 +1,9 @@
 //! Weights that mean nothing, of a model's exact size: to measure a model without its checkpoint.
 
-use super::{Cut, Source, Weights, build, weight_bytes};
+use super::{Cut, WeightSource, Weights, build, weight_bytes};
 use crate::engine::config::ModelConfig;
 use crate::engine::cuda::CudaEngineError;
-use crate::engine::cuda::share::Share;
+use crate::engine::cuda::share::RankShare;
 use antiphon_kernels::cuda::tile::any_scales;
 use antiphon_kernels::cuda::{Arena, CudaError, Device, ExpertShare, F16Tiles, Mxfp4Tiles, Pinned, Queue, Region};
 use half::{bf16, f16};
@@ -28,14 +28,14 @@ pub(in crate::engine::cuda) fn noise(device: &Device, config: &ModelConfig) -> R
     };
     let mut noise = Noise {
         device,
-        arena: Arena::new(device, "the weights", weight_bytes(config, Share::ALONE))?,
+        arena: Arena::new(device, "the weights", weight_bytes(config, RankShare::ALONE))?,
         bf16: pattern(|bits| pair(bits, |value| bf16::from_f32(value).to_bits()))?,
         f16: pattern(|bits| pair(bits, |value| f16::from_f32(value).to_bits()))?,
         codes: pattern(|bits| bits as u32)?,
         scales: pattern(|bits| any_scales(bits as u32))?,
         floats: pattern(|bits| small(bits as u16).to_bits())?,
     };
-    let weights = build(&mut noise, config, Share::ALONE)?;
+    let weights = build(&mut noise, config, RankShare::ALONE)?;
     device.synchronize_copies()?;
     assert_eq!(noise.arena.left_bytes(), 0, "the plan counts what is taken");
     Ok(weights)
@@ -69,7 +69,7 @@ fn fill(device: &Device, pattern: &Pinned<u32>, region: &Region<u32>) -> Result<
     Ok(())
 }
 
-impl Source for Noise<'_> {
+impl WeightSource for Noise<'_> {
     fn vector(&mut self, cuts: &[Cut]) -> Result<Region<f32>, CudaEngineError> {
         let len = cuts.iter().map(|cut| cut.rows.len()).sum();
         if cuts[0].name.ends_with("norm.weight") {
