@@ -65,7 +65,7 @@ pub enum AppError {
     /// The actors did not start, or the engine did not load.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// Nobody can connect.
+    /// No client can connect.
     #[error(transparent)]
     Listen(#[from] ServeError),
     /// The system does not tell us when to stop.
@@ -114,7 +114,7 @@ pub fn serve(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
 }
 
 /// Starts a server on a thread of its own, for this process to call its actors without HTTP between; it ends with the process.
-/// Signals are left to whoever calls, and so is the log.
+/// Signals are left to the caller, and so is the log.
 ///
 /// # Errors
 /// [`AppError`] if it cannot start.
@@ -133,7 +133,7 @@ pub fn serve_beside(options: ServeOptions) -> Result<Service, AppError> {
         match started.await {
             Ok((service, _server)) => {
                 let dies = service.clone();
-                // Whoever waits gave up; then nobody needs the service.
+                // The caller gave up, so the service is dropped.
                 let _ = told.send(Ok(service));
                 let message = dies.died().await;
                 tracing::error!(message, "the engine of the service beside died");

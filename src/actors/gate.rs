@@ -12,7 +12,7 @@ pub(super) struct ConcurrencyLimit {
 }
 
 impl ConcurrencyLimit {
-    /// A gate that nobody has passed.
+    /// A gate with nothing inside.
     pub(super) fn new(max_count: usize) -> Self {
         Self { inside_count: AtomicUsize::new(0), max_count }
     }

@@ -1,12 +1,12 @@
-//! The border that a panic does not cross. An actor whose handler panics is gone with its mailbox, and nobody is told; so every
-//! handler that runs more than bookkeeping runs it in here.
+//! The border that a panic does not cross. An actor whose handler panics is gone with its mailbox,
+//! without a word to those that wait for it; so a handler that runs more than bookkeeping runs it in here.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `work`; what it panicked with, if it did.
 pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    // Whoever gets the error ends what `work` was for, so nobody looks at half-changed state.
+    // The caller ends what `work` was for when it gets the error, so half-changed state is never read.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_message(&*panic))
 }
 

@@ -1,9 +1,10 @@
 //! What the actors say among themselves.
 //!
-//! Three traps of actix 0.13.5 shape this table. `do_send` is silent when nobody listens any more: everything is sent with
+//! Three traps of actix 0.13.5 shape this table. `do_send` is silent when the receiver is gone: everything is sent with
 //! `try_send`. A full mailbox never wakes its senders again: mailboxes have no capacity, and what is in them is bounded by what we
 //! count, one [`Prepare`] or [`Submit`] for each pass of the gate, one [`Cancel`] for each live response. A message whose `send`
-//! future is dropped is thrown away unread: what must be done whoever still waits carries its own reply channel.
+//! future is dropped is thrown away unread: a message that must be handled even if its sender left carries
+//! a reply channel of its own.
 
 use std::sync::Arc;
 
@@ -114,18 +115,18 @@ pub(super) struct Submit {
 #[rtype(result = "()")]
 pub(super) struct Cancel {
     pub(super) response: ResponseId,
-    /// Who asks.
+    /// The key that asks.
     pub(super) by: CancelledBy,
     /// Answered once its blocks are free; true if it had anything left to compute.
     pub(super) freed: oneshot::Sender<bool>,
 }
 
-/// Who cancels a response.
+/// What cancels a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CancelledBy {
     /// Its StreamActor, which needs no events any more.
     Stream,
-    /// Somebody else: its stream is told that it was cancelled.
+    /// Another request or the operator: its stream is told that it was cancelled.
     Id,
 }
 
@@ -137,7 +138,7 @@ pub(super) struct CancelChoice {
     pub(super) choice: u32,
 }
 
-/// To the scheduler: what does the core look like? Who asks bounds how often (see `http/observe/console.rs`), and how much.
+/// To the scheduler: what does the core look like? The caller bounds how often (see `http/observe/console.rs`), and how much.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Look {
@@ -150,7 +151,7 @@ pub(super) struct Look {
 #[rtype(result = "()")]
 pub(super) struct EndAll;
 
-/// To the scheduler: drop the engine and stop. Nobody is told when the sender is dropped before.
+/// To the scheduler: drop the engine and stop. No reply is sent when the sender is dropped before.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Stop {

@@ -8,6 +8,7 @@
 
 pub mod budget;
 mod coalesce;
+mod engine_seat;
 mod engine_thread;
 #[cfg(test)]
 mod fixtures;

@@ -110,7 +110,7 @@ impl SchedulingOptions {
     }
 }
 
-/// A key that nobody knows.
+/// A key that is not known outside.
 fn hash_key() -> HashKey {
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     HashKey([high, low])

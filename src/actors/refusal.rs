@@ -83,7 +83,7 @@ pub(super) fn refuse(refusal: Refusal, visitor: Visitor, reply: Reply, now: Micr
     }
     // Out of the registry before the client knows, so that it may come again with the same id.
     drop(visitor.ticket);
-    // Nobody waits for it any more: then nobody needs it.
+    // The caller no longer waits for it, so it is dropped.
     let _ = reply.send(Err(refusal));
 }
 

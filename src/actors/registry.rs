@@ -1,7 +1,7 @@
 //! The live requests and the sessions that they belong to.
 //!
 //! Owns: one entry for each request from the moment it is received until its last byte is handed to its reader, or until it is
-//! refused. Promises: an entry goes with its [`Ticket`], whoever holds that last, also in a panic; so nothing stays behind.
+//! refused. Promises: an entry goes when its [`Ticket`] is dropped, also in a panic; so nothing stays behind.
 //! Read by http and metrics without asking an actor. Absent on purpose: blocks and sequences, which the scheduler owns.
 
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use crate::metrics::RequestOutcome;
 const SESSION_IDLE_MICROS: u64 = 300_000_000;
 /// Sessions remembered at most; a client that names a new one with each request must not fill the memory.
 const SESSIONS_MAX_COUNT: usize = 16_384;
-/// Ended requests remembered for those who watch: a lock and a copy of some 200 bytes a request.
+/// Ended requests remembered for the console: a lock and a copy of some 200 bytes a request.
 const RECENT_MAX_COUNT: usize = 128;
 
 /// What is known of a live request.
@@ -293,7 +293,7 @@ impl std::ops::Deref for Ticket {
 }
 
 impl Ticket {
-    /// The entry, for those who only note what happens to it.
+    /// The entry, for callers that only note what happens to it.
     pub(super) fn live(&self) -> Arc<LiveEntry> {
         Arc::clone(&self.live)
     }

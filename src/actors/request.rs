@@ -74,7 +74,7 @@ impl Handler<Prepare> for RequestActor {
             Ok((prepared, memory)) => {
                 visitor.memory = Some(memory);
                 visitor.ticket.set_prompt_tokens(prepared.prompt_tokens());
-                // If nobody is there to take it, the reply is dropped with the message, and the service says so.
+                // Without a receiver the reply is dropped with the message, and the service says so.
                 let _ = self.scheduler.try_send(Submit { prepared, visitor, pass, reply });
             }
             Err(refusal) => refuse(refusal, visitor, reply, self.clock.now()),

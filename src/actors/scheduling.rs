@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::actors::budget::{Budget, Reserved};
+use crate::actors::engine_seat::{EngineSeat, HEARTBEAT_MICROS, SeatCommand};
 use crate::actors::engine_thread::{EngineJob, JobReport};
 use crate::actors::guard::guarded;
 use crate::actors::mail::{
@@ -29,26 +30,11 @@ use crate::actors::status::Status;
 use crate::actors::stepper::{Next, Stepper};
 use crate::actors::stream::{PARTS_MAX_COUNT, StreamActor, StreamSetup};
 use crate::actors::stream_threads::StreamThreads;
-use crate::actors::supervision::Strikes;
 use crate::actors::text::{TextEnd, TextRules};
-use crate::batch::{Batch, EngineLimits, Micros, StepResult};
+use crate::batch::{Batch, Micros, Sampled, StepResult};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::scheduler::NewSequence;
-
-/// How often the actor shows that it lives, and looks whether the engine does.
-const HEARTBEAT_MICROS: u64 = 1_000_000;
-
-/// What the engine's thread is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seat {
-    /// It builds an engine.
-    Building,
-    /// It waits for a step.
-    Free,
-    /// It computes a step that began then; `ahead`: and has the next one.
-    Computing { began: Micros, ahead: bool },
-}
 
 /// What the actor is given.
 #[derive(Debug)]
@@ -80,19 +66,15 @@ pub(super) struct SchedulerActor {
     reports: Option<mpsc::Receiver<JobReport>>,
     /// `None` until an engine is loaded, and once it is given up.
     stepper: Option<Stepper>,
-    engine_limits: Option<EngineLimits>,
-    seat: Seat,
+    seat: EngineSeat,
     /// Batches to be filled for the next steps.
     spares: Vec<Batch>,
-    /// Heartbeats since the engine's thread last reported while it had something to do.
-    silent_beats: u64,
-    strikes: Strikes,
     timer: Option<(Micros, SpawnHandle)>,
     /// Takes nothing more.
     closed: bool,
     /// The engine's thread has ended.
     thread_ended: bool,
-    /// Who waits for that.
+    /// The callers that wait for that.
     stopped: Option<oneshot::Sender<()>>,
 }
 
@@ -110,11 +92,8 @@ impl SchedulerActor {
             jobs: Some(setup.jobs),
             reports: Some(setup.reports),
             stepper: None,
-            engine_limits: None,
-            seat: Seat::Building,
+            seat: EngineSeat::new(),
             spares: Vec::new(),
-            silent_beats: 0,
-            strikes: Strikes::default(),
             timer: None,
             closed: false,
             thread_ended: false,
@@ -125,7 +104,8 @@ impl SchedulerActor {
     /// Runs a handler; a panic in it is the core's, and nothing can be trusted after it.
     fn protected(&mut self, work: impl FnOnce(&mut Self)) {
         if let Err(message) = guarded(|| work(self)) {
-            self.die(format!("the scheduler panicked: {message}"));
+            let command = self.seat.give_up(format!("the scheduler panicked: {message}"));
+            self.obey(command);
         }
     }
 
@@ -134,7 +114,7 @@ impl SchedulerActor {
     ///
     /// In this order, because an engine without a step waits for the one, and none for what the other does.
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        if self.seat == Seat::Free {
+        if self.seat.is_idle() {
             self.begin_step(ctx);
         }
         if let Some(stepper) = &mut self.stepper {
@@ -159,9 +139,8 @@ impl SchedulerActor {
 
     /// Gives the engine the step after the one that it began at `began`, if that can be planned already, and waits for the first.
     fn follow(&mut self, began: Micros) {
-        let takes_more = self.engine_limits.is_some_and(|limits| limits.steps_max > 1);
         let mut ahead = false;
-        if let Some(stepper) = self.stepper.as_mut().filter(|_| takes_more) {
+        if let Some(stepper) = self.stepper.as_mut().filter(|_| self.seat.takes_two_steps()) {
             let mut batch = self.spares.pop().unwrap_or_default();
             ahead = stepper.plan_ahead(began, &mut batch);
             if ahead {
@@ -170,12 +149,11 @@ impl SchedulerActor {
                 self.spares.push(batch);
             }
         }
-        self.seat = Seat::Computing { began, ahead };
+        self.seat.step_begun(began, ahead);
         self.work(EngineJob::Wait);
     }
 
     fn work(&mut self, job: EngineJob) {
-        self.silent_beats = 0;
         // If the thread is gone, its reports end, and `finished` below says so.
         self.jobs.as_ref().map(|jobs| jobs.send(job));
     }
@@ -200,63 +178,65 @@ impl SchedulerActor {
 
     fn take_report(&mut self, report: JobReport, ctx: &mut Context<Self>) {
         let now = self.clock.now();
-        self.silent_beats = 0;
         self.status.beat(now);
-        let seat = std::mem::replace(&mut self.seat, Seat::Free);
-        match (report, seat) {
-            (JobReport::Built(limits), _) => self.take_engine(limits),
-            (JobReport::NotBuilt { message }, _) if self.stepper.is_none() => self.die(message),
-            (JobReport::NotBuilt { message }, _) => self.rebuild(&message, 1),
-            (JobReport::Done { batch, sampled }, Seat::Computing { began, ahead }) => {
-                self.strikes.succeeded();
-                if let Some(stepper) = &mut self.stepper {
-                    stepper.commit(StepResult::Done(sampled), &batch, began, now);
-                }
-                self.spares.push(batch);
-                if ahead {
-                    self.follow(now);
-                }
+        let command = match report {
+            JobReport::Built(limits) => self.seat.built(limits),
+            JobReport::NotBuilt { message } => self.seat.not_built(message, now),
+            JobReport::Done { batch, sampled } => {
+                self.commit_done(batch, sampled, now);
+                SeatCommand::Nothing
             }
-            (JobReport::Died { batch, message }, Seat::Computing { began, .. }) => {
-                let commit = |stepper: &mut Stepper| stepper.commit(StepResult::Lost, &batch, began, now);
-                let given_up_count = self.stepper.as_mut().map_or(0, commit);
-                self.spares.push(batch);
-                self.rebuild(&message, given_up_count);
+            JobReport::Died { batch, message } => {
+                let given_up_count = self.commit_lost(batch, now);
+                self.seat.engine_died(message, given_up_count, now)
             }
-            (JobReport::Done { .. } | JobReport::Died { .. }, _) => unreachable!("a step is reported only while one computes"),
-        }
+        };
+        self.obey(command);
         self.pump(ctx);
     }
 
-    /// An engine is built: the first one, or the next after one died.
-    fn take_engine(&mut self, limits: EngineLimits) {
-        match self.engine_limits {
-            None => {
-                self.engine_limits = Some(limits);
+    fn commit_done(&mut self, batch: Batch, sampled: Vec<Sampled>, now: Micros) {
+        let Some(step) = self.seat.step_done() else { return };
+        if let Some(stepper) = &mut self.stepper {
+            stepper.commit(StepResult::Done(sampled), &batch, step.began, now);
+        }
+        self.spares.push(batch);
+        if step.ahead {
+            self.follow(now);
+        }
+    }
+
+    /// Takes a lost step back. Returns how many sequences the core gave up for it.
+    fn commit_lost(&mut self, batch: Batch, now: Micros) -> usize {
+        let Some(step) = self.seat.step_lost() else { return 0 };
+        let commit = |stepper: &mut Stepper| stepper.commit(StepResult::Lost, &batch, step.began, now);
+        let given_up_count = self.stepper.as_mut().map_or(0, commit);
+        self.spares.push(batch);
+        given_up_count
+    }
+
+    /// Does what the seat asks for after an event.
+    fn obey(&mut self, command: SeatCommand) {
+        match command {
+            SeatCommand::Nothing => {}
+            SeatCommand::Start(limits) => {
                 let core = self.options.core_limits(&limits);
                 self.stepper = Some(Stepper::new(core, Arc::clone(&self.status), self.metrics.clone()));
                 self.status.set_limits(self.options.model_limits(&limits));
+                self.status.set_engine(EngineState::Ready);
             }
-            Some(first) if first != limits => {
-                return self.die(format!("the engine was rebuilt with other limits: {limits:?} instead of {first:?}"));
-            }
-            Some(_) => {
+            SeatCommand::Resume => {
                 self.status.add_restart();
                 self.metrics.engine_restarted();
+                self.status.set_engine(EngineState::Ready);
             }
+            SeatCommand::Rebuild(message) => {
+                tracing::error!(message, "the engine died");
+                self.status.set_engine(EngineState::Restarting);
+                self.work(EngineJob::Build);
+            }
+            SeatCommand::GiveUp(message) => self.die(message),
         }
-        self.status.set_engine(EngineState::Ready);
-    }
-
-    /// An engine died: another one is built, unless nothing works any more.
-    fn rebuild(&mut self, message: &str, strikes_count: usize) {
-        tracing::error!(message, "the engine died");
-        if !self.strikes.add(strikes_count, self.clock.now()) {
-            return self.die(format!("the engine died again and again: {message}"));
-        }
-        self.seat = Seat::Building;
-        self.status.set_engine(EngineState::Restarting);
-        self.work(EngineJob::Build);
     }
 
     /// The end: every request ends with an error, and the process is told.
@@ -273,17 +253,13 @@ impl SchedulerActor {
     }
 
     fn beat(&mut self, ctx: &mut Context<Self>) {
-        let loading = self.engine_limits.is_none();
-        if self.seat == Seat::Free || loading {
-            self.status.beat(self.clock.now());
+        if self.seat.is_awaited() {
+            let command = self.seat.beat(self.status.watchdog_micros());
+            self.obey(command);
         } else {
-            // Beats are counted, not time: a process that was stopped for a minute has missed its beats too.
-            self.silent_beats += 1;
-            if self.silent_beats * HEARTBEAT_MICROS > self.status.watchdog_micros() {
-                return self.die(format!("the engine has not answered for {} seconds", self.silent_beats));
-            }
+            self.status.beat(self.clock.now());
         }
-        if self.jobs.is_some() {
+        if !self.seat.is_over() {
             ctx.run_later(Duration::from_micros(HEARTBEAT_MICROS), Self::beat);
         }
     }
@@ -313,7 +289,7 @@ impl SchedulerActor {
                 let (sender, parts) = mpsc::channel(PARTS_MAX_COUNT);
                 let parts = PartReceiver::new(parts, self.budget.open());
                 self.open_stream(visitor, prepared.rules, (sender, parts.memory()), inbox, ctx.address());
-                // If nobody waits any more, the receiver is dropped here, which the stream takes for a reader that left.
+                // If the caller left, the receiver is dropped here, which the stream takes for a reader that left.
                 let _ = reply.send(Ok(Accepted { prompts: prepared.reports, parts }));
             }
             Err(refusal) => refuse(refusal, visitor, reply, self.clock.now()),
@@ -388,11 +364,12 @@ impl StreamHandler<JobReport> for SchedulerActor {
     fn finished(&mut self, ctx: &mut Context<Self>) {
         self.thread_ended = true;
         if let Some(stopped) = self.stopped.take() {
-            // Who asked may have gone.
+            // The caller may have gone.
             let _ = stopped.send(());
             ctx.stop();
-        } else if self.jobs.is_some() {
-            self.die("the engine's thread ended".to_owned());
+        } else {
+            let command = self.seat.thread_ended();
+            self.obey(command);
         }
     }
 }
@@ -414,7 +391,7 @@ impl Handler<Cancel> for SchedulerActor {
                 CancelledBy::Stream => stepper.cancel(response),
                 CancelledBy::Id => stepper.end(response, &CANCELLED),
             });
-            // Who asked may have gone.
+            // The caller may have gone.
             let _ = freed.send(was_live);
             actor.pump(ctx);
         });
@@ -440,7 +417,7 @@ impl Handler<Look> for SchedulerActor {
     fn handle(&mut self, Look { size, reply }: Look, _: &mut Context<Self>) {
         self.protected(|actor| {
             if let Some(stepper) = actor.stepper.as_ref().filter(|_| !reply.is_closed()) {
-                // Who asked may have gone.
+                // The caller may have gone.
                 let _ = reply.send(stepper.look(size));
             }
         });
@@ -466,6 +443,7 @@ impl Handler<Stop> for SchedulerActor {
 
     fn handle(&mut self, Stop { stopped }: Stop, ctx: &mut Context<Self>) {
         self.closed = true;
+        self.seat.stop();
         self.jobs = None;
         self.stopped = Some(stopped);
         if self.thread_ended {

@@ -222,8 +222,8 @@ impl Service {
         self.inner.registry.recent(count)
     }
 
-    /// What the scheduler looks like now, for people who watch; `None` if there is no engine, or if the SchedulerActor does not
-    /// answer in time. Goes through its mailbox: whoever asks bounds how often.
+    /// What the scheduler looks like now, for the console; `None` if there is no engine, or if the
+    /// SchedulerActor does not answer in time. Goes through its mailbox: the caller bounds how often.
     pub async fn look(&self, size: ViewSize) -> Option<SchedulerLook> {
         let (reply, answer) = oneshot::channel();
         // If the scheduler is gone, the message is dropped, and `answer` resolves.
@@ -249,7 +249,7 @@ impl Service {
         self.inner.status.limits().ok_or_else(|| StartError::Engine { message: message() })
     }
 
-    /// Waits until the engine is dead for good, and says why: the process is to exit with code 70, so that whoever runs it
+    /// Waits until the engine is dead for good, and says why: the process is to exit with code 70, so that its supervisor
     /// starts it anew. All requests have been ended with an error by then.
     pub async fn died(&self) -> String {
         let mut engine = self.inner.status.watch_engine();

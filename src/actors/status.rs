@@ -1,6 +1,6 @@
-//! What the SchedulerActor last said of itself, for those who must not ask it.
+//! What the SchedulerActor last said of itself, for readers that must not wait for it.
 //!
-//! Written by the SchedulerActor alone, except `draining`. Read by anybody, from atomics and from locks that are held for a
+//! Written by the SchedulerActor alone, except `draining`. Read by any thread, from atomics and from locks that are held for a
 //! copy only: a health probe is answered while the engine is stuck and every mailbox is full.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -135,7 +135,7 @@ impl Stepper {
 
     fn planned(&mut self, batch: &Batch) {
         self.routes.planned(batch);
-        // Before the engine begins: whoever sees it compute finds the step's blocks in the counts.
+        // Before the engine begins: a reader that sees it compute finds the step's blocks in the counts.
         self.publish();
     }
 

@@ -105,7 +105,7 @@ fn a_stream_whose_scheduler_lets_go_ends_with_an_error() {
     });
 }
 
-/// The scheduler's answer is held back: its mailbox is read by nobody until the test drops it.
+/// The scheduler's answer is held back: its mailbox is not read until the test drops it.
 #[test]
 fn a_request_stays_in_the_registry_until_the_scheduler_holds_nothing_of_it() {
     enum Way {

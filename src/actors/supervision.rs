@@ -4,7 +4,7 @@
 //! out which: it tries the sequences of a lost step alone, and gives up a sequence that was lost twice alone. So a death by itself
 //! says little. What counts as a **strike** is an engine that cannot be rebuilt (or cannot compute one token afterwards), and a
 //! sequence that was given up. Three strikes within a minute, with no successful step between them, mean that nothing works any
-//! more; one step of anybody else's shows that something does.
+//! more; one successful step of another sequence shows that something does.
 
 use crate::batch::Micros;
 

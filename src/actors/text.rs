@@ -227,7 +227,7 @@ impl ChoiceText {
             self.unplaced.push_back((token, None));
             stop_logprobs.extend(logprobs.map(|position| self.token_text(position)));
             if self.tokenizer.is_control(token) {
-                // It closes harmony's message. A stop token of the client's is no part of the answer, so nobody reads it.
+                // It closes harmony's message. A stop token of the client's is no part of the answer, so it is not read.
                 let events = self.read(token);
                 if let Some(matched) = self.apply_all(events, now, out) {
                     return self.end(FinishKind::Stop { matched: Some(matched) }, Vec::new(), out);

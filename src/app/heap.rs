@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::actors::budget::Budget;
 
-/// An operator who names glibc's settings in this variable has decided.
+/// An operator that names glibc's settings in this variable has decided.
 const TUNABLES: &str = "GLIBC_TUNABLES";
 /// How often the reservations are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -1,6 +1,6 @@
 //! The log: to standard error, on a thread of its own, never in the way of serving.
 //!
-//! Lines go through a bounded queue. If nobody reads standard error, or it is closed, lines are dropped and counted; nothing
+//! Lines go through a bounded queue. If standard error is not read, or is closed, lines are dropped and counted; nothing
 //! waits and nothing fails.
 
 use std::fmt::Write as _;
@@ -57,7 +57,7 @@ impl Queue {
                             writer_watch.dropped();
                         }
                     }
-                    // Whoever asked may have stopped waiting.
+                    // The caller may have stopped waiting.
                     LogJob::Flush(done) => drop(done.try_send(())),
                 }
             }
@@ -107,7 +107,7 @@ impl Drop for Log {
     fn drop(&mut self) {
         let (done, waiting) = sync_channel(1);
         if self.jobs.try_send(LogJob::Flush(done)).is_ok() {
-            // A standard error that nobody reads must not keep the process from ending.
+            // A standard error that is not read must not keep the process from ending.
             let _ = waiting.recv_timeout(FLUSH_MAX);
         }
     }

@@ -182,7 +182,7 @@ fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || "\n\t".contains(*c)).collect()
 }
 
-/// Speaks to the person at the terminal, not to whoever reads the answers.
+/// Speaks to the terminal, not to the reader of the answers.
 fn say(text: &str) {
     let _ = stderr().write_all(text.as_bytes());
 }

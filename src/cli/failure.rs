@@ -65,7 +65,7 @@ impl CommandFailure {
     }
 }
 
-/// Prints to standard output; that nobody reads it any more (`| head`) is no failure.
+/// Prints to standard output; a reader that is gone (`| head`) is no failure.
 pub(super) fn print(text: &str) -> Result<(), CommandFailure> {
     let mut output = std::io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::file::FileValue;
 use super::settings::{API_KEY_VARIABLE, CONFIG_VARIABLE, PREFIX, SETTINGS, Setting};
 
-/// Who gave a value.
+/// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The command line.
@@ -18,7 +18,7 @@ pub(super) enum Origin {
     File(PathBuf, usize),
     /// The profile.
     Profile(String),
-    /// Nobody.
+    /// Nowhere: the default holds.
     Default,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value, and who gave it.
+/// A value, and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Given {
     pub(super) text: String,
@@ -51,7 +51,7 @@ pub(super) struct SettingError {
     pub(super) origin: Origin,
 }
 
-/// What was given, by setting; settings that nobody gave are not in it.
+/// What was given, by setting; settings that were not given are not in it.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     given: BTreeMap<&'static str, Given>,
@@ -78,13 +78,13 @@ impl Layers {
         Self { given: SETTINGS.iter().filter_map(|setting| Some((setting.name, given(setting)?))).collect() }
     }
 
-    /// With a value of our own for a setting that nobody gave.
+    /// With a value of our own for a setting that was not given.
     pub(super) fn or(mut self, name: &'static str, text: &str) -> Self {
         self.given.entry(name).or_insert_with(|| Given { text: text.to_owned(), origin: Origin::Default });
         self
     }
 
-    /// The value of a setting, if anybody gave it.
+    /// The value of a setting, if it was given.
     pub(super) fn given(&self, setting: &Setting) -> Option<&Given> {
         self.given.get(setting.name)
     }

@@ -114,7 +114,7 @@ fn failed(error: LoadError) -> CommandFailure {
 }
 
 async fn measure(asked: &LoadArguments, clients: &[Client]) -> Result<(LoadReport, Vec<Record>), LoadError> {
-    // Also shows that somebody is there, before a thousand requests do.
+    // Also shows that a server is there, before a thousand requests do.
     let mut loads = Vec::new();
     for client in clients {
         let model = match &asked.model {

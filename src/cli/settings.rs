@@ -11,7 +11,7 @@ pub(super) struct Setting {
     pub(super) value: &'static str,
     /// What it does.
     pub(super) help: &'static str,
-    /// What holds if nobody says otherwise; a profile's settings have the profile's.
+    /// The default; a profile's settings have the profile's.
     pub(super) default: &'static str,
     /// Several values: a flag given again, a text with commas, an array.
     pub(super) is_list: bool,
@@ -36,7 +36,7 @@ impl Setting {
 
 /// How the environment variables of settings begin.
 pub(super) const PREFIX: &str = "ANTIPHON_";
-/// An API key itself; there is no flag for it, since anybody on the machine can read a command line.
+/// An API key itself; there is no flag for it, since every process of the machine can read a command line.
 pub(super) const API_KEY_VARIABLE: &str = "ANTIPHON_API_KEY";
 /// Help of `--log-level` where the log would stand between other lines.
 pub(super) const QUIET_LOG_HELP: &str = "error, warn, info, debug, trace, or a filter such as antiphon=debug [default: warn]";

@@ -29,7 +29,7 @@ pub enum ClientError {
         /// What is wrong with it.
         message: String,
     },
-    /// Nobody is there.
+    /// No server is there.
     #[error("{url} is not reachable: {message}; expected a server there, `antiphon serve` starts one")]
     Connect {
         /// Which server.

@@ -1,6 +1,6 @@
 //! One connection: how it is made, and how it is driven.
 //!
-//! hyper's connection and its caller are polled by the same task. So an event costs one wake, and whoever drops an answer drops
+//! hyper's connection and its caller are polled by the same task. So an event costs one wake, and an answer that is dropped drops
 //! the socket with it, at once: a server must see that its client left also while it is silent.
 
 use std::future::Future;

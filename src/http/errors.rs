@@ -11,7 +11,7 @@ use super::wire::error::{ErrorObject, INVALID, SERVER, UNAVAILABLE, WireError, c
 use super::wire::whole::Broken;
 
 const NOT_FOUND: &str = "not_found_error";
-/// When to come back after a failure that passes, where nobody knows better.
+/// When to come back after a failure that passes, where nothing better is known.
 const RETRY_SECONDS: u64 = 5;
 
 /// Why a request got no answer.
@@ -35,7 +35,7 @@ pub(super) enum ApiError {
     /// A key that opens less.
     #[error("this needs an admin's key, and the one given is none; antiphon serve --admin-key-file FILE names them")]
     AdminOnly,
-    /// A name under which nobody should reach a server on loopback.
+    /// A name under which a server on loopback is not to be reached.
     #[error(
         "the Host {host:?} is not served here; expected localhost, a loopback address or a name allowed by --allowed-host NAME"
     )]
@@ -94,7 +94,7 @@ pub(super) enum ApiError {
     },
 }
 
-/// What the log says of a request that is refused: which rule, and which field of it. Never a value, which may be somebody's text.
+/// What the log says of a request that is refused: which rule, and which field of it. Never a value, which may be a user's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Complaint {
     pub(super) code: Option<&'static str>,
@@ -108,7 +108,7 @@ struct Face {
     param: Option<String>,
     code: Option<&'static str>,
     retry_seconds: Option<u64>,
-    /// The connection is not worth keeping: its next bytes may belong to a body that nobody reads.
+    /// The connection is not worth keeping: its next bytes may belong to a body that is not read.
     close: bool,
 }
 

@@ -19,7 +19,7 @@ use super::wire::streaming::Dialect;
 use super::wire::terms::Terms;
 
 const SESSION_MAX_BYTES: usize = 128;
-/// How long loading may still take, where nobody knows.
+/// How long loading may still take, where that is not known.
 const LOADING_RETRY_SECONDS: u64 = 5;
 
 /// What every handler works with.
@@ -50,7 +50,7 @@ impl AppState {
     /// What requests are read against. A seed is drawn each time, for a request that brings none.
     ///
     /// # Errors
-    /// [`Refusal::Unavailable`] while the model is being loaded: nobody knows its vocabulary yet.
+    /// [`Refusal::Unavailable`] while the model is being loaded: its vocabulary is not known yet.
     pub(super) fn terms(&self) -> Result<Terms<'_>, ApiError> {
         let loading = Refusal::Unavailable { retry_after_seconds: LOADING_RETRY_SECONDS, code: "loading" };
         let limits = self.backend.service.limits().ok_or(loading)?;

@@ -1,6 +1,6 @@
 //! Keeps a request's body until its answer is sent.
 //!
-//! actix closes a connection whose body nobody read to its end, except if the body is chunked and was dropped: that one it reads
+//! actix closes a connection whose body was not read to its end, except if the body is chunked and was dropped: that one it reads
 //! on and throws away, for as long as the client likes to send. Held until the answer is sent, it counts as unread, and the
 //! connection is closed a second after the answer.
 

@@ -55,7 +55,7 @@ impl fmt::Debug for ApiKey {
 /// The keys of a server at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Keys {
-    /// Open what clients use. None: everything but an admin's is open to everybody.
+    /// Open what clients use. None: everything but an admin's is open to every client.
     pub users: Vec<ApiKey>,
     /// Open everything.
     pub admins: Vec<ApiKey>,

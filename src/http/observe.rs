@@ -55,7 +55,7 @@ pub struct ServerFacts {
     pub targets: LatencyTargets,
     /// Bytes of the weights, mapped or copied.
     pub weights_bytes: u64,
-    /// The effective settings in the order of the command line's help; secrets redacted by who made it.
+    /// The effective settings in the order of the command line's help; secrets redacted by its maker.
     pub settings: Vec<ShownSetting>,
 }
 

@@ -1,7 +1,7 @@
 //! The page at `/`: a chat and a console, served from the binary.
 //!
 //! Promises: every file is one of a list, with its type, an ETag and headers that let it run no code but its own and reach
-//! nobody but this server. No key is needed for the files, which hold nothing secret: the page asks for the key that everything
+//! no server but this one. No key is needed for the files, which hold nothing secret: the page asks for the key that everything
 //! behind it needs.
 
 use std::collections::BTreeMap;

@@ -40,7 +40,7 @@ const BACKLOG: i32 = 4096;
 /// Why the server does not listen. The operator must act.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Somebody else has the port.
+    /// Another process has the port.
     #[error("{host}:{port} is in use by another process; choose another --port, or stop that process")]
     PortBusy {
         /// Where to listen.

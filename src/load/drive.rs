@@ -83,7 +83,7 @@ pub async fn drive(client: &Client, options: &LoadOptions, prompts: &Prompts) ->
     (LoadRun::of(gathered, options), records)
 }
 
-/// Requests that nobody counts: they load what a server loads late.
+/// Requests that are not counted: they load what a server loads late.
 async fn warm_up(client: &Client, options: &LoadOptions, prompts: &Prompts) {
     let shared = RunShared::new(Instant::now());
     for index in 0..options.warmup {
@@ -189,7 +189,7 @@ async fn open(world: &Arc<DriveContext>) {
 }
 
 /// Each conversation at the moment that is meant for it. tokio's timers round up to a whole millisecond, which would be counted as the
-/// server's: p50 1.2 ms, and 0.2 ms with a thread that sleeps. It ends after the last, or with the first that nobody waits for.
+/// server's: p50 1.2 ms, and 0.2 ms with a thread that sleeps. It ends after the last, or with the first that is not waited for.
 fn due(options: &LoadOptions, started: Instant) -> UnboundedReceiver<(usize, Instant)> {
     let (sender, due) = unbounded_channel();
     let (arrivals, seed) = (options.arrivals, options.seed);

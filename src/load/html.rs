@@ -40,7 +40,7 @@ pub fn html(report: &LoadReport, comparison: Option<&Comparison>) -> String {
         tile("knee: highest rate kept up with", &rate(found.knee_rate), &mut page);
         page.push_str("</div>");
     }
-    // Rounds at one rate, or of users who set their own, have no curve.
+    // Rounds at one rate, or of users that set their own, have no curve.
     let rates = || report.runs.iter().filter_map(|run| run.arrivals.rate());
     if rates().any(|rate| Some(rate) != rates().next()) {
         against_rate(&report.runs, &mut page);

@@ -10,7 +10,7 @@ use crate::client::Api;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arrivals {
-    /// So many users, each of whom asks again when it has its answer.
+    /// So many users; each asks again when it has its answer.
     Closed {
         /// Users.
         concurrency: usize,

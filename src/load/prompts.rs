@@ -165,7 +165,7 @@ fn read_file(path: &str) -> Result<Vec<Vec<String>>, LoadError> {
             talks.push(talk(&entry).ok_or_else(|| wrong(place(), "no prompt".to_owned()))?);
         }
     }
-    // ShareGPT's files hold conversations that nobody began.
+    // ShareGPT's files hold conversations without a first turn.
     talks.retain(|talk| !talk.is_empty());
     if talks.is_empty() { Err(wrong(String::new(), "it holds no prompt".to_owned())) } else { Ok(talks) }
 }

@@ -134,7 +134,7 @@ pub struct LatencySummary {
     pub late: Option<Quantiles>,
 }
 
-/// Who counted the tokens.
+/// What counted the tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenCount {
@@ -184,7 +184,7 @@ pub struct LoadRun {
     pub prompt_tokens: u64,
     /// Tokens of prompts that a prefix cache had.
     pub cached_tokens: u64,
-    /// Who counted.
+    /// What counted.
     pub token_count: TokenCount,
     /// Tokens of answers a second.
     pub output_tokens_per_s: f64,

@@ -76,7 +76,7 @@ fn who_left_before_an_answer_was_not_refused() {
         let kind = format!("kind=\"{kind}\"");
         assert_eq!(samples(&text, "antiphon_requests_rejected_total", &[&kind]), [count], "{kind}");
     }
-    assert_eq!(samples(&text, "llm_admission_total", &["\"reject\""]), [4.0], "nobody refused the one who left");
+    assert_eq!(samples(&text, "llm_admission_total", &["\"reject\""]), [4.0], "the one that left was not refused");
 }
 
 /// Numbers of which no two are alike, and no sum is one of them.

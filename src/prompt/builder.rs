@@ -1,8 +1,8 @@
 //! Conversations to prompts, with a memory of those built before.
 //!
 //! Owns: the prompt cache and its counts. Promises: the same conversation, date and settings give the same tokens and the same
-//! key. Absent on purpose: clocks (the date is an input), truncation (a prompt that is too long is refused by who knows the
-//! context).
+//! key. Absent on purpose: clocks (the date is an input), truncation (a prompt that is too long is refused where the
+//! context is known).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

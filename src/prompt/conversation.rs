@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// Who calls a function, with what.
+/// A call of a function, with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolCall {
     /// The id that the tool's answer refers to.

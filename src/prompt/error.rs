@@ -10,7 +10,7 @@ pub enum PromptError {
         /// How many it may have.
         tokens_max: usize,
     },
-    /// A tool's answer refers to a call that nobody made.
+    /// A tool's answer refers to a call that was not made.
     #[error("messages[{index}] answers the tool call {call_id:?}, which no earlier message made")]
     UnknownCall {
         /// Which message.

@@ -96,7 +96,7 @@ impl Tokenizer {
     }
 
     /// The tokens of `text`, in which spellings of control tokens become control tokens: for `/tokenize` and prompts that are
-    /// plain text, never for what somebody said in a conversation.
+    /// plain text, never for the messages of a conversation.
     #[must_use]
     pub fn encode_with_control(&self, text: &str) -> Vec<TokenId> {
         let mut tokens = Vec::with_capacity(text.len() / 4);

@@ -1,7 +1,7 @@
-//! Who may wait, and who of those that wait may run.
+//! Which sequences may wait, and which of the waiting may run.
 //!
-//! **First come, first served, without exception: whoever runs arrived before all that wait.** An admission that fails leaves
-//! the queue as it was, and nobody passes the front.
+//! **First come, first served, without exception: every running sequence arrived before all that wait.** An
+//! admission that fails leaves the queue as it was, and no sequence passes the front.
 
 use std::sync::Arc;
 
@@ -184,8 +184,8 @@ impl Scheduler {
         }
     }
 
-    /// Lets the front of the queue run, with a slice of at most `room` tokens; answers the slice's length, or `None` if it
-    /// does not fit or nobody waits.
+    /// Lets the front of the queue run, with a slice of at most `room` tokens. Returns the slice's length, or
+    /// `None` if it does not fit or the queue is empty.
     ///
     /// Everything that it needs to catch up must be available: else it would soon be preempted, or preempt others, and be computed
     /// twice. It takes the global blocks of all its tokens at once, so that those admitted next count with what is left;

@@ -107,9 +107,9 @@ impl BlockPool {
     /// Takes a free block.
     ///
     /// # Panics
-    /// If none is free: who takes has counted before, and had room made.
+    /// If none is free: the caller has counted before, and had room made.
     pub(super) fn take(&mut self) -> BlockId {
-        let block = self.free.pop().expect("who takes a block has counted the free ones");
+        let block = self.free.pop().expect("the free blocks were counted before one is taken");
         let holders = std::mem::replace(&mut self.holders[block.0 as usize], 1);
         assert_eq!(holders, 0, "{:?} block {} was free and in use", self.group, block.0);
         block

@@ -133,7 +133,7 @@ impl BlockTables {
         }
     }
 
-    /// Gives everything back, for good: whoever runs again gets tables of its own.
+    /// Gives everything back, for good: a sequence that runs again gets new tables.
     pub(super) fn release(&mut self, tables: &mut Tables, pools: &mut BlockPools) {
         tables.global.give_all(&mut self.global, &mut pools.global);
         tables.sliding.give_all(&mut self.sliding, &mut pools.sliding);

@@ -10,7 +10,7 @@ impl Scheduler {
     pub(super) fn commit_done(&mut self, step: StepUnderWay, reports: Vec<Sampled>, events: &mut Vec<SequenceEvent>) {
         let mut reports = reports.into_iter();
         for slice in &step.planned {
-            // It may have ended since the step was planned, in the commit before or by a cancel: then nobody wants the report.
+            // It may have ended since the step was planned, in the commit before or by a cancel: then its report is dropped.
             let is_wanted = !self.running[slice.at].is_gone();
             if is_wanted {
                 self.totals.prefill_tokens += slice.prefill_tokens as u64;
@@ -100,11 +100,11 @@ impl Scheduler {
         }
     }
 
-    /// The step failed, and the engine's KV memory with it: whoever was in it is suspected, and everybody computes everything
+    /// The step failed, and the engine's KV memory with it: its sequences are suspected, and all sequences are computed
     /// again, in the order of arrival, with the tokens generated so far.
     pub(super) fn commit_lost(&mut self, step: StepUnderWay, events: &mut Vec<SequenceEvent>) {
         self.forget_computed();
-        // What was planned ahead of this is lost with it, and nobody's fault.
+        // What was planned ahead of this is lost with it, and no sequence of it is suspected.
         self.under_way.clear();
         for &Planned { at, end, .. } in &step.planned {
             let runner = &self.running[at];

@@ -6,7 +6,7 @@
 //! A sequence waits (`admission`), runs, and ends. While it runs it catches up on `tokens - computed`, a slice a step
 //! (`planning`); when it has caught up a token is drawn and appended (`commit`), and so on; a step may be planned before the one
 //! before it has ended (`ahead`). When blocks run out the newest gives its blocks back and waits again (`preemption`); when the
-//! engine fails all do, and whoever was in the lost step is tried alone (`suspects`). Steps may be held for company (`windows`).
+//! engine fails all do, and the sequences of the lost step are tried alone (`suspects`). Steps may be held for company (`windows`).
 //! What a prompt has in common with earlier ones is found computed (`reuse`).
 //! The sequences of one request take turns with those of others, and fail together (`turns`).
 //!
@@ -68,7 +68,7 @@ pub enum FinishReason {
     Stop(TokenId),
     /// The tokens asked for are generated.
     Length,
-    /// It was cancelled. For those who tell a reader so: the core reports no event of a cancelled sequence.
+    /// It was cancelled. For the layer that tells a reader so: the core reports no event of a cancelled sequence.
     Cancelled,
     /// It waited longer than the queue allows.
     QueueTimeout,
@@ -326,7 +326,7 @@ impl Scheduler {
         self.report_began(events);
         assert!(
             is_given || held_until.is_some() || self.sequences.count() == 0,
-            "sequences wait or run, nothing holds them, and nobody is in the step"
+            "sequences wait or run, nothing holds them, and the step is empty"
         );
         self.check_in_debug();
         if is_given {

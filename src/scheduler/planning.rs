@@ -1,4 +1,4 @@
-//! Who is in the next step.
+//! Which sequences are in the next step.
 
 use super::Scheduler;
 use super::running::Runner;
@@ -7,7 +7,7 @@ use super::windows::AdmissionWindow;
 use crate::batch::Micros;
 
 impl Scheduler {
-    /// Chooses the next step. `Some`: nobody is in it, because it is held until then.
+    /// Chooses the next step. `Some`: it is empty, because it is held until then.
     pub(super) fn choose(&mut self, now: Micros) -> Option<Micros> {
         self.running.tidy();
         self.running.pack(&mut self.tables);
@@ -34,7 +34,7 @@ impl Scheduler {
     ///
     /// **Every candidate that decodes is in the step**, unless it is preempted: decode before prefill, because a waiting prompt
     /// can wait one step (TTFT), and a stalled answer is seen at once (ITL). Blocks go by age instead, so that the oldest
-    /// always gets on, and whoever is preempted has no slice in this step yet.
+    /// always gets on, and a sequence that is preempted has no slice in this step yet.
     pub(super) fn catch_up(&mut self, decoding_count: usize, is_candidate: impl Fn(&Self, &Runner) -> bool) -> usize {
         let mut room = self.limits.token_budget_tokens - decoding_count;
         let preemptions_before = self.totals.preemptions;
@@ -60,11 +60,11 @@ impl Scheduler {
                 }
             }
         }
-        // Whoever was preempted just now would be the first to be admitted again.
+        // A sequence preempted just now would be the first to be admitted again.
         if self.totals.preemptions == preemptions_before { room } else { 0 }
     }
 
-    /// Gives the step that was chosen to the engine, unless nobody is in it; answers whether.
+    /// Gives the step that was chosen to the engine, unless it is empty. Returns whether it did.
     pub(super) fn hand_out(&mut self) -> bool {
         if self.step.is_empty() {
             return false;

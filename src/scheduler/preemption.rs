@@ -4,10 +4,10 @@ use super::Scheduler;
 use super::sequence::PromptLogprobs;
 
 impl Scheduler {
-    /// Takes the blocks for the next `len` tokens of a running sequence, from newer ones if none are available. Answers whether it
+    /// Takes the blocks for the next `len` tokens of a running sequence, from newer ones if none are available. Returns whether it
     /// could: not if it is the newest itself, and was preempted.
     ///
-    /// **The oldest running sequence always gets its blocks**: nobody is admitted whose need exceeds what there is.
+    /// **The oldest running sequence always gets its blocks**: no sequence is admitted whose need exceeds what there is.
     pub(super) fn secure_blocks(&mut self, at: usize, len: usize) -> bool {
         loop {
             let runner = &mut self.running[at];
@@ -17,7 +17,7 @@ impl Scheduler {
                 return true;
             }
             assert!(self.running.count() > 1, "a sequence that runs alone has too few blocks: its need was miscounted");
-            // The newest, because it has the least to compute again as a rule, and because whoever came first is served first.
+            // The newest, because it has the least to compute again as a rule, and because the oldest is served first.
             self.totals.preemptions += 1;
             if self.send_back_newest() == Some(at) {
                 return false;

@@ -8,7 +8,7 @@
 //! **The block before a known one is known, held by every sequence that holds the known one, and
 //! cached no shorter.** So what is found is always a chain from the first token on.
 //!
-//! Which blocks these are is decided in `reuse`; who holds them is counted in `block_pool`.
+//! Which blocks these are is decided in `reuse`; their holders are counted in `block_pool`.
 
 use super::block_pool::BlockPools;
 use super::chain_hash::{CacheSalt, ChainHash, HashKey};

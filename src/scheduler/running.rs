@@ -209,8 +209,8 @@ fn bit(token: TokenId) -> u64 {
 
 /// All that run.
 ///
-/// An index into them holds from the beginning of a plan to its commit: who ends stays in the line until the next plan without a
-/// step under way, and whoever else comes or is taken out does so at its end.
+/// An index into them holds from the beginning of a plan to its commit: a sequence that ends stays in the line until the next plan without a
+/// step under way; others come, or are taken out, at its end only.
 #[derive(Debug, Default)]
 pub(super) struct RunningSequences {
     /// Oldest first.
@@ -229,7 +229,7 @@ impl RunningSequences {
         self.decoding_count
     }
 
-    /// How long the line is, with those who are gone.
+    /// How long the line is, with those that are gone.
     pub(super) fn line_len(&self) -> usize {
         self.line.len()
     }
@@ -300,7 +300,7 @@ impl RunningSequences {
         self.gone_count <= self.line.len() / 8
     }
 
-    /// Forgets those who are gone, where it pays. Indices change.
+    /// Forgets those that are gone, where it pays. Indices change.
     pub(super) fn tidy(&mut self) {
         if !self.is_tidy() {
             self.line.retain(|runner| !runner.gone);
@@ -310,7 +310,7 @@ impl RunningSequences {
 
     /// Packs the tables, where it pays.
     pub(super) fn pack(&mut self, tables: &mut Tables) {
-        assert!(self.is_tidy(), "the line does not grow with those who are gone");
+        assert!(self.is_tidy(), "the line does not grow with those that are gone");
         let held = self.line.iter_mut().filter(|runner| !runner.gone).map(|runner| &mut runner.tables);
         if tables.global.wants_packing() {
             tables.global.pack(held.map(|held| &mut held.global));
@@ -321,7 +321,7 @@ impl RunningSequences {
 
     /// Panics unless the line is in order and its counts are right.
     pub(super) fn check(&self) {
-        assert!(self.line.is_sorted_by(|older, newer| older.seq < newer.seq), "who runs is in the order of arrival");
+        assert!(self.line.is_sorted_by(|older, newer| older.seq < newer.seq), "running sequences are in the order of arrival");
         assert_eq!(self.gone_count, self.line.iter().filter(|runner| runner.gone).count(), "as many are gone as are counted");
         let decoding_count = self.iter().filter(|runner| runner.decoding).count();
         assert_eq!(self.decoding_count, decoding_count, "as many decode as are counted");

@@ -1,4 +1,4 @@
-//! The step in the making: who is in it, and the batch that says so to the engine; and what is kept of it till its commit.
+//! The step in the making: its sequences, the batch that tells the engine, and what is kept of it until its commit.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,7 +29,8 @@ pub(super) struct Planned {
 pub(super) struct StepUnderWay {
     /// Its slices, in the batch's order.
     pub(super) planned: Vec<Planned>,
-    /// Whether the next step needs more of its commit than tokens: somebody draws with a history, or reports on its prompt.
+    /// The next step cannot be planned before this one commits: a draw needs its history, or log-probabilities of a prompt are
+    /// reported.
     pub(super) blocks_planning_ahead: bool,
     /// Whether its end was presumed: only what it draws is to be settled.
     pub(super) is_presumed: bool,
@@ -63,7 +64,7 @@ pub(super) struct Material<'s> {
 /// The step that is planned. Its memory is used again for the next.
 #[derive(Debug, Default)]
 pub(super) struct PlannedStep {
-    /// Who is prefilled (indices of runners), by how many tokens; their slices are written when all decode slices are.
+    /// The sequences that are prefilled (indices of runners), by how many tokens; their slices are written when all decode slices are.
     pub(super) prefills: Vec<(usize, usize)>,
     /// The slices that are written, in the batch's order.
     pub(super) planned: Vec<Planned>,
@@ -78,7 +79,7 @@ pub(super) struct PlannedStep {
 }
 
 impl PlannedStep {
-    /// Begins a step with nobody in it.
+    /// Begins an empty step.
     pub(super) fn begin(&mut self) {
         self.withdraw();
         self.earlier.begin();
@@ -89,14 +90,14 @@ impl PlannedStep {
         self.batch.awaited.clear();
     }
 
-    /// Nobody is in the step after all.
+    /// The step stays empty after all.
     pub(super) fn withdraw(&mut self) {
         self.prefills.clear();
         self.planned.clear();
         self.says_more = false;
     }
 
-    /// Whether nobody has a slice.
+    /// Whether no sequence has a slice.
     pub(super) fn is_empty(&self) -> bool {
         self.planned.is_empty() && self.prefills.is_empty()
     }
@@ -149,16 +150,16 @@ impl PlannedStep {
     }
 }
 
-/// The draws in the slices of an earlier step, for those who are in this one too.
+/// The draws in the slices of an earlier step, for sequences that are in this one too.
 ///
-/// To own a sampling once more, or once less, takes a walk to far memory, and to copy a history one through all of it. Who
-/// decodes was in the earlier step as well, and in the same order but for those who came between: so the draws move from slice
+/// To own a sampling once more, or once less, takes a walk to far memory, and to copy a history one through all of it. A
+/// sequence that decodes was in the earlier step as well, and in the same order but for those that came between: so the draws move from slice
 /// to slice.
 #[derive(Debug, Default)]
 struct Earlier {
     /// How many slices were looked at.
     seen_count: usize,
-    /// Those that were overwritten before anybody asked for them.
+    /// Those that were overwritten before they were asked for.
     overwritten: VecDeque<(SeqId, Draw)>,
 }
 

@@ -8,7 +8,7 @@
 //! first trial that succeeds, because a long prompt may be harmless up to the slice that is not.
 //!
 //! A suspect whose steps are lost twice while it is alone in them is given up. Twice, because a device may fail by itself
-//! once, whoever is being computed, and the innocent should not pay; not more often, because each loss costs everybody the
+//! once, whatever is computed, and the innocent should not pay; not more often, because each loss costs all sequences the
 //! recomputing of everything. For the same reason suspects are tried one by one and not by bisection: bisection loses a step
 //! for each halving (six for 64 sequences, and two more to be sure), this way loses two whatever their number, and what
 //! is prefilled alone does not have to be prefilled again.
@@ -85,7 +85,7 @@ impl Scheduler {
             self.choose_others();
         }
         self.suspects.tried_last = trial || (self.step.is_empty() && self.choose_trial());
-        assert!(!self.step.is_empty(), "there are suspects, and nobody can run");
+        assert!(!self.step.is_empty(), "there are suspects, and none can run");
     }
 
     /// A step of the oldest suspect alone; `false` if it waits and cannot be admitted, or was preempted just now.

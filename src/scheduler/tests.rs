@@ -63,7 +63,7 @@ impl Stage {
         Self { scheduler: Scheduler::new(limits), engine, now: Micros(0), events: Vec::new() }
     }
 
-    /// Submits a prompt of `len` tokens that belong to nobody else.
+    /// Submits a prompt of `len` tokens that belong to no other sequence.
     fn submit(&mut self, len: usize, max_tokens: u32) -> SeqId {
         self.submit_sampled(len, max_tokens, Sampling::default())
     }

@@ -1,6 +1,6 @@
-//! What the core looks like at one moment, for people who watch it.
+//! What the core looks like at one moment, for the console.
 //!
-//! Read only, and bounded: whoever asks says how many sequences and how many cells of the block maps are enough.
+//! Read only, and bounded: the caller says how many sequences and how many cells of the block maps are enough.
 
 use super::Scheduler;
 use super::block_pool::BlockPool;
@@ -22,9 +22,9 @@ pub struct ViewSize {
 /// The core at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SchedulerView {
-    /// The batch: who runs, oldest first.
+    /// The batch: the running sequences, oldest first.
     pub running: Vec<SequenceView>,
-    /// Who waits, next first.
+    /// The waiting sequences, next first.
     pub waiting: Vec<SequenceView>,
     /// Tokens in a KV block.
     pub block_tokens: usize,
@@ -62,7 +62,7 @@ pub struct SequenceView {
 pub struct BlockMap {
     /// All of them.
     pub total_count: usize,
-    /// Those that nobody holds.
+    /// Those that are free.
     pub free_count: usize,
     /// How many blocks a cell stands for; the last cell may stand for fewer.
     pub blocks_per_cell: usize,

@@ -8,7 +8,7 @@
 //!   in the budget, of running places, of blocks, or of room in the queue.
 //! * The **decode window** holds a step of decode slices alone, counted from the commit before it, so that a sequence that is
 //!   about to join does join. One is about to join if the prefill window lets it go before the decode window is over; there
-//!   is no other way to know that somebody comes. So **a decode step is held only for a sequence that will be in it**, and a
+//!   is no other way to know that a sequence comes. So **a decode step is held only for a sequence that will be in it**, and a
 //!   decode window longer than the prefill window means that prompts and answers always move in common steps.
 //!
 //! While a lost step's suspects are tried nothing is held.

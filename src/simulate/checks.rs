@@ -158,7 +158,7 @@ impl World {
         };
         expect(until > self.told, || format!("idle until {until:?}, which is past at {:?}", self.told))?;
         expect(self.clients.values().all(|client| client.accused_until.is_none()), || "idle with suspects".into())?;
-        let first = self.clients.values().find(|client| !client.ran).ok_or("idle, and nobody waits to be held")?;
+        let first = self.clients.values().find(|client| !client.ran).ok_or("idle, and no sequence waits to be held")?;
         let open_at = first.arrived.plus(limits.prefill_window_micros);
         expect(until <= open_at, || format!("idle until {until:?}, and the prefill window is over at {open_at:?}"))?;
         if self.running_count() > 0 {

@@ -1,4 +1,4 @@
-//! Requests to a hub. Redirects are followed here, one by one, because a redirect decides who sees the token.
+//! Requests to a hub. Redirects are followed here, one by one, because a redirect decides which host sees the token.
 //!
 //! Promises: the token goes to the hub's own origin (scheme, host and port) and nowhere else, however often a request is sent on. A
 //! mirror or a content server that ignores a range is noticed. Absent on purpose: what is asked for, and trying again.

@@ -65,7 +65,9 @@ impl Bench {
         let whole = self.client.call(&Request::get(path)).await?;
         match whole.status {
             200 => Ok(whole.json()?),
-            404 | 405 | 501 => Err(Halt::Skip(format!("the server has no GET {path} ({}), so nobody can tell", whole.status))),
+            404 | 405 | 501 => {
+                Err(Halt::Skip(format!("the server has no GET {path} ({}), so this cannot be told", whole.status)))
+            }
             status => Err(Halt::Fail(format!("GET {path} answers {status}: {}", whole.refusal().message))),
         }
     }

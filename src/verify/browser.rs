@@ -183,13 +183,13 @@ fn page(url: &str, key: Option<&str>, body: &Value) -> String {
     )
 }
 
-/// Serves the page to whoever comes, for as long as the process lives.
+/// Serves the page for as long as the process lives.
 fn serve_page(page: String) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            // Whoever does not take it has no page.
+            // A client that does not take it has no page.
             let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
             let _ = stream.read(&mut [0; 4096]);
             let head = format!(

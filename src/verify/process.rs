@@ -70,7 +70,7 @@ impl ServerProcess {
         // The log must be read on, or its lines would be dropped and counted.
         thread::spawn(move || {
             for line in BufReader::new(log).lines().map_while(Result::ok) {
-                // Nobody listens once the server is ready.
+                // The receiver is gone once the server is ready.
                 let _ = said.send(line);
             }
         });

@@ -34,7 +34,7 @@ impl Lines {
         matches!(self, Self::Terminal(_))
     }
 
-    /// The next text; none at the end of the input, and when a person who types presses Ctrl-C.
+    /// The next text; none at the end of the input, and at Ctrl-C while a text is typed.
     pub(super) fn next(&mut self) -> Result<Option<String>, CommandFailure> {
         let Self::Terminal(editor) = self else {
             let mut line = String::new();

@@ -52,7 +52,7 @@ pub(super) fn command() -> Command {
         .arg(value("request-model", "NAME", "The model to ask for [default: the first that the server names]"))
         .arg(value("ca-file", "FILE", "Certificates (PEM) to trust in place of the usual ones"))
         .next_help_heading("When requests are sent")
-        .arg(value("concurrency", "N", "Closed loop: so many users, who ask again once they have an answer [default: 8]"))
+        .arg(value("concurrency", "N", "Closed loop: so many users; each asks again once it has an answer [default: 8]"))
         .arg(value("rate", "R", "Open loop: so many requests a second, whatever the server does"))
         .arg(value("arrivals", "HOW", "Of an open loop: poisson or constant").default_value("poisson"))
         .arg(value("burst", "N", "So many requests at once, again and again"))
@@ -76,7 +76,7 @@ pub(super) fn command() -> Command {
         .arg(flag("ignore-eos", "Answers of exactly so many tokens, where the server knows ignore_eos"))
         .arg(value("temperature", "T", "The temperature").default_value("0"))
         .arg(value("seed", "N", "What every random choice comes from").default_value("0"))
-        .next_help_heading("Who does not wait for the end")
+        .next_help_heading("Users that leave early")
         .arg(value("disconnect-rate", "SHARE", "Share of clients that leave at a random moment").default_value("0"))
         .arg(
             value("abort-rate", "SHARE", "Share of requests that are cancelled by POST /cancel at a random moment")

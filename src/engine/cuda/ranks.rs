@@ -35,7 +35,7 @@ impl Rank {
     }
 
     fn order(&self, order: Order) {
-        self.orders.send(order).expect("a rank's thread ends when nobody orders any more: it catches what panics");
+        self.orders.send(order).expect("a rank's thread ends when its sender is dropped: it catches what panics");
     }
 }
 

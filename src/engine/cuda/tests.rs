@@ -212,7 +212,7 @@ fn bugs_planted_in_the_draw_are_found() {
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt)).ok()
         });
         let is_found = shim.races() > 0 || got.iter().any(|words| words.as_ref() != Some(&expected));
-        assert!(is_found, "{name}: nobody noticed");
+        assert!(is_found, "{name}: not noticed");
     }
 }
 

@@ -294,7 +294,7 @@ fn check_draw(slice: &Slice, global: &[TokenId]) -> Result<(), Violation> {
     let Some(draw) = &slice.draw else { return Ok(()) };
     let malformed = |what| Err(Violation::Malformed { seq: slice.seq, what });
     if !draw.sampling.needs_history() {
-        return if draw.history.is_empty() { Ok(()) } else { malformed("a history that nobody needs") };
+        return if draw.history.is_empty() { Ok(()) } else { malformed("a history that is not needed") };
     }
     if draw.history != global {
         return malformed("its history is not what its slots hold");

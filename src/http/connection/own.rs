@@ -12,7 +12,7 @@ use actix_web::http::StatusCode;
 use super::super::front::RequestId;
 use super::super::wire::error::{ErrorObject, INVALID, SERVER, UNAVAILABLE};
 
-/// Longest head that actix makes for an answer of its own; a longer one is somebody's answer.
+/// Longest head that actix makes for an answer of its own; a longer one is a route's answer.
 const OWN_HEAD_MAX_BYTES: usize = 256;
 const HEAD_BEGIN: &[u8] = b"HTTP/1.1 ";
 /// When a client that was turned away should come back: connections come and go with requests, which take seconds.

@@ -1,4 +1,4 @@
-//! `/admin/debug/bundle`: what somebody who is asked for help wants to see, in one document.
+//! `/admin/debug/bundle`: what a call for help needs, in one document.
 //!
 //! No prompt, no answer, no key, no session's name: the document can be attached to a public report.
 

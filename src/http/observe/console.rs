@@ -18,14 +18,14 @@ use crate::http::front::access;
 use crate::http::key::Access;
 use crate::metrics::{LatencyCounts, RequestOutcome};
 
-/// An answer is good for so long; whoever asks meanwhile gets the same one.
+/// An answer is good for so long; a request meanwhile gets the same one.
 const FRESH_MICROS: u64 = 200_000;
 /// How much of the scheduler is shown.
 const SIZE: ViewSize = ViewSize { running_max_count: 256, waiting_max_count: 64, cells_max_count: 1_024 };
 const LIVE_MAX_COUNT: usize = 128;
 const ENDED_MAX_COUNT: usize = 64;
 
-/// What was answered last. Its lock is held while an answer is made, so that all who ask meanwhile wait for that one.
+/// What was answered last. Its lock is held while an answer is made, so that requests meanwhile wait for that one.
 #[derive(Debug, Default)]
 pub(super) struct Latest(Mutex<Option<Moments>>);
 
@@ -94,7 +94,7 @@ struct MemoryUse {
     context_tokens_max: Option<usize>,
 }
 
-/// Where each rung ends, in milliseconds, and how many fell on it since somebody began to watch.
+/// Where each rung ends, in milliseconds, and how many fell on it since the console was opened.
 #[derive(Debug, Serialize)]
 struct Latency {
     ttft: Vec<(f64, u64)>,

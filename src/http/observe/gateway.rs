@@ -1,4 +1,4 @@
-//! What gateways and SGLang's clients ask a replica: who it is, how loaded it is, and whether it really generates.
+//! What gateways and SGLang's clients ask a replica: which model it serves, how loaded it is, and whether it really generates.
 //!
 //! Names and forms are SGLang's. SMG and vllm-router take a server with `/version` for vLLM and read its load from `/metrics`;
 //! these routes serve what is pointed at an SGLang server instead. A field that has no meaning here is left out.

@@ -110,7 +110,7 @@ fn check_modalities(fields: &mut RequestFields) -> Result<(), WireError> {
     Ok(())
 }
 
-/// Names what nobody read, so that a misspelt field can be found.
+/// Names the fields that were not read, so that a misspelt one can be found.
 pub(crate) fn note_unknown(fields: RequestFields) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;

@@ -57,7 +57,7 @@ proptest! {
     #[test]
     fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let strict = parse(&bytes).is_ok();
-        // What is taken here is JSON for everybody else too.
+        // What is taken here is JSON for every other parser too.
         prop_assert!(!strict || serde_json::from_slice::<Value>(&bytes).is_ok());
     }
 }

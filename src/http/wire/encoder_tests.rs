@@ -348,7 +348,7 @@ fn a_chat_in_one_piece() {
     assert_eq!(json["antiphon"]["params"]["seed"], -1);
     let silent: serde_json::Value =
         serde_json::from_str(&answer.whole(&whole(vec![finished(0, FinishKind::Length, 1)], 1))).unwrap();
-    assert_eq!(silent["choices"][0]["message"]["content"], "", "a string, for those who strip it");
+    assert_eq!(silent["choices"][0]["message"]["content"], "", "a string, for clients that strip it");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Typed reads from an object that know where they are.
 //!
-//! Each read takes its field out, so what is left at the end is what nobody knows. Null is as good as absent.
+//! Each read takes its field out, so what is left at the end is not known. Null is as good as absent.
 
 use std::ops::RangeInclusive;
 
@@ -100,7 +100,7 @@ impl RequestFields {
         self.take(name).map(|value| RequestFields::of(value, &self.path_of(name))).transpose()
     }
 
-    /// What nobody took: the fields that this server does not know, and the nulls among those that it does.
+    /// What was not taken: the fields that this server does not know, and the nulls among those that it does.
     pub(crate) fn into_rest(self) -> Map<String, Value> {
         self.map
     }

@@ -201,7 +201,7 @@ impl MessageHeader {
     }
 }
 
-/// Where a message goes that names a recipient; `None` if it names none, or everybody.
+/// Where a message goes that names a recipient; `None` if it names none, or all.
 fn addressee(said: &Said<'_>, functions: &[String]) -> Option<(Destination, Option<Recovery>)> {
     let call = |name: &str| (Destination::Call(name.to_owned()), None);
     let Some(recipient) = said.recipient else {

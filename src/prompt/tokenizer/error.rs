@@ -48,7 +48,7 @@ pub enum TokenizerError {
         /// Their id.
         id: u32,
     },
-    /// An id below that of the last token of the vocabulary is nobody's.
+    /// An id below that of the last token of the vocabulary stands for no token.
     #[error("{file}: no token has id {id}, expected one for each id up to {last}")]
     Gap {
         /// The file.

@@ -24,7 +24,7 @@ impl Stage {
         ahead_count
     }
 
-    /// Steps until `count` sequences decode and nobody is prefilled.
+    /// Steps until `count` sequences decode and none is prefilled.
     fn settle(&mut self, count: usize) {
         while self.scheduler.counts().decode_count < count {
             self.step();
@@ -60,7 +60,7 @@ fn whoever_ends_is_computed_once_more_for_nothing() {
     assert_eq!(stage.heard(short), heard);
     let held = |stage: &Stage| stage.scheduler.counts().blocks().in_use_count();
     assert_eq!(held(&stage), 4, "its blocks are free, though the engine has a step with it");
-    // Whoever comes gets them, and writes after that step.
+    // The next sequence gets them, and writes after that step.
     let late = stage.submit(6, 3);
     let result = stage.compute(&ahead);
     stage.commit(result);
@@ -223,7 +223,7 @@ fn a_masked_draw_waits_for_the_token_before_and_nobody_waits_for_it() {
     }
     stage.finish_ahead();
     assert_eq!([held, free].map(|seq| stage.heard(seq).0), [alone(5, 6), alone(3, 9)]);
-    // With nobody else there is nothing to plan ahead.
+    // With no other sequence there is nothing to plan ahead.
     let mut stage = Stage::new(limits());
     let held = stage.submit_sampled(5, 6, masked());
     stage.settle(1);
@@ -289,8 +289,8 @@ fn a_lost_step_takes_the_one_planned_ahead_with_it() {
     let result = stage.compute(&batch);
     assert!(matches!(result, StepResult::Lost));
     stage.commit(result);
-    assert_eq!(stage.scheduler.counts().waiting_count, 3, "everybody is computed again");
-    // Who was in the lost step is tried alone; who was only in the one after it is under no suspicion.
+    assert_eq!(stage.scheduler.counts().waiting_count, 3, "all are computed again");
+    // The sequences of the lost step are tried alone; one that was only in the step after it is no suspect.
     assert_eq!(stage.step(), [(seqs[0], 6)]);
     stage.finish_ahead();
     let answers = [alone(3, 9), alone(4, 9), alone(5, 9)];

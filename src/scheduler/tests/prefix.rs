@@ -110,7 +110,7 @@ fn what_is_cancelled_or_preempted_leaves_its_blocks_and_comes_back_through_them(
     assert_eq!(stage.cached().0, 4, "of a slice of sixteen tokens");
     assert_eq!(stage.serve(prompt(20..80)), (16, None));
 
-    // Two for whom there are blocks for one and a half.
+    // Two, with blocks for one and a half.
     let mut stage = Stage::new(SchedulerLimits { global_blocks: 15, ..caching() });
     let answers = [20..44, 50..74].map(|tokens| stage.take(NewSequence { max_tokens: 20, ..prompt(tokens) }));
     stage.finish();

@@ -80,7 +80,7 @@ fn a_decode_step_is_not_held_without_anybody_about_to_join() {
     let mut stage = Stage::new(SchedulerLimits { decode_window_micros: forever, ..limits() });
     stage.submit(4, 20);
     stage.finish();
-    // With a prefill window, and places for no more than run: nobody can join, whatever waits.
+    // With a prefill window, and places for no more than run: none can join, whatever waits.
     let mut stage = Stage::new(SchedulerLimits { running_max_count: 1, ..windows(forever) });
     let first = stage.submit(4, 20);
     let second = stage.submit(4, 20);

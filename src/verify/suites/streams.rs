@@ -1,4 +1,4 @@
-//! PR-ST01: event streams, and what is left of them when somebody leaves.
+//! PR-ST01: event streams, and what is left of them when a client leaves.
 
 use std::time::{Duration, Instant};
 
