@@ -186,4 +186,5 @@ impl Angles {
 }
 
 #[cfg(test)]
+#[path = "rope_tests.rs"]
 mod tests;

@@ -10,13 +10,12 @@ use futures_util::StreamExt;
 use serde_json::Value;
 
 use crate::actors::budget::{Budget, Reserved, Use};
-
-use super::errors::ApiError;
-use super::front::AppState;
-use super::stream;
-use super::wire::document;
-use super::wire::error::{WireError, quoted};
-use super::wire::terms::Terms;
+use crate::http::answer::stream;
+use crate::http::errors::ApiError;
+use crate::http::state::AppState;
+use crate::http::wire::defaults::Terms;
+use crate::http::wire::document;
+use crate::http::wire::error::{WireError, quoted};
 
 /// Largest body that is read, and largest answer that is written, on the worker of its connection.
 pub(super) const HERE_MAX_BYTES: usize = 64 << 10;

@@ -6,9 +6,8 @@ use actix_web::{HttpResponse, ResponseError};
 
 use crate::actors::budget::{MEMORY_FULL, NoRoom};
 use crate::actors::messages::Refusal;
-
-use super::wire::error::{ErrorObject, INVALID, SERVER, UNAVAILABLE, WireError, clip, is_passing};
-use super::wire::whole::Broken;
+use crate::http::answer::whole::Broken;
+use crate::http::wire::error::{ErrorObject, INVALID, SERVER, UNAVAILABLE, WireError, clip, is_passing};
 
 const NOT_FOUND: &str = "not_found_error";
 /// When to come back after a failure that passes, where nothing better is known.

@@ -6,35 +6,27 @@
 //!
 //! Absent on purpose: scheduling, text work, the model. A page from elsewhere cannot read an answer, unless its origin is named.
 
-mod accept;
+mod answer;
 mod body;
-mod border;
 mod chat;
 mod completions;
-mod connection;
-mod cors;
 mod errors;
-mod front;
-mod generate;
-mod held;
-mod key;
+mod legacy;
+mod listen;
+mod middleware;
 mod models;
 pub mod observe;
 mod options;
 mod page;
-mod probe;
-mod respond;
 mod routes;
-mod server;
-mod stream;
+mod state;
 mod tokens;
 mod wire;
-mod workers;
 
 pub use body::largest_body_bytes;
-pub use cors::{AllowedOrigin, NoOrigin};
-pub use key::{ApiKey, KeyError, KeyRing, Keys, MetricsAccess};
+pub use listen::server::{ServeError, ServerHandle, serve};
+pub use middleware::cors::{AllowedOrigin, NoOrigin};
+pub use middleware::key::{ApiKey, KeyError, KeyRing, Keys, MetricsAccess};
 pub use options::{Backend, HttpOptions};
-pub use server::{ServeError, ServerHandle, serve};
+pub use wire::defaults::RequestDefaults;
 pub use wire::streaming::Dialect;
-pub use wire::terms::RequestDefaults;

@@ -3,10 +3,10 @@
 use actix_web::HttpResponse;
 use actix_web::web::{Data, Path};
 
-use super::errors::ApiError;
-use super::front::AppState;
-use super::wire::error::{WireError, quoted};
-use super::wire::models::{ModelEntry, ModelList, VersionAnswer};
+use crate::http::errors::ApiError;
+use crate::http::state::AppState;
+use crate::http::wire::error::{WireError, quoted};
+use crate::http::wire::models::{ModelEntry, ModelList, VersionAnswer};
 
 /// The model under all its names.
 pub(super) async fn list(front: Data<AppState>) -> HttpResponse {

@@ -6,12 +6,11 @@ use std::time::Duration;
 use crate::actors::messages::Coalescing;
 use crate::actors::service::Service;
 use crate::clock::Clock;
+use crate::http::middleware::cors::AllowedOrigin;
+use crate::http::middleware::key::{KeyRing, MetricsAccess};
+use crate::http::wire::defaults::RequestDefaults;
+use crate::http::wire::streaming::Dialect;
 use crate::metrics::{Metrics, ModelTags};
-
-use super::cors::AllowedOrigin;
-use super::key::{KeyRing, MetricsAccess};
-use super::wire::streaming::Dialect;
-use super::wire::terms::RequestDefaults;
 
 /// What http stands in front of.
 #[derive(Debug, Clone)]

@@ -4,9 +4,14 @@ use actix_web::guard::{self, Guard};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Route};
 
-use super::errors::ApiError;
-use super::wire::error::clip;
-use super::{chat, completions, generate, models, page, tokens};
+use crate::http::chat;
+use crate::http::completions;
+use crate::http::errors::ApiError;
+use crate::http::legacy::generate;
+use crate::http::models;
+use crate::http::page;
+use crate::http::tokens;
+use crate::http::wire::error::clip;
 
 /// All routes of this room but those that observe the server.
 pub(super) fn configure(config: &mut ServiceConfig) {

@@ -4,11 +4,11 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
-use super::body::{ReadBody, read_json};
-use super::errors::ApiError;
-use super::front::{AppState, access};
-use super::respond;
-use super::wire::tokens::{DetokenizeAnswer, TokenizeAnswer, TokenizeRequest, read_detokenize};
+use crate::http::answer::respond;
+use crate::http::body::{ReadBody, read_json};
+use crate::http::errors::ApiError;
+use crate::http::state::{AppState, access};
+use crate::http::wire::tokens::{DetokenizeAnswer, TokenizeAnswer, TokenizeRequest, read_detokenize};
 
 /// What a token takes in an answer that lists it, as text and as JSON: the longest of o200k have 128 bytes, a usual one has five.
 const TOKEN_BYTES: u64 = 80;

@@ -268,4 +268,5 @@ impl<'a, T> Outputs<'a, T> {
 }
 
 #[cfg(test)]
+#[path = "pool_tests.rs"]
 mod tests;

@@ -4,12 +4,12 @@
 
 use serde::Serialize;
 
-use super::health::{self, HealthReport};
-use super::memory::{self, MemoryReport};
-use super::stats::{self, StatsReport};
-use super::{ObservedState, ShownSetting};
 use crate::actors::snapshot::{LiveRequest, Snapshot};
 use crate::clock::unix_seconds;
+use crate::http::observe::health::{self, HealthReport};
+use crate::http::observe::memory::{self, MemoryReport};
+use crate::http::observe::stats::{self, StatsReport};
+use crate::http::observe::{ObservedState, ShownSetting};
 use crate::metrics::Warning;
 
 #[derive(Debug, Serialize)]

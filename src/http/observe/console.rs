@@ -10,12 +10,12 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 use tokio::sync::Mutex;
 
-use super::health::{self, HealthReport};
-use super::{Moment, ObservedState};
 use crate::actors::snapshot::{BlockMap, EndedRequest, LiveRequest, Owner, SchedulerLook, SequenceView, Timeline, ViewSize};
 use crate::batch::Micros;
-use crate::http::front::access;
-use crate::http::key::Access;
+use crate::http::middleware::key::Access;
+use crate::http::observe::health::{self, HealthReport};
+use crate::http::observe::{Moment, ObservedState};
+use crate::http::state::access;
 use crate::metrics::{LatencyCounts, RequestOutcome};
 
 /// An answer is good for so long; a request meanwhile gets the same one.

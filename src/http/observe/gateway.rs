@@ -8,13 +8,13 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::{ObservedState, json};
 use crate::actors::budget::MEMORY_FULL;
 use crate::actors::messages::{Accepted, Coalescing, FinishKind, Generate, KeyId, PartKind, Refusal, ResponseInput};
 use crate::actors::snapshot::{ModelLimits, Snapshot};
 use crate::batch::{Sampling, TokenId};
 use crate::clock;
 use crate::http::errors::ApiError;
+use crate::http::observe::{ObservedState, json};
 use crate::http::routes::get;
 
 /// Mounts the routes; needs `web::Data<Observed>`.

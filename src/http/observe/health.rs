@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::ServerFacts;
 use crate::actors::snapshot::{EngineState, Snapshot};
+use crate::http::observe::ServerFacts;
 use crate::metrics::{ModelTags, Stats};
 
 /// What the operator wants to see, from the profile.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::health::ModelReport;
 use crate::actors::snapshot::{ModelLimits, PrefixCounts, Snapshot};
 use crate::batch::BlockUse;
+use crate::http::observe::health::ModelReport;
 use crate::metrics::{Gpu, ModelTags, RequestCounts, Stats};
 
 #[derive(Debug, Serialize)]

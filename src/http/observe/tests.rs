@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::*;
 use crate::actors::snapshot::{EngineState, PromptCacheCounts, SchedulerCounts};
 use crate::batch::{BlockUse, Micros};
+use crate::http::observe::*;
 use crate::metrics::{ModelTags, Percentiles, RequestOutcome};
 
 const LIMITS: ModelLimits = ModelLimits {

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::error::WireError;
+use crate::http::wire::error::WireError;
 
 /// Most values of a body: enough for three prompts of 131,072 token ids, 40 MB at most.
 pub(crate) const VALUES_MAX: usize = 1 << 19;

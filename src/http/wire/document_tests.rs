@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::super::samples::{any_json, blame};
-use super::*;
+use crate::http::wire::document::*;
+use crate::http::wire::samples::{any_json, blame};
 
 fn refused(json: &str) -> (String, &'static str) {
     blame(parse(json.as_bytes()))

@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use super::document::join;
-use super::error::{WireError, quoted};
+use crate::http::wire::document::join;
+use crate::http::wire::error::{WireError, quoted};
 
 /// Integers beyond this are not exact as floats, and a float beyond it was perhaps another integer in the text.
 const EXACT_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;

@@ -1,5 +1,5 @@
-use super::super::samples::{blame, value};
-use super::*;
+use crate::http::wire::fields::*;
+use crate::http::wire::samples::{blame, value};
 
 fn fields(json: &str) -> RequestFields {
     RequestFields::of(value(json), "").unwrap()

@@ -5,8 +5,8 @@
 
 use serde_json::Value;
 
-use super::error::WireError;
-use super::fields::RequestFields;
+use crate::http::wire::error::WireError;
+use crate::http::wire::fields::RequestFields;
 
 /// The value of a field that asks for nothing, besides null, `false`, `""`, `[]` and `{}`.
 #[derive(Debug, Clone, Copy)]

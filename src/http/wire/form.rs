@@ -3,11 +3,10 @@
 use serde_json::Value;
 
 use crate::actors::messages::AskedForm;
+use crate::http::wire::error::{WireError, quoted};
+use crate::http::wire::fields::{RequestFields, text, unfit};
+use crate::http::wire::foreign::is_void;
 use crate::prompt::conversation::{AnswerForm, NamedSchema};
-
-use super::error::{WireError, quoted};
-use super::fields::{RequestFields, text, unfit};
-use super::foreign::is_void;
 
 const KINDS: &str = "\"text\", \"json_object\" or \"json_schema\"";
 

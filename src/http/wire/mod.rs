@@ -7,30 +7,15 @@
 //! Promises: unknown fields are accepted, null is as good as absent, and no input panics.
 //! Absent on purpose: sockets, clocks, randomness; ids, times and drawn seeds come in as arguments.
 
-pub(crate) mod chat_answer;
-pub(crate) mod chat_request;
-pub(crate) mod completion_answer;
-pub(crate) mod completion_request;
+pub(crate) mod defaults;
 pub(crate) mod document;
-pub(crate) mod encoder;
 pub(crate) mod error;
-pub(crate) mod event_answer;
 pub(crate) mod fields;
 pub(crate) mod foreign;
 pub(crate) mod form;
-pub(crate) mod heading;
-pub(crate) mod logprobs;
-pub(crate) mod messages;
 pub(crate) mod models;
-pub(crate) mod progress;
-pub(crate) mod reasoning;
 #[cfg(test)]
 pub(crate) mod samples;
 pub(crate) mod sampling;
 pub(crate) mod streaming;
-pub(crate) mod terms;
-pub(crate) mod text_answer;
-pub(crate) mod text_request;
 pub(crate) mod tokens;
-pub(crate) mod tools;
-pub(crate) mod whole;

@@ -8,17 +8,16 @@ use serde_json::Value;
 
 use crate::actors::messages::{Cached, Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
 use crate::batch::{TokenId, TokenLogprob};
-
-use super::error::WireError;
-use super::heading::{Heading, Metadata, Params};
-use super::terms::{RequestDefaults, Terms};
+use crate::http::answer::heading::{Heading, Metadata, Params};
+use crate::http::wire::defaults::{RequestDefaults, Terms};
+use crate::http::wire::error::WireError;
 
 static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| vec!["tiny".to_owned(), "gpt-oss".to_owned()]);
 static PROFILES: LazyLock<BTreeMap<String, Coalescing>> =
     LazyLock::new(|| BTreeMap::from([("slow".to_owned(), Coalescing { max_ms: 99, max_chars: 9 })]));
 
 /// A context of 1,000 tokens, a vocabulary of 2,048.
-pub(super) fn terms() -> Terms<'static> {
+pub(in crate::http) fn terms() -> Terms<'static> {
     Terms {
         names: &NAMES,
         unlisted_names: &[],
@@ -32,12 +31,12 @@ pub(super) fn terms() -> Terms<'static> {
 }
 
 /// `json` as a tree.
-pub(super) fn value(json: &str) -> Value {
-    super::document::parse(json.as_bytes()).unwrap()
+pub(in crate::http) fn value(json: &str) -> Value {
+    crate::http::wire::document::parse(json.as_bytes()).unwrap()
 }
 
 /// What the error object would say: param and code.
-pub(super) fn blame<T: std::fmt::Debug>(result: Result<T, WireError>) -> (String, &'static str) {
+pub(in crate::http) fn blame<T: std::fmt::Debug>(result: Result<T, WireError>) -> (String, &'static str) {
     let error = result.unwrap_err();
     (error.param().unwrap_or_default(), error.code())
 }
@@ -66,22 +65,22 @@ pub(crate) fn metadata() -> Metadata {
 }
 
 /// A part that stands for the tokens given, each with a log-probability if `logprobs`.
-pub(super) fn part(choice: u32, kind: PartKind, tokens: &[u32], completion_tokens: u32) -> Part {
+pub(in crate::http) fn part(choice: u32, kind: PartKind, tokens: &[u32], completion_tokens: u32) -> Part {
     let tokens = tokens.iter().map(|id| TokenId(*id)).collect();
     Part { choice, kind, tokens, logprobs: Vec::new(), completion_tokens, reasoning_tokens: 0, cached: Cached::default() }
 }
 
-pub(super) fn content(choice: u32, text: &str, completion_tokens: u32) -> Part {
+pub(in crate::http) fn content(choice: u32, text: &str, completion_tokens: u32) -> Part {
     part(choice, PartKind::Content(text.to_owned()), &[completion_tokens], completion_tokens)
 }
 
-pub(super) fn finished(choice: u32, kind: FinishKind, completion_tokens: u32) -> Part {
+pub(in crate::http) fn finished(choice: u32, kind: FinishKind, completion_tokens: u32) -> Part {
     let finish = Finish { kind, reasoning_tokens: 1, completion_tokens };
     Part { reasoning_tokens: 1, ..part(choice, PartKind::Finished(finish), &[], completion_tokens) }
 }
 
 /// A token with its log-probability and one likelier one.
-pub(super) fn token_text(id: u32, text: &str, logprob: f32) -> TokenText {
+pub(in crate::http) fn token_text(id: u32, text: &str, logprob: f32) -> TokenText {
     let scored = |id, logprob, rank| TokenLogprob { token: TokenId(id), logprob, rank };
     TokenText {
         token: scored(id, logprob, 2),
@@ -92,7 +91,7 @@ pub(super) fn token_text(id: u32, text: &str, logprob: f32) -> TokenText {
 }
 
 /// Any JSON, a few levels deep.
-pub(super) fn any_json() -> impl Strategy<Value = Value> {
+pub(in crate::http) fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

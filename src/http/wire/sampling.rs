@@ -4,11 +4,10 @@ use serde_json::Value;
 
 use crate::actors::messages::AskedForm;
 use crate::batch::{Sampling, TokenId};
-
-use super::document::join;
-use super::error::{WireError, clip, quoted};
-use super::fields::{RequestFields, integer, number, text, unfit};
-use super::terms::Terms;
+use crate::http::wire::defaults::Terms;
+use crate::http::wire::document::join;
+use crate::http::wire::error::{WireError, clip, quoted};
+use crate::http::wire::fields::{RequestFields, integer, number, text, unfit};
 
 /// Most choices of a request, prompts times `n`.
 pub(crate) const CHOICES_MAX: u32 = 128;

@@ -1,5 +1,5 @@
-use super::super::samples::{blame, terms, value};
-use super::*;
+use crate::http::wire::samples::{blame, terms, value};
+use crate::http::wire::sampling::*;
 
 fn read(json: &str) -> Result<Generation, WireError> {
     Generation::read(&mut RequestFields::of(value(json), "").unwrap(), &terms())

@@ -3,10 +3,9 @@
 use serde_json::Value;
 
 use crate::actors::messages::Coalescing;
-
-use super::error::{WireError, clip};
-use super::fields::{RequestFields, unfit};
-use super::terms::Terms;
+use crate::http::wire::defaults::Terms;
+use crate::http::wire::error::{WireError, clip};
+use crate::http::wire::fields::{RequestFields, unfit};
 
 /// An answer in one piece has no reader to please: few parts are cheap.
 const WHOLE: Coalescing = Coalescing { max_ms: 250, max_chars: 0 };

@@ -5,17 +5,16 @@ use serde_json::Value;
 
 use crate::actors::messages::ResponseInput;
 use crate::batch::TokenId;
+use crate::http::chat::messages;
+use crate::http::chat::reasoning::Reasoning;
+use crate::http::chat::request::note_unknown;
+use crate::http::chat::tools::Tools;
+use crate::http::wire::defaults::Terms;
+use crate::http::wire::error::WireError;
+use crate::http::wire::fields::RequestFields;
+use crate::http::wire::foreign;
+use crate::http::wire::sampling::token_ids;
 use crate::prompt::conversation::Conversation;
-
-use super::chat_request::note_unknown;
-use super::error::WireError;
-use super::fields::RequestFields;
-use super::foreign;
-use super::messages;
-use super::reasoning::Reasoning;
-use super::sampling::token_ids;
-use super::terms::Terms;
-use super::tools::Tools;
 
 /// A text or a chat to be turned into tokens.
 #[derive(Debug, Clone)]

@@ -1,0 +1,97 @@
+//! Parts gathered into an answer in one piece.
+
+use crate::actors::messages::{Finish, FinishKind, Part, PartKind, TokenText};
+use crate::batch::TokenId;
+use crate::http::answer::progress::AnswerProgress;
+
+/// A function call.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct WholeCall {
+    /// Its id.
+    pub(crate) id: String,
+    /// The function.
+    pub(crate) name: String,
+    /// The arguments, as generated.
+    pub(crate) arguments: String,
+}
+
+/// A choice.
+#[derive(Debug, Default)]
+pub(crate) struct WholeChoice {
+    /// The answer.
+    pub(crate) content: String,
+    /// The analysis.
+    pub(crate) reasoning: String,
+    /// The calls.
+    pub(crate) calls: Vec<WholeCall>,
+    /// Log-probabilities of the answer's tokens, if asked for.
+    pub(crate) logprobs: Vec<TokenText>,
+    /// Log-probabilities of tokens after the last text, the stop token's among them.
+    pub(crate) end_logprobs: Vec<TokenText>,
+    /// Log-probabilities of the prompt's tokens but the first, if asked for.
+    pub(crate) prompt_logprobs: Vec<TokenText>,
+    /// The generated tokens.
+    pub(crate) tokens: Vec<TokenId>,
+    finish: Option<Finish>,
+}
+
+/// An answer while it is gathered.
+#[derive(Debug)]
+pub(crate) struct GatheredAnswer {
+    /// How far it is.
+    pub(crate) progress: AnswerProgress,
+    choices: Vec<WholeChoice>,
+}
+
+/// A choice broke, and the answer with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Broken {
+    /// The failure's code.
+    pub(crate) code: &'static str,
+    /// What happened, fit for the client.
+    pub(crate) message: String,
+}
+
+impl GatheredAnswer {
+    /// Nothing gathered yet.
+    pub(crate) fn new(progress: AnswerProgress) -> Self {
+        let choices = (0..progress.choices_count()).map(|_| WholeChoice::default()).collect();
+        Self { progress, choices }
+    }
+
+    /// Gathers a part.
+    ///
+    /// # Errors
+    /// [`Broken`] if the part says that its choice failed.
+    pub(crate) fn take(&mut self, part: Part) -> Result<(), Broken> {
+        self.progress.take(&part);
+        let choice = &mut self.choices[part.choice as usize];
+        choice.tokens.extend(part.tokens);
+        match part.kind {
+            PartKind::Prompt => choice.prompt_logprobs = part.logprobs,
+            PartKind::Reasoning(text) => choice.reasoning.push_str(&text),
+            PartKind::Content(text) => {
+                choice.content.push_str(&text);
+                choice.logprobs.extend(part.logprobs);
+            }
+            PartKind::ToolCallStart { index, id, name } => {
+                assert_eq!(index as usize, choice.calls.len(), "calls are counted from zero, without gaps");
+                choice.calls.push(WholeCall { id, name, arguments: String::new() });
+            }
+            PartKind::ToolCallArguments { index, text } => choice.calls[index as usize].arguments.push_str(&text),
+            PartKind::Finished(Finish { kind: FinishKind::Failed { code, message }, .. }) => {
+                return Err(Broken { code, message });
+            }
+            PartKind::Finished(finish) => {
+                choice.finish = Some(finish);
+                choice.end_logprobs = part.logprobs;
+            }
+        }
+        Ok(())
+    }
+
+    /// The choices that have ended, with how; all of them once [`Progress::is_done`].
+    pub(crate) fn ended(&self) -> impl Iterator<Item = (&WholeChoice, &Finish)> {
+        self.choices.iter().filter_map(|choice| choice.finish.as_ref().map(|finish| (choice, finish)))
+    }
+}

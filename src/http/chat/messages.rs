@@ -1,0 +1,141 @@
+//! `messages`: the history of a chat.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use crate::http::chat::tools::function_name;
+use crate::http::wire::error::{WireError, quoted};
+use crate::http::wire::fields::{RequestFields, text, unfit};
+use crate::prompt::conversation::{Message, ToolCall};
+
+const ROLES: &str = "system, developer, user, assistant or tool";
+
+/// Reads the messages at `path`.
+pub(crate) fn read(list: Vec<Value>, path: &str) -> Result<Vec<Message>, WireError> {
+    if list.is_empty() {
+        return Err(unfit(path, &Value::Array(list), "at least one message"));
+    }
+    let mut calls = HashSet::new();
+    let mut messages = Vec::with_capacity(list.len());
+    for (index, value) in list.into_iter().enumerate() {
+        let message = message(RequestFields::of(value, &format!("{path}[{index}]"))?, &calls)?;
+        if let Message::Assistant { tool_calls, .. } = &message {
+            calls.extend(tool_calls.iter().map(|call| call.id.clone()));
+        }
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+/// One message; `calls` are the ids of the calls before it.
+fn message(mut fields: RequestFields, calls: &HashSet<String>) -> Result<Message, WireError> {
+    let role_path = fields.path_of("role");
+    let role = text(fields.required("role", ROLES)?, &role_path)?;
+    // Harmony has no place for a name; it is accepted because OpenAI accepts it.
+    fields.text("name")?;
+    match role.as_str() {
+        "system" => Ok(Message::System { content: content(&mut fields)? }),
+        "developer" => Ok(Message::Developer { content: content(&mut fields)? }),
+        "user" => Ok(Message::User { content: content(&mut fields)? }),
+        "assistant" => assistant(fields),
+        "tool" => {
+            let path = fields.path_of("tool_call_id");
+            let call_id = text(fields.required("tool_call_id", "the id of the call that this answers")?, &path)?;
+            if !calls.contains(&call_id) {
+                return Err(unfit(&path, &Value::String(call_id), "the id of a call in an earlier assistant message"));
+            }
+            // A function that returns nothing has null for its result.
+            let content = fields.take("content").map(|value| text_or_parts(value, &fields.path_of("content"))).transpose()?;
+            Ok(Message::Tool { call_id, content: content.unwrap_or_default() })
+        }
+        _ => Err(unfit(&role_path, &Value::String(role), ROLES)),
+    }
+}
+
+fn assistant(mut fields: RequestFields) -> Result<Message, WireError> {
+    let content =
+        fields.take("content").map(|value| text_of(value, &fields.path_of("content"), &["text", "refusal"])).transpose()?;
+    // A refusal is what the assistant said, so it stands where the text would, or behind it.
+    let refusal = fields.text("refusal")?.filter(|text| !text.is_empty());
+    let content = match (content, refusal) {
+        (Some(content), Some(refusal)) if !content.is_empty() => Some(format!("{content}\n\n{refusal}")),
+        (content, refusal) => refusal.or(content),
+    };
+    // Clients send both names, one of them empty.
+    let newer = fields.text("reasoning")?;
+    let older = fields.text("reasoning_content")?;
+    let reasoning = newer.filter(|text| older.is_none() || !text.is_empty()).or(older);
+    let path = fields.path_of("tool_calls");
+    let tool_calls = fields
+        .list("tool_calls")?
+        .unwrap_or_default()
+        .into_iter()
+        .enumerate()
+        .map(|(index, value)| tool_call(RequestFields::of(value, &format!("{path}[{index}]"))?))
+        .collect::<Result<_, _>>()?;
+    Ok(Message::Assistant { content, reasoning, tool_calls })
+}
+
+fn tool_call(mut fields: RequestFields) -> Result<ToolCall, WireError> {
+    check_type(&mut fields, "function")?;
+    let id_path = fields.path_of("id");
+    let id = text(fields.required("id", "a string")?, &id_path)?;
+    let mut function =
+        RequestFields::of(fields.required("function", "an object with name and arguments")?, &fields.path_of("function"))?;
+    let name = function_name(&mut function)?;
+    let arguments_path = function.path_of("arguments");
+    let arguments = match function.required("arguments", "a string of JSON")? {
+        object @ Value::Object(_) => object.to_string(),
+        other => text(other, &arguments_path)?,
+    };
+    Ok(ToolCall { id, name, arguments })
+}
+
+/// `type`, which may be left out, must be `only`.
+pub(in crate::http) fn check_type(fields: &mut RequestFields, only: &str) -> Result<(), WireError> {
+    check_kind(fields, &[only]).map(|_| ())
+}
+
+/// `type`, which must be one of `kinds`; the first of them if it is left out.
+fn check_kind<'a>(fields: &mut RequestFields, kinds: &[&'a str]) -> Result<&'a str, WireError> {
+    let path = fields.path_of("type");
+    let Some(kind) = fields.text("type")? else { return Ok(kinds[0]) };
+    kinds.iter().find(|known| **known == kind).copied().ok_or_else(|| {
+        let known: Vec<String> = kinds.iter().map(|kind| format!("{kind:?}")).collect();
+        let message = format!("{} is not supported; only {} is", quoted(&kind), known.join(" or "));
+        WireError::Unsupported { param: path, message }
+    })
+}
+
+fn content(fields: &mut RequestFields) -> Result<String, WireError> {
+    let value = fields.required("content", "a string, or an array of text parts")?;
+    text_or_parts(value, &fields.path_of("content"))
+}
+
+/// A text, or parts of type text: they are joined as they are.
+fn text_or_parts(value: Value, path: &str) -> Result<String, WireError> {
+    text_of(value, path, &["text"])
+}
+
+/// A text, or parts of one of `kinds`, the first of which is the default; each holds its text under the name of its kind.
+fn text_of(value: Value, path: &str, kinds: &[&str]) -> Result<String, WireError> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Array(parts) if !parts.is_empty() => parts
+            .into_iter()
+            .enumerate()
+            .map(|(index, part)| {
+                let mut part = RequestFields::of(part, &format!("{path}[{index}]"))?;
+                let kind = check_kind(&mut part, kinds)?;
+                let text_path = part.path_of(kind);
+                text(part.required(kind, "a string")?, &text_path)
+            })
+            .collect(),
+        other => Err(unfit(path, &other, "a string, or an array of text parts")),
+    }
+}
+
+#[cfg(test)]
+#[path = "messages_tests.rs"]
+mod tests;

@@ -1,0 +1,127 @@
+//! The body of `/v1/chat/completions`, and of `/generate`, which is the same with `prompt` allowed in place of `messages`.
+
+use serde_json::Value;
+
+use crate::http::chat::messages;
+use crate::http::chat::reasoning::Reasoning;
+use crate::http::chat::tools::Tools;
+use crate::http::wire::defaults::Terms;
+use crate::http::wire::error::{WireError, clip};
+use crate::http::wire::fields::RequestFields;
+use crate::http::wire::foreign;
+use crate::http::wire::form::FormRequest;
+use crate::http::wire::sampling::Generation;
+use crate::http::wire::streaming::Streaming;
+use crate::prompt::conversation::{Conversation, Message};
+
+/// Most likeliest tokens reported at a place.
+pub(crate) const TOP_LOGPROBS_MAX: u32 = 20;
+
+/// Most names of unknown fields in one line of the log.
+const NAMED_UNKNOWN_MAX: usize = 16;
+
+/// Which route's body it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyRoute {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// `/generate`: `prompt` in place of `messages`, streamed unless it says otherwise.
+    Generate,
+}
+
+/// A chat.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ChatRequest {
+    /// The name under which the model was asked for.
+    pub(crate) model: String,
+    /// What was said.
+    pub(crate) conversation: Conversation,
+    /// What to generate.
+    pub(crate) generation: Generation,
+    /// How the answer travels.
+    pub(crate) streaming: Streaming,
+    /// The answer holds token ids.
+    pub(crate) return_token_ids: bool,
+    /// The answer holds the analysis.
+    pub(crate) include_reasoning: bool,
+}
+
+impl ChatRequest {
+    /// Reads a body.
+    pub(crate) fn read(body: Value, form: BodyRoute, terms: &Terms<'_>) -> Result<Self, WireError> {
+        let mut fields = RequestFields::of(body, "")?;
+        let model = terms.model(&mut fields)?;
+        let messages = history(&mut fields, form)?;
+        let Reasoning { effort, include } = Reasoning::read(&mut fields)?;
+        let Tools { tools, callable, forced, must_call, single_call } = Tools::read(&mut fields)?;
+        let mut generation = Generation::read(&mut fields, terms)?;
+        generation.sampling.logprobs = logprobs(&mut fields)?;
+        let streaming = Streaming::read(&mut fields, terms, form == BodyRoute::Generate)?;
+        let return_token_ids = fields.flag("return_token_ids")?.unwrap_or(false);
+        let FormRequest { form, schema } = FormRequest::read(&mut fields)?;
+        check_modalities(&mut fields)?;
+        generation.set_form(form)?;
+        foreign::refuse(&mut fields)?;
+        note_unknown(fields);
+        let conversation =
+            Conversation { messages, tools, effort, forced_tool: forced, must_call, callable, single_call, schema };
+        Ok(Self { model, conversation, generation, streaming, return_token_ids, include_reasoning: include })
+    }
+}
+
+fn history(fields: &mut RequestFields, form: BodyRoute) -> Result<Vec<Message>, WireError> {
+    let prompt = match form {
+        BodyRoute::Chat => None,
+        BodyRoute::Generate => fields.text("prompt")?,
+    };
+    match (prompt, fields.list("messages")?) {
+        (None, Some(list)) => messages::read(list, &fields.path_of("messages")),
+        (Some(content), None) => Ok(vec![Message::User { content }]),
+        (Some(_), Some(_)) => {
+            let message = "stands in place of messages; give one of them".to_owned();
+            Err(WireError::Conflict { param: fields.path_of("prompt"), message })
+        }
+        (None, None) => Err(WireError::Missing { param: fields.path_of("messages"), expected: "an array of messages" }),
+    }
+}
+
+fn logprobs(fields: &mut RequestFields) -> Result<Option<u32>, WireError> {
+    let wanted = fields.flag("logprobs")?.unwrap_or(false);
+    match (wanted, fields.count("top_logprobs", 0..=TOP_LOGPROBS_MAX)?) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => {
+            let message = "only allowed with logprobs: true".to_owned();
+            Err(WireError::Conflict { param: fields.path_of("top_logprobs"), message })
+        }
+    }
+}
+
+/// The answer is text: what asks for another kind is refused rather than answered with text.
+fn check_modalities(fields: &mut RequestFields) -> Result<(), WireError> {
+    let path = fields.path_of("modalities");
+    for (index, kind) in fields.list("modalities")?.unwrap_or_default().iter().enumerate() {
+        if kind != "text" {
+            let message = "only \"text\" is supported".to_owned();
+            return Err(WireError::Unsupported { param: format!("{path}[{index}]"), message });
+        }
+    }
+    Ok(())
+}
+
+/// Names the fields that were not read, so that a misspelt one can be found.
+pub(crate) fn note_unknown(fields: RequestFields) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let rest = fields.into_rest();
+    let names: Vec<&String> = rest.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name).collect();
+    if !names.is_empty() {
+        let unknown: Vec<String> = names.iter().take(NAMED_UNKNOWN_MAX).map(|name| clip(name)).collect();
+        tracing::debug!(count = names.len(), ?unknown, "fields that this server does not know");
+    }
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

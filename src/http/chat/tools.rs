@@ -1,0 +1,179 @@
+//! `tools` and `tool_choice`: the functions that the model may call.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use crate::http::chat::messages::check_type;
+use crate::http::wire::error::{WireError, clip};
+use crate::http::wire::fields::{RequestFields, text, unfit};
+use crate::prompt::conversation::Tool;
+
+const TOOLS_MAX: usize = 128;
+const NAME_MAX_BYTES: usize = 64;
+const CHOICES: &str = "auto, none, required, or an object that names a function or allowed_tools";
+const NAME_EXPECTED: &str = "1 to 64 characters of A-Z a-z 0-9 _ -";
+
+/// The functions that the model may call, and what it must.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Tools {
+    /// The model knows of them.
+    pub(crate) tools: Vec<Tool>,
+    /// May be called in this turn; `None` is all.
+    pub(crate) callable: Option<Vec<String>>,
+    /// Must be called.
+    pub(crate) forced: Option<String>,
+    /// One of them must be called.
+    pub(crate) must_call: bool,
+    /// One call at most: `parallel_tool_calls: false`.
+    pub(crate) single_call: bool,
+}
+
+impl Tools {
+    /// Reads the fields. With `tool_choice: none` the model does not learn of the tools, and no call of one is read.
+    pub(crate) fn read(fields: &mut RequestFields) -> Result<Self, WireError> {
+        refuse_older(fields)?;
+        let single_call = fields.flag("parallel_tool_calls")? == Some(false);
+        let tools = tools(fields)?;
+        let path = fields.path_of("tool_choice");
+        let chosen = match fields.take("tool_choice") {
+            None => Self { tools, ..Self::default() },
+            Some(Value::String(choice)) => match choice.as_str() {
+                "auto" => Self { tools, ..Self::default() },
+                "none" => Self::default(),
+                "required" => required(tools, path)?,
+                _ => return Err(unfit(&path, &Value::String(choice), CHOICES)),
+            },
+            Some(object @ Value::Object(_)) => match object["type"].as_str() {
+                Some("allowed_tools") => allowed(tools, RequestFields::of(object, &path)?)?,
+                _ => named(tools, RequestFields::of(object, &path)?)?,
+            },
+            Some(other) => return Err(unfit(&path, &other, CHOICES)),
+        };
+        Ok(Self { single_call, ..chosen })
+    }
+}
+
+/// The names that OpenAI gave these fields before. Functions of the older form are not served: they are taken where none may be called,
+/// and ignoring them elsewhere would answer without them.
+fn refuse_older(fields: &mut RequestFields) -> Result<(), WireError> {
+    let asks = |value: &Value| !value.is_null() && !value.as_array().is_some_and(Vec::is_empty);
+    let (functions, choice) = (fields.take("functions"), fields.take("function_call"));
+    let none = choice.as_ref().is_some_and(|choice| choice == "none");
+    let (older, newer) = if choice.is_some_and(|choice| choice != "none" && choice != "auto") {
+        ("function_call", "tool_choice")
+    } else if none && fields.peek("tools").is_some_and(asks) {
+        // It says nothing of tools, and yet means them, it seems.
+        ("function_call", "tool_choice")
+    } else if !none && functions.as_ref().is_some_and(asks) {
+        ("functions", "tools")
+    } else {
+        return Ok(());
+    };
+    let message = format!("the older name is not supported; use {newer}");
+    Err(WireError::Unsupported { param: fields.path_of(older), message })
+}
+
+fn tools(fields: &mut RequestFields) -> Result<Vec<Tool>, WireError> {
+    let path = fields.path_of("tools");
+    let list = fields.list("tools")?.unwrap_or_default();
+    if list.len() > TOOLS_MAX {
+        return Err(unfit(&path, &Value::Array(list), &format!("at most {TOOLS_MAX} tools")));
+    }
+    let mut names = HashSet::new();
+    let mut tools = Vec::with_capacity(list.len());
+    for (index, value) in list.into_iter().enumerate() {
+        let mut fields = RequestFields::of(value, &format!("{path}[{index}]"))?;
+        check_type(&mut fields, "function")?;
+        let mut function =
+            RequestFields::of(fields.required("function", "an object with a name")?, &fields.path_of("function"))?;
+        let name_path = function.path_of("name");
+        let name = function_name(&mut function)?;
+        if !names.insert(name.clone()) {
+            let message = format!("{name:?} is the name of an earlier tool");
+            return Err(WireError::Conflict { param: name_path, message });
+        }
+        let description = function.text("description")?;
+        let strict = function.flag("strict")?.unwrap_or(false);
+        let parameters = function.object("parameters")?.map(|schema| Value::Object(schema.into_rest()));
+        tools.push(Tool { name, description, parameters, strict });
+    }
+    Ok(tools)
+}
+
+/// `name`: plain characters only, so that no name can hold harmony's control text.
+pub(in crate::http) fn function_name(function: &mut RequestFields) -> Result<String, WireError> {
+    let path = function.path_of("name");
+    let name = text(function.required("name", NAME_EXPECTED)?, &path)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if name.is_empty() || name.len() > NAME_MAX_BYTES || !name.bytes().all(plain) {
+        return Err(unfit(&path, &Value::String(name), NAME_EXPECTED));
+    }
+    Ok(name)
+}
+
+/// One of the functions must be called. Of a single one the call is forced, by ending the prompt behind its header.
+fn required(tools: Vec<Tool>, path: String) -> Result<Tools, WireError> {
+    match tools.as_slice() {
+        [] => Err(WireError::Conflict { param: path, message: "\"required\" needs a tool in tools".to_owned() }),
+        [only] => Ok(Tools { forced: Some(only.name.clone()), tools, ..Tools::default() }),
+        _ => Ok(Tools { must_call: true, tools, ..Tools::default() }),
+    }
+}
+
+fn named(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireError> {
+    check_type(&mut choice, "function")?;
+    let name = known_name(&tools, &mut choice)?;
+    Ok(Tools { tools, forced: Some(name), ..Tools::default() })
+}
+
+/// `allowed_tools`: the model knows of all, and may call some of them. Its mode and its list stand in an object of that name, or beside the
+/// type, as in the Responses API.
+fn allowed(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireError> {
+    let mut allowed = match choice.object("allowed_tools")? {
+        Some(inside) => inside,
+        None => choice,
+    };
+    let path = allowed.path_of("mode");
+    let must_call = match allowed.text("mode")?.as_deref() {
+        None | Some("auto") => false,
+        Some("required") => true,
+        Some(other) => return Err(unfit(&path, &Value::String(other.to_owned()), "auto or required")),
+    };
+    let path = allowed.path_of("tools");
+    let list = allowed.list("tools")?.unwrap_or_default();
+    if list.is_empty() || list.len() > TOOLS_MAX {
+        return Err(unfit(&path, &Value::Array(list), &format!("an array of 1 to {TOOLS_MAX} functions")));
+    }
+    let known = |(index, value)| {
+        let mut choice = RequestFields::of(value, &format!("{path}[{index}]"))?;
+        check_type(&mut choice, "function")?;
+        known_name(&tools, &mut choice)
+    };
+    let callable: Vec<String> = list.into_iter().enumerate().map(known).collect::<Result<_, _>>()?;
+    match callable.as_slice() {
+        [only] if must_call => Ok(Tools { forced: Some(only.clone()), tools, ..Tools::default() }),
+        _ => Ok(Tools { callable: Some(callable), must_call, tools, ..Tools::default() }),
+    }
+}
+
+/// The name of a function in `tools`, within `function` or beside the type.
+fn known_name(tools: &[Tool], choice: &mut RequestFields) -> Result<String, WireError> {
+    let value = match choice.take("name") {
+        Some(name) => (name, choice.path_of("name")),
+        None => {
+            let expected = "an object with a name";
+            let mut function = RequestFields::of(choice.required("function", expected)?, &choice.path_of("function"))?;
+            (function.required("name", "the name of a tool")?, function.path_of("name"))
+        }
+    };
+    let (name, path) = (text(value.0, &value.1)?, value.1);
+    match tools.iter().any(|tool| tool.name == name) {
+        true => Ok(name),
+        false => Err(unfit(&path, &Value::String(clip(&name)), "the name of a function in tools")),
+    }
+}
+
+#[cfg(test)]
+#[path = "tools_tests.rs"]
+mod tests;
