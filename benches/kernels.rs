@@ -1,10 +1,11 @@
 //! How fast each CPU kernel is, beside the bandwidth with which this machine reads memory.
 //!
-//! `cargo bench --bench kernels [-- WORD..]`: a word is the name of an instruction set (`portable`, `AVX2`, `AVX-VNNI`, `AVX-512`, `AMX`) or
-//! part of the name of an operation. Weights rotate through the layers of the model or 128 MiB, as a step's do, so those of
-//! a large model come from memory and those of a tiny one from caches. A line is the best of its repetitions, as the
-//! bandwidth is: on a shared machine the others tell of the neighbours. Run as a test (without `--bench`) it computes
-//! everything once on the tiny shapes.
+//! `cargo bench --bench kernels [-- WORD..]`: a word is the name of an instruction set (`portable`,
+//! `AVX2`, `AVX-VNNI`, `AVX-512`, `AMX`) or part of the name of an operation. Weights rotate
+//! through the layers of the model or 128 MiB, as a step's do, so those of a large model come from
+//! memory and those of a tiny one from caches. A line is the best of its repetitions, as the
+//! bandwidth is: on a shared machine the others tell of the neighbours. Run as a test (without
+//! `--bench`) it computes everything once on the tiny shapes.
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
 
 use std::hint::black_box;
@@ -123,7 +124,8 @@ fn main() {
     }
 }
 
-/// Bytes a second with which all threads together read `len` bytes that no cache holds, the best of five times.
+/// Bytes a second with which all threads together read `len` bytes that no cache holds, the best of
+/// five times.
 fn read_bandwidth(threads: usize, len: usize) -> f64 {
     let memory = vec![1u64; len / 8];
     let read = || {

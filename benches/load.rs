@@ -1,8 +1,10 @@
-//! What the load client itself costs: events a second that it reads, times and counts, beside a responder that only writes.
+//! What the load client itself costs: events a second that it reads, times and counts, beside a
+//! responder that only writes.
 //!
-//! Client and responder share the machine; each event is a write of its own. The client runs as `antiphon load` does: one
-//! `drive` with all its figures, on as many threads as there are cores. A bare reader that takes bytes and looks at none of them
-//! shows what the responder and the sockets leave for it.
+//! Client and responder share the machine; each event is a write of its own. The client runs as
+//! `antiphon load` does: one `drive` with all its figures, on as many threads as there are cores. A
+//! bare reader that takes bytes and looks at none of them shows what the responder and the sockets
+//! leave for it.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -120,7 +122,8 @@ fn flat_out(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A given rate, spread over many streams: whether the client keeps up, and what it adds to the gaps.
+/// A given rate, spread over many streams: whether the client keeps up, and what it adds to the
+/// gaps.
 fn paced() {
     let (users_count, tokens_count, gap) = (1000, 250, Duration::from_millis(20));
     let runtime = runtime();
@@ -136,7 +139,8 @@ fn paced() {
     );
 }
 
-/// Ten thousand streams at once. The responder is a process of its own, as one may not have descriptors enough for both ends.
+/// Ten thousand streams at once. The responder is a process of its own, as one may not have
+/// descriptors enough for both ends.
 fn many() {
     let (users_count, gap) = (10_000, Duration::from_millis(500));
     rlimit::increase_nofile_limit(65_536).expect("the limit can be read");

@@ -1,7 +1,9 @@
-//! What a mask costs on OpenAI's own vocabulary: microseconds a token, at the median and at the 99th percentile, for ten forms.
+//! What a mask costs on OpenAI's own vocabulary: microseconds a token, at the median and at the
+//! 99th percentile, for ten forms.
 //!
-//! An answer is made of tokens at random out of those allowed, as a model without any idea would write it, and begun again where it ends:
-//! 1,000 masks a form. Beside them: building the tree of the vocabulary, and compiling each form.
+//! An answer is made of tokens at random out of those allowed, as a model without any idea would
+//! write it, and begun again where it ends: 1,000 masks a form. Beside them: building the tree of
+//! the vocabulary, and compiling each form.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

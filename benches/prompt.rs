@@ -1,7 +1,7 @@
 //! The text work of a request: tokens per second and bytes per second, on OpenAI's own vocabulary.
 //!
-//! Before the measurements proper it prints, for twelve characters, the time for a megabyte of one of them and the time for
-//! two by that for one: 2 if the tokenizer is linear.
+//! Before the measurements proper it prints, for twelve characters, the time for a megabyte of one
+//! of them and the time for two by that for one: 2 if the tokenizer is linear.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -1,13 +1,17 @@
-//! The pure core: steps and planned sequences a second, by how many sequences there are; and cancels, by how many wait.
+//! The pure core: steps and planned sequences a second, by how many sequences there are; and
+//! cancels, by how many wait.
 //!
-//! `running`: all of them run, and are in every step. `ahead`: the same, and every step that can be is planned while the one before
-//! it is computed. `cached`: as `running`, with a prefix cache, which knows every filled block, finds none, and evicts as many as it
-//! learns. `lookup`: the plan that admits a prompt which the cache knows. `queued`: sixteen run and the others wait. `histories`: 64 run
-//! with 4,096 to 8,192 tokens each, without and with a penalty, for which the engine needs all of them. The engine costs nothing here:
-//! the clock runs in plan and commit alone, and reports are made and sequences handed in beside it. Sequences have 64 to 320
-//! tokens, one in 256 ends in each step, and another comes; each has a sampling of its own with two stop tokens, as in the
-//! server. No loop is longer than the step, so the time for a planned sequence may grow only by what memory costs: with 65,536
-//! running sequences a step walks through some 40 MB, once and in order.
+//! `running`: all of them run, and are in every step. `ahead`: the same, and every step that can be
+//! is planned while the one before it is computed. `cached`: as `running`, with a prefix cache,
+//! which knows every filled block, finds none, and evicts as many as it learns. `lookup`: the plan
+//! that admits a prompt which the cache knows. `queued`: sixteen run and the others wait.
+//! `histories`: 64 run with 4,096 to 8,192 tokens each, without and with a penalty, for which the
+//! engine needs all of them. The engine costs nothing here: the clock runs in plan and commit
+//! alone, and reports are made and sequences handed in beside it. Sequences have 64 to 320
+//! tokens, one in 256 ends in each step, and another comes; each has a sampling of its own with two
+//! stop tokens, as in the server. No loop is longer than the step, so the time for a planned
+//! sequence may grow only by what memory costs: with 65,536 running sequences a step walks through
+//! some 40 MB, once and in order.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -158,8 +162,8 @@ fn steps(criterion: &mut Criterion) {
     }
 }
 
-/// With a prefix cache: steps in which filled blocks become known, and the plan that admits a prompt of 8,192 tokens of which all but the
-/// last block is found.
+/// With a prefix cache: steps in which filled blocks become known, and the plan that admits a
+/// prompt of 8,192 tokens of which all but the last block is found.
 fn cached(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scheduler/cached");
     for running in [16, 256, 4_096, 65_536] {

@@ -1,9 +1,12 @@
-//! How long a step takes with what the engine waits before it, from the end of the step before to its own, on the real actors.
+//! How long a step takes with what the engine waits before it, from the end of the step before to
+//! its own, on the real actors.
 //!
-//! `turn`: while it waits the result goes to the SchedulerActor, the core commits it and plans, and the batch goes to the engine's
-//! thread. `ahead`: the engine takes the next step while it computes one, and waits only where that step could not be planned so
-//! early. The engine here computes nothing and takes as long for a step as a GPU does with so many sequences; what it draws goes to
-//! StreamActors, which work while it computes, and to readers. Sequences have 64 to 320 tokens, and when one ends another comes.
+//! `turn`: while it waits the result goes to the SchedulerActor, the core commits it and plans, and
+//! the batch goes to the engine's thread. `ahead`: the engine takes the next step while it computes
+//! one, and waits only where that step could not be planned so early. The engine here computes
+//! nothing and takes as long for a step as a GPU does with so many sequences; what it draws goes to
+//! StreamActors, which work while it computes, and to readers. Sequences have 64 to 320 tokens, and
+//! when one ends another comes.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
@@ -27,7 +30,8 @@ const PROMPT_TOKENS: usize = 64;
 const MAX_TOKENS: u32 = 256;
 const VOCAB_SIZE: usize = 2_048;
 
-/// Takes its time, and tells how long it was from one step's end to the next's, for each step that nearly everybody is in.
+/// Takes its time, and tells how long it was from one step's end to the next's, for each step that
+/// nearly everybody is in.
 struct Pacemaker {
     sequences_count: usize,
     step_time: Duration,
@@ -146,7 +150,8 @@ fn request(index: usize, turn: u32) -> Generate {
     }
 }
 
-/// So many sequences run until the sender is dropped; how long the steps were arrives at the receiver.
+/// So many sequences run until the sender is dropped; how long the steps were arrives at the
+/// receiver.
 fn run(sequences_count: usize, step_time: Duration, steps_max: usize) -> (mpsc::Receiver<Duration>, oneshot::Sender<()>) {
     let (sender, told) = mpsc::channel();
     let (end, ended) = oneshot::channel::<()>();

@@ -1,7 +1,9 @@
-//! Events per second of the whole path from the scheduler to a client's socket: StreamActor, encoder, SSE, actix, loopback.
+//! Events per second of the whole path from the scheduler to a client's socket: StreamActor,
+//! encoder, SSE, actix, loopback.
 //!
-//! The fake engine answers at once, so that what is measured is everything but the model. One HTTP worker, one thread of
-//! streams, one event per token; clients, on a thread of their own, read and count.
+//! The fake engine answers at once, so that what is measured is everything but the model. One HTTP
+//! worker, one thread of streams, one event per token; clients, on a thread of their own, read and
+//! count.
 
 use std::net::SocketAddr;
 use std::sync::mpsc;
@@ -53,7 +55,8 @@ async fn read_stream(address: SocketAddr, tokens_count: u32) -> usize {
     answer.windows(7).filter(|window| window == b"data: {").count()
 }
 
-/// Reads `streams_count` streams at once: how many events they had, and the time from the first connection to the last event.
+/// Reads `streams_count` streams at once: how many events they had, and the time from the first
+/// connection to the last event.
 fn read_all(runtime: &Runtime, address: SocketAddr, streams_count: usize, tokens_count: u32) -> (usize, Duration) {
     let begun = Instant::now();
     let events = LocalSet::new().block_on(runtime, async {
@@ -82,7 +85,8 @@ fn events(criterion: &mut Criterion) {
                     events += more as u64;
                     elapsed += time;
                 }
-                // A round has many events, and fewer than tokens: what waits for a reader is joined. So time goes by events.
+                // A round has many events, and fewer than tokens: what waits for a reader is joined. So time goes
+                // by events.
                 elapsed.mul_f64(wanted as f64 / events as f64)
             });
         });

@@ -1,7 +1,8 @@
 //! Embeds the CUDA kernels: their sources always, and compiled ones where nvcc is at hand.
 //!
-//! nvcc is `$NVCC`, or, for release builds, what `scripts/cuda-toolchain` set up. A build without either takes no longer than it
-//! would without CUDA; the binary then compiles the kernels with NVRTC when it starts.
+//! nvcc is `$NVCC`, or, for release builds, what `scripts/cuda-toolchain` set up. A build without
+//! either takes no longer than it would without CUDA; the binary then compiles the kernels with
+//! NVRTC when it starts.
 
 use std::collections::hash_map::DefaultHasher;
 use std::env;
@@ -11,7 +12,8 @@ use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Code for each of these, and PTX of the first for what comes later. `a`: the code runs on no other architecture.
+/// Code for each of these, and PTX of the first for what comes later. `a`: the code runs on no
+/// other architecture.
 const ARCHITECTURES: [&str; 6] = ["80", "86", "89", "90a", "100a", "120a"];
 const PTX: &str = "80";
 const TOOLCHAIN: &str = "../.cuda/wheels/nvidia/cu13/bin/nvcc";
@@ -92,7 +94,8 @@ fn compile_one(nvcc: &Path, file: &Path, target: &Path) {
     fs::rename(&part, target).expect("the build folder can be written");
 }
 
-/// The sources and the compiled code as Rust. Paths are the compiler's to complete: a checkout may be moved with what it built.
+/// The sources and the compiled code as Rust. Paths are the compiler's to complete: a checkout may
+/// be moved with what it built.
 fn table(headers: &[PathBuf], files: &[PathBuf], fatbins: &[Option<PathBuf>]) -> String {
     let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let source = |path| format!("include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/cuda/{}\"))", name(path));

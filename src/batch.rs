@@ -1,8 +1,10 @@
 //! The contract between scheduler and engine: what one step computes, and what comes back.
 //!
-//! A step is stateless from the engine's side: the batch says which tokens of which sequences to compute, where their keys
-//! and values lie, and how to draw the next token. The engine keeps weights and KV memory, and what the step before drew while that
-//! may be awaited, never a sequence. So a rebuilt engine can go on with any sequence once its tokens have been prefilled again.
+//! A step is stateless from the engine's side: the batch says which tokens of which sequences to
+//! compute, where their keys and values lie, and how to draw the next token. The engine keeps
+//! weights and KV memory, and what the step before drew while that may be awaited, never a
+//! sequence. So a rebuilt engine can go on with any sequence once its tokens have been prefilled
+//! again.
 //!
 //! Absent on purpose: text, wire shapes, time.
 
@@ -85,10 +87,11 @@ impl BlockUse {
 
 /// How the next token of a sequence is drawn from its logits.
 ///
-/// The order is fixed, for every engine: logit bias, repetition penalty, presence and frequency penalty, tokens masked that `masks`
-/// does not allow, stop tokens masked while `min_tokens` is not reached (unless `masks` allows nothing else), then temperature, top-k,
-/// top-p, min-p, draw. The draw uses a counter-based generator
-/// keyed by `seed` and the index of the generated token, so that neither batching nor preemption changes it.
+/// The order is fixed, for every engine: logit bias, repetition penalty, presence and frequency
+/// penalty, tokens masked that `masks` does not allow, stop tokens masked while `min_tokens` is not
+/// reached (unless `masks` allows nothing else), then temperature, top-k, top-p, min-p, draw. The
+/// draw uses a counter-based generator keyed by `seed` and the index of the generated token, so
+/// that neither batching nor preemption changes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Zero is greedy: the largest logit, the lowest id among equals.
@@ -101,7 +104,8 @@ pub struct Sampling {
     pub min_p: f32,
     /// Key of the draw.
     pub seed: u64,
-    /// Divides positive and multiplies negative logits of tokens seen in prompt or output; one is none.
+    /// Divides positive and multiplies negative logits of tokens seen in prompt or output; one is
+    /// none.
     pub repetition_penalty: f32,
     /// Subtracted once from the logit of every token generated so far.
     pub presence_penalty: f32,
@@ -113,8 +117,9 @@ pub struct Sampling {
     pub stop_tokens: Vec<TokenId>,
     /// The sequence may not end by a stop token before this many generated tokens.
     pub min_tokens: u32,
-    /// How many of the likeliest tokens to report with their log-probability; `None` reports nothing, `Some(0)` the drawn
-    /// token alone. Log-probabilities are those of the model, before penalties, temperature and masks.
+    /// How many of the likeliest tokens to report with their log-probability; `None` reports
+    /// nothing, `Some(0)` the drawn token alone. Log-probabilities are those of the model,
+    /// before penalties, temperature and masks.
     pub logprobs: Option<u32>,
     /// Also report log-probabilities of the prompt's tokens (for `echo`).
     pub prompt_logprobs: bool,
@@ -157,8 +162,8 @@ impl Sampling {
         self.masks.as_ref().map_or(Allowed::All, |masks| masks.0.allowed(index))
     }
 
-    /// Whether draw `index` may not give a stop token, because `min_tokens` is not reached. Where `allowed` has no other token it
-    /// may: a text that is complete can only end.
+    /// Whether draw `index` may not give a stop token, because `min_tokens` is not reached. Where
+    /// `allowed` has no other token it may: a text that is complete can only end.
     #[must_use]
     pub fn masks_stops(&self, index: u32, allowed: &Allowed) -> bool {
         let goes_on = |token: u32| !self.stop_tokens.contains(&TokenId(token));
@@ -196,14 +201,16 @@ impl Allowed {
     }
 }
 
-/// Says which tokens a sequence may draw. A mask follows from the tokens drawn before it, so that it may be computed beside the
-/// engine, as soon as a step is committed; it belongs to the draw's index, so that a step that is computed again gets it again.
+/// Says which tokens a sequence may draw. A mask follows from the tokens drawn before it, so that
+/// it may be computed beside the engine, as soon as a step is committed; it belongs to the draw's
+/// index, so that a step that is computed again gets it again.
 pub trait TokenMasks: std::fmt::Debug + Send + Sync {
-    /// Draw `index` gave `token`: told by the scheduler, once for each draw, in order. Returns at once.
+    /// Draw `index` gave `token`: told by the scheduler, once for each draw, in order. Returns at
+    /// once.
     fn drawn(&self, index: u32, token: TokenId);
 
-    /// What draw `index` may give, all draws before it being told: asked by the engine when it has the logits. Waits until it is
-    /// known, at most for a time that the implementation bounds.
+    /// What draw `index` may give, all draws before it being told: asked by the engine when it has
+    /// the logits. Waits until it is known, at most for a time that the implementation bounds.
     fn allowed(&self, index: u32) -> Allowed;
 }
 
@@ -240,28 +247,30 @@ pub struct Slice {
     pub tokens: Range<usize>,
     /// Position in the sequence of the first of them; everything before is computed.
     pub start: usize,
-    /// The sequence's block table for full-attention layers, in [`Batch::global_blocks`]: entry `i` holds positions
-    /// `i * block_tokens ..`. Covers every position up to the slice's end.
+    /// The sequence's block table for full-attention layers, in [`Batch::global_blocks`]: entry `i`
+    /// holds positions `i * block_tokens ..`. Covers every position up to the slice's end.
     pub global_blocks: Range<usize>,
-    /// The same for sliding-window layers, in [`Batch::sliding_blocks`]; entry 0 is logical block `sliding_first`. Blocks
-    /// that no token of the slice can see are not in the table.
+    /// The same for sliding-window layers, in [`Batch::sliding_blocks`]; entry 0 is logical block
+    /// `sliding_first`. Blocks that no token of the slice can see are not in the table.
     pub sliding_blocks: Range<usize>,
     /// Logical index of the first entry of the sliding block table.
     pub sliding_first: usize,
-    /// Draw a token after the slice's last position; `None` for a slice that does not reach the sequence's end.
+    /// Draw a token after the slice's last position; `None` for a slice that does not reach the
+    /// sequence's end.
     pub draw: Option<Draw>,
-    /// Report log-probabilities of prompt tokens that this slice predicts; `None` unless they are wanted.
+    /// Report log-probabilities of prompt tokens that this slice predicts; `None` unless they are
+    /// wanted.
     pub prompt_targets: Option<Box<PromptTargets>>,
 }
 
 /// Which prompt tokens' log-probabilities a slice reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptTargets {
-    /// Entry `i` is the token at `start + i + 1` of the sequence, predicted by the slice's token `i`: there is one for every
-    /// token of the slice but the prompt's last.
+    /// Entry `i` is the token at `start + i + 1` of the sequence, predicted by the slice's token
+    /// `i`: there is one for every token of the slice but the prompt's last.
     pub tokens: Vec<TokenId>,
-    /// How many of the likeliest tokens to report at each position: [`Sampling::logprobs`], which a slice that does not draw
-    /// does not carry.
+    /// How many of the likeliest tokens to report at each position: [`Sampling::logprobs`], which a
+    /// slice that does not draw does not carry.
     pub top_count: u32,
 }
 
@@ -296,11 +305,13 @@ pub struct Batch {
     pub global_blocks: Vec<BlockId>,
     /// Block tables of all slices for sliding-window layers.
     pub sliding_blocks: Vec<BlockId>,
-    /// Tokens that the step before still draws; none unless this one was planned while that one was computed.
+    /// Tokens that the step before still draws; none unless this one was planned while that one was
+    /// computed.
     pub awaited: Vec<Awaited>,
 }
 
-/// A token that the step before draws: the engine puts it in its place. A draw that fails gives some token of the vocabulary.
+/// A token that the step before draws: the engine puts it in its place. A draw that fails gives
+/// some token of the vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Awaited {
     /// Where it belongs in [`Batch::tokens`]; what stands there means nothing.
@@ -338,14 +349,16 @@ pub enum DrawError {
     NothingAllowed,
 }
 
-/// What a step reports of one slice: one for each slice that draws or reports prompt log-probabilities, in batch order.
+/// What a step reports of one slice: one for each slice that draws or reports prompt
+/// log-probabilities, in batch order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
     /// The sequence.
     pub seq: SeqId,
     /// The drawn token; `None` for a slice that does not draw.
     pub token: Option<Result<TokenId, DrawError>>,
-    /// Log-probabilities at the drawn token, if asked for; in a box, because few ask and all are moved.
+    /// Log-probabilities at the drawn token, if asked for; in a box, because few ask and all are
+    /// moved.
     pub logprobs: Option<Box<PositionLogprobs>>,
     /// Log-probabilities of the prompt tokens `start + 1 ..`, if asked for.
     pub prompt_logprobs: Vec<PositionLogprobs>,
@@ -356,7 +369,8 @@ pub struct Sampled {
 pub enum StepResult {
     /// Every slice was computed; the reports of those that draw.
     Done(Vec<Sampled>),
-    /// The step failed and the engine lost its KV memory: nothing of any sequence is computed any more.
+    /// The step failed and the engine lost its KV memory: nothing of any sequence is computed any
+    /// more.
     Lost,
 }
 

@@ -1,7 +1,7 @@
 //! The only reader of the system clock.
 //!
-//! Everything that decides by time takes a [`Micros`] as an argument, so that the same calls give the same decisions in a
-//! simulation, in a test and in the server.
+//! Everything that decides by time takes a [`Micros`] as an argument, so that the same calls give
+//! the same decisions in a simulation, in a test and in the server.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,7 +28,8 @@ impl Clock {
     }
 }
 
-/// Today's date where this machine is (`2025-11-22`), as `TZ` or `/etc/localtime` says; in UTC if neither does.
+/// Today's date where this machine is (`2025-11-22`), as `TZ` or `/etc/localtime` says; in UTC if
+/// neither does.
 #[must_use]
 pub fn local_date() -> String {
     jiff::ZonedDateTime::now().date().to_string()

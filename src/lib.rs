@@ -1,6 +1,7 @@
 //! Antiphon: a server for OpenAI's GPT-OSS models.
 //!
-//! The rooms and what each may import are listed in `docs/architecture.md`; `tests/suite/tidy` reads that table and checks it.
+//! The rooms and what each may import are listed in `docs/architecture.md`; `tests/suite/tidy`
+//! reads that table and checks it.
 #![forbid(unsafe_code)]
 
 pub mod actors;

@@ -1,8 +1,9 @@
 //! Profiles: how a server trades the first token against throughput.
 //!
-//! Owns: the form of `profiles/*.toml`, its defaults and bounds. Promises: an unknown key, a wrong type or a value out of bounds
-//! is an error that names the file, the line and what was expected; a key left out has the default that `profiles/README.md`
-//! lists. Absent on purpose: what the settings do; each is handed to the room that acts on it.
+//! Owns: the form of `profiles/*.toml`, its defaults and bounds. Promises: an unknown key, a wrong
+//! type or a value out of bounds is an error that names the file, the line and what was expected; a
+//! key left out has the default that `profiles/README.md` lists. Absent on purpose: what the
+//! settings do; each is handed to the room that acts on it.
 
 use std::path::{Path, PathBuf};
 
@@ -146,7 +147,8 @@ pub struct QueueProfile {
     pub waiting_max_tokens: Bounded<1, 1_073_741_824>,
     /// How long a sequence may wait; then it ends with `queue_timeout`. Zero waits for ever.
     pub waiting_max_seconds: Bounded<0, 86_400>,
-    /// Most prompts that are rendered and tokenized at once or wait for it; the next is refused with 429.
+    /// Most prompts that are rendered and tokenized at once or wait for it; the next is refused
+    /// with 429.
     pub preparing_max_count: Bounded<1, 1_048_576>,
 }
 
@@ -165,7 +167,8 @@ impl Default for QueueProfile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StreamProfile {
-    /// Longest time that text may be held back so that several tokens share an event; zero sends every token's text at once.
+    /// Longest time that text may be held back so that several tokens share an event; zero sends
+    /// every token's text at once.
     pub coalesce_max_ms: Bounded<0, 10_000>,
     /// Characters that are sent at once however little time has passed; zero means no such bound.
     pub coalesce_max_chars: Bounded<0, 65_536>,
@@ -232,7 +235,8 @@ pub fn built_in_names() -> [&'static str; 4] {
 }
 
 impl Profile {
-    /// Reads a built-in profile by name, or a file by path (anything that ends in `.toml` or holds a path separator).
+    /// Reads a built-in profile by name, or a file by path (anything that ends in `.toml` or holds
+    /// a path separator).
     ///
     /// # Errors
     /// [`ProfileError`], with file and line.
@@ -270,7 +274,8 @@ impl Profile {
         Self { name: name.to_owned(), description, batch, queue, stream, targets }
     }
 
-    /// Whether the values agree with each other; a profile that was read does, one that was overlaid may not.
+    /// Whether the values agree with each other; a profile that was read does, one that was
+    /// overlaid may not.
     ///
     /// # Errors
     /// What does not agree, and what was expected.

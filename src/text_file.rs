@@ -1,7 +1,8 @@
 //! Text files that an operator names, read whole within a size and a time.
 //!
-//! Promises: a read ends whatever lies under the name: a device without end and a file that is too large at the bound, a pipe
-//! that nothing is written to after [`PATIENCE`]. A pipe that is written to is as good as a file (`--config <(make-settings)`).
+//! Promises: a read ends whatever lies under the name: a device without end and a file that is too
+//! large at the bound, a pipe that nothing is written to after [`PATIENCE`]. A pipe that is written
+//! to is as good as a file (`--config <(make-settings)`).
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -26,7 +27,8 @@ pub(crate) fn read(path: &Path, max_bytes: u64) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no text"))
 }
 
-/// Opening a pipe waits for its writer, so a thread does it; one that waits for ever ends with the process.
+/// Opening a pipe waits for its writer, so a thread does it; one that waits for ever ends with the
+/// process.
 fn read_in_time(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let (tell, told) = sync_channel(1);
     let path = path.to_owned();

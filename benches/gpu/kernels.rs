@@ -1,5 +1,6 @@
-//! Each kernel alone, at the sizes that a model gives it. Calls are captured side by side and replayed, each with weights or keys of
-//! its own, so that they come from memory as in a step and not from the second-level cache.
+//! Each kernel alone, at the sizes that a model gives it. Calls are captured side by side and
+//! replayed, each with weights or keys of its own, so that they come from memory as in a step and
+//! not from the second-level cache.
 
 use crate::fill;
 use crate::median;

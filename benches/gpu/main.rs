@@ -1,7 +1,9 @@
-//! Measures the CUDA engine on this machine's device, part by part; `scripts/gpu-check` runs the parts, each in a process of its own.
+//! Measures the CUDA engine on this machine's device, part by part; `scripts/gpu-check` runs the
+//! parts, each in a process of its own.
 //!
-//! `gpu facts|host|kernels|model FOLDER [MODEL]` adds to the results in a folder, `gpu report FOLDER` makes tables of them. Weights are
-//! noise of a model's exact size, so no checkpoint is needed. Tiny shapes run on the shim, in `scripts/cuda-check`.
+//! `gpu facts|host|kernels|model FOLDER [MODEL]` adds to the results in a folder, `gpu report
+//! FOLDER` makes tables of them. Weights are noise of a model's exact size, so no checkpoint is
+//! needed. Tiny shapes run on the shim, in `scripts/cuda-check`.
 #![expect(clippy::print_stdout, reason = "each measurement is shown as it comes")]
 
 mod kernels;

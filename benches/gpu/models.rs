@@ -1,4 +1,5 @@
-//! The shapes that are measured: gpt-oss as its config.json has it, and a tiny one that a CPU computes in a moment.
+//! The shapes that are measured: gpt-oss as its config.json has it, and a tiny one that a CPU
+//! computes in a moment.
 
 use antiphon::engine::config::ModelConfig;
 

@@ -1,5 +1,5 @@
-//! What was measured: a line of JSON each, written at once, so that a part that is cut loses nothing that came before; and the
-//! tables made of them.
+//! What was measured: a line of JSON each, written at once, so that a part that is cut loses
+//! nothing that came before; and the tables made of them.
 
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -7,7 +7,8 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// bf16 products a second that an 8192 x 8192 x 8192 product of a library reached on random data, on these devices.
+/// bf16 products a second that an 8192 x 8192 x 8192 product of a library reached on random data,
+/// on these devices.
 const OPERATIONS: [(&str, f64); 2] = [("H200", 790e12), ("H100", 790e12)];
 
 /// What a device can do at most.

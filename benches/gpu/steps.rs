@@ -1,4 +1,5 @@
-//! Whole steps of the engine: prefill of one prompt, decode of many sequences, as a server runs them.
+//! Whole steps of the engine: prefill of one prompt, decode of many sequences, as a server runs
+//! them.
 
 use crate::median;
 use crate::models::{Model, dense_bytes, expert_bytes, layer_operations};
@@ -13,7 +14,8 @@ use std::time::Instant;
 const BLOCK_TOKENS: usize = 16;
 /// Decode steps that are timed, after two that are not.
 const STEPS: usize = 48;
-/// How many times the decode steps of a size are timed: one by one, and each given while the one before is computed.
+/// How many times the decode steps of a size are timed: one by one, and each given while the one
+/// before is computed.
 const WAYS: usize = 2;
 /// Of the device's free memory, what a run may take.
 const SHARE: f64 = 0.95;
@@ -66,8 +68,9 @@ pub(crate) fn measure(device: Device, model: &Model, results: &Results, roof: Ro
     Ok(())
 }
 
-/// Measures what the host does for the lists of a decode step of 20b's shape. Nothing is computed, so any device will do: the model has
-/// the heads, the context and the blocks of 20b, and almost no weights.
+/// Measures what the host does for the lists of a decode step of 20b's shape. Nothing is computed,
+/// so any device will do: the model has the heads, the context and the blocks of 20b, and almost no
+/// weights.
 pub(crate) fn measure_host(device: Device, model: &Model, results: &Results) -> Result<(), String> {
     let most = model.batches.last().copied().unwrap_or(1);
     let blocks_each = (model.context + 2).div_ceil(BLOCK_TOKENS);
@@ -112,7 +115,8 @@ impl Run<'_> {
         if drawn { Ok(seconds) } else { Err("a logit is not finite".to_owned()) }
     }
 
-    /// Tokens `start .. start + len` of a sequence whose blocks are its own, in the same order in both groups.
+    /// Tokens `start .. start + len` of a sequence whose blocks are its own, in the same order in
+    /// both groups.
     fn add(&self, batch: &mut Batch, sequence: usize, start: usize, len: usize, draws: bool) {
         let (vocab, window) = (self.model.config.vocab_size, self.model.config.sliding_window_tokens);
         let first_block = sequence * self.blocks_each;
@@ -184,8 +188,9 @@ impl Run<'_> {
         self.put("decode, steps given ahead", format!("{size}, mean"), (mean, mean), bytes, products, sequences)
     }
 
-    /// Seconds of a decode step where each is given while the one before is computed, the mean of `steps` after two more. Its tokens are
-    /// spread as those of steps in turn, so that as many experts are hit: what was drawn from noise may be the same for all.
+    /// Seconds of a decode step where each is given while the one before is computed, the mean of
+    /// `steps` after two more. Its tokens are spread as those of steps in turn, so that as many
+    /// experts are hit: what was drawn from noise may be the same for all.
     fn decode_ahead(&mut self, sequences: usize, start: usize, steps: usize) -> Result<f64, String> {
         let wait = |engine: &mut CudaEngine| engine.finish(&mut Vec::new()).map_err(|error| error.to_string());
         let mut began = Instant::now();
@@ -204,7 +209,8 @@ impl Run<'_> {
         Ok(began.elapsed().as_secs_f64() / steps as f64)
     }
 
-    /// What the host does for a step's lists, beside the driver's calls, with nothing under way on the device.
+    /// What the host does for a step's lists, beside the driver's calls, with nothing under way on
+    /// the device.
     fn host_work(&mut self, sequences: usize, batch: &Batch) -> Result<(), String> {
         let time = |run: &mut Self| {
             let start = Instant::now();
@@ -243,7 +249,8 @@ impl Run<'_> {
         Ok(chosen.len())
     }
 
-    /// Bytes of weights that the last step had to read, if every layer chose as many experts as the last.
+    /// Bytes of weights that the last step had to read, if every layer chose as many experts as the
+    /// last.
     fn weights_read(&self, tokens: usize) -> Result<f64, String> {
         let config = &self.model.config;
         let experts = (config.layers.len() * self.experts_hit(tokens)?) as f64;

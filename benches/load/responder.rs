@@ -1,4 +1,5 @@
-//! A server that does nothing but stream: every answer is the same events, rendered before, each written on its own.
+//! A server that does nothing but stream: every answer is the same events, rendered before, each
+//! written on its own.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +23,8 @@ pub(crate) struct Manner {
     pub(crate) gap: Duration,
 }
 
-/// Serves on a thread of its own, which lives as long as the process: the address, and the thread's id.
+/// Serves on a thread of its own, which lives as long as the process: the address, and the thread's
+/// id.
 pub(crate) fn start(manner: Manner) -> (SocketAddr, String) {
     let (sender, place) = mpsc::channel();
     thread::spawn(move || {

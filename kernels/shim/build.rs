@@ -15,7 +15,8 @@ fn main() {
         println!("cargo:rerun-if-changed={}", root.join(watched).display());
     }
     println!("cargo:rerun-if-env-changed=CXX");
-    // A machine without a C++ compiler builds and runs everything else; the CUDA tests say what they lack.
+    // A machine without a C++ compiler builds and runs everything else; the CUDA tests say what they
+    // lack.
     let compiler = Compiler::find(vec![root.join("cpp"), root.join("../cuda")]);
     let libraries = match &compiler {
         Ok(compiler) => build(compiler, &root).unwrap_or_else(|error| panic!("{error}")),

@@ -1,19 +1,21 @@
 //! What glibc's allocator does with memory that was freed.
 //!
-//! Owns: two calls that only C has. Promises: they change where freed memory goes and nothing else; with another C library they
-//! do nothing. Why these numbers: docs/adr/0038.
+//! Owns: two calls that only C has. Promises: they change where freed memory goes and nothing else;
+//! with another C library they do nothing. Why these numbers: docs/adr/0038.
 
-/// Blocks from this size on are mapped each for itself, and are the system's again as soon as they are freed.
+/// Blocks from this size on are mapped each for itself, and are the system's again as soon as they
+/// are freed.
 const MAPPED_BYTES: i32 = 128 << 10;
 
 /// Fixes the thresholds of glibc's allocator for this process.
 ///
-/// Left alone, glibc raises them to twice the largest block that was freed, up to 64 MiB. From the first body of 3 MB on, all bodies
-/// then come from heaps, which do not shrink.
+/// Left alone, glibc raises them to twice the largest block that was freed, up to 64 MiB. From the
+/// first body of 3 MB on, all bodies then come from heaps, which do not shrink.
 pub fn fix_thresholds() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for parameter in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
-        // SAFETY: mallopt takes any parameter and any value, locks what it changes, and reports what it does not know.
+        // SAFETY: mallopt takes any parameter and any value, locks what it changes, and reports
+        // what it does not know.
         let _ = unsafe { libc::mallopt(parameter, MAPPED_BYTES) };
     }
 }

@@ -1,6 +1,7 @@
 //! Memory from the system: zeros at first, and on huge pages where the system has them.
 //!
-//! Owns: the mapping. Promises: what was never written reads as zero and takes no memory. Absent: files.
+//! Owns: the mapping. Promises: what was never written reads as zero and takes no memory. Absent:
+//! files.
 
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -11,7 +12,8 @@ use memmap2::MmapMut;
 /// A number of which any bits are a value.
 ///
 /// # Safety
-/// Any bits are a value of the type, it has no padding, and its alignment is at most that of a page.
+/// Any bits are a value of the type, it has no padding, and its alignment is at most that of a
+/// page.
 pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: an integer without padding.
@@ -49,7 +51,8 @@ impl<T: Plain> Deref for Pages<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping begins at a page, so it is aligned; it has room for `len` numbers, of which any bits are a value.
+        // SAFETY: the mapping begins at a page, so it is aligned; it has room for `len` numbers, of
+        // which any bits are a value.
         unsafe { std::slice::from_raw_parts(self.bytes.as_ptr().cast(), self.len) }
     }
 }

@@ -1,12 +1,15 @@
-//! Rotary position embedding: frequencies, once at load, and the angles of a step's tokens, once a step.
+//! Rotary position embedding: frequencies, once at load, and the angles of a step's tokens, once a
+//! step.
 //!
-//! Both are so small beside the rest that they have no fast twin. Arithmetic is f32 in the order of Hugging Face's
-//! `modeling_rope_utils.py`, because an angle at position 100,000 shows the last bit of its frequency.
+//! Both are so small beside the rest that they have no fast twin. Arithmetic is f32 in the order of
+//! Hugging Face's `modeling_rope_utils.py`, because an angle at position 100,000 shows the last bit
+//! of its frequency.
 //!
-//! What: `angle[t][i] = position[t] * frequency[i]`; a head's values `i` and `i + head_dim / 2` are turned by it, and scaled
-//! by the concentration. Shapes: frequencies `[head_dim / 2]`, angles `[T, head_dim / 2]`.
-//! Source: Su et al. 2021, arXiv:2104.09864; YaRN: Peng et al. 2023, arXiv:2309.00071, section 3; the variants' formulas as
-//! `transformers` 5.23 computes them, from which the tests' numbers come.
+//! What: `angle[t][i] = position[t] * frequency[i]`; a head's values `i` and `i + head_dim / 2` are
+//! turned by it, and scaled by the concentration. Shapes: frequencies `[head_dim / 2]`, angles `[T,
+//! head_dim / 2]`. Source: Su et al. 2021, arXiv:2104.09864; YaRN: Peng et al. 2023,
+//! arXiv:2309.00071, section 3; the variants' formulas as `transformers` 5.23 computes them, from
+//! which the tests' numbers come.
 
 use std::f64::consts::PI;
 
@@ -39,7 +42,8 @@ pub enum RopeScaling {
 /// The parameters of YaRN, named as config.json names them, with its defaults in [`Yarn::new`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Yarn {
-    /// How much longer the context becomes. Where config.json says `null`, the ratio of longest to original context.
+    /// How much longer the context becomes. Where config.json says `null`, the ratio of longest to
+    /// original context.
     pub factor: f64,
     /// Frequencies that turn more often than this in the original context are kept; 32 by default.
     pub beta_fast: f64,
@@ -47,11 +51,14 @@ pub struct Yarn {
     pub beta_slow: f64,
     /// Longest context of the training.
     pub original_context_tokens: usize,
-    /// Whether the ramp's ends are rounded outwards to whole dimensions; true by default, false in gpt-oss.
+    /// Whether the ramp's ends are rounded outwards to whole dimensions; true by default, false in
+    /// gpt-oss.
     pub truncate: bool,
-    /// The concentration, if config.json states it; otherwise it follows from `factor` and the two below.
+    /// The concentration, if config.json states it; otherwise it follows from `factor` and the two
+    /// below.
     pub attention_factor: Option<f64>,
-    /// Weight of `ln(factor)` in the concentration's numerator; counts only beside `mscale_all_dim`.
+    /// Weight of `ln(factor)` in the concentration's numerator; counts only beside
+    /// `mscale_all_dim`.
     pub mscale: Option<f64>,
     /// Weight of `ln(factor)` in the concentration's denominator; counts only beside `mscale`.
     pub mscale_all_dim: Option<f64>,
@@ -110,7 +117,8 @@ pub struct Rope {
 }
 
 impl Rope {
-    /// The frequencies `theta^(-2 i / head_dim)`, stretched as `scaling` says. `theta` is above 1, `head_dim` even.
+    /// The frequencies `theta^(-2 i / head_dim)`, stretched as `scaling` says. `theta` is above 1,
+    /// `head_dim` even.
     ///
     /// # Panics
     /// If `head_dim` is odd.
@@ -152,7 +160,8 @@ impl Rope {
     }
 }
 
-/// Cosine and sine of each token's angles, times the concentration; the same for every layer and head.
+/// Cosine and sine of each token's angles, times the concentration; the same for every layer and
+/// head.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Angles {
     /// `[T, head_dim / 2]`.
@@ -176,7 +185,8 @@ impl Angles {
         self.sin.clear();
         for &position in positions {
             for &frequency in &rope.frequencies {
-                // The product is rounded to f32 as Hugging Face rounds it; the functions of it are exact to the last bit.
+                // The product is rounded to f32 as Hugging Face rounds it; the functions of it are
+                // exact to the last bit.
                 let angle = f64::from(position as f32 * frequency);
                 self.cos.push(angle.cos() as f32 * rope.concentration);
                 self.sin.push(angle.sin() as f32 * rope.concentration);

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Asserts equality within two units in the last place: `powf` of two mathematics libraries may differ by one.
+/// Asserts equality within two units in the last place: `powf` of two mathematics libraries may
+/// differ by one.
 fn assert_close(got: &[f32], expected: &[f32]) {
     assert_eq!(got.len(), expected.len());
     for (pair, (got, expected)) in got.iter().zip(expected).enumerate() {

@@ -1,5 +1,5 @@
-//! What the threads of the pool share memory with, each under one name: `tests/models` compiles the pool with a model checker's in
-//! their place (docs/adr/0037). Inlined away here.
+//! What the threads of the pool share memory with, each under one name: `tests/models` compiles the
+//! pool with a model checker's in their place (docs/adr/0037). Inlined away here.
 
 use std::cell::UnsafeCell;
 

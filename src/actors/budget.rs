@@ -1,7 +1,9 @@
-//! One budget for what requests hold in memory: their bodies, their prompts, the answers that are not read yet.
+//! One budget for what requests hold in memory: their bodies, their prompts, the answers that are
+//! not read yet.
 //!
-//! Owns: how much of it is reserved. Promises: what is reserved is given back when its last holder drops it, whatever way the
-//! request ends; so a reservation travels with what it stands for. Never waits: what has no room is refused.
+//! Owns: how much of it is reserved. Promises: what is reserved is given back when its last holder
+//! drops it, whatever way the request ends; so a reservation travels with what it stands for. Never
+//! waits: what has no room is refused.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,8 +27,9 @@ pub enum Use {
 }
 
 impl Use {
-    /// Quarters of the budget that may be reserved, all uses together, for this one to get more: so large bodies leave room for
-    /// small requests, and requests for the answers of those that were let in.
+    /// Quarters of the budget that may be reserved, all uses together, for this one to get more: so
+    /// large bodies leave room for small requests, and requests for the answers of those that
+    /// were let in.
     fn quarters(self) -> u64 {
         match self {
             Self::LargeBody => 2,
@@ -109,7 +112,8 @@ impl Budget {
     }
 }
 
-/// A part of the budget. Clones hold the same part; the last one gives it back. One holder at a time changes it.
+/// A part of the budget. Clones hold the same part; the last one gives it back. One holder at a
+/// time changes it.
 #[derive(Debug, Clone)]
 pub struct Reserved(Arc<BudgetShare>);
 

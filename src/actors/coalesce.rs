@@ -1,16 +1,17 @@
 //! Gathers text into pieces before it is sent: fewer, larger events for the same answer.
 //!
-//! Owns: the text of one choice that is not sent yet. Promises: nothing is lost, added, trimmed or reordered; a piece never
-//! ends inside a grapheme (a letter and its accent, an emoji and its skin tone) unless the text ends there or gathering is
-//! off; the first piece goes out at once. Absent on purpose: clocks (time comes in as `now`), timers, channels.
+//! Owns: the text of one choice that is not sent yet. Promises: nothing is lost, added, trimmed or
+//! reordered; a piece never ends inside a grapheme (a letter and its accent, an emoji and its skin
+//! tone) unless the text ends there or gathering is off; the first piece goes out at once. Absent
+//! on purpose: clocks (time comes in as `now`), timers, channels.
 
 use unicode_segmentation::GraphemeCursor;
 
 use crate::actors::messages::Coalescing;
 use crate::batch::Micros;
 
-/// A grapheme longer than this is let go in pieces. Unicode's stream-safe text format allows 30 combining marks in a row; what
-/// is longer is made to be held back for ever.
+/// A grapheme longer than this is let go in pieces. Unicode's stream-safe text format allows 30
+/// combining marks in a row; what is longer is made to be held back for ever.
 const GRAPHEME_MAX_BYTES: usize = 128;
 
 /// Text of one kind that waits to be sent.
@@ -19,7 +20,8 @@ pub(super) struct Coalescer {
     rule: Coalescing,
     held: String,
     held_chars: usize,
-    /// When the oldest held text came; `None` while nothing is held, or while what is held waits only for its grapheme's end.
+    /// When the oldest held text came; `None` while nothing is held, or while what is held waits
+    /// only for its grapheme's end.
     since: Option<Micros>,
     sent_any: bool,
 }
@@ -40,7 +42,8 @@ impl Coalescer {
         self.since.get_or_insert(now);
     }
 
-    /// The piece to send now, if it is time: the first text, enough characters, or text held for long enough.
+    /// The piece to send now, if it is time: the first text, enough characters, or text held for
+    /// long enough.
     pub(super) fn take_due(&mut self, now: Micros) -> Option<String> {
         let due = !self.sent_any
             || self.rule.max_ms == 0
@@ -50,7 +53,8 @@ impl Coalescer {
             return None;
         }
         let end = if self.rule.max_ms == 0 { self.held.len() } else { sure_boundary(&self.held) };
-        // What is left is one unfinished grapheme; it goes with the text that ends it, or at the end.
+        // What is left is one unfinished grapheme; it goes with the text that ends it, or at the
+        // end.
         self.since = None;
         if end == 0 {
             return None;

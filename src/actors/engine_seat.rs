@@ -1,9 +1,11 @@
-//! Where the engine's thread stands, as the SchedulerActor knows it: a state machine, without threads, actors or clocks.
+//! Where the engine's thread stands, as the SchedulerActor knows it: a state machine, without
+//! threads, actors or clocks.
 //!
-//! Owns: what the thread does, the engine's limits, strikes, and the heartbeats without a report. Promises: an
-//! engine is rebuilt after it died, unless nothing works any more (see `supervision.rs`); a rebuilt engine has the
-//! first one's limits; a thread that is silent past the watchdog is given up; Dead and Stopped are for ever.
-//! Absent on purpose: the jobs and reports themselves, and the core. Events come in as calls, with the time as `now`; what is to be
+//! Owns: what the thread does, the engine's limits, strikes, and the heartbeats without a report.
+//! Promises: an engine is rebuilt after it died, unless nothing works any more (see
+//! `supervision.rs`); a rebuilt engine has the first one's limits; a thread that is silent past the
+//! watchdog is given up; Dead and Stopped are for ever. Absent on purpose: the jobs and reports
+//! themselves, and the core. Events come in as calls, with the time as `now`; what is to be
 //! done comes out as a [`SeatCommand`].
 //!
 //! ```text
@@ -137,19 +139,21 @@ impl EngineSeat {
         Some(step)
     }
 
-    /// The engine failed in the step, and is gone; the step that it was. [`EngineSeat::engine_died`] is to follow.
+    /// The engine failed in the step, and is gone; the step that it was.
+    /// [`EngineSeat::engine_died`] is to follow.
     pub(super) fn step_lost(&mut self) -> Option<ComputedStep> {
         self.step_reported()
     }
 
-    /// An engine died, and the core gave up `given_up_count` sequences for it, each of which is a strike.
+    /// An engine died, and the core gave up `given_up_count` sequences for it, each of which is a
+    /// strike.
     pub(super) fn engine_died(&mut self, message: String, given_up_count: usize, now: Micros) -> SeatCommand {
         if self.is_over() { SeatCommand::Nothing } else { self.restart(message, given_up_count, now) }
     }
 
-    /// A heartbeat without a report. A thread that is to report is given up once it has been silent for longer than
-    /// `watchdog_micros`; the first engine may take as long as it likes. Beats are counted, not time: a process that was
-    /// stopped for a minute has missed its beats too.
+    /// A heartbeat without a report. A thread that is to report is given up once it has been silent
+    /// for longer than `watchdog_micros`; the first engine may take as long as it likes. Beats
+    /// are counted, not time: a process that was stopped for a minute has missed its beats too.
     pub(super) fn beat(&mut self, watchdog_micros: u64) -> SeatCommand {
         if !self.is_awaited() {
             return SeatCommand::Nothing;

@@ -151,7 +151,8 @@ fn silence_counts_from_the_last_report_or_job() {
     }
 }
 
-/// Reports that were on their way when the engine was given up, or the actor stopped, change nothing.
+/// Reports that were on their way when the engine was given up, or the actor stopped, change
+/// nothing.
 #[test]
 fn what_comes_after_the_end_is_not_taken() {
     let mut dead = computing();

@@ -1,8 +1,9 @@
 //! The thread on which the engine is built and computes.
 //!
-//! Owns: the engine and its factory, and the steps that it was given. Promises: exactly one report for each [`Job::Build`] and
-//! [`Job::Wait`], in order, whatever the engine does: a panic is caught here, the engine that panicked or failed is dropped with all
-//! steps that it was given, and the next [`Job::Build`] makes another one. Absent on purpose: the decision whether to build again,
+//! Owns: the engine and its factory, and the steps that it was given. Promises: exactly one report
+//! for each [`EngineJob::Build`] and [`EngineJob::Wait`], in order, whatever the engine does: a panic is caught
+//! here, the engine that panicked or failed is dropped with all steps that it was given, and the
+//! next [`EngineJob::Build`] makes another one. Absent on purpose: the decision whether to build again,
 //! which is the SchedulerActor's.
 
 use std::collections::VecDeque;
@@ -89,8 +90,8 @@ fn run(factory: &EngineFactory, jobs: &mpsc::Receiver<EngineJob>, reports: &toki
     discard(station.engine);
 }
 
-/// Builds an engine and lets it draw one token, so that an engine that is built but cannot compute, or computes no numbers, counts
-/// as not built.
+/// Builds an engine and lets it draw one token, so that an engine that is built but cannot compute,
+/// or computes no numbers, counts as not built.
 fn build(factory: &EngineFactory) -> Result<(Box<dyn Engine>, EngineLimits), String> {
     let built = catch_unwind(AssertUnwindSafe(|| {
         let mut engine = factory().map_err(|error| error.to_string())?;
@@ -101,7 +102,8 @@ fn build(factory: &EngineFactory) -> Result<(Box<dyn Engine>, EngineLimits), Str
     built.unwrap_or_else(|panic| Err(panic_message(&*panic)))
 }
 
-/// The engine, and the steps that it was given, oldest first, each with what went wrong when it was begun.
+/// The engine, and the steps that it was given, oldest first, each with what went wrong when it was
+/// begun.
 #[derive(Default)]
 struct Station {
     engine: Option<Box<dyn Engine>>,
@@ -118,7 +120,8 @@ impl Station {
         self.under_way.push_back((batch, begun));
     }
 
-    /// Waits for the oldest step. One that could not be begun is reported when its turn comes, after those that could.
+    /// Waits for the oldest step. One that could not be begun is reported when its turn comes,
+    /// after those that could.
     fn finish(&mut self) -> JobReport {
         let (batch, begun) = self.under_way.pop_front().expect("a step is waited for that was begun");
         let mut sampled = Vec::with_capacity(batch.slices.len());

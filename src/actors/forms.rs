@@ -17,7 +17,8 @@ impl TextWork {
         self.grammars.compile(&asked.form).map_err(|error| invalid(&asked.param, &error))
     }
 
-    /// What the answers to `conversation` must be, whose prompt ends at `start`; `None` if every answer is taken.
+    /// What the answers to `conversation` must be, whose prompt ends at `start`; `None` if every
+    /// answer is taken.
     ///
     /// # Errors
     /// [`Refusal::Invalid`] with the path of what cannot be kept of a strict function's parameters.
@@ -40,7 +41,8 @@ impl TextWork {
         Ok(Some(Arc::new(AnswerRules::of_chat(&self.grammars, start, answer.cloned(), &calls, must_call))))
     }
 
-    /// The grammar of a call's arguments. Of a function that is not strict they are an object, if its schema cannot be kept.
+    /// The grammar of a call's arguments. Of a function that is not strict they are an object, if
+    /// its schema cannot be kept.
     fn arguments(&self, index: usize, tool: &Tool) -> Result<Arc<Grammar>, Refusal> {
         let refusal = match self.grammars.compile(&tool.arguments()) {
             Ok(grammar) => return Ok(grammar),

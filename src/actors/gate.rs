@@ -1,5 +1,6 @@
-//! A bound that we count ourselves, because actix's mailboxes do not keep theirs: `do_send` ignores the capacity, a
-//! SyncArbiter's queue has none, and `send` into a full mailbox is never woken again (actix 0.13.5).
+//! A bound that we count ourselves, because actix's mailboxes do not keep theirs: `do_send` ignores
+//! the capacity, a SyncArbiter's queue has none, and `send` into a full mailbox is never woken
+//! again (actix 0.13.5).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! Log-probabilities of content whose text may be part of a stop string.
 //!
-//! Promises: the texts of the tokens that are given out, joined, are the text that is kept, wherever a stop string cuts it and
-//! however the text came in pieces.
+//! Promises: the texts of the tokens that are given out, joined, are the text that is kept,
+//! wherever a stop string cuts it and however the text came in pieces.
 
 use std::collections::VecDeque;
 
@@ -30,9 +30,11 @@ pub(super) struct HeldLogprobs {
 }
 
 impl HeldLogprobs {
-    /// Holds the tokens of the text that is searched next; before it, `held_bytes` of text may be part of a stop string.
+    /// Holds the tokens of the text that is searched next; before it, `held_bytes` of text may be
+    /// part of a stop string.
     pub(super) fn hold(&mut self, logprobs: Vec<TokenText>, held_bytes: usize) {
-        // Counted from the text itself, which holds more than the tokens do where a broken header is delivered.
+        // Counted from the text itself, which holds more than the tokens do where a broken header
+        // is delivered.
         self.places.go_on_at(self.kept_bytes + held_bytes);
         for text in logprobs {
             let before = self.places.clone();
@@ -42,7 +44,8 @@ impl HeldLogprobs {
         }
     }
 
-    /// `bytes` more of the text are no part of a stop string: `out` gets the tokens that end in them.
+    /// `bytes` more of the text are no part of a stop string: `out` gets the tokens that end in
+    /// them.
     pub(super) fn keep(&mut self, bytes: usize, out: &mut Vec<TokenText>) {
         self.kept_bytes += bytes;
         let kept = self.kept_bytes;
@@ -51,7 +54,8 @@ impl HeldLogprobs {
         }
     }
 
-    /// A stop string ends the text: `out` gets what is left of the token that goes on into it, and none behind it.
+    /// A stop string ends the text: `out` gets what is left of the token that goes on into it, and
+    /// none behind it.
     pub(super) fn cut(&mut self, out: &mut Vec<TokenText>) {
         let kept = self.kept_bytes;
         for mut held in self.tokens.drain(..).take_while(|held| held.begin < kept) {
@@ -60,7 +64,8 @@ impl HeldLogprobs {
         }
     }
 
-    /// No stop string is searched in what comes next: `out` gets the tokens without text too, after the last one that has some.
+    /// No stop string is searched in what comes next: `out` gets the tokens without text too, after
+    /// the last one that has some.
     pub(super) fn release(&mut self, out: &mut Vec<TokenText>) {
         out.extend(self.tokens.drain(..).map(|held| held.text));
         self.places.flush();

@@ -1,10 +1,11 @@
 //! What the actors say among themselves.
 //!
-//! Three traps of actix 0.13.5 shape this table. `do_send` is silent when the receiver is gone: everything is sent with
-//! `try_send`. A full mailbox never wakes its senders again: mailboxes have no capacity, and what is in them is bounded by what we
-//! count, one [`Prepare`] or [`Submit`] for each pass of the gate, one [`Cancel`] for each live response. A message whose `send`
-//! future is dropped is thrown away unread: a message that must be handled even if its sender left carries
-//! a reply channel of its own.
+//! Three traps of actix 0.13.5 shape this table. `do_send` is silent when the receiver is gone:
+//! everything is sent with `try_send`. A full mailbox never wakes its senders again: mailboxes have
+//! no capacity, and what is in them is bounded by what we count, one [`Prepare`] or [`Submit`] for
+//! each pass of the gate, one [`Cancel`] for each live response. A message whose `send`
+//! future is dropped is thrown away unread: a message that must be handled even if its sender left
+//! carries a reply channel of its own.
 
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ use crate::scheduler::NewSequence;
 /// Where the answer to a [`Generate`] goes.
 pub(super) type Reply = oneshot::Sender<Result<Accepted, Refusal>>;
 
-/// What stands for a request wherever it is: dropping it takes the request out of the registry and counts it as abandoned.
+/// What stands for a request wherever it is: dropping it takes the request out of the registry and
+/// counts it as abandoned.
 #[derive(Debug)]
 pub(super) struct Visitor {
     /// Its place in the registry.
@@ -138,7 +140,8 @@ pub(super) struct CancelChoice {
     pub(super) choice: u32,
 }
 
-/// To the scheduler: what does the core look like? The caller bounds how often (see `http/observe/console.rs`), and how much.
+/// To the scheduler: what does the core look like? The caller bounds how often (see
+/// `http/observe/console.rs`), and how much.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(super) struct Look {

@@ -1,8 +1,9 @@
 //! Threads that find out which tokens a sequence may draw, while the engine computes.
 //!
-//! Owns: the answers of the sequences that are held to a form. Promises: the mask of a draw is begun when the draw before it is
-//! told, once, and kept until the next one is told, so that a step that is lost, or a sequence that is preempted, finds it again;
-//! whatever a grammar does, its sequence alone fails; no draw waits longer than [`WAIT_MAX`]. Absent on purpose: grammars.
+//! Owns: the answers of the sequences that are held to a form. Promises: the mask of a draw is
+//! begun when the draw before it is told, once, and kept until the next one is told, so that a step
+//! that is lost, or a sequence that is preempted, finds it again; whatever a grammar does, its
+//! sequence alone fails; no draw waits longer than [`WAIT_MAX`]. Absent on purpose: grammars.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -16,7 +17,8 @@ use crate::prompt::constraint::{ConstrainedAnswer, Grammars};
 /// A guard against hanging: a mask is bounded by its work, and takes milliseconds.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// One thread for so many cores: a mask takes less than a step, and on a CPU both want the same cores.
+/// One thread for so many cores: a mask takes less than a step, and on a CPU both want the same
+/// cores.
 const CORES_A_THREAD: usize = 4;
 
 /// The threads. They end when this and all masks that came of it are dropped.

@@ -1,7 +1,7 @@
 //! The message table: everything that actors and http say to each other.
 //!
-//! A request travels [`Generate`] -> `Submit` -> (`Feed` ...) and, if its reader leaves, `Cancel`; what the actors say among
-//! themselves is in `mail.rs`.
+//! A request travels [`Generate`] -> `Submit` -> (`Feed` ...) and, if its reader leaves, `Cancel`;
+//! what the actors say among themselves is in `mail.rs`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::batch::{Sampling, TokenId, TokenLogprob};
 use crate::prompt::conversation::{AnswerForm, Conversation};
 use crate::scheduler::Miss;
 
-/// Which key a request came with: tells keys apart and reveals none. The default is that of a request without one.
+/// Which key a request came with: tells keys apart and reveals none. The default is that of a
+/// request without one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct KeyId(pub Option<[u8; 16]>);
 
@@ -45,13 +46,15 @@ pub struct AskedForm {
 /// How text is gathered before it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coalescing {
-    /// Longest time that text may be held back, in milliseconds; zero sends every token's text at once.
+    /// Longest time that text may be held back, in milliseconds; zero sends every token's text at
+    /// once.
     pub max_ms: u64,
     /// Send as soon as this many characters are gathered; zero means no such limit.
     pub max_chars: usize,
 }
 
-/// Ask for a response. Answered by `Result<Accepted, Refusal>` once the scheduler took it or not, before any byte is sent.
+/// Ask for a response. Answered by `Result<Accepted, Refusal>` once the scheduler took it or not,
+/// before any byte is sent.
 #[derive(Debug, Clone)]
 pub struct Generate {
     /// The response's id, made by http; unique; the key for `POST /cancel/{id}`.
@@ -82,7 +85,8 @@ pub struct Generate {
     pub owner: KeyId,
     /// Keeps the prompt apart from those built with another salt, besides the owner's.
     pub cache_salt: Option<String>,
-    /// What of the server's memory it holds, given back once its prompt is built; `None` where it is not counted.
+    /// What of the server's memory it holds, given back once its prompt is built; `None` where it
+    /// is not counted.
     pub memory: Option<Reserved>,
 }
 
@@ -162,7 +166,8 @@ pub struct TokenText {
     pub top: Vec<(TokenLogprob, Vec<u8>)>,
 }
 
-/// What a small list on the heap takes besides its items: the allocator's own bookkeeping, and rounding.
+/// What a small list on the heap takes besides its items: the allocator's own bookkeeping, and
+/// rounding.
 const HEAP_BYTES: usize = 24;
 
 impl TokenText {
@@ -180,13 +185,16 @@ pub struct Part {
     pub choice: u32,
     /// What.
     pub kind: PartKind,
-    /// The generated tokens that this part stands for, in order; parts of a choice joined give all its tokens, the stop token
-    /// that ended it included (it comes with the [`PartKind::Finished`]).
+    /// The generated tokens that this part stands for, in order; parts of a choice joined give all
+    /// its tokens, the stop token that ended it included (it comes with the
+    /// [`PartKind::Finished`]).
     pub tokens: Vec<TokenId>,
-    /// Log-probabilities, if asked for. In harmony those of tokens that are text: control tokens and headers have none. In plain
-    /// text those of every token; the last ones come with the [`PartKind::Finished`]. A token whose text begins in a stop string
-    /// or behind it has none; one that goes on into it has the bytes before it. They come with the text in which their tokens end,
-    /// or, where a stop string cuts the last one, in a part without text; so not always with `tokens`.
+    /// Log-probabilities, if asked for. In harmony those of tokens that are text: control tokens
+    /// and headers have none. In plain text those of every token; the last ones come with the
+    /// [`PartKind::Finished`]. A token whose text begins in a stop string or behind it has
+    /// none; one that goes on into it has the bytes before it. They come with the text in which
+    /// their tokens end, or, where a stop string cuts the last one, in a part without text; so
+    /// not always with `tokens`.
     pub logprobs: Vec<TokenText>,
     /// Tokens generated in this choice so far.
     pub completion_tokens: u32,
@@ -201,8 +209,8 @@ pub struct Part {
 pub struct Cached {
     /// So many of its tokens, from the first on.
     pub tokens: u32,
-    /// Why none were: `short`, `prompt_logprobs`, `not_cached` or `window`; `None` if some were, if the choice ended before it
-    /// began, or if prefixes are not kept.
+    /// Why none were: `short`, `prompt_logprobs`, `not_cached` or `window`; `None` if some were, if
+    /// the choice ended before it began, or if prefixes are not kept.
     pub miss: Option<&'static str>,
 }
 
@@ -240,12 +248,14 @@ impl Part {
 /// What a part brings.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PartKind {
-    /// Log-probabilities of the prompt, first part of a choice if they were asked for; in [`Part::logprobs`], without the
-    /// prompt's first token.
+    /// Log-probabilities of the prompt, first part of a choice if they were asked for; in
+    /// [`Part::logprobs`], without the prompt's first token.
     Prompt,
-    /// Text of the analysis channel, or for a recipient that was not offered. Messages are joined by a blank line.
+    /// Text of the analysis channel, or for a recipient that was not offered. Messages are joined
+    /// by a blank line.
     Reasoning(String),
-    /// Text of the answer (the final channel, or a preamble, joined by a blank line; all text if the input was no chat).
+    /// Text of the answer (the final channel, or a preamble, joined by a blank line; all text if
+    /// the input was no chat).
     Content(String),
     /// A function call begins.
     ToolCallStart {

@@ -1,10 +1,13 @@
-//! The actors: shells around the pure rooms. RequestActor, SchedulerActor, StreamActor and their message table.
+//! The actors: shells around the pure rooms. RequestActor, SchedulerActor, StreamActor and their
+//! message table.
 //!
-//! Owns: threads and mailboxes, the registry of live requests, the supervision of the engine. Promises: a request's failure ends
-//! that request alone; a request that ends, for whatever reason, leaves no block, no registry entry and no actor behind. Absent on
-//! purpose: wire formats, and decisions, which are the scheduler core's.
+//! Owns: threads and mailboxes, the registry of live requests, the supervision of the engine.
+//! Promises: a request's failure ends that request alone; a request that ends, for whatever reason,
+//! leaves no block, no registry entry and no actor behind. Absent on purpose: wire formats, and
+//! decisions, which are the scheduler core's.
 //!
-//! Everything begins with [`start()`], inside an actix `System`; http talks to the [`Service`](service::Service) that it returns.
+//! Everything begins with [`start()`], inside an actix `System`; http talks to the
+//! [`Service`](service::Service) that it returns.
 
 pub mod budget;
 mod coalesce;

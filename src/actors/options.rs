@@ -38,7 +38,8 @@ pub struct StartOptions {
     pub slow_reader: Duration,
     /// What bodies, prompts and answers may hold in memory, all together.
     pub memory_budget_bytes: u64,
-    /// The engine counts as stuck if it does not answer for so long, or for ten times its longest step if that is more.
+    /// The engine counts as stuck if it does not answer for so long, or for ten times its longest
+    /// step if that is more.
     pub watchdog: Duration,
 }
 
@@ -61,7 +62,8 @@ pub struct SchedulingOptions {
     pub waiting_max_count: usize,
     /// Most prompt tokens that wait together.
     pub waiting_max_tokens: usize,
-    /// How long the first waiting prompt may be held so that others join its step; zero never holds.
+    /// How long the first waiting prompt may be held so that others join its step; zero never
+    /// holds.
     pub prefill_window: Duration,
     /// How long a decode step may be held for sequences about to join; zero never holds.
     pub decode_window: Duration,
@@ -116,8 +118,8 @@ fn hash_key() -> HashKey {
     HashKey([high, low])
 }
 
-/// The model's context, or what the KV memory has room for if that is less: then a request that leaves `max_tokens` open gets
-/// as many as fit.
+/// The model's context, or what the KV memory has room for if that is less: then a request that
+/// leaves `max_tokens` open gets as many as fit.
 fn context_tokens_max(engine: &EngineLimits) -> usize {
     engine.context_tokens_max.min(engine.global_blocks * engine.block_tokens)
 }

@@ -1,7 +1,8 @@
 //! Parts that wait for their reader.
 //!
-//! Promises: order; while parts wait, text that would go into one part goes into one part, so that a slow reader costs text and
-//! not messages. Remembers which choices have given out their last part, and how the response ended.
+//! Promises: order; while parts wait, text that would go into one part goes into one part, so that
+//! a slow reader costs text and not messages. Remembers which choices have given out their last
+//! part, and how the response ended.
 
 use std::collections::VecDeque;
 

@@ -5,7 +5,8 @@ use crate::batch::Micros;
 /// Older steps weigh half after this much computing time.
 const HALF_LIFE_MICROS: f64 = 5_000_000.0;
 
-/// Tokens a second over the last seconds of computing; time in which nothing was computed does not count.
+/// Tokens a second over the last seconds of computing; time in which nothing was computed does not
+/// count.
 #[derive(Debug, Default)]
 pub(super) struct TokenRate {
     tokens: f64,

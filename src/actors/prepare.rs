@@ -48,8 +48,8 @@ impl TextWork {
     /// The sequences of a request, and how their answer is read.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`] if the input contradicts itself, names tokens that are not in the vocabulary, or leaves no room in
-    /// the context.
+    /// [`Refusal::Invalid`] if the input contradicts itself, names tokens that are not in the
+    /// vocabulary, or leaves no room in the context.
     pub(super) fn prepare(&self, generate: Generate, limits: &ModelLimits) -> Result<Prepared, Refusal> {
         check_sampling(&generate.sampling, limits.vocab_size)?;
         let nothing = [
@@ -75,7 +75,8 @@ impl TextWork {
                 Some(max_tokens) => max_tokens,
                 None => room(prompt.report.tokens.len(), limits, prompt.param)?,
             };
-            // Each choice gets a copy of the prompt: what the scheduler would refuse is not copied first.
+            // Each choice gets a copy of the prompt: what the scheduler would refuse is not copied
+            // first.
             let (prompt_tokens, context_tokens_max) = (prompt.report.tokens.len(), limits.context_tokens_max);
             if prompt_tokens > context_tokens_max {
                 return Err(context_exceeded(prompt_tokens, max_tokens as usize, context_tokens_max, prompt.param));
@@ -130,8 +131,9 @@ impl TextWork {
         Ok(self.tokenizer.decode(tokens))
     }
 
-    /// A prompt of at most `tokens_max` tokens; a longer one is refused once it is known to be, which costs no more than one of
-    /// that length. Tokens are taken as they are, for they cost nothing.
+    /// A prompt of at most `tokens_max` tokens; a longer one is refused once it is known to be,
+    /// which costs no more than one of that length. Tokens are taken as they are, for they cost
+    /// nothing.
     fn prompt(
         &self,
         input: ResponseInput,

@@ -135,7 +135,8 @@ fn what_is_found_computed_is_of_the_same_owner_and_salt_and_kept_longer_in_a_ses
     assert_eq!(sequence(None, None, None), (CacheSalt::default(), false));
 }
 
-/// `http` reserves 24 bytes for each of a body; two of them are the body and its text, which are there already.
+/// `http` reserves 24 bytes for each of a body; two of them are the body and its text, which are
+/// there already.
 #[test]
 fn the_text_work_takes_no_more_than_is_reserved() {
     let (work, mut worst) = (work(), (0.0, ""));
@@ -160,8 +161,9 @@ fn the_text_work_takes_no_more_than_is_reserved() {
     assert!(worst.0 < 22.0, "{worst:?}");
 }
 
-/// Right: what is too long is refused once that is known, whatever it is made of, and the text behind it costs nothing: its
-/// tokens alone would take a byte and more for each of its own, and prompts that never ran would fill the cache.
+/// Right: what is too long is refused once that is known, whatever it is made of, and the text
+/// behind it costs nothing: its tokens alone would take a byte and more for each of its own, and
+/// prompts that never ran would fill the cache.
 #[test]
 fn a_text_beyond_the_context_is_not_tokenized_to_its_end() {
     let (work, bytes) = (work(), 4_000_000);

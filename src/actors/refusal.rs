@@ -1,5 +1,5 @@
-//! Refusing a request: the scheduler's rejections as http and the metrics name them, and the one place where a request is
-//! answered with one.
+//! Refusing a request: the scheduler's rejections as http and the metrics name them, and the one
+//! place where a request is answered with one.
 
 use crate::actors::budget::MEMORY_FULL;
 use crate::actors::mail::{Reply, Visitor};

@@ -1,8 +1,9 @@
 //! The live requests and the sessions that they belong to.
 //!
-//! Owns: one entry for each request from the moment it is received until its last byte is handed to its reader, or until it is
-//! refused. Promises: an entry goes when its [`Ticket`] is dropped, also in a panic; so nothing stays behind.
-//! Read by http and metrics without asking an actor. Absent on purpose: blocks and sequences, which the scheduler owns.
+//! Owns: one entry for each request from the moment it is received until its last byte is handed to
+//! its reader, or until it is refused. Promises: an entry goes when its [`Ticket`] is dropped, also
+//! in a panic; so nothing stays behind. Read by http and metrics without asking an actor. Absent on
+//! purpose: blocks and sequences, which the scheduler owns.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -18,9 +19,11 @@ use crate::batch::Micros;
 use crate::clock::Clock;
 use crate::metrics::RequestOutcome;
 
-/// A session without a live request counts as active for five minutes: the time a reader takes for an answer and a reply.
+/// A session without a live request counts as active for five minutes: the time a reader takes for
+/// an answer and a reply.
 const SESSION_IDLE_MICROS: u64 = 300_000_000;
-/// Sessions remembered at most; a client that names a new one with each request must not fill the memory.
+/// Sessions remembered at most; a client that names a new one with each request must not fill the
+/// memory.
 const SESSIONS_MAX_COUNT: usize = 16_384;
 /// Ended requests remembered for the console: a lock and a copy of some 200 bytes a request.
 const RECENT_MAX_COUNT: usize = 128;

@@ -1,7 +1,8 @@
 //! RequestActors: the text work of requests, on threads of their own.
 //!
-//! A megabyte of text takes milliseconds to tokenize; on an HTTP worker that would hold up every other stream of that worker.
-//! Promises: a request whose text work panics fails alone. The bound on how much waits here is the gate's, not the mailbox's.
+//! A megabyte of text takes milliseconds to tokenize; on an HTTP worker that would hold up every
+//! other stream of that worker. Promises: a request whose text work panics fails alone. The bound
+//! on how much waits here is the gate's, not the mailbox's.
 
 use std::sync::Arc;
 
@@ -74,7 +75,8 @@ impl Handler<Prepare> for RequestActor {
             Ok((prepared, memory)) => {
                 visitor.memory = Some(memory);
                 visitor.ticket.set_prompt_tokens(prepared.prompt_tokens());
-                // Without a receiver the reply is dropped with the message, and the service says so.
+                // Without a receiver the reply is dropped with the message, and the service says
+                // so.
                 let _ = self.scheduler.try_send(Submit { prepared, visitor, pass, reply });
             }
             Err(refusal) => refuse(refusal, visitor, reply, self.clock.now()),

@@ -1,7 +1,8 @@
 //! Which response a sequence belongs to, and what is on its way there.
 //!
-//! Owns: the senders to all StreamActors. Promises: a response's events go out in the order of the scheduler, one message a step;
-//! a sequence is either known here or ended. Never waits: a stream whose inbox is full or gone is given up.
+//! Owns: the senders to all StreamActors. Promises: a response's events go out in the order of the
+//! scheduler, one message a step; a sequence is either known here or ended. Never waits: a stream
+//! whose inbox is full or gone is given up.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,8 +17,8 @@ use crate::actors::text::TextEnd;
 use crate::batch::{Batch, SeqId};
 use crate::scheduler::{FinishReason, SequenceEvent};
 
-/// Steps that a StreamActor may lag behind before its response is given up: seconds of the fastest engine. It takes
-/// microseconds for each, so only a thread that hangs gets here.
+/// Steps that a StreamActor may lag behind before its response is given up: seconds of the fastest
+/// engine. It takes microseconds for each, so only a thread that hangs gets here.
 pub(super) const FEED_MAX_COUNT: usize = 4_096;
 
 #[derive(Debug)]
@@ -89,7 +90,8 @@ impl Routes {
         }
     }
 
-    /// Notes an event of the scheduler for its response. Events of sequences that were given up are dropped.
+    /// Notes an event of the scheduler for its response. Events of sequences that were given up are
+    /// dropped.
     pub(super) fn note(&mut self, event: SequenceEvent) {
         match event {
             SequenceEvent::Entered { request, index, seq } => self.enter(request, index, seq),
@@ -135,7 +137,8 @@ impl Routes {
         (!route.has_ended()).then_some(route.request)
     }
 
-    /// Forgets one choice at once; its stream knows already. Answers its sequence, if it has not ended.
+    /// Forgets one choice at once; its stream knows already. Answers its sequence, if it has not
+    /// ended.
     pub(super) fn close_choice(&mut self, response: ResponseId, choice: u32) -> Option<SeqId> {
         let route = self.responses.get_mut(&response)?;
         let slot = route.choices.get_mut(choice as usize)?;

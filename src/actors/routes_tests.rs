@@ -188,7 +188,8 @@ fn whatever_happens_to_a_response_each_event_arrives_once_and_in_order() {
     let count = HAPPENINGS.len();
     for order in 0..count.pow(5) {
         let order: Vec<Happening> = (0..5).map(|at| HAPPENINGS[order / count.pow(at) % count]).collect();
-        // The core says nothing of a sequence before it enters, and has it enter once, unless its request is cancelled.
+        // The core says nothing of a sequence before it enters, and has it enter once, unless its
+        // request is cancelled.
         let position = |wanted| order.iter().position(|happening| *happening == wanted);
         let (enters, cancelled) = (position(Happening::Enters), position(Happening::EndedById));
         let is_early = |(at, happening): (usize, &Happening)| match happening {
@@ -219,7 +220,8 @@ fn a_full_feed_gives_its_response_up_and_no_event_is_left_out_in_silence() {
         orphans.push(response.routes.flush());
     }
     assert_eq!(orphans, [vec![], vec![], vec![REQUEST]], "the core is told to free it");
-    // Its stream sees the end of the feed behind what it got, without an end of the choice: a failure.
+    // Its stream sees the end of the feed behind what it got, without an end of the choice: a
+    // failure.
     assert_eq!(response.arrived(), ([vec![Some(0), Some(1)], vec![]], false));
     response.routes.note(token(0, 3));
     assert_eq!(response.routes.flush(), []);

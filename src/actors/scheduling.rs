@@ -1,10 +1,11 @@
 //! The SchedulerActor: a shell around the scheduler core and the engine's thread.
 //!
-//! Owns: the core, the jobs of the engine's thread, the threads of the streams. Promises: it never waits: submits, cancels and
-//! counts are taken while a step computes; every submit is answered at once; an engine that dies loses no request. A core that
-//! panics, an engine that fails whatever it is given (see `supervision.rs`) or hangs past the watchdog is the end: every request
-//! ends with an error, and the process is told to exit. Decisions by time are the core's: here is one timer, set to what the core
-//! asks for, and a heartbeat.
+//! Owns: the core, the jobs of the engine's thread, the threads of the streams. Promises: it never
+//! waits: submits, cancels and counts are taken while a step computes; every submit is answered at
+//! once; an engine that dies loses no request. A core that panics, an engine that fails whatever it
+//! is given (see `supervision.rs`) or hangs past the watchdog is the end: every request
+//! ends with an error, and the process is told to exit. Decisions by time are the core's: here is
+//! one timer, set to what the core asks for, and a heartbeat.
 
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::Duration;
@@ -109,10 +110,11 @@ impl SchedulerActor {
         }
     }
 
-    /// Plans and begins the next step, if the engine is free and there is one, and has it followed by another, if it takes that; then
-    /// delivers what came of the last.
+    /// Plans and begins the next step, if the engine is free and there is one, and has it followed
+    /// by another, if it takes that; then delivers what came of the last.
     ///
-    /// In this order, because an engine without a step waits for the one, and none for what the other does.
+    /// In this order, because an engine without a step waits for the one, and none for what the
+    /// other does.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         if self.seat.is_idle() {
             self.begin_step(ctx);
@@ -137,7 +139,8 @@ impl SchedulerActor {
         }
     }
 
-    /// Gives the engine the step after the one that it began at `began`, if that can be planned already, and waits for the first.
+    /// Gives the engine the step after the one that it began at `began`, if that can be planned
+    /// already, and waits for the first.
     fn follow(&mut self, began: Micros) {
         let mut ahead = false;
         if let Some(stepper) = self.stepper.as_mut().filter(|_| self.seat.takes_two_steps()) {
@@ -267,14 +270,16 @@ impl SchedulerActor {
     fn submit(&mut self, submit: Submit, ctx: &mut Context<Self>) {
         let Submit { prepared, mut visitor, pass: _pass, reply } = submit;
         if reply.is_closed() {
-            // The client left while its prompt was built; dropping the visitor takes the request out.
+            // The client left while its prompt was built; dropping the visitor takes the request
+            // out.
             return;
         }
         let (feed, inbox) = mpsc::channel(FEED_MAX_COUNT);
         let choices_count = u32::try_from(prepared.sequences.len()).unwrap_or(u32::MAX);
         let prompt_tokens = prepared.prompt_tokens();
         let taken = if visitor.ticket.is_cancelled() {
-            // Cancelled by id before the scheduler saw it: it begins and ends, and never holds a block.
+            // Cancelled by id before the scheduler saw it: it begins and ends, and never holds a
+            // block.
             let ended = |choice| ChoiceEvent { choice, kind: ChoiceEventKind::Ended { end: CANCELLED, logprobs: None } };
             // Fits: the channel is empty.
             let _ = feed.try_send(Feed((0..choices_count).map(ended).collect()));
@@ -289,7 +294,8 @@ impl SchedulerActor {
                 let (sender, parts) = mpsc::channel(PARTS_MAX_COUNT);
                 let parts = PartReceiver::new(parts, self.budget.open());
                 self.open_stream(visitor, prepared.rules, (sender, parts.memory()), inbox, ctx.address());
-                // If the caller left, the receiver is dropped here, which the stream takes for a reader that left.
+                // If the caller left, the receiver is dropped here, which the stream takes for a
+                // reader that left.
                 let _ = reply.send(Ok(Accepted { prompts: prepared.reports, parts }));
             }
             Err(refusal) => refuse(refusal, visitor, reply, self.clock.now()),

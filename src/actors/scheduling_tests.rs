@@ -47,7 +47,8 @@ fn what_steps_compute_is_recorded_by_what_it_was() {
     actix_rt::System::new().block_on(async {
         let service = start(start_options()).unwrap();
         service.loaded().await.unwrap();
-        // More than a slice of 64, so that some steps draw nothing; the fake engine's answers never end by themselves.
+        // More than a slice of 64, so that some steps draw nothing; the fake engine's answers never
+        // end by themselves.
         let tokens = (0..150).map(crate::batch::TokenId).collect();
         let request = Generate { ignore_eos: true, max_tokens: Some(7), ..generate(ResponseInput::Tokens(tokens)) };
         let mut accepted = soon(service.generate(request)).await.unwrap();

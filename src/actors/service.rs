@@ -28,7 +28,8 @@ use crate::prompt::tokenizer::Tokenizer;
 /// How long streams may take to hand over their last parts once they were ended by force.
 const LAST_PARTS: Duration = Duration::from_secs(1);
 
-/// How long one look at the scheduler may take: it answers between two steps' bookkeeping, in far less.
+/// How long one look at the scheduler may take: it answers between two steps' bookkeeping, in far
+/// less.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// A handle to the running actors.
@@ -72,12 +73,15 @@ impl Service {
         &self.inner
     }
 
-    /// Asks for a response; answered once the scheduler took it or not, before any of it is computed.
+    /// Asks for a response; answered once the scheduler took it or not, before any of it is
+    /// computed.
     ///
-    /// Dropping the future takes the request back, dropping [`Accepted::parts`] cancels it, in any phase.
+    /// Dropping the future takes the request back, dropping [`Accepted::parts`] cancels it, in any
+    /// phase.
     ///
     /// # Errors
-    /// [`Refusal`]: what the client sent cannot be served, too much waits, or the server does not take requests now.
+    /// [`Refusal`]: what the client sent cannot be served, too much waits, or the server does not
+    /// take requests now.
     pub async fn generate(&self, generate: Generate) -> Result<Accepted, Refusal> {
         let inner = &*self.inner;
         let record = inner.metrics.received(inner.clock.now());
@@ -113,7 +117,8 @@ impl Service {
         })
     }
 
-    /// Cancels a request; true if it had anything left to compute. Its blocks are free when this returns; its stream ends with
+    /// Cancels a request; true if it had anything left to compute. Its blocks are free when this
+    /// returns; its stream ends with
     /// [`FinishKind::Cancelled`](crate::actors::messages::FinishKind::Cancelled).
     pub async fn cancel(&self, request_id: &str) -> bool {
         self.cancel_where(request_id, |_| true).await
@@ -136,8 +141,8 @@ impl Service {
         done.await.unwrap_or(false) || building
     }
 
-    /// The tokens of an input, as [`Service::generate`] would build them; on the text threads, behind their bound. `memory` is what
-    /// the input holds.
+    /// The tokens of an input, as [`Service::generate`] would build them; on the text threads,
+    /// behind their bound. `memory` is what the input holds.
     ///
     /// # Errors
     /// As [`Service::generate`].
@@ -152,10 +157,12 @@ impl Service {
         answer.unwrap_or_else(|error| Err(Refusal::Internal { error_id: log_failure("/tokenize", &error.to_string()) }))
     }
 
-    /// The text of tokens, which hold `memory`; bytes that are no UTF-8 become U+FFFD. On the text threads, behind their bound.
+    /// The text of tokens, which hold `memory`; bytes that are no UTF-8 become U+FFFD. On the text
+    /// threads, behind their bound.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`] for a token that is not in the vocabulary; else as [`Service::generate`].
+    /// [`Refusal::Invalid`] for a token that is not in the vocabulary; else as
+    /// [`Service::generate`].
     pub async fn detokenize(&self, tokens: Vec<TokenId>, memory: Option<Reserved>) -> Result<String, Refusal> {
         let pass = self.pass()?;
         let answer = self.inner.requests.send(Detokenize { tokens, memory, pass }).await;
@@ -168,13 +175,15 @@ impl Service {
         &self.inner.budget
     }
 
-    /// The bytes of a token, those of its spelling if it is a control token; empty if it is not in the vocabulary. Cheap.
+    /// The bytes of a token, those of its spelling if it is a control token; empty if it is not in
+    /// the vocabulary. Cheap.
     #[must_use]
     pub fn token_bytes(&self, token: TokenId) -> Vec<u8> {
         self.inner.tokenizer.bytes_of(token).to_vec()
     }
 
-    /// The server at this moment; from atomics, never through a mailbox, so that it answers while everything else is stuck.
+    /// The server at this moment; from atomics, never through a mailbox, so that it answers while
+    /// everything else is stuck.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let inner = &*self.inner;
@@ -223,7 +232,8 @@ impl Service {
     }
 
     /// What the scheduler looks like now, for the console; `None` if there is no engine, or if the
-    /// SchedulerActor does not answer in time. Goes through its mailbox: the caller bounds how often.
+    /// SchedulerActor does not answer in time. Goes through its mailbox: the caller bounds how
+    /// often.
     pub async fn look(&self, size: ViewSize) -> Option<SchedulerLook> {
         let (reply, answer) = oneshot::channel();
         // If the scheduler is gone, the message is dropped, and `answer` resolves.
@@ -249,8 +259,9 @@ impl Service {
         self.inner.status.limits().ok_or_else(|| StartError::Engine { message: message() })
     }
 
-    /// Waits until the engine is dead for good, and says why: the process is to exit with code 70, so that its supervisor
-    /// starts it anew. All requests have been ended with an error by then.
+    /// Waits until the engine is dead for good, and says why: the process is to exit with code 70,
+    /// so that its supervisor starts it anew. All requests have been ended with an error by
+    /// then.
     pub async fn died(&self) -> String {
         let mut engine = self.inner.status.watch_engine();
         // As in `loaded`.
@@ -258,7 +269,8 @@ impl Service {
         self.inner.status.fatal().unwrap_or("the engine died").to_owned()
     }
 
-    /// Readiness says no from now on, so that balancers send requests elsewhere; those that still come are taken.
+    /// Readiness says no from now on, so that balancers send requests elsewhere; those that still
+    /// come are taken.
     pub fn announce_drain(&self) {
         self.inner.status.set_leaving();
     }
@@ -268,8 +280,9 @@ impl Service {
         self.inner.status.set_draining();
     }
 
-    /// Waits until every request has ended; those that are still live after `deadline` are ended with an error
-    /// (`server_shutdown`), and their readers get a second to take it. Call [`Service::begin_drain`] before.
+    /// Waits until every request has ended; those that are still live after `deadline` are ended
+    /// with an error (`server_shutdown`), and their readers get a second to take it. Call
+    /// [`Service::begin_drain`] before.
     pub async fn drained(&self, deadline: Duration) -> Drained {
         let registry = &self.inner.registry;
         if tokio::time::timeout(deadline, registry.emptied()).await.is_ok() {
@@ -283,8 +296,8 @@ impl Service {
         Drained { ended_count }
     }
 
-    /// Drops the engine, after the step that it computes, and stops the actors. The last thing to call; if the engine hangs, so
-    /// does this.
+    /// Drops the engine, after the step that it computes, and stops the actors. The last thing to
+    /// call; if the engine hangs, so does this.
     pub async fn stop(&self) {
         let (stopped, done) = oneshot::channel();
         // If the scheduler is gone, the message is dropped, and `done` resolves.
@@ -305,7 +318,8 @@ impl Service {
         Err(Refusal::Unavailable { retry_after_seconds: 1, code })
     }
 
-    /// Refuses a request of more sequences than may ever wait: to come back later would not help it.
+    /// Refuses a request of more sequences than may ever wait: to come back later would not help
+    /// it.
     fn possible(&self, generate: &Generate) -> Result<(), Refusal> {
         let (count, max_count) = (generate.sequences_count(), self.inner.waiting_max_count);
         if count <= max_count {

@@ -1,4 +1,5 @@
-//! What the server is doing now, as http and metrics read it: copied from atomics and the registry, never asked of an actor.
+//! What the server is doing now, as http and metrics read it: copied from atomics and the registry,
+//! never asked of an actor.
 
 use crate::actors::messages::KeyId;
 use crate::batch::Micros;
@@ -63,8 +64,8 @@ impl Phase {
     }
 }
 
-/// When what happened to a request, in microseconds since it was received; `None` for what has not happened, or did not need
-/// to. Of several choices the first counts.
+/// When what happened to a request, in microseconds since it was received; `None` for what has not
+/// happened, or did not need to. Of several choices the first counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timeline {
     /// When it was received, by the server's clock.
@@ -170,16 +171,18 @@ pub struct Snapshot {
     pub engine: EngineState,
     /// Requests belong elsewhere: no new one is taken any more, or soon.
     pub draining: bool,
-    /// Since the scheduler last showed that it makes progress, in milliseconds: while a step computes this grows, while
-    /// nothing is to be done it stays below two seconds.
+    /// Since the scheduler last showed that it makes progress, in milliseconds: while a step
+    /// computes this grows, while nothing is to be done it stays below two seconds.
     pub heartbeat_age_ms: u64,
-    /// The heartbeat is younger than the watchdog's limit and the engine is not dead: `/health/live`.
+    /// The heartbeat is younger than the watchdog's limit and the engine is not dead:
+    /// `/health/live`.
     pub alive: bool,
     /// The engine is ready, the server alive and not draining: `/health/ready`.
     pub ready: bool,
     /// The scheduler's counts after its last step, submit or cancel.
     pub scheduler: SchedulerCounts,
-    /// KV memory that sequences hold, in bytes: their share of all blocks, as if a block of either group weighed the same.
+    /// KV memory that sequences hold, in bytes: their share of all blocks, as if a block of either
+    /// group weighed the same.
     pub kv_in_use_bytes: u64,
     /// Requests that have not ended, in any phase.
     pub requests_active: usize,
@@ -195,7 +198,8 @@ pub struct Snapshot {
     pub memory_reserved_bytes: u64,
     /// Engines rebuilt since the start.
     pub engine_restarts_total: u64,
-    /// Tokens generated and computed a second, observed over the last seconds; zero before the first step.
+    /// Tokens generated and computed a second, observed over the last seconds; zero before the
+    /// first step.
     pub step_tokens_per_second: f64,
     /// The cache of built prompts.
     pub prompt_cache: PromptCacheCounts,

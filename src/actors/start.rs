@@ -42,7 +42,8 @@ pub enum StartError {
     },
 }
 
-/// Starts everything and returns at once, while the engine loads on its own thread; [`Service::loaded`] waits for it.
+/// Starts everything and returns at once, while the engine loads on its own thread;
+/// [`Service::loaded`] waits for it.
 ///
 /// Must be called inside an actix `System`, which the actors' threads then belong to.
 ///
@@ -105,7 +106,8 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
     }))
 }
 
-/// Runs the SchedulerActor on an Arbiter of its own, with a mailbox that has no capacity (see `mail.rs`).
+/// Runs the SchedulerActor on an Arbiter of its own, with a mailbox that has no capacity (see
+/// `mail.rs`).
 fn run_scheduler(actor: SchedulerActor) -> Result<Addr<SchedulerActor>, StartError> {
     let arbiter = Arbiter::try_new().map_err(|source| StartError::Thread { what: "the scheduler", source })?;
     let (sender, receiver) = channel::channel(0);

@@ -1,7 +1,8 @@
 //! What the SchedulerActor last said of itself, for readers that must not wait for it.
 //!
-//! Written by the SchedulerActor alone, except `draining`. Read by any thread, from atomics and from locks that are held for a
-//! copy only: a health probe is answered while the engine is stuck and every mailbox is full.
+//! Written by the SchedulerActor alone, except `draining`. Read by any thread, from atomics and
+//! from locks that are held for a copy only: a health probe is answered while the engine is stuck
+//! and every mailbox is full.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};

@@ -1,9 +1,11 @@
-//! The core together with what follows from its events: streams fed, orphans cancelled, counts published.
+//! The core together with what follows from its events: streams fed, orphans cancelled, counts
+//! published.
 //!
-//! Owns: the scheduler core and the routes. Promises: after [`Stepper::deliver`] every event of the core is on its way to its
-//! stream, no sequence without a stream is left in the core, and the published counts are the core's; so they are when any
-//! other call returns, except that events of a plan and a commit, and the counts of a commit without a step after it, wait for
-//! it. Absent on purpose: the engine, mailboxes, timers, clocks.
+//! Owns: the scheduler core and the routes. Promises: after [`Stepper::deliver`] every event of the
+//! core is on its way to its stream, no sequence without a stream is left in the core, and the
+//! published counts are the core's; so they are when any other call returns, except that events of
+//! a plan and a commit, and the counts of a commit without a step after it, wait for it. Absent on
+//! purpose: the engine, mailboxes, timers, clocks.
 
 use std::sync::Arc;
 
@@ -109,8 +111,8 @@ impl Stepper {
         self.routes.flush();
     }
 
-    /// What to compute next; for [`Next::Step`] it is in `batch`, which holds an earlier one or none before. To be followed by
-    /// [`Stepper::deliver`].
+    /// What to compute next; for [`Next::Step`] it is in `batch`, which holds an earlier one or
+    /// none before. To be followed by [`Stepper::deliver`].
     pub(super) fn plan(&mut self, now: Micros, batch: &mut Batch) -> Next {
         let next = match self.core.plan(now, &mut self.events) {
             Plan::Step(planned) => {
@@ -135,12 +137,14 @@ impl Stepper {
 
     fn planned(&mut self, batch: &Batch) {
         self.routes.planned(batch);
-        // Before the engine begins: a reader that sees it compute finds the step's blocks in the counts.
+        // Before the engine begins: a reader that sees it compute finds the step's blocks in the
+        // counts.
         self.publish();
     }
 
-    /// Takes the result of the oldest step that the engine was given, which was `batch`. Answers how many sequences the core gave up
-    /// because the engine fails on them. To be followed by [`Stepper::deliver`].
+    /// Takes the result of the oldest step that the engine was given, which was `batch`. Answers
+    /// how many sequences the core gave up because the engine fails on them. To be followed by
+    /// [`Stepper::deliver`].
     pub(super) fn commit(&mut self, result: StepResult, batch: &Batch, began: Micros, now: Micros) -> usize {
         let computed = matches!(result, StepResult::Done(_));
         let before = self.core.counts();

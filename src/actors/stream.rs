@@ -1,8 +1,9 @@
 //! StreamActors: one per response, from the scheduler's tokens to the parts that its reader takes.
 //!
-//! Owns: the text state of all choices, the parts that the reader has not room for, the request's place in the registry. Stops
-//! when everything is handed over, when its reader leaves (in any phase, also while nothing is being sent), or when its reader
-//! takes nothing for too long; in the last two cases the response's blocks are free before the actor is gone. The scheduler never
+//! Owns: the text state of all choices, the parts that the reader has not room for, the request's
+//! place in the registry. Stops when everything is handed over, when its reader leaves (in any
+//! phase, also while nothing is being sent), or when its reader takes nothing for too long; in the
+//! last two cases the response's blocks are free before the actor is gone. The scheduler never
 //! waits for it, and it never waits for its reader.
 
 use std::time::Duration;
@@ -61,7 +62,8 @@ pub(super) struct StreamActor {
 }
 
 impl StreamActor {
-    /// A stream of a choice for each of `rules`, whose reader holds the other end of `parts`, and of `memory`.
+    /// A stream of a choice for each of `rules`, whose reader holds the other end of `parts`, and
+    /// of `memory`.
     pub(super) fn new(
         setup: StreamSetup,
         scheduler: Addr<SchedulerActor>,
@@ -91,7 +93,8 @@ impl StreamActor {
         Self::add_stream(ReceiverStream::new(feed), ctx);
     }
 
-    /// Runs `work` on the text state. A panic, or no memory for what it says, ends this response and nothing else.
+    /// Runs `work` on the text state. A panic, or no memory for what it says, ends this response
+    /// and nothing else.
     fn on_text(&mut self, ctx: &mut Context<Self>, work: impl FnOnce(&mut Self) -> Result<(), NoRoom>) {
         if self.leaving {
             return;
@@ -139,7 +142,8 @@ impl StreamActor {
         Ok(())
     }
 
-    /// Ends every choice that has not ended with an error, and gives up its text state: that may be what panicked.
+    /// Ends every choice that has not ended with an error, and gives up its text state: that may be
+    /// what panicked.
     fn fail(&mut self, message: &str) {
         log_failure(&self.ticket.request_id, message);
         self.end("internal_error", "The server failed while it read the model's answer.");
@@ -230,12 +234,14 @@ impl StreamActor {
         self.stop_when_freed(ctx);
     }
 
-    /// Stops once the scheduler holds nothing of the response: until then the registry keeps the request.
+    /// Stops once the scheduler holds nothing of the response: until then the registry keeps the
+    /// request.
     fn stop_when_freed(&mut self, ctx: &mut Context<Self>) {
         ctx.wait(self.cancel().into_actor(self).map(|_, _, ctx| ctx.stop()));
     }
 
-    /// Frees what the response holds; resolves once that is done, or if there is no scheduler any more.
+    /// Frees what the response holds; resolves once that is done, or if there is no scheduler any
+    /// more.
     fn cancel(&self) -> oneshot::Receiver<bool> {
         let (freed, receiver) = oneshot::channel();
         let message = Cancel { response: self.ticket.response, by: CancelledBy::Stream, freed };

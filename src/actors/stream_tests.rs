@@ -1,4 +1,5 @@
-//! Streams whose text panics, whose reader leaves or takes nothing, and what of them is left meanwhile.
+//! Streams whose text panics, whose reader leaves or takes nothing, and what of them is left
+//! meanwhile.
 
 use std::sync::Arc;
 

@@ -1,10 +1,12 @@
 //! When an engine is given up.
 //!
-//! An engine that dies is rebuilt, and it may die for two reasons: the device is broken, or a request is poison to it. The core finds
-//! out which: it tries the sequences of a lost step alone, and gives up a sequence that was lost twice alone. So a death by itself
-//! says little. What counts as a **strike** is an engine that cannot be rebuilt (or cannot compute one token afterwards), and a
-//! sequence that was given up. Three strikes within a minute, with no successful step between them, mean that nothing works any
-//! more; one successful step of another sequence shows that something does.
+//! An engine that dies is rebuilt, and it may die for two reasons: the device is broken, or a
+//! request is poison to it. The core finds out which: it tries the sequences of a lost step alone,
+//! and gives up a sequence that was lost twice alone. So a death by itself says little. What counts
+//! as a **strike** is an engine that cannot be rebuilt (or cannot compute one token afterwards),
+//! and a sequence that was given up. Three strikes within a minute, with no successful step between
+//! them, mean that nothing works any more; one successful step of another sequence shows that
+//! something does.
 
 use crate::batch::Micros;
 

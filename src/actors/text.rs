@@ -1,12 +1,11 @@
 //! Tokens of a choice to parts of its answer.
 //!
-//! Owns: the text state of one choice: unfinished UTF-8 and the harmony parser, the search for stop strings, the text gathered
-//! for the next part, the tokens that no part stands for yet. Promises: the parts' text joined does not depend on when they were
-//! sent; the parts' tokens joined are the tokens taken, in order; so are their log-probabilities, cut where the text is; exactly
-//! one part is [`PartKind::Finished`], the last one.
-//! Absent on purpose: channels, clocks (time comes in as `now`), other choices.
+//! Owns: the text state of one choice: unfinished UTF-8, the parser, the search for stop strings, the
+//! text and tokens gathered for the next part. Promises: the parts' text joined does not depend on
+//! when they were sent; their tokens joined are those taken, in order, and their log-probabilities
+//! those of the text; one part is [`PartKind::Finished`], the last. Absent on purpose: channels.
 //!
-//! Stop strings end the answer (the final channel, preambles, plain text); reasoning and function calls may contain them.
+//! Stop strings end the final channel, preambles and plain text; reasoning and calls may hold them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,8 +21,8 @@ use crate::prompt::stop::{StopSet, StopStrings};
 use crate::prompt::tokenizer::Tokenizer;
 use crate::scheduler::FinishReason;
 
-/// What stands between the texts of two messages that are delivered as one: two of analysis, or a preamble and the answer. The
-/// model did not write it, so no stop string is searched in it.
+/// What stands between the texts of two messages that are delivered as one: two of analysis, or a
+/// preamble and the answer. The model did not write it, so no stop string is searched in it.
 const BLANK_LINE: &str = "\n\n";
 
 /// What all choices of a response have in common.
@@ -70,7 +69,8 @@ pub(super) enum TextEnd {
 pub(super) enum AfterToken {
     /// More tokens.
     GoesOn,
-    /// Nothing: a stop string ended it, or what the model goes on with is no part of the answer. Its sequence is to be cancelled.
+    /// Nothing: a stop string ended it, or what the model goes on with is no part of the answer.
+    /// Its sequence is to be cancelled.
     Stopped,
 }
 
@@ -184,8 +184,8 @@ impl ChoiceText {
         out.push(Part { logprobs, ..self.part(PartKind::Prompt) });
     }
 
-    /// Takes the next token and appends to `out` what is to be sent now. Ignored after the end: a step may still be computing
-    /// while a stop string ends the choice.
+    /// Takes the next token and appends to `out` what is to be sent now. Ignored after the end: a
+    /// step may still be computing while a stop string ends the choice.
     pub(super) fn take(
         &mut self,
         token: TokenId,
@@ -227,7 +227,8 @@ impl ChoiceText {
             self.unplaced.push_back((token, None));
             stop_logprobs.extend(logprobs.map(|position| self.token_text(position)));
             if self.tokenizer.is_control(token) {
-                // It closes harmony's message. A stop token of the client's is no part of the answer, so it is not read.
+                // It closes harmony's message. A stop token of the client's is no part of the
+                // answer, so it is not read.
                 let events = self.read(token);
                 if let Some(matched) = self.apply_all(events, now, out) {
                     return self.end(FinishKind::Stop { matched: Some(matched) }, Vec::new(), out);
@@ -362,8 +363,8 @@ impl ChoiceText {
         }
     }
 
-    /// The next part stands for `count` more tokens. Returns the log-probabilities of the last `text_count` of them, which are
-    /// its text; of harmony's control tokens among them there are none.
+    /// The next part stands for `count` more tokens. Returns the log-probabilities of the last
+    /// `text_count` of them, its text; harmony's control tokens among them have none.
     fn place(&mut self, count: usize, text_count: usize) -> Vec<TokenText> {
         let mut of_text = Vec::new();
         let count = count.min(self.unplaced.len());
@@ -378,7 +379,8 @@ impl ChoiceText {
         of_text
     }
 
-    /// `text` is no part of a stop string: it is sent, and so are the log-probabilities of the tokens that end in it.
+    /// `text` is no part of a stop string: it is sent, and so are the log-probabilities of the
+    /// tokens that end in it.
     fn keep(&mut self, text: &str, now: Micros) {
         if text.is_empty() {
             return;
@@ -439,7 +441,8 @@ impl ChoiceText {
             self.emit_text(String::new(), out);
         }
         let rest = self.place(self.unplaced.len(), self.unplaced.len());
-        // A stop string cuts what comes with it and after it; without one the tokens of plain text are all accounted for.
+        // A stop string cuts what comes with it and after it; without one the tokens of plain text
+        // are all accounted for.
         if matches!(self.reader, TokenReader::Plain(_)) && !matches!(kind, FinishKind::Stop { matched: Some(_) }) {
             self.logprobs.extend(rest);
         }

@@ -27,7 +27,8 @@ fn logprobs(token: TokenId) -> PositionLogprobs {
     PositionLogprobs { chosen: TokenLogprob { token, logprob: -1.0, rank: 1 }, top: Vec::new() }
 }
 
-/// The parts of `tokens`, a millisecond apart, of which the last ends the sequence if it is a control token that can.
+/// The parts of `tokens`, a millisecond apart, of which the last ends the sequence if it is a
+/// control token that can.
 fn parts_of(rules: &TextRules, tokens: &[TokenId]) -> Vec<Part> {
     let mut choice = ChoiceText::new(0, rules);
     let mut out = Vec::new();

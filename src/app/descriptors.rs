@@ -1,8 +1,9 @@
 //! How many files and connections this process may have open at once.
 //!
-//! Promises: a server whose limit leaves no room for its own threads is refused before anything is started; one whose limit
-//! holds fewer connections than may be open lets in as many as it holds, and says so. Without a descriptor a connection is not
-//! even refused: it waits to be accepted, and a probe with it.
+//! Promises: a server whose limit leaves no room for its own threads is refused before anything is
+//! started; one whose limit holds fewer connections than may be open lets in as many as it holds,
+//! and says so. Without a descriptor a connection is not even refused: it waits to be accepted, and
+//! a probe with it.
 
 use std::io;
 
@@ -10,13 +11,14 @@ use rlimit::Resource;
 
 use super::{AppError, ServeOptions};
 
-/// Descriptors of a server besides its connections and threads: 18 were counted on a CPU, and a GPU's driver opens dozens.
+/// Descriptors of a server besides its connections and threads: 18 were counted on a CPU, and a
+/// GPU's driver opens dozens.
 const OWN_COUNT: u64 = 64;
 /// Descriptors of a thread that serves connections, prompts or streams: 8 were counted of three.
 const THREAD_COUNT: u64 = 3;
 
-/// Raises the limit of open files to the hard limit, and that one to `at_least` where it is lower and the system lets this
-/// process; returns the limit that holds from now on.
+/// Raises the limit of open files to the hard limit, and that one to `at_least` where it is lower
+/// and the system lets this process; returns the limit that holds from now on.
 ///
 /// # Errors
 /// What the system said; the limit is as it was.

@@ -1,6 +1,7 @@
 //! Where the keys come from, and how they change while the server runs.
 //!
-//! Promises: a file of keys that cannot be used changes nothing: the keys stay as they were, and the log says why.
+//! Promises: a file of keys that cannot be used changes nothing: the keys stay as they were, and
+//! the log says why.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,8 @@ pub struct KeySources {
 /// Reads a file with a key a line.
 ///
 /// # Errors
-/// What is wrong with it, in words: unreadable, too large, or without a key. A server that was meant to be locked must not be open.
+/// What is wrong with it, in words: unreadable, too large, or without a key. A server that was
+/// meant to be locked must not be open.
 pub fn read_key_file(path: &Path) -> Result<Vec<Secret>, String> {
     let text = text_file::read(path, FILE_MAX_BYTES).map_err(|error| error.to_string())?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -94,7 +96,8 @@ impl KeySources {
     }
 }
 
-/// Exchanges the ring's keys, which are `current`, whenever a file changes or a hangup asks for it. Never ends.
+/// Exchanges the ring's keys, which are `current`, whenever a file changes or a hangup asks for it.
+/// Never ends.
 pub(super) async fn keep_current(sources: KeySources, mut current: KeyTexts, ring: KeyRing, mut hangups: Signal) {
     // The files may have changed since they were read: they are read once more.
     let mut seen = None;
@@ -131,7 +134,8 @@ pub(super) async fn keep_current(sources: KeySources, mut current: KeyTexts, rin
 mod tests {
     use super::*;
 
-    /// The runtime has one thread, as the server's has: what the read of a pipe without a writer held up, it would hold up.
+    /// The runtime has one thread, as the server's has: what the read of a pipe without a writer
+    /// held up, it would hold up.
     #[tokio::test]
     async fn a_pipe_that_nothing_writes_to_holds_up_nothing_else() {
         let folder = tempfile::tempdir().unwrap();

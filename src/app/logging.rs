@@ -1,7 +1,7 @@
 //! The log: to standard error, on a thread of its own, never in the way of serving.
 //!
-//! Lines go through a bounded queue. If standard error is not read, or is closed, lines are dropped and counted; nothing
-//! waits and nothing fails.
+//! Lines go through a bounded queue. If standard error is not read, or is closed, lines are dropped
+//! and counted; nothing waits and nothing fails.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -131,7 +131,8 @@ pub fn start(format: Format, filter: EnvFilter) -> io::Result<Log> {
     };
     tracing_subscriber::registry().with(filter).with(lines).with(Warnings(watch.clone())).init();
     std::panic::set_hook(Box::new(|panic| {
-        // The message may quote what a user wrote (slicing a text does), so only the place is logged.
+        // The message may quote what a user wrote (slicing a text does), so only the place is
+        // logged.
         let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
         let thread = thread::current();
         tracing::error!(thread = thread.name().unwrap_or("unnamed"), place, "a panic was caught");

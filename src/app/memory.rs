@@ -7,7 +7,8 @@ use crate::engine::cpu::available_bytes;
 use crate::http::largest_body_bytes;
 use crate::metrics::Process;
 
-/// The share of the free memory that requests may hold. Weights and KV memory are not taken yet, and come from the rest.
+/// The share of the free memory that requests may hold. Weights and KV memory are not taken yet,
+/// and come from the rest.
 const SHARE: u64 = 4;
 /// Bounds of the default: less holds no body, and more is seldom reached.
 const DEFAULT_BYTES: [u64; 2] = [64 << 20, 4 << 30];

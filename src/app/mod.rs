@@ -1,8 +1,9 @@
 //! The only wiring: load the model, start the actors, bind HTTP, drain in order.
 //!
-//! Owns: the order in which a server starts and stops. Promises: what cannot be served is refused before the port is bound;
-//! the port is bound before the weights are read, so that a busy one is known at once; a signal to stop lets running responses
-//! end. Absent on purpose: decisions, which are the rooms'.
+//! Owns: the order in which a server starts and stops. Promises: what cannot be served is refused
+//! before the port is bound; the port is bound before the weights are read, so that a busy one is
+//! known at once; a signal to stop lets running responses end. Absent on purpose: decisions, which
+//! are the rooms'.
 
 pub mod descriptors;
 mod heap;
@@ -98,10 +99,12 @@ pub enum AppError {
     },
 }
 
-/// Serves until a signal asks to stop; `ready` is called once with the address that is bound, when requests are taken.
+/// Serves until a signal asks to stop; `ready` is called once with the address that is bound, when
+/// requests are taken.
 ///
-/// SIGTERM drains, and SIGINT too unless the options leave it to the caller: running responses may end until the drain's time is
-/// over, new ones are refused. A second signal ends the process at once. SIGHUP has the files of keys read again.
+/// SIGTERM drains, and SIGINT too unless the options leave it to the caller: running responses may
+/// end until the drain's time is over, new ones are refused. A second signal ends the process at
+/// once. SIGHUP has the files of keys read again.
 ///
 /// # Errors
 /// [`AppError`] if the server cannot start; nothing is left half started.
@@ -113,8 +116,8 @@ pub fn serve(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
     actix::System::new().block_on(run(&options, log, ready))
 }
 
-/// Starts a server on a thread of its own, for this process to call its actors without HTTP between; it ends with the process.
-/// Signals are left to the caller, and so is the log.
+/// Starts a server on a thread of its own, for this process to call its actors without HTTP
+/// between; it ends with the process. Signals are left to the caller, and so is the log.
 ///
 /// # Errors
 /// [`AppError`] if it cannot start.
@@ -148,7 +151,8 @@ pub fn serve_beside(options: ServeOptions) -> Result<Service, AppError> {
 
 async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Result<(), AppError> {
     let mut stop = StopSignals::listen(options.interrupt_stops)?;
-    // Listened for from the start: a hangup that came while the model is loaded would end the process.
+    // Listened for from the start: a hangup that came while the model is loaded would end the
+    // process.
     let hangups = signal(SignalKind::hangup()).map_err(AppError::Signals)?;
     let searched = options.clone();
     let found = tokio::select! {
@@ -183,7 +187,8 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
     tokio::select! {
         () = asked => {}
         message = service.died() => {
-            // Every request was given its error; without this its reader would see a cut stream instead.
+            // Every request was given its error; without this its reader would see a cut stream
+            // instead.
             shut_down(service, Some(server), Duration::ZERO).await;
             return Err(AppError::EngineDied { message });
         }
@@ -199,8 +204,9 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
     }
 }
 
-/// Lets running responses end, then takes everything down in the order in which it depends on each other. Clients that do not
-/// read what is left of their answers have the rest of the drain's time for it, or [`LAST_BYTES`].
+/// Lets running responses end, then takes everything down in the order in which it depends on each
+/// other. Clients that do not read what is left of their answers have the rest of the drain's time
+/// for it, or [`LAST_BYTES`].
 async fn shut_down(service: Service, server: Option<ServerHandle>, drain: Duration) {
     let deadline = Instant::now() + drain;
     service.begin_drain();

@@ -1,4 +1,5 @@
-//! What a server is told before it starts: every setting, checked, with no memory of how it was given.
+//! What a server is told before it starts: every setting, checked, with no memory of how it was
+//! given.
 
 use std::fmt;
 
@@ -98,8 +99,8 @@ pub struct ServeOptions {
     pub connections_max_count: usize,
     /// The same for one address, or one /64 of IPv6.
     pub address_connections_max_count: usize,
-    /// What bodies, prompts and unread answers may hold in memory, all together; `None` takes a quarter of what is free, 4 GiB at
-    /// most.
+    /// What bodies, prompts and unread answers may hold in memory, all together; `None` takes a
+    /// quarter of what is free, 4 GiB at most.
     pub memory_budget_bytes: Option<u64>,
     /// Largest body of a request.
     pub body_max_bytes: usize,
@@ -123,7 +124,8 @@ pub struct ServeOptions {
     pub cuda_prefill: MatrixInstruction,
     /// How many GPUs compute the model together, from the device's on.
     pub tensor_parallel: usize,
-    /// KV memory; `None` takes what a GPU has left beside the weights, or on the CPU a quarter of what is free, 8 GiB at most.
+    /// KV memory; `None` takes what a GPU has left beside the weights, or on the CPU a quarter of
+    /// what is free, 8 GiB at most.
     pub kv_bytes: Option<u64>,
     /// The date that the model is told (`2026-11-22`); `None` is today, where the machine is.
     pub system_date: Option<String>,
@@ -137,7 +139,8 @@ pub struct ServeOptions {
     pub drain_delay_seconds: u64,
     /// How long running responses may go on after that.
     pub drain_timeout_seconds: u64,
-    /// Whether SIGINT stops the server, as SIGTERM does; a talk in the terminal keeps it for itself.
+    /// Whether SIGINT stops the server, as SIGTERM does; a talk in the terminal keeps it for
+    /// itself.
     pub interrupt_stops: bool,
     /// After how long without progress the server calls itself stuck.
     pub watchdog_seconds: u64,

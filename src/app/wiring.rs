@@ -36,8 +36,8 @@ pub(super) struct OpenedModel {
     keys: KeyRing,
 }
 
-/// Finds the model, and downloads what is missing of it: may take hours, and blocks its thread for as long. What else can be wrong
-/// with the options is said before.
+/// Finds the model, and downloads what is missing of it: may take hours, and blocks its thread for
+/// as long. What else can be wrong with the options is said before.
 ///
 /// # Errors
 /// [`AppError`].

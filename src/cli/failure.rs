@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use crate::app::AppError;
 
-/// The exit code of a server whose engine or HTTP server died for good: an internal error as `sysexits.h` numbers it. Started
-/// anew it may serve.
+/// The exit code of a server whose engine or HTTP server died for good: an internal error as
+/// `sysexits.h` numbers it. Started anew it may serve.
 const DIED: u8 = 70;
 
 /// Why a command failed.
@@ -86,8 +86,8 @@ pub(super) fn can_be_written(option: &str, path: &Path) -> Result<(), CommandFai
     Ok(())
 }
 
-/// A complaint of clap about the options of a `command`, or about what stands in its place, as one line: what is wrong, and the
-/// hint if there is one.
+/// A complaint of clap about the options of a `command`, or about what stands in its place, as one
+/// line: what is wrong, and the hint if there is one.
 pub(super) fn usage(error: &clap::Error, command: Option<&str>) -> CommandFailure {
     let text = error.to_string();
     let said: Vec<&str> = text

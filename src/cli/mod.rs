@@ -1,9 +1,9 @@
 //! The command line: `serve`, `inspect`, `simulate`, `chat`, `load`, `verify`, `synth`.
 //!
-//! Owns: the settings and their layers (flag, environment, file, profile), the log, the exit code. Promises: a failure is one
-//! line on standard error, `antiphon: what; what was expected; where it was given`, with exit code 1, or 2 if the command
-//! line is at fault, or 70 if the engine died for good while it served. Absent on purpose: what the commands do, which is the
-//! other rooms' part.
+//! Owns: the settings and their layers (flag, environment, file, profile), the log, the exit code.
+//! Promises: a failure is one line on standard error, `antiphon: what; what was expected; where it
+//! was given`, with exit code 1, or 2 if the command line is at fault, or 70 if the engine died for
+//! good while it served. Absent on purpose: what the commands do, which is the other rooms' part.
 
 mod chat;
 mod failure;

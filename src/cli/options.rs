@@ -1,4 +1,5 @@
-//! From what was given to what a server is told: every value read and checked, the profile overlaid.
+//! From what was given to what a server is told: every value read and checked, the profile
+//! overlaid.
 
 use std::path::PathBuf;
 

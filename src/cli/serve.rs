@@ -24,8 +24,9 @@ const MORE: &str = "Every option can also stand in the environment (ANTIPHON_POR
                     names (port = 8000; the options of a profile in its tables, [batch] and so on). A flag comes before the \
                     environment, that before the file, that before the profile.";
 
-/// actix calls everything that is no HTTP an error, at level ERROR: port scans would page the operator. The http room has a line
-/// of its own for each at debug. A filter that names `actix_http` goes before this.
+/// actix calls everything that is no HTTP an error, at level ERROR: port scans would page the
+/// operator. The http room has a line of its own for each at debug. A filter that names
+/// `actix_http` goes before this.
 const ACTIX_OFF: &str = "actix_http=off";
 
 /// The command's options.
@@ -74,7 +75,8 @@ pub(super) fn start_log(layers: &Layers) -> Result<logging::Log, CommandFailure>
         _ => None,
     });
     let filter = layers.read("log_level", "a level such as info, or a filter such as antiphon=debug", |text| {
-        // A single word that is no level would be taken for a module's name, and silence everything else.
+        // A single word that is no level would be taken for a module's name, and silence everything
+        // else.
         let is_filter = ["error", "warn", "info", "debug", "trace", "off"].contains(&text) || text.contains('=');
         let text = if text == "off" { text.to_owned() } else { format!("{ACTIX_OFF},{text}") };
         is_filter.then(|| EnvFilter::builder().parse(&text).ok())?
@@ -83,7 +85,8 @@ pub(super) fn start_log(layers: &Layers) -> Result<logging::Log, CommandFailure>
     logging::start(format, filter).map_err(|error| anyhow::anyhow!("the log's thread: {error}").into())
 }
 
-/// An environment variable; bytes that are no UTF-8 are replaced, so that the message about them can be shown.
+/// An environment variable; bytes that are no UTF-8 are replaced, so that the message about them
+/// can be shown.
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
@@ -112,9 +115,10 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
     Ok(app::serve(&options, log.watch(), ready)?)
 }
 
-/// Serves on a free port of this machine for one `task`, which gets the server's URL and its first API key. The task has a thread
-/// of its own; the server keeps this one, for its signals, and ends with the process. If SIGINT is not to stop the server, it is
-/// the task's, and ends the process until the task takes it.
+/// Serves on a free port of this machine for one `task`, which gets the server's URL and its first
+/// API key. The task has a thread of its own; the server keeps this one, for its signals, and ends
+/// with the process. If SIGINT is not to stop the server, it is the task's, and ends the process
+/// until the task takes it.
 pub(super) fn serve_for(
     layers: &Layers,
     interrupt_stops: bool,

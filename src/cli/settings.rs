@@ -1,6 +1,8 @@
-//! The settings of `antiphon serve`, each once: its name on the command line, in the environment and in a file.
+//! The settings of `antiphon serve`, each once: its name on the command line, in the environment
+//! and in a file.
 
-/// A setting: `--drain-timeout-seconds`, `ANTIPHON_DRAIN_TIMEOUT_SECONDS`, `drain_timeout_seconds` in a file.
+/// A setting: `--drain-timeout-seconds`, `ANTIPHON_DRAIN_TIMEOUT_SECONDS`, `drain_timeout_seconds`
+/// in a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Setting {
     /// The file's spelling.
@@ -36,7 +38,8 @@ impl Setting {
 
 /// How the environment variables of settings begin.
 pub(super) const PREFIX: &str = "ANTIPHON_";
-/// An API key itself; there is no flag for it, since every process of the machine can read a command line.
+/// An API key itself; there is no flag for it, since every process of the machine can read a
+/// command line.
 pub(super) const API_KEY_VARIABLE: &str = "ANTIPHON_API_KEY";
 /// Help of `--log-level` where the log would stand between other lines.
 pub(super) const QUIET_LOG_HELP: &str = "error, warn, info, debug, trace, or a filter such as antiphon=debug [default: warn]";

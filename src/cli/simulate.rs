@@ -1,4 +1,5 @@
-//! `antiphon simulate`: the scheduler core through seeded worlds, as the tests do, for as many seeds as one likes.
+//! `antiphon simulate`: the scheduler core through seeded worlds, as the tests do, for as many
+//! seeds as one likes.
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 

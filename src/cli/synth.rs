@@ -13,7 +13,8 @@ use crate::engine::checkpoint::{SHARD_BYTES_MAX, Synth};
 use crate::prompt::tokenizer::fill_vocabulary;
 use crate::source::{HubSettings, ModelContent, resolve};
 
-/// What the shapes differ in: layers, hidden, experts, intermediate, heads, KV heads, vocabulary, positions before scaling.
+/// What the shapes differ in: layers, hidden, experts, intermediate, heads, KV heads, vocabulary,
+/// positions before scaling.
 const SHAPES: [(&str, [usize; 8]); 3] = [
     ("20b", [24, 2880, 32, 2880, 64, 8, 201_088, 4096]),
     ("120b", [36, 2880, 128, 2880, 64, 8, 201_088, 4096]),
@@ -71,7 +72,8 @@ fn write(directory: &Path, shape: &[usize; 8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The config of the shape: the embedded model's, with other numbers, so that it fits the embedded tokenizer.
+/// The config of the shape: the embedded model's, with other numbers, so that it fits the embedded
+/// tokenizer.
 fn config(embedded: &[u8], shape: &[usize; 8]) -> anyhow::Result<Vec<u8>> {
     let [layers, hidden, experts, intermediate, heads, kv_heads, vocab, positions] = *shape;
     let mut config: Value = serde_json::from_slice(embedded)?;

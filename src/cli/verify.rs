@@ -207,7 +207,8 @@ fn target(matches: &ArgMatches, layers: &Layers) -> Result<Target, CommandFailur
     })
 }
 
-/// Runs the tests with a live list on standard error; Ctrl-C ends the run, with what was found so far.
+/// Runs the tests with a live list on standard error; Ctrl-C ends the run, with what was found so
+/// far.
 fn watched(target: Target, level: Level, criteria: Criteria, cases: &[Case]) -> Result<VerifyReport, CommandFailure> {
     let live = LiveList { terminal: stderr().is_terminal(), total: cases.len(), done: RefCell::new(0) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

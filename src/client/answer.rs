@@ -124,7 +124,8 @@ impl Answer {
     /// Reads the body as an event stream.
     ///
     /// # Errors
-    /// [`ClientError::Refused`] if the status is no success, [`ClientError::NotAStream`] if the content is none.
+    /// [`ClientError::Refused`] if the status is no success, [`ClientError::NotAStream`] if the
+    /// content is none.
     pub async fn events(self, api: Api) -> Result<EventStream, ClientError> {
         if !(200..300).contains(&self.status) {
             return Err(self.whole().await?.refused());

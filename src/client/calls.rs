@@ -16,8 +16,8 @@ use super::stream::EventStream;
 use super::transport::{ClientConnection, Connector, reason};
 use super::url::BaseUrl;
 
-/// A connection that was idle for longer is not used again. Common servers close theirs after 5 seconds, and a request that
-/// meets the close is lost.
+/// A connection that was idle for longer is not used again. Common servers close theirs after 5
+/// seconds, and a request that meets the close is lost.
 const IDLE_MAX: Duration = Duration::from_secs(3);
 
 /// How a server is reached.
@@ -65,7 +65,8 @@ impl ClientShared {
 
     /// A connection that can be used again, if there is one.
     async fn take(&self) -> Option<ClientConnection> {
-        // The runtime looks at its sockets now: a close that it has not yet seen would cost the request.
+        // The runtime looks at its sockets now: a close that it has not yet seen would cost the
+        // request.
         tokio::task::yield_now().await;
         loop {
             let mut connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
@@ -84,7 +85,8 @@ impl Client {
     /// A client of the server at `url`; nothing is connected yet.
     ///
     /// # Errors
-    /// [`ClientError::Url`], [`ClientError::Unsendable`] for a key that no header can hold, [`ClientError::Certificates`].
+    /// [`ClientError::Url`], [`ClientError::Unsendable`] for a key that no header can hold,
+    /// [`ClientError::Certificates`].
     pub fn new(url: &str, options: &ClientOptions) -> Result<Self, ClientError> {
         let url = BaseUrl::parse(url)?;
         let header = |what: &str, text: String| {
@@ -120,8 +122,8 @@ impl Client {
 
     /// Sends a request; the head of the answer, whatever its status.
     ///
-    /// Dropping the future, or the answer before its end, closes the connection. A request that a used connection did not carry to
-    /// an answer is sent once more, on a new one.
+    /// Dropping the future, or the answer before its end, closes the connection. A request that a
+    /// used connection did not carry to an answer is sent once more, on a new one.
     ///
     /// # Errors
     /// [`ClientError::Connect`], [`ClientError::Broken`], [`ClientError::Unsendable`].
@@ -131,11 +133,13 @@ impl Client {
         if let Some(connection) = self.shared.take().await {
             let timing = Timing { started, connected: Instant::now(), head: started, reused: true };
             match self.ask(connection, message, timing).await {
-                // Nothing was answered: the server closed the connection while the request was on its way, as some do after a
-                // few requests, without a word. Browsers ask again then, and so does this; a new connection is not asked twice.
+                // Nothing was answered: the server closed the connection while the request was on
+                // its way, as some do after a few requests, without a word. Browsers ask again
+                // then, and so does this; a new connection is not asked twice.
                 Ok(Err(ClientError::Broken { .. })) => message = self.message(request)?,
                 Ok(answer) => return answer,
-                // The server closed the connection while nothing was on it: the request was not sent.
+                // The server closed the connection while nothing was on it: the request was not
+                // sent.
                 Err(unsent) => message = unsent,
             }
         }
@@ -164,7 +168,8 @@ impl Client {
     /// Posts a body to the route of `api`, and reads the event stream that it answers with.
     ///
     /// # Errors
-    /// As [`Client::send`]; [`ClientError::Refused`] with what the server says; [`ClientError::NotAStream`].
+    /// As [`Client::send`]; [`ClientError::Refused`] with what the server says;
+    /// [`ClientError::NotAStream`].
     pub async fn stream(&self, api: Api, body: Bytes) -> Result<EventStream, ClientError> {
         self.stream_of(api, Request::post(api.path(), body)).await
     }

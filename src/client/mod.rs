@@ -1,8 +1,9 @@
 //! The client of any server like OpenAI's: requests, event streams, and what they hold.
 //!
-//! Owns: connections and their reuse, the reading of event streams, the forms in which servers stream answers. Promises: every
-//! arrival carries the time at which its bytes were read; an answer or stream that is dropped closes its connection at once;
-//! what breaks the format of an event stream is an error that shows the line. Absent on purpose: retries of what a server may
+//! Owns: connections and their reuse, the reading of event streams, the forms in which servers
+//! stream answers. Promises: every arrival carries the time at which its bytes were read; an answer
+//! or stream that is dropped closes its connection at once; what breaks the format of an event
+//! stream is an error that shows the line. Absent on purpose: retries of what a server may
 //! have acted on, limits on how long an answer takes (drop it), and statistics.
 
 mod answer;

@@ -1,7 +1,8 @@
 //! A strict reader of event streams.
 //!
-//! Form: the HTML standard's `text/event-stream`. Stricter than a browser: a line that is no field, no comment and not empty is
-//! an error and not skipped, as are bytes that are no UTF-8, a lone carriage return, and a stream that ends within an event.
+//! Form: the HTML standard's `text/event-stream`. Stricter than a browser: a line that is no field,
+//! no comment and not empty is an error and not skipped, as are bytes that are no UTF-8, a lone
+//! carriage return, and a stream that ends within an event.
 
 use super::error::beginning;
 

@@ -46,10 +46,11 @@ impl EventStream {
 
     /// The next event; `None` once the stream has ended as its form demands.
     ///
-    /// Every stream gives exactly one [`Event::Done`] before its end.
+    /// Every stream gives exactly one [`AnswerEvent::Done`] before its end.
     ///
     /// # Errors
-    /// [`ClientError::Broken`], [`ClientError::Sse`], [`ClientError::Decode`], [`ClientError::EndedEarly`].
+    /// [`ClientError::Broken`], [`ClientError::Sse`], [`ClientError::Decode`],
+    /// [`ClientError::EndedEarly`].
     pub async fn next(&mut self) -> Result<Option<Arrival>, ClientError> {
         loop {
             if let Some(arrival) = self.arrived.pop_front() {

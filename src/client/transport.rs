@@ -1,7 +1,8 @@
 //! One connection: how it is made, and how it is driven.
 //!
-//! hyper's connection and its caller are polled by the same task. So an event costs one wake, and an answer that is dropped drops
-//! the socket with it, at once: a server must see that its client left also while it is silent.
+//! hyper's connection and its caller are polled by the same task. So an event costs one wake, and
+//! an answer that is dropped drops the socket with it, at once: a server must see that its client
+//! left also while it is silent.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -49,8 +50,9 @@ impl ClientConnection {
         }
     }
 
-    /// What `ask` makes of the sender, with the connection at work. `ask` is polled after the connection, and after it again,
-    /// so that what the connection has just brought is taken in the same turn.
+    /// What `ask` makes of the sender, with the connection at work. `ask` is polled after the
+    /// connection, and after it again, so that what the connection has just brought is taken in
+    /// the same turn.
     pub(super) async fn drive<T>(&mut self, ask: impl Future<Output = T>) -> T {
         let mut ask = pin!(ask);
         std::future::poll_fn(|context| {
@@ -75,7 +77,8 @@ impl ClientConnection {
         .await
     }
 
-    /// Whether another request can be sent: the last answer was read to its end, and the server has not closed.
+    /// Whether another request can be sent: the last answer was read to its end, and the server has
+    /// not closed.
     pub(super) async fn is_free(&mut self) -> bool {
         std::future::poll_fn(|context| {
             self.work(context);
@@ -91,7 +94,8 @@ impl ClientConnection {
     }
 }
 
-/// Whether it is this machine that has no descriptor or port left, and not the server that is to blame.
+/// Whether it is this machine that has no descriptor or port left, and not the server that is to
+/// blame.
 fn is_exhausted(error: &std::io::Error) -> bool {
     // The standard library has no kinds for these two; they are the same on every Unix.
     const ENFILE: i32 = 23;
@@ -153,7 +157,8 @@ impl Connector {
         }
     }
 
-    /// The server's addresses, asked for once: ten thousand connections must not ask ten thousand times.
+    /// The server's addresses, asked for once: ten thousand connections must not ask ten thousand
+    /// times.
     async fn addresses(&self) -> std::io::Result<&[std::net::SocketAddr]> {
         let ask = || async {
             let found = tokio::net::lookup_host((self.url.bare_host(), self.url.port)).await?;

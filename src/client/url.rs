@@ -18,7 +18,8 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// Reads `http://HOST:PORT`, with https, a path, and a `/v1` at its end that OpenAI's clients write and that is dropped.
+    /// Reads `http://HOST:PORT`, with https, a path, and a `/v1` at its end that OpenAI's clients
+    /// write and that is dropped.
     ///
     /// # Errors
     /// [`ClientError::Url`].

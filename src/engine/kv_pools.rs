@@ -1,10 +1,12 @@
-//! How many blocks of KV memory each group of layers has: the same for every engine, whatever a block takes there.
+//! How many blocks of KV memory each group of layers has: the same for every engine, whatever a
+//! block takes there.
 
 use super::config::ModelConfig;
 use crate::batch::{EngineLimits, KvGroup};
 
-/// For so many tokens that global layers can keep, sliding layers can keep a window: a conversation of that length can go on where it
-/// ended. Without it a prefix that only the global layers have kept would be computed again.
+/// For so many tokens that global layers can keep, sliding layers can keep a window: a conversation
+/// of that length can go on where it ended. Without it a prefix that only the global layers have
+/// kept would be computed again.
 const PREFIX_TOKENS: usize = 1_024;
 
 /// The blocks of both groups.
@@ -19,11 +21,13 @@ pub(super) struct KvPools {
 }
 
 impl KvPools {
-    /// Shares `kv_bytes` between the groups; `block_bytes` of a group are those of one block over all its layers.
+    /// Shares `kv_bytes` between the groups; `block_bytes` of a group are those of one block over
+    /// all its layers.
     ///
-    /// Sliding layers get what `sequences_max` windows and one step need, but at most half. Of the rest global layers get what so many
-    /// longest contexts need at most, and sliding layers a window for every [`PREFIX_TOKENS`] of it. Either gets at least what one
-    /// window and one step need, whatever `kv_bytes` says. A pool may hold less than the longest context.
+    /// Sliding layers get what `sequences_max` windows and one step need, but at most half. Of the
+    /// rest global layers get what so many longest contexts need at most, and sliding layers a
+    /// window for every [`PREFIX_TOKENS`] of it. Either gets at least what one window and one
+    /// step need, whatever `kv_bytes` says. A pool may hold less than the longest context.
     pub(super) fn within(
         config: &ModelConfig,
         kv_bytes: u64,
@@ -33,12 +37,14 @@ impl KvPools {
         block_bytes: impl Fn(KvGroup) -> usize,
     ) -> Self {
         let context_blocks = config.context_tokens_max.div_ceil(block_tokens);
-        // A window that begins within a block and the block that is being filled touch one block more each.
+        // A window that begins within a block and the block that is being filled touch one block
+        // more each.
         let window_blocks = config.sliding_window_tokens.div_ceil(block_tokens).saturating_add(2).min(context_blocks);
         let step_blocks = step_tokens_max.div_ceil(block_tokens);
         let least = window_blocks + step_blocks;
         let blocks_in = |bytes: u64, group| {
-            // A model without layers of a group takes no memory for it, however many blocks there are.
+            // A model without layers of a group takes no memory for it, however many blocks there
+            // are.
             usize::try_from(bytes / block_bytes(group).max(1) as u64).unwrap_or(usize::MAX)
         };
         let sliding_blocks = window_blocks.saturating_mul(sequences_max).saturating_add(step_blocks);
@@ -65,7 +71,8 @@ impl KvPools {
         }
     }
 
-    /// What an engine with these blocks can hold and compute; `block_bytes` as for [`Self::within`].
+    /// What an engine with these blocks can hold and compute; `block_bytes` as for
+    /// [`Self::within`].
     pub(super) fn limits(
         &self,
         config: &ModelConfig,

@@ -1,7 +1,8 @@
 //! The engines: what turns a batch into tokens.
 //!
-//! Owns: weights, KV memory, scratch memory. Promises: a sequence's tokens do not depend on what else is in the batch, on the
-//! number of threads, or on how its prompt was sliced. Absent on purpose: sequences, text, time.
+//! Owns: weights, KV memory, scratch memory. Promises: a sequence's tokens do not depend on what
+//! else is in the batch, on the number of threads, or on how its prompt was sliced. Absent on
+//! purpose: sequences, text, time.
 
 use crate::batch::{Batch, BlockId, EngineLimits, Sampled};
 use std::ops::Range;
@@ -24,21 +25,22 @@ pub trait Engine: Send {
     /// What the engine can hold and compute.
     fn limits(&self) -> EngineLimits;
 
-    /// Begins a step: to compute every slice of `batch` and to store its keys and values in the blocks that it names.
+    /// Begins a step: to compute every slice of `batch` and to store its keys and values in the
+    /// blocks that it names.
     ///
-    /// Steps are computed in the order in which they were begun, and at most [`EngineLimits::steps_max`] are under way. An engine
-    /// may compute all of it here.
+    /// Steps are computed in the order in which they were begun, and at most
+    /// [`EngineLimits::steps_max`] are under way. An engine may compute all of it here.
     ///
     /// # Errors
-    /// [`EngineError`] if the device failed; the KV memory is then lost and the engine must be rebuilt. The step before can
-    /// still be waited for.
+    /// [`EngineError`] if the device failed; the KV memory is then lost and the engine must be
+    /// rebuilt. The step before can still be waited for.
     fn begin(&mut self, batch: &Batch) -> Result<(), EngineError>;
 
-    /// Waits for the oldest step under way, and appends to `sampled` a report for each slice that draws or reports prompt
-    /// log-probabilities, in batch order.
+    /// Waits for the oldest step under way, and appends to `sampled` a report for each slice that
+    /// draws or reports prompt log-probabilities, in batch order.
     ///
     /// # Errors
-    /// As [`Engine::submit`]; every step under way is lost.
+    /// As [`Engine::begin`]; every step under way is lost.
     ///
     /// # Panics
     /// If none is under way.
@@ -47,14 +49,15 @@ pub trait Engine: Send {
     /// Begins a step and waits for it, when no other is under way.
     ///
     /// # Errors
-    /// As [`Engine::submit`].
+    /// As [`Engine::begin`].
     fn execute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
         self.begin(batch)?;
         self.finish(sampled)
     }
 }
 
-/// Makes an engine. Called again after an engine died, so it keeps what is costly and not harmed by that (mapped weights).
+/// Makes an engine. Called again after an engine died, so it keeps what is costly and not harmed by
+/// that (mapped weights).
 pub type EngineFactory = Box<dyn Fn() -> Result<Box<dyn Engine>, EngineError> + Send>;
 
 /// A step that the device could not compute.
@@ -77,7 +80,8 @@ pub enum EngineError {
     },
 }
 
-/// A batch outside of the limits is a bug of the scheduler; nothing of it may reach a device, where an index is not checked.
+/// A batch outside of the limits is a bug of the scheduler; nothing of it may reach a device, where
+/// an index is not checked.
 fn check_batch(limits: &EngineLimits, batch: &Batch) {
     let (tokens, slices) = (batch.tokens.len(), batch.slices.len());
     assert!(tokens <= limits.step_tokens_max, "a step of {tokens} tokens, at most {}", limits.step_tokens_max);

@@ -1,8 +1,9 @@
 //! Where a model is computed, and how much memory it may take.
 //!
-//! Owns: the choice between devices, what a device's refusal means for a start, the share of memory that KV memory gets.
-//! Promises: a device that was named serves or the start fails; one that was not named falls back to the CPU, with a line in the
-//! log. Absent on purpose: the command line, actors, metrics.
+//! Owns: the choice between devices, what a device's refusal means for a start, the share of memory
+//! that KV memory gets. Promises: a device that was named serves or the start fails; one that was
+//! not named falls back to the CPU, with a line in the log. Absent on purpose: the command line,
+//! actors, metrics.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use super::cuda::{
 use super::warm_up::{Golden, compare};
 use super::{Engine, EngineError, EngineFactory};
 
-/// Of the memory that is available, KV memory takes one part in so many unless told otherwise: the weights of a large model
-/// must stay in memory beside it.
+/// Of the memory that is available, KV memory takes one part in so many unless told otherwise: the
+/// weights of a large model must stay in memory beside it.
 const KV_SHARE: u64 = 4;
 /// KV memory unless told otherwise, at most: 80,000 tokens of gpt-oss-20b.
 const KV_BYTES_MAX: u64 = 8 << 30;
@@ -42,7 +43,8 @@ pub struct PlaceOptions {
     pub device: Device,
     /// How many GPUs compute the model together, from the device's on.
     pub tensor_parallel: usize,
-    /// KV memory; `None` takes what a GPU has left beside the weights, or on the CPU a quarter of what is free, 8 GiB at most.
+    /// KV memory; `None` takes what a GPU has left beside the weights, or on the CPU a quarter of
+    /// what is free, 8 GiB at most.
     pub kv_bytes: Option<u64>,
     /// Most sequences of a step.
     pub sequences_max: usize,
@@ -161,7 +163,8 @@ pub fn compared(engine: EngineFactory, goldens: Vec<Golden>) -> EngineFactory {
     })
 }
 
-/// Opens the devices and plans their memory; the weights go there when the engine is built first, and stay when it is rebuilt.
+/// Opens the devices and plans their memory; the weights go there when the engine is built first,
+/// and stay when it is rebuilt.
 fn cuda_engine(options: &PlaceOptions, index: u32, checkpoint: &Arc<Checkpoint>) -> Result<Placed, CudaEngineError> {
     let (first, ranks) = (index as usize, options.tensor_parallel);
     let devices = open(first, ranks)?;
@@ -229,7 +232,8 @@ fn warn_if_cut(asked_bytes: Option<u64>, used_bytes: u64, sequences_max: usize) 
     }
 }
 
-/// What was asked, what is used and why, if that is less by more than rounding to whole blocks explains.
+/// What was asked, what is used and why, if that is less by more than rounding to whole blocks
+/// explains.
 fn cut(asked_bytes: Option<u64>, used_bytes: u64, sequences_max: usize) -> Option<String> {
     let asked = asked_bytes.filter(|asked| used_bytes < asked - asked / 10)?;
     let mebibytes = |bytes: u64| bytes >> 20;

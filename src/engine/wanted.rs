@@ -17,8 +17,8 @@ pub(super) struct Wanted {
     pub(super) top_count: Option<u32>,
 }
 
-/// Adds an empty report for each slice that asks for one, and lists the rows that they need: a slice's prompt targets in order,
-/// then its draw.
+/// Adds an empty report for each slice that asks for one, and lists the rows that they need: a
+/// slice's prompt targets in order, then its draw.
 pub(super) fn list_wanted(batch: &Batch, sampled: &mut Vec<Sampled>, wanted: &mut Vec<Wanted>) {
     wanted.clear();
     for (index, slice) in batch.slices.iter().enumerate() {

@@ -1,8 +1,9 @@
-//! Whether an engine that was just built computes what its model should: a token is drawn through the whole path, and compared where
-//! it is known which one it should be.
+//! Whether an engine that was just built computes what its model should: a token is drawn through
+//! the whole path, and compared where it is known which one it should be.
 //!
-//! Owns: the prompts of a warm-up and the form of `golden.json`. Promises: an engine whose weights give no finite logits, or another
-//! token than the model's golden, is never served. Absent on purpose: what becomes of such an engine.
+//! Owns: the prompts of a warm-up and the form of `golden.json`. Promises: an engine whose weights
+//! give no finite logits, or another token than the model's golden, is never served. Absent on
+//! purpose: what becomes of such an engine.
 
 use super::{Engine, EngineError};
 use crate::batch::{Batch, BlockId, Draw, EngineLimits, Sampled, Sampling, SeqId, Slice, TokenId};
@@ -12,8 +13,9 @@ use std::sync::Arc;
 /// The name of a model's goldens, beside its weights.
 pub const GOLDEN_FILE: &str = "golden.json";
 
-/// Tokens of the prompt of a model without goldens. A NaN of an expert shows only where a token goes to it; spread tokens hit most,
-/// and what one of them gets reaches the last one through attention.
+/// Tokens of the prompt of a model without goldens. A NaN of an expert shows only where a token
+/// goes to it; spread tokens hit most, and what one of them gets reaches the last one through
+/// attention.
 const PROMPT_TOKENS: usize = 32;
 /// Tokens that are compared with a golden: one of a prefill, one of a decode step.
 const COMPARED: usize = 2;
@@ -40,7 +42,8 @@ struct GoldenCase {
 }
 
 impl Golden {
-    /// The goldens of `golden.json` whose first tokens are beyond doubt; none of a file of another form.
+    /// The goldens of `golden.json` whose first tokens are beyond doubt; none of a file of another
+    /// form.
     #[must_use]
     pub fn parse(json: &[u8]) -> Vec<Self> {
         let cases = serde_json::from_slice(json).map_or_else(|_| Vec::new(), |file: GoldenFile| file.cases);
@@ -54,7 +57,8 @@ impl Golden {
     }
 }
 
-/// Draws a token after a prompt of tokens from all over the vocabulary. Every block of `engine` is free: it was just built.
+/// Draws a token after a prompt of tokens from all over the vocabulary. Every block of `engine` is
+/// free: it was just built.
 ///
 /// # Errors
 /// What the engine says, and [`EngineError::WarmUp`] if the logits are not finite.

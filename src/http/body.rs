@@ -22,10 +22,12 @@ pub(super) const HERE_MAX_BYTES: usize = 64 << 10;
 /// Large bodies that are parsed at the same time: more would hold up the threads that compute.
 pub(super) const PARSERS_COUNT: usize = 2;
 
-/// What a body may hold in memory until its prompt is built, as a multiple of its size: itself, its text, and what rendering and
-/// tokenizing that takes: 8 bytes a byte of prose, 20 of one endless word whose every letter is a token.
+/// What a body may hold in memory until its prompt is built, as a multiple of its size: itself, its
+/// text, and what rendering and tokenizing that takes: 8 bytes a byte of prose, 20 of one endless
+/// word whose every letter is a token.
 const BODY_FACTOR: u64 = 24;
-/// What a value of JSON takes besides its text: as measured of objects in objects, 270 bytes, and a little more.
+/// What a value of JSON takes besides its text: as measured of objects in objects, 270 bytes, and a
+/// little more.
 const VALUE_BYTES: u64 = 320;
 
 /// The largest body that a budget of so many bytes ever has room for.
@@ -40,11 +42,12 @@ pub(super) struct ReadBody<T> {
     pub(super) memory: Reserved,
 }
 
-/// Reads the body as JSON, and that with `understand`. Memory for it is reserved before it arrives, and for what becomes of it
-/// before it is parsed.
+/// Reads the body as JSON, and that with `understand`. Memory for it is reserved before it arrives,
+/// and for what becomes of it before it is parsed.
 ///
 /// # Errors
-/// [`ApiError`]: not JSON, too large, too slow, or broken off; no memory for it; what `understand` says.
+/// [`ApiError`]: not JSON, too large, too slow, or broken off; no memory for it; what `understand`
+/// says.
 pub(super) async fn read_json<T: Send + 'static>(
     request: &HttpRequest,
     payload: Payload,
@@ -123,8 +126,8 @@ impl IncomingBody {
     }
 }
 
-/// Does work of a size that is not small on a thread of its own: a worker that computes answers no probe and sends no event of a
-/// stream.
+/// Does work of a size that is not small on a thread of its own: a worker that computes answers no
+/// probe and sends no event of a stream.
 ///
 /// # Errors
 /// [`ApiError::Broken`] if the server stops meanwhile, or the work panics.

@@ -93,7 +93,8 @@ pub(super) enum ApiError {
     },
 }
 
-/// What the log says of a request that is refused: which rule, and which field of it. Never a value, which may be a user's text.
+/// What the log says of a request that is refused: which rule, and which field of it. Never a
+/// value, which may be a user's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Complaint {
     pub(super) code: Option<&'static str>,

@@ -1,10 +1,12 @@
 //! The HTTP border: routes, the wire, SSE, errors, keys.
 //!
-//! Owns: sockets, the JSON shapes, the ids of requests. Promises: every answer carries `x-request-id`, every error is the error
-//! object, a bad request is a plain 4xx before any stream begins, and the failure of one request ends that request alone. A
-//! client that leaves drops the body or the waiting handler, and with it the parts: that is how a response is cancelled.
+//! Owns: sockets, the JSON shapes, the ids of requests. Promises: every answer carries
+//! `x-request-id`, every error is the error object, a bad request is a plain 4xx before any stream
+//! begins, and the failure of one request ends that request alone. A client that leaves drops the
+//! body or the waiting handler, and with it the parts: that is how a response is cancelled.
 //!
-//! Absent on purpose: scheduling, text work, the model. A page from elsewhere cannot read an answer, unless its origin is named.
+//! Absent on purpose: scheduling, text work, the model. A page from elsewhere cannot read an
+//! answer, unless its origin is named.
 
 mod answer;
 mod body;

@@ -66,8 +66,8 @@ pub struct HttpOptions {
     pub stream_keep_alive: Duration,
     /// How long a connection may be idle between requests.
     pub idle_deadline: Duration,
-    /// How long an answer may stand still because its client takes nothing, or acknowledges nothing, before the client counts as
-    /// gone.
+    /// How long an answer may stand still because its client takes nothing, or acknowledges
+    /// nothing, before the client counts as gone.
     pub send_deadline: Duration,
     /// Connections that may be open; more are turned away.
     pub connections_max_count: usize,
@@ -93,14 +93,16 @@ impl HttpOptions {
             sampling: RequestDefaults::default(),
             dialect: Dialect::OpenAi,
             coalescing: Coalescing { max_ms: 0, max_chars: 0 },
-            // 55 ms are 17 chunks a second, and 50 characters the largest chunk that its readers call a chunk.
+            // 55 ms are 17 chunks a second, and 50 characters the largest chunk that its readers
+            // call a chunk.
             text_coalescing: Coalescing { max_ms: 55, max_chars: 50 },
             profiles: BTreeMap::new(),
             body_max_bytes: 8 << 20,
             body_deadline: Duration::from_secs(10),
             head_deadline: Duration::from_secs(5),
             stream_keep_alive: Duration::from_secs(15),
-            // Longer than the 60 s after which proxies let go, so that they never send into a connection that just closed.
+            // Longer than the 60 s after which proxies let go, so that they never send into a
+            // connection that just closed.
             idle_deadline: Duration::from_secs(75),
             send_deadline: Duration::from_secs(30),
             // A thousand that pipeline and never read took 32 MB.

@@ -1,4 +1,5 @@
-//! The route table. Each path answers to its methods; any other method gets 405 with `Allow`, any other path 404.
+//! The route table. Each path answers to its methods; any other method gets 405 with `Allow`, any
+//! other path 404.
 
 use actix_web::guard::{self, Guard};
 use actix_web::web::{self, ServiceConfig};

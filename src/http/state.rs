@@ -1,4 +1,5 @@
-//! What every handler works with: the door to the actors, the options, and the id of the request at hand.
+//! What every handler works with: the door to the actors, the options, and the id of the request at
+//! hand.
 
 use std::sync::Arc;
 

@@ -10,7 +10,8 @@ use crate::http::errors::ApiError;
 use crate::http::state::{AppState, access};
 use crate::http::wire::tokens::{DetokenizeAnswer, TokenizeAnswer, TokenizeRequest, read_detokenize};
 
-/// What a token takes in an answer that lists it, as text and as JSON: the longest of o200k have 128 bytes, a usual one has five.
+/// What a token takes in an answer that lists it, as text and as JSON: the longest of o200k have
+/// 128 bytes, a usual one has five.
 const TOKEN_BYTES: u64 = 80;
 
 /// The tokens of a text or a chat.

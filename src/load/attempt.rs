@@ -106,8 +106,8 @@ pub(super) async fn attempt(
     (record, seen.text)
 }
 
-/// How a request ended, with a word for the kind of failure and the failure in words. `ended` is `None` if its time was up, and
-/// holds whether the answer was read to its end.
+/// How a request ended, with a word for the kind of failure and the failure in words. `ended` is
+/// `None` if its time was up, and holds whether the answer was read to its end.
 fn ending(
     ended: Option<Result<bool, ClientError>>,
     seen: &mut AnswerSeen,

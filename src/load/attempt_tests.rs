@@ -10,7 +10,8 @@ fn text() -> String {
     "word ".to_owned()
 }
 
-/// An answer that was made up: all times in microseconds, `sent` from the origin and the others from the sending.
+/// An answer that was made up: all times in microseconds, `sent` from the origin and the others
+/// from the sending.
 #[derive(Clone)]
 struct Answer {
     sent: u64,

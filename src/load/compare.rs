@@ -52,7 +52,8 @@ fn p95(quantiles: Quantiles) -> f64 {
     quantiles.p95
 }
 
-/// Compares runs of A with runs of B. With several of each, every pair gives a ratio, and their spread is shown.
+/// Compares runs of A with runs of B. With several of each, every pair gives a ratio, and their
+/// spread is shown.
 #[must_use]
 pub fn compare(a: &str, runs_a: &[LoadRun], b: &str, runs_b: &[LoadRun]) -> Comparison {
     let ratios = FIGURES.iter().filter_map(|(name, figure)| {

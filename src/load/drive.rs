@@ -26,7 +26,8 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// The last sample stands for at least as many seconds.
 const LAST_SAMPLE_S: f64 = 0.2;
 const BAR_EVERY: Duration = Duration::from_millis(250);
-/// Clients that leave or cancel do so within this time, until answers have shown how long they take.
+/// Clients that leave or cancel do so within this time, until answers have shown how long they
+/// take.
 const WHIM_MAX: Duration = Duration::from_secs(1);
 
 struct DriveContext {
@@ -122,7 +123,8 @@ impl DriveContext {
         if draw >= self.options.disconnect_rate + self.options.abort_rate {
             return Whim::Stay;
         }
-        // Up to a quarter longer than answers take, so that every phase of one is met, and its end too.
+        // Up to a quarter longer than answers take, so that every phase of one is met, and its end
+        // too.
         let after = self.answers_take().mul_f64(1.25 * part);
         if draw < self.options.disconnect_rate { Whim::Leave(after) } else { Whim::Cancel(after) }
     }
@@ -135,7 +137,8 @@ impl DriveContext {
         if count == 0 { WHIM_MAX } else { Duration::from_secs_f64(total / f64::from(count) / 1e3) }
     }
 
-    /// All requests of a conversation, one after the other; the first counts from `origin`. Whether the last one failed.
+    /// All requests of a conversation, one after the other; the first counts from `origin`. Whether
+    /// the last one failed.
     async fn converse(&self, index: usize, origin: Instant) -> bool {
         let mut history = opening(&self.prompts, index, 0);
         for turn in 0..self.options.turns {
@@ -188,8 +191,9 @@ async fn open(world: &Arc<DriveContext>) {
     while talks.join_next().await.is_some() {}
 }
 
-/// Each conversation at the moment that is meant for it. tokio's timers round up to a whole millisecond, which would be counted as the
-/// server's: p50 1.2 ms, and 0.2 ms with a thread that sleeps. It ends after the last, or with the first that is not waited for.
+/// Each conversation at the moment that is meant for it. tokio's timers round up to a whole
+/// millisecond, which would be counted as the server's: p50 1.2 ms, and 0.2 ms with a thread that
+/// sleeps. It ends after the last, or with the first that is not waited for.
 fn due(options: &LoadOptions, started: Instant) -> UnboundedReceiver<(usize, Instant)> {
     let (sender, due) = unbounded_channel();
     let (arrivals, seed) = (options.arrivals, options.seed);

@@ -31,7 +31,8 @@ pub(super) fn options(arrivals: Arrivals) -> LoadOptions {
     }
 }
 
-/// A request of 11 tokens that was answered in `ttft + 10 tpot`, all in milliseconds, and sent in time.
+/// A request of 11 tokens that was answered in `ttft + 10 tpot`, all in milliseconds, and sent in
+/// time.
 pub(super) fn answered(index: usize, ttft: f64, tpot: f64) -> Record {
     Record {
         index,
@@ -91,7 +92,8 @@ pub(super) fn run(records: &[Record], wall_s: f64, arrivals: Arrivals, targets: 
     LoadRun::of(gathered, &LoadOptions { targets, ..options(arrivals) })
 }
 
-/// The smallest value that at least so many percent of all do not exceed, found by trying each; the largest for 100.
+/// The smallest value that at least so many percent of all do not exceed, found by trying each; the
+/// largest for 100.
 pub(super) fn slow_quantile(values: &[u64], percent: usize) -> u64 {
     let holds = |most: u64| values.iter().filter(|value| **value <= most).count() * 100 >= percent * values.len();
     values.iter().copied().filter(|value| holds(*value)).min().expect("the largest one holds")

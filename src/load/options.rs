@@ -119,7 +119,8 @@ pub struct LoadOptions {
     pub seed: u64,
     /// Whether a bar on standard error shows how it goes.
     pub progress: bool,
-    /// After how many failures in a row, with nothing that went well between them, the load is broken off.
+    /// After how many failures in a row, with nothing that went well between them, the load is
+    /// broken off.
     pub failures_max: usize,
 }
 

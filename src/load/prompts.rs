@@ -76,7 +76,8 @@ impl Prompts {
     /// Reads, or prepares to draw. `prefix_tokens` is the length of what all conversations share.
     ///
     /// # Errors
-    /// [`LoadError::File`]. A server without `/tokenize` is no error: lengths are approximated, and a note says so.
+    /// [`LoadError::File`]. A server without `/tokenize` is no error: lengths are approximated, and
+    /// a note says so.
     pub async fn open(
         source: &PromptSource,
         prefix_tokens: u32,

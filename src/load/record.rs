@@ -32,8 +32,8 @@ impl AttemptOutcome {
     }
 }
 
-/// One request. Times are milliseconds from the moment from which the request counts: in an open loop when it was meant to be
-/// sent, in a closed loop when it was.
+/// One request. Times are milliseconds from the moment from which the request counts: in an open
+/// loop when it was meant to be sent, in a closed loop when it was.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     /// Which conversation.

@@ -36,7 +36,8 @@ pub struct LoadReport {
 pub struct SweepFinding {
     /// The highest rate tried that met the targets, in requests a second.
     pub met_rate: Option<f64>,
-    /// The highest rate tried that the server kept up with: beyond it, latency grows and throughput does not.
+    /// The highest rate tried that the server kept up with: beyond it, latency grows and throughput
+    /// does not.
     pub knee_rate: Option<f64>,
 }
 
@@ -316,7 +317,8 @@ fn bins(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
     let step = (high / low).powf(1.0 / f64::from(BINS)).max(1.000_001);
     let mut bins: Vec<(f64, u64)> = (1..=BINS).map(|bin| (low * step.powi(i32::from(bin)), 0)).collect();
     for value in histogram.iter_recorded() {
-        // Each recorded value goes to one bin: the histogram's own count of a range takes whole buckets at both ends, twice.
+        // Each recorded value goes to one bin: the histogram's own count of a range takes whole
+        // buckets at both ends, twice.
         let at = bins.partition_point(|(edge, _)| *edge < value.value_iterated_to() as f64);
         bins[at.min(usize::from(BINS) - 1)].1 += value.count_at_value();
     }

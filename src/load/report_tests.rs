@@ -98,7 +98,8 @@ fn a_request_is_good_if_it_meets_every_target_that_there_is() {
     assert!(is_good(&Record { tpot_ms: None, output_tokens: 1, ..record }, &all));
 }
 
-/// Twelve requests in four seconds: five good, two slow, and one or two of each that was not answered.
+/// Twelve requests in four seconds: five good, two slow, and one or two of each that was not
+/// answered.
 fn mixed() -> Vec<Record> {
     let good = (0..5).map(|index| answered(index, 50.0, 5.0));
     let slow = (5..7).map(|index| answered(index, 900.0, 5.0));

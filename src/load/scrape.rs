@@ -29,7 +29,8 @@ pub(super) async fn scrape(client: &Client) -> Option<Scraped> {
 
 fn read(page: &str) -> Scraped {
     let sum = |names: &[&str]| found(page, names).map(|values| values.iter().sum());
-    // Of antiphon's groups the fuller one makes sequences wait; a share of several engines is their mean.
+    // Of antiphon's groups the fuller one makes sequences wait; a share of several engines is their
+    // mean.
     let fuller = found(page, &KV[..1]).and_then(|values| values.into_iter().reduce(f64::max));
     let kv = fuller.or_else(|| found(page, &KV[1..]).map(|values| values.iter().sum::<f64>() / values.len() as f64));
     Scraped { running: sum(&RUNNING), waiting: sum(&WAITING), kv }

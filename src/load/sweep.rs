@@ -53,8 +53,8 @@ pub async fn sweep(
 }
 
 fn keeps_up(run: &LoadRun) -> bool {
-    // Requests that are under way at the end of a stage are waited for, which must not count against the server: only time in
-    // which more is sent does.
+    // Requests that are under way at the end of a stage are waited for, which must not count
+    // against the server: only time in which more is sent does.
     let offered = run.arrivals.rate().unwrap_or(f64::INFINITY);
     let answers = run.latencies.e2e.map_or(0.0, |e2e| e2e.p50 / 1e3);
     let sending_s = (run.wall_s - answers).max(1e-3);
@@ -83,7 +83,8 @@ mod tests {
     use super::super::record::AttemptOutcome;
     use super::*;
 
-    /// A stage of 20 requests, each answered in 200 ms: the last was sent `sending_s` after the first.
+    /// A stage of 20 requests, each answered in 200 ms: the last was sent `sending_s` after the
+    /// first.
     fn stage(rate: f64, sending_s: f64) -> LoadRun {
         let records: Vec<Record> = (0..20).map(|index| answered(index, 100.0, 10.0)).collect();
         run(&records, sending_s + 0.2, Arrivals::Constant { rate }, GoodputTargets::default())

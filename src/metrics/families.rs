@@ -1,8 +1,8 @@
 //! Every metric family: its names, its help, its buckets.
 //!
-//! Three sets of names stand beside each other. The plain ones and `llm_*` are those of the servers that antiphon replaces,
-//! `vllm:*` are what autoscalers and routers read, `antiphon_*` keep to Prometheus's own rules (base units, `_total`). A number
-//! with several names is recorded once.
+//! Three sets of names stand beside each other. The plain ones and `llm_*` are those of the servers
+//! that antiphon replaces, `vllm:*` are what autoscalers and routers read, `antiphon_*` keep to
+//! Prometheus's own rules (base units, `_total`). A number with several names is recorded once.
 
 use std::sync::Mutex;
 

@@ -1,7 +1,7 @@
 //! Latencies in fine steps, for a plot that is watched: counted only while one is open.
 //!
-//! The histograms of `/metrics` have few, wide buckets. A plot that people read needs finer ones, which cost
-//! nothing while no plot is open.
+//! The histograms of `/metrics` have few, wide buckets. A plot that people read needs finer ones,
+//! which cost nothing while no plot is open.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,7 +55,8 @@ fn end(rung: usize) -> u64 {
 /// What was counted while a plot was open; only grows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LatencyCounts {
-    /// TTFT: where each rung ends, in microseconds, and how many fell on it; rungs without any are left out.
+    /// TTFT: where each rung ends, in microseconds, and how many fell on it; rungs without any are
+    /// left out.
     pub ttft: Vec<(u64, u64)>,
     /// ITL, likewise.
     pub itl: Vec<(u64, u64)>,

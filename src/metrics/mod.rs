@@ -1,8 +1,9 @@
 //! What happened, counted: the recorder behind `/metrics`, `/stats` and `/health`.
 //!
-//! Owns: a Prometheus registry of its own and a bounded window of recent requests. Promises: every admitted request ends in
-//! exactly one of success, failed and cancelled, because one [`RequestRecord`] stands for it from its arrival to its end, so
-//! `requests_total = success + failed + cancelled + active` holds at any moment. Time comes in as `now`.
+//! Owns: a Prometheus registry of its own and a bounded window of recent requests. Promises: every
+//! admitted request ends in exactly one of success, failed and cancelled, because one
+//! [`RequestRecord`] stands for it from its arrival to its end, so `requests_total = success +
+//! failed + cancelled + active` holds at any moment. Time comes in as `now`.
 //!
 //! Absent on purpose: a global registry, labels with text from users, wire shapes.
 
@@ -69,7 +70,8 @@ pub struct SchedulerGauges {
     pub kv_bytes_in_use: u64,
     /// How often a running sequence gave its blocks back, since the start.
     pub preemptions_total: u64,
-    /// Tokens of the prompts that were looked up in the prefix cache, and those found there, since the start.
+    /// Tokens of the prompts that were looked up in the prefix cache, and those found there, since
+    /// the start.
     pub prefix_tokens: PrefixTokens,
     /// Prompts of which a part was found there, since the start.
     pub prefix_hits_total: u64,
@@ -164,7 +166,8 @@ impl Metrics {
         &self.inner.tags
     }
 
-    /// A request for a response arrived; the record is handed on with it. `now` begins its TTFT and E2E.
+    /// A request for a response arrived; the record is handed on with it. `now` begins its TTFT and
+    /// E2E.
     pub fn received(&self, now: Micros) -> RequestRecord {
         RequestRecord::new(self.clone(), now)
     }
@@ -213,7 +216,8 @@ impl Metrics {
         self.inner.prompt_cache_entries.store(entries_count as u64, Ordering::Relaxed);
     }
 
-    /// The harmony parser went on after malformed output; `kind` is the parser's name for what it met.
+    /// The harmony parser went on after malformed output; `kind` is the parser's name for what it
+    /// met.
     pub fn parser_recovered(&self, kind: &'static str, count: u64) {
         self.inner.families.faults.parser_recoveries.with_label_values(&[kind]).inc_by(count);
     }
@@ -256,7 +260,8 @@ impl Metrics {
         Stats::read(&self.inner, now)
     }
 
-    /// TTFT and ITL in fine steps, for a plot; counted from the first call until ten seconds after the last.
+    /// TTFT and ITL in fine steps, for a plot; counted from the first call until ten seconds after
+    /// the last.
     #[must_use]
     pub fn latencies(&self, now: Micros) -> LatencyCounts {
         self.inner.watched.look(now)
@@ -269,7 +274,8 @@ impl Metrics {
     }
 }
 
-/// Locks for a few instructions; a panic inside one cannot leave counts half written, so poison is ignored.
+/// Locks for a few instructions; a panic inside one cannot leave counts half written, so poison is
+/// ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,5 @@
-//! What the kernel says of this process, read from `/proc`. Elsewhere than on Linux every number is zero.
+//! What the kernel says of this process, read from `/proc`. Elsewhere than on Linux every number is
+//! zero.
 
 use std::fs;
 
@@ -6,7 +7,8 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge};
 
-/// Ticks of `/proc/self/stat` in a second: `USER_HZ`, which is 100 on every architecture that Rust's standard library supports.
+/// Ticks of `/proc/self/stat` in a second: `USER_HZ`, which is 100 on every architecture that
+/// Rust's standard library supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// This process, as the kernel sees it now.
@@ -37,7 +39,8 @@ impl Process {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let kilobytes = |key: &str| field(&status, key).map_or(0, |value| value * 1024);
         let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // The second field is the program's name in brackets and may hold anything: count from the last bracket.
+        // The second field is the program's name in brackets and may hold anything: count from the
+        // last bracket.
         let ticks: Vec<f64> =
             stat.rsplit(')').next().unwrap_or("").split_whitespace().map(|word| word.parse().unwrap_or(0.0)).collect();
         let tick = |field: usize| ticks.get(field - 3).copied().unwrap_or(0.0) / TICKS_PER_SECOND;

@@ -75,7 +75,8 @@ impl RequestOutcome {
     }
 }
 
-/// One request, from its arrival to its end. Dropped without an end it counts as cancelled, so none is ever lost.
+/// One request, from its arrival to its end. Dropped without an end it counts as cancelled, so none
+/// is ever lost.
 #[must_use = "a record that is dropped counts as a request whose client left"]
 #[derive(Debug)]
 pub struct RequestRecord {
@@ -122,8 +123,8 @@ impl RequestRecord {
         requests.admission.with_label_values(&["accept"]).inc();
     }
 
-    /// It was refused. A failure inside the server is no refusal: that is [`RequestRecord::ended`] with
-    /// [`Outcome::Failed`], admitted or not.
+    /// It was refused. A failure inside the server is no refusal: that is [`RequestRecord::ended`]
+    /// with [`RequestOutcome::Failed`], admitted or not.
     pub fn rejected(mut self, kind: RejectKind) {
         self.refuse(kind);
     }

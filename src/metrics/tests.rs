@@ -147,7 +147,8 @@ fn qps_looks_back_a_minute_and_never_past_the_ring() {
         recent.add(ended(seconds(f64::from(second)), RequestOutcome::Stop));
     }
     assert!((recent.qps(seconds(119.0)) - 61.0 / 60.0).abs() < 1e-9);
-    // 10,000 in one second: the ring holds the last 4,096, which took 0.4096 s; a second is the shortest span.
+    // 10,000 in one second: the ring holds the last 4,096, which took 0.4096 s; a second is the
+    // shortest span.
     for step in 0..10_000 {
         recent.add(ended(Micros(200_000_000 + step * 100), RequestOutcome::Failed));
     }
@@ -182,7 +183,8 @@ fn this_process_is_read_from_proc() {
 }
 
 proptest! {
-    /// Nearest rank: at least the share of values lies at or below, and one rank lower would not do.
+    /// Nearest rank: at least the share of values lies at or below, and one rank lower would not
+    /// do.
     #[test]
     fn percentiles_are_exact(micros in prop::collection::vec(0_u64..10_000_000, 1..400)) {
         let found = Percentiles::of(micros.clone());

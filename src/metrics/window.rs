@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use super::RequestOutcome;
 use crate::batch::Micros;
 
-/// How many ended requests are remembered: 4,096 of 40 bytes, sorted in under a millisecond when a client asks.
+/// How many ended requests are remembered: 4,096 of 40 bytes, sorted in under a millisecond when a
+/// client asks.
 const RECENT_MAX_COUNT: usize = 4096;
 /// How far back `qps` and `error_rate` look.
 const WINDOW_MICROS: u64 = 60_000_000;
@@ -38,7 +39,8 @@ impl Recent {
         self.ended.iter().filter(move |ended| now.since(ended.at) <= WINDOW_MICROS)
     }
 
-    /// Requests that ended per second, over the last minute or the server's life if that is shorter.
+    /// Requests that ended per second, over the last minute or the server's life if that is
+    /// shorter.
     pub(super) fn qps(&self, now: Micros) -> f64 {
         let count = self.within_window(now).count();
         let mut span = now.0.min(WINDOW_MICROS);

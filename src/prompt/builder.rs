@@ -1,8 +1,8 @@
 //! Conversations to prompts, with a memory of those built before.
 //!
-//! Owns: the prompt cache and its counts. Promises: the same conversation, date and settings give the same tokens and the same
-//! key. Absent on purpose: clocks (the date is an input), truncation (a prompt that is too long is refused where the
-//! context is known).
+//! Owns: the prompt cache and its counts. Promises: the same conversation, date and settings give
+//! the same tokens and the same key. Absent on purpose: clocks (the date is an input), truncation
+//! (a prompt that is too long is refused where the context is known).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -122,8 +122,8 @@ impl PromptBuilder {
         Self { tokenizer, settings, kept: Mutex::new(kept) }
     }
 
-    /// The prompt for `conversation`; `date` (`2025-11-22`) is the current date that the model is told. May be called from
-    /// several threads.
+    /// The prompt for `conversation`; `date` (`2025-11-22`) is the current date that the model is
+    /// told. May be called from several threads.
     ///
     /// # Errors
     /// [`PromptError`] if the conversation contradicts itself.
@@ -139,7 +139,8 @@ impl PromptBuilder {
     /// As [`PromptBuilder::build`], of `tokens_max` tokens at most.
     ///
     /// # Errors
-    /// [`PromptError::TooLong`] too, once there are more; the rest is not built then, and nothing is kept.
+    /// [`PromptError::TooLong`] too, once there are more; the rest is not built then, and nothing
+    /// is kept.
     pub fn build_within(
         &self,
         conversation: &Conversation,
@@ -182,7 +183,8 @@ impl PromptBuilder {
         found
     }
 
-    /// The cache holds whole prompts whenever its lock is free, so a panic elsewhere does not spoil it.
+    /// The cache holds whole prompts whenever its lock is free, so a panic elsewhere does not spoil
+    /// it.
     fn kept(&self) -> MutexGuard<'_, KeptPrompt> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,10 +194,11 @@ impl PromptBuilder {
     }
 }
 
-/// All that a prompt is built from, unambiguously: what a hit is compared by. The tools are written as text, for the order of
-/// a schema's keys reaches the prompt, but is not part of its equality.
+/// All that a prompt is built from, unambiguously: what a hit is compared by. The tools are written
+/// as text, for the order of a schema's keys reaches the prompt, but is not part of its equality.
 fn input_bytes(conversation: &Conversation, date: &str) -> Vec<u8> {
-    // Which calls the answer may hold, and how many, is no part of the prompt, but for one that is forced.
+    // Which calls the answer may hold, and how many, is no part of the prompt, but for one that is
+    // forced.
     let Conversation { messages, tools, effort, forced_tool, schema, must_call: _, callable: _, single_call: _ } = conversation;
     let tools: Vec<_> =
         tools.iter().map(|tool| (&tool.name, &tool.description, tool.parameters.as_ref().map(Value::to_string))).collect();

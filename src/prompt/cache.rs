@@ -1,8 +1,8 @@
 //! Prompts built before, those used last kept longest.
 //!
-//! Owns: the built prompts. Promises: what it holds stays below its bound in bytes, the maps that hold it and the allocator's own
-//! share counted; a hit is a prompt of the very same input, for the input is compared, byte by byte. Absent on purpose: locks,
-//! counting of hits.
+//! Owns: the built prompts. Promises: what it holds stays below its bound in bytes, the maps that
+//! hold it and the allocator's own share counted; a hit is a prompt of the very same input, for the
+//! input is compared, byte by byte. Absent on purpose: locks, counting of hits.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem::size_of;
@@ -18,14 +18,16 @@ pub(super) struct CachedPrompt {
     pub(super) start: ParserStart,
 }
 
-/// What the allocator adds to a piece of memory: its own word, and the rounding up to 16 bytes (glibc, 64 bits).
+/// What the allocator adds to a piece of memory: its own word, and the rounding up to 16 bytes
+/// (glibc, 64 bits).
 const PIECE_BYTES: usize = 16;
 /// The two counts before the content of an `Arc`.
 const ARC_BYTES: usize = 2 * size_of::<usize>();
 
 #[derive(Debug)]
 struct CacheEntry {
-    /// All that the prompt was built from. A box, for the room that a vector keeps in reserve would be held and not counted.
+    /// All that the prompt was built from. A box, for the room that a vector keeps in reserve would
+    /// be held and not counted.
     input: Box<[u8]>,
     prompt: CachedPrompt,
     /// When it was used last, counted in uses.
@@ -33,10 +35,12 @@ struct CacheEntry {
 }
 
 impl CacheEntry {
-    /// The memory that it takes, its places in the two maps included: an upper bound while a map is half full or more.
+    /// The memory that it takes, its places in the two maps included: an upper bound while a map is
+    /// half full or more.
     fn bytes(&self, key: &str) -> usize {
-        // A hash table is filled to between 7/16 and 7/8, with a byte for each place; a tree whose keys come in ascending order
-        // keeps its leaves half full. Both stand for twice what is in them, and a sixth more.
+        // A hash table is filled to between 7/16 and 7/8, with a byte for each place; a tree whose
+        // keys come in ascending order keeps its leaves half full. Both stand for twice what is in
+        // them, and a sixth more.
         let places = size_of::<(Arc<str>, Self)>() + 1 + size_of::<(u64, Arc<str>)>() + PIECE_BYTES;
         let name = match &self.prompt.start {
             ParserStart::AssistantHeader => 0,
@@ -87,8 +91,8 @@ impl PromptCache {
         Some(prompt)
     }
 
-    /// Keeps `prompt`, in place of any other under the same key, and gives up those used longest ago to make room. One that
-    /// is larger than the whole cache is not kept.
+    /// Keeps `prompt`, in place of any other under the same key, and gives up those used longest
+    /// ago to make room. One that is larger than the whole cache is not kept.
     pub(super) fn insert(&mut self, key: &str, input: Vec<u8>, prompt: CachedPrompt) {
         self.remove(key);
         self.uses += 1;

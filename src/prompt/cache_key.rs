@@ -1,7 +1,8 @@
 //! The key under which a prompt is known to clients and, together with a salt, to the cache.
 //!
-//! SHA-256 of the conversation in normalised form, its parameters, the model and the prompt version, as JSON the way Python
-//! writes it: the GPT-OSS HF server's keys, so that they can be compared. Source: `WIRE.md`, section 4.
+//! SHA-256 of the conversation in normalised form, its parameters, the model and the prompt
+//! version, as JSON the way Python writes it: the GPT-OSS HF server's keys, so that they can be
+//! compared. Source: `WIRE.md`, section 4.
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,7 +11,8 @@ use super::conversation::{Conversation, Message};
 use super::normalise::normalise;
 use super::python_json::{float, list, optional, string};
 
-/// The parameters that are part of the cache key, as the client gave them or as they were filled in.
+/// The parameters that are part of the cache key, as the client gave them or as they were filled
+/// in.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct KeyParameters {
     /// Temperature.
@@ -23,16 +25,19 @@ pub struct KeyParameters {
     pub seed: Option<i64>,
     /// Stop strings, in any order.
     pub stop_strings: Vec<String>,
-    /// Not part of the key that a client sees: prompts of different salts are never found for each other.
+    /// Not part of the key that a client sees: prompts of different salts are never found for each
+    /// other.
     pub salt: Salt,
 }
 
-/// What keeps the built prompts of one client apart from another's: else a hit would tell one what the other has sent.
+/// What keeps the built prompts of one client apart from another's: else a hit would tell one what
+/// the other has sent.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Salt(Option<[u8; 32]>);
 
 impl Salt {
-    /// The salt of an owner, as bytes of a fixed length, and of the text that its request brought; no salt for neither.
+    /// The salt of an owner, as bytes of a fixed length, and of the text that its request brought;
+    /// no salt for neither.
     #[must_use]
     pub fn of(owner: Option<&[u8; 16]>, text: Option<&str>) -> Self {
         if owner.is_none() && text.is_none() {
@@ -43,7 +48,8 @@ impl Salt {
         Self(Some(hash.finalize().into()))
     }
 
-    /// What stands for it where the keys and values of prompts are kept apart: the beginning of its hash; zeros for no salt.
+    /// What stands for it where the keys and values of prompts are kept apart: the beginning of its
+    /// hash; zeros for no salt.
     #[must_use]
     pub fn words(self) -> [u64; 2] {
         let hash = self.0.unwrap_or_default();

@@ -47,8 +47,9 @@ fn what_is_larger_than_the_cache_is_not_kept_and_pushes_nothing_out() {
     assert_eq!((none.len(), none.bytes()), (0, 0));
 }
 
-/// What the allocator handed out and did not get back, against what the cache says: with room in reserve behind each input, with
-/// few prompts and many, and after thousands have made room for others.
+/// What the allocator handed out and did not get back, against what the cache says: with room in
+/// reserve behind each input, with few prompts and many, and after thousands have made room for
+/// others.
 #[test]
 fn the_bytes_that_it_counts_are_those_that_it_takes() {
     for (max_bytes, inserts) in [(1 << 30, 40), (1 << 30, 1_000), (1 << 30, 3_600), (200_000, 20_000)] {

@@ -63,7 +63,8 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// The form of a call's arguments, which are an object: the only one that a strict function without parameters takes is empty.
+    /// The form of a call's arguments, which are an object: the only one that a strict function
+    /// without parameters takes is empty.
     #[must_use]
     pub fn arguments(&self) -> AnswerForm {
         let schema = match &self.parameters {
@@ -139,7 +140,8 @@ pub struct Conversation {
     pub forced_tool: Option<String>,
     /// The answer must be a call, of whichever function. The prompt does not say so.
     pub must_call: bool,
-    /// The functions of `tools` that may be called in this turn; `None` is all. The prompt does not say so.
+    /// The functions of `tools` that may be called in this turn; `None` is all. The prompt does not
+    /// say so.
     pub callable: Option<Vec<String>>,
     /// The answer may hold one call at most. The prompt does not say so.
     pub single_call: bool,

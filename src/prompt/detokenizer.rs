@@ -1,8 +1,8 @@
 //! Bytes to text, piece by piece: what has been given out is complete UTF-8 and never changes.
 //!
-//! Owns: at most three bytes, the beginning of a character whose end has not come. Promises: all pieces joined are
-//! `String::from_utf8_lossy` of all bytes joined, however the bytes were cut. Absent on purpose: tokens; the caller looks up
-//! their bytes.
+//! Owns: at most three bytes, the beginning of a character whose end has not come. Promises: all
+//! pieces joined are `String::from_utf8_lossy` of all bytes joined, however the bytes were cut.
+//! Absent on purpose: tokens; the caller looks up their bytes.
 
 /// The bytes of an unfinished character.
 #[derive(Debug, Clone, Default)]
@@ -24,8 +24,8 @@ impl Detokenizer {
         self.pending_len
     }
 
-    /// Takes the next bytes and appends to `text` what they complete. Bytes that can never become a character are replaced
-    /// by U+FFFD, as `String::from_utf8_lossy` does.
+    /// Takes the next bytes and appends to `text` what they complete. Bytes that can never become a
+    /// character are replaced by U+FFFD, as `String::from_utf8_lossy` does.
     pub fn push(&mut self, bytes: &[u8], text: &mut String) {
         if self.pending_len == 0 {
             self.push_whole(bytes, text);
@@ -38,10 +38,12 @@ impl Detokenizer {
         self.push_whole(&joined, text);
     }
 
-    /// Appends a U+FFFD to `text` if an unfinished character is held back: nothing will complete it.
+    /// Appends a U+FFFD to `text` if an unfinished character is held back: nothing will complete
+    /// it.
     pub fn flush(&mut self, text: &mut String) {
         if self.pending_len > 0 {
-            // Unfinished bytes are the beginning of one character, so from_utf8_lossy makes one replacement of them.
+            // Unfinished bytes are the beginning of one character, so from_utf8_lossy makes one
+            // replacement of them.
             text.push(char::REPLACEMENT_CHARACTER);
             self.pending_len = 0;
         }
@@ -92,7 +94,8 @@ pub struct TextPosition {
     pub bytes: usize,
 }
 
-/// Where in the text of a [`Detokenizer`] each token begins. One that begins inside a character has the character's place.
+/// Where in the text of a [`Detokenizer`] each token begins. One that begins inside a character has
+/// the character's place.
 #[derive(Debug, Clone, Default)]
 pub struct TokenPositions {
     detokenizer: Detokenizer,
@@ -123,7 +126,8 @@ impl TokenPositions {
         self.next.bytes = bytes;
     }
 
-    /// How many of `token`, the next token's bytes, are of characters before byte `end` of the text.
+    /// How many of `token`, the next token's bytes, are of characters before byte `end` of the
+    /// text.
     #[must_use]
     pub fn bytes_before(&self, token: &[u8], end: usize) -> usize {
         let mut places = self.clone();

@@ -47,7 +47,8 @@ fn empty_pieces_change_nothing() {
     assert_eq!(pushed(&[b"", b"\xec", b"", b"\x95\x88", b""]), "안");
 }
 
-/// Bytes with a taste for the edges of UTF-8: lead bytes, continuations, surrogates, overlong forms.
+/// Bytes with a taste for the edges of UTF-8: lead bytes, continuations, surrogates, overlong
+/// forms.
 fn odd_bytes() -> impl Strategy<Value = Vec<u8>> {
     let odd = prop_oneof![
         any::<u8>(),

@@ -1,7 +1,8 @@
-//! Text to tokens and back: harmony's renderer and its streaming parser, the tokenizer, what an answer may be, stop
-//! strings, the prompt cache.
+//! Text to tokens and back: harmony's renderer and its streaming parser, the tokenizer, what an
+//! answer may be, stop strings, the prompt cache.
 //!
-//! Pure: the same input gives the same tokens. Absent on purpose: clocks (the date is an input), wire formats, actors.
+//! Pure: the same input gives the same tokens. Absent on purpose: clocks (the date is an input),
+//! wire formats, actors.
 
 pub mod builder;
 pub mod constraint;

@@ -1,15 +1,16 @@
-//! Text with what changes from request to request replaced, for cache keys alone: the model never sees it.
+//! Text with what changes from request to request replaced, for cache keys alone: the model never
+//! sees it.
 //!
-//! The order of the replacements is part of the protocol (`WIRE.md`, section 4). Two texts that differ only in what is
-//! replaced have the same key, so a key alone never answers for a text.
+//! The order of the replacements is part of the protocol (`WIRE.md`, section 4). Two texts that
+//! differ only in what is replaced have the same key, so a key alone never answers for a text.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
-/// What is replaced, by what, in this order. Word borders are those of ASCII: Unicode's would keep the search from its fast
-/// path on any text that is not ASCII.
+/// What is replaced, by what, in this order. Word borders are those of ASCII: Unicode's would keep
+/// the search from its fast path on any text that is not ASCII.
 const REPLACEMENTS: [(&str, &str); 14] = [
     (r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?", "<timestamp>"),
     (r"(?-u:\b)(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{1,2}/[0-9]{1,2}/[0-9]{4})(?-u:\b)", "<date>"),

@@ -1,8 +1,10 @@
-//! JSON as Python's `json.dumps(obj, sort_keys=True, separators=(',', ':'))` writes it: the form that cache keys hash.
+//! JSON as Python's `json.dumps(obj, sort_keys=True, separators=(',', ':'))` writes it: the form
+//! that cache keys hash.
 
 use std::fmt::Write as _;
 
-/// Appends `text` as a string, with everything outside printable ASCII escaped, characters beyond U+FFFF as two surrogates.
+/// Appends `text` as a string, with everything outside printable ASCII escaped, characters beyond
+/// U+FFFF as two surrogates.
 pub(super) fn string(out: &mut String, text: &str) {
     out.push('"');
     for character in text.chars() {
@@ -25,7 +27,8 @@ pub(super) fn string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Appends `value` as a float: the shortest digits that mean it, with an exponent below 1e-4 and from 1e16 on.
+/// Appends `value` as a float: the shortest digits that mean it, with an exponent below 1e-4 and
+/// from 1e16 on.
 pub(super) fn float(out: &mut String, value: f64) {
     if !value.is_finite() {
         out.push_str(if value.is_nan() {

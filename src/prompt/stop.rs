@@ -1,9 +1,10 @@
 //! Stop strings over streamed text: what may still become one is held back, nothing else.
 //!
-//! Owns: an automaton over all stop strings of a response (Aho & Corasick 1975), and the text held back. Promises: time
-//! linear in the text, however many stop strings there are; the same cut, however the text was split. The stop string that
-//! is complete first wins; of several that are complete at once, the longest. Text before it is given out, text of it and
-//! after it never. Absent on purpose: limits on stop strings, which text they apply to.
+//! Owns: an automaton over all stop strings of a response (Aho & Corasick 1975), and the text held
+//! back. Promises: time linear in the text, however many stop strings there are; the same cut,
+//! however the text was split. The stop string that is complete first wins; of several that are
+//! complete at once, the longest. Text before it is given out, text of it and after it never.
+//! Absent on purpose: limits on stop strings, which text they apply to.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -140,8 +141,9 @@ impl StopStrings {
         &self.held
     }
 
-    /// Takes the next text and appends to `out` what is certainly not part of a stop string. Answers the stop string that
-    /// was found, if one was: then the text is at its end, and later calls give nothing.
+    /// Takes the next text and appends to `out` what is certainly not part of a stop string.
+    /// Answers the stop string that was found, if one was: then the text is at its end, and
+    /// later calls give nothing.
     pub fn push(&mut self, text: &str, out: &mut String) -> Option<String> {
         if self.matched {
             return None;
@@ -159,14 +161,16 @@ impl StopStrings {
                 return Some(found.clone());
             }
         }
-        // What is held starts a stop string, and stop strings start at a character's first byte: the cut is between characters.
+        // What is held starts a stop string, and stop strings start at a character's first byte:
+        // the cut is between characters.
         let safe = self.held.len() - self.set.nodes[self.at as usize].depth as usize;
         out.push_str(&self.held[..safe]);
         self.held.drain(..safe);
         None
     }
 
-    /// Appends what was held back: no more text comes. The search is then at the beginning of a text again.
+    /// Appends what was held back: no more text comes. The search is then at the beginning of a
+    /// text again.
     pub fn flush(&mut self, out: &mut String) {
         out.push_str(&self.held);
         self.held.clear();

@@ -24,7 +24,8 @@ fn run(strings: &[&str], pieces: &[&str]) -> (String, Option<String>) {
     (out, None)
 }
 
-/// The same by definition: the first end of any stop string in the whole text; the longest that ends there.
+/// The same by definition: the first end of any stop string in the whole text; the longest that
+/// ends there.
 fn naive(strings: &[&str], text: &str) -> (String, Option<String>) {
     for end in 1..=text.len() {
         let longest =

@@ -1,7 +1,7 @@
 //! Which sequences may wait, and which of the waiting may run.
 //!
-//! **First come, first served, without exception: every running sequence arrived before all that wait.** An
-//! admission that fails leaves the queue as it was, and no sequence passes the front.
+//! **First come, first served, without exception: every running sequence arrived before all that
+//! wait.** An admission that fails leaves the queue as it was, and no sequence passes the front.
 
 use std::sync::Arc;
 
@@ -24,7 +24,8 @@ pub struct NewSequence {
     pub sampling: Arc<Sampling>,
     /// It finds computed what sequences of the same salt have computed, and no other.
     pub cache_salt: CacheSalt,
-    /// Whether it is part of a conversation that goes on: then its blocks are evicted after others'.
+    /// Whether it is part of a conversation that goes on: then its blocks are evicted after
+    /// others'.
     pub in_session: bool,
 }
 
@@ -98,8 +99,8 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Whether so many sequences of a request, with so many prompt tokens, may wait besides those that
-    /// do; else after how many microseconds they may.
+    /// Whether so many sequences of a request, with so many prompt tokens, may wait besides those
+    /// that do; else after how many microseconds they may.
     pub(super) fn check_queue(&self, sequences_count: usize, prompt_tokens: usize) -> Result<(), Reject> {
         let (excess_count, excess_tokens) = self.excess(sequences_count, prompt_tokens);
         if excess_count == 0 && excess_tokens == 0 {
@@ -120,8 +121,8 @@ impl Scheduler {
 
     /// How many sequences and how many prompt tokens too many would wait with so many more.
     ///
-    /// Every held sequence has its place among those that may wait. The tokens of held prompts count
-    /// for a request that has sequences to be held itself: a single one goes before them.
+    /// Every held sequence has its place among those that may wait. The tokens of held prompts
+    /// count for a request that has sequences to be held itself: a single one goes before them.
     pub(super) fn excess(&self, sequences_count: usize, prompt_tokens: usize) -> (usize, usize) {
         let (queued_count, queued_tokens) = (self.waiting.count(), self.waiting.demand().prompt_tokens);
         let waiting_count = queued_count + self.turns.held_count();
@@ -169,8 +170,9 @@ impl Scheduler {
         seq >= self.fresh_from
     }
 
-    /// Lets sequences run from the front of the queue and gives each a slice of this step, until `room` tokens are used up, no
-    /// more may run, the blocks do not suffice for the next one, or the gate holds it.
+    /// Lets sequences run from the front of the queue and gives each a slice of this step, until
+    /// `room` tokens are used up, no more may run, the blocks do not suffice for the next one,
+    /// or the gate holds it.
     pub(super) fn admit(&mut self, gate: AdmissionWindow, mut room: usize) {
         while room > 0
             && let Some((seq, _)) = self.waiting.front()
@@ -184,12 +186,13 @@ impl Scheduler {
         }
     }
 
-    /// Lets the front of the queue run, with a slice of at most `room` tokens. Returns the slice's length, or
-    /// `None` if it does not fit or the queue is empty.
+    /// Lets the front of the queue run, with a slice of at most `room` tokens. Returns the slice's
+    /// length, or `None` if it does not fit or the queue is empty.
     ///
-    /// Everything that it needs to catch up must be available: else it would soon be preempted, or preempt others, and be computed
-    /// twice. It takes the global blocks of all its tokens at once, so that those admitted next count with what is left;
-    /// sliding blocks it takes slice by slice, because it gives them back on the way. What the prefix cache has of it is not
+    /// Everything that it needs to catch up must be available: else it would soon be preempted, or
+    /// preempt others, and be computed twice. It takes the global blocks of all its tokens at
+    /// once, so that those admitted next count with what is left; sliding blocks it takes slice
+    /// by slice, because it gives them back on the way. What the prefix cache has of it is not
     /// computed.
     pub(super) fn admit_front(&mut self, room: usize) -> Option<usize> {
         let (seq, place) = self.waiting.front()?;

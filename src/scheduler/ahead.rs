@@ -1,10 +1,12 @@
 //! Planning a step while the one before it is computed.
 //!
-//! A device that is given its next step before it ends one never waits for the host. What the step under way draws is not known
-//! yet; that it ends well is **presumed**: each of its sequences has computed its token and has one more, which the next step awaits.
-//! The commit finds out. A sequence that turns out to have ended is computed once more; its report is dropped, as after a cancel.
-//! Its blocks are free at once, since **steps are computed in the order of their plans**: a block's next holder writes to it after
-//! all that was planned before. If the step is lost, the one planned ahead is lost with it.
+//! A device that is given its next step before it ends one never waits for the host. What the step
+//! under way draws is not known yet; that it ends well is **presumed**: each of its sequences has
+//! computed its token and has one more, which the next step awaits. The commit finds out. A
+//! sequence that turns out to have ended is computed once more; its report is dropped, as after a
+//! cancel. Its blocks are free at once, since **steps are computed in the order of their plans**: a
+//! block's next holder writes to it after all that was planned before. If the step is lost, the one
+//! planned ahead is lost with it.
 //!
 //! ```text
 //! device   | step 1 ............... | step 2 ............... | step 3 ...
@@ -12,28 +14,31 @@
 //!          (1 runs)    (2 runs)                  (3 runs)
 //! ```
 //!
-//! While step 1 is computed, step 2 is planned as if step 1 had ended well: a sequence of both awaits the token that step 1
-//! draws. Commit 1 brings that token while step 2 is computed, and only then is step 3 planned.
+//! While step 1 is computed, step 2 is planned as if step 1 had ended well: a sequence of both
+//! awaits the token that step 1 draws. Commit 1 brings that token while step 2 is computed, and
+//! only then is step 3 planned.
 //!
 //! Not every step can be planned ahead, and then it is planned after the commit, as ever:
 //!
-//! * Beside a step that prefills little: one that prefills much takes long, so that there is little to gain, and a request that
-//!   arrives meanwhile would wait for the next one too.
-//! * No sequence in it draws with a history, which would lack a token, and no sequence of either awaits log-probabilities of its
-//!   prompt.
+//! * Beside a step that prefills little: one that prefills much takes long, so that there is little
+//!   to gain, and a request that arrives meanwhile would wait for the next one too.
+//! * No sequence in it draws with a history, which would lack a token, and no sequence of either
+//!   awaits log-probabilities of its prompt.
 //! * No suspects are tried, and no window holds a sequence.
-//! * Few in the line of those that run have ended: it is tidied between a commit and a plan, where no step knows its places.
+//! * Few in the line of those that run have ended: it is tidied between a commit and a plan, where
+//!   no step knows its places.
 //! * No sequence with masks is in both: its mask follows from the token that is awaited. It is left
 //!   out of the step that is planned ahead, and is in the next one; the others do not wait.
-//! * The blocks suffice: nothing is preempted, because a sequence of the step under way keeps its place in the line till its commit.
+//! * The blocks suffice: nothing is preempted, because a sequence of the step under way keeps its
+//!   place in the line till its commit.
 
 use super::Scheduler;
 use super::geometry::BlockCounts;
 use super::running::Runner;
 use crate::batch::Micros;
 
-/// A step that prefills so many tokens takes about as long as one that prefills none: by its roofs a GPU reads the weights longer than
-/// it multiplies with them up to there.
+/// A step that prefills so many tokens takes about as long as one that prefills none: by its roofs
+/// a GPU reads the weights longer than it multiplies with them up to there.
 const LITTLE_TOKENS: usize = 256;
 
 impl Scheduler {
@@ -77,7 +82,8 @@ impl Scheduler {
             return self.step.withdraw();
         }
         self.admit(gate, room);
-        // Its log-probabilities may take several rounds, and an engine that computes those reports the step before it only then.
+        // Its log-probabilities may take several rounds, and an engine that computes those reports
+        // the step before it only then.
         if self.step.prefills.iter().any(|(at, _)| self.running[*at].awaits_prompt_logprobs) {
             self.step.withdraw();
         }

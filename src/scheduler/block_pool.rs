@@ -20,7 +20,8 @@ pub(super) struct BlockPool {
     known: Flags,
     /// Those that only the prefix cache holds, but for the preferred.
     cached: Recency,
-    /// Those of them that sessions have used: they go after all others, unless they are more than half of all blocks.
+    /// Those of them that sessions have used: they go after all others, unless they are more than
+    /// half of all blocks.
     preferred: Recency,
     /// Whether a session has used each block since it is known.
     prefers: Flags,
@@ -142,7 +143,8 @@ impl BlockPool {
         }
     }
 
-    /// As [`BlockPool::give`], for a block that is little worth in the cache: it is the first to go.
+    /// As [`BlockPool::give`], for a block that is little worth in the cache: it is the first to
+    /// go.
     pub(super) fn give_up(&mut self, block: BlockId) {
         if self.release(block) {
             self.prefers.set(block, false);

@@ -15,8 +15,8 @@ pub(super) struct Tables {
 
 /// The two block tables of a sequence.
 ///
-/// **The global table holds every computed position. The sliding table holds every computed position that the next token
-/// sees, and no block before those.**
+/// **The global table holds every computed position. The sliding table holds every computed
+/// position that the next token sees, and no block before those.**
 #[derive(Debug, Default)]
 pub(super) struct BlockTables {
     pub(super) global: TableRow,
@@ -58,7 +58,8 @@ impl BlockTables {
         tables.sliding.grow(&mut self.sliding, missing.sliding, &mut pools.sliding);
     }
 
-    /// Takes known global blocks, from the first on, and the sliding blocks that the token behind them sees; the tables are empty.
+    /// Takes known global blocks, from the first on, and the sliding blocks that the token behind
+    /// them sees; the tables are empty.
     pub(super) fn adopt(&mut self, chain: &[BlockId], geometry: &Geometry, tables: &mut Tables, pools: &mut BlockPools) {
         let sliding_first = geometry.sliding_first(chain.len() * geometry.block_tokens);
         let BlockPools { global, sliding, cache } = pools;
@@ -85,7 +86,8 @@ impl BlockTables {
         }
     }
 
-    /// Makes the filled block at `index` known, in both groups. If what it holds is known already, the known blocks take its place.
+    /// Makes the filled block at `index` known, in both groups. If what it holds is known already,
+    /// the known blocks take its place.
     pub(super) fn know(&mut self, index: usize, prefix: Prefix<'_>, tables: &mut Tables, pools: &mut BlockPools) {
         let own = self.global(tables)[index];
         let known = pools.cache.find(prefix).unwrap_or_else(|| {
@@ -111,8 +113,9 @@ impl BlockTables {
         }
     }
 
-    /// Gives back the sliding blocks that neither the token at `next` nor a later one sees. Those in the window before one of `ends`,
-    /// which are counted in tokens, are worth keeping in the cache.
+    /// Gives back the sliding blocks that neither the token at `next` nor a later one sees. Those
+    /// in the window before one of `ends`, which are counted in tokens, are worth keeping in
+    /// the cache.
     pub(super) fn slide(
         &mut self,
         next: usize,

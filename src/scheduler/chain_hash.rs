@@ -1,4 +1,5 @@
-//! The hashes under which filled blocks are found: of a block's tokens and of all tokens before them.
+//! The hashes under which filled blocks are found: of a block's tokens and of all tokens before
+//! them.
 //!
 //! SipHash-2-4 with 128 bits of output, keyed: without the key no client can make blocks that fall
 //! on each other. A wrong find is impossible even then, because tokens are compared; what a

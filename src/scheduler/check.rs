@@ -6,7 +6,8 @@ use super::sequence::PromptLogprobs;
 use crate::batch::SeqId;
 
 impl Scheduler {
-    /// Panics if a cheap invariant does not hold; called at the end of each public method that changes something.
+    /// Panics if a cheap invariant does not hold; called at the end of each public method that
+    /// changes something.
     pub(super) fn check(&self) {
         assert_eq!(
             self.sequences.count(),
@@ -19,8 +20,8 @@ impl Scheduler {
         }
     }
 
-    /// Panics if any invariant does not hold. Takes time in proportion to everything there is: debug builds call it at each plan
-    /// and commit, the simulation after each call.
+    /// Panics if any invariant does not hold. Takes time in proportion to everything there is:
+    /// debug builds call it at each plan and commit, the simulation after each call.
     pub fn check_all(&self) {
         self.check();
         self.check_running();

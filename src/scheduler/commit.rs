@@ -10,7 +10,8 @@ impl Scheduler {
     pub(super) fn commit_done(&mut self, step: StepUnderWay, reports: Vec<Sampled>, events: &mut Vec<SequenceEvent>) {
         let mut reports = reports.into_iter();
         for slice in &step.planned {
-            // It may have ended since the step was planned, in the commit before or by a cancel: then its report is dropped.
+            // It may have ended since the step was planned, in the commit before or by a cancel:
+            // then its report is dropped.
             let is_wanted = !self.running[slice.at].is_gone();
             if is_wanted {
                 self.totals.prefill_tokens += slice.prefill_tokens as u64;
@@ -100,8 +101,8 @@ impl Scheduler {
         }
     }
 
-    /// The step failed, and the engine's KV memory with it: its sequences are suspected, and all sequences are computed
-    /// again, in the order of arrival, with the tokens generated so far.
+    /// The step failed, and the engine's KV memory with it: its sequences are suspected, and all
+    /// sequences are computed again, in the order of arrival, with the tokens generated so far.
     pub(super) fn commit_lost(&mut self, step: StepUnderWay, events: &mut Vec<SequenceEvent>) {
         self.forget_computed();
         // What was planned ahead of this is lost with it, and no sequence of it is suspected.

@@ -49,22 +49,25 @@ impl Geometry {
         (position + 1).saturating_sub(self.window_tokens)
     }
 
-    /// The logical block of the first position that the token at `position` sees in a sliding-window layer.
+    /// The logical block of the first position that the token at `position` sees in a
+    /// sliding-window layer.
     pub(super) fn sliding_first(&self, position: usize) -> usize {
         self.first_seen(position) / self.block_tokens
     }
 
-    /// Whether a block is in the window that a token sees which stands at `end`, or up to a block before it.
+    /// Whether a block is in the window that a token sees which stands at `end`, or up to a block
+    /// before it.
     pub(super) fn is_in_window(&self, block: usize, end: usize) -> bool {
         let whole = end / self.block_tokens;
         block <= whole && block >= self.sliding_first(whole * self.block_tokens)
     }
 
-    /// The most blocks that a sequence holds at any moment while its first `tokens` tokens are computed, however they are
-    /// sliced.
+    /// The most blocks that a sequence holds at any moment while its first `tokens` tokens are
+    /// computed, however they are sliced.
     ///
-    /// Global: all of them. Sliding: a slice of `slice_tokens_max` tokens needs, besides its own positions, the window before
-    /// its first token; that span may begin at a block's last position. Never more than all of them.
+    /// Global: all of them. Sliding: a slice of `slice_tokens_max` tokens needs, besides its own
+    /// positions, the window before its first token; that span may begin at a block's last
+    /// position. Never more than all of them.
     pub(super) fn need(&self, tokens: usize) -> BlockCounts {
         let global = self.blocks(tokens);
         let span = (self.window_tokens - 1).saturating_add(self.slice_tokens_max);
@@ -77,7 +80,8 @@ impl Geometry {
 mod tests {
     use super::*;
 
-    /// Slices the tokens in every way that begins anywhere, and counts the blocks that each slice holds.
+    /// Slices the tokens in every way that begins anywhere, and counts the blocks that each slice
+    /// holds.
     fn most_sliding(geometry: &Geometry, tokens: usize) -> usize {
         (0..tokens)
             .map(|start| {

@@ -19,24 +19,28 @@ pub struct SchedulerLimits {
     pub token_budget_tokens: usize,
     /// Most tokens of a prefill slice.
     pub prefill_slice_tokens: usize,
-    /// Most sequences that run at once, and so most slices of a step. Never more run than the token budget has tokens, so
-    /// that every sequence that decodes has its token in every step.
+    /// Most sequences that run at once, and so most slices of a step. Never more run than the token
+    /// budget has tokens, so that every sequence that decodes has its token in every step.
     pub running_max_count: usize,
     /// Most sequences that wait; the next one is rejected.
     pub waiting_max_count: usize,
     /// Most prompt tokens that wait together; the next sequence is rejected, unless none waits.
     pub waiting_max_tokens: usize,
-    /// How long the first waiting prompt may be held so that others join its step; zero never holds. Sequences that run go on
-    /// meanwhile. Counted from its arrival; over at once when no other could join.
+    /// How long the first waiting prompt may be held so that others join its step; zero never
+    /// holds. Sequences that run go on meanwhile. Counted from its arrival; over at once when
+    /// no other could join.
     pub prefill_window_micros: u64,
-    /// How long a decode step may be held for sequences about to join; zero never holds. Counted from the commit before it. A
-    /// sequence is about to join when the prefill window holds it, and lets it go before the decode window is over: without a
-    /// prefill window nothing is ever about to join.
+    /// How long a decode step may be held for sequences about to join; zero never holds. Counted
+    /// from the commit before it. A sequence is about to join when the prefill window holds it,
+    /// and lets it go before the decode window is over: without a prefill window nothing is
+    /// ever about to join.
     pub decode_window_micros: u64,
-    /// How long a sequence may wait for its first step before it is given up; zero waits for ever. One that has run and waits
-    /// again is never given up: its reader has tokens already, and it is first in the queue.
+    /// How long a sequence may wait for its first step before it is given up; zero waits for ever.
+    /// One that has run and waits again is never given up: its reader has tokens already, and
+    /// it is first in the queue.
     pub waiting_max_micros: u64,
-    /// The key under which filled blocks are kept for prompts that begin the same; `None` keeps none.
+    /// The key under which filled blocks are kept for prompts that begin the same; `None` keeps
+    /// none.
     pub prefix_cache: Option<HashKey>,
 }
 

@@ -1,14 +1,17 @@
 //! Which sequences run in the next step, and which blocks hold their keys and values.
 //!
-//! Owns: every sequence, every block. Promises: a block is free, cached or in use, never two of them; the same calls give the same plans.
-//! Absent on purpose: clocks, randomness, threads, device errors. Time comes in as `now`.
+//! Owns: every sequence, every block. Promises: a block is free, cached or in use, never two of
+//! them; the same calls give the same plans. Absent on purpose: clocks, randomness, threads, device
+//! errors. Time comes in as `now`.
 //!
-//! A sequence waits (`admission`), runs, and ends. While it runs it catches up on `tokens - computed`, a slice a step
-//! (`planning`); when it has caught up a token is drawn and appended (`commit`), and so on; a step may be planned before the one
-//! before it has ended (`ahead`). When blocks run out the newest gives its blocks back and waits again (`preemption`); when the
-//! engine fails all do, and the sequences of the lost step are tried alone (`suspects`). Steps may be held for company (`windows`).
-//! What a prompt has in common with earlier ones is found computed (`reuse`).
-//! The sequences of one request take turns with those of others, and fail together (`turns`).
+//! A sequence waits (`admission`), runs, and ends. While it runs it catches up on `tokens -
+//! computed`, a slice a step (`planning`); when it has caught up a token is drawn and appended
+//! (`commit`), and so on; a step may be planned before the one before it has ended (`ahead`). When
+//! blocks run out the newest gives its blocks back and waits again (`preemption`); when the
+//! engine fails all do, and the sequences of the lost step are tried alone (`suspects`). Steps may
+//! be held for company (`windows`). What a prompt has in common with earlier ones is found computed
+//! (`reuse`). The sequences of one request take turns with those of others, and fail together
+//! (`turns`).
 //!
 //! A new feature is a file and a call in `planning` or `commit`, never a branch inside their loops.
 
@@ -68,7 +71,8 @@ pub enum FinishReason {
     Stop(TokenId),
     /// The tokens asked for are generated.
     Length,
-    /// It was cancelled. For the layer that tells a reader so: the core reports no event of a cancelled sequence.
+    /// It was cancelled. For the layer that tells a reader so: the core reports no event of a
+    /// cancelled sequence.
     Cancelled,
     /// It waited longer than the queue allows.
     QueueTimeout,
@@ -114,7 +118,8 @@ pub enum SequenceEvent {
         /// Why none were.
         miss: Option<Miss>,
     },
-    /// The prompt is computed and the log-probabilities of its tokens (from the second on) are known; only if asked for.
+    /// The prompt is computed and the log-probabilities of its tokens (from the second on) are
+    /// known; only if asked for.
     PromptLogprobs {
         /// The sequence.
         seq: SeqId,
@@ -130,7 +135,8 @@ pub enum SequenceEvent {
         /// Its log-probabilities, if asked for.
         logprobs: Option<Box<PositionLogprobs>>,
     },
-    /// The sequence ended; the last event of it, exactly one. A stop token that ended it is inside the reason.
+    /// The sequence ended; the last event of it, exactly one. A stop token that ended it is inside
+    /// the reason.
     Finished {
         /// The sequence.
         seq: SeqId,
@@ -144,8 +150,8 @@ pub enum SequenceEvent {
 /// What to do next.
 #[derive(Debug)]
 pub enum Plan<'a> {
-    /// Compute this, then commit its result. It may be exchanged for a batch planned earlier by the same core, whose memory
-    /// then serves the next step.
+    /// Compute this, then commit its result. It may be exchanged for a batch planned earlier by the
+    /// same core, whose memory then serves the next step.
     Step(&'a mut Batch),
     /// Nothing to compute until `until`, or until something is submitted if it is `None`.
     Idle {
@@ -200,8 +206,9 @@ struct SchedulerTotals {
 
 /// The scheduler core.
 ///
-/// **Ids are given in the order of arrival, and every running sequence has a smaller id than every waiting one**; of those
-/// that wait, the ones that ran before have smaller ids than those that never ran.
+/// **Ids are given in the order of arrival, and every running sequence has a smaller id than every
+/// waiting one**; of those that wait, the ones that ran before have smaller ids than those that
+/// never ran.
 #[derive(Debug)]
 pub struct Scheduler {
     limits: SchedulerLimits,
@@ -232,7 +239,8 @@ impl Scheduler {
     /// A scheduler with no sequence and every block free.
     ///
     /// # Panics
-    /// If a limit allows nothing at all (a block without tokens, a step without slices, a queue without places).
+    /// If a limit allows nothing at all (a block without tokens, a step without slices, a queue
+    /// without places).
     #[must_use]
     pub fn new(limits: SchedulerLimits) -> Self {
         limits.check();
@@ -275,7 +283,7 @@ impl Scheduler {
     }
 
     /// Takes all sequences of a request, or none; answers the id of the first one, which names the
-    /// request. The others enter in plans, with an [`Event::Entered`] each.
+    /// request. The others enter in plans, with an [`SequenceEvent::Entered`] each.
     ///
     /// # Errors
     /// As [`Scheduler::submit`]; then nothing was taken.
@@ -300,12 +308,12 @@ impl Scheduler {
         Ok(seq)
     }
 
-    /// Ends a sequence, and no other of its request; its blocks are free or cached when this returns. Unknown
-    /// and finished ones are ignored; no event follows. May be called while steps compute: their
-    /// reports of it are then dropped.
+    /// Ends a sequence, and no other of its request; its blocks are free or cached when this
+    /// returns. Unknown and finished ones are ignored; no event follows. May be called while
+    /// steps compute: their reports of it are then dropped.
     ///
-    /// They may still write to those blocks. That is harmless, because **no block is given to anyone before the next plan,
-    /// and steps are computed in the order of their plans**.
+    /// They may still write to those blocks. That is harmless, because **no block is given to
+    /// anyone before the next plan, and steps are computed in the order of their plans**.
     pub fn cancel(&mut self, seq: SeqId) {
         self.take_out(seq);
         self.check();
@@ -337,8 +345,9 @@ impl Scheduler {
         }
     }
 
-    /// The step after the one that is computed now, for an engine that takes it meanwhile and computes it then; `None` if it
-    /// has to wait for the commit, after which [`Scheduler::plan`] plans it. Its batch awaits what the step under way draws.
+    /// The step after the one that is computed now, for an engine that takes it meanwhile and
+    /// computes it then; `None` if it has to wait for the commit, after which
+    /// [`Scheduler::plan`] plans it. Its batch awaits what the step under way draws.
     ///
     /// # Panics
     /// If no step is computed, or one was planned ahead of it already.
@@ -361,7 +370,8 @@ impl Scheduler {
     /// Takes the result of the oldest step under way. If it is lost, so is the one planned ahead.
     ///
     /// # Panics
-    /// If no step is being computed, or if the reports are not those that the step's slices ask for.
+    /// If no step is being computed, or if the reports are not those that the step's slices ask
+    /// for.
     pub fn commit(&mut self, result: StepResult, now: Micros, events: &mut Vec<SequenceEvent>) {
         assert!(!self.under_way.is_empty(), "a result without a step");
         let step = self.under_way.remove(0);
@@ -414,8 +424,8 @@ impl Scheduler {
         self.remove(seq);
     }
 
-    /// Ends a sequence, wherever it is, and gives its blocks back; the unknown are ignored. Answers its
-    /// request, if that has others.
+    /// Ends a sequence, wherever it is, and gives its blocks back; the unknown are ignored. Answers
+    /// its request, if that has others.
     fn remove(&mut self, seq: SeqId) -> Option<SeqId> {
         if let Some(at) = self.running.find(seq) {
             return self.end(at);

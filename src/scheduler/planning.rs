@@ -29,12 +29,14 @@ impl Scheduler {
         }
     }
 
-    /// Gives each candidate, oldest first, a slice of what it has not computed, and the blocks for it; `decoding_count` of them
-    /// decode. Answers how many tokens of the budget are left for admissions.
+    /// Gives each candidate, oldest first, a slice of what it has not computed, and the blocks for
+    /// it; `decoding_count` of them decode. Answers how many tokens of the budget are left for
+    /// admissions.
     ///
-    /// **Every candidate that decodes is in the step**, unless it is preempted: decode before prefill, because a waiting prompt
-    /// can wait one step (TTFT), and a stalled answer is seen at once (ITL). Blocks go by age instead, so that the oldest
-    /// always gets on, and a sequence that is preempted has no slice in this step yet.
+    /// **Every candidate that decodes is in the step**, unless it is preempted: decode before
+    /// prefill, because a waiting prompt can wait one step (TTFT), and a stalled answer is seen
+    /// at once (ITL). Blocks go by age instead, so that the oldest always gets on, and a
+    /// sequence that is preempted has no slice in this step yet.
     pub(super) fn catch_up(&mut self, decoding_count: usize, is_candidate: impl Fn(&Self, &Runner) -> bool) -> usize {
         let mut room = self.limits.token_budget_tokens - decoding_count;
         let preemptions_before = self.totals.preemptions;

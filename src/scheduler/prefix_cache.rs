@@ -78,7 +78,8 @@ impl PrefixCache {
         self.key.is_some()
     }
 
-    /// The hash of `tokens` behind the prefix with this hash; `None`: behind nothing, under this salt.
+    /// The hash of `tokens` behind the prefix with this hash; `None`: behind nothing, under this
+    /// salt.
     ///
     /// # Panics
     /// If the cache is off.
@@ -265,8 +266,8 @@ mod tests {
 
     use super::*;
 
-    /// A client that could make hashes collide would find nothing by it: of the same hash are other tokens, another salt, another
-    /// beginning.
+    /// A client that could make hashes collide would find nothing by it: of the same hash are other
+    /// tokens, another salt, another beginning.
     #[test]
     fn blocks_of_one_hash_are_told_apart() {
         let mut cache = PrefixCache::new(Some(HashKey([1, 2])), 2, 8, 0);

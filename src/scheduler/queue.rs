@@ -52,8 +52,9 @@ impl Demand {
 
 /// The waiting sequences, in the order of their ids, which is the order of their arrival.
 ///
-/// A sequence that ran and waits again has a smaller id than all that never ran, so its place is the front without anyone
-/// putting it there; and an admission that fails leaves the queue as it was.
+/// A sequence that ran and waits again has a smaller id than all that never ran, so its place is
+/// the front without anyone putting it there; and an admission that fails leaves the queue as it
+/// was.
 #[derive(Debug, Default)]
 pub(super) struct WaitingQueue {
     line: BTreeMap<SeqId, SequenceIndex>,

@@ -13,9 +13,9 @@
 //!   so that it begins with a prefill slice like all that are admitted. Where log-probabilities of
 //!   the prompt are gathered, every token is.
 //! * **What ends, is cancelled or is preempted leaves its blocks known.** They are evicted when
-//!   room is wanted, longest unused first, those that sessions have used after others. Of a window that is left behind only that is worth
-//!   keeping which a conversation goes on from: before the prompt's end, and before the end of a
-//!   chain that was cut.
+//!   room is wanted, longest unused first, those that sessions have used after others. Of a window
+//!   that is left behind only that is worth keeping which a conversation goes on from: before the
+//!   prompt's end, and before the end of a chain that was cut.
 //! * An engine that failed has lost its memory, so nothing is known after it. A draw that fails may
 //!   stem from what a block holds: nothing is known after it either.
 

@@ -1,7 +1,8 @@
 //! The sequences that run, in the order of their ids.
 //!
-//! What a step reads and writes of each lies side by side here, so that a step walks through memory once: with 65,536 of them,
-//! reading each where its prompt is kept took four times as long as everything else.
+//! What a step reads and writes of each lies side by side here, so that a step walks through memory
+//! once: with 65,536 of them, reading each where its prompt is kept took four times as long as
+//! everything else.
 
 use std::ops::{Index, IndexMut};
 
@@ -11,7 +12,8 @@ use super::geometry::Geometry;
 use super::sequence::{PromptLogprobs, Sequence, SequenceIndex, Sequences};
 use crate::batch::{SeqId, TokenId};
 
-/// So many generated tokens go to their sequence together: each visit there costs a walk to far memory.
+/// So many generated tokens go to their sequence together: each visit there costs a walk to far
+/// memory.
 const LATEST_MAX_COUNT: usize = 10;
 
 /// A sequence that runs: what a decode step needs of it.
@@ -44,13 +46,16 @@ pub(super) struct Runner {
     /// Tokens generated so far, and still to be generated.
     pub(super) generated_count: u32,
     left_count: u32,
-    /// Leading tokens whose keys and values are stored, or will be by the step under way, if its end is presumed.
+    /// Leading tokens whose keys and values are stored, or will be by the step under way, if its
+    /// end is presumed.
     pub(super) computed: usize,
-    /// How many are computed when its next block is filled that is not known yet; never if the prefix cache is off.
+    /// How many are computed when its next block is filled that is not known yet; never if the
+    /// prefix cache is off.
     pub(super) fills_at: usize,
     /// Of its leading tokens so many were known when it began, in the global group.
     pub(super) known_tokens: usize,
-    /// Bit `i` is set if a stop token is `i` modulo 64: whether a token may be one is known without looking at the list.
+    /// Bit `i` is set if a stop token is `i` modulo 64: whether a token may be one is known without
+    /// looking at the list.
     stops: u64,
     pub(super) tables: BlockTables,
 }
@@ -130,12 +135,14 @@ impl Runner {
         self.awaited_of = Some(u32::try_from(slice).expect("no step has 2^32 slices"));
     }
 
-    /// Whether its next draw has to wait for the commit of the step under way, which tells what it may draw.
+    /// Whether its next draw has to wait for the commit of the step under way, which tells what it
+    /// may draw.
     pub(super) fn awaits_mask(&self) -> bool {
         self.is_masked && self.awaited_of.is_some()
     }
 
-    /// Appends a generated token, or puts it where it is awaited; which of the generated tokens it is, counted from zero.
+    /// Appends a generated token, or puts it where it is awaited; which of the generated tokens it
+    /// is, counted from zero.
     pub(super) fn append(&mut self, token: TokenId, sequences: &mut Sequences) -> u32 {
         if self.awaited_of.take().is_some() {
             self.latest[usize::from(self.latest_count) - 1] = token;
@@ -209,8 +216,9 @@ fn bit(token: TokenId) -> u64 {
 
 /// All that run.
 ///
-/// An index into them holds from the beginning of a plan to its commit: a sequence that ends stays in the line until the next plan without a
-/// step under way; others come, or are taken out, at its end only.
+/// An index into them holds from the beginning of a plan to its commit: a sequence that ends stays
+/// in the line until the next plan without a step under way; others come, or are taken out, at its
+/// end only.
 #[derive(Debug, Default)]
 pub(super) struct RunningSequences {
     /// Oldest first.
@@ -269,7 +277,8 @@ impl RunningSequences {
         self.gone_count += 1;
     }
 
-    /// Takes the newest out, whose blocks are given back, and gives its sequence its tokens; answers its index and its place.
+    /// Takes the newest out, whose blocks are given back, and gives its sequence its tokens;
+    /// answers its index and its place.
     pub(super) fn take_newest(
         &mut self,
         sequences: &mut Sequences,

@@ -1,6 +1,7 @@
 //! A sequence as it was handed in and what came of it, and where all of them are kept.
 //!
-//! What a step needs of a sequence that runs is kept apart, in `running`: here is what it does not read.
+//! What a step needs of a sequence that runs is kept apart, in `running`: here is what it does not
+//! read.
 
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The step in the making: its sequences, the batch that tells the engine, and what is kept of it until its commit.
+//! The step in the making: its sequences, the batch that tells the engine, and what is kept of it
+//! until its commit.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,8 +30,8 @@ pub(super) struct Planned {
 pub(super) struct StepUnderWay {
     /// Its slices, in the batch's order.
     pub(super) planned: Vec<Planned>,
-    /// The next step cannot be planned before this one commits: a draw needs its history, or log-probabilities of a prompt are
-    /// reported.
+    /// The next step cannot be planned before this one commits: a draw needs its history, or
+    /// log-probabilities of a prompt are reported.
     pub(super) blocks_planning_ahead: bool,
     /// Whether its end was presumed: only what it draws is to be settled.
     pub(super) is_presumed: bool,
@@ -64,11 +65,12 @@ pub(super) struct Material<'s> {
 /// The step that is planned. Its memory is used again for the next.
 #[derive(Debug, Default)]
 pub(super) struct PlannedStep {
-    /// The sequences that are prefilled (indices of runners), by how many tokens; their slices are written when all decode slices are.
+    /// The sequences that are prefilled (indices of runners), by how many tokens; their slices are
+    /// written when all decode slices are.
     pub(super) prefills: Vec<(usize, usize)>,
     /// The slices that are written, in the batch's order.
     pub(super) planned: Vec<Planned>,
-    /// As in [`UnderWay`].
+    /// As in [`StepUnderWay`].
     says_more: bool,
     /// What the engine is to compute.
     pub(super) batch: Batch,
@@ -83,7 +85,8 @@ impl PlannedStep {
     pub(super) fn begin(&mut self) {
         self.withdraw();
         self.earlier.begin();
-        // The slices of an earlier step are overwritten one by one: dropping them here would take another walk through them.
+        // The slices of an earlier step are overwritten one by one: dropping them here would take
+        // another walk through them.
         self.batch.tokens.clear();
         self.batch.global_blocks.clear();
         self.batch.sliding_blocks.clear();
@@ -139,7 +142,8 @@ impl PlannedStep {
             Some(draw) => (draw.sampling, draw.history),
             None => (Arc::clone(&sequences[runner.place].sampling), Vec::new()),
         };
-        // Only for those that need it, and only what came since: a history is as long as the context.
+        // Only for those that need it, and only what came since: a history is as long as the
+        // context.
         let history_prompt_len = if runner.needs_history {
             runner.extend(&mut history, sequences);
             runner.prompt_len()
@@ -152,9 +156,9 @@ impl PlannedStep {
 
 /// The draws in the slices of an earlier step, for sequences that are in this one too.
 ///
-/// To own a sampling once more, or once less, takes a walk to far memory, and to copy a history one through all of it. A
-/// sequence that decodes was in the earlier step as well, and in the same order but for those that came between: so the draws move from slice
-/// to slice.
+/// To own a sampling once more, or once less, takes a walk to far memory, and to copy a history one
+/// through all of it. A sequence that decodes was in the earlier step as well, and in the same
+/// order but for those that came between: so the draws move from slice to slice.
 #[derive(Debug, Default)]
 struct Earlier {
     /// How many slices were looked at.
@@ -169,7 +173,8 @@ impl Earlier {
         self.overwritten.clear();
     }
 
-    /// What `seq` drew with, if it did in the earlier step. To be asked in the order of ids, else it finds less.
+    /// What `seq` drew with, if it did in the earlier step. To be asked in the order of ids, else
+    /// it finds less.
     fn draw(&mut self, seq: SeqId, slices: &mut [Slice]) -> Option<Draw> {
         while let Some((earlier, _)) = self.overwritten.front()
             && *earlier <= seq
@@ -201,7 +206,8 @@ impl Earlier {
     }
 }
 
-/// A slice of the tokens of `runner` before `end`; they and its block tables are appended to `batch`.
+/// A slice of the tokens of `runner` before `end`; they and its block tables are appended to
+/// `batch`.
 fn slice(batch: &mut Batch, runner: &Runner, end: usize, draw: Option<Draw>, material: Material<'_>) -> Slice {
     let Material { sequences, tables, geometry, .. } = material;
     let start = runner.computed;

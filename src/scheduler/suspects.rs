@@ -1,16 +1,19 @@
 //! Finding the sequence at which the engine fails.
 //!
-//! A lost step says that something in it was too much for the engine, not what. Its sequences become **suspects**. As long as
-//! there are any, **a step holds either one suspect and nothing else (a trial), or no suspect**; trials and other steps take
-//! turns, so that the others' answers go on.
+//! A lost step says that something in it was too much for the engine, not what. Its sequences
+//! become **suspects**. As long as there are any, **a step holds either one suspect and nothing
+//! else (a trial), or no suspect**; trials and other steps take turns, so that the others' answers
+//! go on.
 //!
-//! A suspect is acquitted when it has computed, in trials, everything up to the end of its slice in the lost step: not by its
-//! first trial that succeeds, because a long prompt may be harmless up to the slice that is not.
+//! A suspect is acquitted when it has computed, in trials, everything up to the end of its slice in
+//! the lost step: not by its first trial that succeeds, because a long prompt may be harmless up to
+//! the slice that is not.
 //!
-//! A suspect whose steps are lost twice while it is alone in them is given up. Twice, because a device may fail by itself
-//! once, whatever is computed, and the innocent should not pay; not more often, because each loss costs all sequences the
-//! recomputing of everything. For the same reason suspects are tried one by one and not by bisection: bisection loses a step
-//! for each halving (six for 64 sequences, and two more to be sure), this way loses two whatever their number, and what
+//! A suspect whose steps are lost twice while it is alone in them is given up. Twice, because a
+//! device may fail by itself once, whatever is computed, and the innocent should not pay; not more
+//! often, because each loss costs all sequences the recomputing of everything. For the same reason
+//! suspects are tried one by one and not by bisection: bisection loses a step for each halving (six
+//! for 64 sequences, and two more to be sure), this way loses two whatever their number, and what
 //! is prefilled alone does not have to be prefilled again.
 
 use std::collections::BTreeMap;
@@ -55,7 +58,8 @@ impl Suspects {
         self.suspicions.first_key_value().map(|(seq, _)| *seq)
     }
 
-    /// A step that was to compute `seq` up to `end` was lost. Answers whether `seq` is to be given up.
+    /// A step that was to compute `seq` up to `end` was lost. Answers whether `seq` is to be given
+    /// up.
     pub(super) fn accuse(&mut self, seq: SeqId, end: usize, alone: bool) -> bool {
         let suspicion = self.suspicions.entry(seq).or_default();
         suspicion.acquitted_at = suspicion.acquitted_at.max(end);
@@ -77,8 +81,8 @@ impl Suspects {
 }
 
 impl Scheduler {
-    /// Chooses the next step while there are suspects: a trial, if the step before was none and it is possible, or a step of
-    /// the others, or a trial after all.
+    /// Chooses the next step while there are suspects: a trial, if the step before was none and it
+    /// is possible, or a step of the others, or a trial after all.
     pub(super) fn choose_apart(&mut self) {
         let trial = !self.suspects.tried_last && self.choose_trial();
         if !trial {
@@ -88,7 +92,8 @@ impl Scheduler {
         assert!(!self.step.is_empty(), "there are suspects, and none can run");
     }
 
-    /// A step of the oldest suspect alone; `false` if it waits and cannot be admitted, or was preempted just now.
+    /// A step of the oldest suspect alone; `false` if it waits and cannot be admitted, or was
+    /// preempted just now.
     fn choose_trial(&mut self) -> bool {
         let Some(suspect) = self.suspects.oldest() else { return false };
         if self.running.find(suspect).is_some() {

@@ -1,8 +1,9 @@
 //! The blocks of all running sequences in one group, row by row.
 //!
-//! The rows lie in one piece of memory, nearly in the order in which their sequences run, for they begin in that order: a step
-//! walks through them instead of jumping to each. A row that outgrows its room moves to the end; what rows leave behind is
-//! taken away once it is more than half of all.
+//! The rows lie in one piece of memory, nearly in the order in which their sequences run, for they
+//! begin in that order: a step walks through them instead of jumping to each. A row that outgrows
+//! its room moves to the end; what rows leave behind is taken away once it is more than half of
+//! all.
 
 use std::ops::Range;
 
@@ -93,8 +94,8 @@ impl Table {
         first
     }
 
-    /// Gives back all blocks of `row`, the last one first, so that the pool hands them out again in the order in which they
-    /// were.
+    /// Gives back all blocks of `row`, the last one first, so that the pool hands them out again in
+    /// the order in which they were.
     pub(super) fn give_all(&mut self, row: &mut TableRow, pool: &mut BlockPool) {
         self.blocks(row).iter().rev().for_each(|block| pool.give(*block));
         self.dead_count += row.room().len();
@@ -120,7 +121,8 @@ impl Table {
         self.dead_count = 0;
     }
 
-    /// Panics unless the rooms of `rows` and what is dead are all there is, and no two rows share an entry.
+    /// Panics unless the rooms of `rows` and what is dead are all there is, and no two rows share
+    /// an entry.
     pub(super) fn check<'r>(&self, rows: impl Iterator<Item = &'r TableRow>) {
         let mut rooms: Vec<Range<usize>> = rows.map(TableRow::room).collect();
         rooms.retain(|room| !room.is_empty());

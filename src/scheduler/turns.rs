@@ -130,8 +130,8 @@ impl Scheduler {
         self.leaves_half(live, next) && !self.computes_for(live, next)
     }
 
-    /// Whether one of the sequences `live` computes the prompt of `next`, which finds it computed if
-    /// it enters later. One that is computed in a slice is not worth waiting for.
+    /// Whether one of the sequences `live` computes the prompt of `next`, which finds it computed
+    /// if it enters later. One that is computed in a slice is not worth waiting for.
     fn computes_for(&self, live: &[SeqId], next: &NewSequence) -> bool {
         let finds = self.limits.prefix_cache.is_some() && !next.sampling.prompt_logprobs;
         let computes = |seq: &SeqId| {

@@ -1,6 +1,7 @@
 //! What the core looks like at one moment, for the console.
 //!
-//! Read only, and bounded: the caller says how many sequences and how many cells of the block maps are enough.
+//! Read only, and bounded: the caller says how many sequences and how many cells of the block maps
+//! are enough.
 
 use super::Scheduler;
 use super::block_pool::BlockPool;
@@ -43,7 +44,8 @@ pub struct SequenceView {
     pub decoding: bool,
     /// Tokens of its prompt.
     pub prompt_tokens: usize,
-    /// Tokens, prompt and output, whose keys and values are stored, or will be by the step under way, if its end is presumed.
+    /// Tokens, prompt and output, whose keys and values are stored, or will be by the step under
+    /// way, if its end is presumed.
     pub computed_tokens: usize,
     /// Tokens generated so far.
     pub generated_tokens: usize,
@@ -75,7 +77,8 @@ pub struct BlockMap {
 pub struct BlockCell {
     /// How many of them sequences hold.
     pub in_use_count: usize,
-    /// Which entry of [`SchedulerView::running`] holds the first block that one of those shown holds.
+    /// Which entry of [`SchedulerView::running`] holds the first block that one of those shown
+    /// holds.
     pub holder: Option<usize>,
 }
 

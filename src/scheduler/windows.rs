@@ -2,14 +2,17 @@
 //!
 //! Two windows, both in the profile:
 //!
-//! * The **prefill window** holds the first sequence that has never run, counted from its arrival, so that others that arrive
-//!   meanwhile are prefilled in the same step. Sequences that run go on meanwhile; those that were preempted are not held.
-//!   **The window of a full batch is over at once**: full means that one more sequence could not join, for want of tokens
-//!   in the budget, of running places, of blocks, or of room in the queue.
-//! * The **decode window** holds a step of decode slices alone, counted from the commit before it, so that a sequence that is
-//!   about to join does join. One is about to join if the prefill window lets it go before the decode window is over; there
-//!   is no other way to know that a sequence comes. So **a decode step is held only for a sequence that will be in it**, and a
-//!   decode window longer than the prefill window means that prompts and answers always move in common steps.
+//! * The **prefill window** holds the first sequence that has never run, counted from its arrival,
+//!   so that others that arrive meanwhile are prefilled in the same step. Sequences that run go on
+//!   meanwhile; those that were preempted are not held. **The window of a full batch is over at
+//!   once**: full means that one more sequence could not join, for want of tokens in the budget, of
+//!   running places, of blocks, or of room in the queue.
+//! * The **decode window** holds a step of decode slices alone, counted from the commit before it,
+//!   so that a sequence that is about to join does join. One is about to join if the prefill window
+//!   lets it go before the decode window is over; there is no other way to know that a sequence
+//!   comes. So **a decode step is held only for a sequence that will be in it**, and a decode
+//!   window longer than the prefill window means that prompts and answers always move in common
+//!   steps.
 //!
 //! While a lost step's suspects are tried nothing is held.
 
@@ -35,7 +38,8 @@ impl AdmissionWindow {
 }
 
 impl Scheduler {
-    /// Whether the prefill window holds the first fresh sequence, in a step with `room` tokens left.
+    /// Whether the prefill window holds the first fresh sequence, in a step with `room` tokens
+    /// left.
     pub(super) fn gate(&self, now: Micros, room: usize) -> AdmissionWindow {
         let window = self.limits.prefill_window_micros;
         let Some(first) = self.waiting.from(self.fresh_from).next().filter(|_| window > 0) else {
@@ -56,11 +60,13 @@ impl Scheduler {
             || self.excess(1, 1) != (0, 0)
     }
 
-    /// Until when the decode slices of this step are held for the sequence behind `gate`; `None` to go on at once.
+    /// Until when the decode slices of this step are held for the sequence behind `gate`; `None` to
+    /// go on at once.
     pub(super) fn decode_hold(&self, gate: AdmissionWindow) -> Option<Micros> {
         let AdmissionWindow::Held { until } = gate else { return None };
         let (front, _) = self.waiting.front()?;
-        // A preempted sequence in front is not held: it joins this step, and makes it more than a decode step.
+        // A preempted sequence in front is not held: it joins this step, and makes it more than a
+        // decode step.
         let decode_step = self.step.prefills.is_empty() && self.is_fresh(front) && !self.step.planned.is_empty();
         let joins = until <= self.committed_at.plus(self.limits.decode_window_micros);
         (decode_step && joins).then_some(until)

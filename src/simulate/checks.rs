@@ -1,5 +1,5 @@
-//! What must hold of every answer and every plan, seen from outside: the checks use what the clients know and what the batch
-//! says, and of the scheduler only its counts.
+//! What must hold of every answer and every plan, seen from outside: the checks use what the
+//! clients know and what the batch says, and of the scheduler only its counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,7 +95,8 @@ impl World {
         Ok(())
     }
 
-    /// A block that a slice writes is in no other slice, and what a slice reads was written for clients of the same salt.
+    /// A block that a slice writes is in no other slice, and what a slice reads was written for
+    /// clients of the same salt.
     fn check_sharing(&mut self, batch: &Batch) -> Result<(), String> {
         let block_tokens = self.config.limits.block_tokens;
         let blocks = |slice: &Slice| {

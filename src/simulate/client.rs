@@ -1,4 +1,5 @@
-//! What the world knows of one sequence, without asking the scheduler: what it must get, and what it got.
+//! What the world knows of one sequence, without asking the scheduler: what it must get, and what
+//! it got.
 
 use crate::batch::{DrawError, EngineLimits, Micros, PositionLogprobs, SeqId, Slice, TokenId};
 use crate::engine::fake::FakeAnswer;
@@ -12,7 +13,8 @@ pub(super) const AWAITED: TokenId = TokenId(u32::MAX);
 /// One sequence as its client sees it.
 #[derive(Debug)]
 pub(super) struct SimulatedClient {
-    /// Prompt, then the tokens received, and [`AWAITED`] while a step is planned ahead of the one that draws it.
+    /// Prompt, then the tokens received, and [`AWAITED`] while a step is planned ahead of the one
+    /// that draws it.
     pub(super) tokens: Vec<TokenId>,
     new: NewSequence,
     /// When its request did.
@@ -88,7 +90,8 @@ impl SimulatedClient {
 
     /// Whether a slice is what a slice of this sequence must be.
     pub(super) fn check_slice(&self, slice: &Slice, tokens: &[TokenId], config: &Config) -> Result<(), String> {
-        // From zero again after a preemption, or from what was found computed; whether it was preempted the world cannot see.
+        // From zero again after a preemption, or from what was found computed; whether it was
+        // preempted the world cannot see.
         let block_tokens = config.limits.block_tokens;
         let finds = slice.start.is_multiple_of(block_tokens) && config.limits.prefix_cache.is_some() && !self.reports_prompt();
         expect(slice.start == self.computed || slice.start == 0 || finds, || {
@@ -195,8 +198,9 @@ impl SimulatedClient {
         expect(right, || format!("ended by {reason:?} after {} tokens, wrongly", self.generated()))
     }
 
-    /// The token that follows if the sequence runs alone on an engine with room for it. Called for every token in turn this
-    /// is what a run alone gives: an answer is a function of the tokens before.
+    /// The token that follows if the sequence runs alone on an engine with room for it. Called for
+    /// every token in turn this is what a run alone gives: an answer is a function of the
+    /// tokens before.
     fn next_alone(&self, config: &Config, limits: &EngineLimits) -> Result<TokenId, DrawError> {
         if config.rot && self.tokens.contains(&ROT) {
             return Err(DrawError::NotFinite);

@@ -1,7 +1,8 @@
-//! What a seed's world is like: each seed has other limits, other clients and other faults ("swarm testing").
+//! What a seed's world is like: each seed has other limits, other clients and other faults ("swarm
+//! testing").
 //!
-//! Source: Groce et al. 2012, "Swarm Testing": a feature that is switched off in some runs leaves room for others to be
-//! driven to their corners.
+//! Source: Groce et al. 2012, "Swarm Testing": a feature that is switched off in some runs leaves
+//! room for others to be driven to their corners.
 
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ const VOCAB_SIZE: usize = 300;
 pub(super) const POISON: TokenId = TokenId(13);
 /// Sequences that hold this token have no finite logits, in worlds where there is rot.
 pub(super) const ROT: TokenId = TokenId(17);
-/// Longer sequences than this only make a step slow, since the fake engine reads every position of every slice.
+/// Longer sequences than this only make a step slow, since the fake engine reads every position of
+/// every slice.
 const LONG_TOKENS: usize = 700;
 
 /// One world.
@@ -166,7 +168,8 @@ impl Config {
         let capacity = self.limits.global_blocks * self.limits.block_tokens;
         let len = match rng.uniform(0..=19) {
             0 => 0,
-            // Up to four times what there is room for: most are rejected, some fit because they end in time.
+            // Up to four times what there is room for: most are rejected, some fit because they end
+            // in time.
             1 | 2 => rng.uniform(capacity..=4 * capacity),
             3 | 4 => rng.uniform(1..=capacity.min(LONG_TOKENS)),
             _ => rng.magnitude(1..=capacity.min(LONG_TOKENS)),

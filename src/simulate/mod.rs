@@ -1,12 +1,15 @@
-//! Simulated worlds for the scheduler: a seed decides the limits, the clients, the faults and the clock.
+//! Simulated worlds for the scheduler: a seed decides the limits, the clients, the faults and the
+//! clock.
 //!
-//! Owns: worlds. Promises: a seed gives the same world for ever; every call to the scheduler is followed by a check of
-//! everything that can be checked. The real scheduler runs, none of its time or randomness is its own, and an engine that
-//! remembers what every KV slot holds answers it ([`crate::engine::fake`]). Absent on purpose: threads, text, the network.
+//! Owns: worlds. Promises: a seed gives the same world for ever; every call to the scheduler is
+//! followed by a check of everything that can be checked. The real scheduler runs, none of its time
+//! or randomness is its own, and an engine that remembers what every KV slot holds answers it
+//! ([`crate::engine::fake`]). Absent on purpose: threads, text, the network.
 //!
-//! A world has two parts. In the first anything may happen: arrivals, cancels in any phase, lost steps, sequences at which
-//! the engine fails, clock jumps (safety). In the second nothing new happens, and everything must end in a bounded number of
-//! steps, and every block be free (liveness).
+//! A world has two parts. In the first anything may happen: arrivals, cancels in any phase, lost
+//! steps, sequences at which the engine fails, clock jumps (safety). In the second nothing new
+//! happens, and everything must end in a bounded number of steps, and every block be free
+//! (liveness).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

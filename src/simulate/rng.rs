@@ -34,7 +34,8 @@ impl Rng {
         range.start() + (self.next() % span) as usize
     }
 
-    /// Any number of the range, every order of magnitude alike: small ones are where the corners are.
+    /// Any number of the range, every order of magnitude alike: small ones are where the corners
+    /// are.
     pub(super) fn magnitude(&mut self, range: RangeInclusive<usize>) -> usize {
         let (low, high) = (*range.start() as f64, *range.end() as f64 + 1.0);
         let value = (low.max(0.5).ln() + self.unit() * (high.ln() - low.max(0.5).ln())).exp();

@@ -1,13 +1,16 @@
-//! The worlds must notice what is wrong: each test spoils something on its way between scheduler, engine and clients.
+//! The worlds must notice what is wrong: each test spoils something on its way between scheduler,
+//! engine and clients.
 
 use super::world::World;
 use crate::batch::{Batch, BlockId, Sampled, StepResult, TokenId};
 
-/// Lives through worlds and lets `spoil` change one thing; answers what the first world that was spoilt said.
+/// Lives through worlds and lets `spoil` change one thing; answers what the first world that was
+/// spoilt said.
 fn spoilt(mut spoil: impl FnMut(&mut Batch, &mut Vec<Sampled>) -> bool, before_computing: bool) -> String {
     for seed in 0..50 {
         let mut world = World::new(seed);
-        // What is spoilt must matter: a step planned ahead is in part computed for sequences that have ended.
+        // What is spoilt must matter: a step planned ahead is in part computed for sequences that
+        // have ended.
         world.config.ahead = 0.0;
         for _ in 0..200 {
             if world.turn().is_err() {

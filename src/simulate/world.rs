@@ -85,7 +85,8 @@ impl World {
         self.cancel()?;
         if let Some(batch) = self.next(false)? {
             self.plan_ahead(&batch)?;
-            // A sequence that was cancelled meanwhile is computed all the same; no client gets its tokens, least of all its successor.
+            // A sequence that was cancelled meanwhile is computed all the same; no client gets its
+            // tokens, least of all its successor.
             self.cancel()?;
             if in_flight {
                 self.arrive()?;
@@ -99,11 +100,13 @@ impl World {
         Ok(())
     }
 
-    /// No more arrivals, cancels and losses: everything that lives must end in a bounded number of steps.
+    /// No more arrivals, cancels and losses: everything that lives must end in a bounded number of
+    /// steps.
     ///
-    /// The bound: in every step that is no trial the oldest running sequence computes at least a token, in every trial the
-    /// oldest suspect does, and trials and other steps take turns; each step may be held once. Only poison still loses steps,
-    /// and each loss starts the count anew: a poisoned sequence loses one with others, and two alone.
+    /// The bound: in every step that is no trial the oldest running sequence computes at least a
+    /// token, in every trial the oldest suspect does, and trials and other steps take turns;
+    /// each step may be held once. Only poison still loses steps, and each loss starts the
+    /// count anew: a poisoned sequence loses one with others, and two alone.
     pub(super) fn drain(&mut self) -> Result<(), String> {
         let held = || self.requests.values().flat_map(|request| &request.held);
         let held_tokens: usize = held().map(|new| new.prompt.len() + new.max_tokens as usize).sum();
@@ -276,8 +279,8 @@ impl World {
         Ok(())
     }
 
-    /// Plans and checks the plan. If there is nothing to do time passes: all that the plan says if `patient`, or less, as when
-    /// something else happens meanwhile.
+    /// Plans and checks the plan. If there is nothing to do time passes: all that the plan says if
+    /// `patient`, or less, as when something else happens meanwhile.
     pub(super) fn plan(&mut self, patient: bool) -> Result<Option<Batch>, String> {
         if self.rng.chance(self.config.jump) {
             self.now = self.now.plus(self.rng.uniform(0..=3_600_000_000) as u64);

@@ -63,7 +63,8 @@ pub(super) fn shards_in(text: &str, index: &Path) -> Result<BTreeSet<String>, So
     let wrong = |message: String| SourceError::Index { path: index.to_owned(), message };
     let read: FileIndex = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
     let shards: BTreeSet<String> = read.weight_map.into_values().collect();
-    // A name that leads elsewhere would make a download write, and a server read, outside the model's directory.
+    // A name that leads elsewhere would make a download write, and a server read, outside the
+    // model's directory.
     let is_plain = |name: &&String| {
         let known = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         known && !name.starts_with('.') && name.ends_with(".safetensors")

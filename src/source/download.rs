@@ -1,7 +1,8 @@
 //! Downloads what a cache lacks of a model, into the layout that Hugging Face's own tools share.
 //!
-//! Promises: a file stands in a snapshot only after its size, and its SHA-256 or git's hash where the hub names one, were checked; what was cut off
-//! goes on where it stopped, here or in Hugging Face's tools; two processes do not write one file.
+//! Promises: a file stands in a snapshot only after its size, and its SHA-256 or git's hash where
+//! the hub names one, were checked; what was cut off goes on where it stopped, here or in Hugging
+//! Face's tools; two processes do not write one file.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -103,7 +104,8 @@ struct Download<'a> {
     total_bytes: u64,
 }
 
-/// Completes the newest commit of the wanted revision of `model` in the cache, and returns its directory.
+/// Completes the newest commit of the wanted revision of `model` in the cache, and returns its
+/// directory.
 pub(super) fn snapshot(
     model: &str,
     repository: &Path,
@@ -114,7 +116,8 @@ pub(super) fn snapshot(
     let said = |error: FetchError| refusal(model, "the list of files", settings, &error);
     let hub = Hub::new(&settings.endpoint, settings.token.clone()).map_err(said)?;
     let listing = list(&hub, model, settings).map_err(said)?;
-    // All files from one commit: asked for by its hash, so that a push in the middle cannot mix two.
+    // All files from one commit: asked for by its hash, so that a push in the middle cannot mix
+    // two.
     let snapshot = repository.join("snapshots").join(&listing.sha);
     let mut download = Download { model, settings, watch, hub, repository, snapshot, listing, done_bytes: 0, total_bytes: 0 };
     download.everything()?;

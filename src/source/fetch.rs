@@ -1,7 +1,9 @@
-//! Requests to a hub. Redirects are followed here, one by one, because a redirect decides which host sees the token.
+//! Requests to a hub. Redirects are followed here, one by one, because a redirect decides which
+//! host sees the token.
 //!
-//! Promises: the token goes to the hub's own origin (scheme, host and port) and nowhere else, however often a request is sent on. A
-//! mirror or a content server that ignores a range is noticed. Absent on purpose: what is asked for, and trying again.
+//! Promises: the token goes to the hub's own origin (scheme, host and port) and nowhere else,
+//! however often a request is sent on. A mirror or a content server that ignores a range is
+//! noticed. Absent on purpose: what is asked for, and trying again.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -54,13 +56,15 @@ pub(super) struct Remote {
     pub(super) etag: String,
     /// Its length.
     pub(super) size: u64,
-    /// Git's hash of its content, if the hub's list has it: the hexadecimal SHA-1 of `blob LENGTH`, a zero byte and the content.
+    /// Git's hash of its content, if the hub's list has it: the hexadecimal SHA-1 of `blob LENGTH`,
+    /// a zero byte and the content.
     pub(super) git_hash: Option<String>,
 }
 
 /// A file's bytes on their way.
 pub(super) struct FileBody {
-    /// Where in the file they begin: where they were asked for, or at the start if the server takes no ranges.
+    /// Where in the file they begin: where they were asked for, or at the start if the server takes
+    /// no ranges.
     pub(super) from: u64,
     /// The bytes.
     pub(super) reader: Box<dyn Read + Send + Sync>,
@@ -73,7 +77,8 @@ pub(super) struct Hub {
     token: Option<String>,
 }
 
-/// The last answer of a request that may have been sent on, and what the answers before it said of the file.
+/// The last answer of a request that may have been sent on, and what the answers before it said of
+/// the file.
 struct HubAnswer {
     response: Response,
     etag: Option<String>,
@@ -117,7 +122,8 @@ impl Hub {
         self.ranged(path, from, (from > 0).then(|| format!("bytes={from}-")).as_deref())
     }
 
-    /// `count` bytes of the file at `path` from `from` on; no more of it is asked for, and no more is read.
+    /// `count` bytes of the file at `path` from `from` on; no more of it is asked for, and no more
+    /// is read.
     pub(super) fn part(&self, path: &str, from: u64, count: u64) -> Result<Vec<u8>, FetchError> {
         let mut body = self.ranged(path, from, Some(&format!("bytes={from}-{}", from + count - 1)))?;
         let failed = |error: io::Error| FetchError::Network(error.to_string());
@@ -159,12 +165,14 @@ impl Hub {
             }
             let response = request.call().map_err(|error| match error {
                 ureq::Error::Status(status, _) => FetchError::Status(status),
-                // Its text would hold the address, and an address of a content server holds a signature.
+                // Its text would hold the address, and an address of a content server holds a
+                // signature.
                 ureq::Error::Transport(transport) => FetchError::Network(failure(&transport)),
             })?;
             let header =
                 |name: &str| response.header(name).map(|text| text.trim_start_matches("W/").trim_matches('"').to_owned());
-            // The hub's word on a large file stands on the redirect; the content server's own ETag is another one.
+            // The hub's word on a large file stands on the redirect; the content server's own ETag
+            // is another one.
             etag = etag.or_else(|| header("x-linked-etag"));
             size = size.or_else(|| header("x-linked-size").and_then(|size| size.parse().ok()));
             if !matches!(response.status(), 301 | 302 | 303 | 307 | 308) {

@@ -1,6 +1,8 @@
-//! What a model of the hub is, before it is downloaded: its config, its index, and the headers of its weights.
+//! What a model of the hub is, before it is downloaded: its config, its index, and the headers of
+//! its weights.
 //!
-//! Promises: nothing is stored; of a file with weights no byte is asked for but its header's. Absent on purpose: what headers say.
+//! Promises: nothing is stored; of a file with weights no byte is asked for but its header's.
+//! Absent on purpose: what headers say.
 
 use std::path::Path;
 use std::thread;

@@ -1,4 +1,5 @@
-//! The Hugging Face hub's cache: `models--org--name/{refs,blobs,snapshots}`, shared with Hugging Face's own tools.
+//! The Hugging Face hub's cache: `models--org--name/{refs,blobs,snapshots}`, shared with Hugging
+//! Face's own tools.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,14 +15,17 @@ const LINE_MAX_BYTES: u64 = 1 << 12;
 /// The revision that a repository is known by.
 pub(super) const MAIN: &str = "main";
 
-/// Where the hub and its cache are; the environment variables are those of Hugging Face's own tools.
+/// Where the hub and its cache are; the environment variables are those of Hugging Face's own
+/// tools.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HubSettings {
-    /// `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`), else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+    /// `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`), else `HF_HOME/hub`, else
+    /// `~/.cache/huggingface/hub`.
     pub cache: PathBuf,
     /// `HF_ENDPOINT`, without a slash at its end.
     pub endpoint: String,
-    /// `HF_TOKEN` (or `HUGGING_FACE_HUB_TOKEN`), else what the file `HF_TOKEN_PATH` or `HF_HOME/token` holds. Only the endpoint sees it.
+    /// `HF_TOKEN` (or `HUGGING_FACE_HUB_TOKEN`), else what the file `HF_TOKEN_PATH` or
+    /// `HF_HOME/token` holds. Only the endpoint sees it.
     pub token: Option<String>,
     /// `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`: nothing is downloaded.
     pub offline: bool,
@@ -125,7 +129,8 @@ fn repository(model: &str, settings: &HubSettings) -> PathBuf {
     settings.cache.join(format!("models--{}", model.replace('/', "--")))
 }
 
-/// The files of `model` if the cache has them all; `None` if the hub is to be asked, which is an error where that is forbidden.
+/// The files of `model` if the cache has them all; `None` if the hub is to be asked, which is an
+/// error where that is forbidden.
 pub(super) fn cached(model: &str, settings: &HubSettings) -> Result<Option<ModelFiles>, SourceError> {
     let repository = repository(model, settings);
     let revision = settings.revision.as_str();
@@ -135,7 +140,8 @@ pub(super) fn cached(model: &str, settings: &HubSettings) -> Result<Option<Model
     let snapshot = cached_snapshot(&repository, revision);
     let missing = match &snapshot {
         Some(snapshot) => first_missing(snapshot)?,
-        // A cache that was copied without its refs holds files, but not which of them the revision is.
+        // A cache that was copied without its refs holds files, but not which of them the revision
+        // is.
         None if repository.join("snapshots").is_dir() => Some(format!("refs/{revision}")),
         None => Some(super::directory::CONFIG.to_owned()),
     };
@@ -148,7 +154,8 @@ pub(super) fn cached(model: &str, settings: &HubSettings) -> Result<Option<Model
     }
 }
 
-/// The directory of a revision in the cache: of the commit that its name stands for, or of the commit itself.
+/// The directory of a revision in the cache: of the commit that its name stands for, or of the
+/// commit itself.
 fn cached_snapshot(repository: &Path, revision: &str) -> Option<PathBuf> {
     let named = text_file::read(&repository.join("refs").join(revision), LINE_MAX_BYTES).ok();
     let commit = named.as_deref().map_or(revision, str::trim);

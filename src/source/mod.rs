@@ -1,8 +1,10 @@
-//! Where a model's files come from: the binary itself, a directory, or the Hugging Face hub and its cache.
+//! Where a model's files come from: the binary itself, a directory, or the Hugging Face hub and its
+//! cache.
 //!
-//! Owns: the meaning of `--model`, the embedded model, the hub's cache on disk. Promises: what [`resolve`] returns has a
-//! config, a tokenizer and weights, all of one revision; a download that was cut off goes on where it stopped; every failure
-//! is one message that names what was looked for and where. Absent on purpose: what is inside the files.
+//! Owns: the meaning of `--model`, the embedded model, the hub's cache on disk. Promises: what
+//! [`resolve`] returns has a config, a tokenizer and weights, all of one revision; a download that
+//! was cut off goes on where it stopped; every failure is one message that names what was looked
+//! for and where. Absent on purpose: what is inside the files.
 
 mod directory;
 mod download;
@@ -181,7 +183,8 @@ pub enum SourceError {
 
 /// Finds the files of the model that `--model` names; without a name, those of the embedded one.
 ///
-/// A name of the hub is looked up in its cache first; only what is missing there is downloaded, and `watch` is told of it.
+/// A name of the hub is looked up in its cache first; only what is missing there is downloaded, and
+/// `watch` is told of it.
 ///
 /// # Errors
 /// [`SourceError`]; nothing of an incomplete model is returned.
@@ -202,8 +205,8 @@ pub enum Glance {
     Away(ModelHeads),
 }
 
-/// As [`resolve`], but of a model that would be downloaded the small files and the headers of the weights are brought into memory;
-/// nothing is stored.
+/// As [`resolve`], but of a model that would be downloaded the small files and the headers of the
+/// weights are brought into memory; nothing is stored.
 ///
 /// # Errors
 /// As [`resolve`].
@@ -259,8 +262,8 @@ fn id_and_size(name: &str) -> (String, String) {
     (id, size.to_owned())
 }
 
-/// Every name of a model under which clients may know it: what `--model` said, its full name, and the name on the hub of a copy of
-/// OpenAI's models.
+/// Every name of a model under which clients may know it: what `--model` said, its full name, and
+/// the name on the hub of a copy of OpenAI's models.
 #[must_use]
 pub fn names(given: &str, full: &str) -> Vec<String> {
     let (id, _) = id_and_size(full);

@@ -1,4 +1,5 @@
-//! Names, settings and directories; the downloads are tested against a hub in `tests/suite/source.rs`.
+//! Names, settings and directories; the downloads are tested against a hub in
+//! `tests/suite/source.rs`.
 
 use std::collections::HashMap;
 use std::fs;

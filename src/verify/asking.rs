@@ -135,8 +135,8 @@ impl Bench {
 }
 
 impl Listening {
-    /// Reads more; false at the end. With a pace, no text is taken before its time: what the server sends meanwhile waits on
-    /// its side of the connection.
+    /// Reads more; false at the end. With a pace, no text is taken before its time: what the server
+    /// sends meanwhile waits on its side of the connection.
     pub(super) async fn more(&mut self, pace: Option<Duration>) -> Result<bool, ClientError> {
         let Some((at, bytes)) = self.answer.bytes().await? else {
             self.heard.ended = Instant::now();

@@ -24,13 +24,15 @@ pub struct Target {
     pub model: Option<String>,
     /// The process, if it is ours.
     pub process: Option<ServerProcess>,
-    /// How another one like it is started: the binary and its options; for tests that end their server.
+    /// How another one like it is started: the binary and its options; for tests that end their
+    /// server.
     pub again: Option<(PathBuf, Vec<String>)>,
     /// The same model in this process, for the service layer.
     pub service: Option<Service>,
     /// A Chromium; `None` looks for one.
     pub browser: Option<PathBuf>,
-    /// Asked for chunks in the streaming suite; `None` asks for Python code that prints Jay, and the embedded model to count.
+    /// Asked for chunks in the streaming suite; `None` asks for Python code that prints Jay, and
+    /// the embedded model to count.
     pub stream_prompt: Option<String>,
 }
 
@@ -107,14 +109,16 @@ impl Bench {
         }
     }
 
-    /// Waits until the server holds no more than it did when it was idle; milliseconds from `since` until then.
+    /// Waits until the server holds no more than it did when it was idle; milliseconds from `since`
+    /// until then.
     pub(super) async fn freed(&self, since: Instant, before: ServerHoldings) -> Result<f64, Halt> {
         self.client.close_idle();
         loop {
             let held = self.held().await?;
             let fds = held.fds.zip(before.fds).is_none_or(|(now, then)| now <= then + FDS_SLACK);
             if held.requests == 0 && held.streams == 0 && held.blocks == 0 && fds {
-                // When the answer arrived: an upper bound, for it was so at the latest when the answer was made.
+                // When the answer arrived: an upper bound, for it was so at the latest when the
+                // answer was made.
                 return Ok(since.elapsed().as_secs_f64() * 1e3);
             }
             let most = self.effort.freed_max;

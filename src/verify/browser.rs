@@ -1,7 +1,8 @@
 //! A real browser's tab that reads a stream, and is closed.
 //!
-//! Chromium is driven by its DevTools' plain HTTP calls: open a tab, read its title, close it. The page comes from here, its
-//! stream from the server; the browser is told not to mind that these are two origins.
+//! Chromium is driven by its DevTools' plain HTTP calls: open a tab, read its title, close it. The
+//! page comes from here, its stream from the server; the browser is told not to mind that these are
+//! two origins.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -95,7 +96,8 @@ impl Browser {
         }
     }
 
-    /// Opens a tab whose page posts `body` to `url` and reads the answer; back once it has read so many pieces.
+    /// Opens a tab whose page posts `body` to `url` and reads the answer; back once it has read so
+    /// many pieces.
     pub(super) async fn open(&self, url: &str, key: Option<&str>, body: &Value, pieces: usize) -> Result<Tab, Halt> {
         let page = serve_page(page(url, key, body)).map_err(|error| Halt::Fail(format!("no port for the page: {error}")))?;
         let id = self.new_tab(&format!("http://{page}/")).map_err(|error| Halt::Fail(format!("no new tab: {error}")))?;
@@ -139,7 +141,8 @@ impl Browser {
         }
     }
 
-    /// Asks for a tab to be closed; the moment of asking. The browser closes it when it comes to it.
+    /// Asks for a tab to be closed; the moment of asking. The browser closes it when it comes to
+    /// it.
     pub(super) async fn close(&self, tab: &Tab) -> Result<Instant, Halt> {
         let asked = Instant::now();
         self.tools.call(&Request::get(&format!("/json/close/{}", tab.id))).await?.success()?;

@@ -110,7 +110,8 @@ pub enum Verdict {
     Fail,
     /// It cannot be run here; the message says why. A run with one has not passed.
     Skip,
-    /// It has no meaning for a server that the run did not start; the message says why. A run with one may pass.
+    /// It has no meaning for a server that the run did not start; the message says why. A run with
+    /// one may pass.
     #[serde(rename = "N/A")]
     NotApplicable,
     /// The run ended before it.

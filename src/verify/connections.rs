@@ -1,4 +1,5 @@
-//! Connections of other processes of this machine, as the kernel lists them. Where it lists none (not Linux) there are none.
+//! Connections of other processes of this machine, as the kernel lists them. Where it lists none
+//! (not Linux) there are none.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +18,8 @@ pub(super) struct PeerConnection {
 }
 
 impl PeerConnection {
-    /// Whether its process has not closed it. One look at one link: the kernel's table takes it 10 ms and more.
+    /// Whether its process has not closed it. One look at one link: the kernel's table takes it 10
+    /// ms and more.
     pub(super) fn is_open(&self) -> bool {
         fs::read_link(&self.descriptor).is_ok_and(|socket| socket == self.socket)
     }
@@ -43,7 +45,8 @@ pub(super) fn of_others(port: u16) -> Vec<PeerConnection> {
 
 /// The inodes of the clients' ends of open connections to a port, out of a table of the kernel.
 fn open_to(table: &str, port: u16) -> impl Iterator<Item = u64> {
-    // sl, local_address, rem_address, st, tx:rx, tr:when, retrnsmt, uid, timeout, inode (Documentation/networking/proc_net_tcp).
+    // sl, local_address, rem_address, st, tx:rx, tr:when, retrnsmt, uid, timeout, inode
+    // (Documentation/networking/proc_net_tcp).
     table.lines().skip(1).filter_map(move |line| {
         let fields: Vec<&str> = line.split_whitespace().take(10).collect();
         let (_, to) = fields.get(2)?.rsplit_once(':')?;
@@ -59,7 +62,8 @@ mod tests {
 
     use super::{of_others, open_to};
 
-    /// A shell connects and is killed: its connection is seen, and seen to be closed; one of this process is not listed.
+    /// A shell connects and is killed: its connection is seen, and seen to be closed; one of this
+    /// process is not listed.
     #[test]
     fn another_process_s_connection_is_seen_until_it_is_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

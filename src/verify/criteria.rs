@@ -54,7 +54,8 @@ pub struct Criteria {
     pub hit_rate_min: f64,
     /// How long a cancelled response may hold anything.
     pub cancel_max_ms: f64,
-    /// Growth of memory that is still called none: the upper bound of the slope's 95 % confidence interval.
+    /// Growth of memory that is still called none: the upper bound of the slope's 95 % confidence
+    /// interval.
     pub leak_max_kib_per_minute: f64,
     /// How long memory is watched.
     pub leak_seconds: u64,

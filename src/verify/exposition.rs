@@ -1,4 +1,5 @@
-//! A strict reader of Prometheus' text format, version 0.0.4: what a scraper would stumble over is an error.
+//! A strict reader of Prometheus' text format, version 0.0.4: what a scraper would stumble over is
+//! an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +30,8 @@ impl Exposition {
     /// Reads a text.
     ///
     /// # Errors
-    /// [`ExpositionError`] for the first line that is wrong, or for a histogram that does not add up.
+    /// [`ExpositionError`] for the first line that is wrong, or for a histogram that does not add
+    /// up.
     pub fn read(text: &str) -> Result<Self, ExpositionError> {
         let mut read = Self::default();
         let lines = text.lines().count();

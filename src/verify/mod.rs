@@ -1,9 +1,11 @@
-//! The acceptance suites: what a server must do, asked of a running one, with a verdict for each test.
+//! The acceptance suites: what a server must do, asked of a running one, with a verdict for each
+//! test.
 //!
-//! Owns: the tests of the two acceptance plans that antiphon answers to, and of what clients meet; their criteria, the verdicts and the reports. Promises:
-//! a test passes only by what it saw; what a server lacks fails or is skipped with the reason; a server that dies in the middle
-//! leaves the results so far, marked as partial. Absent on purpose: how a server is made (a process that is started, a service
-//! that is handed over), and the command line.
+//! Owns: the tests of the two acceptance plans that antiphon answers to, and of what clients meet;
+//! their criteria, the verdicts and the reports. Promises: a test passes only by what it saw; what
+//! a server lacks fails or is skipped with the reason; a server that dies in the middle leaves the
+//! results so far, marked as partial. Absent on purpose: how a server is made (a process that is
+//! started, a service that is handed over), and the command line.
 
 mod asking;
 mod bench;

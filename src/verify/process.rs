@@ -50,7 +50,8 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts `program serve` on a free port of this machine, with more options, and waits until it is ready.
+    /// Starts `program serve` on a free port of this machine, with more options, and waits until it
+    /// is ready.
     ///
     /// # Errors
     /// [`ProcessError`].

@@ -49,7 +49,8 @@ pub enum RunProgress<'a> {
     Ended(&'a Case, &'a CaseOutcome),
 }
 
-/// The tests of a level, less what is left out. `only` and `skip` hold ids or beginnings of them (`ST01`), or suites' names.
+/// The tests of a level, less what is left out. `only` and `skip` hold ids or beginnings of them
+/// (`ST01`), or suites' names.
 ///
 /// # Errors
 /// [`VerifyError::Test`], [`VerifyError::Nothing`].
@@ -78,7 +79,8 @@ pub fn cases(level: Level, only: &[String], skip: &[String]) -> Result<Vec<Case>
 
 /// Runs tests against a server.
 ///
-/// When `stop` is done the run ends, as it does when the server goes away: with what was found so far in the report.
+/// When `stop` is done the run ends, as it does when the server goes away: with what was found so
+/// far in the report.
 ///
 /// # Errors
 /// [`VerifyError`] if the server cannot be tested at all.
@@ -137,7 +139,8 @@ pub(super) async fn run(
     report
 }
 
-/// The embedded model's answer to the plan's question has 25 characters, which no server can cut into 50 chunks.
+/// The embedded model's answer to the plan's question has 25 characters, which no server can cut
+/// into 50 chunks.
 const TINY_PROMPT: &str = "Count from 1 to 90";
 
 /// Reaches the server, and finds the model.

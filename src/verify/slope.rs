@@ -25,11 +25,13 @@ impl Slope {
     }
 }
 
-/// Least squares through `(time, size)`, with a standard error that allows for neighbours that are alike.
+/// Least squares through `(time, size)`, with a standard error that allows for neighbours that are
+/// alike.
 ///
-/// A process's memory moves in steps: what it is now says much about what it is a second later. The usual standard error takes
-/// samples for independent and calls such steps growth. Newey and West 1987 (Econometrica 55:703, eq. 5) weigh the products of
-/// neighbouring residuals in; the lag is theirs of 1994, `4 (n/100)^(2/9)`, doubled for strong likeness. Student's t for the
+/// A process's memory moves in steps: what it is now says much about what it is a second later. The
+/// usual standard error takes samples for independent and calls such steps growth. Newey and West
+/// 1987 (Econometrica 55:703, eq. 5) weigh the products of neighbouring residuals in; the lag is
+/// theirs of 1994, `4 (n/100)^(2/9)`, doubled for strong likeness. Student's t for the
 /// interval. `None` for fewer than 8 samples, or if all have the same time.
 #[must_use]
 pub fn slope(samples: &[(f64, f64)]) -> Option<Slope> {
@@ -112,7 +114,8 @@ mod tests {
         assert!((176..=199).contains(&held), "{held} of 200");
     }
 
-    /// Noise whose neighbours are alike (0.7 of the last value stays): the usual error would hold the truth in 6 of 10 cases.
+    /// Noise whose neighbours are alike (0.7 of the last value stays): the usual error would hold
+    /// the truth in 6 of 10 cases.
     #[test]
     fn neighbours_that_are_alike_do_not_pass_for_growth() {
         let held = (1..=200).filter(|seed| {

@@ -1,4 +1,5 @@
-//! `antiphon chat` as a person at a terminal meets it: a real one, with a line discipline and a controlling process.
+//! `antiphon chat` as a person at a terminal meets it: a real one, with a line discipline and a
+//! controlling process.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -89,7 +90,8 @@ impl Drop for Terminal {
     }
 }
 
-/// A server like OpenAI's that tells what it was sent. It never ends its answer to "forever"; then it tells when the client left.
+/// A server like OpenAI's that tells what it was sent. It never ends its answer to "forever"; then
+/// it tells when the client left.
 fn server() -> (String, Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let url = format!("http://{}", listener.local_addr().expect("bound"));

@@ -121,7 +121,8 @@ fn settings_come_from_flag_environment_file_and_profile() {
     assert!(line.starts_with(&format!("{path}, line 3: unknown setting `prot`; expected ")), "{line}");
 }
 
-/// What an operator names by mistake is refused with a sentence, and soon: no device fills the memory, no pipe waits for ever.
+/// What an operator names by mistake is refused with a sentence, and soon: no device fills the
+/// memory, no pipe waits for ever.
 #[test]
 fn a_file_that_is_none_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -345,7 +346,8 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!((child.wait().unwrap().code(), error.as_str()), (Some(0), ""));
 }
 
-/// A server that answers like OpenAI's, once for the list of models and then with `events`; returns what it was sent.
+/// A server that answers like OpenAI's, once for the list of models and then with `events`; returns
+/// what it was sent.
 fn fake_openai(events: &'static str) -> (String, thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let url = format!("http://{}/v1/", listener.local_addr().expect("bound"));

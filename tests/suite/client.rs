@@ -217,7 +217,8 @@ fn a_request_that_meets_the_close_of_a_used_connection_is_sent_once_more() {
         for number in 0..2 {
             let Some((_, body)) = read_request(&stream) else { return };
             seen.send((connection, body)).expect("the test waits");
-            // The first connection closes with its second request read and not answered; the second one does so with its first.
+            // The first connection closes with its second request read and not answered; the second one does so
+            // with its first.
             if connection + number == 1 {
                 return;
             }

@@ -1,4 +1,5 @@
-//! `antiphon serve` on a CUDA device, as a user starts it: the stand-in is the driver that the binary finds.
+//! `antiphon serve` on a CUDA device, as a user starts it: the stand-in is the driver that the
+//! binary finds.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,7 +19,8 @@ const ASK: &str =
 
 const LONG: &str = r#"{"prompt":"1, 2, 3,","temperature":0,"max_tokens":8000,"ignore_eos":true,"stream":true}"#;
 
-/// `antiphon serve --model tiny` with `args`, on a machine whose driver is the stand-in with `settings`.
+/// `antiphon serve --model tiny` with `args`, on a machine whose driver is the stand-in with
+/// `settings`.
 fn serve(folder: &TempDir, settings: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
     command.args(["serve", "--model", "tiny", "--running-max-count", "8", "--token-budget-tokens", "128"]).args(args);
@@ -39,7 +41,8 @@ fn gpu_mode(server: &Server) -> String {
     stats["gpu_routing"]["mode"].as_str().expect("a text").to_owned()
 }
 
-/// The GPU stands in `/stats` and in `/metrics` with the memory that it gives and its share of the last seconds.
+/// The GPU stands in `/stats` and in `/metrics` with the memory that it gives and its share of the
+/// last seconds.
 fn shown(server: &Server, index: &str) {
     let stats = server.stats();
     let [gpu] = &stats["gpu_routing"]["gpus"].as_array().expect("a list")[..] else { panic!("{stats}") };
@@ -183,8 +186,8 @@ fn live(server: &Server) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-/// A call to the driver that never returns: the watchdog sees it, the probe fails, every request is told, and the process ends
-/// although the engine's thread never does.
+/// A call to the driver that never returns: the watchdog sees it, the probe fails, every request is
+/// told, and the process ends although the engine's thread never does.
 #[test]
 fn a_device_that_never_answers_ends_the_process_in_order() {
     let folder = folder();
@@ -303,8 +306,9 @@ fn serve_bf16(folder: &TempDir, device: &str) -> Command {
 
 const NOT_MXFP4: &str = "is bf16 and holds values that MXFP4 does not";
 
-/// Experts that were trained in bf16 are known before the device is taken: a GPU that was found leaves the model to the CPU, and
-/// the log says why; one that was asked for ends the start with the reason and the way out.
+/// Experts that were trained in bf16 are known before the device is taken: a GPU that was found
+/// leaves the model to the CPU, and the log says why; one that was asked for ends the start with
+/// the reason and the way out.
 #[test]
 fn experts_that_no_gpu_serves_are_served_by_the_cpu_unless_a_gpu_was_asked_for() {
     let found = folder();

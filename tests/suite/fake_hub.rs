@@ -1,8 +1,10 @@
-//! A Hugging Face hub on a local port: lists a repository, serves its files, and misbehaves when told to.
+//! A Hugging Face hub on a local port: lists a repository, serves its files, and misbehaves when
+//! told to.
 //!
-//! It answers as the real one does: the listing with commit, sizes and hashes, small files with git's hash as ETag, large files by a
-//! redirect to a content server under another name with `x-linked-etag` holding their SHA-256, and ranges with 206 and
-//! `Content-Range`. A mirror in front of it sends every request on.
+//! It answers as the real one does: the listing with commit, sizes and hashes, small files with
+//! git's hash as ETag, large files by a redirect to a content server under another name with
+//! `x-linked-etag` holding their SHA-256, and ranges with 206 and `Content-Range`. A mirror in
+//! front of it sends every request on.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -83,7 +85,8 @@ impl FakeHub {
         self.state.lock().expect("not poisoned").sent_bytes
     }
 
-    /// The paths that were asked for, each with its range if one byte more than metadata was wanted.
+    /// The paths that were asked for, each with its range if one byte more than metadata was
+    /// wanted.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state.lock().expect("not poisoned").requests.clone()
     }

@@ -1,4 +1,5 @@
-//! `scripts/gpu-check` with made-up executables: tests that pass and have checked nothing are told and counted.
+//! `scripts/gpu-check` with made-up executables: tests that pass and have checked nothing are told
+//! and counted.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

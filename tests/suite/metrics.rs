@@ -82,8 +82,9 @@ fn every_demanded_name_is_exposed() {
     }
 }
 
-/// Two of Prometheus's rules for names contradict demanded ones: no colon, no abbreviated unit. What breaks them is exactly
-/// this; `scripts/check-metrics` has promtool say the same of a running server.
+/// Two of Prometheus's rules for names contradict demanded ones: no colon, no abbreviated unit.
+/// What breaks them is exactly this; `scripts/check-metrics` has promtool say the same of a running
+/// server.
 #[test]
 fn only_demanded_names_break_the_rules() {
     let families = |names| -> BTreeSet<String> {

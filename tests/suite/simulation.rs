@@ -1,5 +1,5 @@
-//! The scheduler in simulated worlds. A failure names its seed; `antiphon simulate --seed SEED --worlds 1` lives through it
-//! again.
+//! The scheduler in simulated worlds. A failure names its seed; `antiphon simulate --seed SEED
+//! --worlds 1` lives through it again.
 
 use antiphon::simulate::{Options, WorldReport, run};
 
@@ -14,7 +14,8 @@ fn worlds(seeds: std::ops::Range<u64>) -> WorldReport {
     sum
 }
 
-/// Whatever happened in a world happens again: nothing is drawn beside the seed, no clock is read, no hash map is walked.
+/// Whatever happened in a world happens again: nothing is drawn beside the seed, no clock is read,
+/// no hash map is walked.
 #[test]
 fn the_same_seed_lives_the_same_life() {
     for seed in 1_000..1_010 {

@@ -147,7 +147,8 @@ fn what_another_start_left_is_used() {
     assert_whole(&world.find().expect("the hub has the rest"));
     assert!(world.hub.requests().iter().any(|path| path.ends_with("model-00001-of-00001.safetensors 1234-")));
 
-    // A part as long as the file (stopped between the last byte and the renaming), and one that is longer.
+    // A part as long as the file (stopped between the last byte and the renaming), and one that is
+    // longer.
     for part in [bytes.clone(), [bytes.as_slice(), b"more"].concat()] {
         fs::remove_file(&shard).expect("removed");
         fs::remove_file(&blob).expect("removed");

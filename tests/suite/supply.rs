@@ -1,11 +1,13 @@
-//! What the project is built from: licences, sources and duplicate versions of every package that ships.
+//! What the project is built from: licences, sources and duplicate versions of every package that
+//! ships.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Licences that let people ship the binary. A package passes if one alternative of its expression holds only these.
+/// Licences that let people ship the binary. A package passes if one alternative of its expression
+/// holds only these.
 const LICENCES: [&str; 15] = [
     "0BSD",
     "Apache-2.0",
@@ -24,8 +26,9 @@ const LICENCES: [&str; 15] = [
     "MPL-2.0",
 ];
 
-/// Packages that come in several versions because their users have not moved together: actix-http and ureq hold http and webpki-roots
-/// back, tokenizers base64 and itertools, actix the rest. A new name here needs a reason.
+/// Packages that come in several versions because their users have not moved together: actix-http
+/// and ureq hold http and webpki-roots back, tokenizers base64 and itertools, actix the rest. A new
+/// name here needs a reason.
 const DUPLICATES: [&str; 8] = ["base64", "getrandom", "hashbrown", "http", "itertools", "rand_core", "syn", "webpki-roots"];
 
 fn metadata() -> Value {
@@ -38,7 +41,8 @@ fn metadata() -> Value {
     serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON")
 }
 
-/// The ids of the packages that end up in the binary: reached from the root package without development dependencies.
+/// The ids of the packages that end up in the binary: reached from the root package without
+/// development dependencies.
 fn shipped(metadata: &Value) -> BTreeSet<String> {
     let nodes = metadata["resolve"]["nodes"].as_array().expect("nodes");
     let edges: BTreeMap<&str, Vec<&str>> = nodes
@@ -68,8 +72,8 @@ fn shipped_packages(metadata: &Value) -> Vec<&Value> {
     packages.iter().filter(|package| shipped.contains(package["id"].as_str().expect("id"))).collect()
 }
 
-/// Whether an SPDX expression lets us ship: `A OR B` needs one side, `A AND B` both. Nesting beyond one level of
-/// parentheses does not occur in the tree; it would fail here and be seen.
+/// Whether an SPDX expression lets us ship: `A OR B` needs one side, `A AND B` both. Nesting beyond
+/// one level of parentheses does not occur in the tree; it would fail here and be seen.
 fn may_ship(expression: &str) -> bool {
     let expression = expression.replace('/', " OR ");
     expression.split(" AND ").all(|part| {

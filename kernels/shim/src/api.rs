@@ -62,7 +62,8 @@ fn open(path: &str) -> Library {
 fn bind(held: [Library; 3]) -> Api {
     macro_rules! symbol {
         ($name:literal) => {
-            // SAFETY: the symbol is defined in driver_device.cpp or driver_launch.cpp with the type of the field it goes to.
+            // SAFETY: the symbol is defined in driver_device.cpp or driver_launch.cpp with the type of the
+            // field it goes to.
             *unsafe { held[0].get($name) }.unwrap_or_else(|error| panic!("the shim lacks a call: {error}"))
         };
     }

@@ -1,4 +1,5 @@
-//! Compiles the shim and kernels with the machine's C++ compiler. Shared by the build script and by tests that plant bugs.
+//! Compiles the shim and kernels with the machine's C++ compiler. Shared by the build script and by
+//! tests that plant bugs.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
@@ -72,8 +73,8 @@ impl Compiler {
         hasher.finish()
     }
 
-    /// Compiles `sources` (name, text) and links them into a shared library in `folder`, named by what went into it; an object or
-    /// library that is there already is not made again.
+    /// Compiles `sources` (name, text) and links them into a shared library in `folder`, named by
+    /// what went into it; an object or library that is there already is not made again.
     ///
     /// # Errors
     /// What the compiler said.

@@ -18,7 +18,8 @@ pub enum Order {
     Reverse,
     /// Any thread; the number seeds it.
     Random(u32),
-    /// One warp as far as it gets, then any other. Finds what the others miss: a warp that overtakes.
+    /// One warp as far as it gets, then any other. Finds what the others miss: a warp that
+    /// overtakes.
     WarpsRandom(u32),
 }
 
@@ -73,7 +74,8 @@ static FREE: Mutex<Option<Vec<usize>>> = Mutex::new(None);
 static RETURNED: Condvar = Condvar::new();
 static REAL: Mutex<()> = Mutex::new(());
 
-/// Takes a device; waits if all are taken. It is as new: no memory in use, no error, the fastest schedule, unchecked.
+/// Takes a device; waits if all are taken. It is as new: no memory in use, no error, the fastest
+/// schedule, unchecked.
 ///
 /// # Panics
 /// Without a C++ compiler, with a sentence that says so.
@@ -88,14 +90,15 @@ pub fn on_the_driver() -> bool {
     std::env::var_os("ANTIPHON_CUDA").is_some_and(|value| value == "driver")
 }
 
-/// Says that the running test, or the rest of it, checks nothing on this machine, and why. Tests that pass without having checked
-/// are counted by `scripts/gpu-check`, which looks for this line.
+/// Says that the running test, or the rest of it, checks nothing on this machine, and why. Tests
+/// that pass without having checked are counted by `scripts/gpu-check`, which looks for this line.
 pub fn skipped(why: impl std::fmt::Display) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     eprintln!("skipped: {test}: {why}");
 }
 
-/// Takes `count` devices at once; on the machine's own driver the first ones, which the caller knows to be there.
+/// Takes `count` devices at once; on the machine's own driver the first ones, which the caller
+/// knows to be there.
 ///
 /// # Panics
 /// As [`device`].
@@ -159,7 +162,8 @@ impl Device {
         }
     }
 
-    /// Sets how much memory the device says it has. 1 GiB, unless set; what nobody touches takes none of the machine's.
+    /// Sets how much memory the device says it has. 1 GiB, unless set; what nobody touches takes
+    /// none of the machine's.
     pub fn memory_bytes(&self, bytes: usize) {
         if let Some((api, number)) = self.shim() {
             (api.set_memory)(number, bytes);

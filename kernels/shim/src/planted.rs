@@ -18,13 +18,15 @@ pub struct Planted {
     pub to: &'static str,
 }
 
-/// The image of a module that wants the kernels of the library called `name`; ends with a zero byte.
+/// The image of a module that wants the kernels of the library called `name`; ends with a zero
+/// byte.
 #[must_use]
 pub fn library_image(name: &str) -> Vec<u8> {
     format!("antiphon-shim:library {name}\0").into_bytes()
 }
 
-/// Compiles the `.cu` files of `folder`, with `bug` in them, plain and checked, and returns the image that names them.
+/// Compiles the `.cu` files of `folder`, with `bug` in them, plain and checked, and returns the
+/// image that names them.
 ///
 /// # Panics
 /// If the text to change does not occur exactly once, or the compiler refuses.

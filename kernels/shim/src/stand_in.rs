@@ -1,12 +1,14 @@
-//! The stand-in as the driver of another process: what a program meets that is started as a user starts it.
+//! The stand-in as the driver of another process: what a program meets that is started as a user
+//! starts it.
 
 use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-/// Puts `libcuda.so`, `libnvrtc.so` and `libnccl.so.2` into `folder` and returns the environment in which a process finds them there. `settings`
-/// are lines of `cpp/environment.cpp`, such as `memory_bytes=1048576`. The file `fault` in the folder, once it says `lost` or
-/// `refused`, makes the next launch fail; with `hangs` it never returns.
+/// Puts `libcuda.so`, `libnvrtc.so` and `libnccl.so.2` into `folder` and returns the environment in
+/// which a process finds them there. `settings` are lines of `cpp/environment.cpp`, such as
+/// `memory_bytes=1048576`. The file `fault` in the folder, once it says `lost` or `refused`, makes
+/// the next launch fail; with `hangs` it never returns.
 ///
 /// # Panics
 /// Without a C++ compiler, with a sentence that says so, or if the folder cannot be written.

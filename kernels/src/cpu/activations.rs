@@ -1,10 +1,10 @@
 //! Activations in the form in which a kernel multiplies them.
 //!
-//! What: a block of 32 values becomes `scale * integer` with `scale = max |x| / 127`, or, in two parts of eight bits, with
-//! `scale = max |x| / 32512`.
+//! What: a block of 32 values becomes `scale * integer` with `scale = max |x| / 127`, or, in two
+//! parts of eight bits, with `scale = max |x| / 32512`.
 //! Shapes: `[T, K]` in, `[T, ceil(K / 32)]` blocks out, zeros behind the last value.
-//! Source: rounding to integers with a scale a block is common practice; the shift follows from `packed`.
-//! Twin: `reference::int8_activations`, `reference::int16_activations`, equal.
+//! Source: rounding to integers with a scale a block is common practice; the shift follows from
+//! `packed`. Twin: `reference::int8_activations`, `reference::int16_activations`, equal.
 //! Cost: 5.25 bytes a value, 6.25 in two parts.
 
 use super::pool::Pool;
@@ -15,7 +15,8 @@ use crate::weights::MXFP4_BLOCK;
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 pub(super) struct Block<const PARTS: usize> {
-    /// The high eight bits between -127 and 127, then, if there are two parts, the low ones, signed as well.
+    /// The high eight bits between -127 and 127, then, if there are two parts, the low ones, signed
+    /// as well.
     pub(super) values: [[i8; MXFP4_BLOCK]; PARTS],
     /// What a one stands for; not finite if a value is not.
     pub(super) scale: f32,
@@ -43,7 +44,8 @@ impl<const PARTS: usize> Block<PARTS> {
         if PARTS == 1 {
             values[0] = integers.map(|integer| integer as i8);
         } else {
-            // The low part is signed, so the high one is rounded. Of NaN any integer is right, and it may be the largest.
+            // The low part is signed, so the high one is rounded. Of NaN any integer is right, and
+            // it may be the largest.
             values[0] = integers.map(|integer| (integer.wrapping_add(128) >> 8) as i8);
             values[1] = integers.map(|integer| integer as i8);
         }

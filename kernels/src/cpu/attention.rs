@@ -1,17 +1,19 @@
 //! Paged attention with sinks, grouped queries and a window.
 //!
-//! What: `p[j] = exp(s[j]) / (exp(sink) + sum over j of exp(s[j]))`, `s[j] = q . k[j] / sqrt(head_dim)`,
-//! `out = sum over j of p[j] v[j]`, where `j` runs over the positions that the token sees.
-//! Shapes: `q`, `out` `[T, heads * head_dim]`, `sinks [heads]`, keys and values as `KvLayout` says.
-//! Source: one pass with a running maximum, Milakov & Gimelshein 2018, arXiv:1805.02867, and Dao et al. 2022,
-//! arXiv:2205.14135; the sink joins the denominator last.
+//! What: `p[j] = exp(s[j]) / (exp(sink) + sum over j of exp(s[j]))`, `s[j] = q . k[j] /
+//! sqrt(head_dim)`, `out = sum over j of p[j] v[j]`, where `j` runs over the positions that the
+//! token sees. Shapes: `q`, `out` `[T, heads * head_dim]`, `sinks [heads]`, keys and values as
+//! `KvLayout` says. Source: one pass with a running maximum, Milakov & Gimelshein 2018,
+//! arXiv:1805.02867, and Dao et al. 2022, arXiv:2205.14135; the sink joins the denominator last.
 //! Twin: `reference::attention`, within 1e-5 of the largest value.
-//! Cost: `8 head_dim` bytes for each KV head and position seen (`4 head_dim` in f16), shared by the query heads of a group and by up to
-//! [`TOKENS`] tokens; `4 head_dim` operations for each query head and position. Measured figures are in `kernels/README.md`.
+//! Cost: `8 head_dim` bytes for each KV head and position seen (`4 head_dim` in f16), shared by the
+//! query heads of a group and by up to [`TOKENS`] tokens; `4 head_dim` operations for each query
+//! head and position. Measured figures are in `kernels/README.md`.
 //!
-//! Keys are taken by chunks of [`CHUNK`] positions, which begin at multiples of it. A chunk has a maximum and sums of its own, and
-//! joins those before it in order. So the order of operations for a query follows from its position, the window and the block
-//! size, whatever else is computed beside it. What a token does not see is never multiplied with a value, so that stale or broken
+//! Keys are taken by chunks of [`CHUNK`] positions, which begin at multiples of it. A chunk has a
+//! maximum and sums of its own, and joins those before it in order. So the order of operations for
+//! a query follows from its position, the window and the block size, whatever else is computed
+//! beside it. What a token does not see is never multiplied with a value, so that stale or broken
 //! values in a block cannot leak in as `0 * NaN`.
 
 use std::ops::Range;
@@ -23,11 +25,12 @@ use super::pool::Outputs;
 use super::simd::{self, Kernel, LANES_MAX, Simd};
 use crate::kv::{KvLayout, KvMemory, KvNumber, KvSlice, Planes, Stored, visible};
 
-/// Tokens of a slice that one piece of work takes; a chunk's keys and values stay in L2 for all of them.
+/// Tokens of a slice that one piece of work takes; a chunk's keys and values stay in L2 for all of
+/// them.
 const TOKENS: usize = 16;
 
-/// Positions whose scores are turned into weights at once: enough that this costs little beside the products, few enough that
-/// a head's keys of them fit into L1.
+/// Positions whose scores are turned into weights at once: enough that this costs little beside the
+/// products, few enough that a head's keys of them fit into L1.
 const CHUNK: usize = 128;
 
 /// Query rows that are computed side by side, where there are registers for their sums.
@@ -36,9 +39,11 @@ const TILE: usize = 8;
 impl Cpu {
     /// Attention over paged keys and values with sinks.
     ///
-    /// `q`, `out`: `[T, heads * head_dim]`; `sinks`: `[heads]`; query head `h` reads KV head `h / (heads / kv_heads)`. The keys
-    /// and values of the slices' own tokens are stored already ([`KvMemory::store`]). Rows that no slice names become zero.
-    /// Twin: [`reference::attention`](crate::reference::attention), within 1e-5 of the largest value.
+    /// `q`, `out`: `[T, heads * head_dim]`; `sinks`: `[heads]`; query head `h` reads KV head `h /
+    /// (heads / kv_heads)`. The keys and values of the slices' own tokens are stored already
+    /// ([`KvMemory::store`]). Rows that no slice names become zero.
+    /// Twin: [`reference::attention`](crate::reference::attention), within 1e-5 of the largest
+    /// value.
     ///
     /// # Panics
     /// If lengths do not fit, or a block table does not cover what a token sees.
@@ -238,7 +243,8 @@ impl<'a, N: Number> Piece<'a, N> {
         let chunk = &mut state.chunk;
         let mut seen: [Range<usize>; R] = [const { 0..0 }; R];
         seen.iter_mut().enumerate().for_each(|(r, seen)| *seen = self.seen(row + r, chunk));
-        // Rows are ordered by position, so that the first sees the earliest and the last the latest.
+        // Rows are ordered by position, so that the first sees the earliest and the last the
+        // latest.
         let union = seen[0].start..seen[R - 1].end;
         if union.is_empty() {
             return;
@@ -253,7 +259,8 @@ impl<'a, N: Number> Piece<'a, N> {
             let places = chunk.vectors.iter().map(|(block, slot)| block * layout.key_stride() + slot);
             *weight = weigh(s, places, scores);
         }
-        // What all see is computed side by side; what only some see, at the chunk's ends, row by row.
+        // What all see is computed side by side; what only some see, at the chunk's ends, row by
+        // row.
         let common = seen[R - 1].start..seen[0].end.max(seen[R - 1].start);
         chunk.sums[..R * layout.value_stride()].fill(0.0);
         for (r, seen) in seen.iter().enumerate() {
@@ -274,7 +281,8 @@ impl<'a, N: Number> Piece<'a, N> {
     #[inline(always)]
     fn score<S: Simd, const R: usize>(&self, s: S, row: usize, chunk: &mut Chunk<'_, N>) {
         let head_dim = self.layout.head_dim;
-        // Loops and not `from_fn`, whose closure is not always inlined; then vectors would go through memory.
+        // Loops and not `from_fn`, whose closure is not always inlined; then vectors would go
+        // through memory.
         let mut queries: [&[f32]; R] = [&[]; R];
         for (r, query) in queries.iter_mut().enumerate() {
             *query = &self.q[self.place(row + r).0..][..head_dim];
@@ -282,7 +290,8 @@ impl<'a, N: Number> Piece<'a, N> {
         let stride = self.layout.key_stride();
         let vectors = std::mem::take(&mut chunk.vectors);
         let mut left = vectors.as_slice();
-        // Few rows take more vectors, so that there are sums enough for every multiplier to be busy.
+        // Few rows take more vectors, so that there are sums enough for every multiplier to be
+        // busy.
         if R < S::TILE {
             left = chunk.score_vectors::<S, R, 4>(s, left, &queries, stride);
         }
@@ -308,7 +317,8 @@ impl<'a, N: Number> Piece<'a, N> {
 }
 
 impl<N> State<'_, N> {
-    /// Lets row `r` of the tile, with its maximum and total in the chunk, join row `row` of the piece.
+    /// Lets row `r` of the tile, with its maximum and total in the chunk, join row `row` of the
+    /// piece.
     #[inline(always)]
     fn join<S: Simd>(&mut self, s: S, row: usize, r: usize, (chunk_max, chunk_total): (f32, f32)) {
         let max = self.max[row].max(chunk_max);
@@ -324,7 +334,8 @@ impl<N> State<'_, N> {
 }
 
 impl<N: Number> Chunk<'_, N> {
-    /// Finds the vectors of keys that `seen` touches; those of a block begin at its first slot and never leave its padded rows.
+    /// Finds the vectors of keys that `seen` touches; those of a block begin at its first slot and
+    /// never leave its padded rows.
     #[inline(always)]
     fn find_vectors(&mut self, layout: &KvLayout, seen: Range<usize>, lanes: usize) {
         self.vectors.clear();
@@ -375,7 +386,8 @@ impl<N: Number> Chunk<'_, N> {
         left
     }
 
-    /// Adds the weighted values of the positions `seen` to the sums of the tile's rows `first .. first + R`.
+    /// Adds the weighted values of the positions `seen` to the sums of the tile's rows `first ..
+    /// first + R`.
     #[inline(always)]
     fn add_values<S: Simd, const R: usize>(&mut self, s: S, layout: &KvLayout, first: usize, seen: Range<usize>) {
         if seen.is_empty() {
@@ -390,7 +402,8 @@ impl<N: Number> Chunk<'_, N> {
         self.add_dims::<S, R, 1>(s, layout, first, &seen, dim);
     }
 
-    /// The same for the dimensions from `dim` on, `D` vectors at once as long as there are so many; the first that is left.
+    /// The same for the dimensions from `dim` on, `D` vectors at once as long as there are so many;
+    /// the first that is left.
     #[inline(always)]
     fn add_dims<S: Simd, const R: usize, const D: usize>(
         &mut self,
@@ -454,7 +467,8 @@ fn mask(layout: &KvLayout, vectors: &[(usize, usize)], seen: &Range<usize>, lane
     }
 }
 
-/// Turns scores into exponentials relative to the largest of them; the largest, and the sum of the exponentials.
+/// Turns scores into exponentials relative to the largest of them; the largest, and the sum of the
+/// exponentials.
 #[inline(always)]
 fn weigh<S: Simd>(s: S, places: impl Iterator<Item = usize> + Clone, scores: &mut [f32]) -> (f32, f32) {
     let mut largest = s.splat(f32::NEG_INFINITY);

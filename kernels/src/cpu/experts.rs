@@ -1,16 +1,17 @@
 //! The mixture of experts, in MXFP4 or in bf16.
 //!
-//! What: `stream[t] += sum over k of weights[t][k] * (down . swiglu(gate_up . x[t] + gate_up_bias) + down_bias)` with the
-//! weights of expert `experts[t][k]`, in the order of the experts.
-//! Shapes: `x`, `stream` `[T, H]`; `gate_up [E, 2 I, H]`, `down [E, H, I]` MXFP4; routes `[T, top_k]`.
-//! Source: the gpt-oss model card; Shazeer et al. 2017, arXiv:1701.06538; SwiGLU: Shazeer 2020, arXiv:2002.05202.
-//! Twin: `reference::experts`, within 1e-5 of the largest output with exact arithmetic, and as far as rounding activations to
-//! integers leads with the others.
-//! Cost: `51 / 32 * H * I` bytes for each expert that is hit, `6 H I` operations for each token and each of its experts;
-//! measured figures are in `docs/performance.md`.
+//! What: `stream[t] += sum over k of weights[t][k] * (down . swiglu(gate_up . x[t] +
+//! gate_up_bias) + down_bias)` with the weights of expert `experts[t][k]`, in the order of the experts.
+//! Shapes: `x`, `stream` `[T, H]`; `gate_up [E, 2 I, H]`, `down [E, H, I]` MXFP4; routes `[T,
+//! top_k]`. Source: the gpt-oss model card; Shazeer et al. 2017, arXiv:1701.06538; SwiGLU: Shazeer
+//! 2020, arXiv:2002.05202. Twin: `reference::experts`, within 1e-5 of the largest output with exact
+//! arithmetic, and as far as rounding activations to integers leads with the others.
+//! Cost: `51 / 32 * H * I` bytes for each expert that is hit, `6 H I` operations for each token and
+//! each of its experts; measured figures are in `docs/performance.md`.
 //!
-//! Tokens are grouped by expert, so that an expert's weights are read once a step. Which tokens share an expert changes no
-//! bit: a token's sums have their own chains, and its experts are added in the order of their numbers.
+//! Tokens are grouped by expert, so that an expert's weights are read once a step. Which tokens
+//! share an expert changes no bit: a token's sums have their own chains, and its experts are added
+//! in the order of their numbers.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -37,12 +38,13 @@ pub(super) struct Mixture {
     inner: Blocks<2>,
 }
 
-/// What lies between the projections, rounded. A product of two numbers has few large values and many small ones, of which eight bits
-/// would leave little: the model's answers were seen to move fourteen times as far.
+/// What lies between the projections, rounded. A product of two numbers has few large values and
+/// many small ones, of which eight bits would leave little: the model's answers were seen to move
+/// fourteen times as far.
 type Inner = Mxfp4Int8<2>;
 
-/// Fewest bands of the second projection that a thread claims: an expert's weights are then read so many bands long before the next
-/// expert's begin elsewhere in memory.
+/// Fewest bands of the second projection that a thread claims: an expert's weights are then read so
+/// many bands long before the next expert's begin elsewhere in memory.
 const DOWN_BANDS: usize = 2;
 
 /// A form of activations between the projections.
@@ -85,8 +87,8 @@ impl Cpu {
     /// The mixture of experts, added to what `stream` holds:
     /// `stream[t] += sum over k of weights[t][k] * expert(experts[t][k])(x[t])`.
     ///
-    /// `x`, `stream`: `[T, H]`. Twin: [`reference::experts`](crate::reference::experts), within 1e-5 of the largest output with
-    /// [`Math::Exact`].
+    /// `x`, `stream`: `[T, H]`. Twin: [`reference::experts`](crate::reference::experts), within
+    /// 1e-5 of the largest output with [`Math::Exact`].
     ///
     /// # Panics
     /// If lengths do not fit, or a route names an expert that is not there.
@@ -98,7 +100,8 @@ impl Cpu {
         let Mixture { groups, outer, values, inner } = &mut mixture;
         groups.fill(routes, experts.count);
         match self.math {
-            // bf16 weights have no form in integers: whatever is asked for, they are multiplied with what was computed.
+            // bf16 weights have no form in integers: whatever is asked for, they are multiplied
+            // with what was computed.
             _ if experts.gate_up.format() == Format::Bf16 => {
                 self.unrounded_experts_add::<Bf16F32>(x, experts, groups, values, stream);
             }
@@ -128,7 +131,8 @@ impl Cpu {
         self.down::<P>(experts, groups, |pair| &values[pair * intermediate..][..intermediate], stream);
     }
 
-    /// The mixture of experts of what is rounded into `outer`, to `PARTS` times eight bits, and between the projections into `inner`.
+    /// The mixture of experts of what is rounded into `outer`, to `PARTS` times eight bits, and
+    /// between the projections into `inner`.
     fn rounded_experts_add<const PARTS: usize>(
         &mut self,
         x: &[f32],
@@ -144,7 +148,8 @@ impl Cpu {
         self.down::<Inner>(experts, groups, |pair| inner.row(pair), stream);
     }
 
-    /// The first projection and the activation of every pair, into `room`: `[pairs, I]` in the form of `Q`.
+    /// The first projection and the activation of every pair, into `room`: `[pairs, I]` in the form
+    /// of `Q`.
     fn gate_up<'x, P: Product, Q: Form>(
         &mut self,
         experts: &PackedExperts,
@@ -233,7 +238,8 @@ impl<'x, P: Product<X: 'x>, Q: Form, F: Fn(usize) -> &'x [P::X]> Kernel for Gate
                     swiglu(s, &sums[index], bias, experts.swiglu, &mut block[band * GROUP..]);
                 }
                 let at = pair * width + self.unit * Q::PER_BLOCK;
-                // SAFETY: the pool hands out every unit of every expert once, and a pair belongs to one expert.
+                // SAFETY: the pool hands out every unit of every expert once, and a pair belongs to
+                // one expert.
                 Q::store(&block, unsafe { self.out.slice(at..at + Q::PER_BLOCK) });
             }
         }
@@ -270,7 +276,8 @@ impl<'x, P: Product<X: 'x>, F: Fn(usize) -> &'x [P::X]> Kernel for Down<'_, P, F
                     for (pair, sums) in pairs.zip(&sums) {
                         let (token, weight) = (groups.tokens[pair] as usize, groups.weights[pair]);
                         let at = token * hidden + band * BAND;
-                        // SAFETY: the pool hands out every band once, so no other thread touches these rows of any token.
+                        // SAFETY: the pool hands out every band once, so no other thread touches
+                        // these rows of any token.
                         let out = unsafe { self.out.slice(at..at + BAND) };
                         for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
                             *out += weight * (sum + bias);
@@ -282,7 +289,8 @@ impl<'x, P: Product<X: 'x>, F: Fn(usize) -> &'x [P::X]> Kernel for Down<'_, P, F
     }
 }
 
-/// The gated activation of a band, sixteen gates and their ups, and its biases. Twin: `reference::swiglu`, within 1e-6 relative.
+/// The gated activation of a band, sixteen gates and their ups, and its biases. Twin:
+/// `reference::swiglu`, within 1e-6 relative.
 #[inline(always)]
 fn swiglu<S: Simd>(s: S, sums: &Sums, bias: &[f32], activation: SwiGlu, out: &mut [f32]) {
     const { assert!(GROUP <= LANES_MAX && LANES_MAX.is_multiple_of(GROUP)) };

@@ -1,9 +1,10 @@
 //! The forward pass's operations on the CPU, over all tokens of a step.
 //!
-//! Owns: a thread pool, scratch memory, the choice of instruction set. Promises: the same bits for a token whatever else is
-//! in the step, however many threads run, and however its prompt was sliced: the order of operations behind each output
-//! element follows from the operation's shape, the token's position and the KV block size alone. Another instruction set
-//! may give other last bits. Absent: weights, KV memory, the order of operations in a model.
+//! Owns: a thread pool, scratch memory, the choice of instruction set. Promises: the same bits for
+//! a token whatever else is in the step, however many threads run, and however its prompt was
+//! sliced: the order of operations behind each output element follows from the operation's shape,
+//! the token's position and the KV block size alone. Another instruction set may give other last
+//! bits. Absent: weights, KV memory, the order of operations in a model.
 
 mod activations;
 mod attention;
@@ -25,9 +26,11 @@ pub enum Math {
     /// With activations in f32.
     #[default]
     Exact,
-    /// With activations rounded to integers of 16 bits, a scale for every 32 of them. Sums within a block are exact.
+    /// With activations rounded to integers of 16 bits, a scale for every 32 of them. Sums within a
+    /// block are exact.
     Int16,
-    /// With activations rounded to integers of 8 bits where they go into an expert, of 16 between its projections.
+    /// With activations rounded to integers of 8 bits where they go into an expert, of 16 between
+    /// its projections.
     Fast,
 }
 
@@ -61,7 +64,8 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// Computes with `threads` threads, the caller's among them, and the fastest instructions that this CPU has.
+    /// Computes with `threads` threads, the caller's among them, and the fastest instructions that
+    /// this CPU has.
     ///
     /// # Panics
     /// If `threads` is zero or the system refuses to start so many.
@@ -89,7 +93,8 @@ impl Cpu {
         }
     }
 
-    /// The same with another arithmetic for experts. That of linear maps follows from the format of their weights.
+    /// The same with another arithmetic for experts. That of linear maps follows from the format of
+    /// their weights.
     #[must_use]
     pub fn with_math(mut self, math: Math) -> Self {
         self.set_math(math);

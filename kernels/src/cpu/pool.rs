@@ -1,11 +1,13 @@
 //! The threads that compute an operation together.
 //!
-//! Owns: the helper threads. Promises: a call returns when its work is done and no helper still looks at it; a helper that
-//! the system has not scheduled delays no other, because work is claimed piece by piece and never assigned; a panic in a piece
-//! reaches the caller, and the pool goes on. Absent: queues, futures, nested calls (`&mut self` rules them out).
+//! Owns: the helper threads. Promises: a call returns when its work is done and no helper still
+//! looks at it; a helper that the system has not scheduled delays no other, because work is claimed
+//! piece by piece and never assigned; a panic in a piece reaches the caller, and the pool goes on.
+//! Absent: queues, futures, nested calls (`&mut self` rules them out).
 //!
-//! An operation lasts 5 us to 5 ms and the next one follows at once, so a helper without work first spins, about 30 us, and
-//! then sleeps. To wake a sleeper costs the caller 5 to 50 us, which is paid once a step and not once an operation.
+//! An operation lasts 5 us to 5 ms and the next one follows at once, so a helper without work first
+//! spins, about 30 us, and then sleeps. To wake a sleeper costs the caller 5 to 50 us, which is
+//! paid once a step and not once an operation.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -17,7 +19,8 @@ use crate::sync::{
     Arc, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, Ordering, SPINS, UnsafePlace, spin_loop, yield_now,
 };
 
-// The state word: a job's number, whether it takes helpers, whether the pool ends, and how many helpers are inside.
+// The state word: a job's number, whether it takes helpers, whether the pool ends, and how many
+// helpers are inside.
 const NUMBER: u64 = 1 << 32;
 const OPEN: u64 = 1 << 31;
 const ENDED: u64 = 1 << 30;
@@ -36,8 +39,9 @@ struct Shared {
     wake: Condvar,
 }
 
-// SAFETY: `work` is the only field that is not Sync by itself. `run` writes it while the state is closed with no thread inside,
-// and publishes it by opening the state; a helper reads it only after it got inside, which succeeds only while open.
+// SAFETY: `work` is the only field that is not Sync by itself. `run` writes it while the state is
+// closed with no thread inside, and publishes it by opening the state; a helper reads it only after
+// it got inside, which succeeds only while open.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer in `work` is to a Sync closure, which any thread may call.
 unsafe impl Send for Shared {}
@@ -58,7 +62,8 @@ impl Shared {
             spin_loop();
         }
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        // Counted before looking again: either this thread sees the job, or the caller that opened it sees a sleeper.
+        // Counted before looking again: either this thread sees the job, or the caller that opened
+        // it sees a sleeper.
         self.asleep.fetch_add(1, Ordering::SeqCst);
         while !self.has_news(served) {
             guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +87,8 @@ impl Shared {
             }
             if let Some(number) = self.enter() {
                 served = number;
-                // SAFETY: inside an open job `work` is set and not written; the closure lives until every thread is out.
+                // SAFETY: inside an open job `work` is set and not written; the closure lives until
+                // every thread is out.
                 unsafe { self.work.with(|work| *work).map(|work| (*work)()) };
                 self.state.fetch_sub(1, Ordering::Release);
             }
@@ -124,7 +130,8 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// A pool of `threads` threads; the caller of [`Pool::run`] is one of them, so one thread starts none.
+    /// A pool of `threads` threads; the caller of [`Pool::run`] is one of them, so one thread
+    /// starts none.
     pub(super) fn new(threads: usize) -> Self {
         assert!(threads > 0, "someone must compute");
         let shared = Arc::new(Shared {
@@ -148,8 +155,9 @@ impl Pool {
         self.helpers.len() + 1
     }
 
-    /// Calls `work` with ranges that together are `0..items`, each at most `grain` long, on all threads at once. A single
-    /// range, or a pool of one thread, is computed by the caller alone.
+    /// Calls `work` with ranges that together are `0..items`, each at most `grain` long, on all
+    /// threads at once. A single range, or a pool of one thread, is computed by the caller
+    /// alone.
     ///
     /// # Panics
     /// With the first panic of `work`; ranges that were not begun then are left out.
@@ -177,11 +185,12 @@ impl Pool {
             }
         };
         let claim: &(dyn Fn() + Sync) = &claim;
-        // SAFETY: only the lifetime changes. Helpers call `claim` from inside the job alone, and `close` below waits until
-        // they are out; nothing between here and there can unwind, since `claim` catches what `work` throws.
+        // SAFETY: only the lifetime changes. Helpers call `claim` from inside the job alone, and
+        // `close` below waits until they are out; nothing between here and there can unwind, since
+        // `claim` catches what `work` throws.
         let erased = unsafe { std::mem::transmute::<&(dyn Fn() + Sync), &'static (dyn Fn() + Sync)>(claim) };
-        // SAFETY: the last job was closed and left by every helper (`close`), so no thread reads `work`; `&mut self` makes this
-        // thread the only one that could write it.
+        // SAFETY: the last job was closed and left by every helper (`close`), so no thread reads
+        // `work`; `&mut self` makes this thread the only one that could write it.
         self.shared.work.with_mut(|work| unsafe { *work = Some(erased) });
         // Zero is the number that a helper starts with, so it is left out when the number wraps.
         self.jobs = (self.jobs + 1) % (NUMBER - 1);
@@ -193,8 +202,8 @@ impl Pool {
         }
     }
 
-    /// Cuts `out` into rows of `width` values, the last one perhaps shorter, and calls `work` with each row and its index, on
-    /// all threads, `grain` rows at a time.
+    /// Cuts `out` into rows of `width` values, the last one perhaps shorter, and calls `work` with
+    /// each row and its index, on all threads, `grain` rows at a time.
     pub(super) fn for_rows<T: Send>(
         &mut self,
         out: &mut [T],
@@ -207,7 +216,8 @@ impl Pool {
         self.run(len.div_ceil(width), grain, |rows| {
             for row in rows {
                 let first = row * width;
-                // SAFETY: `run` hands out every index once, and rows of different index do not overlap.
+                // SAFETY: `run` hands out every index once, and rows of different index do not
+                // overlap.
                 work(row, unsafe { out.slice(first..len.min(first + width)) });
             }
         });
@@ -240,8 +250,8 @@ impl<T> Clone for Outputs<'_, T> {
 
 impl<T> Copy for Outputs<'_, T> {}
 
-// SAFETY: what lies behind the pointer is exclusively borrowed for as long as this lives, and is reached through `slice` alone,
-// whose caller promises that no two threads reach the same values.
+// SAFETY: what lies behind the pointer is exclusively borrowed for as long as this lives, and is
+// reached through `slice` alone, whose caller promises that no two threads reach the same values.
 unsafe impl<T: Send> Send for Outputs<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Outputs<'_, T> {}

@@ -35,7 +35,8 @@ fn many_short_jobs_see_each_others_results() {
 #[test]
 fn a_thread_stuck_in_its_piece_leaves_the_others_to_the_rest() {
     let mut pool = Pool::new(3);
-    // One piece blocks until all others are done: whichever thread claims it, the rest must claim the others.
+    // One piece blocks until all others are done: whichever thread claims it, the rest must claim
+    // the others.
     let done = AtomicUsize::new(0);
     pool.run(100, 1, |range| {
         if range.start == 0 {

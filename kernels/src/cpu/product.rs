@@ -2,14 +2,15 @@
 //!
 //! What, shapes, source, twin, cost: as [`super::simd::rows`] says, whose kernels this calls.
 //!
-//! A tile is a band of rows and up to [`Product::tile_max`] tokens. Tiles only decide which sums are computed side
-//! by side; each sum has its own chain.
+//! A tile is a band of rows and up to [`Product::tile_max`] tokens. Tiles only decide which sums
+//! are computed side by side; each sum has its own chain.
 
 use super::activations::Block;
 use super::packed::BAND;
 use super::simd::{Band, Simd, Sums};
 
-/// Tokens whose sums are kept at once: those of the largest tile. A band comes from a cache for all but the first of them.
+/// Tokens whose sums are kept at once: those of the largest tile. A band comes from a cache for all
+/// but the first of them.
 pub(super) const TOKENS: usize = 8;
 
 /// Sums of a band for at most [`TOKENS`] tokens.
@@ -96,7 +97,8 @@ impl Product for Int8Int8 {
     }
 }
 
-/// Multiplies a band with at most [`TOKENS`] rows of activations of one length: `sums[t]` for `xs[t]`.
+/// Multiplies a band with at most [`TOKENS`] rows of activations of one length: `sums[t]` for
+/// `xs[t]`.
 ///
 /// Largest tiles first, then one of exactly what is left: a tile decodes the weights anew.
 #[inline(always)]

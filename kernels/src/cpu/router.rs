@@ -54,10 +54,12 @@ impl Groups {
 }
 
 impl Cpu {
-    /// Sends each token to `routes.top_k` experts: the router's linear map, the largest logits, the softmax over those alone.
+    /// Sends each token to `routes.top_k` experts: the router's linear map, the largest logits, the
+    /// softmax over those alone.
     ///
-    /// `x`: `[T, H]`; `weight`: `[E, H]`; `bias`: `[E]`. Among equal logits the lower index goes first. Twin:
-    /// [`reference::route`](crate::reference::route) after [`reference::linear`](crate::reference::linear).
+    /// `x`: `[T, H]`; `weight`: `[E, H]`; `bias`: `[E]`. Among equal logits the lower index goes
+    /// first. Twin: [`reference::route`](crate::reference::route) after
+    /// [`reference::linear`](crate::reference::linear).
     ///
     /// # Panics
     /// If lengths do not fit, or `top_k` is zero or above `E`.

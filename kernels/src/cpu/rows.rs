@@ -17,7 +17,8 @@ const CLAIM: usize = 1 << 14;
 impl Cpu {
     /// Gathers rows of the embedding table: `out[t] = table[tokens[t]]`.
     ///
-    /// `table`: `[vocab, H]`; `out`: `[T, H]`. Twin: [`reference::embed`](crate::reference::embed), equal.
+    /// `table`: `[vocab, H]`; `out`: `[T, H]`. Twin: [`reference::embed`](crate::reference::embed),
+    /// equal.
     ///
     /// # Panics
     /// If a token is not in the table, or `out` has another length.
@@ -32,9 +33,11 @@ impl Cpu {
         });
     }
 
-    /// Root-mean-square norm of each row: `out[t][i] = x[t][i] * scale[i] / sqrt(mean(x[t]^2) + eps)`.
+    /// Root-mean-square norm of each row: `out[t][i] = x[t][i] * scale[i] / sqrt(mean(x[t]^2) +
+    /// eps)`.
     ///
-    /// `x`, `out`: `[T, H]`; `scale`: `[H]`. Twin: [`reference::rms_norm`](crate::reference::rms_norm), within 2e-6 relative.
+    /// `x`, `out`: `[T, H]`; `scale`: `[H]`. Twin:
+    /// [`reference::rms_norm`](crate::reference::rms_norm), within 2e-6 relative.
     ///
     /// # Panics
     /// If lengths do not fit.
@@ -49,10 +52,11 @@ impl Cpu {
     }
 
     /// Turns the two halves of each head by the token's angles, in place:
-    /// `first[i], second[i] = first[i] cos[i] - second[i] sin[i], second[i] cos[i] + first[i] sin[i]`.
+    /// `first[i], second[i] = first[i] cos[i] - second[i] sin[i], second[i] cos[i] + first[i]
+    /// sin[i]`.
     ///
-    /// `x`: `[T, heads * head_dim]`; `angles`: `[T, head_dim / 2]`. Twin: [`reference::rotary`](crate::reference::rotary),
-    /// equal.
+    /// `x`: `[T, heads * head_dim]`; `angles`: `[T, head_dim / 2]`. Twin:
+    /// [`reference::rotary`](crate::reference::rotary), equal.
     ///
     /// # Panics
     /// If lengths do not fit.
@@ -71,7 +75,8 @@ impl Cpu {
         });
     }
 
-    /// Adds `y` to the residual stream: `x[i] += y[i]`. Twin: [`reference::add`](crate::reference::add), equal.
+    /// Adds `y` to the residual stream: `x[i] += y[i]`. Twin:
+    /// [`reference::add`](crate::reference::add), equal.
     ///
     /// # Panics
     /// If their lengths differ.
@@ -80,10 +85,12 @@ impl Cpu {
         self.pool.for_rows(x, CLAIM, 1, |row, x| x.iter_mut().zip(&y[row * CLAIM..]).for_each(|(x, y)| *x += y));
     }
 
-    /// Log-probabilities of one row of logits: `out[i] = logits[i] - max - ln(sum over j of exp(logits[j] - max))`.
+    /// Log-probabilities of one row of logits: `out[i] = logits[i] - max - ln(sum over j of
+    /// exp(logits[j] - max))`.
     ///
     /// `logits`, `out`: `[vocab]`. NaN among the logits makes all of them NaN.
-    /// Twin: [`reference::log_softmax`](crate::reference::log_softmax), within 2e-6 of the largest magnitude.
+    /// Twin: [`reference::log_softmax`](crate::reference::log_softmax), within 2e-6 of the largest
+    /// magnitude.
     ///
     /// # Panics
     /// If lengths differ.

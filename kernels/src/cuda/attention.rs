@@ -1,6 +1,7 @@
 //! Paged attention. Kernels: `cuda/attention.cu`.
 //!
-//! Work comes as a list of items; the host writes it (see [`AttentionItem`]) and the list may be shorter than its room.
+//! Work comes as a list of items; the host writes it (see [`AttentionItem`]) and the list may be
+//! shorter than its room.
 
 use super::device::{Arg, Grid};
 use super::linear::Activations;
@@ -18,7 +19,8 @@ pub const DECODE_ROWS: usize = 16;
 /// Rows of a prefill item, at most.
 pub const PREFILL_ROWS: usize = 64;
 
-/// Some rows of a slice, a row being a token and one of the query heads that share a KV head, and the chunks that they attend to.
+/// Some rows of a slice, a row being a token and one of the query heads that share a KV head, and
+/// the chunks that they attend to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct AttentionItem {
@@ -99,8 +101,8 @@ pub struct Work<'a, T: Element> {
     pub count: &'a Region<i32>,
 }
 
-/// Blocks of a launch at most; each takes every so many-th item. One warp of a block in decode has room for six beside it on a
-/// multiprocessor, so this is some five rounds of the largest devices.
+/// Blocks of a launch at most; each takes every so many-th item. One warp of a block in decode has
+/// room for six beside it on a multiprocessor, so this is some five rounds of the largest devices.
 const BLOCKS_MAX: usize = 4096;
 
 /// f32 values of a slot of partial sums.
@@ -127,7 +129,8 @@ pub(super) const fn shared_bytes(dim: usize, warps: usize) -> usize {
 
 /// Computes items of up to [`DECODE_ROWS`] (one warp) or [`PREFILL_ROWS`] rows (four).
 ///
-/// Twin: `reference::attention`, within 1e-3 of the largest value; the same bits for a token whatever items it is cut into.
+/// Twin: `reference::attention`, within 1e-3 of the largest value; the same bits for a token
+/// whatever items it is cut into.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if a launch is refused.
@@ -175,7 +178,8 @@ pub fn attention(
         operands.out.stride.into(),
         (1.0 / (shape.head_dim as f32).sqrt()).into(),
     ];
-    // SAFETY: the kernel's parameters in its order; items and block tables on the device are those of a batch that the engine checked.
+    // SAFETY: the kernel's parameters in its order; items and block tables on the device are those
+    // of a batch that the engine checked.
     unsafe { device.launch(name, grid, &args) }
 }
 

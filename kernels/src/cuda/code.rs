@@ -1,7 +1,8 @@
-//! The kernels' code: embedded as fatbins where the build had nvcc, else compiled by NVRTC at the first start.
+//! The kernels' code: embedded as fatbins where the build had nvcc, else compiled by NVRTC at the
+//! first start.
 //!
-//! Promises: code compiled once for an architecture is kept on disk, named by everything that went into it, and found there by
-//! the next start. Absent: which kernels there are, and their launches.
+//! Promises: code compiled once for an architecture is kept on disk, named by everything that went
+//! into it, and found there by the next start. Absent: which kernels there are, and their launches.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::{CStr, CString, c_char};
@@ -63,7 +64,8 @@ pub enum CodeError {
     },
 }
 
-/// CUDA version of the embedded code. What an older driver says of newer code differs with its age, so its version decides.
+/// CUDA version of the embedded code. What an older driver says of newer code differs with its age,
+/// so its version decides.
 const VERSION: (u32, u32) = (13, 0);
 
 /// Whether compiled kernels are in this binary.
@@ -80,8 +82,8 @@ pub fn cache_folder() -> Option<PathBuf> {
     Some(base.join("antiphon/kernels"))
 }
 
-/// Loads every file's kernels for a device of this compute capability. `driver`: newest CUDA version that the driver serves;
-/// `cache`: where compiled code is kept, if anywhere.
+/// Loads every file's kernels for a device of this compute capability. `driver`: newest CUDA
+/// version that the driver serves; `cache`: where compiled code is kept, if anywhere.
 ///
 /// # Errors
 /// [`CodeError`].
@@ -159,7 +161,8 @@ fn key(file: &KernelFile, architecture: &str) -> u64 {
 }
 
 fn present() -> bool {
-    // SAFETY: loading a library runs its initialisers; under these names it can only be NVIDIA's compiler.
+    // SAFETY: loading a library runs its initialisers; under these names it can only be NVIDIA's
+    // compiler.
     unsafe { sys::is_culib_present() }
 }
 
@@ -189,7 +192,8 @@ fn compile(file: &'static KernelFile, architecture: &str) -> Result<Vec<u8>, Cod
     let sources: Vec<*const c_char> = headers.iter().map(|(_, source)| source.as_ptr()).collect();
     let count = i32::try_from(headers.len()).expect("a handful of headers");
     let mut program = Program(std::ptr::null_mut());
-    // SAFETY: every text ends with a zero byte and outlives the call; both lists have `count` entries.
+    // SAFETY: every text ends with a zero byte and outlives the call; both lists have `count`
+    // entries.
     let made = unsafe {
         sys::nvrtcCreateProgram(&raw mut program.0, source.as_ptr(), name.as_ptr(), count, sources.as_ptr(), names.as_ptr())
     };

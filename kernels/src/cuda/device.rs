@@ -1,7 +1,8 @@
 //! One CUDA device: its context, its streams, its kernels, and copies.
 //!
-//! Promises: work of one stream runs in the order in which it was given; nothing is allocated after the device is open but by
-//! [`super::Arena`] and [`super::Pinned`]. Event tracking is off: with two streams cudarc would add 18 driver calls to a launch.
+//! Promises: work of one stream runs in the order in which it was given; nothing is allocated after
+//! the device is open but by [`super::Arena`] and [`super::Pinned`]. Event tracking is off: with
+//! two streams cudarc would add 18 driver calls to a launch.
 
 use super::kernels::{SHARED_BYTES_PLAIN, kernels_of};
 use super::memory::{Element, Pinned, Region};
@@ -73,7 +74,8 @@ impl From<f32> for Arg {
     }
 }
 
-/// Arguments of a kernel at most; their addresses stand on the stack, so that a launch allocates nothing.
+/// Arguments of a kernel at most; their addresses stand on the stack, so that a launch allocates
+/// nothing.
 const ARGS_MAX: usize = 24;
 
 /// How a kernel is launched.
@@ -88,13 +90,15 @@ impl Device {
     /// Opens device `ordinal` and loads every kernel that it can run.
     ///
     /// # Errors
-    /// [`CudaError::None`] if there is no such device, [`CudaError::Driver`] if its kernels do not load.
+    /// [`CudaError::None`] if there is no such device, [`CudaError::Driver`] if its kernels do not
+    /// load.
     pub fn open(ordinal: usize) -> Result<Self, CudaError> {
         let Cuda { driver_version, devices } = probe()?;
         let count = devices.len();
         let facts = devices.into_iter().nth(ordinal).ok_or(NoCuda::NoSuchDevice { ordinal, count })?;
         let context = CudaContext::new(ordinal).map_err(CudaError::driver("making a context"))?;
-        // SAFETY: nothing is allocated yet; the two streams are ordered by `join` where one needs the other.
+        // SAFETY: nothing is allocated yet; the two streams are ordered by `join` where one needs
+        // the other.
         unsafe { context.disable_event_tracking() };
         let stream = || context.new_stream().map_err(CudaError::driver("making a stream"));
         let (compute, copies) = (stream()?, stream()?);
@@ -108,7 +112,8 @@ impl Device {
                 is_sticky: false,
             };
             let function = found.ok_or_else(missing)?;
-            // The driver loads code when it is first asked about it; a capture must not be the first to ask.
+            // The driver loads code when it is first asked about it; a capture must not be the
+            // first to ask.
             let registers = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_NUM_REGS;
             function.get_attribute(registers).map_err(CudaError::driver("loading a kernel"))?;
             if shared_bytes > SHARED_BYTES_PLAIN {
@@ -175,7 +180,8 @@ impl Device {
         event.0.record(&self.compute).map_err(CudaError::driver("recording an event"))
     }
 
-    /// Queues a copy of the first `len` elements of `from` into `to`. To change or drop `from` is to wait for it.
+    /// Queues a copy of the first `len` elements of `from` into `to`. To change or drop `from` is
+    /// to wait for it.
     ///
     /// # Errors
     /// [`CudaError::Driver`].
@@ -195,7 +201,8 @@ impl Device {
         unsafe { from.queue_copy(queue, stream, false, copy) }.map_err(CudaError::driver("copying to the device"))
     }
 
-    /// Queues a copy of `from` into the front of `to`, with the kernels. To look at `to` is to wait for it.
+    /// Queues a copy of `from` into the front of `to`, with the kernels. To look at `to` is to wait
+    /// for it.
     ///
     /// # Errors
     /// [`CudaError::Driver`].
@@ -209,13 +216,16 @@ impl Device {
             return Ok(());
         }
         let (stream, bytes) = (self.stream(Queue::Compute), from.len() * size_of::<T>());
-        // SAFETY: both sides have as many elements, and `to` keeps the host from them until they are there.
+        // SAFETY: both sides have as many elements, and `to` keeps the host from them until they
+        // are there.
         let copy = |target: *mut T| unsafe { sys::cuMemcpyDtoHAsync_v2(target.cast(), from.address(), bytes, stream) }.result();
-        // SAFETY: the copy writes so many elements, on this stream of the same context; `to` is borrowed alone.
+        // SAFETY: the copy writes so many elements, on this stream of the same context; `to` is
+        // borrowed alone.
         unsafe { to.queue_copy(Queue::Compute, stream, true, copy) }.map_err(CudaError::driver("copying from the device"))
     }
 
-    /// A copy that is captured runs when its graph is replayed, which pinned memory would not learn of.
+    /// A copy that is captured runs when its graph is replayed, which pinned memory would not learn
+    /// of.
     fn check_copy<T>(&self, pinned: &Pinned<T>) {
         assert!(pinned.is_of(&self.context), "pinned memory of another device");
         assert!(!self.is_capturing.load(Ordering::Relaxed), "a copy of pinned memory cannot be captured");
@@ -236,7 +246,8 @@ impl Device {
             .map_err(CudaError::driver("copying on the device"))
     }
 
-    /// Queues a copy of the front of each of `rows` rows of `from` into `columns` of a row of `to`, both on the device, with the kernels.
+    /// Queues a copy of the front of each of `rows` rows of `from` into `columns` of a row of `to`,
+    /// both on the device, with the kernels.
     ///
     /// # Errors
     /// [`CudaError::Driver`].
@@ -276,7 +287,8 @@ impl Device {
             WidthInBytes: bytes(columns.len()),
             Height: rows,
         };
-        // SAFETY: what is read and written lies within the regions, as checked above; the driver takes the description before it returns.
+        // SAFETY: what is read and written lies within the regions, as checked above; the driver
+        // takes the description before it returns.
         unsafe { sys::cuMemcpy2DAsync_v2(&raw const copy, self.stream(Queue::Compute)) }
             .result()
             .map_err(CudaError::driver("copying columns"))
@@ -348,7 +360,8 @@ impl Device {
     /// Queues a kernel.
     ///
     /// # Safety
-    /// `args` are the kernel's parameters in number, order and kind, and what it reads and writes lies within their regions.
+    /// `args` are the kernel's parameters in number, order and kind, and what it reads and writes
+    /// lies within their regions.
     pub(super) unsafe fn launch(&self, name: &'static str, grid: Grid, args: &[Arg]) -> Result<(), CudaError> {
         let dimension = |count: usize| u32::try_from(count).expect("no grid comes near 2^32 blocks");
         let mut pointers = [std::ptr::null_mut(); ARGS_MAX];
@@ -396,7 +409,8 @@ impl Event {
 /// Work that was recorded once and is replayed with one call.
 pub struct Graph(CudaGraph);
 
-// SAFETY: CUDA asks that one graph is not used by two threads at once; an owner that moves takes it along.
+// SAFETY: CUDA asks that one graph is not used by two threads at once; an owner that moves takes it
+// along.
 unsafe impl Send for Graph {}
 
 impl fmt::Debug for Graph {

@@ -54,7 +54,8 @@ pub enum CudaError {
     },
 }
 
-/// Errors after which CUDA promises nothing in this process (CUDA driver API, "cuCtx" and the entries of `CUresult`).
+/// Errors after which CUDA promises nothing in this process (CUDA driver API, "cuCtx" and the
+/// entries of `CUresult`).
 const STICKY: [CUresult; 17] = [
     CUresult::CUDA_ERROR_ILLEGAL_ADDRESS,
     CUresult::CUDA_ERROR_LAUNCH_FAILED,
@@ -87,7 +88,8 @@ impl CudaError {
 mod tests {
     use super::*;
 
-    /// What leaves the device in a known state loses a step; everything after which only a new process serves says so.
+    /// What leaves the device in a known state loses a step; everything after which only a new
+    /// process serves says so.
     #[test]
     fn errors_that_lose_the_device_are_told_from_those_that_lose_a_step() {
         use CUresult as Of;

@@ -1,4 +1,5 @@
-//! The router, the grouping of tokens by expert, and the experts. Kernels: `cuda/route.cu`, `cuda/experts.cu`.
+//! The router, the grouping of tokens by expert, and the experts. Kernels: `cuda/route.cu`,
+//! `cuda/experts.cu`.
 
 use super::device::{Arg, Grid};
 use super::linear::{Activations, tile_tokens};
@@ -9,7 +10,8 @@ use super::{CudaError, Device};
 use crate::weights::SwiGlu;
 use half::bf16;
 
-/// Most experts of a layer: four tokens' logits and the groups' counts are kept in a block's shared memory.
+/// Most experts of a layer: four tokens' logits and the groups' counts are kept in a block's shared
+/// memory.
 pub const EXPERTS_MAX: usize = 2048;
 /// Tiles of 16 rows that a block takes.
 const ROW_TILES: usize = 2;
@@ -38,7 +40,8 @@ impl ExpertShare {
 /// Where each token goes, and the same by expert.
 #[derive(Debug, Clone)]
 pub struct RouteRegions {
-    /// `[T, top_k]`, the likeliest expert first, numbered from this rank's first one on; -1 where another rank has it.
+    /// `[T, top_k]`, the likeliest expert first, numbered from this rank's first one on; -1 where
+    /// another rank has it.
     pub experts: Region<i32>,
     /// `[T, top_k]`.
     pub weights: Region<f32>,
@@ -75,7 +78,8 @@ impl RouteRegions {
         }
     }
 
-    /// The same for experts that wgmma multiplies where each has many pairs. `arranged`: room for a row of the hidden size a pair.
+    /// The same for experts that wgmma multiplies where each has many pairs. `arranged`: room for a
+    /// row of the hidden size a pair.
     #[must_use]
     pub fn with_wgmma(self, arranged: Arranged) -> Self {
         Self { arranged: Some(arranged), ..self }
@@ -87,7 +91,8 @@ impl RouteRegions {
         self.tile(tokens * self.top_k).1.is_some()
     }
 
-    /// Pairs that a block of the experts takes for a step of so many, and room for what it reads if it is one of wgmma.
+    /// Pairs that a block of the experts takes for a step of so many, and room for what it reads if
+    /// it is one of wgmma.
     fn tile(&self, pairs: usize) -> (usize, Option<&Arranged>) {
         // Twice the mean: most experts then have one tile, and weights are read once.
         let most = 2 * pairs / self.share.total;
@@ -113,8 +118,9 @@ pub struct RouterWeights {
     pub bias: Region<f32>,
 }
 
-/// Routes the first `tokens` rows of `x` and groups this rank's pairs by expert. Of these rows `token_count`, one number on the device, are
-/// tokens; the rest fill the batch up to its graph's size and go to no expert.
+/// Routes the first `tokens` rows of `x` and groups this rank's pairs by expert. Of these rows
+/// `token_count`, one number on the device, are tokens; the rest fill the batch up to its graph's
+/// size and go to no expert.
 ///
 /// Twin: `reference::linear` and `route`.
 ///
@@ -165,11 +171,13 @@ pub fn route(
         count.into(),
         routes.tile(pairs).0.into(),
     ];
-    // SAFETY: the kernel's parameters in its order; `tiles` has room for the most tiles of the smallest size.
+    // SAFETY: the kernel's parameters in its order; `tiles` has room for the most tiles of the
+    // smallest size.
     unsafe { device.launch("group_by_expert", grid, &args) }
 }
 
-/// MXFP4 matrices of all experts, in the order of the tile core; the rows of each padded to whole blocks of tiles.
+/// MXFP4 matrices of all experts, in the order of the tile core; the rows of each padded to whole
+/// blocks of tiles.
 #[derive(Debug, Clone)]
 pub struct Mxfp4Tiles {
     /// Codes, [`super::tile::mxfp4_tile_words`] a tile.
@@ -246,9 +254,11 @@ pub(super) struct ExpertStep<'a> {
     pub(super) tiles: usize,
 }
 
-/// The experts on the first `tokens` rows of `x`: `outputs[t][i]` is what the token's `i`-th expert gives.
+/// The experts on the first `tokens` rows of `x`: `outputs[t][i]` is what the token's `i`-th expert
+/// gives.
 ///
-/// `gate_up` has tiles of 8 gates and their 8 ups. Twin: `reference::expert` on values rounded to f16.
+/// `gate_up` has tiles of 8 gates and their 8 ups. Twin: `reference::expert` on values rounded to
+/// f16.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if a launch is refused.
@@ -314,7 +324,8 @@ fn experts_mma(device: &Device, step: &ExpertStep<'_>, tile: usize) -> Result<()
         swiglu.alpha.into(),
         swiglu.limit.into(),
     ];
-    // SAFETY: the kernel's parameters in its order; tiles and pairs on the device are those that `route` made of `tokens` tokens.
+    // SAFETY: the kernel's parameters in its order; tiles and pairs on the device are those that
+    // `route` made of `tokens` tokens.
     unsafe { device.launch(gate_up_name, grid(gate_up.rows), &args) }?;
     let args: [Arg; 12] = [
         (&regions.outputs).into(),

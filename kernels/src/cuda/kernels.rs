@@ -43,7 +43,8 @@ const KERNELS: [(&str, usize); 31] = [
     ("sample", 0),
 ];
 
-/// Kernels of Hopper, which alone has the instructions and so much shared memory: an A100 gives a block 163 KiB, an RTX 4090 99 KiB.
+/// Kernels of Hopper, which alone has the instructions and so much shared memory: an A100 gives a
+/// block 163 KiB, an RTX 4090 99 KiB.
 const HOPPER_KERNELS: [(&str, usize); 6] = [
     ("linear_wgmma", ring_bytes(F16_TILE_BYTES, 128)),
     ("linear_add_wgmma", ring_bytes(F16_TILE_BYTES, 128)),

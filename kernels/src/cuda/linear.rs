@@ -110,9 +110,10 @@ pub(super) const fn tile_tokens(tokens: usize) -> usize {
 
 /// `y[t] = W x[t] + bias`, or adds that to `y[t]`, for the first `tokens` rows of `x`.
 ///
-/// `x`: rows of the matrix's inputs; `bias`: `[rows]`; `y`: `[T, rows]` f32. Sums in f32; the same bits for a token whatever else is
-/// in the step. Twin: `reference::linear` on values rounded to f16, within 1e-5 of the sum of magnitudes. With room for `arranged` rows wgmma
-/// multiplies from [`WGMMA_TOKENS`] on, with the same bits.
+/// `x`: rows of the matrix's inputs; `bias`: `[rows]`; `y`: `[T, rows]` f32. Sums in f32; the same
+/// bits for a token whatever else is in the step. Twin: `reference::linear` on values rounded to
+/// f16, within 1e-5 of the sum of magnitudes. With room for `arranged` rows wgmma multiplies from
+/// [`WGMMA_TOKENS`] on, with the same bits.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if a launch is refused.
@@ -158,7 +159,8 @@ pub fn linear(
         x.stride.into(),
         tokens.into(),
     ];
-    // SAFETY: the kernel's parameters in its order. It reads `tokens` rows of x up to whole steps, which the stride covers, whole
-    // tiles of weights, `rows` biases, and writes `tokens * rows` of y, all checked above.
+    // SAFETY: the kernel's parameters in its order. It reads `tokens` rows of x up to whole steps,
+    // which the stride covers, whole tiles of weights, `rows` biases, and writes `tokens * rows` of
+    // y, all checked above.
     unsafe { device.launch(name, grid, &args) }
 }

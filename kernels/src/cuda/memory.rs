@@ -1,8 +1,9 @@
 //! Device memory in regions, and pinned host memory that the device copies from and to.
 //!
-//! Promises: a region lies within one allocation, which lives as long as any of its regions; nothing is allocated or freed
-//! between. Memory of the device is never seen as a Rust reference, so that two regions may overlap. Pinned memory is never touched
-//! by the host while a copy needs it as it is.
+//! Promises: a region lies within one allocation, which lives as long as any of its regions;
+//! nothing is allocated or freed between. Memory of the device is never seen as a Rust reference,
+//! so that two regions may overlap. Pinned memory is never touched by the host while a copy needs
+//! it as it is.
 
 use super::{CudaError, Device, Queue};
 use cudarc::driver::{CudaContext, CudaEvent, DriverError, result, sys};
@@ -11,7 +12,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Where regions begin: a multiple of this many bytes, for the widest load and for whole lines of memory.
+/// Where regions begin: a multiple of this many bytes, for the widest load and for whole lines of
+/// memory.
 const ALIGNMENT_BYTES: usize = 256;
 
 /// What device memory may hold: plain numbers of which every pattern of bits is one.
@@ -46,8 +48,9 @@ impl Drop for Allocation {
     fn drop(&mut self) {
         // After a sticky error freeing fails too; the memory goes with the process.
         if self.context.bind_to_thread().is_ok() {
-            // SAFETY: `address` came from `malloc_sync` and is freed once; the device is done with it, as every launch that
-            // names it was waited for or belongs to a stream that is dropped after its work.
+            // SAFETY: `address` came from `malloc_sync` and is freed once; the device is done with
+            // it, as every launch that names it was waited for or belongs to a stream that is
+            // dropped after its work.
             let _ = unsafe { result::free_sync(self.address) };
         }
     }
@@ -173,9 +176,11 @@ impl<T: Element> Region<T> {
     }
 }
 
-/// Host memory that the device reads and writes by itself. Not write-combined: the host reads it too.
+/// Host memory that the device reads and writes by itself. Not write-combined: the host reads it
+/// too.
 ///
-/// Remembers where its last copy ends, and waits for it before the host touches what the copy reads or writes.
+/// Remembers where its last copy ends, and waits for it before the host touches what the copy reads
+/// or writes.
 #[derive(Debug)]
 pub struct Pinned<T> {
     context: Arc<CudaContext>,
@@ -221,12 +226,13 @@ impl<T: Element> Pinned<T> {
         self.len
     }
 
-    /// The elements. Waits for a copy into them; if that fails, they hold anything, and what waits for the queue says why.
+    /// The elements. Waits for a copy into them; if that fails, they hold anything, and what waits
+    /// for the queue says why.
     #[must_use]
     pub fn as_slice(&self) -> &[T] {
         self.wait(|copying| copying.writes_host);
-        // SAFETY: `len` elements are ours and were written with zeros at least; cuMemHostAlloc aligns to pages; no copy writes
-        // to them, and the next one that does needs `self` alone.
+        // SAFETY: `len` elements are ours and were written with zeros at least; cuMemHostAlloc
+        // aligns to pages; no copy writes to them, and the next one that does needs `self` alone.
         unsafe { std::slice::from_raw_parts(self.pointer, self.len) }
     }
 
@@ -242,8 +248,9 @@ impl<T: Element> Pinned<T> {
     /// One event stands for the end of one queue, so copies of the other are waited for first.
     ///
     /// # Safety
-    /// `stream` is `queue`'s and of this context, and `copy` queues there what reads, or with `writes_host` writes, at most
-    /// `len` elements. With `writes_host` the caller has `self` alone.
+    /// `stream` is `queue`'s and of this context, and `copy` queues there what reads, or with
+    /// `writes_host` writes, at most `len` elements. With `writes_host` the caller has `self`
+    /// alone.
     pub(super) unsafe fn queue_copy(
         &self,
         queue: Queue,
@@ -278,7 +285,8 @@ impl<T> Pinned<T> {
 
     /// Waits for copies under way, if `matters` says so of them.
     ///
-    /// A failure is not reported here: it belongs to the work of the queue, and ends the copies as well as success does.
+    /// A failure is not reported here: it belongs to the work of the queue, and ends the copies as
+    /// well as success does.
     fn wait(&self, matters: impl FnOnce(Copying) -> bool) {
         self.settle(&mut self.lock(), matters);
     }

@@ -1,8 +1,10 @@
-//! CUDA devices: what this machine has, memory on them, and one safe launch function for each kernel of `kernels/cuda`.
+//! CUDA devices: what this machine has, memory on them, and one safe launch function for each
+//! kernel of `kernels/cuda`.
 //!
-//! Promises: asking never panics and never links; the driver's library is looked for at run time, so one binary serves
-//! machines with and without a GPU. A launch function checks lengths before it launches, and launches are in order. Absent: the
-//! order of operations in a model. What indices on the device hold is the caller's: the engine checks a batch before it sends it.
+//! Promises: asking never panics and never links; the driver's library is looked for at run time,
+//! so one binary serves machines with and without a GPU. A launch function checks lengths before it
+//! launches, and launches are in order. Absent: the order of operations in a model. What indices on
+//! the device hold is the caller's: the engine checks a batch before it sends it.
 
 mod attention;
 pub mod code;
@@ -91,7 +93,8 @@ pub struct CudaDevice {
 /// [`NoCuda`] says why there is none.
 pub fn probe() -> Result<Cuda, NoCuda> {
     // Every call of cudarc panics where the library is missing, so this one question comes first.
-    // SAFETY: loading a library runs its initialisers; under these names it can only be NVIDIA's driver.
+    // SAFETY: loading a library runs its initialisers; under these names it can only be NVIDIA's
+    // driver.
     if !unsafe { sys::is_culib_present() } {
         return Err(NoCuda::NoDriver);
     }
@@ -141,7 +144,8 @@ mod kernel_tests;
 mod tests {
     use super::*;
 
-    /// On a machine with a GPU the devices make sense; on one without, the answer is a reason and no panic.
+    /// On a machine with a GPU the devices make sense; on one without, the answer is a reason and
+    /// no panic.
     #[test]
     fn the_probe_answers_on_any_machine() {
         match probe() {

@@ -1,9 +1,10 @@
 //! Collective operations between devices, through NCCL.
 //!
-//! Owns: the library, found at run time, and the communicators. Promises: where NCCL is missing, nothing panics and the error says
-//! which names were tried; [`Communicator::abort`] frees a rank that waits in a collective. The declarations are cudarc's, the loading
-//! is not: cudarc asks for `libnccl.so` and names with a CUDA version, never for `libnccl.so.2`, which is what packages and wheels
-//! install, and panics when it finds none.
+//! Owns: the library, found at run time, and the communicators. Promises: where NCCL is missing,
+//! nothing panics and the error says which names were tried; [`Communicator::abort`] frees a rank
+//! that waits in a collective. The declarations are cudarc's, the loading is not: cudarc asks for
+//! `libnccl.so` and names with a CUDA version, never for `libnccl.so.2`, which is what packages and
+//! wheels install, and panics when it finds none.
 
 use super::memory::Region;
 use super::{CudaError, Device};
@@ -50,7 +51,8 @@ impl Nccl {
     fn open(names: &[&str]) -> Result<Self, CudaError> {
         let mut tried = Vec::new();
         for name in names {
-            // SAFETY: under these names it can only be NCCL, whose initialisers register nothing but itself.
+            // SAFETY: under these names it can only be NCCL, whose initialisers register nothing
+            // but itself.
             match unsafe { Library::new(*name) } {
                 Ok(library) => return Self::bind(library).map_err(|message| CudaError::Nccl { call: "loading it", message }),
                 Err(error) => tried.push(format!("{name} ({})", told(&error))),
@@ -62,7 +64,8 @@ impl Nccl {
     fn bind(library: Library) -> Result<Self, String> {
         macro_rules! symbol {
             ($name:literal) => {{
-                // SAFETY: NCCL declares the symbol with the type of the field that it goes to (nccl.h; the same since 2.4).
+                // SAFETY: NCCL declares the symbol with the type of the field that it goes to
+                // (nccl.h; the same since 2.4).
                 let symbol: Result<Symbol<'_, _>, _> = unsafe { library.get($name) };
                 *symbol.map_err(|error| told(&error))?
             }};
@@ -108,7 +111,8 @@ pub fn nccl_version() -> Result<String, CudaError> {
 /// A communicator of NCCL.
 struct Handle(sys::ncclComm_t);
 
-// SAFETY: NCCL binds a communicator to a device, not to a thread; the mutex around it lets one call in at a time.
+// SAFETY: NCCL binds a communicator to a device, not to a thread; the mutex around it lets one call
+// in at a time.
 unsafe impl Send for Handle {}
 
 /// One device's end of a group whose devices compute together.
@@ -155,8 +159,8 @@ impl Communicator {
         self.ranks
     }
 
-    /// Queues with the kernels: `parts` is cut into one part a rank; every rank's own part is copied to all others. A rank
-    /// waits, on its device, until all ranks do the same.
+    /// Queues with the kernels: `parts` is cut into one part a rank; every rank's own part is
+    /// copied to all others. A rank waits, on its device, until all ranks do the same.
     ///
     /// # Errors
     /// [`CudaError::Nccl`] if NCCL refuses, or the group was aborted.
@@ -174,17 +178,20 @@ impl Communicator {
         };
         let (from, to) = (own.address() as *const c_void, parts.address() as *mut c_void);
         let stream = device.compute_stream().cast();
-        // SAFETY: `count` values lie at `from` and `count` a rank at `to`, where this rank's part is `from`: NCCL's form of working
-        // in place. The stream is of the communicator's device, to which the caller has bound the thread.
+        // SAFETY: `count` values lie at `from` and `count` a rank at `to`, where this rank's part
+        // is `from`: NCCL's form of working in place. The stream is of the communicator's device,
+        // to which the caller has bound the thread.
         let code = unsafe { (self.nccl.all_gather)(from, to, count, sys::ncclDataType_t::ncclFloat32, handle.0, stream) };
         self.nccl.check(CALL, code)
     }
 
-    /// Ends every collective under way on this rank, so that a thread that waits for its device goes on; later ones are refused. Every
-    /// rank must do it, each from a thread of its own. Waits until the graphs that captured collectives are dropped.
+    /// Ends every collective under way on this rank, so that a thread that waits for its device
+    /// goes on; later ones are refused. Every rank must do it, each from a thread of its own.
+    /// Waits until the graphs that captured collectives are dropped.
     pub fn abort(&self) {
         let Some(handle) = self.lock().take() else { return };
-        // SAFETY: it is a communicator, and was taken from its lock. What it returns changes nothing.
+        // SAFETY: it is a communicator, and was taken from its lock. What it returns changes
+        // nothing.
         let _ = unsafe { (self.nccl.abort)(handle.0) };
     }
 

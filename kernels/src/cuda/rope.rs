@@ -7,7 +7,8 @@ use half::f16;
 
 /// The shape of one layer's heads and KV memory on the device.
 ///
-/// Keys and values lie `[block][kv head][slot][row]`, f16, a row being `head_dim` rounded up to 8, with zeros behind.
+/// Keys and values lie `[block][kv head][slot][row]`, f16, a row being `head_dim` rounded up to 8,
+/// with zeros behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadShape {
     /// Query heads.
@@ -89,10 +90,12 @@ pub struct AngleTable {
     pub sin: Region<f32>,
 }
 
-/// Turns queries and keys by their positions' angles, puts queries into `queries`, keys and values into KV memory.
+/// Turns queries and keys by their positions' angles, puts queries into `queries`, keys and values
+/// into KV memory.
 ///
-/// `qkv`: `[T, qkv_width]` f32; `positions`, `slots`: `[T]`, a slot being `block * block_tokens + place`, or -1 to store nothing;
-/// `queries`: `[T, heads, row]`. Twin: `reference::rotary` and `KvMemory::store`, within f16's rounding, finite values beyond 65,504 as that.
+/// `qkv`: `[T, qkv_width]` f32; `positions`, `slots`: `[T]`, a slot being `block * block_tokens +
+/// place`, or -1 to store nothing; `queries`: `[T, heads, row]`. Twin: `reference::rotary` and
+/// `KvMemory::store`, within f16's rounding, finite values beyond 65,504 as that.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if the launch is refused.
@@ -130,6 +133,7 @@ pub fn rope_store(
         shape.row().into(),
         shape.block_tokens.into(),
     ];
-    // SAFETY: the kernel's parameters in its order; positions and slots on the device are those of a batch that the engine checked.
+    // SAFETY: the kernel's parameters in its order; positions and slots on the device are those of
+    // a batch that the engine checked.
     unsafe { device.launch("rope_store", grid, &args) }
 }

@@ -21,11 +21,12 @@ pub fn drawn_token(row: usize) -> u32 {
 /// Set in a token that is read from a report.
 const AWAITED: u32 = 1 << 31;
 
-/// `stream[t] = table[tokens[t]]` for the first `count` tokens; what [`drawn_token`] gives stands for a token in `reports`.
+/// `stream[t] = table[tokens[t]]` for the first `count` tokens; what [`drawn_token`] gives stands
+/// for a token in `reports`.
 ///
-/// `table`: `[V, hidden]` bf16; `stream`: `[T, hidden]` f32; `reports`: `[rows, REPORT_WORDS]` of [`super::sample`]. Twin:
-/// `reference::embed`, equal. A row whose draw failed, or that is not there, gives the first token of the table, as does a
-/// token that is not in it.
+/// `table`: `[V, hidden]` bf16; `stream`: `[T, hidden]` f32; `reports`: `[rows, REPORT_WORDS]` of
+/// [`super::sample`]. Twin: `reference::embed`, equal. A row whose draw failed, or that is not
+/// there, gives the first token of the table, as does a token that is not in it.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if the launch is refused.
@@ -54,8 +55,8 @@ pub fn embed(
         hidden.into(),
         (table.len() / hidden).into(),
     ];
-    // SAFETY: the kernel's parameters in its order; one block a token writes a row of the stream, checked above. No token is read
-    // beyond the table, no row beyond the reports.
+    // SAFETY: the kernel's parameters in its order; one block a token writes a row of the stream,
+    // checked above. No token is read beyond the table, no row beyond the reports.
     unsafe { device.launch("embed", grid, &args) }
 }
 
@@ -71,7 +72,8 @@ pub enum Parts<'a> {
         /// Experts that a token goes to.
         top_k: usize,
     },
-    /// What the ranks gave, in their order: the same bits on all of them, however many rows a step has.
+    /// What the ranks gave, in their order: the same bits on all of them, however many rows a step
+    /// has.
     Ranks {
         /// `[ranks, rows, hidden]`.
         outputs: &'a Region<f32>,
@@ -82,10 +84,11 @@ pub enum Parts<'a> {
     },
 }
 
-/// Adds `parts` to the stream, if there are any, and norms it: `out[b] = rms_norm(stream[rows[b]])`, or of row `b`.
+/// Adds `parts` to the stream, if there are any, and norms it: `out[b] =
+/// rms_norm(stream[rows[b]])`, or of row `b`.
 ///
-/// `stream`: `[T, hidden]` f32, written unless `rows` picks; `scale`: `[hidden]`; `out`: rows of `hidden` f16. Twin:
-/// `reference::rms_norm`, within f16's rounding.
+/// `stream`: `[T, hidden]` f32, written unless `rows` picks; `scale`: `[hidden]`; `out`: rows of
+/// `hidden` f16. Twin: `reference::rms_norm`, within f16's rounding.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if the launch is refused.
@@ -135,15 +138,16 @@ pub fn combine_norm(
         out.stride.into(),
         eps.into(),
     ];
-    // SAFETY: the kernel's parameters in its order; rows that `rows` names are rows of the step, as the engine writes them there.
+    // SAFETY: the kernel's parameters in its order; rows that `rows` names are rows of the step, as
+    // the engine writes them there.
     unsafe { device.launch("combine_norm", grid, &args) }
 }
 
-/// What this rank's experts give for each of the first `count` tokens: `out[t]` is the weighted sum over those of its routes that are
-/// this rank's.
+/// What this rank's experts give for each of the first `count` tokens: `out[t]` is the weighted sum
+/// over those of its routes that are this rank's.
 ///
-/// `outputs`: `[T, top_k, hidden]` f32, `out`: `[T, hidden]` f32. Twin: the last sum of `reference::experts`, within 1e-6 of the sum of
-/// magnitudes.
+/// `outputs`: `[T, top_k, hidden]` f32, `out`: `[T, hidden]` f32. Twin: the last sum of
+/// `reference::experts`, within 1e-6 of the sum of magnitudes.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if the launch is refused.

@@ -6,7 +6,8 @@ use super::{CudaError, Device};
 
 /// Likeliest tokens that a row can report.
 pub const TOP_MAX: usize = 32;
-/// Words of a row's report: token, log-probability, rank, one spare, then token and log-probability of the likeliest.
+/// Words of a row's report: token, log-probability, rank, one spare, then token and log-probability
+/// of the likeliest.
 pub const REPORT_WORDS: usize = 4 + 2 * TOP_MAX;
 /// What stands in a report's first word where the logits cannot be drawn from.
 pub const NOT_FINITE: u32 = u32::MAX;
@@ -122,7 +123,8 @@ pub struct SampleOperands<'a> {
 
 /// Draws a token from each of the first `rows` rows of `vocab` logits.
 ///
-/// Twin: the engine's `Sampler`, the same token but where two sums lie within 1e-7 of the drawn number.
+/// Twin: the engine's `Sampler`, the same token but where two sums lie within 1e-7 of the drawn
+/// number.
 ///
 /// # Errors
 /// [`CudaError::Driver`] if the launch is refused.
@@ -143,6 +145,7 @@ pub fn sample(device: &Device, operands: SampleOperands<'_>, rows: usize, vocab:
         operands.masks.into(),
         vocab.into(),
     ];
-    // SAFETY: the kernel's parameters in its order; draws, edits and masks on the device are the engine's, within their regions.
+    // SAFETY: the kernel's parameters in its order; draws, edits and masks on the device are the
+    // engine's, within their regions.
     unsafe { device.launch("sample", grid, &args) }
 }

@@ -1,8 +1,9 @@
 //! Weights in the tile core's order: what the host writes and `tile.cuh` reads.
 //!
-//! A tile is 16 rows. For each step of k it holds what 32 lanes need, 16 bytes a lane and load: lane `4 g + t` has rows `g` and
-//! `g + 8` at eight neighbouring k. f16: a step is 32 of k, row `g` first, then row `g + 8`. MXFP4: a step is 64 of k; a lane's
-//! four words are rows `g` and `g + 8` of the first block of 32, then of the second.
+//! A tile is 16 rows. For each step of k it holds what 32 lanes need, 16 bytes a lane and load:
+//! lane `4 g + t` has rows `g` and `g + 8` at eight neighbouring k. f16: a step is 32 of k, row `g`
+//! first, then row `g + 8`. MXFP4: a step is 64 of k; a lane's four words are rows `g` and `g + 8`
+//! of the first block of 32, then of the second.
 
 use crate::weights::MXFP4_BLOCK;
 use half::{bf16, f16};
@@ -42,7 +43,8 @@ pub(super) const fn mxfp4_steps(cols: usize) -> usize {
     cols.div_ceil(MXFP4_STEP)
 }
 
-/// Values from one row of activations to the next, for rows of `cols`: whole steps of either kind; what lies beyond `cols` is zero.
+/// Values from one row of activations to the next, for rows of `cols`: whole steps of either kind;
+/// what lies beyond `cols` is zero.
 #[must_use]
 pub const fn row_stride(cols: usize) -> usize {
     cols.next_multiple_of(MXFP4_STEP)
@@ -53,8 +55,9 @@ pub(super) const fn sums_bytes(row_tiles: usize, tokens: usize) -> usize {
     TILE_WARPS * tokens * (TILE_ROWS * row_tiles + 4) * size_of::<f32>()
 }
 
-/// Writes one tile of f16 weights: `rows` are bytes of bf16 of up to 16 rows of `cols`, `None` a row of zeros. A weight below 2^-17
-/// becomes the nearest multiple of 2^-24, others keep their value; see [`F16_MAX_BITS`].
+/// Writes one tile of f16 weights: `rows` are bytes of bf16 of up to 16 rows of `cols`, `None` a
+/// row of zeros. A weight below 2^-17 becomes the nearest multiple of 2^-24, others keep their
+/// value; see [`F16_MAX_BITS`].
 ///
 /// # Panics
 /// If `out` has not [`f16_tile_words`], or a row not `2 * cols` bytes.
@@ -93,7 +96,8 @@ pub struct Mxfp4Row<'a> {
 /// Largest scale that the kernels widen: weights up to `6 * 2^1`.
 pub const SCALE_MAX: u8 = 128;
 
-/// Writes the codes of one tile of MXFP4 weights: `rows` are the packed values of up to 16 rows of `cols`, `None` a row of zeros.
+/// Writes the codes of one tile of MXFP4 weights: `rows` are the packed values of up to 16 rows of
+/// `cols`, `None` a row of zeros.
 ///
 /// # Panics
 /// If `out` has not [`mxfp4_tile_words`], or a row not `cols / 2` bytes.
@@ -113,8 +117,8 @@ pub fn pack_mxfp4_codes(rows: [Option<&[u8]>; TILE_ROWS], cols: usize, out: &mut
     }
 }
 
-/// A scale as the kernels keep it: the exponent field of the f16 that takes a value times 2^-14 to its place. Below 2^-28 every weight
-/// is nearer to zero than to f16's least, and so is zero.
+/// A scale as the kernels keep it: the exponent field of the f16 that takes a value times 2^-14 to
+/// its place. Below 2^-28 every weight is nearer to zero than to f16's least, and so is zero.
 const fn packed_scale(scale: u8) -> u8 {
     scale.saturating_sub(98)
 }
@@ -125,7 +129,8 @@ pub const fn any_scales(bits: u32) -> u32 {
     u32::from_ne_bytes([packed_scale(120); 4]) + (bits & 0x0303_0303)
 }
 
-/// Writes the scales of one tile of MXFP4 weights: `rows` are those of up to 16 rows of `cols`, `None` a row of zeros.
+/// Writes the scales of one tile of MXFP4 weights: `rows` are those of up to 16 rows of `cols`,
+/// `None` a row of zeros.
 ///
 /// # Panics
 /// If `out` has not [`mxfp4_tile_scales`], or a row not `cols / 32` scales.
@@ -141,7 +146,8 @@ pub fn pack_mxfp4_scales(rows: [Option<&[u8]>; TILE_ROWS], cols: usize, out: &mu
     }
 }
 
-/// Where `expand_e2m1` expects the bits of eight values: a table for each of the four bytes, a pair of values each.
+/// Where `expand_e2m1` expects the bits of eight values: a table for each of the four bytes, a pair
+/// of values each.
 static SPREAD: [[u32; 256]; 4] = spread_tables();
 
 fn spread(bytes: [u8; 4]) -> u32 {

@@ -1,8 +1,9 @@
-//! Products of steps with many tokens on Hopper: wgmma and TMA. Kernels: `cuda/linear_wgmma.cu` and `cuda/experts_wgmma.cu` on the core in
-//! `cuda/prefill.cuh`.
+//! Products of steps with many tokens on Hopper: wgmma and TMA. Kernels: `cuda/linear_wgmma.cu` and
+//! `cuda/experts_wgmma.cu` on the core in `cuda/prefill.cuh`.
 //!
-//! Promises: the bits of the mma.sync kernels, from the same packed weights. [`super::linear`] and [`super::experts`] go this way where
-//! they are given room for what it reads ([`Arranged`]) and a step is long enough. Absent: whether they are, which the engine is told.
+//! Promises: the bits of the mma.sync kernels, from the same packed weights. [`super::linear`] and
+//! [`super::experts`] go this way where they are given room for what it reads ([`Arranged`]) and a
+//! step is long enough. Absent: whether they are, which the engine is told.
 
 use super::device::{Arg, Grid};
 use super::experts::{ExpertStep, Mxfp4Tiles};
@@ -13,7 +14,8 @@ use super::{CudaDevice, CudaError, Device};
 use cudarc::driver::sys;
 use half::f16;
 
-/// Fewest tokens of a step that wgmma multiplies: as many as a block takes. Below, a step waits for its weights whatever multiplies.
+/// Fewest tokens of a step that wgmma multiplies: as many as a block takes. Below, a step waits for
+/// its weights whatever multiplies.
 pub const WGMMA_TOKENS: usize = 128;
 /// Tiles of 16 rows that a block takes, a warp each; one more warp fetches.
 const ROW_TILES: usize = 8;
@@ -64,8 +66,8 @@ impl MatrixInstruction {
     }
 }
 
-/// Pairs that a block takes of a step whose experts get half of `most` on average; `None` where blocks of mma.sync, which are smaller,
-/// hold so many.
+/// Pairs that a block takes of a step whose experts get half of `most` on average; `None` where
+/// blocks of mma.sync, which are smaller, hold so many.
 pub(super) const fn expert_tile(most: usize) -> Option<usize> {
     match most {
         ..64 => None,
@@ -92,8 +94,8 @@ impl Arranged {
         Self { values: arena.take(values) }
     }
 
-    /// Copies the first `tokens` rows of `x` here, or those of a list of pairs and how many of them a token has, and describes them to
-    /// TMA in boxes of `box_rows` rows.
+    /// Copies the first `tokens` rows of `x` here, or those of a list of pairs and how many of them
+    /// a token has, and describes them to TMA in boxes of `box_rows` rows.
     fn fill(
         &self,
         device: &Device,
@@ -117,19 +119,21 @@ impl Arranged {
             top_k.into(),
             x.stride.into(),
         ];
-        // SAFETY: the kernel's parameters in its order. It reads `tokens` rows and writes `rows`, which the regions have; the caller has
-        // checked that the list has as many pairs.
+        // SAFETY: the kernel's parameters in its order. It reads `tokens` rows and writes `rows`,
+        // which the regions have; the caller has checked that the list has as many pairs.
         unsafe { device.launch("arrange", grid, &args) }?;
         map(&self.values, rows, x.stride, box_rows)
     }
 }
 
-/// Describes `rows` rows of `stride` values to TMA: boxes of 64 columns, which land in the 128-byte swizzle; zeros beyond the rows.
+/// Describes `rows` rows of `stride` values to TMA: boxes of 64 columns, which land in the 128-byte
+/// swizzle; zeros beyond the rows.
 fn map(values: &Region<f16>, rows: usize, stride: usize, box_rows: usize) -> Result<Arg, CudaError> {
     assert!(values.len() >= rows * stride && stride.is_multiple_of(STAGE_K), "{rows} rows of {stride} in {}", values.len());
     let mut map = sys::CUtensorMap { opaque: [0; 16] };
     let box_rows = u32::try_from(box_rows).expect("a box has at most 256 rows");
-    // SAFETY: the map outlives the call, and each list has an entry a dimension; the driver checks what they say.
+    // SAFETY: the map outlives the call, and each list has an entry a dimension; the driver checks
+    // what they say.
     let made = unsafe {
         sys::cuTensorMapEncodeTiled(
             &raw mut map,
@@ -180,12 +184,13 @@ pub(super) fn linear_wgmma(
         f16_steps(weights.cols()).into(),
         tokens.into(),
     ];
-    // SAFETY: the kernel's parameters in its order. It reads what the map describes, whole tiles of weights and `rows` biases, and
-    // writes `tokens * rows` of y, all checked above.
+    // SAFETY: the kernel's parameters in its order. It reads what the map describes, whole tiles of
+    // weights and `rows` biases, and writes `tokens * rows` of y, all checked above.
     unsafe { device.launch(name, grid, &args) }
 }
 
-/// As [`super::experts`] with wgmma and the same bits, whose operands it has checked. `tile`: pairs a block, 64 or 128.
+/// As [`super::experts`] with wgmma and the same bits, whose operands it has checked. `tile`: pairs
+/// a block, 64 or 128.
 pub(super) fn experts_wgmma(device: &Device, step: &ExpertStep<'_>, arranged: &Arranged, tile: usize) -> Result<(), CudaError> {
     assert!(MatrixInstruction::Wgmma.is_served_by(device.facts()), "{:?} has no wgmma", device.facts());
     let ExpertStep { x, gate_up, down, swiglu, routes, tokens, regions, tiles } = *step;
@@ -214,7 +219,8 @@ pub(super) fn experts_wgmma(device: &Device, step: &ExpertStep<'_>, arranged: &A
         swiglu.alpha.into(),
         swiglu.limit.into(),
     ];
-    // SAFETY: the kernel's parameters in its order; tiles and pairs on the device are those that `route` made of `tokens` tokens.
+    // SAFETY: the kernel's parameters in its order; tiles and pairs on the device are those that
+    // `route` made of `tokens` tokens.
     unsafe { device.launch(gate_up_name, grid(gate_up.rows()), &args) }?;
     let args: [Arg; 11] = [
         map(&regions.inner.values, tokens * top_k, regions.inner.stride, tile)?,

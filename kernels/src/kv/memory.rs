@@ -12,8 +12,9 @@ pub enum KvFormat {
     /// As computed.
     #[default]
     F32,
-    /// Rounded to eleven bits, the nearest, of two the even. Finite magnitudes above 65,504, the largest that f16 has, become
-    /// 65,504; infinities and NaN stay what they are, so that what is broken is seen.
+    /// Rounded to eleven bits, the nearest, of two the even. Finite magnitudes above 65,504, the
+    /// largest that f16 has, become 65,504; infinities and NaN stay what they are, so that what
+    /// is broken is seen.
     F16,
 }
 
@@ -178,7 +179,8 @@ impl KvMemory {
         })
     }
 
-    /// Stores the keys and values that a step computed for `slices`: `keys`, `values` `[T, kv_heads * head_dim]`.
+    /// Stores the keys and values that a step computed for `slices`: `keys`, `values`
+    /// `[T, kv_heads * head_dim]`.
     ///
     /// # Panics
     /// If a row of a slice is not in `keys`, or its position not in the slice's block table.

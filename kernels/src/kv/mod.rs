@@ -1,7 +1,7 @@
 //! Where keys and values lie, and which of them a slice sees.
 //!
-//! Owns: the KV memory of one layer and its layout. Promises: a block's memory is reached through a block table only.
-//! Absent on purpose: which sequence owns which block, when a block is free.
+//! Owns: the KV memory of one layer and its layout. Promises: a block's memory is reached through a
+//! block table only. Absent on purpose: which sequence owns which block, when a block is free.
 
 use std::ops::Range;
 
@@ -10,14 +10,16 @@ mod memory;
 pub use memory::{KvFormat, KvMemory};
 pub(crate) use memory::{KvNumber, Planes, Stored};
 
-/// Rows of KV memory are padded to this many values, so that the widest vector never leaves its row.
+/// Rows of KV memory are padded to this many values, so that the widest vector never leaves its
+/// row.
 const ROW_VALUES: usize = 16;
 
 /// The shape of one layer's KV memory.
 ///
-/// Keys lie `[block][kv head][dim][slot]`: a vector holds one dimension of neighbouring tokens, so that a score needs no sum
-/// across lanes. Values lie `[block][kv head][slot][dim]`: a vector holds neighbouring dimensions of one token. The last
-/// index of each is padded to a multiple of 16; what lies in the padding is never read as a key or a value.
+/// Keys lie `[block][kv head][dim][slot]`: a vector holds one dimension of neighbouring tokens, so
+/// that a score needs no sum across lanes. Values lie `[block][kv head][slot][dim]`: a vector holds
+/// neighbouring dimensions of one token. The last index of each is padded to a multiple of 16; what
+/// lies in the padding is never read as a key or a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvLayout {
     /// How many blocks.
@@ -54,7 +56,8 @@ impl KvLayout {
         start..start + len
     }
 
-    /// Where the values of (`block`, `head`) lie: `block_tokens` rows of [`KvLayout::value_stride`].
+    /// Where the values of (`block`, `head`) lie: `block_tokens` rows of
+    /// [`KvLayout::value_stride`].
     ///
     /// # Panics
     /// If there is no such block or head.
@@ -121,7 +124,8 @@ impl KvSlice<'_> {
     }
 }
 
-/// The positions that the token at `position` sees: all before it and itself, or the last `window` of them.
+/// The positions that the token at `position` sees: all before it and itself, or the last `window`
+/// of them.
 #[must_use]
 pub fn visible(position: usize, window: Option<usize>) -> Range<usize> {
     let end = position + 1;

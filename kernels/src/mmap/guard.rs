@@ -1,8 +1,9 @@
 //! Survives reading a mapped page that its file no longer has.
 //!
-//! The kernel answers such a read with SIGBUS, which ends the process unless it is handled. The handler here puts a page of
-//! zeros in the place of the one that is gone and marks the mapping as lost: the read goes on, and a check afterwards says
-//! that what was read is worth nothing. A SIGBUS anywhere else goes to the handler that was there before.
+//! The kernel answers such a read with SIGBUS, which ends the process unless it is handled. The
+//! handler here puts a page of zeros in the place of the one that is gone and marks the mapping as
+//! lost: the read goes on, and a check afterwards says that what was read is worth nothing. A
+//! SIGBUS anywhere else goes to the handler that was there before.
 
 use std::io;
 use std::ptr;
@@ -27,7 +28,8 @@ static REGIONS: [Region; REGIONS_MAX] = [const {
 /// The size of a memory page, and the signal's handler before this one.
 static BEFORE: OnceLock<(usize, libc::sigaction)> = OnceLock::new();
 
-/// A place in the table of guarded mappings, given back when it is dropped. Drop it before the mapping itself.
+/// A place in the table of guarded mappings, given back when it is dropped. Drop it before the
+/// mapping itself.
 #[derive(Debug)]
 pub(super) struct Guard(usize);
 
@@ -66,8 +68,9 @@ impl Drop for Guard {
 fn install() -> io::Result<()> {
     static INSTALLED: OnceLock<Result<(), i32>> = OnceLock::new();
     let installed = INSTALLED.get_or_init(|| {
-        // SAFETY: sysconf reads a constant; both structures are plain data that may be zero, and the handler has the
-        // signature that SA_SIGINFO asks for. It runs on the alternate stack that Rust gives its threads.
+        // SAFETY: sysconf reads a constant; both structures are plain data that may be zero, and
+        // the handler has the signature that SA_SIGINFO asks for. It runs on the alternate stack
+        // that Rust gives its threads.
         unsafe {
             let page = libc::sysconf(libc::_SC_PAGESIZE);
             let mut before: libc::sigaction = std::mem::zeroed();
@@ -96,7 +99,8 @@ fn last_error() -> i32 {
 /// Only atomics and system calls in here: it runs wherever a thread happened to be.
 extern "C" fn on_bus_error(_signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     let Some((page, before)) = BEFORE.get() else { return };
-    // SAFETY: the kernel passes a filled structure to a handler with SA_SIGINFO, and for SIGBUS it holds an address.
+    // SAFETY: the kernel passes a filled structure to a handler with SA_SIGINFO, and for SIGBUS it
+    // holds an address.
     let address = unsafe { (*info).si_addr() } as usize;
     let holds = |region: &&Region| {
         let start = region.start.load(Ordering::Acquire);
@@ -105,8 +109,8 @@ extern "C" fn on_bus_error(_signal: libc::c_int, info: *mut libc::siginfo_t, _co
     if let Some(region) = REGIONS.iter().find(holds) {
         let at = (address & !(page - 1)) as *mut libc::c_void;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-        // SAFETY: the page lies in a mapping that `Guard` was told of and that is still there, is only ever read, and is
-        // missing: nothing valid is replaced.
+        // SAFETY: the page lies in a mapping that `Guard` was told of and that is still there, is
+        // only ever read, and is missing: nothing valid is replaced.
         let placed = unsafe { libc::mmap(at, *page, libc::PROT_READ, flags, -1, 0) };
         if placed == at {
             region.lost.store(true, Ordering::Release);

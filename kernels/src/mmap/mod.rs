@@ -1,14 +1,15 @@
 //! Files as bytes in memory, without reading them.
 //!
-//! Owns: the mapping of one file. Promises: only regular files are mapped; the bytes are those of the file that was opened,
-//! however its name is used later. Absent: what the bytes mean.
+//! Owns: the mapping of one file. Promises: only regular files are mapped; the bytes are those of
+//! the file that was opened, however its name is used later. Absent: what the bytes mean.
 //!
 //! # A file that shrinks
 //!
-//! The kernel answers the read of a mapped page that the file no longer has with SIGBUS, which ends a process. Downloads
-//! replace checkpoints by renaming, which leaves the mapped file alone, and the mapping holds a shared lock, so that a writer
-//! that asks for the exclusive one waits. If the file is cut all the same, `guard` puts zeros where it was, and
-//! [`MappedFile::check_unchanged`] tells: asked before and after a computation it says whether its result is worth anything.
+//! The kernel answers the read of a mapped page that the file no longer has with SIGBUS, which ends
+//! a process. Downloads replace checkpoints by renaming, which leaves the mapped file alone, and
+//! the mapping holds a shared lock, so that a writer that asks for the exclusive one waits. If the
+//! file is cut all the same, `guard` puts zeros where it was, and [`MappedFile::check_unchanged`]
+//! tells: asked before and after a computation it says whether its result is worth anything.
 
 mod guard;
 
@@ -76,10 +77,12 @@ pub struct MappedFile {
 }
 
 impl MappedFile {
-    /// Maps the file at `path`; a symbolic link is followed. An empty file has no bytes, which is not an error.
+    /// Maps the file at `path`; a symbolic link is followed. An empty file has no bytes, which is
+    /// not an error.
     ///
     /// # Errors
-    /// [`MapError`] names the path: not there, not readable, not a regular file, or locked for writing.
+    /// [`MapError`] names the path: not there, not readable, not a regular file, or locked for
+    /// writing.
     pub fn open(path: &Path) -> Result<Self, MapError> {
         let failed = |source| MapError::Io { path: path.to_owned(), source };
         // Asked before opening as well: to open a pipe without a writer is to wait for ever.
@@ -92,8 +95,9 @@ impl MappedFile {
             Ok(()) | Err(TryLockError::Error(_)) => {}
             Err(TryLockError::WouldBlock) => return Err(MapError::BeingWritten { path: path.to_owned() }),
         }
-        // SAFETY: the file is a regular one and mapped read-only; nothing in this process writes to it. If another process
-        // cuts it meanwhile, the guard below keeps the reads of it going, and `check_unchanged` tells.
+        // SAFETY: the file is a regular one and mapped read-only; nothing in this process writes to
+        // it. If another process cuts it meanwhile, the guard below keeps the reads of it going,
+        // and `check_unchanged` tells.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(failed)?;
         let guard = Guard::new(&map).map_err(failed)?;
         Ok(Self { path: path.to_owned(), file, guard, map, modified: metadata.modified().ok() })
@@ -123,23 +127,25 @@ impl MappedFile {
         &self.path
     }
 
-    /// Lets the system take back the memory of a part of the file that will hardly be read again; a read still finds it on disk.
+    /// Lets the system take back the memory of a part of the file that will hardly be read again; a
+    /// read still finds it on disk.
     ///
     /// # Panics
     /// If the file has no such part.
     pub fn release(&self, range: std::ops::Range<usize>) {
         assert!(range.start <= range.end && range.end <= self.map.len(), "bytes {range:?} of {}", self.map.len());
         #[cfg(target_os = "linux")]
-        // SAFETY: the mapping is read-only and of a file, so that a page which was dropped comes back with the same bytes.
-        // Nothing depends on it: where the system refuses, the memory stays.
+        // SAFETY: the mapping is read-only and of a file, so that a page which was dropped comes
+        // back with the same bytes. Nothing depends on it: where the system refuses, the memory
+        // stays.
         let _ = unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
     }
 
     /// Checks that the file was not written to since it was mapped.
     ///
     /// # Errors
-    /// [`MapError::Changed`] if its length or time of modification is another, [`MapError::Lost`] if a page of it could not be
-    /// read, [`MapError::Io`] if the system cannot say.
+    /// [`MapError::Changed`] if its length or time of modification is another, [`MapError::Lost`]
+    /// if a page of it could not be read, [`MapError::Io`] if the system cannot say.
     pub fn check_unchanged(&self) -> Result<(), MapError> {
         let metadata = self.file.metadata().map_err(|source| MapError::Io { path: self.path.clone(), source })?;
         let before = self.map.len() as u64;

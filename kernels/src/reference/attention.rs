@@ -6,8 +6,9 @@ use crate::rope::Angles;
 /// Turns the two halves of each head by the token's angles, in place:
 /// `first[i], second[i] = first[i] cos[i] - second[i] sin[i], second[i] cos[i] + first[i] sin[i]`.
 ///
-/// `x`: `[T, heads * head_dim]`, `first` the first half of a head, `second` the other; cos, sin: `[T, head_dim / 2]`.
-/// Source: Su et al. 2021, arXiv:2104.09864, eq. 34, with the halves layout of GPT-NeoX.
+/// `x`: `[T, heads * head_dim]`, `first` the first half of a head, `second` the other; cos, sin:
+/// `[T, head_dim / 2]`. Source: Su et al. 2021, arXiv:2104.09864, eq. 34, with the halves layout of
+/// GPT-NeoX.
 pub fn rotary(x: &mut [f32], heads: usize, head_dim: usize, angles: &Angles) {
     let half = head_dim / 2;
     for (t, token) in x.chunks_exact_mut(heads * head_dim).enumerate() {
@@ -24,12 +25,13 @@ pub fn rotary(x: &mut [f32], heads: usize, head_dim: usize, angles: &Angles) {
 }
 
 /// Attention over paged keys and values, with a learned sink in the softmax's denominator:
-/// `p[j] = exp(s[j]) / (exp(sink) + sum over j of exp(s[j]))`, `s[j] = q . k[j] / sqrt(head_dim)`, `out = sum over j of
-/// p[j] v[j]`, where `j` runs over the positions that the query's token sees.
+/// `p[j] = exp(s[j]) / (exp(sink) + sum over j of exp(s[j]))`, `s[j] = q . k[j] / sqrt(head_dim)`,
+/// `out = sum over j of p[j] v[j]`, where `j` runs over the positions that the query's token sees.
 ///
-/// `q`, out: `[T, heads * head_dim]`; `sinks`: `[heads]`; query head `h` reads KV head `h / (heads / kv_heads)`. The keys and
-/// values of the slices' own tokens are stored already. Rows that no slice names stay zero.
-/// Source: Xiao et al. 2023, arXiv:2309.17453 (sinks), Ainslie et al. 2023, arXiv:2305.13245 (GQA); the gpt-oss model card.
+/// `q`, out: `[T, heads * head_dim]`; `sinks`: `[heads]`; query head `h` reads KV head `h / (heads
+/// / kv_heads)`. The keys and values of the slices' own tokens are stored already. Rows that no
+/// slice names stay zero. Source: Xiao et al. 2023, arXiv:2309.17453 (sinks), Ainslie et al. 2023,
+/// arXiv:2305.13245 (GQA); the gpt-oss model card.
 #[must_use]
 pub fn attention(q: &[f32], sinks: &[f32], window: Option<usize>, memory: &KvMemory, slices: &[KvSlice<'_>]) -> Vec<f32> {
     let layout = memory.layout();

@@ -30,7 +30,8 @@ pub fn rms_norm(x: &[f32], scale: &[f32], eps: f32) -> Vec<f32> {
     out
 }
 
-/// A linear map: `out[t][n] = bias[n] + sum over k of weight[n][k] * x[t][k]`. The lm_head is one without bias.
+/// A linear map: `out[t][n] = bias[n] + sum over k of weight[n][k] * x[t][k]`. The lm_head is one
+/// without bias.
 ///
 /// `x`: `[T, cols]`; `weight`: `[N, cols]`; `bias`: `[N]`; out: `[T, N]`.
 #[must_use]
@@ -59,7 +60,8 @@ pub fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
-/// Log-probabilities of a row of logits: `out[i] = logits[i] - max - ln(sum over j of exp(logits[j] - max))`.
+/// Log-probabilities of a row of logits:
+/// `out[i] = logits[i] - max - ln(sum over j of exp(logits[j] - max))`.
 ///
 /// The sum is f64: 200,000 terms added one by one in f32 would cost three digits.
 #[must_use]

@@ -16,9 +16,11 @@ pub fn bf16_to_f32(bytes: &[u8]) -> Vec<f32> {
 /// What the low three bits of an E2M1 value stand for; the fourth is the sign.
 const E2M1: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
 
-/// Widens an MXFP4 matrix to f32 `[rows, cols]`: `value = e2m1 * 2^(scale - 127)`; scale 255 is NaN. Exact.
+/// Widens an MXFP4 matrix to f32 `[rows, cols]`: `value = e2m1 * 2^(scale - 127)`; scale 255 is
+/// NaN. Exact.
 ///
-/// Source: OCP Microscaling Formats (MX) 1.0, sections 5.3.3 (E2M1), 5.4.1 (E8M0) and 6 (conversion).
+/// Source: OCP Microscaling Formats (MX) 1.0, sections 5.3.3 (E2M1), 5.4.1 (E8M0) and 6
+/// (conversion).
 #[must_use]
 pub fn mxfp4_to_f32(matrix: &Mxfp4Matrix<'_>) -> Vec<f32> {
     let mut values = Vec::with_capacity(matrix.rows() * matrix.cols());
@@ -34,8 +36,9 @@ pub fn mxfp4_to_f32(matrix: &Mxfp4Matrix<'_>) -> Vec<f32> {
     values
 }
 
-/// What is left of the rows of bf16 weights when each 32 of them are rounded to integers with one scale:
-/// `scale * round(value / scale)`, `scale = max |value| / 127` rounded to bf16. The last block of a row may be shorter.
+/// What is left of the rows of bf16 weights when each 32 of them are rounded to integers with one
+/// scale: `scale * round(value / scale)`, `scale = max |value| / 127` rounded to bf16. The last
+/// block of a row may be shorter.
 #[must_use]
 pub fn int8_weights(bytes: &[u8], cols: usize) -> Vec<f32> {
     let values = bf16_to_f32(bytes);
@@ -50,7 +53,8 @@ pub fn int8_weights(bytes: &[u8], cols: usize) -> Vec<f32> {
 }
 
 /// What is left of activations when each 32 of a row are rounded to integers with one scale:
-/// `scale * round(x * (127 / max |x|))`, `scale = max |x| / 127`. The last block of a row may be shorter.
+/// `scale * round(x * (127 / max |x|))`, `scale = max |x| / 127`. The last block of a row may be
+/// shorter.
 #[must_use]
 pub fn int8_activations(x: &[f32], cols: usize) -> Vec<f32> {
     rounded(x, cols, 127.0)

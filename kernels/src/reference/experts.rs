@@ -5,10 +5,12 @@ use std::cmp::Ordering;
 use super::{bf16_to_f32, linear, mxfp4_to_f32};
 use crate::weights::{Experts, Routes, SwiGlu};
 
-/// Sends each token to the `top_k` experts with the largest router logits; their weights are the softmax over those alone.
+/// Sends each token to the `top_k` experts with the largest router logits; their weights are the
+/// softmax over those alone.
 ///
-/// `logits`: `[T, count]`, from [`linear`]. Among equals the lower index goes first; NaN counts as the largest, as in
-/// PyTorch's `topk`, and makes the token's weights NaN, so that it is seen at the end and not lost.
+/// `logits`: `[T, count]`, from [`linear`]. Among equals the lower index goes first; NaN counts as
+/// the largest, as in PyTorch's `topk`, and makes the token's weights NaN, so that it is seen at
+/// the end and not lost.
 ///
 /// # Panics
 /// If `top_k` is zero or above `count`.
@@ -38,7 +40,8 @@ fn descending(a: f32, b: f32) -> Ordering {
 /// `out[i] = (up + 1) * gate / (1 + exp(-alpha * gate))`, with `gate = min(x[2 i], limit)` and
 /// `up = clamp(x[2 i + 1], -limit, limit)`. NaN stays NaN.
 ///
-/// `x`: `[2 I]`; out: `[I]`. Source: Shazeer 2020, arXiv:2002.05202, with the clamp and the added one of gpt-oss.
+/// `x`: `[2 I]`; out: `[I]`. Source: Shazeer 2020, arXiv:2002.05202, with the clamp and the added
+/// one of gpt-oss.
 #[must_use]
 pub fn swiglu(x: &[f32], activation: SwiGlu) -> Vec<f32> {
     let SwiGlu { alpha, limit } = activation;

@@ -1,9 +1,12 @@
-//! The slow twin of every operation of the forward pass: plain f32 loops, one function an operation.
+//! The slow twin of every operation of the forward pass: plain f32 loops, one function an
+//! operation.
 //!
-//! Read this to learn what the model computes; read `cpu` to learn how it is computed fast. A twin takes weights already
-//! widened to f32, sums in the order of its loops, and is used by nothing but tests and a reference forward pass.
+//! Read this to learn what the model computes; read `cpu` to learn how it is computed fast. A twin
+//! takes weights already widened to f32, sums in the order of its loops, and is used by nothing but
+//! tests and a reference forward pass.
 //!
-//! Source of all: OpenAI's gpt-oss model card and reference implementation; `transformers`' `modeling_gpt_oss.py`.
+//! Source of all: OpenAI's gpt-oss model card and reference implementation; `transformers`'
+//! `modeling_gpt_oss.py`.
 
 mod attention;
 mod dense;

@@ -1,4 +1,5 @@
-//! Each twin against numbers worked out by hand or by PyTorch; the goldens of whole models are the engine's tests.
+//! Each twin against numbers worked out by hand or by PyTorch; the goldens of whole models are the
+//! engine's tests.
 
 use super::*;
 use crate::kv::{KvLayout, KvMemory, KvSlice};
@@ -40,7 +41,8 @@ fn mxfp4_values_and_scales() {
 
 #[test]
 fn rounding_to_int8_keeps_a_scale_for_each_block_of_a_row() {
-    // 127 keeps the integers as they are; the second row and the second block of a row have scales of their own.
+    // 127 keeps the integers as they are; the second row and the second block of a row have scales
+    // of their own.
     let mut x = vec![0.0; 2 * 34];
     (x[0], x[1], x[2], x[32], x[33]) = (127.0, -3.4, 0.5, 0.254, 0.0015);
     (x[34], x[35]) = (-1270.0, 4.0);
@@ -85,7 +87,8 @@ fn rotary_turns_halves() {
     assert_close(&x[4..], &[2.0 * fast.cos(), -2.0 * slow.sin(), 2.0 * fast.sin(), 2.0 * slow.cos()]);
 }
 
-/// Two query heads on one KV head of two dimensions, three stored tokens whose keys pick the query's first value.
+/// Two query heads on one KV head of two dimensions, three stored tokens whose keys pick the
+/// query's first value.
 fn small_memory() -> KvMemory {
     let mut memory = KvMemory::new(KvLayout { blocks: 3, block_tokens: 2, kv_heads: 1, head_dim: 2 });
     let slice = KvSlice { rows: 0..3, start: 0, blocks: &[2, 0], first_block: 0 };
@@ -114,7 +117,7 @@ fn attention_with_sink_causality_and_window() {
 #[test]
 fn routes_take_the_largest_and_the_first_among_equals() {
     let third = 1.0 / 3.0;
-    let routes = route(&[0.0, 1.0, 1.0, -3.0, 1.0, /**/ 2f32.ln(), 0.0, -0.0, 0.0, -9.0], 5, 3);
+    let routes = route(&[0.0, 1.0, 1.0, -3.0, 1.0, /*  */ 2f32.ln(), 0.0, -0.0, 0.0, -9.0], 5, 3);
     assert_eq!(routes.experts, [1, 2, 4, 0, 1, 2]);
     assert_close(&routes.weights, &[third, third, third, 0.5, 0.25, 0.25]);
     let routes = route(&[0.0, f32::NAN, 9.0, f32::NAN], 4, 3);
@@ -135,7 +138,8 @@ fn swiglu_clamps_and_keeps_nan() {
 
 #[test]
 fn experts_are_summed_by_weight() {
-    // One block a row: the first value of each row is the nibble's, all others zero. Hidden and intermediate are 32.
+    // One block a row: the first value of each row is the nibble's, all others zero. Hidden and
+    // intermediate are 32.
     let row = |nibble: u8| std::iter::once(nibble).chain([0; 15]);
     let gate_up: Vec<u8> = (0..2).flat_map(|_| row(2).chain(row(4)).chain((0..62).flat_map(|_| row(0)))).collect();
     let down: Vec<u8> = row(2).chain((0..31).flat_map(|_| row(0))).chain(row(4)).chain((0..31).flat_map(|_| row(0))).collect();
@@ -153,7 +157,8 @@ fn experts_are_summed_by_weight() {
     .unwrap();
     let mut x = [0.0; 32];
     x[0] = 1.5;
-    // gate 1.5, up 3: the first expert gives the activation, the second twice that and its bias of one.
+    // gate 1.5, up 3: the first expert gives the activation, the second twice that and its bias of
+    // one.
     let inner = 4.0 * 1.5 / (1.0 + (-1.702f32 * 1.5).exp());
     assert_close(&expert(&x, &weights, 0)[..2], &[inner, 0.0]);
     assert_close(&expert(&x, &weights, 1)[..2], &[2.0 * inner + 1.0, 0.0]);

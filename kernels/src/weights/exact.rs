@@ -9,7 +9,8 @@ const DOUBLED: [f32; 8] = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0];
 
 /// The codes and the scale of a block, if all of its values are E2M1 values of one power of two.
 ///
-/// The scale is that with which the largest is 4 or 6: whatever a larger scale represents, this one does too.
+/// The scale is that with which the largest is 4 or 6: whatever a larger scale represents, this one
+/// does too.
 fn block(values: &[f32; MXFP4_BLOCK]) -> Option<([u8; MXFP4_BLOCK / 2], u8)> {
     let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     if !values.iter().all(|value| value.is_finite()) {
@@ -29,8 +30,9 @@ fn block(values: &[f32; MXFP4_BLOCK]) -> Option<([u8; MXFP4_BLOCK / 2], u8)> {
     Some((std::array::from_fn(|byte| codes[2 * byte] | codes[2 * byte + 1] << 4), scale))
 }
 
-/// Blocks `[E, rows, cols / 32, 16]` and scales `[E, rows, cols / 32]` of the bf16 values `[E, cols, rows]`; `None` unless every one of them
-/// is exactly what MXFP4 says. `shape`: `[E, rows, cols]`, `cols` a multiple of 32.
+/// Blocks `[E, rows, cols / 32, 16]` and scales `[E, rows, cols / 32]` of the bf16 values `[E,
+/// cols, rows]`; `None` unless every one of them is exactly what MXFP4 says. `shape`: `[E, rows,
+/// cols]`, `cols` a multiple of 32.
 ///
 /// # Panics
 /// If `bytes` has another length.

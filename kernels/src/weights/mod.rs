@@ -1,8 +1,8 @@
 //! Weights as a checkpoint stores them: views of bytes, with a shape.
 //!
-//! Owns: nothing; a view borrows bytes, from a mapped file or from the binary itself, with no promise about their alignment.
-//! Promises: a view that exists has exactly the bytes that its shape asks for. Absent: names, files, dtypes other than bf16
-//! and MXFP4.
+//! Owns: nothing; a view borrows bytes, from a mapped file or from the binary itself, with no
+//! promise about their alignment. Promises: a view that exists has exactly the bytes that its shape
+//! asks for. Absent: names, files, dtypes other than bf16 and MXFP4.
 
 mod exact;
 
@@ -112,10 +112,12 @@ impl<'a> Bf16Matrix<'a> {
     }
 }
 
-/// A row-major MXFP4 matrix `[rows, cols]`: `blocks [rows, cols / 32, 16]`, `scales [rows, cols / 32]`, at any alignment.
+/// A row-major MXFP4 matrix `[rows, cols]`: `blocks [rows, cols / 32, 16]`, `scales [rows, cols /
+/// 32]`, at any alignment.
 ///
-/// Byte `j` of a block holds value `2 j` in its low and value `2 j + 1` in its high nibble. A value is E2M1, a scale E8M0.
-/// Source: OCP Microscaling Formats (MX) 1.0, sections 5.3.3 and 5.4.1; the order of nibbles is that of OpenAI's checkpoint.
+/// Byte `j` of a block holds value `2 j` in its low and value `2 j + 1` in its high nibble. A value
+/// is E2M1, a scale E8M0. Source: OCP Microscaling Formats (MX) 1.0, sections 5.3.3 and 5.4.1; the
+/// order of nibbles is that of OpenAI's checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub struct Mxfp4Matrix<'a> {
     blocks: &'a [u8],
@@ -128,8 +130,8 @@ impl<'a> Mxfp4Matrix<'a> {
     /// Views `blocks` and `scales` as `[rows, cols]`.
     ///
     /// # Errors
-    /// [`ShapeError::PartialBlock`] if `cols` is not a multiple of 32, [`ShapeError::Length`] unless there are
-    /// `rows * cols / 2` bytes of blocks and `rows * cols / 32` of scales.
+    /// [`ShapeError::PartialBlock`] if `cols` is not a multiple of 32, [`ShapeError::Length`]
+    /// unless there are `rows * cols / 2` bytes of blocks and `rows * cols / 32` of scales.
     pub fn new(blocks: &'a [u8], scales: &'a [u8], rows: usize, cols: usize) -> Result<Self, ShapeError> {
         if !cols.is_multiple_of(MXFP4_BLOCK) {
             return Err(ShapeError::PartialBlock { cols });
@@ -270,8 +272,8 @@ impl<'a> Bf16Stack<'a> {
     }
 }
 
-/// The gated activation between an expert's two projections: `(up + 1) * gate * sigmoid(alpha * gate)`, with gate clamped to
-/// at most `limit` and up to `-limit ..= limit`.
+/// The gated activation between an expert's two projections: `(up + 1) * gate * sigmoid(alpha *
+/// gate)`, with gate clamped to at most `limit` and up to `-limit ..= limit`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SwiGlu {
     /// Steepness of the sigmoid; 1.702 in the released models.
@@ -298,8 +300,8 @@ pub struct Experts<'a> {
 }
 
 impl<'a> Experts<'a> {
-    /// Puts the weights of a layer's experts together: `gate_up [E, 2 I, H]` with gate in even and up in odd rows,
-    /// `gate_up_bias [E, 2 I]`, `down [E, H, I]`, `down_bias [E, H]`.
+    /// Puts the weights of a layer's experts together: `gate_up [E, 2 I, H]` with gate in even and
+    /// up in odd rows, `gate_up_bias [E, 2 I]`, `down [E, H, I]`, `down_bias [E, H]`.
     ///
     /// # Errors
     /// [`ShapeError::Mismatch`] names the first weight that does not fit `gate_up`.

@@ -57,8 +57,8 @@ impl ChatServer {
         Ok(self.runtime.block_on(self.client.model())?)
     }
 
-    /// Sends a request, and hands over the pieces of the answer as they come. Ctrl-C ends an answer that is `stoppable`; from
-    /// then on the process no longer ends by it.
+    /// Sends a request, and hands over the pieces of the answer as they come. Ctrl-C ends an answer
+    /// that is `stoppable`; from then on the process no longer ends by it.
     pub(super) fn stream(
         &self,
         body: String,

@@ -8,9 +8,11 @@ use rustyline::{Behavior, Config, Editor};
 
 use crate::cli::failure::CommandFailure;
 
-/// Texts, one after the other. What is pasted into a terminal is one, as its brackets tell; in a pipe each line is one.
+/// Texts, one after the other. What is pasted into a terminal is one, as its brackets tell; in a
+/// pipe each line is one.
 pub(super) enum Lines {
-    /// A person types; the history lasts as long as the talk, so that nothing that was said is written to a disk.
+    /// A person types; the history lasts as long as the talk, so that nothing that was said is
+    /// written to a disk.
     Terminal(Box<Editor<(), MemHistory>>),
     /// A program writes.
     Pipe,

@@ -97,7 +97,8 @@ struct Talk {
 }
 
 impl Talk {
-    /// Takes texts to their end. What goes wrong ends a talk with a program, and is only said to a person.
+    /// Takes texts to their end. What goes wrong ends a talk with a program, and is only said to a
+    /// person.
     fn go_on(&mut self, lines: &mut Lines) -> Result<(), CommandFailure> {
         let typed = lines.are_typed();
         if typed {
@@ -131,7 +132,7 @@ impl Talk {
             TypedInput::System("none") => self.system = None,
             TypedInput::System(text) => self.system = Some(text.to_owned()),
             TypedInput::Set(name, "") if name.is_empty() || !self.settings.shown(name).is_empty() => {
-                say(&self.settings.shown(name))
+                say(&self.settings.shown(name));
             }
             TypedInput::Set(name, value) => self.settings.set(name, value)?,
             TypedInput::Unknown(why) => return Err(why),
@@ -140,8 +141,8 @@ impl Talk {
         Ok(())
     }
 
-    /// Asks, prints the answer as it comes, and adds both to the talk. An answer that Ctrl-C stopped stays as far as it came; of
-    /// one that failed nothing does.
+    /// Asks, prints the answer as it comes, and adds both to the talk. An answer that Ctrl-C
+    /// stopped stays as far as it came; of one that failed nothing does.
     fn answer(&mut self, prompt: &str, stoppable: bool) -> Result<(), CommandFailure> {
         let system = self.system.iter().map(|text| Turn { role: "system", content: text.clone() });
         let asked = Turn { role: "user", content: prompt.to_owned() };

@@ -10,7 +10,8 @@ use crate::engine::cpu::{CpuOptions, MemoryPlan};
 use crate::engine::cuda::{CudaOptions, CudaPlan, DeviceMemory};
 use crate::engine::place::Device;
 
-/// Writes the plan for the device that is asked for. A model that does not fit there is an answer, not a failure.
+/// Writes the plan for the device that is asked for. A model that does not fit there is an answer,
+/// not a failure.
 ///
 /// # Errors
 /// If a GPU is asked for by number, is not here, and nothing is said of its memory.
@@ -52,7 +53,8 @@ pub(super) fn describe(
     }
 }
 
-/// What is planned for: the GPU that has the least memory of those that would compute, none of it in use.
+/// What is planned for: the GPU that has the least memory of those that would compute, none of it
+/// in use.
 struct PlannedGpu {
     place: String,
     bytes: u64,

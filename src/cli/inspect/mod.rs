@@ -1,4 +1,5 @@
-//! `antiphon inspect`: what a model is, what it would take, and what this machine has; computes nothing, and downloads no weights.
+//! `antiphon inspect`: what a model is, what it would take, and what this machine has; computes
+//! nothing, and downloads no weights.
 
 mod memory;
 

@@ -57,7 +57,8 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
     let connections = (users_at_once(&asked).1 + CONNECTIONS_BESIDE).max(most).to_string();
     let layers = layers.or(CONNECTIONS_SETTING, &connections).or("address_connections_max_count", &connections);
     serve_for(&layers, true, move |url, key| at(&LoadArguments { urls: vec![url], ..asked }, key))?;
-    // Ctrl-C has stopped the server. It also stops the load, whose thread ends this process once its report is written.
+    // Ctrl-C has stopped the server. It also stops the load, whose thread ends this process once
+    // its report is written.
     loop {
         thread::park();
     }
@@ -74,11 +75,13 @@ fn users_at_once(asked: &LoadArguments) -> (&'static str, usize) {
     (option, users.min(asked.load.requests_max.unwrap_or(usize::MAX)))
 }
 
-/// Descriptors for as many connections as are open at once, or a failure that says how many there may be.
+/// Descriptors for as many connections as are open at once, or a failure that says how many there
+/// may be.
 fn make_room(asked: &LoadArguments) -> Result<(), CommandFailure> {
     let (option, users) = users_at_once(asked);
     let users = users as u64;
-    // Our own server has the other end of each; of two servers each keeps its connections for the next round.
+    // Our own server has the other end of each; of two servers each keeps its connections for the
+    // next round.
     let ends = if asked.urls.len() == 1 { 1 } else { 2 };
     let needed = if users == 0 { 0 } else { users * ends + DESCRIPTORS_BESIDE };
     let given = descriptors::raise(needed.max(DESCRIPTORS));

@@ -103,7 +103,8 @@ impl Decoder {
     /// Hands over what an event says, in its order.
     ///
     /// # Errors
-    /// [`DecodeError`] if it is no JSON, has none of the shapes of this route, or comes after the end.
+    /// [`DecodeError`] if it is no JSON, has none of the shapes of this route, or comes after the
+    /// end.
     pub fn decode(&mut self, event: &SseEvent, out: Out<'_>) -> Result<(), DecodeError> {
         let wrong = |message: String| DecodeError { line: event.line, message, text: beginning(event.data.as_bytes()) };
         if event.data == "[DONE]" {

@@ -1,4 +1,5 @@
-//! Why a checkpoint cannot be served. Every message names the file, what was found there, and what was expected.
+//! Why a checkpoint cannot be served. Every message names the file, what was found there, and what
+//! was expected.
 
 use antiphon_kernels::mmap::MapError;
 use std::io;
@@ -31,7 +32,8 @@ pub enum CheckpointError {
         /// What should be there.
         expected: String,
     },
-    /// A file that is there but cannot be one of a checkpoint: a directory, a pipe, too large, outside.
+    /// A file that is there but cannot be one of a checkpoint: a directory, a pipe, too large,
+    /// outside.
     #[error("{file}: {problem}")]
     FileRefused {
         /// Name of the file in the checkpoint.

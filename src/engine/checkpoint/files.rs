@@ -1,6 +1,8 @@
-//! Where a checkpoint's bytes come from: a directory that is mapped into memory, or bytes within this binary.
+//! Where a checkpoint's bytes come from: a directory that is mapped into memory, or bytes within
+//! this binary.
 //!
-//! Promises: only regular files of the checkpoint itself are opened, whatever an index or a link says.
+//! Promises: only regular files of the checkpoint itself are opened, whatever an index or a link
+//! says.
 
 use super::error::CheckpointError;
 use antiphon_kernels::mmap::MappedFile;
@@ -10,13 +12,15 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Longest JSON file that is read; the index of the largest released model has 0.1 MB, its tokenizer 28 MB.
+/// Longest JSON file that is read; the index of the largest released model has 0.1 MB, its
+/// tokenizer 28 MB.
 const TEXT_BYTES_MAX: u64 = 256 << 20;
 
 /// Where links in a checkpoint's directory may lead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LinkPolicy {
-    /// To files of the checkpoint itself, and to the blobs of the cache that it lies in: its maker may be a stranger.
+    /// To files of the checkpoint itself, and to the blobs of the cache that it lies in: its maker
+    /// may be a stranger.
     #[default]
     Inside,
     /// To any regular file: the operator made them.
@@ -29,7 +33,8 @@ pub struct CheckpointFiles(FileSource);
 
 #[derive(Debug, Clone)]
 enum FileSource {
-    /// `root`: where the files lie; `bounds`: links lead into one of these folders; empty for links that may lead anywhere.
+    /// `root`: where the files lie; `bounds`: links lead into one of these folders; empty for links
+    /// that may lead anywhere.
     Directory {
         root: PathBuf,
         bounds: Vec<PathBuf>,
@@ -111,7 +116,8 @@ impl CheckpointFiles {
             let problem = "not a directory, expected one with a checkpoint".to_owned();
             return Err(CheckpointError::FileRefused { file, problem });
         }
-        // The Hugging Face cache keeps `snapshots/REVISION/NAME` as links to `blobs/HASH` beside `snapshots`.
+        // The Hugging Face cache keeps `snapshots/REVISION/NAME` as links to `blobs/HASH` beside
+        // `snapshots`.
         let snapshots = root.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"));
         let repository = snapshots.and_then(Path::parent);
         let mut bounds = vec![repository.map_or_else(|| root.clone(), Path::to_path_buf)];
@@ -138,7 +144,8 @@ impl CheckpointFiles {
     /// The bytes of a file, mapped if it lies on disk; `None` if there is no such file.
     ///
     /// # Errors
-    /// [`CheckpointError`] if it is there but cannot be read, is no regular file, or lies outside of the checkpoint.
+    /// [`CheckpointError`] if it is there but cannot be read, is no regular file, or lies outside
+    /// of the checkpoint.
     pub fn bytes(&self, file: &str) -> Result<Option<FileBytes>, CheckpointError> {
         let Some(found) = self.find(file)? else { return Ok(None) };
         let path = match found {
@@ -172,7 +179,8 @@ impl CheckpointFiles {
         Ok(Some(Cow::Owned(text)))
     }
 
-    /// Where the file is, if it may be opened. Looks before it opens: opening a pipe would wait for its writer.
+    /// Where the file is, if it may be opened. Looks before it opens: opening a pipe would wait for
+    /// its writer.
     fn find(&self, file: &str) -> Result<Option<FoundFile>, CheckpointError> {
         let (root, bounds) = match &self.0 {
             FileSource::Embedded(files) => {

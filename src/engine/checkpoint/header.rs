@@ -1,8 +1,9 @@
 //! The header of a safetensors file: which tensors lie where.
 //!
-//! The types and the rules about offsets are the `safetensors` crate's. What it leaves open is checked here: a name that stands
-//! twice (its map keeps the last), and messages that name the tensor.
-//! Format: 8 bytes header length, little-endian; that many bytes of JSON; the tensors' bytes without gaps.
+//! The types and the rules about offsets are the `safetensors` crate's. What it leaves open is
+//! checked here: a name that stands twice (its map keeps the last), and messages that name the
+//! tensor. Format: 8 bytes header length, little-endian; that many bytes of JSON; the tensors'
+//! bytes without gaps.
 
 use super::error::CheckpointError;
 use safetensors::SafeTensorError;
@@ -40,7 +41,8 @@ pub(super) struct FileHeader {
 /// Reads and checks the header of `file`, which begins with `bytes` and has `file_bytes` of them.
 ///
 /// # Errors
-/// [`CheckpointError::Header`] if any offset, shape or length does not agree with the rest of the file.
+/// [`CheckpointError::Header`] if any offset, shape or length does not agree with the rest of the
+/// file.
 pub(super) fn read_header(file: &str, bytes: &[u8], file_bytes: usize) -> Result<FileHeader, CheckpointError> {
     read(bytes, file_bytes).map_err(|problem| CheckpointError::Header { file: file.to_owned(), problem })
 }
@@ -69,7 +71,8 @@ fn parse_entries(json: &[u8]) -> Result<Vec<HeaderEntry>, String> {
     let text = std::str::from_utf8(json).map_err(|error| format!("it is not UTF-8: {error}"))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let entries = deserializer.deserialize_map(EntriesVisitor).map_err(|error| error.to_string())?;
-    // Spaces may fill the header up to a multiple of eight; anything else behind the object is refused.
+    // Spaces may fill the header up to a multiple of eight; anything else behind the object is
+    // refused.
     deserializer.end().map_err(|error| error.to_string())?;
     Ok(entries)
 }
@@ -91,7 +94,8 @@ impl<'de> Visitor<'de> for EntriesVisitor {
                 return Err(A::Error::custom(format!("`{name}` stands twice, expected each name once")));
             }
             if name == METADATA_KEY {
-                // Some writers leave `null` where there is nothing to say; it loads as an absent entry does.
+                // Some writers leave `null` where there is nothing to say; it loads as an absent
+                // entry does.
                 map.next_value::<Option<HashMap<String, String>>>()
                     .map_err(|error| A::Error::custom(format!("`{name}` is not a map of strings: {error}")))?;
                 continue;
@@ -104,7 +108,8 @@ impl<'de> Visitor<'de> for EntriesVisitor {
     }
 }
 
-/// Offsets must follow each other without gap or overlap, fit types and shapes, and end where the file ends.
+/// Offsets must follow each other without gap or overlap, fit types and shapes, and end where the
+/// file ends.
 fn check_offsets(entries: &[HeaderEntry], data_bytes: usize) -> Result<(), String> {
     for HeaderEntry { name, tensor } in entries {
         let (start, end) = tensor.data_offsets;

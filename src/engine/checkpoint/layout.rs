@@ -38,7 +38,8 @@ impl TensorForm {
 pub enum ExpertForm {
     /// `*_proj_blocks` and `*_proj_scales`, as released.
     Mxfp4,
-    /// `*_proj [E, inputs, outputs]`, as transformers keeps what is not quantised: dequantised models, fine-tunes, merged adapters.
+    /// `*_proj [E, inputs, outputs]`, as transformers keeps what is not quantised: dequantised
+    /// models, fine-tunes, merged adapters.
     Dense,
 }
 

@@ -1,8 +1,9 @@
 //! Where a model's tensors lie, and that they are what its config says.
 //!
-//! Owns: the mapped shards. Promises: every tensor that the model needs is there once, in the type and shape that the config
-//! asks for, and lies within its file; embedded and on-disk checkpoints take the same path; nothing is copied here.
-//! Absent on purpose: arithmetic, the tokenizer, downloads.
+//! Owns: the mapped shards. Promises: every tensor that the model needs is there once, in the type
+//! and shape that the config asks for, and lies within its file; embedded and on-disk checkpoints
+//! take the same path; nothing is copied here. Absent on purpose: arithmetic, the tokenizer,
+//! downloads.
 
 mod error;
 mod files;
@@ -28,7 +29,8 @@ use shards::{Shards, Stored};
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
 
-/// What a checkpoint is, as its config and its shards' headers say: enough to plan an engine's memory.
+/// What a checkpoint is, as its config and its shards' headers say: enough to plan an engine's
+/// memory.
 #[derive(Debug)]
 pub struct Outline {
     config: ModelConfig,
@@ -93,7 +95,8 @@ impl Deref for TensorBytes {
 }
 
 impl TensorBytes {
-    /// Lets the system take back the memory of a tensor that was copied; a read still finds it on disk.
+    /// Lets the system take back the memory of a tensor that was copied; a read still finds it on
+    /// disk.
     pub(crate) fn release(&self) {
         if let FileBytes::Mapped(file) = &self.bytes {
             file.release(self.range.clone());
@@ -102,7 +105,8 @@ impl TensorBytes {
 }
 
 impl Outline {
-    /// Reads config.json, generation_config.json and the shards' headers, and checks all of them against each other.
+    /// Reads config.json, generation_config.json and the shards' headers, and checks all of them
+    /// against each other.
     ///
     /// # Errors
     /// [`CheckpointError`] for whatever keeps the checkpoint from being served.
@@ -148,7 +152,8 @@ impl Outline {
         &self.sampling
     }
 
-    /// Tokens that end a sequence: those of generation_config.json, then those that only config.json has.
+    /// Tokens that end a sequence: those of generation_config.json, then those that only
+    /// config.json has.
     #[must_use]
     pub fn eos_tokens(&self) -> Vec<TokenId> {
         let mut tokens = self.sampling.eos_tokens.clone();
@@ -190,7 +195,8 @@ impl Outline {
         self.form
     }
 
-    /// Whether a tensor's bytes are taken where they lie in the file; others are converted, which takes memory.
+    /// Whether a tensor's bytes are taken where they lie in the file; others are converted, which
+    /// takes memory.
     pub(crate) fn is_in_place(&self, name: &str) -> bool {
         matches!(self.stored(name).tensor.dtype, Dtype::BF16 | Dtype::U8)
     }
@@ -202,7 +208,8 @@ impl Outline {
 }
 
 impl Checkpoint {
-    /// Reads the outline and maps the shards. Touches headers only, so it takes milliseconds whatever the size of the model.
+    /// Reads the outline and maps the shards. Touches headers only, so it takes milliseconds
+    /// whatever the size of the model.
     ///
     /// # Errors
     /// [`CheckpointError`] for whatever keeps the checkpoint from being served.
@@ -214,8 +221,9 @@ impl Checkpoint {
         }
     }
 
-    /// A matrix in bf16, or the bytes of MXFP4: what [`Self::open`] has checked, where it lies. F16 and F32 are rounded to bf16, the
-    /// nearest value, ties to even; the file's pages are given back.
+    /// A matrix in bf16, or the bytes of MXFP4: what [`Self::open`] has checked, where it lies. F16
+    /// and F32 are rounded to bf16, the nearest value, ties to even; the file's pages are given
+    /// back.
     ///
     /// # Panics
     /// If the model has no tensor of this name.
@@ -299,7 +307,8 @@ fn check_tensors(shards: &Shards, expected: &[Expected]) -> Result<(), Checkpoin
     Ok(())
 }
 
-/// A checkpoint without quantised experts has the matrix of layer 0 under the name without `_blocks`.
+/// A checkpoint without quantised experts has the matrix of layer 0 under the name without
+/// `_blocks`.
 fn expert_form(shards: &Shards) -> ExpertForm {
     let has = |rest: &str| shards.tensors.contains_key(&in_layer(0, &format!("mlp.experts.gate_up_proj{rest}")));
     if has("") && !has("_blocks") { ExpertForm::Dense } else { ExpertForm::Mxfp4 }

@@ -46,7 +46,8 @@ impl Shards {
         // The single file goes first, as in transformers.
         if let Some(bytes) = files.bytes(SINGLE_FILE)? {
             shards.add(SINGLE_FILE, &bytes)?;
-            // It only explains a tensor that is missing, so that one which cannot be opened does no harm.
+            // It only explains a tensor that is missing, so that one which cannot be opened does no
+            // harm.
             shards.beside_index = matches!(files.bytes(INDEX_FILE), Ok(Some(_)));
             return Ok(shards);
         }
@@ -70,7 +71,8 @@ impl Shards {
         }
     }
 
-    /// What to say behind a tensor that the single file lacks, if an index lies beside it: one of the two is stray.
+    /// What to say behind a tensor that the single file lacks, if an index lies beside it: one of
+    /// the two is stray.
     pub(super) fn stray_index(&self) -> &'static str {
         if self.beside_index {
             " in it, which goes before the model.safetensors.index.json beside it: remove the one that is stray"
@@ -102,7 +104,8 @@ impl Shards {
     }
 }
 
-/// Opens every shard that the index names, before any header is read: a missing shard explains what its tensors do not.
+/// Opens every shard that the index names, before any header is read: a missing shard explains what
+/// its tensors do not.
 fn open_shards(
     files: &CheckpointFiles,
     index: &BTreeMap<String, String>,

@@ -1,7 +1,8 @@
 //! A checkpoint of any shape with random weights, to measure with.
 //!
-//! Promises: the same shape gives the same bytes; a shard is there whole or not at all, so that what was cut off goes on with the
-//! next shard; the index comes last. Absent on purpose: meaning. Such a model says nothing.
+//! Promises: the same shape gives the same bytes; a shard is there whole or not at all, so that
+//! what was cut off goes on with the next shard; the index comes last. Absent on purpose: meaning.
+//! Such a model says nothing.
 
 use super::error::CheckpointError;
 use super::files::CheckpointFiles;

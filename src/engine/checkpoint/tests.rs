@@ -1,4 +1,5 @@
-//! A table of broken copies of the golden checkpoint g2: each must be refused with one sentence that names what is wrong.
+//! A table of broken copies of the golden checkpoint g2: each must be refused with one sentence
+//! that names what is wrong.
 
 use super::*;
 use crate::engine::checkpoint::shards::{INDEX_FILE, SINGLE_FILE};

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 /// Longest piece of a value that an error shows.
 const SHOWN_CHARS_MAX: usize = 60;
 
-/// One JSON object of a checkpoint's file. `null` counts as absent, as it does for transformers, except where a method says so.
+/// One JSON object of a checkpoint's file. `null` counts as absent, as it does for transformers,
+/// except where a method says so.
 #[derive(Clone, Copy)]
 pub(super) struct ConfigFields<'a> {
     file: &'a str,

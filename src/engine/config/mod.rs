@@ -1,10 +1,12 @@
 //! What config.json and generation_config.json say, checked.
 //!
-//! Owns: the shape of the model. Promises: every dimension comes from the file, each number is one that a model can have, and
-//! a message about one that is not names file, key, value and expectation. Absent on purpose: tensors, bytes.
+//! Owns: the shape of the model. Promises: every dimension comes from the file, each number is one
+//! that a model can have, and a message about one that is not names file, key, value and
+//! expectation. Absent on purpose: tensors, bytes.
 //!
-//! Spellings and defaults are those of `GptOssConfig` in transformers 5.23, and of 4.x where it wrote other keys. Sizes that
-//! shape tensors have no defaults here: a checkpoint without them is broken.
+//! Spellings and defaults are those of `GptOssConfig` in transformers 5.23, and of 4.x where it
+//! wrote other keys. Sizes that shape tensors have no defaults here: a checkpoint without them is
+//! broken.
 
 mod fields;
 mod rope;
@@ -26,8 +28,8 @@ pub const CONFIG_FILE: &str = "config.json";
 /// Name of the file that states stop tokens and sampling defaults; may be absent.
 pub const GENERATION_FILE: &str = "generation_config.json";
 
-// Bounds that no model comes near; they keep every product of sizes within 64 bits and refuse absurd files before anything
-// is allocated.
+// Bounds that no model comes near; they keep every product of sizes within 64 bits and refuse
+// absurd files before anything is allocated.
 const LAYERS_MAX: usize = 4096;
 const WIDTH_MAX: usize = 1 << 20;
 const HEADS_MAX: usize = 1 << 16;
@@ -80,7 +82,8 @@ impl ModelConfig {
     /// Parses the text of config.json.
     ///
     /// # Errors
-    /// [`CheckpointError`] for text that is not JSON, and for each key that is missing or cannot be.
+    /// [`CheckpointError`] for text that is not JSON, and for each key that is missing or cannot
+    /// be.
     pub fn parse(json: &[u8]) -> Result<Self, CheckpointError> {
         let value = parse_json(CONFIG_FILE, json)?;
         let fields = ConfigFields::new(CONFIG_FILE, &value)?;
@@ -159,7 +162,8 @@ fn check_kind(fields: ConfigFields<'_>) -> Result<(), CheckpointError> {
         _ => return Err(fields.wrong("model_type", "\"gpt_oss\"")),
     }
     match fields.text("hidden_act")? {
-        // The gate of an expert: with another function in it the answers would be those of no model.
+        // The gate of an expert: with another function in it the answers would be those of no
+        // model.
         None | Some("silu") => {}
         Some(_) => return Err(fields.wrong("hidden_act", "\"silu\"")),
     }
@@ -172,7 +176,8 @@ fn check_kind(fields: ConfigFields<'_>) -> Result<(), CheckpointError> {
     Ok(())
 }
 
-/// Quantised experts must be MXFP4, as in the released checkpoints; of no quantisation the tensors say what they are.
+/// Quantised experts must be MXFP4, as in the released checkpoints; of no quantisation the tensors
+/// say what they are.
 fn check_quantization(fields: ConfigFields<'_>) -> Result<(), CheckpointError> {
     let Some(quantization) = fields.object("quantization_config")? else { return Ok(()) };
     match quantization.text("quant_method")? {
@@ -193,7 +198,8 @@ fn read_width(fields: ConfigFields<'_>, key: &str) -> Result<usize, CheckpointEr
 /// Query heads, key and value heads, width of a head.
 fn read_heads(fields: ConfigFields<'_>, hidden: usize) -> Result<(usize, usize, usize), CheckpointError> {
     let heads = fields.count("num_attention_heads", HEADS_MAX)?;
-    // `null` means one key head for each query head in transformers; a file without the key is broken.
+    // `null` means one key head for each query head in transformers; a file without the key is
+    // broken.
     let kv_heads = match fields.get("num_key_value_heads") {
         None if fields.is_present("num_key_value_heads") => heads,
         _ => fields.count("num_key_value_heads", HEADS_MAX)?,
@@ -248,7 +254,8 @@ fn read_layers(fields: ConfigFields<'_>) -> Result<Vec<KvGroup>, CheckpointError
     kinds.ok_or_else(|| fields.wrong("layer_types", expected))
 }
 
-/// The window of sliding layers; `null` is allowed where no layer needs it, and then is the whole context.
+/// The window of sliding layers; `null` is allowed where no layer needs it, and then is the whole
+/// context.
 fn read_window(fields: ConfigFields<'_>, layers: &[KvGroup], context_tokens: usize) -> Result<usize, CheckpointError> {
     const KEY: &str = "sliding_window";
     if fields.is_present(KEY) && fields.get(KEY).is_none() {

@@ -1,7 +1,8 @@
 //! Rotary embedding as config.json states it, in the spellings of transformers 4 and 5.
 //!
-//! Source: `modeling_rope_utils.py` of transformers 5.23. Kinds whose frequencies depend on a sequence's length (`dynamic`,
-//! `longrope`) are refused: keys that are stored already would have to turn again.
+//! Source: `modeling_rope_utils.py` of transformers 5.23. Kinds whose frequencies depend on a
+//! sequence's length (`dynamic`, `longrope`) are refused: keys that are stored already would have
+//! to turn again.
 
 use super::CONTEXT_MAX;
 use super::fields::ConfigFields;
@@ -29,9 +30,11 @@ pub struct RopeConfig {
 }
 
 impl RopeConfig {
-    /// Reads `rope_scaling` (transformers 4) or `rope_parameters` (5), with `rope_theta` beside or inside.
+    /// Reads `rope_scaling` (transformers 4) or `rope_parameters` (5), with `rope_theta` beside or
+    /// inside.
     ///
-    /// Without either, or with `null`, it is what transformers 5 then takes for GPT-OSS: YaRN 32 over 4,096.
+    /// Without either, or with `null`, it is what transformers 5 then takes for GPT-OSS: YaRN 32
+    /// over 4,096.
     pub(super) fn read(config: ConfigFields<'_>, context_tokens: usize) -> Result<Self, CheckpointError> {
         let beside = read_theta(config)?;
         check_whole_heads(config)?;

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-/// Bytes that can be allocated without swapping: what the system has available, or what is left of this process's limit
-/// (cgroup 2), whichever is less. `None` where neither is told.
+/// Bytes that can be allocated without swapping: what the system has available, or what is left of
+/// this process's limit (cgroup 2), whichever is less. `None` where neither is told.
 #[must_use]
 pub fn available_bytes() -> Option<u64> {
     let system = fs::read_to_string("/proc/meminfo").ok().and_then(|text| parse_meminfo(&text));

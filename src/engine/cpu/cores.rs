@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-/// The cores that this process may use: two threads of one core share its arithmetic units, so a second one gains nothing.
-/// As many as the system grants in all, if it does not say which threads share a core.
+/// The cores that this process may use: two threads of one core share its arithmetic units, so a
+/// second one gains nothing. As many as the system grants in all, if it does not say which threads
+/// share a core.
 pub(super) fn physical_cores() -> usize {
     let granted = std::thread::available_parallelism().map_or(1, usize::from);
     let allowed = fs::read_to_string("/proc/self/status").ok().and_then(|status| {
@@ -46,7 +47,8 @@ mod tests {
         let pairs = |cpu: u32| Some(format!("{}-{}", cpu / 2 * 2, cpu / 2 * 2 + 1));
         assert_eq!(count(8, &[0, 1, 2, 3, 4, 5, 6, 7], pairs), 4);
         assert_eq!(count(8, &[0, 2, 3], pairs), 2);
-        // A quota below the number of cores is what counts, and so is what the system grants if it says no more.
+        // A quota below the number of cores is what counts, and so is what the system grants if it
+        // says no more.
         assert_eq!(count(1, &[0, 1, 2, 3], pairs), 1);
         assert_eq!(count(3, &[0, 1, 2], |_| None), 3);
         assert_eq!(count(3, &[], pairs), 3);

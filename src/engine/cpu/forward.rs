@@ -1,6 +1,7 @@
 //! The order of operations in the model.
 //!
-//! Source: OpenAI's gpt-oss model card and reference implementation; `modeling_gpt_oss.py` of transformers 5.23.
+//! Source: OpenAI's gpt-oss model card and reference implementation; `modeling_gpt_oss.py` of
+//! transformers 5.23.
 
 use super::CpuEngine;
 use super::scratch::{Scratch, kv_slices};
@@ -13,7 +14,8 @@ use antiphon_kernels::rope::Angles;
 use antiphon_kernels::weights::Routes;
 
 impl CpuEngine {
-    /// Runs the batch through all layers and leaves the residual stream in the scratch memory, `[T, hidden]`.
+    /// Runs the batch through all layers and leaves the residual stream in the scratch memory, `[T,
+    /// hidden]`.
     ///
     /// `hidden` sees the stream before the first layer and after each layer.
     pub(super) fn forward(&mut self, batch: &Batch, hidden: &mut dyn FnMut(usize, &[f32])) {
@@ -36,7 +38,8 @@ impl CpuEngine {
         }
     }
 
-    /// Computes the logits of the stream's `rows`, at most as many as the scratch memory has room for, from its first row on.
+    /// Computes the logits of the stream's `rows`, at most as many as the scratch memory has room
+    /// for, from its first row on.
     pub(super) fn compute_logits(&mut self, rows: impl Iterator<Item = usize>) {
         let hidden = self.checkpoint.config().hidden;
         let Scratch { stream, picked, picked_normed, logits, .. } = &mut self.scratch;

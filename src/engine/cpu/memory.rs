@@ -9,8 +9,8 @@ use antiphon_kernels::cpu::{Format, Isa, Math};
 use antiphon_kernels::kv::{KvFormat, KvLayout};
 use std::fmt;
 
-/// Rows whose logits are computed at once; more rows go in several rounds, so that a prompt's log-probabilities do not take
-/// a vocabulary of memory for each of its tokens.
+/// Rows whose logits are computed at once; more rows go in several rounds, so that a prompt's
+/// log-probabilities do not take a vocabulary of memory for each of its tokens.
 pub(super) const LOGIT_ROWS_MAX: usize = 32;
 
 /// How a [`super::CpuEngine`] is laid out.
@@ -39,17 +39,20 @@ pub struct CpuOptions {
 impl CpuOptions {
     /// Tokens in a KV block unless said otherwise.
     pub const BLOCK_TOKENS: usize = 16;
-    /// The arithmetic unless said otherwise: the fastest whose answers stay close enough, as `docs/performance.md` shows.
+    /// The arithmetic unless said otherwise: the fastest whose answers stay close enough, as
+    /// `docs/performance.md` shows.
     pub const MATH: Math = Math::Int16;
     /// The dense weights unless said otherwise.
     pub const DENSE: Format = Format::Bf16;
 
-    /// Options for `sequences_max` sequences at once in at most `kv_bytes` of KV memory, whose form follows from `math`.
+    /// Options for `sequences_max` sequences at once in at most `kv_bytes` of KV memory, whose form
+    /// follows from `math`.
     ///
-    /// Sliding layers get what so many windows and one step need, but at most half; of the rest global layers get what so many longest
-    /// contexts need at most, and sliding layers a window for every 1,024 tokens of it. Either gets at least what one window and one
-    /// step need, whatever `kv_bytes` says: [`MemoryPlan::check`] tells whether that fits. A pool may hold less than the longest
-    /// context.
+    /// Sliding layers get what so many windows and one step need, but at most half; of the rest
+    /// global layers get what so many longest contexts need at most, and sliding layers a
+    /// window for every 1,024 tokens of it. Either gets at least what one window and one
+    /// step need, whatever `kv_bytes` says: [`MemoryPlan::check`] tells whether that fits. A pool
+    /// may hold less than the longest context.
     #[must_use]
     pub fn within(config: &ModelConfig, math: Math, kv_bytes: u64, sequences_max: usize, step_tokens_max: usize) -> Self {
         let block_tokens = Self::BLOCK_TOKENS;
@@ -72,7 +75,8 @@ impl CpuOptions {
 /// Bytes that an engine takes, by what for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// The embedding, which stays where it lies, in a mapped file or in the binary. The system may drop and read it again.
+    /// The embedding, which stays where it lies, in a mapped file or in the binary. The system may
+    /// drop and read it again.
     pub mapped_weight_bytes: u64,
     /// All other weights, packed.
     pub packed_weight_bytes: u64,
@@ -122,7 +126,8 @@ impl MemoryPlan {
     /// Refuses a plan that does not fit.
     ///
     /// # Errors
-    /// [`CheckpointError::MemoryTooSmall`] if what must stay in memory is more than `available_bytes`.
+    /// [`CheckpointError::MemoryTooSmall`] if what must stay in memory is more than
+    /// `available_bytes`.
     pub fn check(&self, available_bytes: u64) -> Result<(), CheckpointError> {
         let needed_bytes = self.allocated_bytes();
         if needed_bytes <= available_bytes {
@@ -152,8 +157,8 @@ pub(super) fn kv_layout(config: &ModelConfig, block_tokens: usize, blocks: usize
     KvLayout { blocks, block_tokens, kv_heads: config.kv_heads, head_dim: config.head_dim }
 }
 
-/// What keys and values are kept in: f16 takes half the memory, and half the time to read; `docs/performance.md` has
-/// what it costs.
+/// What keys and values are kept in: f16 takes half the memory, and half the time to read;
+/// `docs/performance.md` has what it costs.
 pub(super) fn kv_format(math: Math) -> KvFormat {
     match math {
         Math::Exact => KvFormat::F32,

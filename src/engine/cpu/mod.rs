@@ -1,9 +1,10 @@
 //! The engine that computes on the CPU.
 //!
-//! Owns: KV memory in two groups of layers, scratch memory, the kernels' thread pool. Promises: for one size of block and one
-//! instruction set, the same bits for a token whatever else is in its batch, however its prompt was sliced, wherever its
-//! blocks lie, and however many threads compute; memory is taken when the engine is made, not when it steps. Absent on
-//! purpose: kernels, sequences, time.
+//! Owns: KV memory in two groups of layers, scratch memory, the kernels' thread pool. Promises: for
+//! one size of block and one instruction set, the same bits for a token whatever else is in its
+//! batch, however its prompt was sliced, wherever its blocks lie, and however many threads compute;
+//! memory is taken when the engine is made, not when it steps. Absent on purpose: kernels,
+//! sequences, time.
 
 mod available;
 mod cores;
@@ -59,19 +60,23 @@ fn cpu(options: &CpuOptions) -> Cpu {
 }
 
 impl CpuEngine {
-    /// Makes an engine for a checkpoint, with empty KV memory; `progress` is told how many bytes of weights have been packed.
+    /// Makes an engine for a checkpoint, with empty KV memory; `progress` is told how many bytes of
+    /// weights have been packed.
     ///
-    /// An engine that was lost is replaced by [`CpuEngine::with_weights`] from the weights of the first.
+    /// An engine that was lost is replaced by [`CpuEngine::with_weights`] from the weights of the
+    /// first.
     ///
     /// # Panics
-    /// If an option is zero. What may be too large for the machine is told by [`MemoryPlan`] beforehand.
+    /// If an option is zero. What may be too large for the machine is told by [`MemoryPlan`]
+    /// beforehand.
     #[must_use]
     pub fn load(checkpoint: Arc<Checkpoint>, options: &CpuOptions, progress: &mut dyn FnMut(LoadProgress)) -> Self {
         let weights = Weights::pack(&checkpoint, options, &mut cpu(options), progress);
         Self::with_weights(checkpoint, SharedWeights(Arc::new(weights)), options)
     }
 
-    /// Makes an engine from weights that were packed before, from the same checkpoint with the same `dense`.
+    /// Makes an engine from weights that were packed before, from the same checkpoint with the same
+    /// `dense`.
     ///
     /// # Panics
     /// As [`CpuEngine::load`].
@@ -112,8 +117,9 @@ impl CpuEngine {
         self.checkpoint.config()
     }
 
-    /// Computes a step and shows what it computes on the way: `hidden` gets the residual stream `[T, hidden]` before the
-    /// first layer (with 0) and after each layer (with its number from 1), `logits` every row of the step and its `[V]`.
+    /// Computes a step and shows what it computes on the way: `hidden` gets the residual stream
+    /// `[T, hidden]` before the first layer (with 0) and after each layer (with its number from
+    /// 1), `logits` every row of the step and its `[V]`.
     ///
     /// Stores keys and values as [`Engine::execute`] does; draws nothing.
     ///
@@ -131,7 +137,8 @@ impl CpuEngine {
         }
     }
 
-    /// Reports what the batch asks for of the rows that [`Self::forward`] has left in the residual stream.
+    /// Reports what the batch asks for of the rows that [`Self::forward`] has left in the residual
+    /// stream.
     fn report(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) {
         let mut wanted = std::mem::take(&mut self.wanted);
         list_wanted(batch, sampled, &mut wanted);

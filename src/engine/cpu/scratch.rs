@@ -35,7 +35,8 @@ pub(super) struct Scratch {
     pub(super) global_blocks: Vec<u32>,
     /// The batch's block tables for sliding-window layers.
     pub(super) sliding_blocks: Vec<u32>,
-    /// Rows whose logits are computed now: from the stream, then normed, `[LOGIT_ROWS_MAX, hidden]` each.
+    /// Rows whose logits are computed now: from the stream, then normed, `[LOGIT_ROWS_MAX, hidden]`
+    /// each.
     pub(super) picked: Vec<f32>,
     pub(super) picked_normed: Vec<f32>,
     /// `[LOGIT_ROWS_MAX, vocab]`.

@@ -91,13 +91,15 @@ fn options_share_the_memory_between_the_groups() {
     {
         let options = CpuOptions::within(config, math, kv_bytes, 16, 64);
         let plan = MemoryPlan::of(&checkpoint, &options);
-        // One window of 16 tokens, the two blocks that it may touch beside, and a step of 64 tokens.
+        // One window of 16 tokens, the two blocks that it may touch beside, and a step of 64
+        // tokens.
         assert!(options.global_blocks >= 7 && options.sliding_blocks >= 7);
         let least = 7 * 2 * block_bytes(config, kv_format(math), 16, KvGroup::Global) as u64;
         assert!(plan.global_kv_bytes + plan.sliding_kv_bytes <= kv_bytes.max(least), "{kv_bytes}: {plan}");
     }
     let plenty = CpuOptions::within(config, CpuOptions::MATH, u64::MAX, 16, 64);
-    // And for each 1,024 tokens of sixteen contexts a window of three blocks, which cached prefixes need.
+    // And for each 1,024 tokens of sixteen contexts a window of three blocks, which cached prefixes
+    // need.
     assert_eq!((plenty.sliding_blocks, plenty.global_blocks), (16 * 3 + 4 + 16 * 2 * 3, 16 * 2048 / 16));
 }
 

@@ -1,8 +1,8 @@
 //! The model's weights as the kernels take them.
 //!
-//! Owns: matrices and experts, packed in the order in which they are read, and the small vectors in f32. The embedding alone
-//! stays where the checkpoint has it. The checkpoint's pages are given back as soon as they are packed, so that a model is in
-//! memory once.
+//! Owns: matrices and experts, packed in the order in which they are read, and the small vectors in
+//! f32. The embedding alone stays where the checkpoint has it. The checkpoint's pages are given
+//! back as soon as they are packed, so that a model is in memory once.
 
 use super::memory::CpuOptions;
 use crate::batch::KvGroup;
@@ -152,7 +152,8 @@ impl Packer<'_> {
             output: self.linear(layer, &[("o", hidden)], query),
             sinks: vector("self_attn.sinks"),
             expert_norm: vector("post_attention_layernorm.weight"),
-            // A token that goes to another expert is far off, and the router is small: it is never rounded.
+            // A token that goes to another expert is far off, and the router is small: it is never
+            // rounded.
             router: self.matrices(&[(in_layer(layer, "mlp.router.weight"), config.experts)], hidden, Format::Bf16),
             router_bias: vector("mlp.router.bias"),
             experts: self.experts(layer),
@@ -171,7 +172,8 @@ impl Weights {
         let config = checkpoint.config();
         let mut packer = Packer { checkpoint, cpu, dense: options.dense, done_bytes: 0, progress };
         let embedding = Matrix { bytes: checkpoint.tensor(EMBEDDING), rows: config.vocab_size, cols: config.hidden };
-        // The largest matrix goes first: while it is packed it is in memory twice, and nothing else is there yet.
+        // The largest matrix goes first: while it is packed it is in memory twice, and nothing else
+        // is there yet.
         let output = if config.tied_embeddings { EMBEDDING } else { OUTPUT };
         let output = packer.matrices(&[(output.to_owned(), config.vocab_size)], config.hidden, options.dense);
         let layers = config.layers.iter().enumerate().map(|(layer, group)| packer.layer(layer, *group)).collect();

@@ -1,7 +1,7 @@
 //! The order of operations in the model: what is queued for a step.
 //!
-//! Nothing here waits or copies, so that all of it can be captured. Source: OpenAI's gpt-oss model card and reference
-//! implementation.
+//! Nothing here waits or copies, so that all of it can be captured. Source: OpenAI's gpt-oss model
+//! card and reference implementation.
 
 use super::layout::{GroupRegions, StepRegions};
 use super::rounds::RoundRegions;
@@ -16,8 +16,9 @@ use antiphon_kernels::cuda::{
 use antiphon_kernels::weights::SwiGlu;
 
 impl CudaEngine {
-    /// Meets the other ranks: NCCL connects two devices when they first have something to say to each other, for small messages and
-    /// for large ones in different ways. It takes memory then, and a rank waits for the other on the host, where no abort reaches it.
+    /// Meets the other ranks: NCCL connects two devices when they first have something to say to
+    /// each other, for small messages and for large ones in different ways. It takes memory
+    /// then, and a rank waits for the other on the host, where no abort reaches it.
     pub(super) fn meet(&self) -> Result<(), CudaError> {
         self.model.device.bind()?;
         self.gather(1, 1)?;
@@ -25,8 +26,8 @@ impl CudaEngine {
         self.model.device.synchronize()
     }
 
-    /// Queues all layers for `tokens` rows; the residual stream is left without the last layer's experts, which
-    /// [`Self::queue_logits`] adds to the rows that it picks.
+    /// Queues all layers for `tokens` rows; the residual stream is left without the last layer's
+    /// experts, which [`Self::queue_logits`] adds to the rows that it picks.
     pub(super) fn queue_layers(&self, step: &StepRegions, tokens: usize) -> Result<(), CudaError> {
         let (device, config, scratch) = (&self.model.device, &self.model.config, &self.scratch);
         let weights = &self.model.weights;
@@ -65,7 +66,8 @@ impl CudaEngine {
         }
     }
 
-    /// What the experts of the layer before have left; with several ranks, what these have given last.
+    /// What the experts of the layer before have left; with several ranks, what these have given
+    /// last.
     fn routed(&self, tokens: usize) -> Parts<'_> {
         let Self { scratch, model, group, .. } = self;
         let top_k = model.config.experts_per_token;

@@ -10,8 +10,9 @@ pub(super) struct Graphs {
     replays: usize,
 }
 
-/// The sizes that are captured for steps of up to `most` sequences: each up to 8, then steps of 8 up to 64, of 32 above; padding
-/// costs attention's and the dense layers' share of a token, no expert.
+/// The sizes that are captured for steps of up to `most` sequences: each up to 8, then steps of 8
+/// up to 64, of 32 above; padding costs attention's and the dense layers' share of a token, no
+/// expert.
 pub(super) fn sizes(most: usize) -> impl Iterator<Item = usize> {
     let fits = move |size: &usize| *size < most;
     (1..=8).chain((16..=64).step_by(8)).chain((96..).step_by(32)).take_while(fits).chain((most > 0).then_some(most))

@@ -1,7 +1,8 @@
 //! A step in the device's words, and where each of its lists lies.
 //!
-//! Owns: the host's side of a step, filled again and again. All lists go to the device in one copy; where they lie follows from
-//! their capacities, so that a captured graph finds them where it left them.
+//! Owns: the host's side of a step, filled again and again. All lists go to the device in one copy;
+//! where they lie follows from their capacities, so that a captured graph finds them where it left
+//! them.
 
 use super::memory::CudaOptions;
 use crate::batch::{Awaited, Batch, KvGroup, Slice};
@@ -11,7 +12,8 @@ use antiphon_kernels::cuda::{AttentionItem, CHUNK_TOKENS, DECODE_ROWS, PREFILL_R
 /// Words of an item, of a split.
 const ITEM_WORDS: usize = 10;
 const SPLIT_WORDS: usize = 3;
-/// Where the numbers of things stand among the first words: tokens, then items, prefill items and splits of each group.
+/// Where the numbers of things stand among the first words: tokens, then items, prefill items and
+/// splits of each group.
 const COUNTS: usize = 8;
 
 /// Attention's work over the layers of one group.
@@ -31,7 +33,8 @@ pub(super) struct GroupSizes {
     pub(super) splits: usize,
 }
 
-/// How many tokens, how long the lists of the global and of the sliding layers may be, and how many blocks the tables name.
+/// How many tokens, how long the lists of the global and of the sliding layers may be, and how many
+/// blocks the tables name.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct StepSizes {
     pub(super) tokens: usize,
@@ -57,7 +60,8 @@ impl StepSizes {
         self.place().end
     }
 
-    /// What grows with the sequences comes last, so that where the rest lies follows from how many tokens there are.
+    /// What grows with the sequences comes last, so that where the rest lies follows from how many
+    /// tokens there are.
     fn place(&self) -> ListOffsets {
         let mut end = COUNTS;
         let mut take = |words: usize| {
@@ -178,8 +182,8 @@ fn int(count: usize) -> i32 {
 }
 
 impl HostStep {
-    /// Takes over a batch: its tokens, where their keys and values go, and attention's work. `awaited` says what stands for the
-    /// token that a slice of the step before draws.
+    /// Takes over a batch: its tokens, where their keys and values go, and attention's work.
+    /// `awaited` says what stands for the token that a slice of the step before draws.
     pub(super) fn fill(&mut self, batch: &Batch, awaited: impl Fn(usize) -> u32, config: &ModelConfig, options: &CudaOptions) {
         self.tokens.clear();
         self.tokens.extend(batch.tokens.iter().map(|token| token.0));
@@ -207,14 +211,16 @@ impl HostStep {
         StepSizes { tokens: self.tokens.len(), groups: [group(global), group(sliding)], blocks: self.blocks.len() }
     }
 
-    /// The same lists laid out as in a captured step of `captured` sizes: all but what comes last have their places there.
+    /// The same lists laid out as in a captured step of `captured` sizes: all but what comes last
+    /// have their places there.
     pub(super) fn sizes_within(&self, captured: &StepSizes) -> StepSizes {
         let (own, mut sizes) = (self.sizes(), *captured);
         (sizes.groups[0].decode, sizes.blocks) = (own.groups[0].decode, own.blocks);
         sizes
     }
 
-    /// Writes the lists where `sizes` has them; tokens that fill up to its size store nothing and attend to nothing.
+    /// Writes the lists where `sizes` has them; tokens that fill up to its size store nothing and
+    /// attend to nothing.
     pub(super) fn write(&self, sizes: &StepSizes, words: &mut [u32]) {
         let places = sizes.place();
         words[0] = self.tokens.len() as u32;
@@ -283,7 +289,8 @@ impl Lists {
         }
     }
 
-    /// Cuts a slice into items: a single token by its chunks, as long as there are slots for their sums; more tokens by rows.
+    /// Cuts a slice into items: a single token by its chunks, as long as there are slots for their
+    /// sums; more tokens by rows.
     fn add(&mut self, slice: &Slice, item: AttentionItem, config: &ModelConfig, slots: usize, slots_used: &mut usize) {
         let rows = slice.len() * (config.heads / config.kv_heads);
         let cut = |item: AttentionItem, most: usize| {
@@ -311,7 +318,8 @@ impl Lists {
     }
 }
 
-/// Words of the largest step: every sequence with its longest context, all of the tokens in prefill or one each.
+/// Words of the largest step: every sequence with its longest context, all of the tokens in prefill
+/// or one each.
 pub(super) fn step_words_max(config: &ModelConfig, options: &CudaOptions) -> usize {
     let (tokens, slices, group) = (options.step_tokens_max, options.step_slices_max, config.heads / config.kv_heads);
     let decode = StepSizes::decode(slices, config, options);

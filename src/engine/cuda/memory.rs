@@ -22,9 +22,11 @@ use std::fmt;
 const BLOCK_TOKENS: usize = 16;
 /// Rows whose logits are computed at once; more go in several rounds.
 const LOGIT_ROWS_MAX: usize = 256;
-/// Changes to logits that one round of draws can hold, at least; a row may change its whole vocabulary.
+/// Changes to logits that one round of draws can hold, at least; a row may change its whole
+/// vocabulary.
 const EDITS_MIN: usize = 1 << 16;
-/// Slots of partial sums at most: 8192 chunks of 128 positions are a million tokens in decode. What goes beyond is not split.
+/// Slots of partial sums at most: 8192 chunks of 128 positions are a million tokens in decode. What
+/// goes beyond is not split.
 const PARTIALS_MAX: usize = 8192;
 
 /// How a [`super::CudaEngine`] is laid out.
@@ -71,12 +73,14 @@ impl DeviceMemory {
 }
 
 impl CudaOptions {
-    /// Options for `sequences_max` sequences at once: what is left beside weights and activations becomes KV memory, or
-    /// `kv_bytes` of it over all `ranks`. `memory`: of the device that has the least.
+    /// Options for `sequences_max` sequences at once: what is left beside weights and activations
+    /// becomes KV memory, or `kv_bytes` of it over all `ranks`. `memory`: of the device that
+    /// has the least.
     ///
     /// # Errors
-    /// [`CudaEngineError::Shape`] for a model that no kernel serves, [`CudaEngineError::Ranks`] for one that cannot be shared by so many,
-    /// [`CudaEngineError::Memory`] if the least does not fit.
+    /// [`CudaEngineError::Shape`] for a model that no kernel serves, [`CudaEngineError::Ranks`] for
+    /// one that cannot be shared by so many, [`CudaEngineError::Memory`] if the least does not
+    /// fit.
     pub fn within(
         config: &ModelConfig,
         memory: DeviceMemory,
@@ -187,7 +191,8 @@ pub(super) fn block_bytes(config: &ModelConfig, block_tokens: usize, group: KvGr
     2 * size_of::<f16>() * config.layers_of(group) * head_shape(config, block_tokens).block_values()
 }
 
-/// Bytes of the device that an engine takes, by what for; of each of the devices, where there are several.
+/// Bytes of the device that an engine takes, by what for; of each of the devices, where there are
+/// several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CudaPlan {
     /// Weights.

@@ -1,8 +1,10 @@
-//! The engine that computes on a CUDA device: weights and activations in f16, MXFP4 experts, sums in f32.
+//! The engine that computes on a CUDA device: weights and activations in f16, MXFP4 experts, sums
+//! in f32.
 //!
-//! Owns: the weights on the device (a [`CudaModel`], kept when an engine is rebuilt), KV memory in two groups of layers, scratch
-//! memory, captured graphs. Promises: the same bits for a token whatever else is in its batch, however its prompt was sliced and
-//! wherever its blocks lie; device memory is taken when the model is loaded and the engine made, to the byte that [`CudaPlan`]
+//! Owns: the weights on the device (a [`CudaModel`], kept when an engine is rebuilt), KV memory in
+//! two groups of layers, scratch memory, captured graphs. Promises: the same bits for a token
+//! whatever else is in its batch, however its prompt was sliced and wherever its blocks lie; device
+//! memory is taken when the model is loaded and the engine made, to the byte that [`CudaPlan`]
 //! says, not when it steps. Absent on purpose: kernels, sequences, time.
 
 mod error;
@@ -53,10 +55,12 @@ pub struct CudaModel {
 }
 
 impl CudaModel {
-    /// Packs the weights and copies them to the device; `progress` is told how many bytes are there.
+    /// Packs the weights and copies them to the device; `progress` is told how many bytes are
+    /// there.
     ///
     /// # Errors
-    /// [`CudaEngineError`] if the device has not the memory or fails, or a weight is one that the kernels do not widen.
+    /// [`CudaEngineError`] if the device has not the memory or fails, or a weight is one that the
+    /// kernels do not widen.
     pub fn load(
         device: Device,
         checkpoint: &Checkpoint,
@@ -115,7 +119,8 @@ pub struct CudaEngine {
 impl CudaEngine {
     /// Makes an engine for a loaded model, with empty KV memory.
     ///
-    /// An engine that was lost is replaced by making another from the same model; where the device is lost too, that fails.
+    /// An engine that was lost is replaced by making another from the same model; where the device
+    /// is lost too, that fails.
     ///
     /// # Errors
     /// [`CudaEngineError::Device`] if the device has not the memory or fails.
@@ -143,7 +148,8 @@ impl CudaEngine {
         let mut arena = Arena::new(device, "KV memory", kv_bytes)?;
         let kv = config.layers.iter().map(|group| KvRegion::new(&mut arena, shape, pools.blocks(*group))).collect();
         let limits = pools.limits(config, step_tokens_max, step_slices_max, |group| block_bytes(config, block_tokens, group));
-        // Of several ranks only the first one has what was drawn, and what takes several rounds is waited for round by round.
+        // Of several ranks only the first one has what was drawn, and what takes several rounds is
+        // waited for round by round.
         let steps_max = if group.is_none() && step_slices_max <= options.logit_rows() { 2 } else { 1 };
         Ok(Self {
             graphs: Graphs::default(),
@@ -192,8 +198,8 @@ impl CudaEngine {
         self.graphs.counts()
     }
 
-    /// Which experts the last layer chose for the first `tokens` rows of the last step, `experts_per_token` a row: how many weights
-    /// a step has read.
+    /// Which experts the last layer chose for the first `tokens` rows of the last step,
+    /// `experts_per_token` a row: how many weights a step has read.
     ///
     /// # Errors
     /// [`CudaError`] if the device fails.
@@ -242,10 +248,12 @@ impl CudaEngine {
         Ok(())
     }
 
-    /// Prepares a decode step on the host as any step is, and sends nothing: what the host does for a step's lists.
+    /// Prepares a decode step on the host as any step is, and sends nothing: what the host does for
+    /// a step's lists.
     ///
     /// # Panics
-    /// If the batch is not one that the engine's limits allow, no size of a captured step holds it, or a step is under way.
+    /// If the batch is not one that the engine's limits allow, no size of a captured step holds it,
+    /// or a step is under way.
     pub fn prepare(&mut self, batch: &Batch) {
         check_batch(&self.limits, batch);
         assert!(self.under_way.is_empty(), "a step is prepared while another is under way");

@@ -1,8 +1,9 @@
 //! Several devices that compute one model together.
 //!
-//! Owns: a thread a rank, and in it the rank's engine: context, streams, KV memory, graphs. Promises: all ranks compute the same
-//! batch with the same sums in the same order, so the tokens are those of any run with as many ranks; a rank that fails fails the
-//! step for all, and none of them waits for it. Rank 0 draws. Absent on purpose: what a rank computes (see [`CudaEngine`]).
+//! Owns: a thread a rank, and in it the rank's engine: context, streams, KV memory, graphs.
+//! Promises: all ranks compute the same batch with the same sums in the same order, so the tokens
+//! are those of any run with as many ranks; a rank that fails fails the step for all, and none of
+//! them waits for it. Rank 0 draws. Absent on purpose: what a rank computes (see [`CudaEngine`]).
 
 use super::share::RankShare;
 use super::{CudaEngine, CudaEngineError, CudaModel, CudaOptions};
@@ -55,10 +56,12 @@ pub struct CudaRanks {
 }
 
 impl CudaModel {
-    /// Loads a model onto several devices, each with its rank's part; `progress` is told how many bytes are there.
+    /// Loads a model onto several devices, each with its rank's part; `progress` is told how many
+    /// bytes are there.
     ///
     /// # Errors
-    /// [`CudaEngineError`] as [`CudaModel::load`], and [`CudaEngineError::Ranks`] if the model has no equal parts.
+    /// [`CudaEngineError`] as [`CudaModel::load`], and [`CudaEngineError::Ranks`] if the model has
+    /// no equal parts.
     pub fn load_ranks(
         devices: Vec<Device>,
         checkpoint: &Checkpoint,
@@ -82,10 +85,12 @@ impl CudaModel {
 }
 
 impl CudaRanks {
-    /// Makes an engine for a model that was loaded by [`CudaModel::load_ranks`], with empty KV memory.
+    /// Makes an engine for a model that was loaded by [`CudaModel::load_ranks`], with empty KV
+    /// memory.
     ///
     /// # Errors
-    /// [`CudaEngineError::Device`] if a device has not the memory or fails, or NCCL cannot connect them.
+    /// [`CudaEngineError::Device`] if a device has not the memory or fails, or NCCL cannot connect
+    /// them.
     ///
     /// # Panics
     /// As [`CudaEngine::new`], or if the models are not all ranks of one.
@@ -137,8 +142,8 @@ impl CudaRanks {
         Ok(())
     }
 
-    /// What every rank's `work` gives, in the order of the ranks; or the first failure and whose it was. The ranks are parted then,
-    /// and have to be made anew.
+    /// What every rank's `work` gives, in the order of the ranks; or the first failure and whose it
+    /// was. The ranks are parted then, and have to be made anew.
     fn on_all<T: Send + 'static>(
         &self,
         work: impl Fn(&mut CudaEngine) -> Result<T, CudaError> + Send + Sync + 'static,
@@ -194,7 +199,8 @@ impl CudaRanks {
 
 impl Drop for CudaRanks {
     fn drop(&mut self) {
-        // Threads end when their sender of orders is dropped; each drops its engine, graphs first, before its communicator goes.
+        // Threads end when their sender of orders is dropped; each drops its engine, graphs first,
+        // before its communicator goes.
         for Rank { orders, thread, communicator } in self.ranks.drain(..) {
             drop(orders);
             let _ = thread.join();

@@ -1,7 +1,8 @@
 //! Rounds of draws: rows of a step whose logits are computed at once, and what is asked of each.
 //!
-//! Owns: the host's side of a round. A row's changes to logits (bias, penalties, masked stop tokens) are gathered by token on the
-//! host, so that the device touches each logit once; which tokens a grammar allows goes beside it, a bit each.
+//! Owns: the host's side of a round. A row's changes to logits (bias, penalties, masked stop
+//! tokens) are gathered by token on the host, so that the device touches each logit once; which
+//! tokens a grammar allows goes beside it, a bit each.
 
 use super::memory::CudaOptions;
 use crate::batch::{Allowed, Batch, Draw, DrawError, PositionLogprobs, Sampled, Slice, TokenId, TokenLogprob};
@@ -59,7 +60,8 @@ pub(super) struct HostRound {
     masks: Vec<u32>,
     /// Rows that may draw nothing.
     dead: Vec<usize>,
-    /// For each token, one more than the index of its edit in the row at hand; all zero between rows.
+    /// For each token, one more than the index of its edit in the row at hand; all zero between
+    /// rows.
     edit_of: Vec<u32>,
 }
 
@@ -103,7 +105,8 @@ impl HostRound {
         std::mem::take(&mut self.dead)
     }
 
-    /// Writes rows, draws and edits where `sizes` has them; rows that fill up to its size report token zero, which is not read.
+    /// Writes rows, draws and edits where `sizes` has them; rows that fill up to its size report
+    /// token zero, which is not read.
     pub(super) fn write(&self, wanted: &[Wanted], sizes: &RoundSizes, words: &mut [u32]) {
         let (rows, rest) = words.split_at_mut(sizes.draws_at());
         rows.fill(0);
@@ -135,7 +138,8 @@ impl HostRound {
             is_draw: 1,
             wants_logprobs: u32::from(wanted.top_count.is_some()),
             temperature: sampling.temperature,
-            // The kernel sums likeliest tokens until the share is reached: of zero it would take none.
+            // The kernel sums likeliest tokens until the share is reached: of zero it would take
+            // none.
             top_p: sampling.top_p.max(f32::MIN_POSITIVE),
             top_k: sampling.top_k,
             min_p: sampling.min_p,

@@ -33,7 +33,8 @@ pub(super) struct Scratch {
     pub(super) picked: Activations,
     /// `[rows, vocab]`.
     pub(super) logits: Region<f32>,
-    /// What the ranks give each other, one part a rank: sums of `[T, hidden]`, or logits of `[rows, vocab_rows]`. Empty for one alone.
+    /// What the ranks give each other, one part a rank: sums of `[T, hidden]`, or logits of `[rows,
+    /// vocab_rows]`. Empty for one alone.
     pub(super) gathered: Region<f32>,
     /// Logits on their way back.
     pub(super) saved: Region<f32>,

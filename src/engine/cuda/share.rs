@@ -1,7 +1,8 @@
 //! What one rank has of a model that several devices compute together.
 //!
-//! Attention is split by KV heads, each with its query heads; experts are split by their numbers; the rows of lm_head by the
-//! vocabulary. Everything else every rank has whole: embedding, norms, routers, angles.
+//! Attention is split by KV heads, each with its query heads; experts are split by their numbers;
+//! the rows of lm_head by the vocabulary. Everything else every rank has whole: embedding, norms,
+//! routers, angles.
 
 use super::CudaEngineError;
 use crate::engine::config::ModelConfig;
@@ -53,7 +54,8 @@ impl RankShare {
         self.rank * part..(self.rank + 1) * part
     }
 
-    /// Rows of lm_head that a rank computes: whole tiles, so that the last rank's may go beyond the vocabulary.
+    /// Rows of lm_head that a rank computes: whole tiles, so that the last rank's may go beyond the
+    /// vocabulary.
     pub(super) fn vocab_rows(self, whole: &ModelConfig) -> usize {
         match self.ranks {
             1 => whole.vocab_size,
@@ -68,7 +70,8 @@ impl RankShare {
         begin..(begin + rows).min(whole.vocab_size)
     }
 
-    /// f32 values of the largest thing that the ranks gather, all parts together; none for a rank alone.
+    /// f32 values of the largest thing that the ranks gather, all parts together; none for a rank
+    /// alone.
     pub(super) fn gathered_values(self, whole: &ModelConfig, tokens: usize, logit_rows: usize) -> usize {
         match self.ranks {
             1 => 0,

@@ -1,9 +1,10 @@
 //! Steps of a CUDA engine: begun, and waited for.
 //!
-//! Promises: a step is queued whole, with its draws and the copy of what they gave, before it is waited for, so that the next
-//! one can be queued behind it: a token that it awaits is read on the device from the reports of the one before. The two steps have
-//! pinned memory of their own on the host (a side). What does not fit into one round of draws, or needs logits on the host, is
-//! waited for when it is begun.
+//! Promises: a step is queued whole, with its draws and the copy of what they gave, before it is
+//! waited for, so that the next one can be queued behind it: a token that it awaits is read on the
+//! device from the reports of the one before. The two steps have pinned memory of their own on the
+//! host (a side). What does not fit into one round of draws, or needs logits on the host, is waited
+//! for when it is begun.
 
 use super::CudaEngine;
 use super::layout::{StepRegions, StepSizes};
@@ -253,7 +254,8 @@ impl Engine for CudaEngine {
 }
 
 impl Drop for CudaEngine {
-    /// What is queued reads memory that goes now. Several ranks have waited, or were parted (see [`super::CudaRanks`]).
+    /// What is queued reads memory that goes now. Several ranks have waited, or were parted (see
+    /// [`super::CudaRanks`]).
     fn drop(&mut self) {
         if self.group.is_none() {
             // After a sticky error nothing runs any more.

@@ -5,7 +5,8 @@ use crate::batch::{Allowed, DrawError, PositionLogprobs, Sampling, TokenId, Toke
 /// How a fake engine finds the next token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FakeAnswer {
-    /// By a hash over the sequence's tokens, this seed and, unless it samples greedily, the seed of its sampling.
+    /// By a hash over the sequence's tokens, this seed and, unless it samples greedily, the seed of
+    /// its sampling.
     Hash {
         /// Another seed gives other tokens.
         seed: u64,
@@ -22,11 +23,13 @@ pub enum FakeAnswer {
 impl FakeAnswer {
     /// The token that follows `full`, a pure function of its arguments.
     ///
-    /// `full`: all tokens of the sequence so far; `sliding`: the last `sliding_window_tokens` of them, as the sliding group
-    /// holds them. Stop tokens are masked while fewer than `min_tokens` are generated, and what the sampling's masks do not allow.
+    /// `full`: all tokens of the sequence so far; `sliding`: the last `sliding_window_tokens` of
+    /// them, as the sliding group holds them. Stop tokens are masked while fewer than
+    /// `min_tokens` are generated, and what the sampling's masks do not allow.
     ///
     /// # Errors
-    /// [`DrawError::NotFinite`] if every token of the vocabulary is masked, [`DrawError::NothingAllowed`] if masks allow none.
+    /// [`DrawError::NotFinite`] if every token of the vocabulary is masked,
+    /// [`DrawError::NothingAllowed`] if masks allow none.
     pub fn next(
         &self,
         full: &[TokenId],
@@ -57,7 +60,8 @@ impl FakeAnswer {
     }
 }
 
-/// Log-probabilities of `chosen` after `before`: it is always the likeliest; the others follow it in the vocabulary.
+/// Log-probabilities of `chosen` after `before`: it is always the likeliest; the others follow it
+/// in the vocabulary.
 pub(super) fn logprobs(before: &[TokenId], chosen: TokenId, top_count: u32, vocab_size: usize) -> PositionLogprobs {
     let vocab_size = u32::try_from(vocab_size).unwrap_or(u32::MAX).max(1);
     let likeliest = -((hash(before) % 1000) as f32) / 1000.0;

@@ -118,7 +118,8 @@ pub(super) struct FakeMemory {
     limits: EngineLimits,
     global: Vec<Option<SlotContent>>,
     sliding: Vec<Option<SlotContent>>,
-    /// How far each sequence of the step before this one was computed, and what stands for its tokens.
+    /// How far each sequence of the step before this one was computed, and what stands for its
+    /// tokens.
     latest: BTreeMap<SeqId, (usize, u64)>,
     /// The one that wrote last.
     step: u64,
@@ -138,7 +139,8 @@ impl FakeMemory {
         self.latest.clear();
     }
 
-    /// Writes the tokens of every slice, before any is read: a layer stores its keys and values before it attends.
+    /// Writes the tokens of every slice, before any is read: a layer stores its keys and values
+    /// before it attends.
     pub(super) fn write(&mut self, step: u64, batch: &Batch) -> Result<(), Violation> {
         self.check_shape(batch)?;
         // Before the first is written: what one slice writes another must not build on.
@@ -175,8 +177,8 @@ impl FakeMemory {
         Ok(self.global[slot].map_or(0, |held| held.context))
     }
 
-    /// Reads what `slice` reads: every position up to its end in the global group, and in the sliding group those that any of
-    /// its tokens sees.
+    /// Reads what `slice` reads: every position up to its end in the global group, and in the
+    /// sliding group those that any of its tokens sees.
     pub(super) fn read(&self, batch: &Batch, slice: &Slice, reading: &mut SliceReading) -> Result<(), Violation> {
         reading.global.clear();
         reading.contexts.clear();
@@ -204,8 +206,8 @@ impl FakeMemory {
         (slice.start + 1).saturating_sub(self.limits.sliding_window_tokens)
     }
 
-    /// What a position's slot holds, if it is what it must be: whichever sequence wrote it, keys and values are the same behind
-    /// the same tokens.
+    /// What a position's slot holds, if it is what it must be: whichever sequence wrote it, keys
+    /// and values are the same behind the same tokens.
     fn held(
         &self,
         batch: &Batch,
@@ -309,7 +311,8 @@ fn check_draw(slice: &Slice, global: &[TokenId]) -> Result<(), Violation> {
 fn check_targets(slice: &Slice, global: &[TokenId]) -> Result<(), Violation> {
     let Some(PromptTargets { tokens: targets, .. }) = slice.prompt_targets.as_deref() else { return Ok(()) };
     let known = &global[slice.start + 1..];
-    // The last token's target is in no slot yet; it is there unless the sequence ends with the slice.
+    // The last token's target is in no slot yet; it is there unless the sequence ends with the
+    // slice.
     let expected_len = if slice.draw.is_some() { known.len() } else { known.len() + 1 };
     if targets.len() != expected_len || targets[..known.len()] != *known {
         return Err(Violation::Malformed { seq: slice.seq, what: "its prompt targets are not the tokens that follow" });

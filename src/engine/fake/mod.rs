@@ -1,20 +1,24 @@
-//! An engine without weights, for tests: it remembers what every KV slot holds, and answers from that memory.
+//! An engine without weights, for tests: it remembers what every KV slot holds, and answers from
+//! that memory.
 //!
-//! Owns: a memory of slots for both groups, shaped like the real one. Promises: a step that reads a slot which does not hold
-//! the right token at the right position, computed behind the right tokens in an earlier step, is a [`Violation`], and what it answers is a pure function of
-//! the tokens that it finds in the slots, so that a wrong block also gives wrong tokens. Absent on purpose: arithmetic.
+//! Owns: a memory of slots for both groups, shaped like the real one. Promises: a step that reads a
+//! slot which does not hold the right token at the right position, computed behind the right tokens
+//! in an earlier step, is a [`Violation`], and what it answers is a pure function of the tokens
+//! that it finds in the slots, so that a wrong block also gives wrong tokens. Absent on purpose:
+//! arithmetic.
 //!
 //! ```
 //! use antiphon::batch::TokenId;
-//! use antiphon::engine::fake::{Answer, FakeEngine, FakeOptions, Fault};
+//! use antiphon::engine::fake::{EngineFault, FakeAnswer, FakeEngine, FakeOptions};
 //!
 //! // Says 7, 8, 9 and then the stop token 1, whatever the prompt; its third step panics.
 //! let engine = FakeEngine::new(FakeOptions {
-//!     answer: Answer::Script { tokens: vec![TokenId(7), TokenId(8), TokenId(9)], stop: TokenId(1) },
-//!     faults: vec![Fault::PanicsAtStep(2)],
+//!     answer: FakeAnswer::Script { tokens: [7, 8, 9].map(TokenId).into(), stop: TokenId(1) },
+//!     faults: vec![EngineFault::PanicsAtStep(2)],
 //!     ..FakeOptions::default()
 //! });
-//! // What supervision does after the panic: the same options, an empty memory, and the count of steps goes on.
+//! // What supervision does after the panic: the same options, an empty memory, and the count of
+//! // steps goes on.
 //! let rebuilt = engine.rebuild();
 //! assert!(rebuilt.violations().is_empty());
 //! ```
@@ -37,7 +41,8 @@ mod tests;
 pub use self::answer::FakeAnswer;
 pub use self::memory::{SlotContent, Violation};
 
-/// Something that goes wrong in a [`FakeEngine`]. Steps count from zero, over all engines made by [`FakeEngine::rebuild`].
+/// Something that goes wrong in a [`FakeEngine`]. Steps count from zero, over all engines made by
+/// [`FakeEngine::rebuild`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineFault {
     /// This step is an [`EngineError`].
@@ -109,7 +114,7 @@ pub enum FakeError {
     /// The scheduler's mistake: the batch or the memory is not what it must be.
     #[error("the batch is wrong: {0}")]
     Violation(#[from] Violation),
-    /// A planted [`Fault`]; the memory is empty now, as after a rebuild.
+    /// A planted [`EngineFault`]; the memory is empty now, as after a rebuild.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -153,8 +158,9 @@ impl FakeEngine {
         Self { options, memory, reading: SliceReading::default(), drawn: Vec::new(), under_way: VecDeque::new(), shared }
     }
 
-    /// Another engine with the same options and an empty memory, as supervision makes one after a failure. It shares the
-    /// count of steps and the list of violations, so that [`Fault::PanicsAtStep`] happens once and no violation is forgotten.
+    /// Another engine with the same options and an empty memory, as supervision makes one after a
+    /// failure. It shares the count of steps and the list of violations, so that
+    /// [`EngineFault::PanicsAtStep`] happens once and no violation is forgotten.
     #[must_use]
     pub fn rebuild(&self) -> Self {
         Self::with(self.options.clone(), Arc::clone(&self.shared))
@@ -166,21 +172,21 @@ impl FakeEngine {
         self.shared.steps.load(Ordering::Relaxed)
     }
 
-    /// Every violation so far, over all rebuilds. A supervised engine's panics are caught: a test of the actors keeps one
-    /// [`FakeEngine::rebuild`] beside and asks it at the end.
+    /// Every violation so far, over all rebuilds. A supervised engine's panics are caught: a test
+    /// of the actors keeps one [`FakeEngine::rebuild`] beside and asks it at the end.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         self.shared.violations.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// As [`Engine::execute`] at once, with a violation as an error instead of a panic. Takes no time, and steps may follow each
-    /// other before the first is waited for.
+    /// As [`Engine::execute`] at once, with a violation as an error instead of a panic. Takes no
+    /// time, and steps may follow each other before the first is waited for.
     ///
     /// # Errors
     /// [`FakeError`]; after either kind the memory is empty.
     ///
     /// # Panics
-    /// By [`Fault::PanicsAtStep`] and [`Fault::PanicsOnToken`].
+    /// By [`EngineFault::PanicsAtStep`] and [`EngineFault::PanicsOnToken`].
     pub fn compute(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) -> Result<(), FakeError> {
         let step = self.shared.steps.fetch_add(1, Ordering::Relaxed);
         let batch = &*self.resolved(batch);

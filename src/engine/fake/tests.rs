@@ -69,7 +69,8 @@ fn slicing_does_not_change_the_answer() {
     let mut sliced = engine(vec![]);
     drawn(&mut sliced, &slice(1, 0, &[5, 6], &[3], (0, &[3]))).unwrap();
     drawn(&mut sliced, &slice(1, 2, &[7, 8], &[3, 1], (0, &[3, 1]))).unwrap();
-    // The token at 4 sees 2, 3 and itself: logical block 0 is out of sight, and its block may serve again.
+    // The token at 4 sees 2, 3 and itself: logical block 0 is out of sight, and its block may serve
+    // again.
     let last = drawn(&mut sliced, &slice(1, 4, &[9], &[3, 1, 0], (1, &[1, 3]))).unwrap();
     assert_eq!(whole, last);
 }

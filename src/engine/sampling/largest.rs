@@ -22,8 +22,9 @@ impl Candidate {
 
 /// Puts the `count` largest of `logits` into `found`, largest first.
 ///
-/// One pass over the row: candidates gather in `found`, and each time it is full all but the best `count` go, which raises
-/// the bar for the rest. About `V + count * log(V / count)` comparisons of logits in random order.
+/// One pass over the row: candidates gather in `found`, and each time it is full all but the best
+/// `count` go, which raises the bar for the rest. About `V + count * log(V / count)` comparisons of
+/// logits in random order.
 pub(super) fn largest(logits: &[f32], count: usize, found: &mut Vec<Candidate>) {
     found.clear();
     let count = count.min(logits.len());
@@ -31,7 +32,8 @@ pub(super) fn largest(logits: &[f32], count: usize, found: &mut Vec<Candidate>) 
         return;
     }
     let room = (2 * count).max(ROOM_MIN);
-    // A later token has a higher id, so it must be strictly larger than the worst one kept. NaN passes every bar.
+    // A later token has a higher id, so it must be strictly larger than the worst one kept. NaN
+    // passes every bar.
     let mut bar = None;
     for (token, &logit) in (0_u32..).zip(logits) {
         if bar.is_some_and(|bar| logit <= bar) {

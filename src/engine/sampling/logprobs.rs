@@ -12,7 +12,8 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     f64::from(max) + sum.ln()
 }
 
-/// What the model says of `chosen` and of the `top_count` likeliest tokens, at the position of `logits` `[V]`.
+/// What the model says of `chosen` and of the `top_count` likeliest tokens, at the position of
+/// `logits` `[V]`.
 ///
 /// # Panics
 /// If `chosen` is not in the vocabulary.

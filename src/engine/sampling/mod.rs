@@ -1,8 +1,9 @@
 //! Drawing the next token from a row of logits.
 //!
-//! Owns: scratch memory, nothing that lasts from one draw to the next. Promises: what [`Sampling`] documents, in its order; a
-//! draw depends on the logits and on the [`Draw`] alone, so neither batching nor preemption changes it; equal logits go by
-//! the lowest id. Absent on purpose: stop strings, grammars, threads (masks come from outside).
+//! Owns: scratch memory, nothing that lasts from one draw to the next. Promises: what [`Sampling`]
+//! documents, in its order; a draw depends on the logits and on the [`Draw`] alone, so neither
+//! batching nor preemption changes it; equal logits go by the lowest id. Absent on purpose: stop
+//! strings, grammars, threads (masks come from outside).
 
 mod largest;
 mod logprobs;
@@ -13,7 +14,8 @@ mod tests;
 use crate::batch::{Allowed, Draw, DrawError, PositionLogprobs, Sampling, TokenId};
 use largest::{Candidate, largest};
 
-/// How many of the likeliest tokens top-p looks at first; each further look is [`LOOK_GROWTH`] times wider.
+/// How many of the likeliest tokens top-p looks at first; each further look is [`LOOK_GROWTH`]
+/// times wider.
 const LOOK_FIRST: usize = 64;
 const LOOK_GROWTH: usize = 8;
 
@@ -27,7 +29,8 @@ const SEARCHED_AT_ONCE: usize = 256;
 pub struct Sampler {
     /// The logits of a draw after bias, penalties and masks; `[V]`.
     adjusted: Vec<f32>,
-    /// For each token, one more than how often it was generated, zero if it was not seen; all zero between draws; `[V]`.
+    /// For each token, one more than how often it was generated, zero if it was not seen; all zero
+    /// between draws; `[V]`.
     marks: Vec<u32>,
     /// The tokens that are still in the draw.
     kept: Vec<Candidate>,
@@ -43,8 +46,8 @@ impl Sampler {
     /// Draws a token from `logits` `[V]`.
     ///
     /// # Errors
-    /// [`DrawError::NotFinite`] if a logit is NaN or positive infinity, or if none is left that is finite;
-    /// [`DrawError::NothingAllowed`] if its masks allow none.
+    /// [`DrawError::NotFinite`] if a logit is NaN or positive infinity, or if none is left that is
+    /// finite; [`DrawError::NothingAllowed`] if its masks allow none.
     pub fn draw(&mut self, logits: &[f32], draw: &Draw) -> Result<TokenId, DrawError> {
         // The model's own logits go first: a bias or a mask must not hide that they are broken.
         finite_max(logits)?;
@@ -72,7 +75,8 @@ impl Sampler {
         Ok(pick(share, self.kept.iter().map(|candidate| (candidate.token, weight(candidate.logit)))))
     }
 
-    /// Log-probabilities of the model at the position of `logits` `[V]`: of `chosen` and of the `top_count` likeliest tokens.
+    /// Log-probabilities of the model at the position of `logits` `[V]`: of `chosen` and of the
+    /// `top_count` likeliest tokens.
     ///
     /// # Panics
     /// If `chosen` is not in the vocabulary.
@@ -112,7 +116,8 @@ impl Sampler {
             *mark = (*mark).max(1) + u32::from(position >= draw.history_prompt_len);
         }
         for token in &draw.history {
-            // Taking the mark makes later occurrences do nothing, and leaves the marks clean for the next draw.
+            // Taking the mark makes later occurrences do nothing, and leaves the marks clean for
+            // the next draw.
             let mark = std::mem::take(&mut self.marks[token.0 as usize]);
             let Some(generated) = mark.checked_sub(1) else { continue };
             let logit = &mut self.adjusted[token.0 as usize];
@@ -135,7 +140,8 @@ impl Sampler {
         pick(share, (0..).map(TokenId).zip(self.adjusted.iter().map(|weight| f64::from(*weight))))
     }
 
-    /// Leaves in `kept` the `top_k` likeliest tokens, and of those the fewest whose share of their weight reaches `top_p`.
+    /// Leaves in `kept` the `top_k` likeliest tokens, and of those the fewest whose share of their
+    /// weight reaches `top_p`.
     fn keep_likeliest(&mut self, top_k: usize, top_p: f64, weight: impl Fn(f32) -> f64) {
         let all = self.adjusted.len();
         if top_k < all {
@@ -157,7 +163,8 @@ impl Sampler {
         }
     }
 
-    /// Cuts `kept`, likeliest first, behind the token with which its weight reaches `mass`; whether it does.
+    /// Cuts `kept`, likeliest first, behind the token with which its weight reaches `mass`; whether
+    /// it does.
     fn cut_at(&mut self, mass: f64, weight: impl Fn(f32) -> f64) -> bool {
         let mut sum = 0.0;
         let reached = self.kept.iter().position(|candidate| {
@@ -187,8 +194,9 @@ fn mask(logits: &mut [f32], words: &[u32]) {
 
 /// The largest logit, if the row can be drawn from.
 fn finite_max(logits: &[f32]) -> Result<f32, DrawError> {
-    // Several maxima side by side, which the compiler makes vectors of: a single one waits for itself at every logit, 26 us for 8,192
-    // of them and not 1.5, and other threads have nothing to do meanwhile.
+    // Several maxima side by side, which the compiler makes vectors of: a single one waits for
+    // itself at every logit, 26 us for 8,192 of them and not 1.5, and other threads have nothing to
+    // do meanwhile.
     let mut maxima = [f32::NEG_INFINITY; SIDE_BY_SIDE];
     let mut has_nan = [false; SIDE_BY_SIDE];
     let mut take = |logits: &[f32]| {
@@ -214,7 +222,8 @@ fn first_of(logits: &[f32], max: f32) -> Option<TokenId> {
     u32::try_from(stretch + token).ok().map(TokenId)
 }
 
-/// The token at which the running weight first exceeds `share` of the whole. The likeliest has weight one, so there is one.
+/// The token at which the running weight first exceeds `share` of the whole. The likeliest has
+/// weight one, so there is one.
 fn pick(share: f64, weighted: impl Iterator<Item = (TokenId, f64)> + Clone) -> TokenId {
     let target = share * weighted.clone().map(|(_, weight)| weight).sum::<f64>();
     let mut sum = 0.0;

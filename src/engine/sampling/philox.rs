@@ -1,7 +1,9 @@
-//! Philox4x32-10, a counter-based generator: the same key and counter give the same numbers, in any order, on any thread.
+//! Philox4x32-10, a counter-based generator: the same key and counter give the same numbers, in any
+//! order, on any thread.
 //!
-//! Source: Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011, sections 3.2 and 3.3; the tests'
-//! vectors are those of the authors' Random123 library (`kat_vectors`).
+//! Source: Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011,
+//! sections 3.2 and 3.3; the tests' vectors are those of the authors' Random123 library
+//! (`kat_vectors`).
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];

@@ -190,7 +190,8 @@ fn bounds_keep_exactly_what_they_say() {
     assert_eq!(drawn(Sampling { temperature: 0.25, top_p: 0.7, ..WARM }), [1]);
 }
 
-/// What is kept is looked at: draws would have to be many to show a token too much. Weights of one add up without rounding.
+/// What is kept is looked at: draws would have to be many to show a token too much. Weights of one
+/// add up without rounding.
 #[test]
 fn a_share_that_is_reached_exactly_is_enough() {
     let kept = |count: usize, sampling: Sampling| {

@@ -62,7 +62,8 @@ impl Encoder {
         }
     }
 
-    /// The frames of a part; after the last one of the last choice, those that end the stream. True once the stream is over.
+    /// The frames of a part; after the last one of the last choice, those that end the stream. True
+    /// once the stream is over.
     pub(crate) fn part(&mut self, part: &Part, out: &mut impl Extend<Frame>) -> bool {
         if let PartKind::Finished(finish) = &part.kind
             && let FinishKind::Failed { code, message } = &finish.kind

@@ -148,7 +148,8 @@ fn log_probabilities_that_were_asked_for_are_a_list_even_without_any() {
     assert!(frames[1].contains(r#""logprobs":{"content":[],"refusal":null}"#), "{frames:?}");
 }
 
-/// OpenAI lists those of the answer's text. Each kind of part has one here, and the end has its stop token's.
+/// OpenAI lists those of the answer's text. Each kind of part has one here, and the end has its
+/// stop token's.
 #[test]
 fn log_probabilities_of_a_chat_are_those_of_its_text_alone() {
     let mut parts = kinds();
@@ -179,7 +180,8 @@ fn log_probabilities_of_a_chat_are_those_of_its_text_alone() {
 #[test]
 fn offsets_count_characters_of_the_text() {
     let token = |bytes: &[u8], is_control| TokenText { bytes: bytes.to_vec(), is_control, ..token_text(1, "", -1.0) };
-    // A token that ends inside a character, one inside, one that ends it and goes on; a control token; a character that breaks off.
+    // A token that ends inside a character, one inside, one that ends it and goes on; a control
+    // token; a character that breaks off.
     let generated = [
         token(b"a\xf0\x9f", false),
         token(b"\x91", false),

@@ -51,8 +51,9 @@ fn top_token(logprob: f32, bytes: &[u8]) -> TopToken {
 /// `logprobs` of a text completion's choice: lists side by side.
 #[derive(Debug, Default, serde::Serialize)]
 pub(crate) struct CompletionLogprobs {
-    /// Where each token begins, in characters of the choice's text. A token inside a character has the character's; a generated
-    /// control token, which has no text, that of the text after it.
+    /// Where each token begins, in characters of the choice's text. A token inside a character has
+    /// the character's; a generated control token, which has no text, that of the text after
+    /// it.
     text_offset: Vec<usize>,
     /// `null` for the prompt's first token, which follows nothing.
     token_logprobs: Vec<Option<f32>>,
@@ -61,8 +62,8 @@ pub(crate) struct CompletionLogprobs {
 }
 
 impl CompletionLogprobs {
-    /// Adds an echoed prompt. Its text spells control tokens out. `first` are the bytes of its first token, which follows nothing and
-    /// so has no log-probability.
+    /// Adds an echoed prompt. Its text spells control tokens out. `first` are the bytes of its
+    /// first token, which follows nothing and so has no log-probability.
     pub(crate) fn push_prompt(&mut self, first: &[u8], rest: &[TokenText], places: &mut TokenPositions) {
         self.push_text(first, places.push(first).chars);
         self.token_logprobs.push(None);
@@ -91,7 +92,8 @@ impl CompletionLogprobs {
     }
 }
 
-/// The likeliest tokens of a place, and the one that stands there, by text; of two with one text the likelier stays.
+/// The likeliest tokens of a place, and the one that stands there, by text; of two with one text
+/// the likelier stays.
 #[derive(Debug)]
 struct Tops(Vec<(String, f32)>);
 

@@ -1,7 +1,8 @@
-//! What the generating routes share of an answer: from parts to a stream of events, or to one piece.
+//! What the generating routes share of an answer: from parts to a stream of events, or to one
+//! piece.
 //!
-//! `respond` begins either; `encoder` and `stream` send events in the client's dialect, `whole` gathers. Heading, progress and
-//! log-probabilities are the pieces of every answer's JSON.
+//! `respond` begins either; `encoder` and `stream` send events in the client's dialect, `whole`
+//! gathers. Heading, progress and log-probabilities are the pieces of every answer's JSON.
 
 pub(in crate::http) mod encoder;
 pub(in crate::http) mod heading;

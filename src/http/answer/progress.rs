@@ -127,7 +127,8 @@ impl AnswerProgress {
         }
     }
 
-    /// `finish_reason` of a choice that ended so: a stop after a call is `tool_calls`, a cut stays `length`.
+    /// `finish_reason` of a choice that ended so: a stop after a call is `tool_calls`, a cut stays
+    /// `length`.
     pub(crate) fn finish_reason(&self, choice: u32, finish: &Finish) -> &'static str {
         match &finish.kind {
             FinishKind::Stop { .. } if self.choices[choice as usize].called => "tool_calls",

@@ -61,7 +61,8 @@ pub(in crate::http) fn in_stream(
     named(stream::respond(request, parts, encoder, front.options.stream_keep_alive, record), id)
 }
 
-/// Answers in one piece, as `write` has it. Dropping the future, because the client left, cancels the response.
+/// Answers in one piece, as `write` has it. Dropping the future, because the client left, cancels
+/// the response.
 pub(in crate::http) async fn in_one_piece(
     front: &AppState,
     id: &str,

@@ -36,16 +36,18 @@ pub(in crate::http) fn respond(
     response
 }
 
-/// The events of an answer. Pulled by the connection: nothing is gathered here beyond the frames of one part.
+/// The events of an answer. Pulled by the connection: nothing is gathered here beyond the frames of
+/// one part.
 struct Events {
-    /// Counts as cancelled if it is dropped: the client left, or the answer was cancelled by id. The first to be dropped: once
-    /// the actors learn of it, it is counted.
+    /// Counts as cancelled if it is dropped: the client left, or the answer was cancelled by id.
+    /// The first to be dropped: once the actors learn of it, it is counted.
     record: Option<StreamRecord>,
     parts: PartReceiver,
     encoder: Encoder,
     frames: VecDeque<Frame>,
     over: bool,
-    /// Fires after silence. Our own, because actix-web-lab's also fires at once, and into a busy stream.
+    /// Fires after silence. Our own, because actix-web-lab's also fires at once, and into a busy
+    /// stream.
     silence: Interval,
 }
 

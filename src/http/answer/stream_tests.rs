@@ -115,7 +115,8 @@ async fn only_streams_that_were_cut_count_as_cancelled() {
     }
 }
 
-/// Events as the HTML standard reads them (section 9.2.6, "Interpreting an event stream"): a name and a datum each.
+/// Events as the HTML standard reads them (section 9.2.6, "Interpreting an event stream"): a name
+/// and a datum each.
 fn interpreted(stream: &str) -> Vec<(String, String)> {
     let (mut events, mut name, mut data) = (Vec::new(), String::new(), String::new());
     let one_way = stream.replace("\r\n", "\n").replace('\r', "\n");

@@ -90,7 +90,7 @@ impl GatheredAnswer {
         Ok(())
     }
 
-    /// The choices that have ended, with how; all of them once [`Progress::is_done`].
+    /// The choices that have ended, with how; all of them once [`AnswerProgress::is_done`].
     pub(crate) fn ended(&self) -> impl Iterator<Item = (&WholeChoice, &Finish)> {
         self.choices.iter().filter_map(|choice| choice.finish.as_ref().map(|finish| (choice, finish)))
     }

@@ -33,8 +33,9 @@ pub(crate) struct Shown {
     pub(crate) reasoning: bool,
     /// Log-probabilities.
     pub(crate) logprobs: bool,
-    /// The metadata are called `metadata`, as the predecessor called them. OpenAI's field of that name is a map of strings, which its
-    /// clients check, so that its dialect has them as `antiphon`.
+    /// The metadata are called `metadata`, as the predecessor called them. OpenAI's field of that
+    /// name is a map of strings, which its clients check, so that its dialect has them as
+    /// `antiphon`.
     pub(crate) as_predecessor: bool,
 }
 
@@ -173,7 +174,8 @@ impl ChatEncoder {
     fn finished(&self, part: &Part, finish: &Finish, out: &mut impl Extend<Frame>) -> bool {
         let done = self.progress.is_done();
         let choice = ChunkChoice {
-            // Said of every choice with log-probabilities, so that one without any text has a list too.
+            // Said of every choice with log-probabilities, so that one without any text has a list
+            // too.
             logprobs: self.answer.shown.logprobs.then(|| ChatLogprobs::of(&[])),
             finish_reason: Some(self.progress.finish_reason(part.choice, finish)),
             stop_reason: stop_reason(finish),
@@ -272,7 +274,8 @@ fn is_empty(kind: &PartKind) -> bool {
     }
 }
 
-/// Log-probabilities of a part: OpenAI lists those of the answer's text, not of the analysis, calls or stop tokens.
+/// Log-probabilities of a part: OpenAI lists those of the answer's text, not of the analysis, calls
+/// or stop tokens.
 fn logprobs(part: &Part) -> Option<ChatLogprobs> {
     let content = matches!(part.kind, PartKind::Content(_)) && !part.logprobs.is_empty();
     content.then(|| ChatLogprobs::of(&part.logprobs))

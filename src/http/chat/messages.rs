@@ -118,7 +118,8 @@ fn text_or_parts(value: Value, path: &str) -> Result<String, WireError> {
     text_of(value, path, &["text"])
 }
 
-/// A text, or parts of one of `kinds`, the first of which is the default; each holds its text under the name of its kind.
+/// A text, or parts of one of `kinds`, the first of which is the default; each holds its text under
+/// the name of its kind.
 fn text_of(value: Value, path: &str, kinds: &[&str]) -> Result<String, WireError> {
     match value {
         Value::String(text) => Ok(text),

@@ -1,4 +1,5 @@
-//! How much the model is to think, and whether its analysis is shown: one meaning under the names of several servers.
+//! How much the model is to think, and whether its analysis is shown: one meaning under the names
+//! of several servers.
 
 use serde_json::Value;
 
@@ -18,8 +19,8 @@ pub(crate) struct Reasoning {
 }
 
 impl Reasoning {
-    /// Reads `reasoning_effort`, `reasoning`, `chat_template_kwargs` and `include_reasoning`. The field that stands first here wins;
-    /// all are checked.
+    /// Reads `reasoning_effort`, `reasoning`, `chat_template_kwargs` and `include_reasoning`. The
+    /// field that stands first here wins; all are checked.
     pub(crate) fn read(fields: &mut RequestFields) -> Result<Self, WireError> {
         let own = effort(fields, "reasoning_effort")?;
         let mut include = fields.flag("include_reasoning")?.unwrap_or(true);

@@ -1,4 +1,5 @@
-//! The body of `/v1/chat/completions`, and of `/generate`, which is the same with `prompt` allowed in place of `messages`.
+//! The body of `/v1/chat/completions`, and of `/generate`, which is the same with `prompt` allowed
+//! in place of `messages`.
 
 use serde_json::Value;
 

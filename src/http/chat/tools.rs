@@ -30,7 +30,8 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Reads the fields. With `tool_choice: none` the model does not learn of the tools, and no call of one is read.
+    /// Reads the fields. With `tool_choice: none` the model does not learn of the tools, and no
+    /// call of one is read.
     pub(crate) fn read(fields: &mut RequestFields) -> Result<Self, WireError> {
         refuse_older(fields)?;
         let single_call = fields.flag("parallel_tool_calls")? == Some(false);
@@ -54,8 +55,8 @@ impl Tools {
     }
 }
 
-/// The names that OpenAI gave these fields before. Functions of the older form are not served: they are taken where none may be called,
-/// and ignoring them elsewhere would answer without them.
+/// The names that OpenAI gave these fields before. Functions of the older form are not served: they
+/// are taken where none may be called, and ignoring them elsewhere would answer without them.
 fn refuse_older(fields: &mut RequestFields) -> Result<(), WireError> {
     let asks = |value: &Value| !value.is_null() && !value.as_array().is_some_and(Vec::is_empty);
     let (functions, choice) = (fields.take("functions"), fields.take("function_call"));
@@ -112,7 +113,8 @@ pub(in crate::http) fn function_name(function: &mut RequestFields) -> Result<Str
     Ok(name)
 }
 
-/// One of the functions must be called. Of a single one the call is forced, by ending the prompt behind its header.
+/// One of the functions must be called. Of a single one the call is forced, by ending the prompt
+/// behind its header.
 fn required(tools: Vec<Tool>, path: String) -> Result<Tools, WireError> {
     match tools.as_slice() {
         [] => Err(WireError::Conflict { param: path, message: "\"required\" needs a tool in tools".to_owned() }),
@@ -127,8 +129,8 @@ fn named(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireError
     Ok(Tools { tools, forced: Some(name), ..Tools::default() })
 }
 
-/// `allowed_tools`: the model knows of all, and may call some of them. Its mode and its list stand in an object of that name, or beside the
-/// type, as in the Responses API.
+/// `allowed_tools`: the model knows of all, and may call some of them. Its mode and its list stand
+/// in an object of that name, or beside the type, as in the Responses API.
 fn allowed(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireError> {
     let mut allowed = match choice.object("allowed_tools")? {
         Some(inside) => inside,

@@ -147,7 +147,8 @@ impl CompletionAnswer {
 }
 
 impl CompletionEncoder {
-    /// Nothing written yet. With `include_usage` the last chunk tells the usage, with `continuous_usage` every chunk does.
+    /// Nothing written yet. With `include_usage` the last chunk tells the usage, with
+    /// `continuous_usage` every chunk does.
     pub(crate) fn new(answer: CompletionAnswer, progress: AnswerProgress, include_usage: bool, continuous_usage: bool) -> Self {
         let choices = vec![Begun::default(); progress.choices_count()];
         Self { answer, progress, include_usage, continuous_usage, choices }
@@ -237,7 +238,8 @@ impl CompletionEncoder {
         logprobs
     }
 
-    /// A chunk's choice; the first one of each choice also shows the prompt's tokens, if they are wanted.
+    /// A chunk's choice; the first one of each choice also shows the prompt's tokens, if they are
+    /// wanted.
     fn choice(&mut self, index: u32, text: String, logprobs: Option<CompletionLogprobs>) -> ChoiceShape<'static> {
         let first = !std::mem::replace(&mut self.choices[index as usize].begun, true);
         let prompt = self.answer.prompt(index as usize);

@@ -29,7 +29,8 @@ pub(crate) struct CompletionRequest {
     pub(crate) streaming: Streaming,
     /// The answer begins with the prompt.
     pub(crate) echo: bool,
-    /// Only the prompt is wanted: `echo` with `max_tokens: 0`, which is how evaluations score a text.
+    /// Only the prompt is wanted: `echo` with `max_tokens: 0`, which is how evaluations score a
+    /// text.
     pub(crate) prompt_only: bool,
     /// The answer holds token ids.
     pub(crate) return_token_ids: bool,
@@ -62,7 +63,8 @@ impl CompletionRequest {
     }
 }
 
-/// Whether `max_tokens` is zero; then it is taken out, since [`Generation`] wants one token at least.
+/// Whether `max_tokens` is zero; then it is taken out, since [`Generation`] wants one token at
+/// least.
 fn take_zero(fields: &mut RequestFields) -> bool {
     let zero = fields.peek("max_tokens").is_some_and(|value| value.as_i64() == Some(0));
     if zero {

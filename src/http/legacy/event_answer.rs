@@ -1,7 +1,8 @@
-//! The typed events of `/generate`, and of chats in that dialect: `start`, `token`, `done`, `cancelled`, `error`.
+//! The typed events of `/generate`, and of chats in that dialect: `start`, `token`, `done`,
+//! `cancelled`, `error`.
 //!
-//! It knows one choice and no calls, so requests for more are refused before. The analysis is not sent: its readers show
-//! every token as the answer.
+//! It knows one choice and no calls, so requests for more are refused before. The analysis is not
+//! sent: its readers show every token as the answer.
 
 use serde::Serialize;
 

@@ -52,7 +52,8 @@ async fn read(
     Ok((read_json(request, payload, front, understand).await?, Sender::of(request)?))
 }
 
-/// `/cancel/{request_id}`: the owner's requests, or any with an admin's key. Another's is not found.
+/// `/cancel/{request_id}`: the owner's requests, or any with an admin's key. Another's is not
+/// found.
 pub(in crate::http) async fn cancel(request: HttpRequest, request_id: Path<String>, front: Data<AppState>) -> HttpResponse {
     let (request_id, access) = (request_id.as_str(), access(&request));
     let service = &front.backend.service;

@@ -6,7 +6,8 @@ use crate::actors::messages::{Part, PartKind};
 use crate::http::answer::encoder::Frame;
 use crate::http::wire::error::ErrorObject;
 
-/// Makes the events of a stream. One choice, no calls; the analysis is not sent, since every text is the answer's.
+/// Makes the events of a stream. One choice, no calls; the analysis is not sent, since every text
+/// is the answer's.
 #[derive(Debug)]
 pub(crate) struct TextEncoder;
 

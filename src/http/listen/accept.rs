@@ -1,9 +1,10 @@
-//! Where connections come in: a thread of its own, which answers probes itself and hands everything else on.
+//! Where connections come in: a thread of its own, which answers probes itself and hands everything
+//! else on.
 //!
-//! A worker may be busy with a body or with a thousand streams; a probe that waits for one has the server restarted that it
-//! asks about. So the first bytes of a connection are looked at, not taken, and a plain `GET` of a probe's path never leaves
-//! this thread. Whatever is not as plain goes to a worker unread: every rule of the border holds there, and its routes answer
-//! the same.
+//! A worker may be busy with a body or with a thousand streams; a probe that waits for one has the
+//! server restarted that it asks about. So the first bytes of a connection are looked at, not
+//! taken, and a plain `GET` of a probe's path never leaves this thread. Whatever is not as plain
+//! goes to a worker unread: every rule of the border holds there, and its routes answer the same.
 
 use std::io;
 use std::net::TcpListener;
@@ -24,9 +25,11 @@ use crate::http::listen::workers::Workers;
 
 /// Longest head of a probe, in bytes; kubelet's has 130.
 const HEAD_MAX_BYTES: usize = 2048;
-/// How long the first bytes may take until the connection counts as no probe's: it connects and asks.
+/// How long the first bytes may take until the connection counts as no probe's: it connects and
+/// asks.
 const FIRST_BYTES_MAX: Duration = Duration::from_millis(100);
-/// How long to wait after a connection could not be accepted: there are no descriptors left, or no memory.
+/// How long to wait after a connection could not be accepted: there are no descriptors left, or no
+/// memory.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The thread, running. Dropping this does not stop it.
@@ -89,8 +92,8 @@ pub(in crate::http) fn start(listeners: Vec<TcpListener>, acceptor: Acceptor) ->
     Ok(Accepting { stop, ended })
 }
 
-/// Waits until the server stops, or a task that accepts has panicked: its listener is closed then, and the thread ends, so that the
-/// process does not stay behind a port that nothing accepts at.
+/// Waits until the server stops, or a task that accepts has panicked: its listener is closed then,
+/// and the thread ends, so that the process does not stay behind a port that nothing accepts at.
 async fn over(stopped: oneshot::Receiver<()>, listening: Vec<JoinHandle<()>>) {
     let stopped = async {
         if stopped.await.is_err() {
@@ -109,7 +112,8 @@ async fn accept(listener: net::TcpListener, acceptor: Rc<Acceptor>) {
         match listener.accept().await {
             Ok((connection, peer)) => match acceptor.places.take(peer.ip()) {
                 Some(place) => _ = spawn_local(Rc::clone(&acceptor).receive(connection, place)),
-                // Closed at once where it is not told: tasks run when this one waits, and a rush would take every descriptor first.
+                // Closed at once where it is not told: tasks run when this one waits, and a rush
+                // would take every descriptor first.
                 None => _ = acceptor.places.telling().map(|telling| spawn_local(turn_away(telling, connection))),
             },
             // The client left before its connection was taken.
@@ -123,7 +127,8 @@ async fn accept(listener: net::TcpListener, acceptor: Rc<Acceptor>) {
 }
 
 impl Acceptor {
-    /// Answers the probes of a connection; hands it on when something else is said on it, or nothing.
+    /// Answers the probes of a connection; hands it on when something else is said on it, or
+    /// nothing.
     async fn receive(self: Rc<Self>, mut connection: TcpStream, place: ConnectionPlace) {
         let mut probed = false;
         loop {
@@ -131,7 +136,8 @@ impl Acceptor {
             let wait = if probed { self.idle_deadline } else { FIRST_BYTES_MAX };
             let length = match tokio::time::timeout(wait, connection.peek(&mut head)).await {
                 Ok(Ok(length)) => length,
-                // A worker would wait for a head once more, and answer 408 to a client that asked nothing.
+                // A worker would wait for a head once more, and answer 408 to a client that asked
+                // nothing.
                 Err(_elapsed) if probed => return,
                 Ok(Err(_)) | Err(_) => break,
             };
@@ -150,8 +156,9 @@ impl Acceptor {
     }
 }
 
-/// Sends an answer; `false` if the client is gone, or takes too little of it. One answer fits into what the system keeps for a
-/// socket, but a client that asks again and again and never reads fills that, and would keep its place for ever.
+/// Sends an answer; `false` if the client is gone, or takes too little of it. One answer fits into
+/// what the system keeps for a socket, but a client that asks again and again and never reads fills
+/// that, and would keep its place for ever.
 async fn is_sent(connection: &mut TcpStream, answer: &[u8], deadline: Duration) -> bool {
     matches!(tokio::time::timeout(deadline, connection.write_all(answer)).await, Ok(Ok(())))
 }

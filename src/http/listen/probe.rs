@@ -1,4 +1,5 @@
-//! Probes that are answered where connections are accepted: read from the bytes of a head, answered in bytes.
+//! Probes that are answered where connections are accepted: read from the bytes of a head, answered
+//! in bytes.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -36,7 +37,8 @@ pub(in crate::http) struct Probe {
 }
 
 impl Probes {
-    /// Reads what came on a connection; `None` if it is anything but one whole, plain `GET` of a probe's path.
+    /// Reads what came on a connection; `None` if it is anything but one whole, plain `GET` of a
+    /// probe's path.
     pub(in crate::http) fn read(&self, bytes: &[u8]) -> Option<Probe> {
         Probe::read(bytes, |host| self.border.serves(host))
     }

@@ -31,7 +31,8 @@ use crate::http::state::AppState;
 
 /// How long connections that are still open may take to close, once everything is answered.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(5);
-/// The clock that actix reads deadlines off ticks so often, and a deadline counts from its last tick: by so much too early.
+/// The clock that actix reads deadlines off ticks so often, and a deadline counts from its last
+/// tick: by so much too early.
 const ACTIX_CLOCK: Duration = Duration::from_millis(500);
 /// Connections that may wait to be accepted; the kernel takes less if it is set to.
 const BACKLOG: i32 = 4096;
@@ -85,23 +86,25 @@ impl ServerHandle {
         &self.addresses
     }
 
-    /// Waits until the server accepts no connection any more without being asked to stop, and says why. Not to be called again,
-    /// nor [`ServerHandle::stop`], once it has returned.
+    /// Waits until the server accepts no connection any more without being asked to stop, and says
+    /// why. Not to be called again, nor [`ServerHandle::stop`], once it has returned.
     pub async fn died(&mut self) -> String {
         self.accepting.ended().await;
         "the thread that accepts connections is gone".to_owned()
     }
 
-    /// Closes the listener and every connection, idle ones at once and others within five seconds. Before that, drain the
-    /// service: while it drains this server still answers, with 503 to new requests.
+    /// Closes the listener and every connection, idle ones at once and others within five seconds.
+    /// Before that, drain the service: while it drains this server still answers, with 503 to
+    /// new requests.
     pub async fn stop(self) {
         self.accepting.stop().await;
         self.workers.stop(SHUTDOWN_MAX).await;
     }
 }
 
-/// Listens, and serves until the handle is stopped. `observed` is what probes and the routes that show the server's state are
-/// answered from; `more` adds routes, and is called once a worker. Must be called inside an actix `System`.
+/// Listens, and serves until the handle is stopped. `observed` is what probes and the routes that
+/// show the server's state are answered from; `more` adds routes, and is called once a worker. Must
+/// be called inside an actix `System`.
 ///
 /// # Errors
 /// [`ServeError`] if it cannot listen; then nothing runs.
@@ -186,8 +189,8 @@ where
     accept.and_then(http)
 }
 
-/// Every address of the host. One that is busy is an error, one that this machine does not have (IPv6, say) is not, as long
-/// as another one works.
+/// Every address of the host. One that is busy is an error, one that this machine does not have
+/// (IPv6, say) is not, as long as another one works.
 fn listen(options: &HttpOptions) -> Result<Vec<TcpListener>, ServeError> {
     let addresses = (options.host.as_str(), options.port).to_socket_addrs().map_err(|source| refused(options, source))?;
     let mut listeners = Vec::new();

@@ -1,7 +1,8 @@
 //! The threads that serve connections.
 //!
-//! Owns: the threads, and how many connections each has. Promises: a connection goes to the thread that has the fewest, and stays
-//! there. Absent on purpose: accepting (`accept`), and what is said on a connection.
+//! Owns: the threads, and how many connections each has. Promises: a connection goes to the thread
+//! that has the fewest, and stays there. Absent on purpose: accepting (`accept`), and what is said
+//! on a connection.
 
 use std::future::pending;
 use std::io;
@@ -67,7 +68,8 @@ impl Stopping {
 }
 
 impl Workers {
-    /// Starts so many, at least one; `make` makes what serves the connections of one. Must be called inside an actix `System`.
+    /// Starts so many, at least one; `make` makes what serves the connections of one. Must be
+    /// called inside an actix `System`.
     ///
     /// # Errors
     /// The system gives no thread.
@@ -99,7 +101,8 @@ impl Workers {
         }
     }
 
-    /// Has every connection closed, idle ones at once and others when they are answered, or when `most` has passed.
+    /// Has every connection closed, idle ones at once and others when they are answered, or when
+    /// `most` has passed.
     pub(in crate::http) async fn stop(&self, most: Duration) {
         self.stopping.send_replace(true);
         let closed = async {
@@ -126,7 +129,8 @@ where
         let service = Rc::clone(&service);
         actix_rt::spawn(async move {
             if let Ok(connection) = net::TcpStream::from_std(connection) {
-                // How a connection broke is the client's affair; what of it is ours, the border has logged.
+                // How a connection broke is the client's affair; what of it is ours, the border has
+                // logged.
                 let _ = service.call((connection, place)).await;
             }
             drop(open);

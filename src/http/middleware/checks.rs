@@ -1,4 +1,5 @@
-//! The border of every request: its id, the checks that come before any route, and the catch of a panic.
+//! The border of every request: its id, the checks that come before any route, and the catch of a
+//! panic.
 
 use std::any::Any;
 use std::net::IpAddr;
@@ -36,8 +37,8 @@ const METRICS_PATHS: [&str; 5] = ["/metrics", "/stats", "/memory_stats", "/v1/lo
 pub(in crate::http) struct Border {
     pub(in crate::http) keys: KeyRing,
     pub(in crate::http) metrics_access: MetricsAccess,
-    /// Names that `Host` may hold, lower case; `None` does not check. Guards a server on loopback from web pages whose name
-    /// was made to point to 127.0.0.1.
+    /// Names that `Host` may hold, lower case; `None` does not check. Guards a server on loopback
+    /// from web pages whose name was made to point to 127.0.0.1.
     pub(in crate::http) hosts: Option<Vec<String>>,
     /// Origins whose pages may read the answers.
     pub(in crate::http) cors_origins: Vec<AllowedOrigin>,
@@ -68,7 +69,8 @@ pub(in crate::http) async fn pass(
             let (request, response) = response.into_parts();
             return Ok(ServiceResponse::new(request, visit.leave(response)));
         }
-        // Handlers answer their own errors; what arrives here comes from actix itself, and its text is not ours.
+        // Handlers answer their own errors; what arrives here comes from actix itself, and its text
+        // is not ours.
         Ok(Err(error)) => format!("actix: {error}"),
         Err(panic) => {
             border.metrics.request_panicked();
@@ -81,7 +83,8 @@ pub(in crate::http) async fn pass(
     Err(InternalError::from_response(cause, response).into())
 }
 
-/// A request on its way through; logged once, when it is answered or dropped because its client left.
+/// A request on its way through; logged once, when it is answered or dropped because its client
+/// left.
 struct Visit {
     line: String,
     id: String,
@@ -98,8 +101,8 @@ struct Visit {
 }
 
 impl Visit {
-    /// The request is answered: the response is told the id, unless it has one of its own that names the same request, and
-    /// takes the body along.
+    /// The request is answered: the response is told the id, unless it has one of its own that
+    /// names the same request, and takes the body along.
     fn leave(&mut self, mut response: HttpResponse) -> HttpResponse {
         self.status = Some(response.status().as_u16());
         self.complaint = response.extensions_mut().remove();
@@ -113,7 +116,8 @@ impl Visit {
             allowance.tell(response.headers_mut());
         }
         if self.version < Version::HTTP_11 && matches!(response.body().size(), BodySize::Stream) {
-            // HTTP/1.0 knows no chunks (RFC 9112, 6.1): a body without a length ends with its connection.
+            // HTTP/1.0 knows no chunks (RFC 9112, 6.1): a body without a length ends with its
+            // connection.
             response.head_mut().no_chunking(true);
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
@@ -130,7 +134,8 @@ impl Drop for Visit {
         };
         // 499 is how nginx logs a client that left before its answer.
         let status = self.status.unwrap_or(499);
-        // Probes and scrapes that succeed come every few seconds, and would hide the rest of the log.
+        // Probes and scrapes that succeed come every few seconds, and would hide the rest of the
+        // log.
         if self.routine && (200..300).contains(&status) {
             tracing::debug!(request_id = self.id, status, code, param, "{}", self.line);
         } else {
@@ -140,8 +145,9 @@ impl Drop for Visit {
 }
 
 impl Border {
-    /// The answer to a request that goes no further: one that is refused, or a browser's question whether it may ask. That
-    /// question carries no key, and learns nothing that the operator did not allow its page.
+    /// The answer to a request that goes no further: one that is refused, or a browser's question
+    /// whether it may ask. That question carries no key, and learns nothing that the operator
+    /// did not allow its page.
     fn turn_back(&self, request: &ServiceRequest, allowance: Option<&Allowance>) -> Option<HttpResponse> {
         if let Err(error) = self.check_host(request) {
             return Some(error.error_response());
@@ -164,9 +170,11 @@ impl Border {
     fn check_host(&self, request: &ServiceRequest) -> Result<(), ApiError> {
         if self.hosts.is_some() {
             let header = request.headers().get(HOST).map(|value| String::from_utf8_lossy(value.as_bytes()));
-            // An absolute target's host takes the header's place (RFC 9112, 3.2.2). Either may be what was forged.
+            // An absolute target's host takes the header's place (RFC 9112, 3.2.2). Either may be
+            // what was forged.
             let target = request.uri().authority().map(|authority| authority.as_str().into());
-            // HTTP/1.0 has no Host; a browser, whose pages this guards against, speaks 1.1 and always sends it.
+            // HTTP/1.0 has no Host; a browser, whose pages this guards against, speaks 1.1 and
+            // always sends it.
             if header.is_none() && request.version() >= Version::HTTP_11 {
                 return Err(ApiError::HostForbidden { host: String::new() });
             }
@@ -197,7 +205,8 @@ fn is_routine(path: &str) -> bool {
     ObservedState::PROBES.contains(&path) || METRICS_PATHS.contains(&path)
 }
 
-/// Whether a server on loopback may be called by `host`: a name or an address, with or without a port.
+/// Whether a server on loopback may be called by `host`: a name or an address, with or without a
+/// port.
 fn is_allowed(host: &str, hosts: &[String]) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,

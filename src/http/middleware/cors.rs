@@ -1,7 +1,7 @@
 //! Pages from elsewhere: which of them a browser may let read this server's answers.
 //!
-//! Nothing is allowed unless the operator names an origin; then only what this server has: its methods, any header, never
-//! cookies. Source: the Fetch standard, "HTTP CORS protocol".
+//! Nothing is allowed unless the operator names an origin; then only what this server has: its
+//! methods, any header, never cookies. Source: the Fetch standard, "HTTP CORS protocol".
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,7 +36,8 @@ impl FromStr for AllowedOrigin {
         if text == "*" {
             return Ok(Self(text.to_owned()));
         }
-        // A browser sends scheme, host and port, in lower case; anything more would never be equal to what it sends.
+        // A browser sends scheme, host and port, in lower case; anything more would never be equal
+        // to what it sends.
         let (scheme, place) = text.split_once("://").ok_or(NoOrigin)?;
         let plain_scheme =
             !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
@@ -56,7 +57,8 @@ impl fmt::Display for AllowedOrigin {
 pub(in crate::http) struct Allowance(HeaderValue);
 
 impl Allowance {
-    /// What a request from a page gets; `None` for requests that come from no page, and for pages that are not allowed.
+    /// What a request from a page gets; `None` for requests that come from no page, and for pages
+    /// that are not allowed.
     pub(in crate::http) fn of(origins: &[AllowedOrigin], request: &ServiceRequest) -> Option<Self> {
         let asking = request.headers().get(ORIGIN)?;
         let named = |origin: &AllowedOrigin| origin.0.as_bytes().eq_ignore_ascii_case(asking.as_bytes());
@@ -69,7 +71,8 @@ impl Allowance {
         }
     }
 
-    /// The answer to a browser that asks before it sends the request itself; `None` if it does not ask.
+    /// The answer to a browser that asks before it sends the request itself; `None` if it does not
+    /// ask.
     ///
     /// It carries no key: the browser sends one only with the request itself.
     pub(in crate::http) fn preflight(&self, request: &ServiceRequest) -> Option<HttpResponse> {

@@ -12,7 +12,8 @@ use crate::actors::messages::KeyId;
 /// The header that carries a key and nothing else.
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// A key that opens the server. Only its hash is kept, so that neither its bytes nor its length can leak by time or by a log.
+/// A key that opens the server. Only its hash is kept, so that neither its bytes nor its length can
+/// leak by time or by a log.
 #[derive(Clone)]
 pub struct ApiKey([u8; 32]);
 
@@ -100,7 +101,8 @@ impl Access {
     }
 }
 
-/// Which key opens the routes that tell of the server as a whole: `/metrics`, `/stats`, `/memory_stats`.
+/// Which key opens the routes that tell of the server as a whole: `/metrics`, `/stats`,
+/// `/memory_stats`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MetricsAccess {
     /// Any key.
@@ -137,7 +139,8 @@ pub(in crate::http) fn is_given(headers: &HeaderMap) -> bool {
     headers.contains_key(AUTHORIZATION) || headers.contains_key(X_API_KEY)
 }
 
-/// The keys that a request brings: `Authorization: Bearer KEY`, then `X-Api-Key: KEY`. A header that stands twice is none.
+/// The keys that a request brings: `Authorization: Bearer KEY`, then `X-Api-Key: KEY`. A header
+/// that stands twice is none.
 fn given(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let single = |name: HeaderName| {
         let mut values = headers.get_all(name);

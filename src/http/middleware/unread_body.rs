@@ -1,8 +1,9 @@
 //! Keeps a request's body until its answer is sent.
 //!
-//! actix closes a connection whose body was not read to its end, except if the body is chunked and was dropped: that one it reads
-//! on and throws away, for as long as the client likes to send. Held until the answer is sent, it counts as unread, and the
-//! connection is closed a second after the answer.
+//! actix closes a connection whose body was not read to its end, except if the body is chunked and
+//! was dropped: that one it reads on and throws away, for as long as the client likes to send. Held
+//! until the answer is sent, it counts as unread, and the connection is closed a second after the
+//! answer.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -43,8 +44,9 @@ impl Stream for BodyShare {
     }
 }
 
-/// `answer`, which keeps something until it is sent, and hands over little of what has a length at once: actix takes what it is
-/// given, so that a thousand clients that do not read would cost a thousand files.
+/// `answer`, which keeps something until it is sent, and hands over little of what has a length at
+/// once: actix takes what it is given, so that a thousand clients that do not read would cost a
+/// thousand files.
 pub(in crate::http) fn until_sent<K: Unpin + 'static>(answer: BoxBody, kept: K) -> BoxBody {
     BoxBody::new(HeldAnswer { answer, left: Bytes::new(), _kept: kept })
 }

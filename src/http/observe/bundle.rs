@@ -1,6 +1,7 @@
 //! `/admin/debug/bundle`: what a call for help needs, in one document.
 //!
-//! No prompt, no answer, no key, no session's name: the document can be attached to a public report.
+//! No prompt, no answer, no key, no session's name: the document can be attached to a public
+//! report.
 
 use serde::Serialize;
 

@@ -1,8 +1,8 @@
 //! `/console/live`: the server at one moment, for the console of the page.
 //!
-//! Promises: no prompt, no answer, no session's name; a bounded size; however many consoles are open, the actors are asked five
-//! times a second at most, and not at all while none is. Without the SchedulerActor it answers all the same, with `batch`,
-//! `queue` and `kv` null.
+//! Promises: no prompt, no answer, no session's name; a bounded size; however many consoles are
+//! open, the actors are asked five times a second at most, and not at all while none is. Without
+//! the SchedulerActor it answers all the same, with `batch`, `queue` and `kv` null.
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::web::{Bytes, Data};
@@ -25,7 +25,8 @@ const SIZE: ViewSize = ViewSize { running_max_count: 256, waiting_max_count: 64,
 const LIVE_MAX_COUNT: usize = 128;
 const ENDED_MAX_COUNT: usize = 64;
 
-/// What was answered last. Its lock is held while an answer is made, so that requests meanwhile wait for that one.
+/// What was answered last. Its lock is held while an answer is made, so that requests meanwhile
+/// wait for that one.
 #[derive(Debug, Default)]
 pub(super) struct Latest(Mutex<Option<Moments>>);
 
@@ -177,7 +178,8 @@ impl Latest {
     }
 }
 
-/// The server as `viewer` may see it: the requests of other keys are counted and have no name, unless an admin asks.
+/// The server as `viewer` may see it: the requests of other keys are counted and have no name,
+/// unless an admin asks.
 fn console(observed: &ObservedState, look: Option<SchedulerLook>, viewer: Access) -> Console<'_> {
     let now = observed.clock.now();
     let moment = observed.look();

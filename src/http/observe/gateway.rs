@@ -1,7 +1,9 @@
-//! What gateways and SGLang's clients ask a replica: which model it serves, how loaded it is, and whether it really generates.
+//! What gateways and SGLang's clients ask a replica: which model it serves, how loaded it is, and
+//! whether it really generates.
 //!
-//! Names and forms are SGLang's. SMG and vllm-router take a server with `/version` for vLLM and read its load from `/metrics`;
-//! these routes serve what is pointed at an SGLang server instead. A field that has no meaning here is left out.
+//! Names and forms are SGLang's. SMG and vllm-router take a server with `/version` for vLLM and
+//! read its load from `/metrics`; these routes serve what is pointed at an SGLang server instead. A
+//! field that has no meaning here is left out.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -184,7 +186,8 @@ fn rank_load(snapshot: &Snapshot, limits: Option<ModelLimits>) -> RankLoad {
     let scheduler = &snapshot.scheduler;
     let (block_tokens, running_max_count) = limits.map_or((0, 0), |limits| (limits.block_tokens, limits.running_max_count));
     let running = scheduler.prefill_count + scheduler.decode_count;
-    // A block of the full group holds each of a sequence's tokens; the sliding group's are a window of the same ones.
+    // A block of the full group holds each of a sequence's tokens; the sliding group's are a window
+    // of the same ones.
     let used_tokens = scheduler.global_blocks.in_use_count() * block_tokens;
     RankLoad {
         dp_rank: 0,
@@ -224,7 +227,8 @@ struct Generated {
     reason: Option<String>,
 }
 
-/// `/health_generate`: 200 once a token was generated for this probe, or while the queue or the memory is full of work that advances.
+/// `/health_generate`: 200 once a token was generated for this probe, or while the queue or the
+/// memory is full of work that advances.
 async fn health_generate(observed: web::Data<ObservedState>) -> HttpResponse {
     let reason = match observed.service.generate(one_token()).await {
         Ok(accepted) => failure(accepted).await,

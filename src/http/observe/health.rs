@@ -23,7 +23,8 @@ impl Default for LatencyTargets {
     }
 }
 
-/// Below this score the status is `degraded`: one latency target may be missed, the error rate may not.
+/// Below this score the status is `degraded`: one latency target may be missed, the error rate may
+/// not.
 const HEALTHY_SCORE: f64 = 0.75;
 
 #[derive(Debug, Serialize)]

@@ -1,7 +1,10 @@
-//! Routes that watch the server: health for probes, `/stats`, `/metrics`, `/memory_stats`, the debug bundle.
+//! Routes that watch the server: health for probes, `/stats`, `/metrics`, `/memory_stats`, the
+//! debug bundle.
 //!
-//! Promises: everything is answered from atomics and the recorder, never through an actor's mailbox, so that it answers while
-//! everything else is stuck; `/console/live` alone asks an actor too, and answers without it after a second. Absent on purpose: prompts, answers, keys; nothing that a user wrote is shown.
+//! Promises: everything is answered from atomics and the recorder, never through an actor's
+//! mailbox, so that it answers while everything else is stuck; `/console/live` alone asks an actor
+//! too, and answers without it after a second. Absent on purpose: prompts, answers, keys; nothing
+//! that a user wrote is shown.
 
 mod bundle;
 mod console;
@@ -55,7 +58,8 @@ pub struct ServerFacts {
     pub targets: LatencyTargets,
     /// Bytes of the weights, mapped or copied.
     pub weights_bytes: u64,
-    /// The effective settings in the order of the command line's help; secrets redacted by its maker.
+    /// The effective settings in the order of the command line's help; secrets redacted by its
+    /// maker.
     pub settings: Vec<ShownSetting>,
 }
 
@@ -93,7 +97,8 @@ impl ObservedState {
         if self.metrics_access == MetricsAccess::Admin { check_admin(request) } else { Ok(()) }
     }
 
-    /// What a probe of one of [`Observed::PROBES`] is told: 200 if all is well, else 503, and a report as JSON.
+    /// What a probe of one of [`ObservedState::PROBES`] is told: 200 if all is well, else 503, and a
+    /// report as JSON.
     pub(in crate::http) fn probe(&self, path: &str) -> (StatusCode, String) {
         let snapshot = self.service.snapshot();
         match path {

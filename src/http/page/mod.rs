@@ -1,8 +1,8 @@
 //! The page at `/`: a chat and a console, served from the binary.
 //!
-//! Promises: every file is one of a list, with its type, an ETag and headers that let it run no code but its own and reach
-//! no server but this one. No key is needed for the files, which hold nothing secret: the page asks for the key that everything
-//! behind it needs.
+//! Promises: every file is one of a list, with its type, an ETag and headers that let it run no
+//! code but its own and reach no server but this one. No key is needed for the files, which hold
+//! nothing secret: the page asks for the key that everything behind it needs.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 use crate::http::errors::ApiError;
 use crate::http::state::AppState;
 
-/// Scripts, styles, fonts and requests of this server alone; no inline code, no frames, and no HTML made from text.
+/// Scripts, styles, fonts and requests of this server alone; no inline code, no frames, and no HTML
+/// made from text.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
@@ -94,7 +95,8 @@ fn answer(request: &HttpRequest, path: &str) -> Result<HttpResponse, ApiError> {
     let known = is_known(request.headers(), tag);
     let mut response = if known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
     response
-        // Asked for again each time, and answered by its tag: a new server is never shown with an old page.
+        // Asked for again each time, and answered by its tag: a new server is never shown with an
+        // old page.
         .insert_header((CACHE_CONTROL, "no-cache"))
         .insert_header((ETAG, tag.as_str()))
         .insert_header((CONTENT_SECURITY_POLICY, POLICY))
@@ -153,14 +155,16 @@ mod tests {
         assert!(bytes < 260_000, "the page has {bytes} bytes");
         let texts = FILES.iter().filter(|file| file.kind != FONT);
         for (path, text) in texts.map(|file| (file.path, std::str::from_utf8(file.bytes).expect("text is UTF-8"))) {
-            // The library names its home in a comment, and what a bare address begins with; it asks for nothing.
+            // The library names its home in a comment, and what a bare address begins with; it asks
+            // for nothing.
             let library = path == "/page/marked.js";
             let away = text.replace("http://www.w3.org/2000/svg", "");
             assert!(
                 library || !away.contains("http://") && !away.contains("https://") && !away.contains("\"//"),
                 "{path} points elsewhere"
             );
-            // What would let a text become code. The policy forbids it too; this finds it before a browser does.
+            // What would let a text become code. The policy forbids it too; this finds it before a
+            // browser does.
             for sink in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", " style=\""]
             {
                 assert!(!text.contains(sink), "{path} has {sink}");

@@ -1,8 +1,9 @@
 //! JSON bytes to a tree of values that holds no key twice.
 //!
-//! `serde_json::Value` keeps the last of two equal keys without a word: two readers of one body could then see two different
-//! requests. Here the second one is refused. Depth ends at 128 (serde_json's own limit), the count of values at
-//! [`VALUES_MAX`]: a value takes up to 80 bytes of memory, however short its text is.
+//! `serde_json::Value` keeps the last of two equal keys without a word: two readers of one body
+//! could then see two different requests. Here the second one is refused. Depth ends at 128
+//! (serde_json's own limit), the count of values at [`VALUES_MAX`]: a value takes up to 80 bytes of
+//! memory, however short its text is.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,8 +19,8 @@ pub(crate) const VALUES_MAX: usize = 1 << 19;
 /// Reads a body.
 ///
 /// # Errors
-/// [`WireError::Syntax`], with the path of the field where it stops being JSON; [`WireError::Twice`];
-/// [`WireError::TooManyValues`].
+/// [`WireError::Syntax`], with the path of the field where it stops being JSON;
+/// [`WireError::Twice`]; [`WireError::TooManyValues`].
 pub(crate) fn parse(body: &[u8]) -> Result<Value, WireError> {
     let mut place = JsonPosition::default();
     let body = with_whole_surrogates(body);
@@ -34,8 +35,9 @@ pub(crate) fn parse(body: &[u8]) -> Result<Value, WireError> {
     }
 }
 
-/// `body` with each half of a surrogate pair, which is no character, replaced by U+FFFD. JavaScript and Python write such halves
-/// where a text was cut inside a character, and serde_json refuses them.
+/// `body` with each half of a surrogate pair, which is no character, replaced by U+FFFD. JavaScript
+/// and Python write such halves where a text was cut inside a character, and serde_json refuses
+/// them.
 fn with_whole_surrogates(body: &[u8]) -> Cow<'_, [u8]> {
     let mut mended = Cow::Borrowed(body);
     let mut at = 0;

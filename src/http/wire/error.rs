@@ -7,7 +7,8 @@ use crate::actors::budget::MEMORY_FULL;
 /// Longest echo of something that the client sent, in characters.
 const ECHO_MAX_CHARS: usize = 120;
 
-/// What is wrong with a request; the client must change it. `param` is the path of a field: `messages[2].content[0].type`.
+/// What is wrong with a request; the client must change it. `param` is the path of a field:
+/// `messages[2].content[0].type`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {
     /// The body is not JSON.
@@ -64,7 +65,8 @@ pub(crate) enum WireError {
         /// The contradiction.
         message: String,
     },
-    /// More tokens are asked for than the context holds. The words are OpenAI's: clients look for them.
+    /// More tokens are asked for than the context holds. The words are OpenAI's: clients look for
+    /// them.
     #[error("{} is {asked}, but this model's maximum context length is {context_tokens_max} tokens", subject(param))]
     ContextExceeded {
         /// The field.

@@ -1,6 +1,7 @@
 //! Typed reads from an object that know where they are.
 //!
-//! Each read takes its field out, so what is left at the end is not known. Null is as good as absent.
+//! Each read takes its field out, so what is left at the end is not known. Null is as good as
+//! absent.
 
 use std::ops::RangeInclusive;
 
@@ -9,7 +10,8 @@ use serde_json::{Map, Value};
 use crate::http::wire::document::join;
 use crate::http::wire::error::{WireError, quoted};
 
-/// Integers beyond this are not exact as floats, and a float beyond it was perhaps another integer in the text.
+/// Integers beyond this are not exact as floats, and a float beyond it was perhaps another integer
+/// in the text.
 const EXACT_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// An object of a request, with its path.
@@ -46,7 +48,7 @@ impl RequestFields {
         self.map.get(name)
     }
 
-    /// Like [`Fields::take`], for a field that must be there.
+    /// Like [`RequestFields::take`], for a field that must be there.
     pub(crate) fn required(&mut self, name: &str, expected: &'static str) -> Result<Value, WireError> {
         self.take(name).ok_or_else(|| WireError::Missing { param: self.path_of(name), expected })
     }
@@ -76,7 +78,8 @@ impl RequestFields {
         Ok(self.integer(name, wide)?.map(|number| u32::try_from(number).expect("the range is one of u32")))
     }
 
-    /// A number that `accepts`, as `expected` says in words. What is too large for f32 is infinite there: `accepts` sees it.
+    /// A number that `accepts`, as `expected` says in words. What is too large for f32 is infinite
+    /// there: `accepts` sees it.
     pub(crate) fn number(
         &mut self,
         name: &str,
@@ -100,7 +103,8 @@ impl RequestFields {
         self.take(name).map(|value| RequestFields::of(value, &self.path_of(name))).transpose()
     }
 
-    /// What was not taken: the fields that this server does not know, and the nulls among those that it does.
+    /// What was not taken: the fields that this server does not know, and the nulls among those
+    /// that it does.
     pub(crate) fn into_rest(self) -> Map<String, Value> {
         self.map
     }
@@ -114,7 +118,8 @@ pub(crate) fn text(value: Value, path: &str) -> Result<String, WireError> {
     }
 }
 
-/// An integer at `path`, in `range`. `3.0` is as good as `3`: languages without integers write it so.
+/// An integer at `path`, in `range`. `3.0` is as good as `3`: languages without integers write it
+/// so.
 pub(crate) fn integer(value: &Value, path: &str, range: RangeInclusive<i64>) -> Result<i64, WireError> {
     let whole = match value {
         Value::Number(number) => number.as_i64().or_else(|| {

@@ -1,7 +1,8 @@
 //! Fields of other servers that change what an answer is, and that this server does not do.
 //!
-//! An answer that looks like the one asked for and is another is worse than a refusal: a client that asks for JSON of a schema
-//! and gets prose breaks later, and far away. So each of these is refused until it is served, unless its value asks for nothing.
+//! An answer that looks like the one asked for and is another is worse than a refusal: a client
+//! that asks for JSON of a schema and gets prose breaks later, and far away. So each of these is
+//! refused until it is served, unless its value asks for nothing.
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
-//! The fields that every generating route reads alike: how much to generate, how to draw, where to stop.
+//! The fields that every generating route reads alike: how much to generate, how to draw, where to
+//! stop.
 
 use serde_json::Value;
 
@@ -44,7 +45,8 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    /// Reads the fields. `max_tokens` is 1 at least; the caller reads a zero that means something before.
+    /// Reads the fields. `max_tokens` is 1 at least; the caller reads a zero that means something
+    /// before.
     pub(crate) fn read(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Self, WireError> {
         let seed = fields.integer("seed", i64::MIN..=i64::MAX)?;
         let max_tokens = max_tokens(fields, terms)?;
@@ -115,7 +117,8 @@ fn max_tokens(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Option<u3
     Ok(token_count(fields, "max_completion_tokens", terms)?.or(older))
 }
 
-/// More tokens than the context holds is a context error, with the code and the words that clients know it by.
+/// More tokens than the context holds is a context error, with the code and the words that clients
+/// know it by.
 fn token_count(fields: &mut RequestFields, name: &str, terms: &Terms<'_>) -> Result<Option<u32>, WireError> {
     let most = u32::try_from(terms.context_tokens_max).unwrap_or(u32::MAX).max(1);
     let asked = fields.peek(name).filter(|value| value.as_f64().is_some_and(|asked| asked > f64::from(most)));
@@ -180,7 +183,8 @@ pub(crate) fn token_ids(list: &[Value], path: &str, terms: &Terms<'_>) -> Result
     list.iter()
         .enumerate()
         .map(|(index, value)| {
-            // The path is only written out for a complaint: a prompt may have a hundred thousand ids.
+            // The path is only written out for a complaint: a prompt may have a hundred thousand
+            // ids.
             let id =
                 integer(value, "", range.clone()).or_else(|_| integer(value, &format!("{path}[{index}]"), range.clone()))?;
             Ok(TokenId(u32::try_from(id).expect("the range ends with the vocabulary")))
@@ -210,7 +214,8 @@ fn logit_bias(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Vec<(Toke
     Ok(biases)
 }
 
-/// Fields without effect on the answer; their types still hold. The cache's salt is one that shows in `cache_hit`.
+/// Fields without effect on the answer; their types still hold. The cache's salt is one that shows
+/// in `cache_hit`.
 fn labels(fields: &mut RequestFields) -> Result<Option<String>, WireError> {
     fields.text("user")?;
     fields.object("metadata")?;

@@ -81,7 +81,8 @@ impl Streaming {
     }
 }
 
-/// The profile that a request names says how its text is gathered. Batches are shared by all: their profile is the server's.
+/// The profile that a request names says how its text is gathered. Batches are shared by all: their
+/// profile is the server's.
 fn profile(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Option<Coalescing>, WireError> {
     let path = fields.path_of("profile");
     let Some(name) = fields.text("profile")? else { return Ok(None) };

@@ -1,4 +1,5 @@
-//! The report as one page of HTML: no script, nothing fetched, light or dark as the reader's system is.
+//! The report as one page of HTML: no script, nothing fetched, light or dark as the reader's system
+//! is.
 
 mod plot;
 

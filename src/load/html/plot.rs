@@ -1,4 +1,5 @@
-//! A plot as SVG: axes, ticks, lines and bars. Colours come from the page's style, so that both its themes have theirs.
+//! A plot as SVG: axes, ticks, lines and bars. Colours come from the page's style, so that both its
+//! themes have theirs.
 
 use std::fmt::Write as _;
 

@@ -1,8 +1,9 @@
 //! Where in its answer a sequence is, and what may follow there.
 //!
-//! A chat's answer is messages, each with a header; which headers there are is known beforehand, control token by control token and byte
-//! by byte between them, in whichever tokens the model writes those. A message's text is free but for control tokens, or a grammar's.
-//! So the state is a place in a header, or a place in a text with its matcher.
+//! A chat's answer is messages, each with a header; which headers there are is known beforehand,
+//! control token by control token and byte by byte between them, in whichever tokens the model
+//! writes those. A message's text is free but for control tokens, or a grammar's. So the state is a
+//! place in a header, or a place in a text with its matcher.
 
 use std::sync::Arc;
 
@@ -47,7 +48,8 @@ struct Place {
     written: usize,
 }
 
-/// The functions that an answer may call, each with the grammar of its arguments; without one they are any text.
+/// The functions that an answer may call, each with the grammar of its arguments; without one they
+/// are any text.
 pub type Calls = Vec<(String, Option<Arc<Grammar>>)>;
 
 /// What the answers to one prompt may be.
@@ -75,8 +77,8 @@ impl AnswerRules {
         Self::beginning(grammars, Begin::Text(Text { grammar: Some(grammar), ends, goes_on: false }), Vec::new())
     }
 
-    /// Rules for a chat whose prompt ends at `start`. The final message is `answer`'s, or any text; with `must_call` there is none,
-    /// and the answer is one of `calls`.
+    /// Rules for a chat whose prompt ends at `start`. The final message is `answer`'s, or any text;
+    /// with `must_call` there is none, and the answer is one of `calls`.
     #[must_use]
     pub fn of_chat(
         grammars: &Arc<Grammars>,
@@ -90,7 +92,8 @@ impl AnswerRules {
             let grammar = calls.iter().find(|(called, _)| called == name).and_then(|(_, grammar)| grammar.clone());
             return Self::beginning(grammars, Begin::Text(writer.call_text(grammar)), Vec::new());
         }
-        // Besides JSON of a schema there is nothing to say to the reader: a preamble would stand in front of it.
+        // Besides JSON of a schema there is nothing to say to the reader: a preamble would stand in
+        // front of it.
         let says_more = answer.is_none() && !must_call && !calls.is_empty();
         let mut openings: Vec<HeaderOpening> =
             calls.iter().flat_map(|(name, grammar)| writer.call(name, grammar.as_ref())).collect();
@@ -109,8 +112,9 @@ impl AnswerRules {
         Self::beginning(grammars, Begin::Header(first), later)
     }
 
-    /// Memory that a sequence holds for its answer when it begins. What it holds later depends on what is said: up to 2 KiB for each of
-    /// the lexer's states, of which a few hundred are usual.
+    /// Memory that a sequence holds for its answer when it begins. What it holds later depends on
+    /// what is said: up to 2 KiB for each of the lexer's states, of which a few hundred are
+    /// usual.
     #[must_use]
     pub fn sequence_bytes(&self) -> u64 {
         let begin = match &self.begin {
@@ -166,8 +170,9 @@ impl HeaderWriter {
         HeaderOpening { header: self.header("final"), text }
     }
 
-    /// A call, in the forms in which the model writes its header: the recipient behind the channel or behind the role, the type of
-    /// the text with a blank before it, without one, or left out.
+    /// A call, in the forms in which the model writes its header: the recipient behind the channel
+    /// or behind the role, the type of the text with a blank before it, without one, or left
+    /// out.
     fn call(&self, name: &str, grammar: Option<&Arc<Grammar>>) -> Vec<HeaderOpening> {
         let json = [AnswerPart::Control(self.control.constrain), AnswerPart::Written("json".to_owned())];
         let kinds = [(" ", &json[..]), ("", &json[..]), ("", &[])];
@@ -230,12 +235,12 @@ pub struct ConstrainedAnswer {
 
 impl std::fmt::Debug for ConstrainedAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Answer")
+        f.write_str("ConstrainedAnswer")
     }
 }
 
 impl ConstrainedAnswer {
-    /// Takes the next token, which [`Answer::allowed`] had.
+    /// Takes the next token, which [`ConstrainedAnswer::allowed`] had.
     ///
     /// # Errors
     /// What the grammar said, if it cannot follow; nothing is allowed then.

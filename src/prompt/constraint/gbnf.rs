@@ -1,7 +1,8 @@
 //! llama.cpp's notation of grammars, written in Lark's.
 //!
-//! Source: llama.cpp, grammars/README.md: rules `name ::= ...` with texts, classes of characters, groups, `|`, `*`, `+`, `?` and
-//! `{m,n}`, comments behind `#`. Rules are named anew: a name in capitals would be a terminal in Lark.
+//! Source: llama.cpp, grammars/README.md: rules `name ::= ...` with texts, classes of characters,
+//! groups, `|`, `*`, `+`, `?` and `{m,n}`, comments behind `#`. Rules are named anew: a name in
+//! capitals would be a terminal in Lark.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,5 @@
-//! Grammars over the tokenizer's bytes, compiled within a budget and kept by what they were compiled from.
+//! Grammars over the tokenizer's bytes, compiled within a budget and kept by what they were
+//! compiled from.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,15 +19,18 @@ use crate::prompt::tokenizer::Tokenizer;
 const TEXT_MAX_BYTES: usize = 256 << 10;
 /// Most texts to choose among.
 const CHOICES_MAX: usize = 4096;
-/// White space between two tokens of JSON: a blank, or a line's end and an indentation of 16 levels at most. A model that wants to say
-/// something else fills its `max_tokens` with whatever is allowed: with 64 characters of any kind the embedded one did.
+/// White space between two tokens of JSON: a blank, or a line's end and an indentation of 16 levels
+/// at most. A model that wants to say something else fills its `max_tokens` with whatever is
+/// allowed: with 64 characters of any kind the embedded one did.
 const JSON_SPACE: &str = r"\x20|\x0A[\x20\x09]{0,32}";
 
-/// Work of compiling: 1,000,000 units take 20 ms (llguidance's figure), and its largest schema in use needs half of them.
+/// Work of compiling: 1,000,000 units take 20 ms (llguidance's figure), and its largest schema in
+/// use needs half of them.
 const COMPILE_FUEL: u64 = 1_000_000;
 /// Symbols of a grammar.
 const SYMBOLS_MAX: usize = 500_000;
-/// Ways to go on that the parser keeps at one place of the text: four for each property of an object that may be left out.
+/// Ways to go on that the parser keeps at one place of the text: four for each property of an
+/// object that may be left out.
 const WAYS_MAX: usize = 20_000;
 /// Work of one mask: 200,000 units take 14 ms (llguidance's figure).
 const MASK_FUEL: u64 = 200_000;
@@ -34,8 +38,9 @@ const MASK_FUEL: u64 = 200_000;
 const LEXER_STATES_MAX: usize = 10_000;
 /// Bytes of the grammars that are kept.
 const KEPT_MAX_BYTES: usize = 64 << 20;
-/// What a compiled grammar takes besides its text, and how many bytes for each of those. It cannot be asked: of a small schema 55 to 74 KiB
-/// were measured, of 4,096 choices 5.8 MB, and 1.7 MB a matcher.
+/// What a compiled grammar takes besides its text, and how many bytes for each of those. It cannot
+/// be asked: of a small schema 55 to 74 KiB were measured, of 4,096 choices 5.8 MB, and 1.7 MB a
+/// matcher.
 const COMPILED_BYTES: usize = 80 << 10;
 const COMPILED_BYTES_EACH: usize = 64;
 /// Longest part of the compiler's message that a client sees, in characters.
@@ -75,13 +80,15 @@ impl Grammar {
         self.bytes
     }
 
-    /// A matcher at its beginning, which shares nothing with others: what one sequence makes of it costs no other.
+    /// A matcher at its beginning, which shares nothing with others: what one sequence makes of it
+    /// costs no other.
     pub(super) fn matcher(&self) -> Matcher {
         self.start.deep_clone()
     }
 }
 
-/// Compiles grammars for one tokenizer, and keeps those used last. May be called from several threads.
+/// Compiles grammars for one tokenizer, and keeps those used last. May be called from several
+/// threads.
 pub struct Grammars {
     tokenizer: Arc<Tokenizer>,
     factory: OnceLock<Result<ParserFactory, String>>,
@@ -117,7 +124,8 @@ impl Grammars {
         &self.tokenizer
     }
 
-    /// Builds the tree of all tokens, if it is not built: the first grammar need not wait for it then.
+    /// Builds the tree of all tokens, if it is not built: the first grammar need not wait for it
+    /// then.
     pub fn warm_up(&self) {
         let _ = self.factory();
         self.sorted();
@@ -149,7 +157,8 @@ impl Grammars {
     /// The grammar of `form`.
     ///
     /// # Errors
-    /// [`GrammarError`] if it is none, asks for what a grammar cannot express, or takes more than the budget to compile.
+    /// [`GrammarError`] if it is none, asks for what a grammar cannot express, or takes more than
+    /// the budget to compile.
     pub fn compile(&self, form: &AnswerForm) -> Result<Arc<Grammar>, GrammarError> {
         let key = key_of(form);
         if let Some(kept) = self.look_up(&key) {
@@ -158,7 +167,8 @@ impl Grammars {
         let grammar = top_level(form)?;
         let factory = self.factory().as_ref().map_err(|message| GrammarError::of_all(message.clone()))?;
         let mut start = Matcher::new(factory.create_parser(grammar));
-        // The first mask too: a grammar that cannot begin is none, and every matcher begins with what that found out.
+        // The first mask too: a grammar that cannot begin is none, and every matcher begins with
+        // what that found out.
         start.compute_mask_or_eos().map_err(|error| GrammarError::of_all(said_of(&error)))?;
         let grammar = Arc::new(Grammar { start, bytes: bytes_of(&key) });
         self.keep(key, &grammar);
@@ -290,7 +300,8 @@ fn factory(tokenizer: &Tokenizer) -> Result<ParserFactory, String> {
     Ok(factory)
 }
 
-/// The compiler's message, as a client may see it: its first lines hold what is wrong, the rest is for its own developers.
+/// The compiler's message, as a client may see it: its first lines hold what is wrong, the rest is
+/// for its own developers.
 fn said_of(error: &dyn std::fmt::Display) -> String {
     let text = error.to_string();
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("it was not taken").trim();

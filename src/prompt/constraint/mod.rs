@@ -1,8 +1,10 @@
-//! What an answer may be, token by token: the headers that harmony allows, and a grammar for what stands in them.
+//! What an answer may be, token by token: the headers that harmony allows, and a grammar for what
+//! stands in them.
 //!
-//! Owns: compiled grammars, and where in its answer a sequence is. Promises: an answer that ends by itself has the form that was
-//! asked for, whatever the model wants to say; a grammar reaches the text of the answer or the arguments of a call alone, never a
-//! control token; the same tokens give the same masks. Absent on purpose: threads (what computes when), JSON's wire form.
+//! Owns: compiled grammars, and where in its answer a sequence is. Promises: an answer that ends by
+//! itself has the form that was asked for, whatever the model wants to say; a grammar reaches the
+//! text of the answer or the arguments of a call alone, never a control token; the same tokens give
+//! the same masks. Absent on purpose: threads (what computes when), JSON's wire form.
 //!
 //! The grammars are those of the `llguidance` crate, over the bytes of this server's own tokenizer.
 

@@ -1,6 +1,7 @@
 //! What a schema must be before it is compiled: small enough, and said where it is not.
 //!
-//! The compiler bounds its own work, and says what it does not know, but not where that stands in the schema.
+//! The compiler bounds its own work, and says what it does not know, but not where that stands in
+//! the schema.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +9,8 @@ use super::grammar::GrammarError;
 
 /// Deepest nesting of a schema.
 const DEPTH_MAX: usize = 64;
-/// Most values in a schema, of any kind. FHIR's, which is among the largest in use, has 36,000 lines.
+/// Most values in a schema, of any kind. FHIR's, which is among the largest in use, has 36,000
+/// lines.
 const VALUES_MAX: usize = 50_000;
 /// Largest bound on a count: of items, properties or characters. The compiler unrolls some of them.
 const COUNT_MAX: u64 = 100_000;

@@ -24,7 +24,8 @@ fn object(properties: &Value, required: &[&str]) -> Value {
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }
 
-/// What a model without any idea says: tokens at random out of those allowed, till the end; late in the text those that close it.
+/// What a model without any idea says: tokens at random out of those allowed, till the end; late in
+/// the text those that close it.
 fn said_at_random(rules: &Arc<AnswerRules>, seed: u64) -> Vec<TokenId> {
     let tokenizer = grammars().tokenizer();
     let mut answer = rules.begin();
@@ -251,7 +252,8 @@ fn what_cannot_be_kept_is_refused_and_says_where() {
     }
 }
 
-/// Each takes a compiler for ever that unrolls, or a matcher that tries every way one after another.
+/// Each takes a compiler for ever that unrolls, or a matcher that tries every way one after
+/// another.
 #[test]
 fn what_looks_costly_is_not() {
     let nested = (0..20)

@@ -1,8 +1,10 @@
-//! Damaged answers: what a client gets of them. Each kind of damage in several words, roles and places.
+//! Damaged answers: what a client gets of them. Each kind of damage in several words, roles and
+//! places.
 
 use super::*;
 
-/// The parts of `output`: `r(…)` reasoning, `c(…)` content, `f(…)` a call of f. Messages without text are left out.
+/// The parts of `output`: `r(…)` reasoning, `c(…)` content, `f(…)` a call of f. Messages without
+/// text are left out.
 fn parts_by(rules: &ParserRules, output: &str) -> String {
     let shown = parsed_by(rules, &ParserStart::AssistantHeader, output).0;
     let mut parts = Vec::new();
@@ -400,7 +402,8 @@ fn a_call_without_a_text_has_an_empty_object_for_arguments() {
     assert_eq!(cut, "[call]f[end]", "what its arguments would have been is not known");
 }
 
-/// A header that never ends holds little back, and little memory; nor does it take longer the longer it gets.
+/// A header that never ends holds little back, and little memory; nor does it take longer the
+/// longer it gets.
 #[test]
 fn a_header_that_never_ends_is_bounded() {
     let tokenizer = tokenizer();

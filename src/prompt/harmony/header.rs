@@ -1,14 +1,16 @@
 //! A message's header as the model writes it, and where the message goes by it.
 //!
-//! What a header looks like: `assistant to=functions.f<|channel|>commentary <|constrain|>json`. The recipient stands before or
-//! after the channel, the type of the text with or without its control token, and the model takes liberties: it leaves out
-//! control tokens, breaks lines and makes names up. Promises: a header is bounded; what it holds back is given out as soon as
-//! it can be no header.
+//! What a header looks like: `assistant to=functions.f<|channel|>commentary <|constrain|>json`. The
+//! recipient stands before or after the channel, the type of the text with or without its control
+//! token, and the model takes liberties: it leaves out control tokens, breaks lines and makes names
+//! up. Promises: a header is bounded; what it holds back is given out as soon as it can be no
+//! header.
 
 use super::recovery::Recovery;
 use super::words::{Channel, Opening, Role, Said, Section, SectionRange, SectionReader, TYPES};
 
-/// A header is a few words; what is longer is none. The longest name of a function that http takes makes 102 bytes.
+/// A header is a few words; what is longer is none. The longest name of a function that http takes
+/// makes 102 bytes.
 const MAX_BYTES: usize = 128;
 
 /// Where the text of a message goes.
@@ -107,8 +109,9 @@ impl MessageHeader {
 
     /// Whether what was written can be no header, or is too long to wait for its end.
     pub(super) fn is_text(&self) -> bool {
-        // Each section counts, so that control tokens without text between them come to an end too. Behind a control token any
-        // word may belong to a header that the model spoiled: only its end tells.
+        // Each section counts, so that control tokens without text between them come to an end too.
+        // Behind a control token any word may belong to a header that the model spoiled: only its
+        // end tells.
         self.text.len() + self.marks.len() > MAX_BYTES || (self.marks.is_empty() && self.said(true).text_at.is_some())
     }
 
@@ -179,7 +182,8 @@ impl MessageHeader {
         if self.within.is_some() && !is_whole {
             return self.stray();
         }
-        // A word alone is no channel: `final answer: 4`. But nothing that may be meant for analysis reaches the content.
+        // A word alone is no channel: `final answer: 4`. But nothing that may be meant for analysis
+        // reaches the content.
         let is_started = self.opening == Opening::Start;
         let names_channel = said.channel.is_some() && (is_ours || is_started || said.channel == Some(Channel::Analysis));
         if is_marked || names_channel || (is_ours && is_started) { header(by_channel(said.channel)) } else { self.text() }
@@ -219,8 +223,8 @@ fn addressee(said: &Said<'_>, functions: &[String]) -> Option<(Destination, Opti
     })
 }
 
-/// The function that `recipient` names, if it was offered: with `functions.` before it, once or more, or without; and perhaps
-/// with a type glued to it.
+/// The function that `recipient` names, if it was offered: with `functions.` before it, once or
+/// more, or without; and perhaps with a type glued to it.
 fn offered<'a>(recipient: &[u8], functions: &'a [String]) -> Option<&'a str> {
     let mut name = recipient;
     while let Some(rest) = name.strip_prefix(b"functions.") {

@@ -1,4 +1,5 @@
-//! Harmony, the form in which GPT-OSS reads and writes conversations: messages of a header and a text, between control tokens.
+//! Harmony, the form in which GPT-OSS reads and writes conversations: messages of a header and a
+//! text, between control tokens.
 //!
 //! Source: OpenAI's harmony format guide, and the behaviour of `openai-harmony` 0.0.8.
 

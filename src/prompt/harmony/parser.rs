@@ -1,9 +1,10 @@
 //! The model's output, token by token, to reasoning, content and function calls.
 //!
-//! Owns: the header or the unfinished character that is being read. Promises: every sequence of tokens parses; the text of
-//! every message in the model's own name arrives, once and in order, as soon as its characters are complete and it is certain
-//! where they belong; only a function that was offered is called; what was meant for analysis is never content. What is not
-//! harmony is counted. Absent on purpose: stop strings, wire forms, JSON (arguments are the model's text).
+//! Owns: the header or the unfinished character that is being read. Promises: every sequence of
+//! tokens parses; the text of every message in the model's own name arrives, once and in order, as
+//! soon as its characters are complete and it is certain where they belong; only a function that
+//! was offered is called; what was meant for analysis is never content. What is not harmony is
+//! counted. Absent on purpose: stop strings, wire forms, JSON (arguments are the model's text).
 
 use std::sync::Arc;
 
@@ -44,7 +45,8 @@ pub enum EventKind {
     Reasoning(String),
     /// Text of the answer: the final channel, a preamble, or what is not harmony; not empty.
     Content(String),
-    /// A function call begins; its index among the calls of this response is the number of starts before.
+    /// A function call begins; its index among the calls of this response is the number of starts
+    /// before.
     ToolCallStart {
         /// The function, without `functions.`.
         name: String,
@@ -53,7 +55,8 @@ pub enum EventKind {
     ToolCallArguments(String),
     /// A message is at its end.
     MessageEnd,
-    /// The model ended the response. A server that goes on all the same (`ignore_eos`) may push more tokens.
+    /// The model ended the response. A server that goes on all the same (`ignore_eos`) may push
+    /// more tokens.
     ResponseEnd,
 }
 
@@ -62,11 +65,12 @@ pub enum EventKind {
 pub struct ParsedEvent {
     /// What.
     pub kind: EventKind,
-    /// How many tokens it stands for: the next ones after those of the event before. Tokens of a header count to the first
-    /// event after it, and a token to the event that brings its first complete character. Tokens that no event counted
-    /// belong to the end.
+    /// How many tokens it stands for: the next ones after those of the event before. Tokens of a
+    /// header count to the first event after it, and a token to the event that brings its first
+    /// complete character. Tokens that no event counted belong to the end.
     pub tokens: usize,
-    /// How many of them, the last ones, are the event's text; those before are of a header, or between messages.
+    /// How many of them, the last ones, are the event's text; those before are of a header, or
+    /// between messages.
     pub text_tokens: usize,
 }
 
@@ -127,8 +131,8 @@ impl Parser {
         }
     }
 
-    /// Takes the next token and appends what it completes to `events`. A stop token that ended the sequence belongs here
-    /// too: it says whether the message is complete.
+    /// Takes the next token and appends what it completes to `events`. A stop token that ended the
+    /// sequence belongs here too: it says whether the message is complete.
     pub fn push(&mut self, token: TokenId, events: &mut Vec<ParsedEvent>) {
         if let Some(name) = self.given_call.take() {
             self.start_call(name, events);
@@ -146,8 +150,8 @@ impl Parser {
 
     /// No more tokens come: gives out what was held back, and ends the message that is open.
     pub fn finish(&mut self, events: &mut Vec<ParsedEvent>) {
-        // A call of which nothing came has not begun. A header that was cut off is the end of the tokens, not the model's fault,
-        // and so is a call without arguments.
+        // A call of which nothing came has not begun. A header that was cut off is the end of the
+        // tokens, not the model's fault, and so is a call without arguments.
         let began = self.given_call.take().is_none();
         match std::mem::replace(&mut self.state, ParserState::Over) {
             ParserState::Header(header) if header.holds_text() => self.settle(&header, events),
@@ -162,7 +166,8 @@ impl Parser {
         self.state = ParserState::Over;
     }
 
-    /// Whether the response has ended although the model writes on: nothing that is pushed now is part of it.
+    /// Whether the response has ended although the model writes on: nothing that is pushed now is
+    /// part of it.
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.state, ParserState::Over)
@@ -282,7 +287,8 @@ impl Parser {
         }
     }
 
-    /// `<|end|>`, `<|call|>` or `<|return|>`: counts to the event that ends the message, if there is one.
+    /// `<|end|>`, `<|call|>` or `<|return|>`: counts to the event that ends the message, if there
+    /// is one.
     fn end_by_token(&mut self, events: &mut Vec<ParsedEvent>) {
         if matches!(self.state, ParserState::Header(_)) {
             self.settle_header(events);
@@ -370,7 +376,8 @@ impl Parser {
             Destination::Call(_) => self.is_second_call(),
             Destination::Nowhere => self.answered || self.tool_calls_count > 0,
             Destination::Reasoning | Destination::Content | Destination::Final => {
-                // After the answer the model goes on with its history: what comes is said already, or in another's name.
+                // After the answer the model goes on with its history: what comes is said already,
+                // or in another's name.
                 let is_past = self.answered && reading.found == ParsedHeader::Header;
                 if is_past {
                     self.recoveries.add(Recovery::PastAnswer);
@@ -391,7 +398,8 @@ impl Parser {
         match destination {
             Destination::Call(_) if !self.has_text => {
                 self.flush(events);
-                // A function without parameters is called without a text by some; clients parse the arguments as JSON.
+                // A function without parameters is called without a text by some; clients parse the
+                // arguments as JSON.
                 self.emit(EventKind::ToolCallArguments("{}".to_owned()), events);
             }
             Destination::Final if self.has_text => {

@@ -65,8 +65,8 @@ fn by_byte(tokenizer: &Tokenizer, tokens: &[TokenId]) -> Vec<TokenId> {
     tokens.iter().flat_map(cut).collect()
 }
 
-/// What came of `output`, pieces of one kind joined, in a short notation; then the recoveries. It is the same however the
-/// output is cut into tokens.
+/// What came of `output`, pieces of one kind joined, in a short notation; then the recoveries. It
+/// is the same however the output is cut into tokens.
 fn parsed_by(rules: &ParserRules, start: &ParserStart, output: &str) -> (String, Vec<(Recovery, u32)>) {
     let tokenizer = tokenizer();
     let whole = tokenizer.encode_with_control(output);
@@ -278,7 +278,8 @@ impl Numbers {
     }
 }
 
-/// A sequence of tokens: control tokens, words that headers are made of, ordinary text, bytes that are no text, unknown ids.
+/// A sequence of tokens: control tokens, words that headers are made of, ordinary text, bytes that
+/// are no text, unknown ids.
 fn random_tokens(numbers: &mut Numbers, tokenizer: &Tokenizer) -> Vec<TokenId> {
     let words = ["assistant", "analysis", "final", "commentary", " to=functions.f", " to=x", " json", "\n", "plain text", "안"];
     let mut tokens = Vec::new();
@@ -293,7 +294,8 @@ fn random_tokens(numbers: &mut Numbers, tokenizer: &Tokenizer) -> Vec<TokenId> {
     tokens
 }
 
-/// The bytes that certainly belong to a message: those after `<|message|>`, up to a control token that ends it.
+/// The bytes that certainly belong to a message: those after `<|message|>`, up to a control token
+/// that ends it.
 fn certain_texts(tokenizer: &Tokenizer, tokens: &[TokenId]) -> Vec<String> {
     let control = *tokenizer.control();
     let mut texts = Vec::new();
@@ -336,7 +338,8 @@ fn any_tokens_parse_and_no_message_loses_text() {
         }
         let mut rest = given.as_str();
         for text in certain_texts(&tokenizer, &tokens) {
-            // The first bytes may complete what the message begins with: text that was taken for a header first.
+            // The first bytes may complete what the message begins with: text that was taken for a
+            // header first.
             let text = text.trim_start_matches(|character: char| !character.is_ascii());
             let at = rest.find(text).unwrap_or_else(|| panic!("round {round}: {text:?} is lost from {tokens:?}"));
             rest = &rest[at + text.len()..];

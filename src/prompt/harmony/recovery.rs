@@ -5,7 +5,8 @@
 pub enum Recovery {
     /// A header without a channel: its text is content.
     MissingChannel,
-    /// A channel that the system message does not name: its text is content, or reasoning if the name says so.
+    /// A channel that the system message does not name: its text is content, or reasoning if the
+    /// name says so.
     UnknownChannel,
     /// A recipient that was not offered: its text is reasoning.
     UnknownRecipient,

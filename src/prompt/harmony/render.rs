@@ -1,9 +1,10 @@
 //! A conversation to the tokens of a prompt.
 //!
-//! Promises: control tokens come from here alone, whatever the conversation says; the tokens are those of `openai-harmony`
-//! 0.0.8, given a system message, a developer message and the history, but for one rule: reasoning before the last final
-//! answer is dropped, as OpenAI's format guide says, where that library drops the reasoning before the first one only.
-//! Absent on purpose: dates (an input), names of users, built-in tools.
+//! Promises: control tokens come from here alone, whatever the conversation says; the tokens are
+//! those of `openai-harmony` 0.0.8, given a system message, a developer message and the history,
+//! but for one rule: reasoning before the last final answer is dropped, as OpenAI's format guide
+//! says, where that library drops the reasoning before the first one only. Absent on purpose: dates
+//! (an input), names of users, built-in tools.
 
 use std::collections::HashMap;
 
@@ -28,12 +29,12 @@ pub struct Rendered {
     pub start: ParserStart,
 }
 
-/// Renders `conversation`. `default_instructions` are the application's if the conversation has none; `date`, such as
-/// `2025-11-22`, is the current date that the model is told.
+/// Renders `conversation`. `default_instructions` are the application's if the conversation has
+/// none; `date`, such as `2025-11-22`, is the current date that the model is told.
 ///
 /// # Errors
-/// [`PromptError::UnknownCall`] if a tool answers what was not asked, [`PromptError::TooLong`] as soon as there are more than
-/// `tokens_max` tokens.
+/// [`PromptError::UnknownCall`] if a tool answers what was not asked, [`PromptError::TooLong`] as
+/// soon as there are more than `tokens_max` tokens.
 pub fn render(
     tokenizer: &Tokenizer,
     conversation: &Conversation,
@@ -121,7 +122,8 @@ impl Writer<'_> {
         self.message("system", None, &text);
     }
 
-    /// The developer message before the history, if there is something to say: instructions, the tools, the answer's schema.
+    /// The developer message before the history, if there is something to say: instructions, the
+    /// tools, the answer's schema.
     fn developer(&mut self, instructions: Option<&str>, conversation: &Conversation) {
         let instructions = instructions.map(instructions_section);
         let tools = Some(&conversation.tools).filter(|tools| !tools.is_empty()).map(|tools| tools_section(tools));
@@ -179,7 +181,8 @@ impl Writer<'_> {
                 ParserStart::AssistantHeader
             }
             Some(name) => {
-                // The whole header, in the order in which the model writes one: behind it, it can name no other function.
+                // The whole header, in the order in which the model writes one: behind it, it can
+                // name no other function.
                 self.header("assistant", None, Some(&format!("commentary to=functions.{name} ")));
                 self.json_type();
                 self.tokens.push(self.control.message);
@@ -193,7 +196,8 @@ fn instructions_section(instructions: &str) -> String {
     format!("# Instructions\n\n{instructions}")
 }
 
-/// The section that tells of a schema which the answer will have, as OpenAI's description of harmony has it.
+/// The section that tells of a schema which the answer will have, as OpenAI's description of
+/// harmony has it.
 fn schema_section(named: &NamedSchema) -> String {
     let description = named.description.as_deref().unwrap_or_default().lines().map(|line| format!("// {line}\n"));
     let description: String = description.collect();
@@ -206,8 +210,8 @@ fn is_final(message: &Message) -> bool {
         && !content_is_void(message)
 }
 
-/// Whether the text of `message` is empty and stands for no message of its own. Clients send an empty text along with calls,
-/// and an answer that was cut in its reasoning comes back with one.
+/// Whether the text of `message` is empty and stands for no message of its own. Clients send an
+/// empty text along with calls, and an answer that was cut in its reasoning comes back with one.
 fn content_is_void(message: &Message) -> bool {
     let Message::Assistant { content: Some(content), reasoning, tool_calls } = message else { return false };
     content.is_empty() && (!tool_calls.is_empty() || reasoning.as_ref().is_some_and(|text| !text.is_empty()))

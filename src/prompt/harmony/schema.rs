@@ -1,7 +1,8 @@
 //! Functions as a TypeScript namespace, which is how harmony tells the model about them.
 //!
-//! Promises: the text that `openai-harmony` 0.0.8 makes of the same JSON schemas (`template_tools_section`), its oddities
-//! included, for the model was trained on that text. What the schema says beyond that is not told.
+//! Promises: the text that `openai-harmony` 0.0.8 makes of the same JSON schemas
+//! (`template_tools_section`), its oddities included, for the model was trained on that text. What
+//! the schema says beyond that is not told.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -158,8 +159,8 @@ fn json(value: &Value) -> String {
     String::from_utf8(out).expect("JSON is UTF-8")
 }
 
-/// JSON without spaces, and floats as the library writes them: an exponent below 1e-5 and from 1e16 on, without a plus. Later
-/// versions of serde_json write `1e+16`, and the standard library `1e-5`.
+/// JSON without spaces, and floats as the library writes them: an exponent below 1e-5 and from 1e16
+/// on, without a plus. Later versions of serde_json write `1e+16`, and the standard library `1e-5`.
 struct LibraryNumbers;
 
 impl Formatter for LibraryNumbers {

@@ -1,7 +1,8 @@
 //! The words of a header, and what each of them says: role, channel, recipient, type.
 //!
-//! Pure: bytes in, sayings out. The model leaves out control tokens, and with them the border between two words
-//! (`assistantfinal`, `commentaryto=functions.f`), so known words are found inside others too.
+//! Pure: bytes in, sayings out. The model leaves out control tokens, and with them the border
+//! between two words (`assistantfinal`, `commentaryto=functions.f`), so known words are found
+//! inside others too.
 
 /// Which control token a part of the header follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,14 +65,16 @@ pub(super) struct Said<'a> {
     pub(super) recipient: Option<Recipient<'a>>,
     /// The type of the text.
     pub(super) kind: Option<&'a [u8]>,
-    /// Where something begins that may belong to a header and may be text: a type without a recipient, an unknown channel.
+    /// Where something begins that may belong to a header and may be text: a type without a
+    /// recipient, an unknown channel.
     doubtful_at: Option<usize>,
     /// Where something begins that no header says.
     pub(super) text_at: Option<usize>,
 }
 
 impl Said<'_> {
-    /// Where the text begins if this is a header without `<|message|>`; `len` is the length of what was written.
+    /// Where the text begins if this is a header without `<|message|>`; `len` is the length of what
+    /// was written.
     pub(super) fn body_at(&self, len: usize) -> usize {
         self.doubtful_at.or(self.text_at).unwrap_or(len)
     }
@@ -258,7 +261,8 @@ fn run(text: &[u8]) -> usize {
     text.iter().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')).count()
 }
 
-/// The word before `to=` and the name after it, if they stand at `at`, where a run of `run` bytes begins.
+/// The word before `to=` and the name after it, if they stand at `at`, where a run of `run` bytes
+/// begins.
 fn addressed(text: &[u8], at: usize, run: usize) -> Option<(&[u8], &[u8])> {
     let word = text[at..at + run].strip_suffix(b"to")?;
     let name = text[at + run..].strip_prefix(b"=")?;

@@ -1,7 +1,9 @@
-//! Tokens that a tokenizer.json adds to its vocabulary: found in a text as they are, before it is split into words.
+//! Tokens that a tokenizer.json adds to its vocabulary: found in a text as they are, before it is
+//! split into words.
 //!
-//! Some are text (`special: false`), as fine-tunes add words of their own; the others are control tokens. Where a token takes the
-//! spaces around it (`lstrip`, `rstrip`), they are lost, as in the `tokenizers` crate.
+//! Some are text (`special: false`), as fine-tunes add words of their own; the others are control
+//! tokens. Where a token takes the spaces around it (`lstrip`, `rstrip`), they are lost, as in the
+//! `tokenizers` crate.
 
 use std::collections::HashMap;
 
@@ -24,7 +26,8 @@ pub(super) struct Added {
     all: AddedVocabulary,
     /// Sees those alone that the file does not call special; `None` if none of them is text.
     text: Option<AddedVocabulary>,
-    /// The file's ids, and whether they are control tokens, by the ids of the `tokenizers` crate, which counts anew.
+    /// The file's ids, and whether they are control tokens, by the ids of the `tokenizers` crate,
+    /// which counts anew.
     ids: HashMap<u32, (TokenId, bool)>,
 }
 
@@ -42,7 +45,8 @@ impl Added {
         Self { all, text, ids }
     }
 
-    /// Gives `take` the pieces of `text` in order. Control tokens are found in it only if `control` says so.
+    /// Gives `take` the pieces of `text` in order. Control tokens are found in it only if `control`
+    /// says so.
     pub(super) fn split(&self, text: &str, control: bool, mut take: impl FnMut(TextSegment<'_>)) {
         let Some(vocabulary) = (if control { Some(&self.all) } else { self.text.as_ref() }) else {
             return take(TextSegment::Text(text));

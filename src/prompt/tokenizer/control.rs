@@ -40,7 +40,8 @@ pub struct ControlTokens {
     pub call: TokenId,
     /// `<|return|>`: the message ends, and with it the response.
     pub return_: TokenId,
-    /// `<|endoftext|>`: a document ends; a response too, if the model says so. Not in every vocabulary.
+    /// `<|endoftext|>`: a document ends; a response too, if the model says so. Not in every
+    /// vocabulary.
     pub end_of_text: Option<TokenId>,
 }
 

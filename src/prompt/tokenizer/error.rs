@@ -88,7 +88,8 @@ pub enum TokenizerError {
         /// How the vocabulary would write it.
         character: char,
     },
-    /// The model ends its answers by a token that is no control token here: the file belongs to another model.
+    /// The model ends its answers by a token that is no control token here: the file belongs to
+    /// another model.
     #[error(
         "{file}: the model ends with token {id}, which is {found} here, expected a control token: is the file another model's?"
     )]

@@ -1,8 +1,8 @@
 //! Reading and checking a tokenizer.json.
 //!
-//! Vocabulary and merges are read here, for the `tokenizers` crate keeps them to itself, and trusts them: it cuts ids to 32
-//! bits and panics on a merge that is longer than any token. Checked, the file goes to that crate, whose reader gives the
-//! words' pattern and the added tokens.
+//! Vocabulary and merges are read here, for the `tokenizers` crate keeps them to itself, and trusts
+//! them: it cuts ids to 32 bits and panics on a merge that is longer than any token. Checked, the
+//! file goes to that crate, whose reader gives the words' pattern and the added tokens.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -50,7 +50,8 @@ pub(super) fn read(file: &str, json: &[u8], vocab_size: usize) -> Result<Tokeniz
     let inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| not_a_tokenizer(error.to_string()))?;
     let ordinary = (0_u32..).zip(&rows.bytes).filter(|(id, _)| !rows.is_added[*id as usize]);
     let words = ordinary.filter_map(|(id, bytes)| Some((bytes.as_deref()?, id)));
-    // A file can say that words need no merging; else those are looked up whole that merging makes the same.
+    // A file can say that words need no merging; else those are looked up whole that merging makes
+    // the same.
     let unmerged = value["model"]["ignore_merges"] == true;
     let whole_words = if unmerged { WholeWords::all(words) } else { WholeWords::merged(words, &merges) };
     Ok(TokenizerFile {
@@ -139,7 +140,8 @@ impl<'a> TokenizerReader<'a> {
             let id = self.id("added_tokens", content, &token["id"])?;
             take(content, id)?;
             is_added[id as usize] = true;
-            // Harmony's tokens are control tokens whatever a file calls them: a text must never hold one.
+            // Harmony's tokens are control tokens whatever a file calls them: a text must never
+            // hold one.
             is_control[id as usize] = token["special"] != false || control::is_harmony(content);
         }
         let last = vocab.values().max().map_or(0, |id| *id as usize);

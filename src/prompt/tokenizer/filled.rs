@@ -1,10 +1,13 @@
-//! A vocabulary that is filled up to a model's size, for models that have no tokenizer of their own.
+//! A vocabulary that is filled up to a model's size, for models that have no tokenizer of their
+//! own.
 
 use serde_json::Value;
 
-/// Adds made-up words to `json`, the contents of a tokenizer.json, until it has `vocab_size` tokens.
+/// Adds made-up words to `json`, the contents of a tokenizer.json, until it has `vocab_size`
+/// tokens.
 ///
-/// Each stands for itself alone in a text, with the space before it. The tokens that are there keep their ids.
+/// Each stands for itself alone in a text, with the space before it. The tokens that are there keep
+/// their ids.
 ///
 /// # Errors
 /// If it is no tokenizer.json.
@@ -24,7 +27,8 @@ pub fn fill_vocabulary(json: &[u8], vocab_size: usize) -> Result<Vec<u8>, serde_
     serde_json::to_vec(&value)
 }
 
-/// A word of its own for each number: syllables, the lowest first, behind a space in the byte-level alphabet.
+/// A word of its own for each number: syllables, the lowest first, behind a space in the byte-level
+/// alphabet.
 fn word(number: usize) -> String {
     const CONSONANTS: &[u8] = b"bdfghjklmnprstvwz";
     const VOWELS: &[u8] = b"aeiou";

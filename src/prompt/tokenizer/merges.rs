@@ -1,10 +1,12 @@
 //! Byte-pair encoding of one word: bytes to tokens, by the checkpoint's list of merges.
 //!
-//! Owns: the merges. Promises: the tokens that the `tokenizers` crate gives (the merge of lowest rank first, leftmost among
-//! equals), in time linear in the word but for the sorting of a few runs. Absent on purpose: where words begin and end.
+//! Owns: the merges. Promises: the tokens that the `tokenizers` crate gives (the merge of lowest
+//! rank first, leftmost among equals), in time linear in the word but for the sorting of a few
+//! runs. Absent on purpose: where words begin and end.
 //!
-//! Why not that crate's own merging: its heap takes 250 to 470 ms for a word of a million equal bytes, this takes less than
-//! a tenth of that; words of prose gain as much as its cache of words brings.
+//! Why not that crate's own merging: its heap takes 250 to 470 ms for a word of a million equal
+//! bytes, this takes less than a tenth of that; words of prose gain as much as its cache of words
+//! brings.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -12,8 +14,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::batch::TokenId;
 
-/// Up to this many bytes the ranks of a word are searched for the lowest again and again: few enough to stay in registers
-/// and first-level cache, and nothing is allocated.
+/// Up to this many bytes the ranks of a word are searched for the lowest again and again: few
+/// enough to stay in registers and first-level cache, and nothing is allocated.
 const SHORT_MAX_BYTES: usize = 128;
 
 /// No merge applies.
@@ -51,8 +53,8 @@ pub(super) struct MergeScratch {
 }
 
 impl Merges {
-    /// `pairs`: left token, right token and the token that replaces them, lowest rank first; of a pair that is listed twice
-    /// the later counts, as in `tokenizers`.
+    /// `pairs`: left token, right token and the token that replaces them, lowest rank first; of a
+    /// pair that is listed twice the later counts, as in `tokenizers`.
     pub(super) fn new(of_byte: Box<[u32; 256]>, pairs: impl ExactSizeIterator<Item = (u32, u32, u32)>) -> Self {
         let mut by_pair = HashMap::with_capacity_and_hasher(pairs.len(), BuildHasherDefault::default());
         for (rank, (left, right, id)) in (0_u32..).zip(pairs) {
@@ -107,8 +109,9 @@ impl Merges {
 
     /// Merges `scratch.ids`, leaving [`GONE`] where a symbol went into the one before it.
     ///
-    /// The pairs that may merge wait in buckets by rank. A merge seldom makes a pair of a lower rank than its own, as
-    /// vocabularies are learnt in that order; if one does, its bucket waits until that pair is done.
+    /// The pairs that may merge wait in buckets by rank. A merge seldom makes a pair of a lower
+    /// rank than its own, as vocabularies are learnt in that order; if one does, its bucket
+    /// waits until that pair is done.
     fn merge_long(&self, scratch: &mut MergeScratch) {
         let len = u32::try_from(scratch.ids.len()).expect("a word is below 4 GiB");
         scratch.next.clear();
@@ -132,7 +135,8 @@ impl Merges {
         }
     }
 
-    /// Merges the pair at `at` if its rank still is `rank`; answers the lowest rank of the pairs that came of it.
+    /// Merges the pair at `at` if its rank still is `rank`; answers the lowest rank of the pairs
+    /// that came of it.
     fn merge_at(&self, at: u32, rank: u32, scratch: &mut MergeScratch, buckets: &mut Buckets) -> u32 {
         let MergeScratch { ids, next, previous, .. } = scratch;
         let left = at as usize;
@@ -170,8 +174,9 @@ impl Merges {
 /// The positions of pairs that may merge, by the rank of their merge.
 type Buckets = BTreeMap<u32, Bucket>;
 
-/// Positions of one rank, to be taken first to last. They come nearly in order, and mostly before the first is taken: sorting
-/// them once is a pass over memory, where a heap of a million would jump about in it.
+/// Positions of one rank, to be taken first to last. They come nearly in order, and mostly before
+/// the first is taken: sorting them once is a pass over memory, where a heap of a million would
+/// jump about in it.
 #[derive(Debug, Default)]
 struct Bucket {
     /// Last to first once the first was taken.
@@ -207,8 +212,8 @@ fn pair_key(left: u32, right: u32) -> u64 {
     (u64::from(left) << 32) | u64::from(right)
 }
 
-/// Hashes a pair of tokens, or eight bytes of a word, by one multiplication: the keys are the vocabulary's, so no client can choose
-/// them to collide.
+/// Hashes a pair of tokens, or eight bytes of a word, by one multiplication: the keys are the
+/// vocabulary's, so no client can choose them to collide.
 #[derive(Debug, Default)]
 pub(super) struct KeyHasher(u64);
 

@@ -6,7 +6,8 @@ use crate::batch::TokenId;
 
 use super::{GONE, MergeScratch, Merges};
 
-/// A vocabulary over three letters, with merges in any order: also orders in which a merge makes a pair of a lower rank.
+/// A vocabulary over three letters, with merges in any order: also orders in which a merge makes a
+/// pair of a lower rank.
 #[derive(Debug, Clone)]
 struct Vocabulary {
     tokens: Vec<String>,
@@ -57,7 +58,8 @@ impl Vocabulary {
     }
 }
 
-/// Each merge of a and b makes a pair of a lower rank: a million times, the rest of that rank has to wait.
+/// Each merge of a and b makes a pair of a lower rank: a million times, the rest of that rank has
+/// to wait.
 #[test]
 fn a_million_merges_that_make_lower_ranks_take_a_moment() {
     let vocabulary =
@@ -68,7 +70,8 @@ fn a_million_merges_that_make_lower_ranks_take_a_moment() {
     assert!(tokens == vec![TokenId(4); 1_000_000]);
 }
 
-/// A merge makes two pairs, one of a lower rank than its own and one of a higher: the lower one goes before the rest of its rank.
+/// A merge makes two pairs, one of a lower rank than its own and one of a higher: the lower one
+/// goes before the rest of its rank.
 #[test]
 fn of_two_pairs_that_a_merge_makes_the_lower_one_decides() {
     let vocabulary = Vocabulary {

@@ -1,9 +1,11 @@
 //! Text to tokens, and tokens to bytes.
 //!
-//! Owns: the vocabulary of the loaded checkpoint. Promises: [`Tokenizer::encode_text`] never yields a control token, whatever
-//! the text; the bytes of a text's tokens are the text's bytes (but for spaces that an added token takes); time is linear in the text, even for a megabyte of one
-//! character; no text makes it panic; the tokens are those that the `tokenizers` crate gives. Absent on purpose: UTF-8 over the
-//! borders of tokens (the detokenizer's), opening files (the caller's).
+//! Owns: the vocabulary of the loaded checkpoint. Promises: [`Tokenizer::encode_text`] never yields
+//! a control token, whatever the text; the bytes of a text's tokens are the text's bytes (but for
+//! spaces that an added token takes); time is linear in the text, even for a megabyte of one
+//! character; no text makes it panic; the tokens are those that the `tokenizers` crate gives.
+//! Absent on purpose: UTF-8 over the borders of tokens (the detokenizer's), opening files (the
+//! caller's).
 
 use crate::batch::TokenId;
 
@@ -35,19 +37,21 @@ pub struct Tokenizer {
     whole_words: WholeWords,
     added: Added,
     bytes: TokenBytes,
-    /// Bytes of the longest token: a text of more bytes than so many tokens have is not so few tokens.
+    /// Bytes of the longest token: a text of more bytes than so many tokens have is not so few
+    /// tokens.
     longest_bytes: usize,
     is_control: Vec<bool>,
     control: ControlTokens,
 }
 
 impl Tokenizer {
-    /// Reads `json`, the contents of a tokenizer.json; `file` names it in errors. `vocab_size` is the number of rows in the
-    /// model's embedding: no id may lie beyond them, but rows may be left over.
+    /// Reads `json`, the contents of a tokenizer.json; `file` names it in errors. `vocab_size` is
+    /// the number of rows in the model's embedding: no id may lie beyond them, but rows may be
+    /// left over.
     ///
     /// # Errors
-    /// [`TokenizerError`] if the file is no byte-level BPE tokenizer with harmony's control tokens, contradicts itself, or
-    /// does not fit the model.
+    /// [`TokenizerError`] if the file is no byte-level BPE tokenizer with harmony's control tokens,
+    /// contradicts itself, or does not fit the model.
     pub fn from_json(file: &str, json: &[u8], vocab_size: usize) -> Result<Self, TokenizerError> {
         let file::TokenizerFile { words, merges, added, rows, whole_words } = file::read(file, json, vocab_size)?;
         let control = ControlTokens::find(file, &rows)?;
@@ -56,8 +60,9 @@ impl Tokenizer {
         Ok(Self { words, merges, whole_words, added, bytes, longest_bytes, is_control: rows.is_control, control })
     }
 
-    /// Checks that the tokens by which the model ends (`eos_token_id` of its config.json or generation_config.json) are
-    /// control tokens; `file` names the tokenizer's file in the error.
+    /// Checks that the tokens by which the model ends (`eos_token_id` of its config.json or
+    /// generation_config.json) are control tokens; `file` names the tokenizer's file in the
+    /// error.
     ///
     /// # Errors
     /// [`TokenizerError::WrongEnd`]: the tokenizer is likely another model's, though its ids fit.
@@ -74,7 +79,8 @@ impl Tokenizer {
         }
     }
 
-    /// The tokens of `text`, none of them a control token: `<|start|>` in it becomes ordinary tokens.
+    /// The tokens of `text`, none of them a control token: `<|start|>` in it becomes ordinary
+    /// tokens.
     #[must_use]
     pub fn encode_text(&self, text: &str) -> Vec<TokenId> {
         let mut tokens = Vec::with_capacity(text.len() / 4);
@@ -87,16 +93,16 @@ impl Tokenizer {
         let _ = self.encode_into(text, false, usize::MAX, tokens);
     }
 
-    /// As [`Tokenizer::encode_text_into`], while `tokens` holds no more than `tokens_max` in all. False if it would hold more; it
-    /// then holds some of the text's, and the rest of the text was not looked at: the work is that of `tokens_max` tokens, however
-    /// long the text is.
+    /// As [`Tokenizer::encode_text_into`], while `tokens` holds no more than `tokens_max` in all.
+    /// False if it would hold more; it then holds some of the text's, and the rest of the text
+    /// was not looked at: the work is that of `tokens_max` tokens, however long the text is.
     #[must_use]
     pub fn encode_text_within(&self, text: &str, tokens_max: usize, tokens: &mut Vec<TokenId>) -> bool {
         self.encode_into(text, false, tokens_max, tokens)
     }
 
-    /// The tokens of `text`, in which spellings of control tokens become control tokens: for `/tokenize` and prompts that are
-    /// plain text, never for the messages of a conversation.
+    /// The tokens of `text`, in which spellings of control tokens become control tokens: for
+    /// `/tokenize` and prompts that are plain text, never for the messages of a conversation.
     #[must_use]
     pub fn encode_with_control(&self, text: &str) -> Vec<TokenId> {
         let mut tokens = Vec::with_capacity(text.len() / 4);
@@ -125,7 +131,8 @@ impl Tokenizer {
         is_whole && tokens.len() <= tokens_max
     }
 
-    /// The bytes that `token` stands for; an added token's are its spelling. Empty for ids that stand for nothing.
+    /// The bytes that `token` stands for; an added token's are its spelling. Empty for ids that
+    /// stand for nothing.
     #[must_use]
     pub fn bytes_of(&self, token: TokenId) -> &[u8] {
         self.bytes.get(token.0)
@@ -137,7 +144,8 @@ impl Tokenizer {
         &self.control
     }
 
-    /// Whether `token` is a control token: harmony's, or another added token that the file calls special.
+    /// Whether `token` is a control token: harmony's, or another added token that the file calls
+    /// special.
     #[must_use]
     pub fn is_control(&self, token: TokenId) -> bool {
         self.is_control.get(token.0 as usize).copied().unwrap_or(false)
@@ -149,7 +157,8 @@ impl Tokenizer {
         self.bytes.len()
     }
 
-    /// The text of `tokens`, spellings of control tokens included; bytes that are no UTF-8 become U+FFFD.
+    /// The text of `tokens`, spellings of control tokens included; bytes that are no UTF-8 become
+    /// U+FFFD.
     #[must_use]
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.bytes_of(*token)).copied().collect();

@@ -104,7 +104,8 @@ fn with_added(tokens: &[Value]) -> (Tokenizer, tokenizers::Tokenizer) {
     (Tokenizer::from_json("f", &json, GOLDEN_ROWS + 64).unwrap(), tokenizers::Tokenizer::from_bytes(&json).unwrap())
 }
 
-/// What a fine-tune adds as words of its own is text: found in a text, and shown where it is generated.
+/// What a fine-tune adds as words of its own is text: found in a text, and shown where it is
+/// generated.
 #[test]
 fn added_tokens_that_are_not_special_are_text_both_ways() {
     let (tokenizer, mut reference) = with_added(&[

@@ -40,7 +40,8 @@ impl TokenBytes {
     }
 }
 
-/// The character by which a byte-level vocabulary writes `byte`: itself if it can be seen, else one from U+0100 on.
+/// The character by which a byte-level vocabulary writes `byte`: itself if it can be seen, else one
+/// from U+0100 on.
 ///
 /// Source: `bytes_to_unicode` of GPT-2's encoder.py.
 pub(super) fn character_of(byte: u8) -> char {
@@ -66,7 +67,8 @@ fn byte_of(character: char) -> Option<u8> {
     u8::try_from(byte).ok()
 }
 
-/// The bytes that a token of a byte-level vocabulary stands for; `None` if a character of it writes no byte.
+/// The bytes that a token of a byte-level vocabulary stands for; `None` if a character of it writes
+/// no byte.
 pub(super) fn bytes_of(token: &str) -> Option<Box<[u8]>> {
     token.chars().map(byte_of).collect()
 }

@@ -17,7 +17,8 @@ impl WholeWords {
         Self { by_bytes: tokens.map(|(bytes, id)| (bytes.into(), id)).collect() }
     }
 
-    /// Those of `tokens` that merging their own bytes gives: some a vocabulary holds, but its merges never reach.
+    /// Those of `tokens` that merging their own bytes gives: some a vocabulary holds, but its
+    /// merges never reach.
     pub(super) fn merged<'a>(tokens: impl Iterator<Item = (&'a [u8], u32)>, merges: &Merges) -> Self {
         let mut scratch = MergeScratch::default();
         let mut out = Vec::new();

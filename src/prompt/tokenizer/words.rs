@@ -1,6 +1,7 @@
 //! Where words begin and end: the regular expression of the checkpoint's pre-tokenizer.
 //!
-//! Promises: the words joined are the text, whatever it is. Absent on purpose: what becomes of a word.
+//! Promises: the words joined are the text, whatever it is. Absent on purpose: what becomes of a
+//! word.
 
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 
@@ -19,7 +20,8 @@ const DIGITS_MIN_COUNT: usize = 12;
 pub(super) struct Words {
     /// Only its pattern is used: its own splitting keeps 16 bytes of offsets for each byte of text.
     split: Split,
-    /// The pattern is [`GPT_OSS`], in which a digit where a word begins can only begin `\p{N}{1,3}`.
+    /// The pattern is [`GPT_OSS`], in which a digit where a word begins can only begin
+    /// `\p{N}{1,3}`.
     digits_by_threes: bool,
 }
 
@@ -29,7 +31,8 @@ impl Words {
         Self { split, digits_by_threes }
     }
 
-    /// Calls `word` with each word of `text` until it says no: each match of the pattern, and each text between two matches.
+    /// Calls `word` with each word of `text` until it says no: each match of the pattern, and each
+    /// text between two matches.
     pub(super) fn split<'t>(&self, text: &'t str, mut word: impl FnMut(&'t str) -> bool) {
         let mut rest = text;
         while !rest.is_empty() {
@@ -60,15 +63,17 @@ impl Words {
         }
     }
 
-    /// Whether the words at the beginning of `text`, where a word ended, are digits by threes, and many.
+    /// Whether the words at the beginning of `text`, where a word ended, are digits by threes, and
+    /// many.
     fn begins_with_digits(&self, text: &str) -> bool {
         let first = text.as_bytes().get(..DIGITS_MIN_COUNT);
         self.digits_by_threes && first.is_some_and(|first| first.iter().all(u8::is_ascii_digit))
     }
 }
 
-/// Calls `word` with the digits at the beginning of `text`, three by three. Returns what follows, with the last one or two of
-/// them, whose word may go on with other numerals; `None` if `word` said no.
+/// Calls `word` with the digits at the beginning of `text`, three by three. Returns what follows,
+/// with the last one or two of them, whose word may go on with other numerals; `None` if `word`
+/// said no.
 fn split_digits<'t>(text: &'t str, word: &mut impl FnMut(&'t str) -> bool) -> Option<&'t str> {
     let count = text.bytes().take_while(u8::is_ascii_digit).count();
     let mut rest = text;
@@ -84,9 +89,10 @@ fn split_digits<'t>(text: &'t str, word: &mut impl FnMut(&'t str) -> bool) -> Op
 
 /// How long the first word of `text` is, on which the pattern gave up.
 ///
-/// fancy-regex keeps a branch for each repetition of `\s` in `\s+(?!\S)`, and gives up at a million. What that expression
-/// means is then found by hand: white space but for its last character, which belongs to what follows; all of it at the
-/// end. Lines in it were already matched by `\s*[\r\n]+`. On anything else no pattern of a GPT-OSS checkpoint gives up; it is
+/// fancy-regex keeps a branch for each repetition of `\s` in `\s+(?!\S)`, and gives up at a
+/// million. What that expression means is then found by hand: white space but for its last
+/// character, which belongs to what follows; all of it at the end. Lines in it were already matched
+/// by `\s*[\r\n]+`. On anything else no pattern of a GPT-OSS checkpoint gives up; it is
 /// one word, for the text must arrive.
 fn stalled_word_bytes(text: &str) -> usize {
     let space = text.len() - text.trim_start().len();

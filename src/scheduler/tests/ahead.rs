@@ -290,7 +290,8 @@ fn a_lost_step_takes_the_one_planned_ahead_with_it() {
     assert!(matches!(result, StepResult::Lost));
     stage.commit(result);
     assert_eq!(stage.scheduler.counts().waiting_count, 3, "all are computed again");
-    // The sequences of the lost step are tried alone; one that was only in the step after it is no suspect.
+    // The sequences of the lost step are tried alone; one that was only in the step after it is no
+    // suspect.
     assert_eq!(stage.step(), [(seqs[0], 6)]);
     stage.finish_ahead();
     let answers = [alone(3, 9), alone(4, 9), alone(5, 9)];

@@ -2,7 +2,8 @@ use super::*;
 
 #[test]
 fn the_newest_is_preempted_and_is_the_first_to_run_again() {
-    // Seven blocks: three sequences of two blocks each fill six, and each wants a third when it has eight tokens.
+    // Seven blocks: three sequences of two blocks each fill six, and each wants a third when it has
+    // eight tokens.
     let mut stage = Stage::new(SchedulerLimits { global_blocks: 7, ..limits() });
     let [a, b, c] = [5, 5, 8].map(|max_tokens| stage.submit(7, max_tokens));
     assert_eq!(stage.step(), [(a, 7), (b, 7), (c, 7)]);
@@ -12,7 +13,8 @@ fn the_newest_is_preempted_and_is_the_first_to_run_again() {
     assert_eq!(stage.step(), [(a, 1), (b, 1)]);
     let counts = stage.scheduler.counts();
     assert_eq!((counts.preemptions_total, counts.waiting_count, counts.waiting_tokens), (1, 2, 8));
-    // One block is free, and the last one would fit: it does not pass the third, which waits for three.
+    // One block is free, and the last one would fit: it does not pass the third, which waits for
+    // three.
     while stage.heard(a).1.is_none() {
         assert_eq!(stage.step(), [(a, 1), (b, 1)]);
     }
@@ -40,8 +42,8 @@ fn the_newest_gives_up_its_own_blocks_if_it_is_itself_that_wants_one() {
 
 #[test]
 fn preemption_happens_in_the_sliding_group_too() {
-    // A long prompt beside short answers: the prompt's second slice holds six sliding blocks, there are eight, and three short
-    // ones hold one each.
+    // A long prompt beside short answers: the prompt's second slice holds six sliding blocks, there
+    // are eight, and three short ones hold one each.
     let mut stage = Stage::new(SchedulerLimits { sliding_blocks: 8, ..limits() });
     let long = stage.submit(60, 2);
     let shorts = [3, 2, 1].map(|len| stage.submit(len, 30));
@@ -57,7 +59,8 @@ fn preemption_happens_in_the_sliding_group_too() {
 
 #[test]
 fn prefill_does_not_preempt_what_was_admitted_with_it() {
-    // Eleven blocks, and prompts of six blocks each, prefilled in two steps: the second must wait, not start and be thrown out.
+    // Eleven blocks, and prompts of six blocks each, prefilled in two steps: the second must wait,
+    // not start and be thrown out.
     let mut stage = Stage::new(SchedulerLimits { global_blocks: 11, ..limits() });
     let first = stage.submit(23, 2);
     let second = stage.submit(23, 2);

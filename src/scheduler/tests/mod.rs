@@ -17,7 +17,8 @@ mod turns;
 mod view;
 mod windows;
 
-/// Blocks of 4 tokens, a window of 8, 32 tokens a step in slices of at most 16; nothing is held and nothing times out.
+/// Blocks of 4 tokens, a window of 8, 32 tokens a step in slices of at most 16; nothing is held and
+/// nothing times out.
 fn limits() -> SchedulerLimits {
     SchedulerLimits {
         block_tokens: 4,
@@ -73,7 +74,8 @@ impl Stage {
         self.scheduler.submit(new, self.now).expect("the queue has room")
     }
 
-    /// Plans; the lengths of the slices by sequence, in the batch's order, or until when nothing is to do.
+    /// Plans; the lengths of the slices by sequence, in the batch's order, or until when nothing is
+    /// to do.
     fn plan(&mut self) -> Result<Batch, Option<Micros>> {
         match self.scheduler.plan(self.now, &mut self.events) {
             Plan::Step(batch) => Ok(batch.clone()),

@@ -66,7 +66,8 @@ fn nothing_is_found_before_it_is_computed() {
     // Two in one step: neither finds what the other computes in it.
     let both = [stage.take(prompt(20..50)), stage.take(prompt(20..50))];
     let batch = stage.plan().unwrap();
-    // One that comes while it is computed finds nothing in a plan ahead of its end but what the end is presumed to bring.
+    // One that comes while it is computed finds nothing in a plan ahead of its end but what the end
+    // is presumed to bring.
     let result = stage.compute(&batch);
     assert_eq!(both.map(|seq| stage.found(seq)), [UNKNOWN; 2]);
     assert_eq!(stage.cached(), (0, 0));
@@ -151,7 +152,8 @@ fn what_a_session_has_used_goes_after_what_others_have() {
         assert_eq!(stage.serve(prompt([other; 40])), UNKNOWN);
     }
     assert_eq!(stage.serve(session()), (20, None));
-    // Half of the blocks are theirs, no more: of three of eleven filled blocks one and a bit is left when others come.
+    // Half of the blocks are theirs, no more: of three of eleven filled blocks one and a bit is
+    // left when others come.
     for own in 0..3 {
         stage.serve(NewSequence { in_session: true, ..prompt((100..144).map(|token| token + 50 * own)) });
     }
@@ -163,7 +165,8 @@ fn what_a_session_has_used_goes_after_what_others_have() {
 
 #[test]
 fn a_chain_is_cut_to_where_a_window_is_whole() {
-    // Room for one sequence's window and slices: of a long prompt only the last windows stay in the sliding group.
+    // Room for one sequence's window and slices: of a long prompt only the last windows stay in the
+    // sliding group.
     let mut stage = Stage::new(SchedulerLimits { sliding_blocks: 7, ..caching() });
     stage.serve(prompt(20..120));
     assert_eq!(stage.cached(), (25, 7));

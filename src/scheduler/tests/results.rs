@@ -90,7 +90,8 @@ fn a_prompt_that_is_computed_again_is_reported_once() {
     assert_eq!(stage.heard(seq), (alone(37, 5), Some(FinishReason::Length)));
 }
 
-/// A history is as long as the context: copied in each step it would cost more than all the rest of a plan.
+/// A history is as long as the context: copied in each step it would cost more than all the rest of
+/// a plan.
 #[test]
 fn a_history_is_copied_once_and_grows_from_then_on() {
     // Few blocks, because the checks of a debug build count them in memory of their own.

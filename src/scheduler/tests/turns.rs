@@ -237,7 +237,8 @@ const FAIR: SchedulerLimits = SchedulerLimits {
     prefix_cache: None,
 };
 
-/// Between the end of a request's only live sequence and the next plan, the held ones are still before a newcomer.
+/// Between the end of a request's only live sequence and the next plan, the held ones are still
+/// before a newcomer.
 #[test]
 fn a_newcomer_waits_for_what_is_held_where_one_runs_at_a_time() {
     let mut stage = Stage::new(SchedulerLimits { running_max_count: 1, ..limits() });

@@ -1,4 +1,5 @@
-//! Servers that were made up, each bad in just one way: exactly the tests that are there for it fail, and say why.
+//! Servers that were made up, each bad in just one way: exactly the tests that are there for it
+//! fail, and say why.
 
 mod answers;
 mod fault;
@@ -18,7 +19,8 @@ use super::run::{RunProgress, cases, open, run};
 use fault::Fault;
 use server::MadeUpServer;
 
-/// Criteria that a server of this machine meets however busy the machine is, and that [`server::LATE`] does not.
+/// Criteria that a server of this machine meets however busy the machine is, and that
+/// [`server::LATE`] does not.
 fn criteria() -> Criteria {
     Criteria {
         stream_seconds: Range { least: 0.4, most: 1.7 },
@@ -50,7 +52,8 @@ fn effort() -> Effort {
     }
 }
 
-/// Runs the tests, all of them or the one named, against a server that is bad in this way in the test named, or in all.
+/// Runs the tests, all of them or the one named, against a server that is bad in this way in the
+/// test named, or in all.
 fn judged(fault: Fault, in_case: Option<&str>) -> VerifyReport {
     let only: Vec<String> = in_case.map(str::to_owned).into_iter().collect();
     let skip = if only.is_empty() { ["MC-5", "MC-8", "ST01-5"].map(str::to_owned).to_vec() } else { Vec::new() };
@@ -75,7 +78,8 @@ fn judged(fault: Fault, in_case: Option<&str>) -> VerifyReport {
     })
 }
 
-/// A way to be bad, in which test (in all if none is named), which tests then fail, and what each of them says.
+/// A way to be bad, in which test (in all if none is named), which tests then fail, and what each
+/// of them says.
 struct BadServer(Fault, Option<&'static str>, &'static [&'static str], &'static str);
 
 const EVERYWHERE: [BadServer; 48] = [
@@ -187,7 +191,8 @@ const IN_ONE: [BadServer; 50] = [
     one(Fault::GatheringChanges, &["STR-5"], "gathering changed the text"),
     one(Fault::CutsLetters, &["STR-5"], "letters of the chunks"),
     one(Fault::ControlToken, &["STR-5"], "a control token was sent"),
-    // What is allowed passes: one request in twenty is beyond the 95 %, and a refusal that says when to come again is no failure.
+    // What is allowed passes: one request in twenty is beyond the 95 %, and a refusal that says
+    // when to come again is no failure.
     BadServer(Fault::SlowFirstOnce, Some("PERF-1"), &[], ""),
     BadServer(Fault::RefusesHalf, Some("LOAD-3"), &[], ""),
     BadServer(Fault::Good, None, &[], ""),

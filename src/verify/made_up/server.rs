@@ -1,4 +1,5 @@
-//! A server that was made up: it answers what the suites ask at once, and is good in every way but one.
+//! A server that was made up: it answers what the suites ask at once, and is good in every way but
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -251,7 +252,8 @@ impl MadeUpServer {
         state.blocks -= BLOCKS;
     }
 
-    /// Streams an answer. What it holds is free before its last frames, so that a client that has them finds nothing held.
+    /// Streams an answer. What it holds is free before its last frames, so that a client that has
+    /// them finds nothing held.
     fn stream(&self, wire: Wire<'_>, asked: &UnderstoodRequest, id: &str, metadata: &Value) -> Option<()> {
         let ended = self.pieces(wire, asked, id);
         let holds = self.bad(Fault::FreesLate) || self.bad(Fault::KeepsBlocks);

@@ -155,7 +155,8 @@ pub(super) async fn obeyed(bench: &Bench, checks: &mut Checks) -> Result<(), Hal
     Ok(())
 }
 
-/// More tokens than the context has are an error that clients know by its words: litellm by the message, others by the code.
+/// More tokens than the context has are an error that clients know by its words: litellm by the
+/// message, others by the code.
 pub(super) async fn too_long(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
     let chat = bench.chat(JAY, &json!({"max_tokens": ENDLESS_TOKENS}));
     let completion = json!({"model": bench.model, "prompt": "1, 2, 3,", "max_tokens": ENDLESS_TOKENS});
@@ -170,7 +171,8 @@ pub(super) async fn too_long(bench: &Bench, checks: &mut Checks) -> Result<(), H
     Ok(())
 }
 
-/// A connection that is reset while its answer is computed takes the request along, though nothing was to be sent yet.
+/// A connection that is reset while its answer is computed takes the request along, though nothing
+/// was to be sent yet.
 pub(super) async fn reset(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
     let before = bench.idle().await?;
     let mut raw = Raw::connect(bench).await?;
@@ -188,7 +190,8 @@ pub(super) async fn reset(bench: &Bench, checks: &mut Checks) -> Result<(), Halt
     Ok(())
 }
 
-/// An offer of another protocol that is not taken changes nothing: Java's HttpClient makes it with each first request.
+/// An offer of another protocol that is not taken changes nothing: Java's HttpClient makes it with
+/// each first request.
 pub(super) async fn upgrade(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
     let mut raw = Raw::connect(bench).await?;
     let body = bench.chat(JAY, &json!({"max_tokens": 8}));

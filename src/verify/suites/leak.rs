@@ -20,11 +20,13 @@ use crate::client::{Api, Request};
 /// Clients; they pause between requests, so that the test measures memory and not the machine.
 const CLIENTS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(20);
-/// Different questions of the mix. Were each a new one, the cache of built prompts would grow by each until it reached its bound,
-/// which takes 64 MiB and some 60,000 questions: no leak, and no end within the test.
+/// Different questions of the mix. Were each a new one, the cache of built prompts would grow by
+/// each until it reached its bound, which takes 64 MiB and some 60,000 questions: no leak, and no
+/// end within the test.
 const QUESTIONS: usize = 256;
-/// The cache of a server of our own: a third of the questions fit, so that it is full once the server is warm, and each prompt that
-/// is built takes the place of another, as in a server that has run for days.
+/// The cache of a server of our own: a third of the questions fit, so that it is full once the
+/// server is warm, and each prompt that is built takes the place of another, as in a server that
+/// has run for days.
 const PROMPT_CACHE: &str = "--prompt-cache-bytes=96KiB";
 
 /// One request of the mix: streams, whole answers, refused ones, and clients that leave.
@@ -59,10 +61,12 @@ pub(super) async fn leak(bench: &Bench, checks: &mut Checks) -> Result<(), Halt>
     watch(&other(bench, &second)?, checks).await
 }
 
-/// Starts a server that gets no huge pages. Where the system makes one of small pages of KV memory that are in use, those between
-/// them begin to count: a step of up to 2 MiB within a bounded pool, which looks like growth.
+/// Starts a server that gets no huge pages. Where the system makes one of small pages of KV memory
+/// that are in use, those between them begin to count: a step of up to 2 MiB within a bounded pool,
+/// which looks like growth.
 fn on_small_pages(program: &Path, options: &[String]) -> Result<ServerProcess, ProcessError> {
-    // A process hands the setting on to those that it starts. Where the kernel has none, the server is started all the same.
+    // A process hands the setting on to those that it starts. Where the kernel has none, the server
+    // is started all the same.
     #[cfg(target_os = "linux")]
     let before = rustix::thread::transparent_huge_pages_are_disabled().unwrap_or(false);
     #[cfg(target_os = "linux")]

@@ -17,8 +17,9 @@ use crate::client::{Api, ClientError, Request};
 
 /// How the suite's server gathers text: about 17 chunks a second.
 const GATHER: Coalescing = Coalescing { max_ms: 55, max_chars: 50 };
-/// How text is gathered where the whole answer comes in a moment: by size, so that there are chunks to count. The last letter
-/// is held until it is sure to be whole, so that a chunk of these has five characters or more.
+/// How text is gathered where the whole answer comes in a moment: by size, so that there are chunks
+/// to count. The last letter is held until it is sure to be whole, so that a chunk of these has
+/// five characters or more.
 const GATHER_BY_SIZE: Coalescing = Coalescing { max_ms: 55, max_chars: 6 };
 
 /// The suite's route, or a chat where a server does not have it.

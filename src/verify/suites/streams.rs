@@ -18,7 +18,8 @@ use crate::client::{Api, Request};
 const LOOKS: usize = 20;
 /// A browser that was asked to close a tab is waited for this long.
 const BROWSER_MAX: Duration = Duration::from_secs(60);
-/// Memory that so many streams may leave behind; one that is held would hold more than a tenth of it.
+/// Memory that so many streams may leave behind; one that is held would hold more than a tenth of
+/// it.
 const GROWTH_MAX_KIB: f64 = 1024.0;
 
 pub(super) async fn order(bench: &Bench, checks: &mut Checks) -> Result<(), Halt> {
@@ -42,7 +43,8 @@ pub(super) async fn order(bench: &Bench, checks: &mut Checks) -> Result<(), Halt
     Ok(())
 }
 
-/// Frames as this server writes them: an event's name if it has one, a line of data, an empty line; nothing else.
+/// Frames as this server writes them: an event's name if it has one, a line of data, an empty line;
+/// nothing else.
 fn check_frames(raw: &[u8]) -> Result<usize, String> {
     let text = std::str::from_utf8(raw).map_err(|error| format!("byte {}: no UTF-8", error.valid_up_to()))?;
     if text.contains('\r') {
@@ -164,8 +166,8 @@ pub(super) async fn close_tabs(bench: &Bench, checks: &mut Checks, count: usize)
     let browser = Browser::start(&program).await?;
     let (mut freed, mut closed) = (Vec::new(), Vec::new());
     for _ in 0..count {
-        // Long enough that the answer is not over when the tab is seen to read; an answer of several choices keeps the model
-        // busy for as long as they all take.
+        // Long enough that the answer is not over when the tab is seen to read; an answer of
+        // several choices keeps the model busy for as long as they all take.
         let body = with(bench.endless(), &json!({"max_tokens": bench.context_tokens * 7 / 8, "n": 2}));
         let url = format!("{}{}", bench.client.url(), Api::Completions.path());
         let tab = browser.open(&url, bench.target.api_key.as_deref(), &body, 3).await?;
@@ -175,7 +177,8 @@ pub(super) async fn close_tabs(bench: &Bench, checks: &mut Checks, count: usize)
         let asked = browser.close(&tab).await?;
         let left = hung_up(&its, asked).await?;
         closed.push((left - asked).as_secs_f64() * 1e3);
-        // A browser whose connection is slow to come about opens a second one, and keeps it for later: the server holds that too.
+        // A browser whose connection is slow to come about opens a second one, and keeps it for
+        // later: the server holds that too.
         let kept = its.iter().filter(|connection| connection.is_open()).count() as u64;
         let besides = ServerHoldings { fds: before.fds.map(|fds| fds + kept), ..before };
         freed.push(bench.freed(left, besides).await?);
@@ -186,8 +189,9 @@ pub(super) async fn close_tabs(bench: &Bench, checks: &mut Checks, count: usize)
     Ok(())
 }
 
-/// The last moment at which all `connections` were seen open: the first that closes is the tab's. A browser on a busy machine takes
-/// its time to close it, and a server cannot free what is still being read.
+/// The last moment at which all `connections` were seen open: the first that closes is the tab's. A
+/// browser on a busy machine takes its time to close it, and a server cannot free what is still
+/// being read.
 async fn hung_up(connections: &[PeerConnection], asked: Instant) -> Result<Instant, Halt> {
     let mut open = asked;
     while asked.elapsed() < BROWSER_MAX {

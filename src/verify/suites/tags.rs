@@ -1,4 +1,5 @@
-//! PR-OBS01: the model's tags in everything that observes the server, and counters that agree with what was done.
+//! PR-OBS01: the model's tags in everything that observes the server, and counters that agree with
+//! what was done.
 
 use serde_json::{Value, json};
 

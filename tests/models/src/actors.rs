@@ -19,7 +19,8 @@ fn enter(registry: &Arc<Registry>, id: &str) -> Ticket {
     registry.enter(id.to_owned(), KeyId::default(), None).expect("the id is free")
 }
 
-/// A request ends on one thread while two others wait for the registry to be empty: both are told, whenever they looked.
+/// A request ends on one thread while two others wait for the registry to be empty: both are told,
+/// whenever they looked.
 pub fn all_that_wait_are_told() {
     let registry = Arc::new(Registry::new(Clock::start()));
     let ticket = enter(&registry, "a");

@@ -11,8 +11,9 @@ pub mod pool {
 
     use super::shipped::Pool;
 
-    /// So many runs of so many pieces on a pool of `threads` threads, then its end. Each piece is computed once; what a piece writes
-    /// without any care of its own, the caller sees behind the run, and the next run's pieces as well.
+    /// So many runs of so many pieces on a pool of `threads` threads, then its end. Each piece is
+    /// computed once; what a piece writes without any care of its own, the caller sees behind
+    /// the run, and the next run's pieces as well.
     pub fn runs(threads: usize, runs: usize, pieces: usize) {
         let mut pool = Pool::new(threads);
         let computed: Vec<AtomicUsize> = (0..pieces).map(|_| AtomicUsize::new(0)).collect();

@@ -1,5 +1,5 @@
-//! Runs the models. Each is exhaustive up to so many preemptions of a running thread: Musuvathi and Qadeer (PLDI 2007) found that two are
-//! enough for nearly every bug.
+//! Runs the models. Each is exhaustive up to so many preemptions of a running thread: Musuvathi and
+//! Qadeer (PLDI 2007) found that two are enough for nearly every bug.
 
 use antiphon_models::{actors, pool};
 use loom::model::Builder;

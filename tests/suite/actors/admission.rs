@@ -41,7 +41,8 @@ fn a_full_queue_refuses_and_says_when_to_come_back() {
     });
 }
 
-/// Twenty answers have ended, so that there is a forecast; the one that runs takes five seconds more.
+/// Twenty answers have ended, so that there is a forecast; the one that runs takes five seconds
+/// more.
 #[test]
 fn what_would_wait_past_the_limit_is_refused_at_once() {
     let mut plan = endless();

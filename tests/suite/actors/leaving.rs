@@ -1,4 +1,5 @@
-//! Readers that leave, in every phase: their blocks are free, their entries gone, and nobody else notices.
+//! Readers that leave, in every phase: their blocks are free, their entries gone, and nobody else
+//! notices.
 
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ fn one_at_a_time() -> Plan {
     plan
 }
 
-/// The engine stands in a slice of the prompt, or between two tokens, when the request is cancelled or its reader leaves.
+/// The engine stands in a slice of the prompt, or between two tokens, when the request is cancelled
+/// or its reader leaves.
 #[test]
 fn cancelled_or_left_in_the_middle_of_a_step() {
     for (phase, by_id) in [(Phase::Prefill, true), (Phase::Prefill, false), (Phase::Decode, true), (Phase::Decode, false)] {
@@ -161,7 +163,8 @@ fn a_reader_that_takes_nothing_is_cut_off_and_nobody_waits_for_it() {
     });
 }
 
-/// A thousand clients that leave at random moments, while witnesses are answered as if they were alone.
+/// A thousand clients that leave at random moments, while witnesses are answered as if they were
+/// alone.
 #[test]
 fn a_thousand_clients_leave_and_nothing_stays() {
     let mut plan = Plan { global_blocks: 300, ..Plan::default() };

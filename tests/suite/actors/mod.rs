@@ -1,4 +1,5 @@
-//! The actors on the fake engine: whole responses, readers that leave, engines that die, bounds and drains.
+//! The actors on the fake engine: whole responses, readers that leave, engines that die, bounds and
+//! drains.
 
 mod admission;
 mod faults;

@@ -98,7 +98,8 @@ fn coalescing_changes_the_pieces_and_not_the_text() {
     });
 }
 
-/// Gathered text is sent when its time has come, although the engine stands still and no token follows.
+/// Gathered text is sent when its time has come, although the engine stands still and no token
+/// follows.
 #[test]
 fn gathered_text_does_not_wait_for_the_next_token() {
     let plan = Plan { step_time: Duration::from_millis(1), ..Plan::saying("one two three four five six seven eight nine ten") };

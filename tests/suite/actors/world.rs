@@ -222,7 +222,8 @@ impl World {
         read(self.accepted(generate).await, choices_count).await
     }
 
-    /// The text of tokens, as the fake engine's random answers may hold any: control tokens left out.
+    /// The text of tokens, as the fake engine's random answers may hold any: control tokens left
+    /// out.
     pub(super) fn text_of(&self, tokens: &[TokenId]) -> String {
         let text = tokens.iter().filter(|token| !self.tokenizer.is_control(**token));
         let bytes: Vec<u8> = text.flat_map(|token| self.tokenizer.bytes_of(*token)).copied().collect();

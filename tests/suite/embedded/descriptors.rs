@@ -1,4 +1,5 @@
-//! A server that may have few files open: it says so at its start, outlives a rush, and ends where it cannot serve.
+//! A server that may have few files open: it says so at its start, outlives a rush, and ends where
+//! it cannot serve.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -35,8 +36,8 @@ fn the_soft_limit_is_raised_to_the_hard_one() {
     assert!(!server.log.contains("files open"), "{}", server.log);
 }
 
-/// No more connections are let in than there are descriptors for, so that what comes beside them is answered, be it with a
-/// refusal; a probe that waits to be accepted has the server restarted.
+/// No more connections are let in than there are descriptors for, so that what comes beside them is
+/// answered, be it with a refusal; a probe that waits to be accepted has the server restarted.
 #[test]
 fn a_rush_beyond_the_limit_is_outlived() {
     let mut server = Server::of(&mut after("ulimit -n 100"));
@@ -65,8 +66,9 @@ fn a_rush_beyond_the_limit_is_outlived() {
     assert_eq!(server.end().0, Some(0));
 }
 
-/// Descriptors that the process was started with leave the HTTP server too few, from case to case at another place of its start.
-/// It either serves or ends with a sentence; it is never ready behind a port that nothing accepts at.
+/// Descriptors that the process was started with leave the HTTP server too few, from case to case
+/// at another place of its start. It either serves or ends with a sentence; it is never ready
+/// behind a port that nothing accepts at.
 #[test]
 fn an_http_server_that_does_not_start_ends_the_process() {
     let tried: Vec<_> = (15..=32_u32)

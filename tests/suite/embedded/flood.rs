@@ -1,4 +1,5 @@
-//! Strangers that need no key: what they cost the server in memory and time, and the streams beside them.
+//! Strangers that need no key: what they cost the server in memory and time, and the streams beside
+//! them.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -93,7 +94,8 @@ fn a_thousand_connections_that_pipeline_and_never_read_take_little_memory() {
                 most = most.max(server.resident_bytes());
                 most_open = most_open.max(server.footprint().descriptors);
             }
-            // Where the kernel takes many small answers the connection ends behind one of them, and is not counted on.
+            // Where the kernel takes many small answers the connection ends behind one of them, and is not
+            // counted on.
             assert!(requests.len() > 1 || most_open > CONNECTIONS, "all were open at a time: {most_open}");
             assert!(most - before <= GROWTH_MAX_BYTES, "{} KiB more than {} KiB", (most - before) >> 10, before >> 10);
         }

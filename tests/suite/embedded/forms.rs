@@ -62,7 +62,8 @@ fn a_chat_answers_in_the_form_that_was_asked_for() {
     assert!(first["logprob"].as_f64() <= first["top_logprobs"][0]["logprob"].as_f64(), "{first}");
 }
 
-/// Who is held to a form changes no answer of those who are not, and gets the same answer beside them.
+/// Who is held to a form changes no answer of those who are not, and gets the same answer beside
+/// them.
 #[test]
 fn answers_in_a_form_and_free_ones_do_not_change_each_other() {
     let server = Server::start();

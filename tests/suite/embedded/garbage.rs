@@ -1,4 +1,5 @@
-//! What a stranger sends, and 10 KB where a word is expected: every answer is short, every line of the log too, and none is an ERROR.
+//! What a stranger sends, and 10 KB where a word is expected: every answer is short, every line of
+//! the log too, and none is an ERROR.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -9,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::server::{PATIENCE, Server, command};
 
-/// What is echoed is 120 characters at most, twice in an error (message and field); escaped within JSON one takes up to 7 bytes.
+/// What is echoed is 120 characters at most, twice in an error (message and field); escaped within
+/// JSON one takes up to 7 bytes.
 const ANSWER_MAX_BYTES: usize = 2_400;
 /// A line has its frame, the request and the field; escaped twice.
 const LINE_MAX_BYTES: usize = 2_400;

@@ -1,4 +1,5 @@
-//! Keys that change while the server runs: no request is lost, no old key opens, and a broken file changes nothing.
+//! Keys that change while the server runs: no request is lost, no old key opens, and a broken file
+//! changes nothing.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -1,4 +1,5 @@
-//! A server with little address space: bodies by the hundred, finished and not, beside clients that are served.
+//! A server with little address space: bodies by the hundred, finished and not, beside clients that
+//! are served.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -62,7 +63,8 @@ fn send_most(socket: &mut TcpStream, chunked: bool) -> bool {
     })
 }
 
-/// Right: a server that has no memory for a body says so, and lives; none of its other clients hears of it.
+/// Right: a server that has no memory for a body says so, and lives; none of its other clients
+/// hears of it.
 #[test]
 fn unfinished_bodies_are_refused_where_memory_ends_and_cost_nobody_else_anything() {
     let server = Server::of(&mut limited(&["--model", "tiny"]));
@@ -100,11 +102,13 @@ fn unfinished_bodies_are_refused_where_memory_ends_and_cost_nobody_else_anything
     for (number, alone) in alone.iter().enumerate() {
         assert_eq!(hear(&server, number), *alone, "witness {number}");
     }
-    // What is left are buffers of connections and the allocator's own: a body of each client would be ten times as much.
+    // What is left are buffers of connections and the allocator's own: a body of each client would be
+    // ten times as much.
     until("what was freed goes back to the system", || resident_bytes(&server) < before_bytes + (100 << 20));
 }
 
-/// A chat of so many bytes in thousands of messages: what becomes of it are small blocks, which come from heaps.
+/// A chat of so many bytes in thousands of messages: what becomes of it are small blocks, which
+/// come from heaps.
 fn long_chat(bytes: usize) -> String {
     let message = |index: usize| {
         let (role, words) = (["user", "assistant"][index % 2], "one two three four ".repeat(index % 9));
@@ -120,7 +124,8 @@ fn long_chat(bytes: usize) -> String {
     format!(r#"{{"messages":[{messages}{{"role":"user","content":"hi"}}],"max_tokens":1}}"#)
 }
 
-/// Right: what a flood of large bodies took is the system's again when it is over, whatever its blocks were.
+/// Right: what a flood of large bodies took is the system's again when it is over, whatever its
+/// blocks were.
 #[test]
 fn what_large_bodies_took_goes_back_to_the_system() {
     let server = Server::with(&["--model", "tiny", "--memory-budget", "1GiB", "--prompt-cache-bytes", "0"]);

@@ -44,7 +44,8 @@ fn jay_is_printed_on_every_route() {
     assert!(joined(&stream, "/content").contains(r#"print("Jay")"#), "{stream}");
 }
 
-/// A line of the log names the rule that a refused request broke, and the field, and nothing of what the request said.
+/// A line of the log names the rule that a refused request broke, and the field, and nothing of
+/// what the request said.
 #[test]
 fn the_log_names_what_was_refused() {
     let mut server = Server::start();
@@ -70,7 +71,8 @@ fn a_server_that_is_open_to_everybody_says_so() {
     assert!(!with("0.0.0.0", Some("Sesame")) && !with("127.0.0.1", None));
 }
 
-/// What `serve --model 20b` does on a machine that never saw the model: it is fetched, past a download that breaks off, and answers.
+/// What `serve --model 20b` does on a machine that never saw the model: it is fetched, past a
+/// download that breaks off, and answers.
 #[test]
 fn a_model_of_the_hub_is_fetched_and_served() {
     let (hub, cache) =
@@ -90,7 +92,8 @@ fn a_model_of_the_hub_is_fetched_and_served() {
     assert!(place.join("models--openai--gpt-oss-20b/refs/main").exists() && !elsewhere.exists());
 }
 
-/// Weights that are cut while they are served end the process in order: the running stream is told, the exit code says it.
+/// Weights that are cut while they are served end the process in order: the running stream is told,
+/// the exit code says it.
 #[test]
 fn a_checkpoint_that_is_cut_ends_every_stream_with_an_error() {
     let folder = tempfile::tempdir().expect("a folder");

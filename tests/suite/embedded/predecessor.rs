@@ -1,4 +1,5 @@
-//! What the scripts of the servers that antiphon replaces do, against the options under which they are served.
+//! What the scripts of the servers that antiphon replaces do, against the options under which they
+//! are served.
 
 use serde_json::{Value, json};
 

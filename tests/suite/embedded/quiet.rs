@@ -1,10 +1,12 @@
-//! What a server's log holds of visits that are no work: little, at the level that is set by default.
+//! What a server's log holds of visits that are no work: little, at the level that is set by
+//! default.
 
 use std::io::{Read, Write};
 
 use super::server::{Server, command};
 
-/// What the server logs between being ready and its end, after probes, a scrape, garbage, a probe that fails and one request.
+/// What the server logs between being ready and its end, after probes, a scrape, garbage, a probe
+/// that fails and one request.
 fn logged(level: &str) -> String {
     let mut server = Server::of(&mut command(&["--model", "tiny", "--log-level", level]));
     for path in ["/health", "/health/live", "/health/ready", "/metrics"] {

@@ -43,7 +43,8 @@ impl Server {
         Self::of(&mut command(options))
     }
 
-    /// Starts `antiphon serve ...`, on a free port unless it names one, and waits until it is ready.
+    /// Starts `antiphon serve ...`, on a free port unless it names one, and waits until it is
+    /// ready.
     pub(crate) fn of(command: &mut Command) -> Self {
         if !command.get_args().any(|argument| argument == "--port") {
             command.args(["--port", "0"]);
@@ -121,7 +122,8 @@ impl Server {
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
-    /// Processor time that the threads have used which serve connections, in hundredths of a second.
+    /// Processor time that the threads have used which serve connections, in hundredths of a
+    /// second.
     pub(super) fn serving_ticks(&self) -> u64 {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("it runs");
         let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("stat")).ok());

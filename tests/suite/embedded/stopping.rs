@@ -92,7 +92,8 @@ fn a_signal_ends_it_while_its_model_is_fetched() {
     }
 }
 
-/// Nothing is left of a server that was killed with streams under way: the next one takes its port at once.
+/// Nothing is left of a server that was killed with streams under way: the next one takes its port
+/// at once.
 #[test]
 fn a_server_that_was_killed_is_started_anew_on_its_port() {
     let mut first = Server::start();
@@ -106,7 +107,8 @@ fn a_server_that_was_killed_is_started_anew_on_its_port() {
     drop(streams);
 }
 
-/// A client that asks and does not read: its answer of some megabytes is larger than what the system holds for it.
+/// A client that asks and does not read: its answer of some megabytes is larger than what the
+/// system holds for it.
 #[test]
 fn a_reader_that_does_not_read_does_not_lengthen_the_drain() {
     let mut server = Server::with(&["--drain-timeout-seconds", "1"]);

@@ -1,5 +1,6 @@
-//! Clients that leave in every phase of a request, by a thousand, beside clients that stay: what the process holds afterwards is
-//! what it held before, and those that stayed were told what they are told alone.
+//! Clients that leave in every phase of a request, by a thousand, beside clients that stay: what
+//! the process holds afterwards is what it held before, and those that stayed were told what they
+//! are told alone.
 
 use std::io::Read;
 use std::net::{Shutdown, TcpStream};
@@ -33,7 +34,8 @@ enum Phase {
 const PHASES: [Phase; 6] = [Phase::Queued, Phase::Prefill, Phase::Decode, Phase::BetweenEvents, Phase::LastToken, Phase::Whole];
 
 const CLIENTS: u64 = 8;
-/// Times at least that each client asks and leaves in each phase: 6 phases, 8 clients, 21 times are 1,008 clients that left.
+/// Times at least that each client asks and leaves in each phase: 6 phases, 8 clients, 21 times are
+/// 1,008 clients that left.
 const TURNS: u64 = 21;
 const WITNESSES: u64 = 4;
 /// Places in the batch: for the witnesses and the clients.
@@ -137,7 +139,8 @@ impl Seen {
 fn storm(server: &Server, phase: Phase, alone: &[String]) {
     let over = AtomicBool::new(false);
     let (seen, started) = (Mutex::new(Seen::default()), Instant::now());
-    // On a busy machine the looks are few: the clients go on until one of these has met enough of them in the phase.
+    // On a busy machine the looks are few: the clients go on until one of these has met enough of them
+    // in the phase.
     let is_shown = || seen.lock().expect("whole").shows(phase) || started.elapsed() > PATIENCE;
     // They fill the batch while others wait; their end is the phase's.
     let full: Vec<TcpStream> = (0..if phase == Phase::Queued { CLIENTS } else { 0 })
@@ -211,7 +214,8 @@ fn assert_nothing_is_held(server: &Server, before: Footprint, phase: Phase) {
         let sequences = ["waiting", "prefill", "decode"].map(|name| stats["scheduler"][name].as_u64().expect("a count"));
         let requests = ["active_requests", "stream_active"].map(|name| stats[name].as_u64().expect("a count"));
         let empty = kv[1] + kv[2] == kv[0] && kv[3] == 0 && sequences == [0; 3] && requests == [0; 2];
-        // Two descriptors: the connection that asks, and one that was just closed. A thread of the start ends when it likes.
+        // Two descriptors: the connection that asks, and one that was just closed. A thread of the start
+        // ends when it likes.
         let same = now.descriptors <= before.descriptors + 2 && now.threads <= before.threads;
         if empty && same && gauges(server).is_empty() {
             assert_eq!(stats["requests_failed"], 0, "{phase:?}: {stats}");

@@ -1,4 +1,5 @@
-//! Steps that a CUDA engine is given while it computes the one before: tokens that the host does not know yet.
+//! Steps that a CUDA engine is given while it computes the one before: tokens that the host does
+//! not know yet.
 
 use super::cuda::{OPTIONS, serve};
 use super::driver::{Driver, Sequence, ask_prompt_logprobs};
@@ -8,7 +9,8 @@ use antiphon::engine::Engine as _;
 use antiphon::engine::cuda::{CudaEngine, CudaOptions};
 use antiphon_cuda_shim::{Fault, SCHEDULES};
 
-/// How each of a golden's prompts is drawn from: likeliest, warm, and with this many log-probabilities.
+/// How each of a golden's prompts is drawn from: likeliest, warm, and with this many
+/// log-probabilities.
 fn sampling(index: usize, top_count: u32) -> Sampling {
     let seed = index as u64;
     match index % 3 {
@@ -69,7 +71,8 @@ impl<'a> Chorus<'a> {
         self.reports.push(sampled);
     }
 
-    /// `steps` steps, each but the first submitted before the one before it is waited for, or after.
+    /// `steps` steps, each but the first submitted before the one before it is waited for, or
+    /// after.
     fn sing(mut self, steps: usize, ahead: bool) -> Vec<Vec<Sampled>> {
         self.submit(false).unwrap();
         for step in 1..=steps {
@@ -99,8 +102,8 @@ fn steps_given_ahead_report_what_steps_in_turn_report() {
     let golden = Golden::open("g1");
     for graphs in [true, false] {
         let options = CudaOptions { graphs, ..OPTIONS };
-        // More log-probabilities than a report has room for, and more rows than a round: such a step is over before the next can be
-        // given.
+        // More log-probabilities than a report has room for, and more rows than a round: such a step is
+        // over before the next can be given.
         for asked in [(5, false), (40, false), (5, true)] {
             let expected = reports(&golden, options, asked, false);
             assert!(reports(&golden, options, asked, true) == expected, "{options:?}, {asked:?}");
@@ -136,8 +139,8 @@ fn a_step_that_cannot_be_begun_leaves_the_one_before_it() {
     assert!(chorus.reports[..] == expected[..1]);
 }
 
-/// A row of a report is neither a slice's number nor a token's place: not everybody draws, and who is in the next step is another
-/// choice, in another order.
+/// A row of a report is neither a slice's number nor a token's place: not everybody draws, and who
+/// is in the next step is another choice, in another order.
 #[test]
 fn tokens_are_awaited_of_slices_wherever_their_rows_are() {
     let golden = Golden::open("g2");

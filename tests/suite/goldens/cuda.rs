@@ -1,5 +1,6 @@
-//! The whole engine on a CUDA device: the goldens' logits and continuations, the same bits however a sequence is computed, captured
-//! steps, draws, failures. The device is the shim's, so this runs without a GPU.
+//! The whole engine on a CUDA device: the goldens' logits and continuations, the same bits however
+//! a sequence is computed, captured steps, draws, failures. The device is the shim's, so this runs
+//! without a GPU.
 
 use super::driver::{Driver, Sequence, Shows};
 use super::files::{Case, Golden, at, checkpoint};
@@ -10,8 +11,9 @@ use antiphon::engine::cuda::{CudaEngine, CudaModel, CudaOptions};
 use antiphon_kernels::cuda::{Device, MatrixInstruction, WGMMA_TOKENS, probe};
 use std::sync::Arc;
 
-/// Norm of the difference of a row's logits, relative to the norm of the row: of every row, from the golden's or from what that is where
-/// one near tie of a router falls the other way. What rounds how much is in `docs/adr/0020-f16-on-gpus.md`.
+/// Norm of the difference of a row's logits, relative to the norm of the row: of every row, from
+/// the golden's or from what that is where one near tie of a router falls the other way. What
+/// rounds how much is in `docs/adr/0020-f16-on-gpus.md`.
 pub(super) const DISTANCE_MAX: f64 = 0.02;
 /// Of the median row.
 pub(super) const MEDIAN_MAX: f64 = 0.004;
@@ -51,7 +53,8 @@ pub(super) fn distance(logits: &[f32], expected: &[f32]) -> f64 {
     difference / squares(&mut expected.iter().map(|value| f64::from(*value)))
 }
 
-/// Holds the logits of every prompt to the golden's, or to what these are where one near tie falls the other way.
+/// Holds the logits of every prompt to the golden's, or to what these are where one near tie falls
+/// the other way.
 pub(super) fn check_logits(driver: &mut Driver<impl Shows>, golden: &Golden) {
     let (mut distances, mut turned) = (Vec::new(), 0);
     for case in &golden.cases {
@@ -74,7 +77,8 @@ pub(super) fn check_logits(driver: &mut Driver<impl Shows>, golden: &Golden) {
     assert!(median <= MEDIAN_MAX, "{what}");
 }
 
-/// Holds the continuation of every prompt to the golden's, or to what that is where one near tie falls the other way.
+/// Holds the continuation of every prompt to the golden's, or to what that is where one near tie
+/// falls the other way.
 pub(super) fn check_greedy(driver: &mut Driver<impl Shows>, golden: &Golden) {
     let compare = |case: &Case| follow(driver, case, 33, MARGIN_MIN, |step, token| case.turned_to(step, token));
     let compared: usize = golden.cases.iter().map(compare).sum();
@@ -97,7 +101,8 @@ fn goldens_of_odd_shapes() {
     }
 }
 
-/// bf16 experts whose values are MXFP4's have the bits of the quantised model; others are refused, and nothing is rounded.
+/// bf16 experts whose values are MXFP4's have the bits of the quantised model; others are refused,
+/// and nothing is rounded.
 #[test]
 fn dequantised_experts_have_the_bits_of_the_quantised() {
     let (quantised, dequantised) = (Golden::open("g2"), Golden::dequantised("g2"));
@@ -146,7 +151,8 @@ fn slices_blocks_and_chunks_do_not_show() {
     }
 }
 
-/// What the first session on a GPU has to show: wgmma and mma.sync give the same bits, however many of a prompt's tokens go either way.
+/// What the first session on a GPU has to show: wgmma and mma.sync give the same bits, however many
+/// of a prompt's tokens go either way.
 #[test]
 fn wgmma_does_not_show() {
     let golden = Golden::open("g1");
@@ -157,7 +163,8 @@ fn wgmma_does_not_show() {
     }
     let mut served = serve(&golden, CudaOptions { prefill: MatrixInstruction::Wgmma, ..OPTIONS });
     let names = ["linear_wgmma", "gate_up_wgmma_128", "down_wgmma_128", "gate_up_wgmma_64", "down_wgmma_64"];
-    // How many slices have enough tokens for each; g1's eight experts get four pairs of a token, so that they begin earlier.
+    // How many slices have enough tokens for each; g1's eight experts get four pairs of a token, so
+    // that they begin earlier.
     for (slice_tokens, slices) in
         [(usize::MAX, [1, 1, 1, 0, 0]), (WGMMA_TOKENS, [2, 2, 2, 0, 0]), (WGMMA_TOKENS - 1, [0, 0, 0, 2, 2]), (63, [0; 5])]
     {

@@ -1,4 +1,5 @@
-//! Checkpoints with their experts dequantised, as transformers saves them, and with numbers of other types.
+//! Checkpoints with their experts dequantised, as transformers saves them, and with numbers of
+//! other types.
 
 use antiphon_kernels::reference::mxfp4_to_f32;
 use antiphon_kernels::weights::Mxfp4Stack;
@@ -12,7 +13,8 @@ use super::driver::Driver;
 use super::files::{Golden, at, checkpoint};
 use crate::embedded::{Server, command};
 
-/// Writes the checkpoint in `from`, of one shard, into `to`: experts in bf16 with inputs first, and no word of a quantisation.
+/// Writes the checkpoint in `from`, of one shard, into `to`: experts in bf16 with inputs first, and
+/// no word of a quantisation.
 pub(super) fn dequantise(from: &Path, to: &Path) {
     let mut config: serde_json::Value = serde_json::from_slice(&fs::read(from.join("config.json")).unwrap()).unwrap();
     config.as_object_mut().unwrap().remove("quantization_config");
@@ -48,8 +50,8 @@ fn write(tensors: &[Written], to: &Path) {
     safetensors::serialize_to_file(views, None, &to.join("model.safetensors")).unwrap();
 }
 
-/// Writes the checkpoint in `from`, of one shard, into `to`, its bf16 tensors as `dtype`. Their values are those that F16 has too, so
-/// that every type means the same model.
+/// Writes the checkpoint in `from`, of one shard, into `to`, its bf16 tensors as `dtype`. Their
+/// values are those that F16 has too, so that every type means the same model.
 fn store_as(dtype: Dtype, from: &Path, to: &Path) {
     for file in ["config.json", "generation_config.json"] {
         fs::copy(from.join(file), to.join(file)).unwrap();
@@ -81,7 +83,8 @@ fn logits(directory: &Path) -> Vec<Vec<u32>> {
     rows.map(|row| row.iter().map(|logit| logit.to_bits()).collect()).collect()
 }
 
-/// F16 and F32 numbers, in matrices, vectors and dense experts, are the model that its bf16 twin is, to the bit.
+/// F16 and F32 numbers, in matrices, vectors and dense experts, are the model that its bf16 twin
+/// is, to the bit.
 #[test]
 fn f16_and_f32_are_the_model_of_their_bf16_twin() {
     let folders = [(); 4].map(|()| tempfile::tempdir().unwrap());

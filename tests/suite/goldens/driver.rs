@@ -1,4 +1,5 @@
-//! A small scheduler for one engine: keeps block tables, frees what a window has left, and takes blocks in random order.
+//! A small scheduler for one engine: keeps block tables, frees what a window has left, and takes
+//! blocks in random order.
 
 use super::files::Golden;
 use antiphon::batch::{Batch, BlockId, Draw, PromptTargets, Sampled, Sampling, SeqId, Slice, TokenId};
@@ -176,7 +177,8 @@ impl<E: Shows> Driver<E> {
         rows
     }
 
-    /// Computes what is left of `sequence` in slices of at most `slice_tokens` and draws the likeliest token after it.
+    /// Computes what is left of `sequence` in slices of at most `slice_tokens` and draws the
+    /// likeliest token after it.
     pub(super) fn greedy(&mut self, sequence: &mut Sequence, slice_tokens: usize) -> TokenId {
         loop {
             let mut batch = Batch::default();

@@ -19,12 +19,13 @@ pub(super) struct Drawn {
     pub(super) token: TokenId,
     /// How far its logit leads the second's.
     pub(super) margin: f32,
-    /// How far the last expert that the row goes to leads the next one, in the layer where it does so least; infinite where it was not
-    /// noted.
+    /// How far the last expert that the row goes to leads the next one, in the layer where it does
+    /// so least; infinite where it was not noted.
     pub(super) router_gap: f32,
 }
 
-/// What is different where one router's near tie falls the other way; `tests/goldens/turn_ties.py` says more.
+/// What is different where one router's near tie falls the other way; `tests/goldens/turn_ties.py`
+/// says more.
 pub(super) struct Turned {
     /// Positions of the prompt, and their logits.
     rows: Vec<(usize, Vec<f32>)>,
@@ -45,7 +46,8 @@ pub(super) struct Case {
     pub(super) greedy: Vec<Drawn>,
     /// Each of the near ties.
     pub(super) turned: Vec<Turned>,
-    /// The residual stream after the embedding and after each layer but the last, then its last norm.
+    /// The residual stream after the embedding and after each layer but the last, then its last
+    /// norm.
     pub(super) hidden: Vec<Vec<f32>>,
 }
 
@@ -56,7 +58,8 @@ impl Case {
         rows.filter(move |(at, _)| *at == position).map(|(_, logits)| logits.as_slice())
     }
 
-    /// Whether `token` is the likeliest at a step of the continuation, in some way that a near tie may fall.
+    /// Whether `token` is the likeliest at a step of the continuation, in some way that a near tie
+    /// may fall.
     pub(super) fn turned_to(&self, step: usize, token: TokenId) -> bool {
         self.turned.iter().any(|turned| turned.tokens.contains(&(step, token)))
     }
@@ -140,7 +143,8 @@ impl Golden {
         Self { checkpoint: checkpoint(&at(directory)), cases }
     }
 
-    /// The small trained model with two short prompts, all logits and the hidden states of each layer.
+    /// The small trained model with two short prompts, all logits and the hidden states of each
+    /// layer.
     pub(super) fn tiny_logits() -> Self {
         let bytes = fs::read(at("tests/goldens/tiny/golden_logits.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();

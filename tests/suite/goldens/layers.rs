@@ -1,4 +1,5 @@
-//! The embedded model layer by layer: Hugging Face's hidden states, a forward pass of the slow twins, and the engine.
+//! The embedded model layer by layer: Hugging Face's hidden states, a forward pass of the slow
+//! twins, and the engine.
 
 use super::driver::{Driver, Sequence};
 use super::files::Golden;

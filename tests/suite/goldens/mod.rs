@@ -1,6 +1,7 @@
 //! The CPU engine against what Hugging Face's `GptOssForCausalLM` computes, and against itself.
 //!
-//! `g1` to `g4` and `tiny` were made in float32 on dequantised weights; see `tests/goldens/README.md`.
+//! `g1` to `g4` and `tiny` were made in float32 on dequantised weights; see
+//! `tests/goldens/README.md`.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in what a test calls too")]
 
 mod ahead;
@@ -48,7 +49,8 @@ fn check_logits(golden: &Golden) {
     }
 }
 
-/// Follows each greedy continuation on the golden's own tokens; where its margin is above `margin_min` the draw must agree.
+/// Follows each greedy continuation on the golden's own tokens; where its margin is above
+/// `margin_min` the draw must agree.
 fn check_greedy(golden: &Golden, margin_min: f32) {
     let mut compared = 0;
     for slice_tokens in SLICINGS {
@@ -60,8 +62,8 @@ fn check_greedy(golden: &Golden, margin_min: f32) {
     assert!(compared > 100, "only {compared} tokens had the margin to compare them");
 }
 
-/// How many tokens of a continuation were compared: those whose margin is above `margin_min`. `or` says whether another than the golden's
-/// will do at a step.
+/// How many tokens of a continuation were compared: those whose margin is above `margin_min`. `or`
+/// says whether another than the golden's will do at a step.
 fn follow<E: Shows>(
     driver: &mut Driver<E>,
     case: &Case,
@@ -120,7 +122,8 @@ fn g4_logits_and_greedy() {
     check_greedy(&golden, 0.01);
 }
 
-/// bf16 experts in transformers' own form, an F32 embedding and F32 projections; then the same with rounded activations.
+/// bf16 experts in transformers' own form, an F32 embedding and F32 projections; then the same with
+/// rounded activations.
 #[test]
 fn g5_logits_and_greedy() {
     let golden = Golden::open("g5");
@@ -128,7 +131,8 @@ fn g5_logits_and_greedy() {
     check_greedy(&golden, 0.01);
 }
 
-/// g2 with its experts dequantised, as fine-tunes are published: the weights are the same values, and so are the goldens.
+/// g2 with its experts dequantised, as fine-tunes are published: the weights are the same values,
+/// and so are the goldens.
 #[test]
 fn dequantised_experts_are_the_same_model() {
     let golden = Golden::dequantised("g2");
@@ -167,8 +171,8 @@ fn embedded_greedy() {
     check_greedy(&Golden::embedded(), 0.1);
 }
 
-/// Writes the embedded model's logits after each golden prompt into the file that `LOGITS_FILE` names, for the recipe's
-/// `recipe.py compare`; it checks nothing itself.
+/// Writes the embedded model's logits after each golden prompt into the file that `LOGITS_FILE`
+/// names, for the recipe's `recipe.py compare`; it checks nothing itself.
 #[test]
 #[ignore = "writes a file for models/recipe"]
 fn embedded_logits_to_a_file() {

@@ -75,7 +75,8 @@ impl Server {
         true
     }
 
-    /// The answers to all prompts, which run beside each other, and how many of their tokens were found computed.
+    /// The answers to all prompts, which run beside each other, and how many of their tokens were
+    /// found computed.
     fn serve(&mut self, prompts: &[&[TokenId]], max_tokens: u32) -> (Vec<Answer>, Vec<usize>) {
         let seqs: Vec<SeqId> = prompts.iter().map(|prompt| self.submit(prompt, max_tokens)).collect();
         while self.step() {}
@@ -136,7 +137,8 @@ fn check(math: (Math, Format), count: usize) -> u64 {
         let mut cold = Server::start(&golden, 512, false, math);
         all.iter().map(|prompt| cold.serve(&[prompt], ANSWER_TOKENS).0.remove(0)).collect()
     };
-    // Room for all of them: first answers, which find what others have computed, then second ones, which find nearly everything.
+    // Room for all of them: first answers, which find what others have computed, then second ones,
+    // which find nearly everything.
     let mut warm = Server::start(&golden, 25 * count, true, math);
     let (mut middle_count, mut found_all) = (0, 0);
     for (index, prompt) in all.iter().enumerate() {
@@ -169,8 +171,9 @@ fn check(math: (Math, Format), count: usize) -> u64 {
     counts.preemptions_total
 }
 
-/// First answer and second, from the middle of another prompt, beside others, after evictions and preemptions: tokens and
-/// log-probabilities are the same to the last bit, because keys and values depend on the tokens before them alone.
+/// First answer and second, from the middle of another prompt, beside others, after evictions and
+/// preemptions: tokens and log-probabilities are the same to the last bit, because keys and values
+/// depend on the tokens before them alone.
 #[test]
 fn cold_equals_warm_bit_for_bit() {
     assert!(check((Math::Int16, Format::Bf16), 200) > 0, "sequences are preempted");
@@ -178,7 +181,8 @@ fn cold_equals_warm_bit_for_bit() {
     check((Math::Fast, Format::Int8), 12);
 }
 
-/// The n-th turn of a conversation computes what is new: its own tokens, and at most a block of what is old.
+/// The n-th turn of a conversation computes what is new: its own tokens, and at most a block of
+/// what is old.
 #[test]
 fn a_conversation_computes_only_what_is_new_in_each_of_twenty_turns() {
     let golden = Golden::tiny();

@@ -1,5 +1,6 @@
-//! Several devices that compute one model: the goldens' logits and continuations, the same bits however a sequence is computed,
-//! captured steps, and a rank that fails. The devices are the shim's and so is NCCL, unless the machine has its own.
+//! Several devices that compute one model: the goldens' logits and continuations, the same bits
+//! however a sequence is computed, captured steps, and a rank that fails. The devices are the
+//! shim's and so is NCCL, unless the machine has its own.
 
 use super::SLICINGS;
 use super::cuda::{DISTANCE_MAX, MEDIAN_MAX, OPTIONS, bits, check_greedy, check_logits, decode, distance, longest};

@@ -1,5 +1,5 @@
-//! How far rounding leads: every arithmetic of the engine against the exact one, on the embedded model's goldens and on
-//! held-out conversations.
+//! How far rounding leads: every arithmetic of the engine against the exact one, on the embedded
+//! model's goldens and on held-out conversations.
 
 use super::driver::{Driver, EXACT, ROUNDED};
 use super::files::{Golden, Text, answered, held_out};
@@ -17,7 +17,8 @@ struct Drift {
 }
 
 impl Drift {
-    /// Adds the Kullback-Leibler divergence of `logits` from `exact`, and whether the likeliest token is the same.
+    /// Adds the Kullback-Leibler divergence of `logits` from `exact`, and whether the likeliest
+    /// token is the same.
     fn add(&mut self, exact: &[f32], logits: &[f32]) {
         let (exact, logits) = (log_softmax(exact), log_softmax(logits));
         self.divergence += exact.iter().zip(&logits).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
@@ -65,7 +66,8 @@ struct Drifts {
 
 /// The embedded model on conversations, with each arithmetic.
 fn drifts(texts: &[Text]) -> [Drifts; ROUNDED.len()] {
-    // Conversations begin alike: a beginning that was measured in one is not measured again in the next.
+    // Conversations begin alike: a beginning that was measured in one is not measured again in the
+    // next.
     let mut seen = HashSet::new();
     let mut is_new = |ids: &[TokenId]| seen.insert(ids.to_vec());
     let measured: Vec<Vec<bool>> =
@@ -93,10 +95,12 @@ fn is_default(arithmetic: &(Math, Format)) -> bool {
     *arithmetic == (CpuOptions::MATH, CpuOptions::DENSE)
 }
 
-/// The default is the fastest arithmetic whose mean divergence stays below 1e-3 and whose likeliest token is the same on 99 %, of what the
-/// model writes and of everything; each other is as near where it writes. `docs/performance.md` has the table.
+/// The default is the fastest arithmetic whose mean divergence stays below 1e-3 and whose likeliest
+/// token is the same on 99 %, of what the model writes and of everything; each other is as near
+/// where it writes. `docs/performance.md` has the table.
 ///
-/// `written_min` and `rows_min`: how many positions the model is to write, and there are to be at all.
+/// `written_min` and `rows_min`: how many positions the model is to write, and there are to be at
+/// all.
 fn check(texts: &[Text], written_min: usize, rows_min: usize) {
     for (arithmetic, Drifts { written, everything }) in ROUNDED.iter().zip(&drifts(texts)) {
         let text = format!("{arithmetic:?}: written {written}; with the prompts {everything}");

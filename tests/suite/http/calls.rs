@@ -41,7 +41,8 @@ fn whole(answer: &Value) -> Value {
     json!([text("content"), text("reasoning"), calls, choice["finish_reason"]])
 }
 
-/// What a client gets of `answer` is `[content, reasoning, [[function, arguments] …], finish_reason]`, streamed or not.
+/// What a client gets of `answer` is `[content, reasoning, [[function, arguments] …],
+/// finish_reason]`, streamed or not.
 async fn check(answer: &str, fields: &str, expected: Value) {
     let world = World::open(Plan { answer: answer.to_owned(), ..Plan::default() }).await;
     let fields = if fields.is_empty() { String::new() } else { format!(",{fields}") };

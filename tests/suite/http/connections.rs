@@ -1,4 +1,5 @@
-//! Connections that do what ordinary clients do not: ask for other protocols, pipeline, dribble, come by the thousand.
+//! Connections that do what ordinary clients do not: ask for other protocols, pipeline, dribble,
+//! come by the thousand.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -27,8 +28,9 @@ async fn answer(socket: &mut TcpStream) -> Reply {
     }
 }
 
-/// Java's HttpClient asks each server for HTTP/2 with its first request, and others do for WebSockets. RFC 9110, 7.8: what a
-/// server does not take it ignores, and the request is one like any other.
+/// Java's HttpClient asks each server for HTTP/2 with its first request, and others do for
+/// WebSockets. RFC 9110, 7.8: what a server does not take it ignores, and the request is one like
+/// any other.
 #[actix_rt::test]
 async fn an_upgrade_that_is_not_taken_is_ignored() {
     let world = World::open(Plan::default()).await;
@@ -110,7 +112,8 @@ async fn requests_behind_a_long_answer_are_answered_after_it() {
     world.close().await;
 }
 
-/// What is kept behind them is full all the time, and each answer is quick: together they may take longer than any of them.
+/// What is kept behind them is full all the time, and each answer is quick: together they may take
+/// longer than any of them.
 #[actix_rt::test]
 async fn an_answer_has_its_time_whatever_those_before_it_took() {
     let world = World::open(Plan { endless: true, step_time: Duration::from_millis(100), ..Plan::default() }).await;
@@ -148,7 +151,8 @@ async fn a_burst_of_short_requests_is_answered_to_its_end() {
     world.close().await;
 }
 
-/// What is thrown away behind a long answer is told by the end of the connection, and the answer is whole.
+/// What is thrown away behind a long answer is told by the end of the connection, and the answer is
+/// whole.
 #[actix_rt::test]
 async fn an_answer_with_too_much_behind_it_is_whole_and_the_last() {
     let world = World::open(Plan { endless: true, step_time: Duration::from_millis(40), ..Plan::default() }).await;

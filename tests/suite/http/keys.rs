@@ -1,4 +1,5 @@
-//! One key and another: what the owner of one can learn of the other's requests, and do to them; what admins can.
+//! One key and another: what the owner of one can learn of the other's requests, and do to them;
+//! what admins can.
 
 use std::time::Duration;
 

@@ -66,7 +66,8 @@ async fn a_client_that_leaves_while_it_waits_for_one_piece_frees_its_blocks() {
     world.close().await;
 }
 
-/// RFC 9112, 9.3.2: requests may stand behind the one that is answered. What stands there hides no departure, however large.
+/// RFC 9112, 9.3.2: requests may stand behind the one that is answered. What stands there hides no
+/// departure, however large.
 #[actix_rt::test]
 async fn a_client_that_leaves_is_seen_behind_what_it_sent() {
     let world = slow(8).await;
@@ -141,7 +142,8 @@ async fn a_client_that_stops_reading_is_given_up() {
     plan.http.send_deadline = Duration::from_millis(500);
     let world = World::open(plan).await;
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    // The answer is larger than what the kernel keeps for a client that does not read: 4 MB, and little on this side.
+    // The answer is larger than what the kernel keeps for a client that does not read: 4 MB, and little
+    // on this side.
     socket.set_recv_buffer_size(4096).unwrap();
     let mut socket = socket.connect(world.address).await.unwrap();
     let body = r#"{"prompt":"go on","n":4,"max_tokens":2000,"logprobs":20,"stream":true}"#;

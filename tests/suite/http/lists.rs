@@ -1,4 +1,5 @@
-//! The lists beside a text: log-probabilities, offsets, usage so far. In one piece and streamed they are the same.
+//! The lists beside a text: log-probabilities, offsets, usage so far. In one piece and streamed
+//! they are the same.
 
 use serde_json::{Value, json};
 

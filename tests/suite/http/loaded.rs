@@ -1,5 +1,5 @@
-//! The load client against the real server: what its users leave behind, which routes there are, how long prompts become, and
-//! the server's own figures beside the client's.
+//! The load client against the real server: what its users leave behind, which routes there are,
+//! how long prompts become, and the server's own figures beside the client's.
 
 use std::time::Duration;
 
@@ -57,7 +57,8 @@ async fn every_route_that_the_server_has_is_driven() {
     world.close().await;
 }
 
-/// The tokenizer of the embedded model makes two or three tokens of most words: lengths come out right only if it was asked.
+/// The tokenizer of the embedded model makes two or three tokens of most words: lengths come out
+/// right only if it was asked.
 #[actix_rt::test]
 async fn random_prompts_are_as_long_as_the_server_counts() {
     let world = World::open(Plan::default()).await;

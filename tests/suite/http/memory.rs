@@ -1,4 +1,5 @@
-//! What requests hold in memory: reserved before it is taken, refused beyond the budget, given back whatever way they end.
+//! What requests hold in memory: reserved before it is taken, refused beyond the budget, given back
+//! whatever way they end.
 
 use std::time::Duration;
 
@@ -143,7 +144,8 @@ async fn whatever_way_a_body_ends_its_memory_is_given_back() {
     world.close().await;
 }
 
-/// An answer that is not read ends with an error once the budget is taken, and what it held is free before it is read.
+/// An answer that is not read ends with an error once the budget is taken, and what it held is free
+/// before it is read.
 #[actix_rt::test]
 async fn an_answer_that_waits_to_be_read_is_paid_for() {
     let world = World::open(Plan { endless: true, memory_budget_bytes: 2 << 20, ..Plan::default() }).await;

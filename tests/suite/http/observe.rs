@@ -1,4 +1,5 @@
-//! The routes that watch the server: what they say agrees with what happened, and shows nothing that a user wrote.
+//! The routes that watch the server: what they say agrees with what happened, and shows nothing
+//! that a user wrote.
 
 use std::time::Duration;
 

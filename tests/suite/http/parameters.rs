@@ -1,5 +1,5 @@
-//! Every field with every kind of wrong value, on every route that generates, streamed and not: never a 5xx, never a stream of
-//! an invalid request, always the field's name.
+//! Every field with every kind of wrong value, on every route that generates, streamed and not:
+//! never a 5xx, never a stream of an invalid request, always the field's name.
 
 use std::collections::BTreeSet;
 

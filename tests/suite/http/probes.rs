@@ -54,7 +54,8 @@ async fn probes_are_answered_while_every_worker_is_busy() {
     world.close().await;
 }
 
-/// A probe with something about it that the border must look at goes to a worker; its answer is the same.
+/// A probe with something about it that the border must look at goes to a worker; its answer is the
+/// same.
 #[actix_rt::test]
 async fn both_ways_of_a_probe_answer_alike() {
     let world = World::open(Plan::default()).await;
@@ -86,7 +87,8 @@ async fn both_ways_of_a_probe_answer_alike() {
     world.close().await;
 }
 
-/// The last bytes of a head may come late, and a connection may be silent at first: neither is lost.
+/// The last bytes of a head may come late, and a connection may be silent at first: neither is
+/// lost.
 #[actix_rt::test]
 async fn a_head_in_pieces_is_served() {
     let world = World::open(Plan::default()).await;
@@ -103,7 +105,8 @@ async fn a_head_in_pieces_is_served() {
     world.close().await;
 }
 
-/// A connection that had probes and is idle since is closed as any other that is idle: without an answer to nothing.
+/// A connection that had probes and is idle since is closed as any other that is idle: without an
+/// answer to nothing.
 #[actix_rt::test]
 async fn an_idle_connection_of_probes_is_closed_without_a_word() {
     let mut plan = Plan::default();

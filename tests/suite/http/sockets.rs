@@ -151,7 +151,8 @@ async fn no_head_is_given_up_before_its_time() {
     world.close().await;
 }
 
-/// Sends a piece every 20 ms for as long as the connection takes it, 4 s at most. Returns how many, and what came back.
+/// Sends a piece every 20 ms for as long as the connection takes it, 4 s at most. Returns how many,
+/// and what came back.
 async fn dribble(address: std::net::SocketAddr, begin: &str, piece: &'static str) -> (usize, String) {
     let (mut reader, mut writer) = TcpStream::connect(address).await.expect("it listens").into_split();
     writer.write_all(format!("GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n{begin}").as_bytes()).await.expect("it is open");
@@ -169,7 +170,8 @@ async fn dribble(address: std::net::SocketAddr, begin: &str, piece: &'static str
     (dribbling.await.expect("it ends"), String::from_utf8(bytes).expect("text"))
 }
 
-/// A byte now and then keeps no connection: neither one of a head, nor of the empty lines that may stand before it.
+/// A byte now and then keeps no connection: neither one of a head, nor of the empty lines that may
+/// stand before it.
 #[actix_rt::test]
 async fn a_second_head_that_dribbles_is_given_up() {
     let mut plan = Plan::default();
@@ -187,7 +189,8 @@ async fn a_second_head_that_dribbles_is_given_up() {
     world.close().await;
 }
 
-/// Nothing of a head is with actix before it is whole, so that the time of an idle connection goes on.
+/// Nothing of a head is with actix before it is whole, so that the time of an idle connection goes
+/// on.
 #[actix_rt::test]
 async fn a_second_head_that_never_ends_is_given_up() {
     let mut plan = Plan::default();
@@ -201,7 +204,8 @@ async fn a_second_head_that_never_ends_is_given_up() {
     world.close().await;
 }
 
-/// Right (RFC 9112, 6.1): no transfer coding for HTTP/1.0, and the body ends with the connection, asked to stay or not.
+/// Right (RFC 9112, 6.1): no transfer coding for HTTP/1.0, and the body ends with the connection,
+/// asked to stay or not.
 #[actix_rt::test]
 async fn a_stream_to_http_1_0_has_no_chunks() {
     let world = World::open(Plan::default()).await;

@@ -117,7 +117,8 @@ async fn a_request_is_refused_and_left_as_a_whole() {
     let address = world.address;
     let others: Vec<_> = (0..2).map(|_| actix_rt::spawn(async move { post(address, PATH, &single(1_500)).await })).collect();
     world.until(|snapshot| snapshot.scheduler.waiting_count == 1).await;
-    // The first goes to the scheduler, which says when to come back; the second does not cost any text work.
+    // The first goes to the scheduler, which says when to come back; the second does not cost any text
+    // work.
     for told in ["1 requests of", "1 requests wait already"] {
         let reply = post(address, PATH, &sixty(10, false)).await;
         assert_eq!((reply.status, &reply.error()["code"]), (429, &json!("queue_full")));

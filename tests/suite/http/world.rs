@@ -78,7 +78,8 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Opens a server on a free port, and waits until it is ready. Must be called inside an actix `System`.
+    /// Opens a server on a free port, and waits until it is ready. Must be called inside an actix
+    /// `System`.
     pub(super) async fn open(plan: Plan) -> Self {
         let tokenizer = tokenizer();
         let engine = FakeEngine::new(fake(&plan, &tokenizer));
@@ -128,7 +129,8 @@ impl World {
         Self { service, backend, address, server, observed, engine }
     }
 
-    /// Waits until nothing runs, then checks that nothing was left behind. Ends the test if that never happens.
+    /// Waits until nothing runs, then checks that nothing was left behind. Ends the test if that
+    /// never happens.
     pub(super) async fn assert_empty(&self) {
         self.until(|snapshot| snapshot.requests_active == 0 && snapshot.scheduler.blocks().in_use_count() == 0).await;
         let counts = self.service.snapshot().scheduler;

@@ -50,7 +50,8 @@ fn a_load_that_is_interrupted_keeps_what_it_has_and_says_so() {
     assert_marked(&output, &report, &String::from_utf8_lossy(&output.stderr));
 }
 
-/// The same signal also reaches the server in this process, which must not end it before the report is written.
+/// The same signal also reaches the server in this process, which must not end it before the report
+/// is written.
 #[test]
 fn a_load_on_its_own_server_is_interrupted_no_differently() {
     let folder = tempfile::tempdir().unwrap();

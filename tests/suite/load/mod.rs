@@ -62,8 +62,8 @@ fn latencies_are_those_that_the_server_has() {
     assert_eq!(run.samples.first().and_then(|sample| sample.running), Some(3.0), "the server's own figures stand beside");
 }
 
-/// Four requests that are meant for the same moment, at a server that answers one at a time: the last waits for all before it,
-/// and so does its latency.
+/// Four requests that are meant for the same moment, at a server that answers one at a time: the
+/// last waits for all before it, and so does its latency.
 #[test]
 fn an_open_loop_counts_from_the_intended_time() {
     let responder = Responder::start(Manner { first: Duration::from_millis(50), one_at_a_time: true, ..Manner::default() });
@@ -79,13 +79,14 @@ fn an_open_loop_counts_from_the_intended_time() {
     for (place, record) in records.iter().enumerate() {
         assert!((record.begun_s - place as f64 / 40.0).abs() < 1e-6, "intended times: {record:?}");
     }
-    // Six answers take 300 ms, the last request is meant for 125 ms; who waits longest is the server's choice.
+    // Six answers take 300 ms, the last request is meant for 125 ms; who waits longest is the server's
+    // choice.
     let longest = records.iter().filter_map(|record| record.ttft_ms).fold(0.0, f64::max);
     assert!(longest >= 175.0, "a server at half the rate falls behind: {records:?}");
 }
 
-/// A client whose thread is busy for 400 ms sends late what was meant for that time: the delay is counted, although the server
-/// answers each within 30 ms of its being sent.
+/// A client whose thread is busy for 400 ms sends late what was meant for that time: the delay is
+/// counted, although the server answers each within 30 ms of its being sent.
 #[test]
 fn a_client_that_sends_late_does_not_hide_it() {
     let responder = Responder::start(Manner { first: Duration::from_millis(30), ..Manner::default() });
@@ -250,7 +251,8 @@ fn a_sweep_finds_where_the_server_stops_keeping_up() {
     assert!((1.0..62.0).contains(&rate), "{output}");
 }
 
-/// More users than a server takes from one address unless it is told to. What its queue has no place for is refused, not failed.
+/// More users than a server takes from one address unless it is told to. What its queue has no
+/// place for is refused, not failed.
 #[test]
 fn the_server_of_its_own_takes_a_connection_of_every_user() {
     let few = ["--api", "completions", "--prompt-tokens", "4", "--output-tokens", "1", "--ignore-eos"];

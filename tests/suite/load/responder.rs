@@ -141,7 +141,8 @@ fn event(mut stream: &TcpStream, name: Option<&str>, data: &str) -> Option<()> {
     write!(stream, "{:x}\r\n{event}\r\n", event.len()).ok()
 }
 
-/// Streams an answer in the form of its route: two pieces of reasoning where there is any, then content.
+/// Streams an answer in the form of its route: two pieces of reasoning where there is any, then
+/// content.
 fn answer(shared: &Shared, mut stream: &TcpStream, path: &str, body: &Value, number: usize) -> Option<()> {
     write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").ok()?;
     let limit = if path == "/v1/responses" { "max_output_tokens" } else { "max_tokens" };

@@ -1,4 +1,5 @@
-//! Prompts token for token as OpenAI's openai-harmony renders them, and what the parser makes of well-formed answers.
+//! Prompts token for token as OpenAI's openai-harmony renders them, and what the parser makes of
+//! well-formed answers.
 
 use std::sync::Arc;
 

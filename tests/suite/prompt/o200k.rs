@@ -1,5 +1,5 @@
-//! o200k_harmony as a tokenizer.json, made from the ranks that tiktoken-rs ships: the vocabulary of the released models
-//! without their files.
+//! o200k_harmony as a tokenizer.json, made from the ranks that tiktoken-rs ships: the vocabulary of
+//! the released models without their files.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -30,7 +30,8 @@ fn tokenizer_json() -> Vec<u8> {
     let id_of: HashMap<&[u8], u32> = tokens.iter().map(Vec::as_slice).zip(0..).collect();
     let mut merges: Vec<Value> = Vec::new();
     for token in &tokens {
-        // Every way to put the token together, those of the lowest ranks first: as transformers converts tiktoken's files.
+        // Every way to put the token together, those of the lowest ranks first: as transformers converts
+        // tiktoken's files.
         let splits = (1..token.len()).map(|at| token.split_at(at));
         let mut known: Vec<_> = splits.filter_map(|(l, r)| Some((*id_of.get(l)?, *id_of.get(r)?, l, r))).collect();
         known.sort_unstable();

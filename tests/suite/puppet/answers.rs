@@ -22,7 +22,8 @@ fn a_chat_s_answer_is_the_script() {
     assert_eq!((without.get("reasoning"), &without["content"]), (None, &said["content"]));
 }
 
-/// Wherever `max_tokens` cuts: the text up to there, a character that is cut is U+FFFD, and the finish says it.
+/// Wherever `max_tokens` cuts: the text up to there, a character that is cut is U+FFFD, and the
+/// finish says it.
 #[test]
 fn an_answer_cut_anywhere_is_the_beginning_of_the_whole() {
     let puppet = Puppet::chat(ANSWER);

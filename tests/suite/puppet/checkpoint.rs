@@ -1,8 +1,9 @@
 //! A checkpoint in gpt-oss form whose greedy output is a script.
 //!
-//! Its residual stream holds which token is the last one (the embedding, a direction a token) and which were the last
-//! [`WINDOW`] ones (attention that sees each of them alike, written beside it). A row of `lm_head` waits for the token before its
-//! own, and for the last token before it that is said once only, so that what is said again and again (`<|start|>assistant`) goes
+//! Its residual stream holds which token is the last one (the embedding, a direction a token) and
+//! which were the last [`WINDOW`] ones (attention that sees each of them alike, written beside it).
+//! A row of `lm_head` waits for the token before its own, and for the last token before it that is
+//! said once only, so that what is said again and again (`<|start|>assistant`) goes
 //! on as the script does at that place.
 
 use std::collections::HashMap;
@@ -111,7 +112,8 @@ pub(super) fn write(folder: &Path, script: &Script, after: &Script) {
     serialize_to_file(views, None, &folder.join("model.safetensors")).expect("written");
 }
 
-/// A byte-level tokenizer without merges: a prompt is its bytes, but for words that are in the vocabulary.
+/// A byte-level tokenizer without merges: a prompt is its bytes, but for words that are in the
+/// vocabulary.
 fn tokenizer(ids: &Ids) -> Value {
     let mut file: Value = serde_json::from_str(include_str!("../../goldens/g1/tokenizer.json")).expect("a tokenizer");
     let mut visible = (0x21..=0x7e).chain(0xa1..=0xac).chain(0xae..=0xff).collect::<Vec<u32>>();
@@ -218,7 +220,8 @@ fn tensors(vocab_size: usize, rows: &Rows) -> Vec<Tensor> {
     for layer in 0..2 {
         let name = |rest: &str| format!("model.layers.{layer}.{rest}");
         let zeros = |rest: &str, shape: &[usize]| zeros(&name(rest), shape);
-        // What the first layer's attention sees of a token is its direction, whose length a norm makes sqrt(hidden).
+        // What the first layer's attention sees of a token is its direction, whose length a norm makes
+        // sqrt(hidden).
         let seen = (0..if layer == 0 { vocab_size } else { 0 }).map(|token| (token, token, 1.0 / (hidden as f32).sqrt()));
         let noted = (0..if layer == 0 { vocab_size } else { 0 }).map(|token| (vocab_size + token, token, 1.0));
         tensors.extend(["input_layernorm.weight", "post_attention_layernorm.weight"].map(|rest| ones(&name(rest))));

@@ -19,7 +19,8 @@ fn assert_said(said: &Value, reasoning: &str, content: &str, calls: &Value, what
     assert_eq!(said["finish_reason"], finish, "{what}: {said}");
 }
 
-/// Each case of the goldens through the whole server: what the parser makes of it is what the client gets.
+/// Each case of the goldens through the whole server: what the parser makes of it is what the
+/// client gets.
 #[test]
 fn damaged_headers_reach_the_client_as_what_was_meant() {
     let golden: Value = serde_json::from_str(include_str!("../../goldens/harmony/damaged.json")).expect("JSON");

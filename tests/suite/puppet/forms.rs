@@ -99,7 +99,8 @@ fn a_completion_is_of_the_form_from_its_first_token() {
         assert_eq!((numbers.len(), &said["finish_reason"]), (3, &json!("stop")), "{said}");
         assert!(numbers.iter().all(|number| ["1", "2", "3"].contains(number)), "{said}");
     }
-    // A stop token that the form would not allow yet waits for it, and one that it needs is not held back by min_tokens.
+    // A stop token that the form would not allow yet waits for it, and one that it needs is not held
+    // back by min_tokens.
     let said = &puppet.complete("Count to three: ", &json!({"guided_choice": ["a", "b"], "min_tokens": 5, "max_tokens": 9}))[0];
     assert_eq!((said["text"].as_str().map(str::len), &said["finish_reason"]), (Some(1), &json!("stop")), "{said}");
 }

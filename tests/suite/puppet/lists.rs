@@ -10,7 +10,8 @@ fn text() -> String {
     TOKENS.replace('¦', "")
 }
 
-/// Every piece of the text is a stop string once: at borders of tokens, inside of them, over several.
+/// Every piece of the text is a stop string once: at borders of tokens, inside of them, over
+/// several.
 fn stops() -> Vec<String> {
     let text = text();
     let at: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
@@ -76,7 +77,8 @@ fn a_stop_string_cuts_a_completion_s_lists_as_its_text() {
     }
 }
 
-/// A token that holds the end of one character, which is text, and the beginning of the stop string.
+/// A token that holds the end of one character, which is text, and the beginning of the stop
+/// string.
 #[test]
 fn a_stop_string_cuts_inside_a_token_that_begins_inside_a_character() {
     let wave = "👋".as_bytes();

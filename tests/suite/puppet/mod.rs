@@ -1,7 +1,9 @@
-//! Any output of a model, through the real binary: a checkpoint in gpt-oss form whose greedy output is a script.
+//! Any output of a model, through the real binary: a checkpoint in gpt-oss form whose greedy output
+//! is a script.
 //!
-//! A test that needs a model to say something starts `Puppet::chat("<|channel|>final<|message|>Hello.<|return|>")`. Every answer is
-//! asked for twice, in one piece and streamed, and must be the same: that is checked here, for all of them.
+//! A test that needs a model to say something starts
+//! `Puppet::chat("<|channel|>final<|message|>Hello.<|return|>")`. Every answer is asked for twice,
+//! in one piece and streamed, and must be the same: that is checked here, for all of them.
 
 mod answers;
 mod checkpoint;
@@ -17,7 +19,8 @@ pub(crate) use script::Script;
 
 use super::embedded::{Server, command, events};
 
-/// What the user says: bytes that no script says, each once, and as many as a puppet remembers before the prompt's end.
+/// What the user says: bytes that no script says, each once, and as many as a puppet remembers
+/// before the prompt's end.
 const ASKED: &str = "~^`|#";
 /// How the prompt of a chat ends.
 const CHAT: &str = "~^`|#<|end|><|start|>assistant";
@@ -50,7 +53,8 @@ impl Puppet {
         self.choices(fields)[0].clone()
     }
 
-    /// The choices of a chat's answer: `content`, `reasoning`, `tool_calls`, `finish_reason`, `logprobs`, `token_ids` as far as they are there.
+    /// The choices of a chat's answer: `content`, `reasoning`, `tool_calls`, `finish_reason`,
+    /// `logprobs`, `token_ids` as far as they are there.
     pub(crate) fn choices(&self, fields: &Value) -> Vec<Value> {
         let mut body = json!({"messages": [{"role": "user", "content": ASKED}], "max_tokens": 200, "temperature": 0});
         extend(&mut body, fields);
@@ -67,7 +71,8 @@ impl Puppet {
         })
     }
 
-    /// The choices of a completion's answer: `text`, `finish_reason`, and the lists of `logprobs` side by side.
+    /// The choices of a completion's answer: `text`, `finish_reason`, and the lists of `logprobs`
+    /// side by side.
     pub(crate) fn complete(&self, prompt: &str, fields: &Value) -> Vec<Value> {
         let mut body = json!({"prompt": prompt, "max_tokens": self.tokens_count, "temperature": 0});
         extend(&mut body, fields);

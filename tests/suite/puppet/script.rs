@@ -16,7 +16,8 @@ pub(super) const CONTROL: [&str; 9] = [
 ];
 /// Where a token ends in a text that is cut by hand.
 const CUT: char = '¦';
-/// Words of headers, which may be said again; in every vocabulary, and so one token in a prompt too.
+/// Words of headers, which may be said again; in every vocabulary, and so one token in a prompt
+/// too.
 pub(super) const HEADER_WORDS: [&str; 2] = ["assistant", "json"];
 
 /// The bytes of one token after another; of control tokens their spelling.
@@ -24,8 +25,9 @@ pub(super) const HEADER_WORDS: [&str; 2] = ["assistant", "json"];
 pub(crate) struct Script(pub(super) Vec<Vec<u8>>);
 
 impl Script {
-    /// Control tokens by their spelling, and text between them. A text with `¦` in it is cut there and nowhere else; another one is
-    /// cut at its words, or elsewhere where such a word was said before.
+    /// Control tokens by their spelling, and text between them. A text with `¦` in it is cut there
+    /// and nowhere else; another one is cut at its words, or elsewhere where such a word was
+    /// said before.
     pub(crate) fn of(text: &str) -> Self {
         let mut said = HashSet::new();
         let mut tokens = Vec::new();
@@ -51,7 +53,8 @@ impl Script {
         self.0.len()
     }
 
-    /// The tokens of a prompt's text: control tokens, words of headers, and single bytes, for the vocabulary has no merges.
+    /// The tokens of a prompt's text: control tokens, words of headers, and single bytes, for the
+    /// vocabulary has no merges.
     pub(super) fn of_prompt(text: &str) -> Self {
         let of = |part: &str| match part {
             whole if CONTROL.contains(&whole) || HEADER_WORDS.contains(&whole) => vec![whole.into()],

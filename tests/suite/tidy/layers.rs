@@ -1,4 +1,5 @@
-//! Who imports whom, and which crates a room uses: every file of a room against the table of `docs/architecture.md`.
+//! Who imports whom, and which crates a room uses: every file of a room against the table of
+//! `docs/architecture.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,7 +17,8 @@ struct Room<'a> {
     never_names: Vec<&'a str>,
 }
 
-/// The rooms of the table that begins with `| room |`. A cell's names stand in backticks; what else stands there is for people.
+/// The rooms of the table that begins with `| room |`. A cell's names stand in backticks; what else
+/// stands there is for people.
 fn table(page: &str) -> Vec<Room<'_>> {
     let rows = page.lines().skip_while(|line| !line.starts_with("| room |")).take_while(|line| line.starts_with('|'));
     rows.skip(2)
@@ -37,7 +39,8 @@ fn dependencies(manifest: &str) -> BTreeSet<String> {
     names.map(|(name, _)| name.trim().replace('-', "_")).filter(|name| !name.starts_with('#')).collect()
 }
 
-/// The room of a file: of `src` its folder, of another package that package. `None` for `lib.rs` and `main.rs` of the root.
+/// The room of a file: of `src` its folder, of another package that package. `None` for `lib.rs`
+/// and `main.rs` of the root.
 fn room_of(file: &str) -> Option<&str> {
     if let Some(rest) = file.strip_prefix("src/") {
         let room = rest.split('/').next()?.trim_end_matches(".rs");
@@ -61,7 +64,8 @@ fn test_files(file: &str, code: &Code<'_>) -> Vec<String> {
         .collect()
 }
 
-/// The room, and the part of it, that a path of this package names; `depth` is how deep the module lies that names it.
+/// The room, and the part of it, that a path of this package names; `depth` is how deep the module
+/// lies that names it.
 fn imported<'a>(segments: &'a [&'a str], depth: usize) -> Option<&'a [&'a str]> {
     let ups = segments.iter().take_while(|segment| **segment == "super").count();
     match segments[0] {

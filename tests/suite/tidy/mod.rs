@@ -15,6 +15,7 @@ const NO_SUBJECTS: [&str; 6] = ["who", "whoever", "whom", "nobody", "somebody", 
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
+const COMMENT_COLUMNS_MAX: usize = 100;
 
 pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -77,7 +78,8 @@ fn files_are_short() {
     fail_if_any("files are too long", &offences);
 }
 
-/// A function begins at a line with `fn name` and ends at the first line that closes at the same indentation.
+/// A function begins at a line with `fn name` and ends at the first line that closes at the same
+/// indentation.
 #[test]
 fn functions_are_short() {
     let mut offences = Vec::new();
@@ -138,6 +140,20 @@ fn comments_are_about_things() {
         }
     }
     fail_if_any("comments with a subject that is no thing", &offences);
+}
+
+/// A comment is read beside the code, so it is narrower.
+#[test]
+fn comments_are_narrow() {
+    let held = |name: &str| (name.starts_with("src/") || name.starts_with("kernels/src/")) && name.ends_with(".rs");
+    let mut offences = Vec::new();
+    for (name, text) in sources().iter().filter(|(name, _)| held(name)) {
+        let comments = text.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("//"));
+        for (number, line) in comments.filter(|(_, line)| line.chars().count() > COMMENT_COLUMNS_MAX) {
+            offences.push(format!("{name}:{}: {} columns, at most {COMMENT_COLUMNS_MAX}", number + 1, line.chars().count()));
+        }
+    }
+    fail_if_any("comments are too wide", &offences);
 }
 
 /// The compiler keeps this promise; this test keeps the line that asks it to.

@@ -9,7 +9,8 @@ use super::{fail_if_any, root, sources};
 /// The section of `docs/glossary.md` whose table lists the exceptions.
 const SECTION: &str = "## Names that two types share";
 
-/// Every type of the root package that is declared outside functions and tests, with the files that declare it.
+/// Every type of the root package that is declared outside functions and tests, with the files that
+/// declare it.
 fn types(sources: &[(String, String)]) -> BTreeMap<String, Vec<String>> {
     let is_test = |name: &str| name.ends_with("tests.rs") || name.contains("/tests/");
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -1,5 +1,6 @@
-//! Reads Rust as far as the checks of this folder need it: tokens with their lines, without comments and
-//! without what is compiled for tests alone; the paths that are named; the modules that only tests have.
+//! Reads Rust as far as the checks of this folder need it: tokens with their lines, without
+//! comments and without what is compiled for tests alone; the paths that are named; the modules
+//! that only tests have.
 
 /// A word, a number, a literal, `::` or one sign of punctuation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +132,8 @@ fn starts_with(tokens: &[Token<'_>], texts: &[&str]) -> bool {
     tokens.len() >= texts.len() && tokens.iter().zip(texts).all(|(token, text)| token.text == *text)
 }
 
-/// Keywords that an item begins with; what else an attribute stands on (a field, a variant, an arm) ends at a comma.
+/// Keywords that an item begins with; what else an attribute stands on (a field, a variant, an arm)
+/// ends at a comma.
 const ITEM_WORDS: [&str; 15] = [
     "pub", "mod", "fn", "use", "struct", "enum", "impl", "const", "static", "type", "trait", "extern", "unsafe", "async", "let",
 ];
@@ -263,7 +265,8 @@ fn word_length(text: &str) -> usize {
     text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len())
 }
 
-/// The length of a literal between two `quote`s, in which a backslash takes its meaning from the sign after it.
+/// The length of a literal between two `quote`s, in which a backslash takes its meaning from the
+/// sign after it.
 fn literal_length(text: &str, quote: char) -> usize {
     let mut signs = text.char_indices().skip(1);
     while let Some((index, sign)) = signs.next() {
@@ -298,7 +301,8 @@ mod tests {
         assert_eq!(words(text)[expected.len()..], ["'j", ":", "loop", ")"]);
     }
 
-    /// What an attribute of the tests stands on is left out, whatever it is, and what follows is read.
+    /// What an attribute of the tests stands on is left out, whatever it is, and what follows is
+    /// read.
     #[test]
     fn what_only_tests_have_is_left_out_and_the_rest_is_read() {
         let kept = |item: &str| words(&format!("before(); {item} after"));

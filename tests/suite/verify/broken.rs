@@ -1,4 +1,5 @@
-//! Servers that are not as they should be: a clear message, what was found so far, an exit code that is not 0.
+//! Servers that are not as they should be: a clear message, what was found so far, an exit code
+//! that is not 0.
 
 use serde_json::Value;
 

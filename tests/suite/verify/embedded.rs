@@ -37,8 +37,8 @@ fn the_quick_cases_pass_and_every_report_is_written() {
     assert_eq!(junit.matches("<testcase ").count(), tests.len());
 }
 
-/// A server that the run did not start can pass too: what would end it has no meaning there, and the embedded model is known by its
-/// tags.
+/// A server that the run did not start can pass too: what would end it has no meaning there, and
+/// the embedded model is known by its tags.
 #[test]
 fn the_quick_cases_pass_against_a_server_elsewhere() {
     let server = Server::of(Command::new(env!("CARGO_BIN_EXE_antiphon")).args(["serve", "--kv-bytes", "64MiB"]));

@@ -1,4 +1,5 @@
-//! `antiphon verify`: quick suites against the embedded model, and servers that are not as they should be.
+//! `antiphon verify`: quick suites against the embedded model, and servers that are not as they
+//! should be.
 
 mod broken;
 mod embedded;

@@ -1,4 +1,5 @@
-//! Bugs planted in the sample kernels, and who finds them: a schedule whose result differs, a failed launch, or the checker.
+//! Bugs planted in the sample kernels, and who finds them: a schedule whose result differs, a
+//! failed launch, or the checker.
 
 use antiphon_cuda_shim::{Planted, SCHEDULES, device, load_library};
 use half::bf16;

@@ -63,7 +63,8 @@ impl Samples {
         let grid = LaunchConfig { grid_dim: (rows as u32, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 };
         let mut launch = self.stream.launch_builder(self.norm.as_ref().expect("loaded"));
         let columns = columns as i32;
-        // SAFETY: the arguments are those of sample_norm. That their lengths fit is what some tests break on purpose.
+        // SAFETY: the arguments are those of sample_norm. That their lengths fit is what some tests break
+        // on purpose.
         unsafe { launch.arg(y).arg(x).arg(w).arg(&columns).arg(&1e-5_f32).launch(grid) }.map(drop)
     }
 

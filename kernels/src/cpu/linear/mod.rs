@@ -1,12 +1,12 @@
 //! Linear maps of packed weights: attention's projections, the router, the lm_head.
 //!
-//! What: `out[t][n] = bias[n] + sum over k of weight[n][k] * x[t][k]`, or the same added to what `out` holds.
-//! Shapes: `x [T, K]`, `weight [N, K]` in bf16 or int8, `bias [N]`, `out [T, N]`; any N, K, T.
-//! Source: none but the formula; the loops are those of `product`, and of `tiles` for bf16 on CPUs with AMX.
-//! Twin: `reference::linear`, within `1e-6 * sum over k of |weight[n][k] * x[t][k]|` for K up to 4096; for int8 on the values
-//! that `reference::int8_weights` and `reference::int8_activations` leave.
-//! Cost: `2 N K` bytes of bf16 or `17/16 N K` of int8 for every 64 tokens, `2 N K T` operations; measured figures are in
-//! `docs/performance.md`.
+//! What: `out[t][n] = bias[n] + sum over k of weight[n][k] * x[t][k]`, or the same added to what
+//! `out` holds. Shapes: `x [T, K]`, `weight [N, K]` in bf16 or int8, `bias [N]`, `out [T, N]`; any
+//! N, K, T. Source: none but the formula; the loops are those of `product`, and of `tiles` for bf16
+//! on CPUs with AMX. Twin: `reference::linear`, within `1e-6 * sum over k of |weight[n][k] *
+//! x[t][k]|` for K up to 4096; for int8 on the values that `reference::int8_weights` and
+//! `reference::int8_activations` leave. Cost: `2 N K` bytes of bf16 or `17/16 N K` of int8 for
+//! every 64 tokens, `2 N K T` operations; measured figures are in `docs/performance.md`.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -20,11 +20,12 @@ use super::simd::{Kernel, Simd, Sums};
 #[cfg(target_arch = "x86_64")]
 pub(super) mod tiles;
 
-/// Multiplications that are worth claiming a piece of work for: some 2 us of one thread from a cache, 8 us from memory. A quarter of
-/// it was seen to make a step of one token a seventh slower.
+/// Multiplications that are worth claiming a piece of work for: some 2 us of one thread from a
+/// cache, 8 us from memory. A quarter of it was seen to make a step of one token a seventh slower.
 const CLAIM: usize = 1 << 16;
 
-/// How many bands of rows a thread claims at once, if a band multiplies `cols` values of `tokens` tokens.
+/// How many bands of rows a thread claims at once, if a band multiplies `cols` values of `tokens`
+/// tokens.
 pub(super) fn grain(cols: usize, tokens: usize) -> usize {
     CLAIM / (BAND * cols * tokens).max(1)
 }
@@ -41,8 +42,9 @@ enum Output {
 impl Cpu {
     /// A linear map: `out[t][n] = bias[n] + sum over k of weight[n][k] * x[t][k]`.
     ///
-    /// `x`: `[T, K]`; `weight`: `[N, K]`, bf16 or int8; `bias`: `[N]`; `out`: `[T, N]`. Int8 weights are multiplied with
-    /// activations rounded to int8. Twin: [`reference::linear`](crate::reference::linear), within
+    /// `x`: `[T, K]`; `weight`: `[N, K]`, bf16 or int8; `bias`: `[N]`; `out`: `[T, N]`. Int8
+    /// weights are multiplied with activations rounded to int8. Twin:
+    /// [`reference::linear`](crate::reference::linear), within
     /// `1e-6 * sum over k of |weight[n][k] * x[t][k]|` for K up to 4096.
     ///
     /// # Panics

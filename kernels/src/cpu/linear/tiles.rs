@@ -1,8 +1,9 @@
 //! Linear maps of bf16 weights on CPUs that multiply tiles (AMX).
 //!
-//! What, shapes, twin: those of [`linear`](super). Source: three parts of eight bits are an f32, a common practice; why not one part is
-//! said in `docs/adr/0017-cpu-weights-and-threads.md`.
-//! Cost: as there, but three times the operations, of a unit that is faster; an activation takes 6 bytes.
+//! What, shapes, twin: those of [`linear`](super). Source: three parts of eight bits are an f32, a
+//! common practice; why not one part is said in `docs/adr/0017-cpu-weights-and-threads.md`.
+//! Cost: as there, but three times the operations, of a unit that is faster; an activation takes 6
+//! bytes.
 
 use std::ops::Range;
 
@@ -23,8 +24,8 @@ pub(in crate::cpu) const TILE_TOKENS: usize = 5;
 #[repr(C, align(64))]
 pub(in crate::cpu) struct Line([u16; COLS]);
 
-/// Activations as sums of three bf16, in tiles of [`TILE_TOKENS`] tokens: of a tile the blocks of 32 columns follow each other, of a block
-/// the tokens, of a token the parts.
+/// Activations as sums of three bf16, in tiles of [`TILE_TOKENS`] tokens: of a tile the blocks of
+/// 32 columns follow each other, of a block the tokens, of a token the parts.
 #[derive(Debug, Default)]
 pub(in crate::cpu) struct Tiles {
     lines: Vec<Line>,
@@ -94,7 +95,8 @@ fn split(x: &[f32; COLS], lines: &mut [Line]) {
 }
 
 impl Map<'_> {
-    /// Some bands, for all tokens: for so many of them that their activations stay in a core's cache, one band after the other.
+    /// Some bands, for all tokens: for so many of them that their activations stay in a core's
+    /// cache, one band after the other.
     pub(super) fn run_in_tiles(&self, bands: Range<usize>, tiles: &Tiles, amx: Amx) {
         let unit = Bf16Tiles::new(amx);
         let mut sums = [[0.0; BAND]; TOKENS];
@@ -115,14 +117,15 @@ impl Map<'_> {
     }
 }
 
-/// How many tokens' activations of `cols` values, in parts, leave room for a band's weights in a core's cache of 2 MiB.
+/// How many tokens' activations of `cols` values, in parts, leave room for a band's weights in a
+/// core's cache of 2 MiB.
 fn near_tokens(cols: usize) -> usize {
     let fit = (5 << 18) / (2 * PARTS * cols);
     (fit / TOKENS).clamp(1, 8) * TOKENS
 }
 
-/// How many bands a thread claims at least: with many tokens so many that activations which were brought near serve several of them, as
-/// long as every thread has three pieces.
+/// How many bands a thread claims at least: with many tokens so many that activations which were
+/// brought near serve several of them, as long as every thread has three pieces.
 pub(super) fn grain(tokens: usize, bands: usize, threads: usize) -> usize {
     if tokens > TOKENS { (bands / (3 * threads)).min(8) } else { 1 }
 }

@@ -16,8 +16,8 @@ pub(super) fn bf16(rows: &[&[u8]], out: &mut [u8]) {
     }
 }
 
-/// A scale and 32 integers for a block of weights: `weight = scale * integer`. The scale is a bf16, the last block of a row may
-/// be shorter. Twin: `reference::int8_weights`.
+/// A scale and 32 integers for a block of weights: `weight = scale * integer`. The scale is a bf16,
+/// the last block of a row may be shorter. Twin: `reference::int8_weights`.
 pub(super) fn int8_block(values: &[f32]) -> (half::bf16, [i8; MXFP4_BLOCK]) {
     let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     let broken = values.iter().any(|value| !value.is_finite());

@@ -1,16 +1,17 @@
 //! Weights in the order in which the kernels read them.
 //!
-//! Owns: copies of a checkpoint's matrices, on huge pages where the system has them. Promises: sixteen rows, a group, lie
-//! together, so that a vector holds the same columns of all of them and a matrix is read once from its first byte to its
-//! last. Absent: arithmetic.
+//! Owns: copies of a checkpoint's matrices, on huge pages where the system has them. Promises:
+//! sixteen rows, a group, lie together, so that a vector holds the same columns of all of them and
+//! a matrix is read once from its first byte to its last. Absent: arithmetic.
 //!
 //! A group's values, of row `r` of the group:
 //! * bf16: columns `2 p` and `2 p + 1` are the bytes `64 p + 4 r ..+ 4`;
-//! * int8: a block of 32 columns takes 512 bytes, column `c` of it is byte `64 (c / 4) + 4 r + c % 4`, with 128 added; behind
-//!   all blocks stand their scales, sixteen bf16 each;
-//! * MXFP4: a block takes 256 bytes, byte `64 j + 4 r + i` holds column `4 j + i` in its low and column `16 + 4 j + i` in its
-//!   high nibble; behind all blocks stand their scales, sixteen bytes each. Of the scales 0, 252 to 254 and 255, which no
-//!   model uses, the kernels make zeros, infinities and what is not finite.
+//! * int8: a block of 32 columns takes 512 bytes, column `c` of it is byte `64 (c / 4) + 4 r + c %
+//!   4`, with 128 added; behind all blocks stand their scales, sixteen bf16 each;
+//! * MXFP4: a block takes 256 bytes, byte `64 j + 4 r + i` holds column `4 j + i` in its low and
+//!   column `16 + 4 j + i` in its high nibble; behind all blocks stand their scales, sixteen bytes
+//!   each. Of the scales 0, 252 to 254 and 255, which no model uses, the kernels make zeros,
+//!   infinities and what is not finite.
 
 use super::Cpu;
 use super::simd::Band;
@@ -32,7 +33,8 @@ pub(super) const INT8_SCALES: usize = 32;
 pub(super) const MXFP4_BYTES: usize = 256;
 pub(super) const MXFP4_SCALES: usize = 16;
 
-/// What gates and ups of an expert are cut into: sixteen gates, their ups, sixteen gates, their ups make a block of outputs.
+/// What gates and ups of an expert are cut into: sixteen gates, their ups, sixteen gates, their ups
+/// make a block of outputs.
 pub(super) const GATED_ROWS: usize = 2 * MXFP4_BLOCK;
 
 /// How packed weights are stored.
@@ -183,7 +185,8 @@ impl Cpu {
     /// Packs the rows of `parts`, one matrix below the other, as bf16 or int8.
     ///
     /// # Panics
-    /// If there is no part, their columns differ, the format is MXFP4, or the system does not give the memory.
+    /// If there is no part, their columns differ, the format is MXFP4, or the system does not give
+    /// the memory.
     #[must_use]
     pub fn pack(&mut self, parts: &[Bf16Matrix<'_>], format: Format) -> Packed {
         assert!(format != Format::Mxfp4, "bf16 is not turned into MXFP4");
@@ -221,7 +224,8 @@ impl Cpu {
         }
     }
 
-    /// Packs the experts of a layer that are bf16, value for value; each with its biases `[E, outputs]`.
+    /// Packs the experts of a layer that are bf16, value for value; each with its biases `[E,
+    /// outputs]`.
     ///
     /// # Panics
     /// If the shapes do not fit together, or the system does not give the memory.
@@ -267,7 +271,8 @@ impl Cpu {
         packed
     }
 
-    /// Packs the matrices of all experts; row `row` of an expert's packed matrix is its row `order(row)`.
+    /// Packs the matrices of all experts; row `row` of an expert's packed matrix is its row
+    /// `order(row)`.
     fn pack_stack(&mut self, stack: &Mxfp4Stack<'_>, order: impl Fn(usize) -> usize + Sync) -> Packed {
         let [experts, rows, cols] = stack.shape();
         // MXFP4 knows whole blocks only, and an expert's outputs are the next matrix's inputs.

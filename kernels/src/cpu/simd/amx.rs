@@ -1,12 +1,13 @@
 //! The matrix unit of Intel's server cores (AMX): eight tile registers of sixteen rows of 64 bytes.
 //!
-//! The compiler has no stable intrinsics for it, so its instructions are written here in assembly, each behind a macro that names
-//! tile registers by number.
+//! The compiler has no stable intrinsics for it, so its instructions are written here in assembly,
+//! each behind a macro that names tile registers by number.
 
 use std::arch::x86_64::__cpuid_count;
 use std::marker::PhantomData;
 
-/// This CPU multiplies tiles of bf16 and the system lets this process do so. Only [`Amx::detect`] makes one.
+/// This CPU multiplies tiles of bf16 and the system lets this process do so. Only [`Amx::detect`]
+/// makes one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::cpu) struct Amx(());
 
@@ -22,16 +23,19 @@ impl Amx {
 
     /// Configures this thread's tiles, all zero, until the value is dropped.
     pub(super) fn configure(self, shapes: &Shapes) -> Configured {
-        // SAFETY: `self` exists, so the CPU has tiles and the system gives them; the 64 bytes read are those of `shapes`.
+        // SAFETY: `self` exists, so the CPU has tiles and the system gives them; the 64 bytes read
+        // are those of `shapes`.
         unsafe { std::arch::asm!("ldtilecfg [{}]", in(reg) shapes, options(nostack, readonly)) };
         Configured(PhantomData)
     }
 }
 
-/// Asks the system for the state of tiles, which takes 8 KiB of each thread's. Once is enough for a process; asking again is allowed.
+/// Asks the system for the state of tiles, which takes 8 KiB of each thread's. Once is enough for a
+/// process; asking again is allowed.
 #[cfg(target_os = "linux")]
 fn permitted() -> bool {
-    /// `ARCH_REQ_XCOMP_PERM` of `asm/prctl.h`: asks for the right to a part of the processor's extended state.
+    /// `ARCH_REQ_XCOMP_PERM` of `asm/prctl.h`: asks for the right to a part of the processor's
+    /// extended state.
     const REQUEST: libc::c_long = 0x1023;
     /// `XFEATURE_XTILE_DATA`.
     const TILE_DATA: libc::c_long = 18;
@@ -77,8 +81,8 @@ impl Shapes {
     }
 }
 
-/// This thread's tiles are configured; another's are not, so it stays with its thread. Dropping it gives them back: a thread in whose tiles
-/// nothing lies is switched faster.
+/// This thread's tiles are configured; another's are not, so it stays with its thread. Dropping it
+/// gives them back: a thread in whose tiles nothing lies is switched faster.
 pub(super) struct Configured(PhantomData<*const ()>);
 
 impl Drop for Configured {
@@ -119,7 +123,8 @@ macro_rules! clear_tile {
     };
 }
 
-/// Multiplies tiles of bf16 and adds: `sums[m][n] += sum over k of left[m][k] * right[k / 2][2 n + k % 2]`.
+/// Multiplies tiles of bf16 and adds: `sums[m][n] += sum over k of left[m][k] * right[k / 2][2 n +
+/// k % 2]`.
 macro_rules! multiply_bf16_tiles {
     ($sums:literal, $left:literal, $right:literal) => {
         std::arch::asm!(concat!("tdpbf16ps tmm", $sums, ", tmm", $left, ", tmm", $right), options(nostack, nomem))

@@ -1,7 +1,8 @@
 //! Products of packed bf16 rows with AMX, f32 activations in three parts.
 //!
-//! Three bf16 hold all 24 bits of an f32, so that no activation is rounded and each product is exact. A part's sum is a chain of its own
-//! over K, and the three are added at the end: which tokens share a tile changes no bit. A tile of weights is read as it is packed.
+//! Three bf16 hold all 24 bits of an f32, so that no activation is rounded and each product is
+//! exact. A part's sum is a chain of its own over K, and the three are added at the end: which
+//! tokens share a tile changes no bit. A tile of weights is read as it is packed.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -18,7 +19,8 @@ const PAIRS: usize = 16;
 /// Bytes of a tile of weights.
 const BYTES: usize = PAIRS * BF16_BYTES;
 
-/// Tiles 0 to 3: sums, of the first tokens with both groups, then of the second. 4 and 5: activations. 6 and 7: weights of the groups.
+/// Tiles 0 to 3: sums, of the first tokens with both groups, then of the second. 4 and 5:
+/// activations. 6 and 7: weights of the groups.
 static SHAPES: Shapes = {
     let (tokens, weights) = ((LINES as u8, 64), (PAIRS as u8, 64));
     Shapes::new(&[tokens, tokens, tokens, tokens, tokens, tokens, weights, weights])
@@ -39,8 +41,8 @@ impl Bf16Tiles {
         Self(amx.configure(&SHAPES))
     }
 
-    /// bf16 times f32: the products of a band with as many tokens as there are `sums`, one or two tiles from tile `first` on. If `prefetches`,
-    /// weights are prefetched.
+    /// bf16 times f32: the products of a band with as many tokens as there are `sums`, one or two
+    /// tiles from tile `first` on. If `prefetches`, weights are prefetched.
     pub(in crate::cpu) fn multiply(&self, band: Band<'_>, tiles: &Tiles, first: usize, prefetches: bool, sums: &mut [Sums]) {
         let tokens = sums.len();
         let pairs = band[0].len() / BF16_BYTES;
@@ -53,7 +55,8 @@ impl Bf16Tiles {
             let read = if step > 0 { (blocks - 1) * step + LINES } else { 0 };
             assert!(tile.len() >= read, "{} lines where {read} are read", tile.len());
         }
-        // SAFETY: `self` exists, so the CPU has tiles, and with them AVX-512; the lengths were checked.
+        // SAFETY: `self` exists, so the CPU has tiles, and with them AVX-512; the lengths were
+        // checked.
         unsafe {
             match (steps[1] > 0, prefetches) {
                 (false, true) => run::<1, true>(band, both, steps, sums),
@@ -66,8 +69,9 @@ impl Bf16Tiles {
 }
 
 /// # Safety
-/// The CPU has AVX-512 and its tiles have [`SHAPES`]. Groups are of one length. From block to block of its columns `A` tiles step so many
-/// lines, and behind the beginning of each block there are [`LINES`].
+/// The CPU has AVX-512 and its tiles have [`SHAPES`]. Groups are of one length. From block to block
+/// of its columns `A` tiles step so many lines, and behind the beginning of each block there are
+/// [`LINES`].
 #[target_feature(enable = "avx512f")]
 unsafe fn run<const A: usize, const PREFETCHES: bool>(
     band: Band<'_>,
@@ -119,7 +123,8 @@ unsafe fn run<const A: usize, const PREFETCHES: bool>(
 /// Multiplies a block of columns: 32 activations of each token of `A` tiles with both groups.
 ///
 /// # Safety
-/// As [`run`]; there are [`LINES`] lines behind the pointers of `A` tiles and [`BYTES`] bytes behind each group's.
+/// As [`run`]; there are [`LINES`] lines behind the pointers of `A` tiles and [`BYTES`] bytes
+/// behind each group's.
 #[inline(always)]
 unsafe fn multiply<const A: usize>(tiles: [*const Line; 2], weights: [*const u8; 2]) {
     // SAFETY: as the caller promises.

@@ -9,7 +9,8 @@ use super::{Kernel, Simd};
 
 const LANES: usize = 8;
 
-/// This CPU has AVX2, FMA and F16C, and AVX-VNNI if `vnni`. Only [`Avx2::detect`] and [`Avx2::detect_with_vnni`] make one.
+/// This CPU has AVX2, FMA and F16C, and AVX-VNNI if `vnni`. Only [`Avx2::detect`] and
+/// [`Avx2::detect_with_vnni`] make one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Avx2 {
     prefetches_alone: bool,

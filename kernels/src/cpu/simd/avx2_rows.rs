@@ -1,8 +1,9 @@
 //! Products of packed rows with AVX2: two vectors hold the sixteen rows of a group.
 //!
-//! One token takes both groups of a band side by side, in the order of memory: two streams of weights. Several tokens take a half of
-//! a group at a time, bf16 excepted, so that what is multiplied stays in registers; the second half then comes from a cache. The sums
-//! of eight tokens with MXFP4 do not.
+//! One token takes both groups of a band side by side, in the order of memory: two streams of
+//! weights. Several tokens take a half of a group at a time, bf16 excepted, so that what is
+//! multiplied stays in registers; the second half then comes from a cache. The sums of eight tokens
+//! with MXFP4 do not.
 
 #![expect(clippy::needless_range_loop, reason = "`g` and `h` also say where in a token's sums a half lies")]
 
@@ -14,12 +15,13 @@ use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, check, prefetch, prefetch_b
 use crate::cpu::activations::Block;
 use crate::cpu::packed::{BF16_BYTES, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
 
-/// Calls a kernel once for all of a band, or once for each half of its groups; the last of its constants says whether weights are asked
-/// for ahead.
+/// Calls a kernel once for all of a band, or once for each half of its groups; the last of its
+/// constants says whether weights are asked for ahead.
 macro_rules! by_halves {
     ($self:ident, $kernel:ident $([$parts:tt])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
-        // SAFETY: `self` exists, so AVX2 and FMA were detected, and AVX-VNNI if `self.vnni()`, which is asked before a kernel is named
-        // that needs it; `check` has seen that groups and activations are so long.
+        // SAFETY: `self` exists, so AVX2 and FMA were detected, and AVX-VNNI if `self.vnni()`,
+        // which is asked before a kernel is named that needs it; `check` has seen that groups and
+        // activations are so long.
         unsafe {
             if const { T > 1 } {
                 for (group, rows) in $band.into_iter().zip([0, 2]) {
@@ -42,7 +44,8 @@ impl Rows for Avx2 {
     #[inline]
     fn bf16_f32<const T: usize>(self, band: Band<'_>, xs: &[&[f32]; T], sums: &mut [Sums; T]) {
         let pairs = check(band, xs, BF16_BYTES, 2);
-        // SAFETY: `self` exists, so AVX2 and FMA were detected; `check` has seen that groups and activations are so long.
+        // SAFETY: `self` exists, so AVX2 and FMA were detected; `check` has seen that groups and
+        // activations are so long.
         unsafe {
             if const { T > 2 } {
                 bf16_f32::<T, 1, true>([band[0]], xs, pairs, 0, sums);
@@ -82,7 +85,8 @@ impl Rows for Avx2 {
     }
 }
 
-/// Stores eight sums, multiplied by `factor`, to the part of a token's that belongs to a half of a group.
+/// Stores eight sums, multiplied by `factor`, to the part of a token's that belongs to a half of a
+/// group.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn store(total: __m256, factor: f32, half: usize, sums: &mut Sums) {
@@ -92,7 +96,8 @@ pub(super) fn store(total: __m256, factor: f32, half: usize, sums: &mut Sums) {
 }
 
 /// # Safety
-/// Each group holds `pairs` pairs of columns, each activation `2 * pairs` values; `rows / 2 + G` is at most 2.
+/// Each group holds `pairs` pairs of columns, each activation `2 * pairs` values; `rows / 2 + G` is
+/// at most 2.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn bf16_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
@@ -109,7 +114,8 @@ unsafe fn bf16_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
         }
         for g in 0..G {
             for h in 0..2 {
-                // SAFETY: `pair` is below `pairs`, to which the caller has checked groups and activations.
+                // SAFETY: `pair` is below `pairs`, to which the caller has checked groups and
+                // activations.
                 unsafe {
                     let v = _mm256_loadu_si256(groups[g].as_ptr().add(pair * BF16_BYTES + 32 * h).cast());
                     let even = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(v));
@@ -153,7 +159,8 @@ pub(super) unsafe fn mxfp4_weights(group: &[u8], block: usize, half: usize) -> [
     weights
 }
 
-/// Eight scales of block `block`, which lie behind the values of all `blocks`: `2^(e - 127)`, zero for 0, infinite for 255.
+/// Eight scales of block `block`, which lie behind the values of all `blocks`: `2^(e - 127)`, zero
+/// for 0, infinite for 255.
 ///
 /// # Safety
 /// The group holds `blocks` blocks, `block` is one of them, `half` 0 or 1.
@@ -169,7 +176,8 @@ pub(super) unsafe fn mxfp4_scales(group: &[u8], blocks: usize, block: usize, hal
 }
 
 /// # Safety
-/// Each group holds `blocks` blocks, each activation `32 * blocks` values; `first + H` is at most 2, `rows / 2 + G` too.
+/// Each group holds `blocks` blocks, each activation `32 * blocks` values; `first + H` is at most
+/// 2, `rows / 2 + G` too.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn mxfp4_f32<const T: usize, const G: usize, const H: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
@@ -191,7 +199,8 @@ unsafe fn mxfp4_f32<const T: usize, const G: usize, const H: usize, const PREFET
             let mut low = [_mm256_setzero_ps(); T];
             let mut high = [_mm256_setzero_ps(); T];
             for four in 0..4 {
-                // SAFETY: `block` is below `blocks`, to which the caller has checked group and activations.
+                // SAFETY: `block` is below `blocks`, to which the caller has checked group and
+                // activations.
                 unsafe {
                     let at = block * MXFP4_BYTES + 64 * four + 32 * (first + h);
                     let v = _mm256_loadu_si256(groups[g].as_ptr().add(at).cast());
@@ -233,12 +242,14 @@ pub(super) fn four_of(values: &[i8; 32], four: usize) -> __m256i {
     _mm256_set1_epi32(i32::from_le_bytes(values.as_chunks::<4>().0[four].map(i8::cast_unsigned)))
 }
 
-/// A kernel of a format of weights times integers for some features: how many bytes a block's values and scales take, what loads them,
-/// and what a sum is multiplied by at its end. `add_block` adds what a block of weights and a block of activations give.
+/// A kernel of a format of weights times integers for some features: how many bytes a block's
+/// values and scales take, what loads them, and what a sum is multiplied by at its end. `add_block`
+/// adds what a block of weights and a block of activations give.
 macro_rules! define_integer_kernel {
     ($features:literal, $kernel:ident, $bytes:ident, $scale_bytes:ident, $weights:ident, $scales:ident, $factor:literal) => {
         /// # Safety
-        /// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.
+        /// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, and
+        /// `rows / 2 + G` too.
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $kernel<
             const T: usize,
@@ -260,7 +271,8 @@ macro_rules! define_integer_kernel {
                     prefetch_block::<G, $bytes, $scale_bytes>(groups, blocks, block);
                 }
                 for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
-                    // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
+                    // SAFETY: `block` is below `blocks`, to which the caller has checked groups and
+                    // activations.
                     unsafe {
                         let weights = $weights(groups[g], block, first + h);
                         let scales = $scales(groups[g], blocks, block, first + h);
@@ -318,7 +330,8 @@ pub(super) unsafe fn int8_scales(group: &[u8], blocks: usize, block: usize, half
 }
 
 /// # Safety
-/// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G` too.
+/// Each group and each activation hold `blocks` blocks; `first + H` is at most 2, `rows / 2 + G`
+/// too.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn int8_int8<const T: usize, const G: usize, const H: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
@@ -337,11 +350,13 @@ unsafe fn int8_int8<const T: usize, const G: usize, const H: usize, const PREFET
         for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
             let mut parts = [_mm256_setzero_si256(); T];
             for four in 0..8 {
-                // SAFETY: `block` is below `blocks`, to which the caller has checked group and activations.
+                // SAFETY: `block` is below `blocks`, to which the caller has checked group and
+                // activations.
                 let v = unsafe {
                     _mm256_loadu_si256(groups[g].as_ptr().add(block * INT8_BYTES + 64 * four + 32 * (first + h)).cast())
                 };
-                // The magnitude goes to the unsigned side and the sign to the other: two products stay below 2 * 127 * 127.
+                // The magnitude goes to the unsigned side and the sign to the other: two products
+                // stay below 2 * 127 * 127.
                 let signed = _mm256_xor_si256(v, raised);
                 let magnitude = _mm256_abs_epi8(signed);
                 for t in 0..T {

@@ -10,7 +10,8 @@ use super::{Kernel, Simd};
 
 const LANES: usize = 16;
 
-/// This CPU has AVX-512 with the instructions that multiply bytes (VNNI). Only [`Avx512::detect`] makes one.
+/// This CPU has AVX-512 with the instructions that multiply bytes (VNNI). Only [`Avx512::detect`]
+/// makes one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Avx512 {
     prefetches_alone: bool,
@@ -18,9 +19,11 @@ pub(super) struct Avx512 {
 }
 
 impl Avx512 {
-    /// The proof, if the CPU has them. The few CPUs with AVX-512 but without VNNI take the path of AVX2.
+    /// The proof, if the CPU has them. The few CPUs with AVX-512 but without VNNI take the path of
+    /// AVX2.
     pub(super) fn detect() -> Option<Self> {
-        // AVX2 and FMA for sums across lanes; every CPU with AVX-512 has them, but that is not written anywhere.
+        // AVX2 and FMA for sums across lanes; every CPU with AVX-512 has them, but that is not
+        // written anywhere.
         let detected = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
@@ -75,21 +78,24 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn load(self, from: &[f32]) -> Self::V {
         let from: &[f32; LANES] = from.first_chunk().expect("a vector's worth of values");
-        // SAFETY: `self` exists, so AVX-512F was detected; the sixteen values read are those of `from`.
+        // SAFETY: `self` exists, so AVX-512F was detected; the sixteen values read are those of
+        // `from`.
         unsafe { _mm512_loadu_ps(from.as_ptr()) }
     }
 
     #[inline(always)]
     fn load_half(self, from: &[f16]) -> Self::V {
         let from: &[f16; LANES] = from.first_chunk().expect("a vector's worth of values");
-        // SAFETY: `self` exists, so AVX-512F was detected; the sixteen values read are those of `from`.
+        // SAFETY: `self` exists, so AVX-512F was detected; the sixteen values read are those of
+        // `from`.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
     }
 
     #[inline(always)]
     fn store(self, v: Self::V, to: &mut [f32]) {
         let to: &mut [f32; LANES] = to.first_chunk_mut().expect("room for a vector");
-        // SAFETY: `self` exists, so AVX-512F was detected; the sixteen values written are those of `to`.
+        // SAFETY: `self` exists, so AVX-512F was detected; the sixteen values written are those of
+        // `to`.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
     }
 

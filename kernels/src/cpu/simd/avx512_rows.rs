@@ -1,7 +1,7 @@
 //! Products of packed rows with AVX-512: a vector holds the sixteen rows of a group.
 //!
-//! Both groups of a band are taken side by side: two streams of weights. MXFP4 times f32 with more than two tokens keeps too much in
-//! registers for that and takes a group after the other.
+//! Both groups of a band are taken side by side: two streams of weights. MXFP4 times f32 with more
+//! than two tokens keeps too much in registers for that and takes a group after the other.
 
 #![expect(clippy::needless_range_loop, reason = "`t` and `g` also say which activations, weights and sums belong together")]
 
@@ -12,10 +12,12 @@ use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, check, prefetch, prefetch_b
 use crate::cpu::activations::Block;
 use crate::cpu::packed::{BF16_BYTES, GROUP, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
 
-/// Calls a kernel for both groups of a band; the last of its constants says whether weights are asked for ahead.
+/// Calls a kernel for both groups of a band; the last of its constants says whether weights are
+/// asked for ahead.
 macro_rules! both_groups {
     ($self:ident, $kernel:ident $([$parts:ident])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
-        // SAFETY: `self` exists, so the features were detected; `check` has seen that groups and activations are so long.
+        // SAFETY: `self` exists, so the features were detected; `check` has seen that groups and
+        // activations are so long.
         unsafe {
             // A constant, so that only what can be called is compiled.
             if const { T > 1 } {
@@ -43,7 +45,8 @@ impl Rows for Avx512 {
         let blocks = check(band, xs, MXFP4_BYTES + MXFP4_SCALES, 32);
         if const { T > 2 } {
             for (first, group) in band.into_iter().enumerate() {
-                // SAFETY: `self` exists, so the features were detected; `check` has seen that group and activations are so long.
+                // SAFETY: `self` exists, so the features were detected; `check` has seen that group
+                // and activations are so long.
                 unsafe { mxfp4_f32::<T, 1, true>([group], xs, blocks, first, sums) };
             }
         } else {
@@ -74,7 +77,8 @@ fn store(total: __m512, factor: f32, group: usize, sums: &mut Sums) {
 }
 
 /// # Safety
-/// Each group holds `pairs` pairs of columns, each activation `2 * pairs` values; `first + G` is at most 2.
+/// Each group holds `pairs` pairs of columns, each activation `2 * pairs` values; `first + G` is at
+/// most 2.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
 unsafe fn bf16_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
@@ -111,7 +115,8 @@ unsafe fn bf16_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
     }
 }
 
-/// The scales of block `block`, which lie behind the values of all `blocks`: `2^(e - 127)`, zero for 0, infinite for 255.
+/// The scales of block `block`, which lie behind the values of all `blocks`: `2^(e - 127)`, zero
+/// for 0, infinite for 255.
 ///
 /// # Safety
 /// The group holds `blocks` blocks, `block` is one of them.
@@ -126,7 +131,8 @@ unsafe fn mxfp4_scales(group: &[u8], blocks: usize, block: usize) -> __m512 {
 }
 
 /// # Safety
-/// Each group holds `blocks` blocks, each activation `32 * blocks` values; `first + G` is at most 2.
+/// Each group holds `blocks` blocks, each activation `32 * blocks` values; `first + G` is at most
+/// 2.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
 unsafe fn mxfp4_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
@@ -147,7 +153,8 @@ unsafe fn mxfp4_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
             let mut low = [_mm512_setzero_ps(); T];
             let mut high = [_mm512_setzero_ps(); T];
             for four in 0..4 {
-                // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
+                // SAFETY: `block` is below `blocks`, to which the caller has checked groups and
+                // activations.
                 unsafe {
                     let mut v = _mm512_loadu_si512(groups[g].as_ptr().add(block * MXFP4_BYTES + 64 * four).cast());
                     for byte in 0..4 {
@@ -178,10 +185,12 @@ unsafe fn mxfp4_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
     }
 }
 
-/// Adds to each lane of `$sum` what four bytes of `$weights` and the four activations at `$x + 4 * $four` give.
+/// Adds to each lane of `$sum` what four bytes of `$weights` and the four activations at `$x + 4 *
+/// $four` give.
 ///
-/// The activations are an operand in memory that the instruction spreads over the lanes. Left to itself the compiler reads two of them at
-/// once and spreads each with an instruction of its own: eight tokens in two parts were seen to take a third longer.
+/// The activations are an operand in memory that the instruction spreads over the lanes. Left to
+/// itself the compiler reads two of them at once and spreads each with an instruction of its own:
+/// eight tokens in two parts were seen to take a third longer.
 macro_rules! add_fours {
     ($sum:ident, $weights:expr, $x:expr, $four:literal) => {
         std::arch::asm!(
@@ -243,7 +252,8 @@ unsafe fn mxfp4_int8<const T: usize, const G: usize, const PARTS: usize, const P
         }
         for g in 0..G {
             let mut weights = [_mm512_setzero_si512(); 8];
-            // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
+            // SAFETY: `block` is below `blocks`, to which the caller has checked groups and
+            // activations.
             unsafe {
                 for four in 0..4 {
                     let v = _mm512_loadu_si512(groups[g].as_ptr().add(block * MXFP4_BYTES + 64 * four).cast());
@@ -282,7 +292,8 @@ unsafe fn int8_int8<const T: usize, const G: usize, const PREFETCHES: bool>(
         }
         for g in 0..G {
             let mut weights = [_mm512_setzero_si512(); 8];
-            // SAFETY: `block` is below `blocks`, to which the caller has checked groups and activations.
+            // SAFETY: `block` is below `blocks`, to which the caller has checked groups and
+            // activations.
             unsafe {
                 for (four, weights) in weights.iter_mut().enumerate() {
                     *weights = _mm512_loadu_si512(groups[g].as_ptr().add(block * INT8_BYTES + 64 * four).cast());

@@ -1,5 +1,5 @@
-//! Products of packed rows with integers where AVX2 has AVX-VNNI beside it: one instruction multiplies four bytes of each lane and adds
-//! them up. The bits are those of AVX2.
+//! Products of packed rows with integers where AVX2 has AVX-VNNI beside it: one instruction
+//! multiplies four bytes of each lane and adds them up. The bits are those of AVX2.
 
 use std::arch::x86_64::*;
 
@@ -32,7 +32,8 @@ fn add_block<const PARTS: usize>(weights: &[__m256i; 8], scales: __m256, x: &Blo
 define_integer_kernel!("avx2,fma,avxvnni", mxfp4_int8, MXFP4_BYTES, MXFP4_SCALES, mxfp4_weights, mxfp4_scales, 0.5);
 define_integer_kernel!("avx2,fma,avxvnni", int8_int8, INT8_BYTES, INT8_SCALES, int8_weights, int8_scales, 1.0);
 
-/// Half a group's values of block `block`, raised as they are packed: four columns of eight rows a vector.
+/// Half a group's values of block `block`, raised as they are packed: four columns of eight rows a
+/// vector.
 ///
 /// # Safety
 /// The group holds more than `block` blocks, `half` is 0 or 1.

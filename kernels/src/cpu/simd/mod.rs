@@ -1,12 +1,14 @@
 //! The instruction sets, behind one trait, so that each kernel is written once.
 //!
-//! A kernel is a [`Kernel`]: a struct of its operands whose `run` is generic over [`Simd`]. [`Isa::run`] calls it inside a
-//! function compiled for the instruction set, into which everything marked `#[inline(always)]` is inlined. A value of a
-//! `Simd` type is the proof that the CPU has the instructions, so its methods are safe.
+//! A kernel is a [`Kernel`]: a struct of its operands whose `run` is generic over [`Simd`].
+//! [`Isa::run`] calls it inside a function compiled for the instruction set, into which everything
+//! marked `#[inline(always)]` is inlined. A value of a `Simd` type is the proof that the CPU has
+//! the instructions, so its methods are safe.
 //!
-//! Promises: every operation is the same on each lane, whatever the other lanes hold, and sums across lanes have one order.
-//! The paths differ from each other in the last bits: the portable one rounds products, the others fuse them, and AMX, which is AVX-512
-//! for all but bf16 weights, adds up the parts of activations.
+//! Promises: every operation is the same on each lane, whatever the other lanes hold, and sums
+//! across lanes have one order. The paths differ from each other in the last bits: the portable one
+//! rounds products, the others fuse them, and AMX, which is AVX-512 for all but bf16 weights, adds
+//! up the parts of activations.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -80,7 +82,8 @@ pub(super) trait Simd: Rows {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The smaller; `b` if either is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// `2^n`, where a lane holds `1.5 * 2^23 + n`, `n` in -127 ..= 128; zero for -127, infinite for 128.
+    /// `2^n`, where a lane holds `1.5 * 2^23 + n`, `n` in -127 ..= 128; zero for -127, infinite for
+    /// 128.
     fn power(self, shifted: Self::V) -> Self::V;
     /// The sum of all lanes, in one fixed order.
     fn sum(self, v: Self::V) -> f32;
@@ -141,7 +144,8 @@ enum Set {
 }
 
 impl Isa {
-    /// Every instruction set that this CPU has and the kernels know, the slowest first. The first is on every CPU.
+    /// Every instruction set that this CPU has and the kernels know, the slowest first. The first
+    /// is on every CPU.
     #[must_use]
     pub fn available() -> Vec<Self> {
         let portable = Set::Portable(portable::Portable);

@@ -1,4 +1,5 @@
-//! Eight lanes in plain Rust, which the compiler turns into whatever vectors the target always has (SSE2, NEON).
+//! Eight lanes in plain Rust, which the compiler turns into whatever vectors the target always has
+//! (SSE2, NEON).
 
 use half::f16;
 
@@ -23,7 +24,8 @@ fn each(f: impl Fn(usize) -> f32) -> [f32; LANES] {
 #[inline(always)]
 fn widen(half: f16) -> f32 {
     let bits = u32::from(half.to_bits());
-    // The exponent is 112 less than an f32's. The product sets that right, and makes of subnormal numbers what they stand for.
+    // The exponent is 112 less than an f32's. The product sets that right, and makes of subnormal
+    // numbers what they stand for.
     let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
     // Infinity and NaN have become 2^16 and above, which no number reaches.
     let broken = if magnitude >= 65_536.0 { 0x7f80_0000 } else { 0 };

@@ -11,7 +11,8 @@ fn mxfp4_scales(group: &[u8], blocks: usize, block: usize) -> [f32; GROUP] {
     std::array::from_fn(|row| f32::from_bits(u32::from(bytes[row]) << 23))
 }
 
-/// Twice the weights of a block, by column: byte `4 row + i` of vector `j` holds columns `4 j + i` and `16 + 4 j + i`.
+/// Twice the weights of a block, by column: byte `4 row + i` of vector `j` holds columns `4 j + i`
+/// and `16 + 4 j + i`.
 fn mxfp4_block(group: &[u8], block: usize) -> [[i8; GROUP]; 32] {
     let bytes = &group[block * MXFP4_BYTES..][..MXFP4_BYTES];
     let mut weights = [[0; GROUP]; 32];

@@ -81,7 +81,8 @@ impl World {
         world
     }
 
-    /// One slice a sequence, of its tokens `parts[sequence]`; only the blocks that these see are in the tables.
+    /// One slice a sequence, of its tokens `parts[sequence]`; only the blocks that these see are in
+    /// the tables.
     fn slices(&self, parts: &[Range<usize>]) -> Vec<KvSlice<'_>> {
         let mut row = 0;
         let slice = |(part, table): (&Range<usize>, _)| {
@@ -130,7 +131,8 @@ proptest! {
         }
     }
 
-    /// Whole prompts together, or cut into slices beside other sequences, on other threads: the same bits.
+    /// Whole prompts together, or cut into slices beside other sequences, on other threads: the
+    /// same bits.
     #[test]
     fn slices_company_and_threads_change_no_bit(shape in shapes(), step in 1usize..12, threads in 1usize..5) {
         let world = World::new(shape);

@@ -154,7 +154,8 @@ proptest! {
     }
 }
 
-/// Zero weights leave the biases as logits: equals, signed zeros and NaN are ordered as in the twin.
+/// Zero weights leave the biases as logits: equals, signed zeros and NaN are ordered as in the
+/// twin.
 #[test]
 fn the_choice_of_experts_at_its_edges() {
     let biases = [

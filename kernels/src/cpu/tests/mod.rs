@@ -1,5 +1,5 @@
-//! Each fast kernel against its twin on every path that this CPU has, and against itself: other tokens, threads and slices
-//! must not change a bit.
+//! Each fast kernel against its twin on every path that this CPU has, and against itself: other
+//! tokens, threads and slices must not change a bit.
 
 mod attention;
 mod experts;

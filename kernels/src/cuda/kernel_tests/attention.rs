@@ -1,4 +1,5 @@
-//! Attention: decode items split over chunks, decode items that walk them, prefill items; all the same bits.
+//! Attention: decode items split over chunks, decode items that walk them, prefill items; all the
+//! same bits.
 
 use super::*;
 use crate::kv::{KvLayout, KvMemory, KvSlice};
@@ -50,7 +51,8 @@ struct Placed {
     expected: Vec<f32>,
 }
 
-/// Puts a sequence's keys and values into blocks in odd order, those that a window left behind missing.
+/// Puts a sequence's keys and values into blocks in odd order, those that a window left behind
+/// missing.
 fn place(bench: &Bench, case: Case) -> Placed {
     let Case { shape, length, start, window } = case;
     let HeadShape { heads, kv_heads, head_dim, block_tokens } = shape;

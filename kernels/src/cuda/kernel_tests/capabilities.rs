@@ -4,8 +4,9 @@ use super::*;
 use crate::cuda::device::{Arg, Grid};
 use crate::cuda::kernels::kernels_of;
 
-/// Compute capabilities, with the shared memory that a block gets that asks for it. Source: CUDA C++ Programming Guide 13.0, table of
-/// technical specifications. A100, RTX 3090, L4 and L40S and RTX 4090, H100 and H200, B200, RTX 5090.
+/// Compute capabilities, with the shared memory that a block gets that asks for it. Source: CUDA
+/// C++ Programming Guide 13.0, table of technical specifications. A100, RTX 3090, L4 and L40S and
+/// RTX 4090, H100 and H200, B200, RTX 5090.
 const SERVED: [((u16, u16), i32); 6] =
     [((8, 0), 166_912), ((8, 6), 101_376), ((8, 9), 101_376), ((9, 0), 232_448), ((10, 0), 232_448), ((12, 0), 101_376)];
 

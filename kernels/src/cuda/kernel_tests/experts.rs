@@ -75,7 +75,8 @@ fn random_mxfp4(values: usize, seed: u64) -> (Vec<u8>, Vec<u8>) {
     (blocks, random(values / 32, seed + 1).map(|value| 122 + (value.unsigned_abs() % 4) as u8).collect())
 }
 
-/// Packs `[experts, rows, cols]` tile by tile; `source` names the row of an expert that stands at a place of its tiles.
+/// Packs `[experts, rows, cols]` tile by tile; `source` names the row of an expert that stands at a
+/// place of its tiles.
 fn put_stack(bench: &Bench, stack: &Mxfp4Stack<'_>, bias: &[f32], source: impl Fn(usize) -> usize) -> Mxfp4Tiles {
     let [experts, rows, cols] = stack.shape();
     let mut arena = Arena::new(&bench.device, "a test", Mxfp4Tiles::bytes(experts, rows, cols)).unwrap();
@@ -193,7 +194,8 @@ fn a_rank_computes_its_own_experts_and_sums_them() {
 
 /// Groups pairs that a test chose: the router sees tokens that name them.
 fn group_as(bench: &Bench, routes: &RouteRegions, chosen: &[i32], tokens: usize) {
-    // Tokens are unit vectors and the router's columns their wishes: the first choice gets the largest logit.
+    // Tokens are unit vectors and the router's columns their wishes: the first choice gets the
+    // largest logit.
     let (experts, top_k) = (routes.share.total, routes.top_k);
     let hidden = row_stride(tokens);
     let mut x = vec![0.0; tokens * hidden];

@@ -1,5 +1,5 @@
-//! Every kernel against its twin, on the CPU through the shim, over odd shapes, under every schedule with the same bits, and with
-//! every access checked.
+//! Every kernel against its twin, on the CPU through the shim, over odd shapes, under every
+//! schedule with the same bits, and with every access checked.
 
 mod attention;
 mod capabilities;
@@ -37,7 +37,8 @@ impl Bench {
         Self { shim, device }
     }
 
-    /// Runs `work` under every schedule, then with every access checked; its result must be the same bits each time.
+    /// Runs `work` under every schedule, then with every access checked; its result must be the
+    /// same bits each time.
     pub(super) fn run<T: Element + std::fmt::Debug>(&self, work: impl Fn(&Device) -> Vec<T>) -> Vec<T> {
         let first = work(&self.device);
         let bits = |values: &[T]| -> Vec<u8> { values.iter().flat_map(|value| format!("{value:?};").into_bytes()).collect() };
@@ -102,7 +103,8 @@ impl Bench {
     }
 }
 
-/// Numbers that a seed fixes, between -1 and 1, rounded to bf16 so that both sides compute with the same.
+/// Numbers that a seed fixes, between -1 and 1, rounded to bf16 so that both sides compute with the
+/// same.
 pub(super) fn numbers(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {

@@ -1,4 +1,5 @@
-//! Pinned memory and copies under way. The shim copies when something waits, so that a host that does not wait is always too early.
+//! Pinned memory and copies under way. The shim copies when something waits, so that a host that
+//! does not wait is always too early.
 
 use super::*;
 

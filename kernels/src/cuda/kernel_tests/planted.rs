@@ -1,5 +1,6 @@
-//! Bugs planted in the project's kernels, one text changed each. The checks of the other files must find them, so these tests say
-//! what the checks are worth: each bug is found in the way that is written beside it.
+//! Bugs planted in the project's kernels, one text changed each. The checks of the other files must
+//! find them, so these tests say what the checks are worth: each bug is found in the way that is
+//! written beside it.
 
 use super::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,7 +68,8 @@ bugs! {
         "if (lane == 0) mbarrier_arrive" => "mbarrier_arrive", [SCHEDULE, REFERENCE, RACE, "more arrive at an mbarrier", "deadlock"];
     bytes_that_nobody_announced: prefill::check_linear, "prefill.cuh",
         "::TOKEN_BYTES + PREFILL_ROW_TILES *" => "::TOKEN_BYTES + (PREFILL_ROW_TILES - 1) *", [SCHEDULE, REFERENCE, RACE, "deadlock"];
-    // A wait that never ends ends the launch, and says where it stood; on silicon `mbarrier_wait` traps after MBARRIER_WAIT_NS.
+    // A wait that never ends ends the launch, and says where it stood; on silicon `mbarrier_wait`
+    // traps after MBARRIER_WAIT_NS.
     bytes_that_never_come: prefill::check_linear, "prefill.cuh",
         "mbarrier_arrive_expect(full, Ring" => "mbarrier_arrive_expect(full, 16 + Ring", ["threads wait for ever; thread 0 at an mbarrier"];
     a_wrong_wait_count_of_products: prefill::check_linear, "prefill.cuh",

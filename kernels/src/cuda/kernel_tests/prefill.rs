@@ -25,7 +25,8 @@ pub(super) fn room(bench: &Bench, values: usize) -> Arranged {
 fn linear_maps_with_wgmma_are_those_with_mma() {
     let Some(bench) = hopper() else { return };
     check_linear(&bench);
-    // One step of 32 and less, several blocks of rows and of tokens, parts of k that are short, odd, empty; more stages than the ring has.
+    // One step of 32 and less, several blocks of rows and of tokens, parts of k that are short,
+    // odd, empty; more stages than the ring has.
     for shape in [(5, 8, 3), (16, 32, 1), (150, 64, 129), (128, 96, 128), (33, 544, 17), (290, 352, 260), (40, 1000, 66)] {
         compare_linear(&bench, shape);
     }
@@ -66,7 +67,8 @@ fn assert_bits(got: &[f32], expected: &[f32], what: &str) {
 #[test]
 fn experts_with_wgmma_are_those_with_mma() {
     let Some(bench) = hopper() else { return };
-    // Blocks of 64 and of 128 pairs, none of them full, and an expert that has two; more stages than the ring has; experts that get nothing.
+    // Blocks of 64 and of 128 pairs, none of them full, and an expert that has two; more stages
+    // than the ring has; experts that get nothing.
     for shape in [(96, 64, 2, 2, 40), (832, 160, 4, 2, 70), (64, 480, 3, 2, 110)] {
         compare_experts(&bench, shape);
     }

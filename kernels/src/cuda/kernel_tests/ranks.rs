@@ -1,5 +1,5 @@
-//! Several devices together: gathering, captured and not, and what happens when a rank fails. Each rank has a thread, as in the
-//! engine: a rank that gathers waits for the others.
+//! Several devices together: gathering, captured and not, and what happens when a rank fails. Each
+//! rank has a thread, as in the engine: a rank that gathers waits for the others.
 
 use super::*;
 use std::thread;

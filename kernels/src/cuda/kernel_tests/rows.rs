@@ -222,7 +222,8 @@ pub(super) fn check_rotary(bench: &Bench) {
     }
 }
 
-/// Values near every edge of f16: what is too large is as large as may be, and what is no number is not hidden.
+/// Values near every edge of f16: what is too large is as large as may be, and what is no number is
+/// not hidden.
 #[test]
 fn values_are_stored_as_the_nearest_f16() {
     let bench = Bench::new();

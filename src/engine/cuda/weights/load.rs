@@ -1,4 +1,5 @@
-//! Weights of a checkpoint. Packs on the host, some tiles a thread, into one of two pinned buffers while the other is copied.
+//! Weights of a checkpoint. Packs on the host, some tiles a thread, into one of two pinned buffers
+//! while the other is copied.
 
 use super::{Cut, WeightSource, Weights, build, weight_bytes};
 use crate::engine::checkpoint::{Checkpoint, ExpertForm, LoadProgress, TensorBytes, in_layer};
@@ -18,7 +19,8 @@ use std::thread;
 /// Words of a pinned buffer: 32 MiB, half a millisecond of a fast bus.
 const BUFFER_WORDS: usize = 8 << 20;
 
-/// Packs and copies every weight of a rank; `progress` is told how many bytes of the checkpoint are on the device.
+/// Packs and copies every weight of a rank; `progress` is told how many bytes of the checkpoint are
+/// on the device.
 ///
 /// # Errors
 /// [`CudaEngineError`] if the device fails, or a weight is one that the kernels do not widen.
@@ -158,8 +160,9 @@ impl WeightSource for Loader<'_> {
     }
 }
 
-/// Whether experts that are stored in bf16 are MXFP4's values, by the first ones of each: 32 of a row, which costs a few pages of
-/// the file. Trained experts differ there already. The others are looked at when they are packed.
+/// Whether experts that are stored in bf16 are MXFP4's values, by the first ones of each: 32 of a
+/// row, which costs a few pages of the file. Trained experts differ there already. The others are
+/// looked at when they are packed.
 ///
 /// # Errors
 /// [`CudaEngineError::Experts`].
@@ -222,7 +225,8 @@ impl Loader<'_> {
                     if count <= share { work() } else { drop(scope.spawn(work)) }
                 }
             });
-            // The other buffer is free once its copy is done; this one is copied while that one is filled.
+            // The other buffer is free once its copy is done; this one is copied while that one is
+            // filled.
             self.device.synchronize_copies()?;
             self.device.upload(Queue::Copies, buffer, &region.slice(first * words..(first + count) * words), count * words)?;
             self.next ^= 1;

@@ -1,6 +1,6 @@
 //! The model's weights on the device, in the order in which its kernels read them.
 //!
-//! Owns: the regions, and in which order they are taken. What is in them comes from a [`Source`].
+//! Owns: the regions, and in which order they are taken. What is in them comes from a [`WeightSource`].
 
 mod load;
 mod noise;
@@ -93,10 +93,12 @@ trait WeightSource {
     /// `count` rows of `cols` as they are, `stride` apart; every rank has them.
     fn rows(&mut self, name: &str, count: usize, cols: usize, stride: usize) -> Result<Region<bf16>, CudaEngineError>;
 
-    /// Parts of matrices, one under the other and as wide as each other, in the order of the tile core; zeros up to `rows` rows.
+    /// Parts of matrices, one under the other and as wide as each other, in the order of the tile
+    /// core; zeros up to `rows` rows.
     fn matrix(&mut self, cuts: &[Cut], rows: usize) -> Result<F16Tiles, CudaEngineError>;
 
-    /// The matrices of a rank's experts; `source` names the row that stands at a place of an expert's tiles.
+    /// The matrices of a rank's experts; `source` names the row that stands at a place of an
+    /// expert's tiles.
     fn experts(
         &mut self,
         name: &str,
@@ -162,7 +164,8 @@ fn layer(
             weights: source.rows(&name("mlp.router.weight"), config.experts, hidden, row_stride(hidden))?,
             bias: source.vector(&vector("mlp.router.bias", 0..config.experts))?,
         },
-        // A tile of 16 rows is eight gates and their eight ups, which lie interleaved in the checkpoint.
+        // A tile of 16 rows is eight gates and their eight ups, which lie interleaved in the
+        // checkpoint.
         gate_up: source.experts(&name("mlp.experts.gate_up_proj"), experts, 2 * inner, hidden, |place| {
             place / TILE_ROWS * TILE_ROWS + place % 8 * 2 + place / 8 % 2
         })?,

@@ -11,8 +11,9 @@ use half::{bf16, f16};
 /// Words of a pattern, which is repeated: 4 MiB.
 const PATTERN_WORDS: usize = 1 << 20;
 
-/// Takes a model's weights and fills them with noise: matrices in +-1/16, experts of every code with scales 2^-7 to 2^-4,
-/// norms of one, biases in +-1/16. What comes out is finite and differs from token to token.
+/// Takes a model's weights and fills them with noise: matrices in +-1/16, experts of every code
+/// with scales 2^-7 to 2^-4, norms of one, biases in +-1/16. What comes out is finite and differs
+/// from token to token.
 ///
 /// # Errors
 /// [`CudaEngineError`] if the device has not the memory or fails.
@@ -60,7 +61,8 @@ struct Noise<'a> {
     floats: Pinned<u32>,
 }
 
-/// Copies a pattern into a region until that is full. The patterns are never written again, so nothing is waited for.
+/// Copies a pattern into a region until that is full. The patterns are never written again, so
+/// nothing is waited for.
 fn fill(device: &Device, pattern: &Pinned<u32>, region: &Region<u32>) -> Result<(), CudaError> {
     for begin in (0..region.len()).step_by(PATTERN_WORDS) {
         let end = region.len().min(begin + PATTERN_WORDS);

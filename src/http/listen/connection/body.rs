@@ -1,9 +1,11 @@
 //! Where a request's body ends.
 //!
-//! Promises: each byte is looked at once, except that the data of a chunk and of a body with a length are passed over. What is
-//! taken here is a part of what actix takes, and ends at the same byte.
+//! Promises: each byte is looked at once, except that the data of a chunk and of a body with a
+//! length are passed over. What is taken here is a part of what actix takes, and ends at the same
+//! byte.
 
-/// Most bytes of chunk extensions and trailers in one body. As much as hyper takes; none is of any use here.
+/// Most bytes of chunk extensions and trailers in one body. As much as hyper takes; none is of any
+/// use here.
 const ASIDE_MAX_BYTES: usize = 16 << 10;
 /// Most digits of a chunk's size: 2^64 - 1.
 const DIGITS_MAX_COUNT: u32 = 16;
@@ -118,7 +120,8 @@ impl Chunks {
         match (self.at, byte) {
             (At::Size { digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if digits < DIGITS_MAX_COUNT => {
                 let digit = char::from(byte).to_digit(16).expect("it is one of the digits above");
-                // The size of the last chunk is zero, and so is that of the data that was passed over.
+                // The size of the last chunk is zero, and so is that of the data that was passed
+                // over.
                 self.size = self.size << 4 | u64::from(digit);
                 Some(At::Size { digits: digits + 1 })
             }

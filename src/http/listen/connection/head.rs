@@ -1,7 +1,9 @@
-//! A request's head: where it ends, how its body is framed, and what it asks for that is not granted.
+//! A request's head: where it ends, how its body is framed, and what it asks for that is not
+//! granted.
 //!
-//! Promises: each byte is looked at once, and a head that is taken means to actix what it means here. httparse, which actix reads
-//! heads with, reads them here too; of what it leaves open (bare line feeds, several lengths, codings) nothing is taken.
+//! Promises: each byte is looked at once, and a head that is taken means to actix what it means
+//! here. httparse, which actix reads heads with, reads them here too; of what it leaves open (bare
+//! line feeds, several lengths, codings) nothing is taken.
 
 use std::mem;
 use std::ops::Range;
@@ -73,8 +75,9 @@ pub(in crate::http) enum HeadError {
     Framing,
 }
 
-/// Reads a whole head: how its body is framed. What asks for another protocol is blanked, since none is spoken here: a server may
-/// ignore it (RFC 9110, 7.8), but actix would read no body and close the connection.
+/// Reads a whole head: how its body is framed. What asks for another protocol is blanked, since
+/// none is spoken here: a server may ignore it (RFC 9110, 7.8), but actix would read no body and
+/// close the connection.
 ///
 /// # Errors
 /// [`HeadError`]: nothing behind such a head can be read.

@@ -1,7 +1,8 @@
 //! What of the bytes that arrive on a connection is handed to actix, and when.
 //!
-//! Promises: never more than one request whose answer is not sent; nothing behind bytes that were not understood. Bounded: a head
-//! of [`HEAD_MAX_BYTES`], or what was read together with a request's end. No sockets and no time here.
+//! Promises: never more than one request whose answer is not sent; nothing behind bytes that were
+//! not understood. Bounded: a head of [`HEAD_MAX_BYTES`], or what was read together with a
+//! request's end. No sockets and no time here.
 
 use bytes::{Buf, BytesMut};
 use tokio::io::ReadBuf;
@@ -9,10 +10,11 @@ use tokio::io::ReadBuf;
 use crate::http::listen::connection::body::{FramedBody, Taken};
 use crate::http::listen::connection::head::{self, HEAD_MAX_BYTES, HeadError, HeadScan, Scan};
 
-/// Most bytes that are kept behind a request while it is answered. Clients do not pipeline (RFC 9112, 9.3.2), and 1,000
-/// connections that do it nevertheless take 12 MB so.
+/// Most bytes that are kept behind a request while it is answered. Clients do not pipeline (RFC
+/// 9112, 9.3.2), and 1,000 connections that do it nevertheless take 12 MB so.
 const KEPT_MAX_BYTES: usize = 8 << 10;
-/// What actix understands nowhere, neither in a head nor between chunks: it answers with 400 and closes.
+/// What actix understands nowhere, neither in a head nor between chunks: it answers with 400 and
+/// closes.
 const NONSENSE: &[u8] = b"\r\0";
 
 /// The bytes of a connection that are not handed over yet, and how far its requests are read.
@@ -34,9 +36,11 @@ enum IntakeStage {
     Body(FramedBody),
     /// A request is handed over and its answer is awaited.
     Answer,
-    /// The same, and too much came behind it: what is kept and what comes is thrown away, and the connection ends with the answer.
+    /// The same, and too much came behind it: what is kept and what comes is thrown away, and the
+    /// connection ends with the answer.
     Overfull,
-    /// What comes is thrown away: actix ends the connection by itself, after a 400 or an answer that came before the body's end.
+    /// What comes is thrown away: actix ends the connection by itself, after a 400 or an answer
+    /// that came before the body's end.
     Closing,
     /// No more requests.
     Over,
@@ -138,8 +142,8 @@ impl Intake {
         }
     }
 
-    /// So many answers are over; `sent` says that the kernel has all of them. Returns whether the connection goes on to its next
-    /// request, or its end.
+    /// So many answers are over; `sent` says that the kernel has all of them. Returns whether the
+    /// connection goes on to its next request, or its end.
     pub(in crate::http) fn answered(&mut self, count: u64, sent: bool) -> bool {
         if count < self.heads_count {
             return false;
@@ -153,7 +157,8 @@ impl Intake {
                 self.stage = IntakeStage::Over;
                 true
             }
-            // What of the body is not read by now is not wanted: actix closes such a connection after a second.
+            // What of the body is not read by now is not wanted: actix closes such a connection
+            // after a second.
             IntakeStage::Handing(_, Some(_)) | IntakeStage::Body(_) => {
                 self.throw_away(IntakeStage::Closing);
                 false

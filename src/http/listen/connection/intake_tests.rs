@@ -6,8 +6,8 @@ use tokio_util::codec::Decoder;
 
 use crate::http::listen::connection::intake::*;
 
-/// What a connection hands over if its bytes come in `pieces` and each answer is sent at once: a text a request, and what came
-/// of the last one.
+/// What a connection hands over if its bytes come in `pieces` and each answer is sent at once: a
+/// text a request, and what came of the last one.
 fn handed(pieces: &[&[u8]], room: usize) -> (Vec<Vec<u8>>, Intake) {
     let (mut intake, mut requests) = (Intake::default(), vec![Vec::new()]);
     let mut pieces = pieces.iter();
@@ -173,8 +173,8 @@ fn another_protocol_is_not_asked_for() {
     assert_eq!(texts(&whole(raw.as_bytes())), [blanked, ""]);
 }
 
-/// What actix makes of a request's bytes: how many heads it finds, whether a body is open, and how many bytes it leaves; `None`
-/// if it refuses them.
+/// What actix makes of a request's bytes: how many heads it finds, whether a body is open, and how
+/// many bytes it leaves; `None` if it refuses them.
 fn understood(bytes: &[u8]) -> Option<(usize, bool, usize)> {
     let runtime = actix_web::rt::Runtime::new().expect("a thread has one");
     // The codec keeps a clock for its answers.
@@ -265,7 +265,8 @@ proptest! {
         for request in requests {
             let is_tunnel = request.trim_ascii_start().starts_with(b"CONNECT");
             let found = understood(&request);
-            // To actix the rest of the connection belongs to a tunnel; none is opened, and the connection ends.
+            // To actix the rest of the connection belongs to a tunnel; none is opened, and the
+            // connection ends.
             prop_assert!(matches!(found, None | Some((1, false, 0))) || is_tunnel, "{found:?} {:?}", texts(&[request]));
         }
         if let Some((heads, ..)) = understood(&last) {

@@ -1,8 +1,9 @@
 //! A client's connection: which of its bytes reach actix and when, and what becomes of the answers.
 //!
-//! Promises: actix has one request at a time, whose framing can be read in one way ([`Intake`]); a client that leaves is seen
-//! however much it sent behind its request; an answer goes on only while the client takes it ([`Pace`]); and what actix answers
-//! by itself says what is wrong ([`own`]). A connection that waits is not polled.
+//! Promises: actix has one request at a time, whose framing can be read in one way ([`Intake`]); a
+//! client that leaves is seen however much it sent behind its request; an answer goes on only while
+//! the client takes it ([`ProgressDeadline`]); and what actix answers by itself says what is wrong ([`own`]). A
+//! connection that waits is not polled.
 
 mod body;
 mod head;
@@ -33,8 +34,9 @@ pub(in crate::http) use places::{ConnectionPlace, ConnectionPlaces, turn_away};
 
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 4 << 10;
-/// How long an answer may take with more behind it than is kept. Then what is behind it is thrown away, to see the client leave:
-/// a client that pipelines must be ready to ask again (RFC 9112, 9.3.2), and short answers come in time.
+/// How long an answer may take with more behind it than is kept. Then what is behind it is thrown
+/// away, to see the client leave: a client that pipelines must be ready to ask again (RFC 9112,
+/// 9.3.2), and short answers come in time.
 const OVERFULL_AFTER: Duration = Duration::from_secs(1);
 /// How long a client may take to read the last answer of a connection that ends so.
 const LINGER: Duration = Duration::from_secs(1);
@@ -44,7 +46,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(in crate::http) struct Connection {
     stream: TcpStream,
     intake: Intake,
-    /// Runs while what is needed may take so long and no longer: the rest of a head, an answer's end, the client's last look.
+    /// Runs while what is needed may take so long and no longer: the rest of a head, an answer's
+    /// end, the client's last look.
     timer: Option<(Need, Pin<Box<Sleep>>)>,
     head_deadline: Duration,
     /// A head took too long.
@@ -79,8 +82,8 @@ impl Drop for Answering {
 }
 
 impl Connection {
-    /// Wraps a connection, which is given up once its client takes longer than `head_deadline` for a head that has begun, or
-    /// takes nothing of an answer for `send_deadline`.
+    /// Wraps a connection, which is given up once its client takes longer than `head_deadline` for
+    /// a head that has begun, or takes nothing of an answer for `send_deadline`.
     pub(in crate::http) fn new(
         stream: TcpStream,
         place: ConnectionPlace,
@@ -142,7 +145,8 @@ impl Connection {
         timer.as_mut().poll(context)
     }
 
-    /// Waits for the client to read the last answer: what is unread when a socket is closed may cost it the rest.
+    /// Waits for the client to read the last answer: what is unread when a socket is closed may
+    /// cost it the rest.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.poll_timer(context, Need::End, LINGER).is_ready() {
             return Poll::Ready(Ok(()));
@@ -158,7 +162,8 @@ impl AsyncRead for Connection {
         this.intake.answered(this.answers.0.get(), false);
         while !this.intake.hand(buffer) {
             match this.intake.need() {
-                // actix has a deadline for the first head only, and each byte of a later one starts its idle time anew.
+                // actix has a deadline for the first head only, and each byte of a later one starts
+                // its idle time anew.
                 need @ Need::Rest if this.poll_timer(context, need, this.head_deadline).is_ready() => {
                     this.late = true;
                     this.intake.give_up();
@@ -202,7 +207,8 @@ impl AsyncWrite for Connection {
         }
     }
 
-    /// actix flushes when it has written everything: an answer that is over is sent by then, and the next request may come.
+    /// actix flushes when it has written everything: an answer that is over is sent by then, and
+    /// the next request may come.
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.stream).poll_flush(context))?;

@@ -1,11 +1,12 @@
 //! The answers that actix gives by itself, in this server's form.
 //!
-//! What is no HTTP never reaches a route: actix answers it with a bare 400, 408 or 431 and closes the connection. Such an
-//! answer goes out with the error object and an id like any other.
+//! What is no HTTP never reaches a route: actix answers it with a bare 400, 408 or 431 and closes
+//! the connection. Such an answer goes out with the error object and an id like any other.
 //!
-//! Every answer of this server carries `x-request-id`; a head that lacks it and announces an empty body is actix's own. Such a
-//! head is the last thing on its connection, so it is looked for at the end of what is written and nowhere else. No body
-//! looks like one: JSON and events hold no raw line ends.
+//! Every answer of this server carries `x-request-id`; a head that lacks it and announces an empty
+//! body is actix's own. Such a head is the last thing on its connection, so it is looked for at the
+//! end of what is written and nowhere else. No body looks like one: JSON and events hold no raw
+//! line ends.
 
 use actix_web::http::StatusCode;
 
@@ -15,7 +16,8 @@ use crate::http::wire::error::{ErrorObject, INVALID, SERVER, UNAVAILABLE};
 /// Longest head that actix makes for an answer of its own; a longer one is a route's answer.
 const OWN_HEAD_MAX_BYTES: usize = 256;
 const HEAD_BEGIN: &[u8] = b"HTTP/1.1 ";
-/// When a client that was turned away should come back: connections come and go with requests, which take seconds.
+/// When a client that was turned away should come back: connections come and go with requests,
+/// which take seconds.
 const FULL_RETRY_SECONDS: u64 = 5;
 
 /// Where a head of actix's own begins at the end of `bytes`, and its status.

@@ -1,7 +1,8 @@
 //! How long an answer may stand still.
 //!
-//! TCP's own deadline is not enough: a client that stops reading goes on acknowledging, and keeps its answer for as long as it
-//! likes. What counts here is that the kernel takes more bytes, and it takes them as the client does: little is kept unsent.
+//! TCP's own deadline is not enough: a client that stops reading goes on acknowledging, and keeps
+//! its answer for as long as it likes. What counts here is that the kernel takes more bytes, and it
+//! takes them as the client does: little is kept unsent.
 
 use std::io;
 use std::pin::Pin;
@@ -12,8 +13,9 @@ use actix_web::rt::net::TcpStream;
 use socket2::SockRef;
 use tokio::time::{Sleep, sleep};
 
-/// Bytes that the kernel keeps unsent. Without a bound it takes up to 4 MB, which a slow client does not move for minutes; with
-/// this one a client that reads 300 bytes a second is seen to read within 30 s.
+/// Bytes that the kernel keeps unsent. Without a bound it takes up to 4 MB, which a slow client
+/// does not move for minutes; with this one a client that reads 300 bytes a second is seen to read
+/// within 30 s.
 const UNSENT_MAX_BYTES: u32 = 16 << 10;
 
 /// The deadline of an answer's progress.
@@ -49,8 +51,9 @@ impl ProgressDeadline {
     }
 }
 
-/// Sets up a socket: small events are sent at once, little is kept unsent, and a client that vanished without a word is given up
-/// once what was sent to it has waited for so long. Without that it takes fifteen minutes.
+/// Sets up a socket: small events are sent at once, little is kept unsent, and a client that
+/// vanished without a word is given up once what was sent to it has waited for so long. Without
+/// that it takes fifteen minutes.
 pub(in crate::http) fn prepare(stream: &TcpStream, send_deadline: Duration) {
     let socket = SockRef::from(stream);
     let set = socket

@@ -13,12 +13,14 @@ use tokio::time::{Instant, timeout};
 use crate::http::listen::connection::own;
 use crate::metrics::Metrics;
 
-/// One of so many places is for addresses that have few. Two addresses can take the default's whole bound, and a probe that finds
-/// no place has the server restarted.
+/// One of so many places is for addresses that have few. Two addresses can take the default's whole
+/// bound, and a probe that finds no place has the server restarted.
 const SPARED_ONE_OF: usize = 16;
-/// Fewer are few: probes of two kinds may come at once, and one that just ended may still be counted.
+/// Fewer are few: probes of two kinds may come at once, and one that just ended may still be
+/// counted.
 const FEW_COUNT: usize = 4;
-/// Connections that are told why they are turned away, at the same time; more are closed without a word.
+/// Connections that are told why they are turned away, at the same time; more are closed without a
+/// word.
 const TOLD_MAX_COUNT: usize = 64;
 /// How long a client may take to hear it.
 const TELLING: Duration = Duration::from_secs(1);
@@ -68,7 +70,8 @@ impl ConnectionPlaces {
         Self { all_max_count, address_max_count, open: Mutex::default(), telling, metrics }
     }
 
-    /// A place for a connection from `address`; `None` if it is turned away, which is counted and logged.
+    /// A place for a connection from `address`; `None` if it is turned away, which is counted and
+    /// logged.
     pub(in crate::http) fn take(self: &Arc<Self>, address: IpAddr) -> Option<ConnectionPlace> {
         let address = site(address);
         let mut open = self.lock();
