@@ -1,9 +1,9 @@
 //! Tokens of a choice to parts of its answer.
 //!
-//! Owns: the text state of one choice: unfinished UTF-8, the parser, the search for stop strings, the
-//! text and tokens gathered for the next part. Promises: the parts' text joined does not depend on
-//! when they were sent; their tokens joined are those taken, in order, and their log-probabilities
-//! those of the text; one part is [`PartKind::Finished`], the last. Absent on purpose: channels.
+//! Owns: the text state of one choice: unfinished UTF-8, the parser, the search for stop strings,
+//! the text and tokens gathered for the next part. Promises: the parts' text joined does not depend
+//! on when they were sent; their tokens joined are those taken, in order, and so are the text's
+//! log-probabilities; the last part is [`PartKind::Finished`]. Absent on purpose: channels.
 //!
 //! Stop strings end the final channel, preambles and plain text; reasoning and calls may hold them.
 

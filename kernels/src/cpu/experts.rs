@@ -1,13 +1,13 @@
 //! The mixture of experts, in MXFP4 or in bf16.
 //!
-//! What: `stream[t] += sum over k of weights[t][k] * (down . swiglu(gate_up . x[t] +
-//! gate_up_bias) + down_bias)` with the weights of expert `experts[t][k]`, in the order of the experts.
-//! Shapes: `x`, `stream` `[T, H]`; `gate_up [E, 2 I, H]`, `down [E, H, I]` MXFP4; routes `[T,
-//! top_k]`. Source: the gpt-oss model card; Shazeer et al. 2017, arXiv:1701.06538; SwiGLU: Shazeer
-//! 2020, arXiv:2002.05202. Twin: `reference::experts`, within 1e-5 of the largest output with exact
-//! arithmetic, and as far as rounding activations to integers leads with the others.
-//! Cost: `51 / 32 * H * I` bytes for each expert that is hit, `6 H I` operations for each token and
-//! each of its experts; measured figures are in `docs/performance.md`.
+//! What: `stream[t] += sum over k of weights[t][k] * (down . swiglu(gate_up . x[t] + gate_up_bias)
+//! + down_bias)` with the weights of expert `experts[t][k]`, in the order of the experts. Shapes:
+//! `x`, `stream` `[T, H]`; `gate_up [E, 2 I, H]`, `down [E, H, I]` MXFP4; routes `[T, top_k]`.
+//! Source: the gpt-oss model card; Shazeer et al. 2017, arXiv:1701.06538; SwiGLU: Shazeer 2020,
+//! arXiv:2002.05202. Twin: `reference::experts`, within 1e-5 of the largest output with exact
+//! arithmetic, and as far as rounding activations to integers leads with the others. Cost: `51 / 32
+//! * H * I` bytes for each expert that is hit, `6 H I` operations for each token and each of its
+//! experts; measured figures are in `docs/performance.md`.
 //!
 //! Tokens are grouped by expert, so that an expert's weights are read once a step. Which tokens
 //! share an expert changes no bit: a token's sums have their own chains, and its experts are added

@@ -97,8 +97,8 @@ impl ObservedState {
         if self.metrics_access == MetricsAccess::Admin { check_admin(request) } else { Ok(()) }
     }
 
-    /// What a probe of one of [`ObservedState::PROBES`] is told: 200 if all is well, else 503, and a
-    /// report as JSON.
+    /// What a probe of one of [`ObservedState::PROBES`] is told: 200 if all is well, else 503, and
+    /// a report as JSON.
     pub(in crate::http) fn probe(&self, path: &str) -> (StatusCode, String) {
         let snapshot = self.service.snapshot();
         match path {

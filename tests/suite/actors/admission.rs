@@ -77,13 +77,16 @@ fn choices_are_taken_all_or_none() {
         world.brake.pull();
         let running = world.accepted(plain("running", "x", 10)).await;
         world.brake.holds().await;
-        let four = Generate { choices_count: 4, ..plain("four", "x", 10) };
-        assert!(matches!(refused(&world, four).await, Refusal::QueueFull { .. }));
-        assert_eq!(world.service.snapshot().scheduler.waiting_count, 0);
-        let three = world.accepted(Generate { choices_count: 3, ..plain("three", "x", 10) }).await;
+        let choices = |name: &str, count| Generate { choices_count: count, ..plain(name, "x", 10) };
+        let two = world.accepted(choices("two", 2)).await;
+        assert!(matches!(refused(&world, choices("two more", 2)).await, Refusal::QueueFull { .. }));
+        assert_eq!(world.service.snapshot().scheduler.waiting_count, 2, "none of the two waits");
+        let one = world.accepted(choices("one", 1)).await;
         assert_eq!(world.service.snapshot().scheduler.waiting_count, 3);
+        // So many never fit, however empty the queue is.
+        assert!(matches!(refused(&world, choices("four", 4)).await, Refusal::Invalid { .. }));
         world.brake.release();
-        assert_eq!(read(three, 3).await.len(), 3);
+        assert_eq!((read(two, 2).await.len(), read(one, 1).await.len()), (2, 1));
         assert_eq!(read(running, 1).await.len(), 1);
         world
     });

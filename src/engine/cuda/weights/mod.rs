@@ -1,6 +1,7 @@
 //! The model's weights on the device, in the order in which its kernels read them.
 //!
-//! Owns: the regions, and in which order they are taken. What is in them comes from a [`WeightSource`].
+//! Owns: the regions, and in which order they are taken. What is in them comes from a
+//! [`WeightSource`].
 
 mod load;
 mod noise;

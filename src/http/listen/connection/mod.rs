@@ -2,8 +2,8 @@
 //!
 //! Promises: actix has one request at a time, whose framing can be read in one way ([`Intake`]); a
 //! client that leaves is seen however much it sent behind its request; an answer goes on only while
-//! the client takes it ([`ProgressDeadline`]); and what actix answers by itself says what is wrong ([`own`]). A
-//! connection that waits is not polled.
+//! the client takes it ([`ProgressDeadline`]); and what actix answers by itself says what is wrong
+//! ([`own`]). A connection that waits is not polled.
 
 mod body;
 mod head;
