@@ -47,7 +47,14 @@ pub(super) fn builder() -> Arc<PromptBuilder> {
 pub(super) fn text_work() -> TextWork {
     let grammars = Arc::new(Grammars::new(tokenizer()));
     let masks = MaskThreads::start(&grammars).unwrap();
-    TextWork { builder: builder(), tokenizer: tokenizer(), date: Some("2025-11-22".to_owned()), grammars, masks }
+    TextWork {
+        builder: builder(),
+        tokenizer: tokenizer(),
+        date: Some("2025-11-22".to_owned()),
+        grammars,
+        compiling: Arc::default(),
+        masks,
+    }
 }
 
 /// Metrics at zero.

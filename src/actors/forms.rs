@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::actors::compiling::CompileError;
 use crate::actors::messages::{AskedForm, Refusal};
 use crate::actors::prepare::TextWork;
-use crate::prompt::constraint::{AnswerRules, Calls, Grammar, GrammarError};
+use crate::prompt::constraint::{AnswerRules, Calls, Grammar};
 use crate::prompt::conversation::{AnswerForm, Conversation, Tool};
 use crate::prompt::harmony::parser::ParserStart;
 
@@ -14,7 +15,7 @@ impl TextWork {
     /// # Errors
     /// [`Refusal::Invalid`] with the path of what cannot be kept.
     pub(super) fn grammar(&self, asked: &AskedForm) -> Result<Arc<Grammar>, Refusal> {
-        self.grammars.compile(&asked.form).map_err(|error| invalid(&asked.param, &error))
+        self.compiling.compile(&self.grammars, &asked.form).map_err(|error| refusal(&asked.param, &error))
     }
 
     /// What the answers to `conversation` must be, whose prompt ends at `start`; `None` if every
@@ -44,18 +45,22 @@ impl TextWork {
     /// The grammar of a call's arguments. Of a function that is not strict they are an object, if
     /// its schema cannot be kept.
     fn arguments(&self, index: usize, tool: &Tool) -> Result<Arc<Grammar>, Refusal> {
-        let refusal = match self.grammars.compile(&tool.arguments()) {
-            Ok(grammar) => return Ok(grammar),
-            Err(error) => invalid(&format!("tools[{index}].function.parameters"), &error),
-        };
-        if tool.strict {
-            return Err(refusal);
+        let param = format!("tools[{index}].function.parameters");
+        match self.compiling.compile(&self.grammars, &tool.arguments()) {
+            Ok(grammar) => Ok(grammar),
+            Err(CompileError::Form(_)) if !tool.strict => {
+                let object = self.compiling.compile(&self.grammars, &AnswerForm::object());
+                object.map_err(|error| refusal(&param, &error))
+            }
+            Err(error) => Err(refusal(&param, &error)),
         }
-        self.grammars.compile(&AnswerForm::object()).map_err(|_| refusal)
     }
 }
 
-fn invalid(param: &str, error: &GrammarError) -> Refusal {
+fn refusal(param: &str, error: &CompileError) -> Refusal {
+    let CompileError::Form(error) = error else {
+        return Refusal::Unavailable { retry_after_seconds: 1, code: "compiler_busy" };
+    };
     let param = match error.path.as_str() {
         "" => param.to_owned(),
         path if path.starts_with('[') => format!("{param}{path}"),

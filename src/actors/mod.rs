@@ -11,6 +11,7 @@
 
 pub mod budget;
 mod coalesce;
+mod compiling;
 mod engine_seat;
 mod engine_thread;
 #[cfg(test)]

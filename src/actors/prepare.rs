@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::actors::compiling::Compiling;
 use crate::actors::mail::Prepared;
 use crate::actors::masks::MaskThreads;
 use crate::actors::messages::{Generate, KeyId, PromptReport, Refusal, ResponseInput};
@@ -31,6 +32,8 @@ pub(super) struct TextWork {
     pub(super) date: Option<String>,
     /// Compiles what answers must be.
     pub(super) grammars: Arc<Grammars>,
+    /// Where they are compiled.
+    pub(super) compiling: Arc<Compiling>,
     /// Find out which tokens go on with an answer that must be so.
     pub(super) masks: MaskThreads,
 }

@@ -77,6 +77,7 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
         date: options.date,
         masks: MaskThreads::start(&grammars).map_err(masks)?,
         grammars,
+        compiling: Arc::default(),
     };
     let request = RequestActor {
         text,

@@ -214,6 +214,7 @@ fn refusal_message(refusal: &Refusal) -> String {
             "draining" => "the server is shutting down and takes no new requests".to_owned(),
             MEMORY_FULL => "the memory for requests is taken; --memory-budget says how much there is".to_owned(),
             "loading" => "the model is being loaded".to_owned(),
+            "compiler_busy" => "another request's form of answers takes long to compile".to_owned(),
             "engine_restarting" => "the engine is being restarted".to_owned(),
             "engine_dead" => "the engine is dead; this server must be restarted".to_owned(),
             "queue_timeout" => "the request waited too long".to_owned(),

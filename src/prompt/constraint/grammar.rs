@@ -16,7 +16,9 @@ use crate::prompt::conversation::AnswerForm;
 use crate::prompt::tokenizer::Tokenizer;
 
 /// Longest text of a regular expression or a grammar, in bytes.
-const TEXT_MAX_BYTES: usize = 256 << 10;
+const TEXT_MAX_BYTES: usize = 64 << 10;
+/// Most bytes of all texts to choose among.
+const CHOICES_MAX_BYTES: usize = 256 << 10;
 /// Most texts to choose among.
 const CHOICES_MAX: usize = 4096;
 /// White space between two tokens of JSON: a blank, or a line's end and an indentation of 16 levels
@@ -27,11 +29,15 @@ const JSON_SPACE: &str = r"\x20|\x0A[\x20\x09]{0,32}";
 /// Work of compiling: 1,000,000 units take 20 ms (llguidance's figure), and its largest schema in
 /// use needs half of them.
 const COMPILE_FUEL: u64 = 1_000_000;
+/// Stack of a thread that compiles. The compiler recurses through references, rules and long lists,
+/// at 10 KB a level of a schema in a debug build; a schema has at most 10,000 levels and a grammar
+/// 16,000 rules.
+pub const STACK_BYTES: usize = 256 << 20;
 /// Symbols of a grammar.
 const SYMBOLS_MAX: usize = 500_000;
 /// Ways to go on that the parser keeps at one place of the text: four for each property of an
 /// object that may be left out.
-const WAYS_MAX: usize = 20_000;
+const WAYS_MAX: usize = 5_000;
 /// Work of one mask: 200,000 units take 14 ms (llguidance's figure).
 const MASK_FUEL: u64 = 200_000;
 /// States of a sequence's lexer, 1 to 2 KiB each (llguidance's figure).
@@ -154,7 +160,12 @@ impl Grammars {
         !self.tokenizer.is_control(token) && !self.tokenizer.bytes_of(token).is_empty()
     }
 
-    /// The grammar of `form`.
+    /// The grammar of `form`, if it is kept.
+    pub fn kept(&self, form: &AnswerForm) -> Option<Arc<Grammar>> {
+        self.look_up(&key_of(form))
+    }
+
+    /// The grammar of `form`. Call it from a thread with [`STACK_BYTES`]: the compiler recurses.
     ///
     /// # Errors
     /// [`GrammarError`] if it is none, asks for what a grammar cannot express, or takes more than
@@ -176,7 +187,7 @@ impl Grammars {
     }
 
     fn look_up(&self, key: &str) -> Option<Arc<Grammar>> {
-        let mut kept = self.kept();
+        let mut kept = self.locked();
         kept.uses_count += 1;
         let now = kept.uses_count;
         let (grammar, used) = kept.grammars.get_mut(key)?;
@@ -185,7 +196,7 @@ impl Grammars {
     }
 
     fn keep(&self, key: String, grammar: &Arc<Grammar>) {
-        let mut kept = self.kept();
+        let mut kept = self.locked();
         let (used, bytes) = (kept.uses_count, bytes_of(&key));
         if kept.grammars.insert(key, (Arc::clone(grammar), used)).is_none() {
             kept.bytes += bytes;
@@ -198,7 +209,7 @@ impl Grammars {
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, KeptGrammars> {
+    fn locked(&self) -> MutexGuard<'_, KeptGrammars> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -244,12 +255,16 @@ fn top_level(form: &AnswerForm) -> Result<TopLevelGrammar, GrammarError> {
             if texts.is_empty() || texts.len() > CHOICES_MAX || texts.iter().any(String::is_empty) {
                 return Err(GrammarError::of_all(format!("is no list of 1 to {CHOICES_MAX} texts that are not empty")));
             }
-            within(&texts.concat(), TEXT_MAX_BYTES)?;
+            within(&texts.concat(), CHOICES_MAX_BYTES)?;
             let quoted: Vec<String> = texts.iter().map(|text| Value::String(text.clone()).to_string()).collect();
             Ok(TopLevelGrammar::from_lark(format!("start: {}", quoted.join(" | "))))
         }
         AnswerForm::Grammar(text) => {
             within(text, TEXT_MAX_BYTES)?;
+            // A schema inside a grammar would pass by every check of schemas.
+            if let Some(word) = ["%json", "%llguidance"].iter().find(|word| text.contains(**word)) {
+                return Err(GrammarError::of_all(format!("has {word}, which is not taken; send a schema by itself")));
+            }
             let is_lark = !gbnf::is_gbnf(text);
             let lark = if is_lark { text.clone() } else { gbnf::to_lark(text).map_err(GrammarError::of_all)? };
             Ok(TopLevelGrammar::from_lark(lark))

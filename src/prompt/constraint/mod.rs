@@ -16,4 +16,4 @@ mod schema;
 mod tests;
 
 pub use answer::{AnswerRules, Calls, ConstrainedAnswer};
-pub use grammar::{Grammar, GrammarError, Grammars};
+pub use grammar::{Grammar, GrammarError, Grammars, STACK_BYTES};

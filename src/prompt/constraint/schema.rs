@@ -11,9 +11,13 @@ use super::grammar::GrammarError;
 const DEPTH_MAX: usize = 64;
 /// Most values in a schema, of any kind. FHIR's, which is among the largest in use, has 36,000
 /// lines.
-const VALUES_MAX: usize = 50_000;
+const VALUES_MAX: usize = 20_000;
 /// Largest bound on a count: of items, properties or characters. The compiler unrolls some of them.
 const COUNT_MAX: u64 = 100_000;
+/// Largest number that every JSON reader keeps.
+const NUMBER_MAX: f64 = 9_007_199_254_740_992.0;
+/// Most patterns of names: 100 take 0.3 s, 200 take 3 s.
+const PATTERNS_MAX: usize = 16;
 /// Longest pattern, in bytes.
 pub(super) const PATTERN_MAX_BYTES: usize = 16 << 10;
 
@@ -53,6 +57,12 @@ pub(super) fn check(schema: &Value) -> Result<(), GrammarError> {
     let mut walk = Walk { root: schema, path: Vec::new(), values_count: 0 };
     walk.measure(schema, 0)?;
     walk.schema(schema)
+}
+
+/// Whether a regular expression names a character below the blank by its code or as it is.
+fn names_control(pattern: &str) -> bool {
+    let codes = ["\\x0", "\\x1", "\\u000", "\\u001", "\\u{0", "\\u{1", "\\c", "\\0"];
+    pattern.chars().any(|letter| letter < ' ') || codes.iter().any(|code| pattern.contains(code))
 }
 
 struct Walk<'a> {
@@ -116,8 +126,14 @@ impl<'a> Walk<'a> {
             let message = "cannot be kept while an answer is generated; leave it out".to_owned();
             return self.within("uniqueItems", |walk| walk.refuse(message));
         }
+        if !self.path.is_empty() && map.contains_key("$id") {
+            let message = "changes what references mean, which is not followed; leave it out".to_owned();
+            return self.within("$id", |walk| walk.refuse(message));
+        }
         self.types(map)?;
         self.counts(map)?;
+        self.numbers(map)?;
+        self.patterns(map)?;
         self.texts(map)?;
         if let Some(reference) = map.get("$ref") {
             self.within("$ref", |walk| walk.reference(reference))?;
@@ -190,10 +206,51 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Numbers beyond 2^53 are not kept by JSON, and overflow in the compiler.
+    fn numbers(&mut self, map: &Map<String, Value>) -> Result<(), GrammarError> {
+        let is_large = |value: &Value| value.as_f64().is_some_and(|number| number.abs() > NUMBER_MAX);
+        for name in ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "const"] {
+            if map.get(name).is_some_and(is_large) {
+                return self.within(name, |walk| walk.refuse("is beyond 2^53".to_owned()));
+            }
+        }
+        if map.get("enum").and_then(Value::as_array).is_some_and(|list| list.iter().any(is_large)) {
+            return self.within("enum", |walk| walk.refuse("has a number beyond 2^53".to_owned()));
+        }
+        let required = map.get("required").and_then(Value::as_array).map_or(0, Vec::len);
+        if map.get("minProperties").and_then(Value::as_f64).is_some_and(|least| least > required as f64) {
+            // The compiler counts a name that comes twice as two properties.
+            let message = format!("is more than the {required} names in `required`, which cannot be kept");
+            return self.within("minProperties", |walk| walk.refuse(message));
+        }
+        Ok(())
+    }
+
+    /// Several patterns of one text, and many of names, are crossed with each other, at a cost
+    /// without a bound.
+    fn patterns(&mut self, map: &Map<String, Value>) -> Result<(), GrammarError> {
+        if map.get("patternProperties").and_then(Value::as_object).is_some_and(|named| named.len() > PATTERNS_MAX) {
+            let message = format!("has more than {PATTERNS_MAX} patterns");
+            return self.within("patternProperties", |walk| walk.refuse(message));
+        }
+        let has_pattern = |value: &Value| value.get("pattern").is_some() || value.get("format").is_some();
+        let all =
+            map.get("allOf").and_then(Value::as_array).map_or(0, |list| list.iter().filter(|part| has_pattern(part)).count());
+        if all + usize::from(map.contains_key("pattern")) > 1 && all > 0 {
+            return self.within("allOf", |walk| walk.refuse("has more than one pattern for a text".to_owned()));
+        }
+        Ok(())
+    }
+
     fn texts(&mut self, map: &Map<String, Value>) -> Result<(), GrammarError> {
         match map.get("pattern") {
             Some(Value::String(pattern)) if pattern.len() > PATTERN_MAX_BYTES => {
                 let message = format!("is {} bytes long; expected {PATTERN_MAX_BYTES} at most", pattern.len());
+                self.within("pattern", |walk| walk.refuse(message))?;
+            }
+            // The characters of a JSON string that it must escape are not those of its text.
+            Some(Value::String(pattern)) if names_control(pattern) => {
+                let message = "names a control character, which cannot be kept".to_owned();
                 self.within("pattern", |walk| walk.refuse(message))?;
             }
             None | Some(Value::String(_)) => {}

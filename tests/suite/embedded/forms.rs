@@ -64,6 +64,43 @@ fn a_chat_answers_in_the_form_that_was_asked_for() {
 
 /// Who is held to a form changes no answer of those who are not, and gets the same answer beside
 /// them.
+/// Each ended the process, or held up every other request: the compiler recurses, and took as long as it
+/// liked. They are refused, or taken, and a request without a form is answered meanwhile.
+#[test]
+fn a_form_that_is_made_to_hurt_hurts_its_request_alone() {
+    let server = Server::start();
+    let plain = json!({"prompt": "Count from 1 to 5.", "max_tokens": 8, "temperature": 0}).to_string();
+    let free = |server: &Server| {
+        let answer: Value = serde_json::from_str(&server.ask("POST", "/v1/completions", &plain)).expect("JSON");
+        answer["choices"][0]["text"].as_str().expect("text").to_owned()
+    };
+    let expected = free(&server);
+    let chain: serde_json::Map<String, Value> = (0..900)
+        .map(|at| (format!("a{at}"), json!({"anyOf": [{"$ref": format!("#/$defs/a{}", at + 1)}, {"type": "null"}]})))
+        .chain([("a900".to_owned(), json!({"type": "null"}))])
+        .collect();
+    let flat: serde_json::Map<String, Value> = (0..8_000).map(|at| (format!("p{at}"), json!({}))).collect();
+    let crossed: Vec<Value> = (1..40).map(|at| json!({"$ref": format!("#/$defs/x{at}")})).collect();
+    let patterns: serde_json::Map<String, Value> =
+        (1..40).map(|at| (format!("x{at}"), json!({"type": "string", "pattern": format!(".*[a-f]{{{at}}}.*{at}")}))).collect();
+    let rules: String = (0..2_000).map(|at| format!("r{at}: \"a\" r{}\n", at + 1)).collect();
+    let mut forms = vec![
+        json!({"guided_json": {"$defs": chain, "$ref": "#/$defs/a0"}}),
+        json!({"guided_json": {"type": "object", "properties": flat}}),
+        json!({"guided_grammar": format!("start: r0\n{rules}r2000: \"b\"\n")}),
+        json!({"guided_grammar": "start: s\ns: s s s | s s | /[a-z ]/ | "}),
+    ];
+    // As the last one: what it takes, it takes from those behind it.
+    forms.push(json!({"guided_json": {"allOf": crossed, "$defs": patterns}}));
+    for form in forms {
+        let mut body = json!({"prompt": "x", "max_tokens": 12});
+        body.as_object_mut().expect("an object").extend(form.as_object().expect("an object").clone());
+        let (status, answer) = server.answer("POST", "/v1/completions", &body.to_string());
+        assert!([200, 400, 503].contains(&status), "{status}: {answer}");
+        assert_eq!(free(&server), expected);
+    }
+}
+
 #[test]
 fn answers_in_a_form_and_free_ones_do_not_change_each_other() {
     let server = Server::start();
