@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
+use crate::actors::compiler::Compiler;
 use crate::actors::masks::MaskThreads;
 use crate::actors::messages::{Coalescing, Generate, KeyId, ResponseInput};
 use crate::actors::options::{SchedulingOptions, StartOptions};
@@ -51,8 +52,7 @@ pub(super) fn text_work() -> TextWork {
         builder: builder(),
         tokenizer: tokenizer(),
         date: Some("2025-11-22".to_owned()),
-        grammars,
-        compiling: Arc::default(),
+        compiler: Arc::new(Compiler::new(grammars)),
         masks,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::actors::compiling::CompileError;
+use crate::actors::compiler::CompileError;
 use crate::actors::messages::{AskedForm, Refusal};
 use crate::actors::prepare::TextWork;
 use crate::prompt::constraint::{AnswerRules, Calls, Grammar};
@@ -15,7 +15,7 @@ impl TextWork {
     /// # Errors
     /// [`Refusal::Invalid`] with the path of what cannot be kept.
     pub(super) fn grammar(&self, asked: &AskedForm) -> Result<Arc<Grammar>, Refusal> {
-        self.compiling.compile(&self.grammars, &asked.form).map_err(|error| refusal(&asked.param, &error))
+        self.compiler.compile(&asked.form).map_err(|error| refusal(&asked.param, &error))
     }
 
     /// What the answers to `conversation` must be, whose prompt ends at `start`; `None` if every
@@ -39,17 +39,17 @@ impl TextWork {
             Ok((tool.name.clone(), grammar))
         };
         let calls: Calls = conversation.offered().map(call).collect::<Result<_, Refusal>>()?;
-        Ok(Some(Arc::new(AnswerRules::of_chat(&self.grammars, start, answer.cloned(), &calls, must_call))))
+        Ok(Some(Arc::new(AnswerRules::of_chat(self.compiler.grammars(), start, answer.cloned(), &calls, must_call))))
     }
 
     /// The grammar of a call's arguments. Of a function that is not strict they are an object, if
     /// its schema cannot be kept.
     fn arguments(&self, index: usize, tool: &Tool) -> Result<Arc<Grammar>, Refusal> {
         let param = format!("tools[{index}].function.parameters");
-        match self.compiling.compile(&self.grammars, &tool.arguments()) {
+        match self.compiler.compile(&tool.arguments()) {
             Ok(grammar) => Ok(grammar),
             Err(CompileError::Form(_)) if !tool.strict => {
-                let object = self.compiling.compile(&self.grammars, &AnswerForm::object());
+                let object = self.compiler.compile(&AnswerForm::object());
                 object.map_err(|error| refusal(&param, &error))
             }
             Err(error) => Err(refusal(&param, &error)),

@@ -11,7 +11,7 @@
 
 pub mod budget;
 mod coalesce;
-mod compiling;
+mod compiler;
 mod engine_seat;
 mod engine_thread;
 #[cfg(test)]

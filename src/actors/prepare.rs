@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::actors::compiling::Compiling;
+use crate::actors::compiler::Compiler;
 use crate::actors::mail::Prepared;
 use crate::actors::masks::MaskThreads;
 use crate::actors::messages::{Generate, KeyId, PromptReport, Refusal, ResponseInput};
@@ -14,7 +14,7 @@ use crate::actors::text::{TextForm, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::local_date;
 use crate::prompt::builder::{KeyParameters, PromptBuilder, PromptError, Salt};
-use crate::prompt::constraint::{AnswerRules, Grammar, Grammars};
+use crate::prompt::constraint::{AnswerRules, Grammar};
 use crate::prompt::conversation::Conversation;
 use crate::prompt::harmony::parser::ParserRules;
 use crate::prompt::stop::StopSet;
@@ -31,9 +31,7 @@ pub(super) struct TextWork {
     /// The date that the model is told (`2025-11-22`); `None`: today's, where the machine is.
     pub(super) date: Option<String>,
     /// Compiles what answers must be.
-    pub(super) grammars: Arc<Grammars>,
-    /// Where they are compiled.
-    pub(super) compiling: Arc<Compiling>,
+    pub(super) compiler: Arc<Compiler>,
     /// Find out which tokens go on with an answer that must be so.
     pub(super) masks: MaskThreads,
 }
@@ -154,7 +152,7 @@ impl TextWork {
             },
             reading: TextForm::Plain,
             param: "prompt",
-            answer: form.map(|grammar| Arc::new(AnswerRules::of_text(&self.grammars, Arc::clone(grammar)))),
+            answer: form.map(|grammar| Arc::new(AnswerRules::of_text(self.compiler.grammars(), Arc::clone(grammar)))),
         };
         match input {
             ResponseInput::Chat(conversation) => {

@@ -8,6 +8,7 @@ use actix::{Addr, Arbiter, Context, SyncArbiter};
 use tokio::sync::mpsc;
 
 use crate::actors::budget::Budget;
+use crate::actors::compiler::Compiler;
 use crate::actors::engine_thread;
 use crate::actors::gate::ConcurrencyLimit;
 use crate::actors::masks::MaskThreads;
@@ -76,8 +77,7 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
         tokenizer: Arc::clone(&options.tokenizer),
         date: options.date,
         masks: MaskThreads::start(&grammars).map_err(masks)?,
-        grammars,
-        compiling: Arc::default(),
+        compiler: Arc::new(Compiler::new(grammars)),
     };
     let request = RequestActor {
         text,

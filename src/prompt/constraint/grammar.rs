@@ -63,7 +63,8 @@ pub struct GrammarError {
 }
 
 impl GrammarError {
-    fn of_all(message: String) -> Self {
+    /// `message` of the whole form.
+    pub(crate) fn of_all(message: String) -> Self {
         Self { path: String::new(), message }
     }
 }

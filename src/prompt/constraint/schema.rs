@@ -9,8 +9,8 @@ use super::grammar::GrammarError;
 
 /// Deepest nesting of a schema.
 const DEPTH_MAX: usize = 64;
-/// Most values in a schema, of any kind. FHIR's, which is among the largest in use, has 36,000
-/// lines.
+/// Most values in a schema, of any kind: what the compiler's recursion takes of its stack is bounded
+/// by them.
 const VALUES_MAX: usize = 20_000;
 /// Largest bound on a count: of items, properties or characters. The compiler unrolls some of them.
 const COUNT_MAX: u64 = 100_000;
@@ -90,6 +90,11 @@ impl<'a> Walk<'a> {
         Ok(done)
     }
 
+    /// As [`Walk::refuse`], of the value of the keyword `name`.
+    fn refuse_at<T>(&mut self, name: &str, message: String) -> Result<T, GrammarError> {
+        self.within(name, |walk| walk.refuse(message))
+    }
+
     /// Bounds its size. What follows recurses no deeper than this.
     fn measure(&mut self, value: &Value, depth: usize) -> Result<(), GrammarError> {
         self.values_count += 1;
@@ -118,17 +123,14 @@ impl<'a> Walk<'a> {
             Value::Bool(_) => return Ok(()),
             _ => return self.refuse("is no schema; expected an object, true or false".to_owned()),
         };
-        if let Some(name) = UNSUPPORTED.iter().find(|name| map.contains_key(**name)) {
-            return self
-                .within(name, |walk| walk.refuse("cannot be kept while an answer is generated; leave it out".to_owned()));
-        }
-        if map.get("uniqueItems").is_some_and(|value| *value != Value::Bool(false)) {
-            let message = "cannot be kept while an answer is generated; leave it out".to_owned();
-            return self.within("uniqueItems", |walk| walk.refuse(message));
+        let mut unsupported = UNSUPPORTED.into_iter().filter(|name| map.contains_key(*name));
+        let unique = map.get("uniqueItems").filter(|value| **value != Value::Bool(false)).map(|_| "uniqueItems");
+        if let Some(name) = unsupported.next().or(unique) {
+            return self.refuse_at(name, "cannot be kept while an answer is generated; leave it out".to_owned());
         }
         if !self.path.is_empty() && map.contains_key("$id") {
             let message = "changes what references mean, which is not followed; leave it out".to_owned();
-            return self.within("$id", |walk| walk.refuse(message));
+            return self.refuse_at("$id", message);
         }
         self.types(map)?;
         self.counts(map)?;
@@ -182,7 +184,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let expected = "is no type; expected null, boolean, object, array, number, string, integer, or an array of them";
-        self.within("type", |walk| walk.refuse(expected.to_owned()))
+        self.refuse_at("type", expected.to_owned())
     }
 
     fn counts(&mut self, map: &Map<String, Value>) -> Result<(), GrammarError> {
@@ -191,7 +193,7 @@ impl<'a> Walk<'a> {
             let whole = value.as_u64().or_else(|| value.as_f64().filter(|x| x.fract() == 0.0 && *x >= 0.0).map(|x| x as u64));
             if whole.is_none_or(|count| count > COUNT_MAX) {
                 let message = format!("is {value}; expected a whole number from 0 to {COUNT_MAX}");
-                return self.within(name, |walk| walk.refuse(message));
+                return self.refuse_at(name, message);
             }
         }
         let count = |name: &str| map.get(name).and_then(Value::as_f64);
@@ -200,8 +202,14 @@ impl<'a> Walk<'a> {
                 && least > most
             {
                 let message = format!("is {least}, which is more than max{kind}, {most}");
-                return self.within(&format!("min{kind}"), |walk| walk.refuse(message));
+                return self.refuse_at(&format!("min{kind}"), message);
             }
+        }
+        // The compiler counts a name that comes twice as two properties.
+        let required = map.get("required").and_then(Value::as_array).map_or(0, Vec::len);
+        if count("minProperties").is_some_and(|least| least > required as f64) {
+            let message = format!("is more than the {required} names in `required`, which cannot be kept");
+            return self.refuse_at("minProperties", message);
         }
         Ok(())
     }
@@ -211,17 +219,11 @@ impl<'a> Walk<'a> {
         let is_large = |value: &Value| value.as_f64().is_some_and(|number| number.abs() > NUMBER_MAX);
         for name in ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "const"] {
             if map.get(name).is_some_and(is_large) {
-                return self.within(name, |walk| walk.refuse("is beyond 2^53".to_owned()));
+                return self.refuse_at(name, "is beyond 2^53".to_owned());
             }
         }
         if map.get("enum").and_then(Value::as_array).is_some_and(|list| list.iter().any(is_large)) {
-            return self.within("enum", |walk| walk.refuse("has a number beyond 2^53".to_owned()));
-        }
-        let required = map.get("required").and_then(Value::as_array).map_or(0, Vec::len);
-        if map.get("minProperties").and_then(Value::as_f64).is_some_and(|least| least > required as f64) {
-            // The compiler counts a name that comes twice as two properties.
-            let message = format!("is more than the {required} names in `required`, which cannot be kept");
-            return self.within("minProperties", |walk| walk.refuse(message));
+            return self.refuse_at("enum", "has a number beyond 2^53".to_owned());
         }
         Ok(())
     }
@@ -231,13 +233,12 @@ impl<'a> Walk<'a> {
     fn patterns(&mut self, map: &Map<String, Value>) -> Result<(), GrammarError> {
         if map.get("patternProperties").and_then(Value::as_object).is_some_and(|named| named.len() > PATTERNS_MAX) {
             let message = format!("has more than {PATTERNS_MAX} patterns");
-            return self.within("patternProperties", |walk| walk.refuse(message));
+            return self.refuse_at("patternProperties", message);
         }
         let has_pattern = |value: &Value| value.get("pattern").is_some() || value.get("format").is_some();
-        let all =
-            map.get("allOf").and_then(Value::as_array).map_or(0, |list| list.iter().filter(|part| has_pattern(part)).count());
-        if all + usize::from(map.contains_key("pattern")) > 1 && all > 0 {
-            return self.within("allOf", |walk| walk.refuse("has more than one pattern for a text".to_owned()));
+        let all = map.get("allOf").and_then(Value::as_array).into_iter().flatten();
+        if all.filter(|part| has_pattern(part)).count() + usize::from(map.contains_key("pattern")) > 1 {
+            return self.refuse_at("allOf", "has more than one pattern for a text".to_owned());
         }
         Ok(())
     }
@@ -246,22 +247,22 @@ impl<'a> Walk<'a> {
         match map.get("pattern") {
             Some(Value::String(pattern)) if pattern.len() > PATTERN_MAX_BYTES => {
                 let message = format!("is {} bytes long; expected {PATTERN_MAX_BYTES} at most", pattern.len());
-                self.within("pattern", |walk| walk.refuse(message))?;
+                self.refuse_at("pattern", message)?;
             }
             // The characters of a JSON string that it must escape are not those of its text.
             Some(Value::String(pattern)) if names_control(pattern) => {
                 let message = "names a control character, which cannot be kept".to_owned();
-                self.within("pattern", |walk| walk.refuse(message))?;
+                self.refuse_at("pattern", message)?;
             }
             None | Some(Value::String(_)) => {}
-            Some(_) => self.within("pattern", |walk| walk.refuse("is no string".to_owned()))?,
+            Some(_) => self.refuse_at("pattern", "is no string".to_owned())?,
         }
         let is_list_of_texts = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
         if map.get("required").is_some_and(|value| !is_list_of_texts(value)) {
-            self.within("required", |walk| walk.refuse("is no array of strings".to_owned()))?;
+            self.refuse_at("required", "is no array of strings".to_owned())?;
         }
         if map.get("enum").is_some_and(|value| value.as_array().is_none_or(Vec::is_empty)) {
-            self.within("enum", |walk| walk.refuse("is no array of values, or has none".to_owned()))?;
+            self.refuse_at("enum", "is no array of values, or has none".to_owned())?;
         }
         Ok(())
     }
