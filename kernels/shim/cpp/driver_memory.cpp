@@ -123,12 +123,19 @@ API cuMemHostAlloc(void** pointer, size_t bytes, unsigned) {
 }
 API cuMemAllocHost_v2(void** pointer, size_t bytes) { return cuMemHostAlloc(pointer, bytes, 0); }
 API cuMemFreeHost(void* pointer) {
-    if (Device* d = context()) {  // as the driver does, only once nothing uses it
+    {
+        std::lock_guard<std::mutex> guard(pinned_lock);
+        const auto found = pinned.find((uintptr_t)pointer);
+        if (found == pinned.end()) return INVALID_VALUE;
+        // So that a copy out of it that has not ended is seen.
+        memset(pointer, 0xff, found->second);
+    }
+    if (Device* d = context()) {  // copies under way still find memory here
         std::lock_guard<std::recursive_mutex> guard(d->lock);
         finish_all(*d);
     }
     std::lock_guard<std::mutex> guard(pinned_lock);
-    if (!pinned.erase((uintptr_t)pointer)) return INVALID_VALUE;
+    pinned.erase((uintptr_t)pointer);
     free(pointer);
     return OK;
 }
