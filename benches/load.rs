@@ -28,7 +28,7 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().enable_all().build().expect("a runtime")
 }
 
-/// So many users at once, each of whom asks so often.
+/// So many users at once; each asks so often.
 fn load(runtime: &Runtime, address: SocketAddr, users_count: usize, times: usize) -> LoadRun {
     let options = LoadOptions {
         api: Api::Chat,

@@ -31,7 +31,7 @@ const MAX_TOKENS: u32 = 256;
 const VOCAB_SIZE: usize = 2_048;
 
 /// Takes its time, and tells how long it was from one step's end to the next's, for each step that
-/// nearly everybody is in.
+/// nearly every sequence is in.
 struct Pacemaker {
     sequences_count: usize,
     step_time: Duration,
@@ -63,7 +63,7 @@ impl Engine for Pacemaker {
         let now = Instant::now();
         let begins = self.ends.map_or(now, |ends| ends.max(now));
         if let Some(ended) = self.ends.filter(|_| batch.slices.len() * 10 > self.sequences_count * 9) {
-            // At the end nobody listens.
+            // At the end the receiver is gone.
             let _ = self.told.send(begins - ended + self.step_time);
         }
         let drawing = batch.slices.iter().filter(|slice| slice.draw.is_some());

@@ -10,7 +10,7 @@
 // Twin:    reference::attention; 1e-3 of the largest value, the rounding of q, k, v, the weights and `out` to f16.
 // Cost:    4 head_dim bytes a KV head and position for each item; 4 head_dim operations a query head and position.
 //
-// A token's bits depend on its position alone: keys go in tiles and chunks that begin at multiples of their size, whoever
+// A token's bits depend on its position alone: keys go in tiles and chunks that begin at multiples of their size, whatever
 // computes them. A decoding token's chunks may go to several blocks, whose partials attention_combine merges in order; an item of
 // several chunks merges them in the same order with the same arithmetic. Tiles that a row does not see change no bit of it.
 #include "common.cuh"

@@ -112,7 +112,7 @@ __device__ __forceinline__ void copy_bulk(void* shared, const void* global, uint
 }
 
 // ---- products of a warpgroup: four warps that begin at a multiple of four. Warp w has rows 16 w .. 16 w + 15 of both the weights and
-// the sums, in registers and in the layout of `mma_16816`; the tokens are in shared memory. A product runs beside its warps: nobody
+// the sums, in registers and in the layout of `mma_16816`; the tokens are in shared memory. A product runs beside its warps: no thread
 // touches its registers between `wgmma_fence` and `wgmma_wait`.
 
 /// Before the first product after its registers were read or written by anything else.

@@ -74,7 +74,7 @@ struct Ring {
     }
 };
 
-// Fills the ring with all of k, one stage after another, each once nobody reads what it held. By one thread.
+// Fills the ring with all of k, one stage after another, each once its contents are no longer read. By one thread.
 template <class Weights, int TOKENS>
 __device__ __forceinline__ void fill_ring(const Ring<Weights, TOKENS>& ring, const TensorMap* x, const Weights& weights, int first_tile,
                                           int tile_count, int first_token) {

@@ -113,7 +113,7 @@ struct Station {
 impl Station {
     fn begin(&mut self, batch: Batch) {
         let begun = match self.under_way.back() {
-            // Of what an engine lost, nothing is left that a step could go on from.
+            // The earlier step lost the KV memory, so this one cannot run.
             Some((_, Err(_))) => Err("the step before could not be begun".to_owned()),
             _ => self.attempt(|engine| engine.begin(&batch)),
         };

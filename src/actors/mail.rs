@@ -13,7 +13,7 @@ use actix::Message;
 use tokio::sync::oneshot;
 
 use crate::actors::budget::Reserved;
-use crate::actors::gate::Pass;
+use crate::actors::concurrency_limit::Pass;
 use crate::actors::messages::{Accepted, Cached, Generate, KeyId, PromptReport, Refusal, ResponseInput};
 use crate::actors::registry::{ResponseId, Ticket};
 use crate::actors::snapshot::{SchedulerLook, ViewSize};

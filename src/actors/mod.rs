@@ -12,12 +12,12 @@
 pub mod budget;
 mod coalesce;
 mod compiler;
+mod concurrency_limit;
 mod engine_seat;
 mod engine_thread;
 #[cfg(test)]
 mod fixtures;
 mod forms;
-mod gate;
 mod guard;
 mod held_logprobs;
 mod mail;
@@ -25,7 +25,6 @@ mod masks;
 pub mod messages;
 mod options;
 mod outbox;
-mod pace;
 pub mod parts;
 mod prepare;
 mod refusal;
@@ -42,6 +41,7 @@ mod stream;
 mod stream_threads;
 mod supervision;
 mod text;
+mod token_rate;
 
 pub use options::{SchedulingOptions, StartOptions};
 pub use start::{StartError, start};

@@ -4,7 +4,7 @@
 use crate::actors::budget::MEMORY_FULL;
 use crate::actors::mail::{Reply, Visitor};
 use crate::actors::messages::Refusal;
-use crate::actors::pace::retry_after_seconds;
+use crate::actors::token_rate::retry_after_seconds;
 use crate::batch::Micros;
 use crate::metrics::{RejectKind, RequestOutcome};
 use crate::scheduler::Reject;

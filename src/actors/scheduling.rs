@@ -113,8 +113,7 @@ impl SchedulerActor {
     /// Plans and begins the next step, if the engine is free and there is one, and has it followed
     /// by another, if it takes that; then delivers what came of the last.
     ///
-    /// In this order, because an engine without a step waits for the one, and none for what the
-    /// other does.
+    /// The next step first: the engine is idle until then, and nothing waits for delivery.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         if self.seat.is_idle() {
             self.begin_step(ctx);

@@ -7,7 +7,7 @@ use actix::Addr;
 use tokio::sync::oneshot;
 
 use crate::actors::budget::{Budget, Reserved};
-use crate::actors::gate::{ConcurrencyLimit, Pass};
+use crate::actors::concurrency_limit::{ConcurrencyLimit, Pass};
 use crate::actors::guard::log_failure;
 use crate::actors::mail::{Cancel, CancelledBy, Detokenize, EndAll, Look, Prepare, Stop, Tokenize, Visitor};
 use crate::actors::messages::{Accepted, Generate, KeyId, Refusal, ResponseInput};

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 
 use crate::actors::budget::Budget;
 use crate::actors::compiler::Compiler;
+use crate::actors::concurrency_limit::ConcurrencyLimit;
 use crate::actors::engine_thread;
-use crate::actors::gate::ConcurrencyLimit;
 use crate::actors::masks::MaskThreads;
 use crate::actors::options::StartOptions;
 use crate::actors::prepare::TextWork;

@@ -3,21 +3,21 @@
 //!
 //! Owns: the scheduler core and the routes. Promises: after [`Stepper::deliver`] every event of the
 //! core is on its way to its stream, no sequence without a stream is left in the core, and the
-//! published counts are the core's; so they are when any other call returns, except that events of
-//! a plan and a commit, and the counts of a commit without a step after it, wait for it. Absent on
-//! purpose: the engine, mailboxes, timers, clocks.
+//! published counts are the core's. Every call publishes counts and delivers events before it
+//! returns, except `plan`, `plan_ahead` and `commit`: call `deliver` after them. Absent on purpose:
+//! the engine, mailboxes, timers, clocks.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use crate::actors::mail::Feed;
-use crate::actors::pace::TokenRate;
 use crate::actors::registry::{LiveEntry, ResponseId};
 use crate::actors::routes::Routes;
 use crate::actors::snapshot::{SchedulerLook, SequenceView, ViewSize};
 use crate::actors::status::Status;
 use crate::actors::text::TextEnd;
+use crate::actors::token_rate::TokenRate;
 use crate::batch::{Batch, Micros, SeqId, StepResult};
 use crate::metrics::{Metrics, StepRecord};
 use crate::scheduler::{FinishReason, NewSequence, Plan, Reject, Scheduler, SchedulerCounts, SchedulerLimits, SequenceEvent};

@@ -176,7 +176,7 @@ fn a_reader_that_takes_nothing_is_cut_off_when_its_time_is_up_and_not_before() {
         for _ in 0..8 {
             assert_eq!(soon(slow.recv()).await.expect("it was in the channel").tokens, [word]);
         }
-        assert!(soon(slow.recv()).await.is_none(), "and no end: nobody read it");
+        assert!(soon(slow.recv()).await.is_none(), "and no end: it was not read");
         service.stop().await;
     });
 }

@@ -37,8 +37,8 @@ use super::geometry::BlockCounts;
 use super::running::Runner;
 use crate::batch::Micros;
 
-/// A step that prefills so many tokens takes about as long as one that prefills none: by its roofs
-/// a GPU reads the weights longer than it multiplies with them up to there.
+/// Up to this many tokens a GPU step is bound by reading weights, so prefilling them is nearly
+/// free.
 const LITTLE_TOKENS: usize = 256;
 
 impl Scheduler {

@@ -247,7 +247,7 @@ impl BlockPools {
 
     /// Evicts cached blocks, those first that were unused longest, until so many are free.
     pub(super) fn make_room(&mut self, wanted: BlockCounts) {
-        let counted = "who makes room has counted what is available";
+        let counted = "what is available was counted before room is made";
         while self.global.free_count() < wanted.global {
             self.forget(self.global.first_to_go().expect(counted));
         }

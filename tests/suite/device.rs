@@ -177,7 +177,7 @@ fn a_lost_device_ends_the_process_with_a_clear_message() {
     assert!(log.contains("antiphon: the engine died") && log.contains("must be started anew"), "{log}");
 }
 
-/// What a prober sees: the status of `/health/live`; nothing once nobody listens.
+/// What a prober sees: the status of `/health/live`; nothing once the listener is closed.
 fn live(server: &Server) -> Option<u16> {
     let mut stream = TcpStream::connect(server.address()).ok()?;
     stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
@@ -210,7 +210,7 @@ fn a_device_that_never_answers_ends_the_process_in_order() {
         }
         thread::sleep(Duration::from_millis(5));
     };
-    // Until the listener is closed it says 503; a prober that comes later meets nobody.
+    // Until the listener is closed it says 503; a prober that comes later finds no listener.
     assert!(matches!(seen, Some(503) | None), "{seen:?}");
     for reader in readers {
         let text = reader.join().expect("its stream ends in order");

@@ -23,7 +23,7 @@ fn noise(seed: u32, count: usize) -> Vec<u8> {
     .collect()
 }
 
-/// What OpenAI's repositories hold: two shards, and folders that nobody needs here.
+/// What OpenAI's repositories hold: two shards, and folders that are not needed here.
 fn repository() -> Vec<(&'static str, Vec<u8>)> {
     let index =
         r#"{"metadata":{},"weight_map":{"a":"model-00000-of-00001.safetensors","b":"model-00001-of-00001.safetensors"}}"#;

@@ -21,7 +21,7 @@ struct Cell {
 namespace {
 
 constexpr size_t RANGE = 1ull << 36;
-// Who: 1 + block * 1,024 + thread. Readers of several threads of a warp, or of several warps of a block, have these bits.
+// An access is by 1 + block * 1,024 + thread. Readers of several threads of a warp, or of several warps of a block, have these bits.
 constexpr uint32_t SEVERAL_LANES = 1u << 31, SEVERAL_WARPS = 1u << 30, WHO = SEVERAL_WARPS - 1;
 
 uint32_t block_of(uint32_t who) { return ((who & WHO) - 1) / 1024; }
@@ -72,7 +72,7 @@ void judge(Cell& cell, const Access& now, uintptr_t address, bool write, bool sh
         cell = Cell{};
         cell.launch = watch.launch;
     }
-    if (shared) {  // a block finds shared memory as if nobody had been there
+    if (shared) {  // a block finds shared memory as if it had not been used
         if (cell.writer && block_of(cell.writer) != block_of(now.who)) cell.writer = 0;
         if (cell.reader && block_of(cell.reader) != block_of(now.who)) cell.reader = 0;
     }

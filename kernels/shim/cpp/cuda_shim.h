@@ -1,6 +1,6 @@
 // What a .cu file sees when it is compiled as C++: CUDA's words, with one fiber for each thread behind them.
 //
-// A fiber runs until a barrier, a warp collective or its end; `fibers.cpp` decides who is next. Included by common.cuh alone.
+// A fiber runs until a barrier, a warp collective or its end; `fibers.cpp` decides which is next. Included by common.cuh alone.
 #pragma once
 
 #include "api.h"

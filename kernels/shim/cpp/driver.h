@@ -1,4 +1,4 @@
-// The driver's objects. A context is its device; a stream is a list of work that runs when somebody waits for it, so that a
+// The driver's objects. A context is its device; a stream is a list of work that runs when it is waited for, so that a
 // forgotten synchronisation shows as stale data.
 #pragma once
 
@@ -98,7 +98,7 @@ void reset_streams(Device& device);
 SHIM_API void note_error(Device& device, Result code, const std::string& message);
 /// The driver's version as cuDriverGetVersion says it.
 int version();
-/// Shows so many devices to who asks the driver.
+/// Shows so many devices to callers of the driver.
 void show_devices(int count);
 /// Takes over what ANTIPHON_SHIM says, the first time.
 void read_environment();

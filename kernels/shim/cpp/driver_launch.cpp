@@ -151,7 +151,7 @@ extern "C" SHIM_API const char* shim_load_kernels(const char* path, const char* 
 API cuModuleLoadData(void** handle, const void* image) {
     ENTER_CONTEXT();
     if (d->sticky) return d->sticky;
-    // As an older driver answers code of CUDA 13, whoever made it.
+    // As an older driver answers code of CUDA 13, whichever compiler made it.
     if (version() < 13000) return NO_BINARY_FOR_GPU;
     auto module = std::make_unique<Module>();
     module->device = d;

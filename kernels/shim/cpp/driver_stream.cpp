@@ -168,7 +168,7 @@ API cuEventQuery(void* handle) {
     ENTER(*e->device);
     if (e->capture) return CAPTURE_UNSUPPORTED;
     if (e->reached == e->recorded) return e->device->sticky;
-    // A device is seldom done when first asked; who polls must be able to hear no.
+    // A device is seldom done when first asked; a poll must be able to hear no.
     if (!e->asked) {
         e->asked = true;
         return NOT_READY;

@@ -1,4 +1,4 @@
-// What the stand-in driver is in a process that loads it as the machine's own: nobody there can call shim_*, so ANTIPHON_SHIM
+// What the stand-in driver is in a process that loads it as the machine's own: nothing there calls shim_*, so ANTIPHON_SHIM
 // says it, a setting a line:
 //
 //   kernels=PATH, checked=PATH   the kernels' libraries, plain and with every access checked

@@ -1,5 +1,5 @@
 // A kernel that touches what is not there, or with the wrong alignment, in the build without the checker: the signal becomes a
-// failed launch, as on a device. Signals outside kernels go to whoever listened before.
+// failed launch, as on a device. Signals outside kernels go to the handler before.
 #include "fibers.h"
 
 #include <csignal>

@@ -1,6 +1,6 @@
 // Runs a launch: a fiber for each thread of a block, block after block, in the order that the schedule names.
 //
-// A fiber that has to wait clears its bit among the ready threads and switches straight to the next one. Whoever arrives last
+// A fiber that has to wait clears its bit among the ready threads and switches straight to the next one. The fiber that arrives last
 // at a barrier or collective does its work, marks the others ready and goes on without a switch.
 #include "fibers.h"
 

@@ -11,7 +11,7 @@ constexpr uint32_t NAMED_BARRIERS = 16;
 
 struct Warp {
     uint32_t ready, alive, at_barrier;
-    // The collective that some lanes have come to: who belongs to it, who is there, what it is.
+    // The collective that some lanes have come to: which lanes belong to it, which are there, what it is.
     uint32_t mask, arrived;
     const void* operation;
     uint32_t behind;    // lanes that wait for another group's collective to end
@@ -64,7 +64,7 @@ Executor& executor();
 /// The same, quicker, inside a kernel.
 inline Executor& running() { return *reinterpret_cast<Executor*>(current->block); }
 inline Fiber& self_fiber() { return *reinterpret_cast<Fiber*>(current); }
-/// Takes this fiber off the ready ones until somebody puts it back.
+/// Takes this fiber off the ready ones until it is put back.
 void wait(Executor& e, const char* where);
 /// Waits until every lane of the mask has called the same operation; true in the last one, which works for all and then calls
 /// `end_meeting`.

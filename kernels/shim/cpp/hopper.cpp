@@ -1,6 +1,6 @@
 // What sm_90a has beside mma.sync: barriers that count bytes, copies by TMA, products of a warpgroup.
 //
-// A copy is made at once, or when somebody waits for its barrier; a product at once, or at the wait that must end it. Both are
+// A copy is made at once, or when its barrier is waited for; a product at once, or at the wait that must end it. Both are
 // allowed, so both must give the same result. The checker takes the end of a barrier's phase for a block barrier.
 #include "fibers.h"
 
@@ -22,7 +22,7 @@ Barrier load(const uint64_t* at) {
     return barrier;
 }
 
-/// Lets those look again who wait for a barrier.
+/// Lets the fibers look again that wait for a barrier.
 void wake(Executor& e) {
     for (uint32_t w = 0; w < e.warp_count; w++) e.warps[w].ready |= e.bulk.waiting[w], e.bulk.waiting[w] = 0;
 }

@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t RANGE = 1ull << 36;
 constexpr size_t GAP = 512, ALIGN = 512;
-// From this size on an allocation is mapped from a file of 0xff, so that memory which nobody touches costs nothing.
+// From this size on an allocation is mapped from a file of 0xff, so that memory that is not touched costs nothing.
 constexpr size_t MAPPED = 8 << 20;
 constexpr size_t PAGE = 4096;
 constexpr size_t PATTERN = 16 << 20;

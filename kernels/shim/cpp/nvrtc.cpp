@@ -23,7 +23,7 @@ bool known_option(const std::string& option) {
     return false;
 }
 
-/// The first file that the source includes and that nobody supplied.
+/// The first file that the source includes and that was not supplied.
 std::string missing_header(const Program& program) {
     for (size_t at = 0; (at = program.source.find("#include \"", at)) != std::string::npos;) {
         at += strlen("#include \"");

@@ -16,7 +16,7 @@ constexpr uint32_t THREADS_MAX = 1024;
 constexpr uint32_t WARPS_MAX = THREADS_MAX / 32;
 constexpr uint32_t COPIES_MAX = 256;
 
-/// Who runs next whenever a fiber has to wait.
+/// Which fiber runs next whenever a fiber has to wait.
 enum class Order : int {
     Warps,    // one warp as far as it gets, then the next: the fastest
     Forward,  // thread after thread

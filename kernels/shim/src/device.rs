@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::api::{Api, api};
 use crate::planted::{Planted, load_library};
 
-/// Who runs next whenever a thread has to wait.
+/// Which thread runs next whenever a thread has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// One warp as far as it gets, then the next: the fastest.
@@ -26,7 +26,7 @@ pub enum Order {
 /// An order, and when `cp.async` copies are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
-    /// Who runs next.
+    /// Which thread runs next.
     pub order: Order,
     /// At once, instead of at the wait. Both are allowed, so both must give the same result.
     pub copies_early: bool,
@@ -162,7 +162,7 @@ impl Device {
         }
     }
 
-    /// Sets how much memory the device says it has. 1 GiB, unless set; what nobody touches takes
+    /// Sets how much memory the device says it has. 1 GiB, unless set; what is not touched takes
     /// none of the machine's.
     pub fn memory_bytes(&self, bytes: usize) {
         if let Some((api, number)) = self.shim() {

@@ -1,9 +1,8 @@
-//! The wire: every JSON shape that a client sends or reads, and nothing else.
+//! What all routes read alike, and the small shapes that belong to no conversation.
 //!
-//! Reading: [`document`] turns bytes into a tree that holds no key twice, [`fields`] reads the tree
-//! and knows where it is, so that each complaint names its parameter; the request files say which
-//! fields there are. Writing: the answer files hold the typed shapes, and pure encoders from
-//! [`Part`](crate::actors::messages::Part) to SSE frames.
+//! [`document`] turns bytes into a tree that holds no key twice, [`fields`] reads the tree and
+//! knows where it is, so that each complaint names its parameter. `sampling`, `streaming`, `form`
+//! and `foreign` read the fields that several routes have.
 //!
 //! Promises: unknown fields are accepted, null is as good as absent, and no input panics.
 //! Absent on purpose: sockets, clocks, randomness; ids, times and drawn seeds come in as arguments.

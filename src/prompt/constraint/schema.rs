@@ -9,8 +9,8 @@ use super::grammar::GrammarError;
 
 /// Deepest nesting of a schema.
 const DEPTH_MAX: usize = 64;
-/// Most values in a schema, of any kind: what the compiler's recursion takes of its stack is bounded
-/// by them.
+/// Most values in a schema, of any kind: what the compiler's recursion takes of its stack is
+/// bounded by them.
 const VALUES_MAX: usize = 20_000;
 /// Largest bound on a count: of items, properties or characters. The compiler unrolls some of them.
 const COUNT_MAX: u64 = 100_000;

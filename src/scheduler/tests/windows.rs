@@ -133,6 +133,6 @@ fn a_decode_step_is_not_held_while_a_preempted_sequence_is_in_front() {
     let counts = stage.scheduler.counts();
     assert_eq!((counts.preemptions_total, counts.waiting_count, counts.decode_count), (1, 1, 1));
     let fresh = stage.submit(1, 1);
-    assert_eq!(stage.step(), [(old, 1), (new, 9)], "the fresh one behind it is held, and nobody else");
+    assert_eq!(stage.step(), [(old, 1), (new, 9)], "the fresh one behind it is held, and no other");
     assert_eq!(stage.heard(fresh).1, None);
 }

@@ -44,7 +44,7 @@ pub fn the_last_that_ends_tells() {
     endings.into_iter().for_each(|ending| ending.join().expect("it ends"));
 }
 
-/// A request enters while another one ends: whoever waits is told once both have ended.
+/// A request enters while another one ends: a waiter is told once both have ended.
 pub fn one_that_comes_meanwhile_is_waited_for() {
     let registry = Arc::new(Registry::new(Clock::start()));
     let first = enter(&registry, "a");

@@ -1,4 +1,4 @@
-//! Readers that leave, in every phase: their blocks are free, their entries gone, and nobody else
+//! Readers that leave, in every phase: their blocks are free, their entries gone, and no other
 //! notices.
 
 use std::time::Duration;

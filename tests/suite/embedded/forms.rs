@@ -62,7 +62,7 @@ fn a_chat_answers_in_the_form_that_was_asked_for() {
     assert!(first["logprob"].as_f64() <= first["top_logprobs"][0]["logprob"].as_f64(), "{first}");
 }
 
-/// Who is held to a form changes no answer of those who are not, and gets the same answer beside
+/// A request with a form changes no answer of those without, and gets the same answer beside
 /// them.
 /// Each ended the process, or held up every other request: the compiler recurses, and took as long as it
 /// liked. They are refused, or taken, and a request without a form is answered meanwhile.

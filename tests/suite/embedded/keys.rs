@@ -59,7 +59,7 @@ fn keys_change_while_a_stream_runs() {
     assert_eq!(status(&server, open, "old"), 200);
     replace(&users, "new\n");
     await_status(&server, open, "old", 401);
-    // Neither an empty file nor none unlocks the server, or locks those out who have a key.
+    // Neither an empty file nor none unlocks the server, or locks clients out that have a key.
     replace(&users, "\n");
     server.signal("-HUP");
     fs::remove_file(&admins).expect("it is there");

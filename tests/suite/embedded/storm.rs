@@ -259,7 +259,7 @@ fn a_thousand_clients_that_leave_in_any_phase_leave_nothing() {
     assert!(server.ask("GET", "/health/ready", "").contains("ready"), "it serves on");
 }
 
-/// Who asks for a server's health is answered while prompts that take seconds are computed.
+/// Probes of a server's health are answered while prompts that take seconds are computed.
 #[test]
 fn health_is_told_in_the_middle_of_long_prompts() {
     let server = Server::with(&["--kv-bytes", "256MiB", "--prefill-slice-tokens", "16", "--token-budget-tokens", "64"]);

@@ -36,7 +36,7 @@ impl<'a> Chorus<'a> {
         Self { driver, sequences, top_count, echoes, reports: Vec::new() }
     }
 
-    /// The next step of everybody; `ahead`: of the one that draws everybody's last token.
+    /// The next step of all; `ahead`: of the one that draws the last token of each.
     fn submit(&mut self, ahead: bool) -> Result<(), String> {
         let mut batch = Batch::default();
         for (index, sequence) in self.sequences.iter_mut().enumerate() {
@@ -139,7 +139,7 @@ fn a_step_that_cannot_be_begun_leaves_the_one_before_it() {
     assert!(chorus.reports[..] == expected[..1]);
 }
 
-/// A row of a report is neither a slice's number nor a token's place: not everybody draws, and who
+/// A row of a report is neither a slice's number nor a token's place: not every slice draws, and one that
 /// is in the next step is another choice, in another order.
 #[test]
 fn tokens_are_awaited_of_slices_wherever_their_rows_are() {
@@ -162,7 +162,7 @@ fn tokens_are_awaited_of_slices_wherever_their_rows_are() {
             driver.engine.finish(&mut sampled).unwrap();
         }
         let mut second = Batch::default();
-        // Nobody needs the second any more.
+        // The second is not needed any more.
         for index in [3, 0, 2] {
             if index > 0 {
                 let known = sampled.get(index - 1).map(|sampled: &Sampled| sampled.token.unwrap().unwrap());

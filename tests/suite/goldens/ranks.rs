@@ -112,7 +112,7 @@ fn captured_steps_of_cuda_ranks_give_what_queued_ones_give() {
 
 /// A step in which the rank at `failing` fails; what the engine says of it.
 fn failed_step(served: &mut Served, golden: &Golden, failing: usize, fault: Fault) -> String {
-    // Captured steps first: an abort must not wait for graphs that nobody drops.
+    // Captured steps first: an abort must not wait for graphs that are not dropped.
     decode(&mut served.driver, golden, 2);
     served.shims[failing].fail_launch(9, fault);
     let (mut batch, prompt) = (Batch::default(), &golden.cases[0].prompt);

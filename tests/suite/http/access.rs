@@ -1,4 +1,4 @@
-//! Who may ask: keys, hosts, methods, paths.
+//! Which requests are let in: keys, hosts, methods, paths.
 
 use antiphon::http::{ApiKey, KeyRing, Keys, ServeError};
 use serde_json::json;

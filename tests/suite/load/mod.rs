@@ -79,7 +79,7 @@ fn an_open_loop_counts_from_the_intended_time() {
     for (place, record) in records.iter().enumerate() {
         assert!((record.begun_s - place as f64 / 40.0).abs() < 1e-6, "intended times: {record:?}");
     }
-    // Six answers take 300 ms, the last request is meant for 125 ms; who waits longest is the server's
+    // Six answers take 300 ms, the last request is meant for 125 ms; which waits longest is the server's
     // choice.
     let longest = records.iter().filter_map(|record| record.ttft_ms).fold(0.0, f64::max);
     assert!(longest >= 175.0, "a server at half the rate falls behind: {records:?}");

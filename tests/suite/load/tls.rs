@@ -81,7 +81,7 @@ fn a_server_is_trusted_for_the_certificates_of_a_file_and_for_no_others() {
     for (host, trusted, said) in [
         ("localhost", &[][..], "invalid peer certificate: UnknownIssuer"),
         ("localhost", &["--ca-file", &others], "invalid peer certificate: "),
-        // Signed by whom it should be, for another name.
+        // Signed by the right authority, for another name.
         ("127.0.0.1", &["--ca-file", &ours], "invalid peer certificate: certificate not valid for name"),
     ] {
         let (code, _, error) = load(host, trusted);

@@ -1,4 +1,4 @@
-//! Who imports whom, and which crates a room uses: every file of a room against the table of
+//! Which room imports which, and which crates a room uses: every file of a room against the table of
 //! `docs/architecture.md`.
 
 use std::collections::{BTreeMap, BTreeSet};

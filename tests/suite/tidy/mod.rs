@@ -1,4 +1,4 @@
-//! The layout holds: who imports whom, how long files and functions are, which names are refused.
+//! The layout holds: which room imports which, how long files and functions are, which names are refused.
 
 mod layers;
 mod names;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const REFUSED_NAMES: [&str; 4] = ["manager", "helper", "util", "misc"];
 
 /// What is no subject of a sentence about code (docs/style.md).
-const NO_SUBJECTS: [&str; 6] = ["who", "whoever", "whom", "nobody", "somebody", "anybody"];
+const NO_SUBJECTS: [&str; 7] = ["who", "whoever", "whom", "nobody", "somebody", "anybody", "everybody"];
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -129,8 +129,7 @@ fn names_say_something() {
 #[test]
 fn comments_are_about_things() {
     let mut offences = Vec::new();
-    let held = |name: &str| name.starts_with("src/") || name.starts_with("kernels/src/");
-    for (name, text) in sources().iter().filter(|(name, _)| held(name)) {
+    for (name, text) in sources().iter().filter(|(name, _)| !name.ends_with(".py")) {
         for (number, line) in text.lines().enumerate() {
             let comment = line.split_once("//").map_or("", |(_, comment)| comment).to_lowercase();
             let mut words = comment.split(|c: char| !c.is_alphanumeric());
@@ -165,7 +164,7 @@ fn the_root_package_forbids_unsafe_code() {
     }
 }
 
-/// Commits and files speak of the project alone: no path of somebody's machine.
+/// Commits and files speak of the project alone: no path of a machine.
 #[test]
 fn no_file_names_a_machine() {
     let offences: Vec<_> = sources()

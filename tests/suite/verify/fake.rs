@@ -62,7 +62,7 @@ fn serve(mut stream: TcpStream, fault: Fault, dead: &AtomicBool) {
     } else {
         json("404 Not Found", r#"{"error":{"message":"no such path","type":"not_found_error"}}"#)
     };
-    // Whoever asked may have left.
+    // The caller may have left.
     let _ = stream.write_all(answer.as_bytes());
 }
 

@@ -47,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(128)
             }
             mma_tile(sums, fa, fb);
         }
-        __syncthreads();  // nobody reads the tiles any more
+        __syncthreads();  // the tiles are read no more
     }
 #pragma unroll
     for (int i = 0; i < 2; i++) {

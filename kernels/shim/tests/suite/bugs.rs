@@ -1,4 +1,4 @@
-//! Bugs planted in the sample kernels, and who finds them: a schedule whose result differs, a
+//! Bugs planted in the sample kernels, and what finds them: a schedule whose result differs, a
 //! failed launch, or the checker.
 
 use antiphon_cuda_shim::{Planted, SCHEDULES, device, load_library};
@@ -6,7 +6,7 @@ use half::bf16;
 
 use crate::samples::{Samples, close, folder, norm_wanted, product_wanted};
 
-/// Who noticed.
+/// What noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Found {
     plain: bool,
@@ -48,7 +48,7 @@ fn a_missing_barrier_is_found() {
 
 #[test]
 fn a_tile_overwritten_too_early_is_found() {
-    let from = "__syncthreads();  // nobody reads the tiles any more";
+    let from = "__syncthreads();  // the tiles are read no more";
     assert_eq!(look(Planted { name: "product-no-barrier", file: "product.cu", from, to: "" }), BOTH);
 }
 

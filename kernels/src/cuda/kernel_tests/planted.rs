@@ -18,7 +18,7 @@ fn find(check: fn(&Bench), bug: Planted, words: &[&str]) {
         return antiphon_cuda_shim::skipped("nothing is planted in a driver");
     }
     let checked = catch_unwind(AssertUnwindSafe(|| check(&bench)));
-    let panic = checked.err().unwrap_or_else(|| panic!("{}: nobody noticed", bug.name));
+    let panic = checked.err().unwrap_or_else(|| panic!("{}: not noticed", bug.name));
     let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
     let said = format!("{text}; {}", bench.shim.message());
     assert!(words.iter().any(|word| said.contains(word)), "{}: {said}", bug.name);

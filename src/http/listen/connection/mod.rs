@@ -9,8 +9,8 @@ mod body;
 mod head;
 mod intake;
 mod own;
-mod pace;
 mod places;
+mod progress_deadline;
 
 use std::cell::Cell;
 use std::io;
@@ -27,10 +27,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use intake::{Intake, Need};
-use pace::ProgressDeadline;
+use progress_deadline::ProgressDeadline;
 
-pub(in crate::http) use pace::prepare;
 pub(in crate::http) use places::{ConnectionPlace, ConnectionPlaces, turn_away};
+pub(in crate::http) use progress_deadline::prepare;
 
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 4 << 10;
