@@ -51,26 +51,26 @@ pub(super) struct ReadBody<T> {
 pub(super) async fn read_json<T: Send + 'static>(
     request: &HttpRequest,
     payload: Payload,
-    front: &Data<AppState>,
+    state: &Data<AppState>,
     understand: impl FnOnce(Value, &Terms<'_>) -> Result<T, WireError> + Send + 'static,
 ) -> Result<ReadBody<T>, ApiError> {
     check_media_type(request.headers())?;
-    let max_bytes = front.options.body_max_bytes;
+    let max_bytes = state.options.body_max_bytes;
     // A declared size is believed at once: nothing of what is too large is read.
     let declared = declared_bytes(request.headers());
     if declared.is_some_and(|bytes| bytes > max_bytes as u64) {
         return Err(ApiError::BodyTooLarge { max_bytes });
     }
-    let mut body = IncomingBody { bytes: Vec::new(), max_bytes, memory: front.backend.service.budget().open() };
+    let mut body = IncomingBody { bytes: Vec::new(), max_bytes, memory: state.backend.service.budget().open() };
     body.make_room(declared.map_or(0, |bytes| bytes as usize))?;
-    let deadline = front.options.body_deadline;
+    let deadline = state.options.body_deadline;
     let body = match tokio::time::timeout(deadline, body.read(payload)).await {
         Ok(body) => body?,
         Err(_elapsed) => return Err(ApiError::BodyTooSlow { seconds: seconds(deadline) }),
     };
-    let (large, front) = (body.bytes.len() > HERE_MAX_BYTES, front.clone());
+    let (large, state) = (body.bytes.len() > HERE_MAX_BYTES, state.clone());
     // Goes with the work, which goes on if the client leaves.
-    let parsers = Arc::clone(&front.parsers);
+    let parsers = Arc::clone(&state.parsers);
     let parser = if large { Some(parsers.acquire_owned().await.expect("the semaphore is never closed")) } else { None };
     away(large, move || {
         let _parser = parser;
@@ -80,7 +80,7 @@ pub(super) async fn read_json<T: Send + 'static>(
         memory.set(wanted, BODY_FACTOR * bytes.len() as u64 + values_bytes)?;
         let json = document::parse(&bytes)?;
         drop(bytes);
-        Ok(ReadBody { asked: understand(json, &front.terms()?)?, memory })
+        Ok(ReadBody { asked: understand(json, &state.terms()?)?, memory })
     })
     .await?
 }

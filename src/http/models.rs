@@ -9,16 +9,16 @@ use crate::http::wire::error::{WireError, quoted};
 use crate::http::wire::models::{ModelEntry, ModelList, VersionAnswer};
 
 /// The model under all its names.
-pub(super) async fn list(front: Data<AppState>) -> HttpResponse {
-    HttpResponse::Ok().json(ModelList::new(&front.names, front.started, context_tokens_max(&front)))
+pub(super) async fn list(state: Data<AppState>) -> HttpResponse {
+    HttpResponse::Ok().json(ModelList::new(&state.names, state.started, context_tokens_max(&state)))
 }
 
 /// The model under one of its names, which may hold slashes.
-pub(super) async fn one(name: Path<String>, front: Data<AppState>) -> Result<HttpResponse, ApiError> {
-    let unlisted = &front.options.unlisted_names;
-    match ModelEntry::new(&name, &front.names, unlisted, front.started, context_tokens_max(&front)) {
+pub(super) async fn one(name: Path<String>, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
+    let unlisted = &state.options.unlisted_names;
+    match ModelEntry::new(&name, &state.names, unlisted, state.started, context_tokens_max(&state)) {
         Some(entry) => Ok(HttpResponse::Ok().json(entry)),
-        None => Err(WireError::UnknownModel { asked: quoted(&name), served: front.names.join(", ") }.into()),
+        None => Err(WireError::UnknownModel { asked: quoted(&name), served: state.names.join(", ") }.into()),
     }
 }
 
@@ -27,6 +27,6 @@ pub(super) async fn version() -> HttpResponse {
     HttpResponse::Ok().json(VersionAnswer { version: crate::VERSION })
 }
 
-fn context_tokens_max(front: &AppState) -> Option<usize> {
-    front.backend.service.limits().map(|limits| limits.context_tokens_max)
+fn context_tokens_max(state: &AppState) -> Option<usize> {
+    state.backend.service.limits().map(|limits| limits.context_tokens_max)
 }

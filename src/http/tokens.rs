@@ -15,13 +15,13 @@ use crate::http::wire::tokens::{DetokenizeAnswer, TokenizeAnswer, TokenizeReques
 const TOKEN_BYTES: u64 = 80;
 
 /// The tokens of a text or a chat.
-pub(super) async fn tokenize(request: HttpRequest, payload: Payload, front: Data<AppState>) -> Result<HttpResponse, ApiError> {
-    let ReadBody { asked, memory } = read_json(&request, payload, &front, TokenizeRequest::read).await?;
-    let max_model_len = front.terms()?.context_tokens_max;
-    let tokens = front.backend.service.tokenize(asked.input, access(&request).key, Some(memory.clone())).await?;
+pub(super) async fn tokenize(request: HttpRequest, payload: Payload, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
+    let ReadBody { asked, memory } = read_json(&request, payload, &state, TokenizeRequest::read).await?;
+    let max_model_len = state.terms()?.context_tokens_max;
+    let tokens = state.backend.service.tokenize(asked.input, access(&request).key, Some(memory.clone())).await?;
     let bytes = TOKEN_BYTES * tokens.len() as u64;
     let write = move || {
-        let text = |token: &_| String::from_utf8_lossy(&front.backend.service.token_bytes(*token)).into_owned();
+        let text = |token: &_| String::from_utf8_lossy(&state.backend.service.token_bytes(*token)).into_owned();
         to_json(&TokenizeAnswer {
             count: tokens.len(),
             max_model_len,
@@ -36,11 +36,11 @@ pub(super) async fn tokenize(request: HttpRequest, payload: Payload, front: Data
 pub(super) async fn detokenize(
     request: HttpRequest,
     payload: Payload,
-    front: Data<AppState>,
+    state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let ReadBody { asked: tokens, memory } = read_json(&request, payload, &front, read_detokenize).await?;
+    let ReadBody { asked: tokens, memory } = read_json(&request, payload, &state, read_detokenize).await?;
     let bytes = TOKEN_BYTES * tokens.len() as u64;
-    let prompt = front.backend.service.detokenize(tokens, Some(memory.clone())).await?;
+    let prompt = state.backend.service.detokenize(tokens, Some(memory.clone())).await?;
     respond::json(memory, bytes, move || to_json(&DetokenizeAnswer { prompt })).await
 }
 

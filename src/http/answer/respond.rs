@@ -52,25 +52,25 @@ pub(in crate::http) fn order(
 /// Answers with a stream.
 pub(in crate::http) fn in_stream(
     request: &HttpRequest,
-    front: &AppState,
+    state: &AppState,
     id: &str,
     parts: PartReceiver,
     encoder: Encoder,
 ) -> HttpResponse {
-    let record = front.backend.metrics.stream_opened();
-    named(stream::respond(request, parts, encoder, front.options.stream_keep_alive, record), id)
+    let record = state.backend.metrics.stream_opened();
+    named(stream::respond(request, parts, encoder, state.options.stream_keep_alive, record), id)
 }
 
 /// Answers in one piece, as `write` has it. Dropping the future, because the client left, cancels
 /// the response.
 pub(in crate::http) async fn in_one_piece(
-    front: &AppState,
+    state: &AppState,
     id: &str,
     mut parts: PartReceiver,
     progress: AnswerProgress,
     write: impl FnOnce(&GatheredAnswer) -> String + Send + 'static,
 ) -> Result<HttpResponse, ApiError> {
-    let (mut whole, memory) = (GatheredAnswer::new(progress), front.backend.service.budget().open());
+    let (mut whole, memory) = (GatheredAnswer::new(progress), state.backend.service.budget().open());
     while !whole.progress.is_done() {
         let part = parts.recv().await.ok_or_else(stream::lost)?;
         memory.grow(Use::Answer, part.bytes())?;
@@ -117,12 +117,12 @@ pub(in crate::http) fn heading(id: &str, model: &str) -> Heading {
 
 /// The end of an answer. With several prompts the key is the first one's.
 pub(in crate::http) fn metadata(
-    front: &AppState,
+    state: &AppState,
     heading: &Heading,
     generation: &Generation,
     reports: &[Arc<PromptReport>],
 ) -> Metadata {
-    let model = &front.options.model;
+    let model = &state.options.model;
     let first = reports.first().expect("a request has a prompt");
     let tokens = prompt_tokens(reports);
     let chat = !first.prompt_version.is_empty();

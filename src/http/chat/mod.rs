@@ -35,30 +35,30 @@ pub(in crate::http) struct Manner {
 pub(in crate::http) async fn completions(
     request: HttpRequest,
     payload: Payload,
-    front: Data<AppState>,
+    state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let asked = dialect(&request).map_err(|error| front.refused(error.into()))?;
-    let dialect = asked.unwrap_or(front.options.dialect);
-    answer(request, payload, front, Manner { form: BodyRoute::Chat, dialect, named_events: false, id_prefix: "chatcmpl" }).await
+    let asked = dialect(&request).map_err(|error| state.refused(error.into()))?;
+    let dialect = asked.unwrap_or(state.options.dialect);
+    answer(request, payload, state, Manner { form: BodyRoute::Chat, dialect, named_events: false, id_prefix: "chatcmpl" }).await
 }
 
 /// Answers a chat.
 pub(in crate::http) async fn answer(
     request: HttpRequest,
     payload: Payload,
-    front: Data<AppState>,
+    state: Data<AppState>,
     manner: Manner,
 ) -> Result<HttpResponse, ApiError> {
-    let asked = read(&request, payload, &front, manner).await.map_err(|error| front.refused(error))?;
+    let asked = read(&request, payload, &state, manner).await.map_err(|error| state.refused(error))?;
     let (ReadBody { asked, memory }, sender) = asked;
     let ChatRequest { model, conversation, generation, streaming, return_token_ids, include_reasoning } = asked;
     let id = response_id(&request, manner.id_prefix);
     let order =
         respond::order(id.clone(), vec![ResponseInput::Chat(conversation)], &generation, streaming.coalescing, sender, memory);
-    let Accepted { prompts: reports, parts } = front.backend.service.generate(order).await?;
+    let Accepted { prompts: reports, parts } = state.backend.service.generate(order).await?;
 
     let heading = respond::heading(&id, &model);
-    let metadata = respond::metadata(&front, &heading, &generation, &reports);
+    let metadata = respond::metadata(&state, &heading, &generation, &reports);
     let progress = AnswerProgress::new(respond::prompt_tokens(&reports), generation.choices_count as usize);
     let token_ids = respond::token_ids(return_token_ids, &reports[0]);
     let shown = Shown {
@@ -68,7 +68,7 @@ pub(in crate::http) async fn answer(
     };
     if !streaming.on {
         let answer = ChatAnswer { heading, metadata, token_ids, shown };
-        return respond::in_one_piece(&front, &id, parts, progress, move |whole| answer.whole(whole)).await;
+        return respond::in_one_piece(&state, &id, parts, progress, move |whole| answer.whole(whole)).await;
     }
     let include_usage = streaming.include_usage;
     let encoder = match manner.dialect {
@@ -84,16 +84,16 @@ pub(in crate::http) async fn answer(
             typed: manner.dialect == Dialect::Both,
         })),
     };
-    Ok(respond::in_stream(&request, &front, &id, parts, encoder))
+    Ok(respond::in_stream(&request, &state, &id, parts, encoder))
 }
 
 async fn read(
     request: &HttpRequest,
     payload: Payload,
-    front: &Data<AppState>,
+    state: &Data<AppState>,
     manner: Manner,
 ) -> Result<(ReadBody<ChatRequest>, Sender), ApiError> {
-    let chat = read_json(request, payload, front, move |body, terms| ChatRequest::read(body, manner.form, terms)).await?;
+    let chat = read_json(request, payload, state, move |body, terms| ChatRequest::read(body, manner.form, terms)).await?;
     let ChatRequest { streaming, generation, conversation, .. } = &chat.asked;
     if streaming.on {
         check_dialect(manner.dialect, generation.choices_count, !conversation.tools.is_empty())?;

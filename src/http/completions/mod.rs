@@ -23,45 +23,45 @@ use crate::http::state::{AppState, Sender, response_id};
 pub(in crate::http) async fn completions(
     request: HttpRequest,
     payload: Payload,
-    front: Data<AppState>,
+    state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let (ReadBody { asked, memory }, sender) = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
+    let (ReadBody { asked, memory }, sender) = read(&request, payload, &state).await.map_err(|error| state.refused(error))?;
     let id = response_id(&request, "cmpl");
     let CompletionRequest { generation, streaming, .. } = &asked;
 
     let order = respond::order(id.clone(), asked.prompts.clone(), generation, streaming.coalescing, sender, memory.clone());
-    let Accepted { prompts: reports, parts } = front.backend.service.generate(order).await?;
+    let Accepted { prompts: reports, parts } = state.backend.service.generate(order).await?;
     let heading = respond::heading(&id, &asked.model);
-    let metadata = respond::metadata(&front, &heading, generation, &reports);
+    let metadata = respond::metadata(&state, &heading, generation, &reports);
     let choices_count = reports.len() * generation.choices_count as usize;
     let progress = AnswerProgress::new(respond::prompt_tokens(&reports), choices_count).of_prompts(reports.len());
     let answer = CompletionAnswer {
         heading,
         metadata,
-        prompts: prompts(&front, &asked, &reports, &memory).await?,
+        prompts: prompts(&state, &asked, &reports, &memory).await?,
         choices_a_prompt: generation.choices_count as usize,
         logprobs: generation.sampling.logprobs.is_some(),
         prompt_only: asked.prompt_only,
         return_token_ids: asked.return_token_ids,
     };
     if !streaming.on {
-        return respond::in_one_piece(&front, &id, parts, progress, move |whole| answer.whole(whole)).await;
+        return respond::in_one_piece(&state, &id, parts, progress, move |whole| answer.whole(whole)).await;
     }
     let encoder = CompletionEncoder::new(answer, progress, streaming.include_usage, streaming.continuous_usage);
-    Ok(respond::in_stream(&request, &front, &id, parts, Encoder::Completion(Box::new(encoder))))
+    Ok(respond::in_stream(&request, &state, &id, parts, Encoder::Completion(Box::new(encoder))))
 }
 
 async fn read(
     request: &HttpRequest,
     payload: Payload,
-    front: &Data<AppState>,
+    state: &Data<AppState>,
 ) -> Result<(ReadBody<CompletionRequest>, Sender), ApiError> {
-    Ok((read_json(request, payload, front, CompletionRequest::read).await?, Sender::of(request)?))
+    Ok((read_json(request, payload, state, CompletionRequest::read).await?, Sender::of(request)?))
 }
 
 /// The prompts as the answer shows them; the text of tokens is only made if it is to be echoed.
 async fn prompts(
-    front: &AppState,
+    state: &AppState,
     asked: &CompletionRequest,
     reports: &[Arc<PromptReport>],
     memory: &Reserved,
@@ -72,11 +72,11 @@ async fn prompts(
             _ if !asked.echo => None,
             ResponseInput::Text(text) => Some(text.clone()),
             ResponseInput::Tokens(tokens) => {
-                Some(front.backend.service.detokenize(tokens.clone(), Some(memory.clone())).await?)
+                Some(state.backend.service.detokenize(tokens.clone(), Some(memory.clone())).await?)
             }
             ResponseInput::Chat(_) => unreachable!("a text completion has no chats"),
         };
-        let first_token = report.tokens.first().map(|first| front.backend.service.token_bytes(*first)).unwrap_or_default();
+        let first_token = report.tokens.first().map(|first| state.backend.service.token_bytes(*first)).unwrap_or_default();
         prompts.push(ShownPrompt { tokens: report.tokens.clone(), echo, first_token });
     }
     Ok(prompts)

@@ -22,41 +22,41 @@ use crate::http::wire::streaming::Dialect;
 pub(in crate::http) async fn generate(
     request: HttpRequest,
     payload: Payload,
-    front: Data<AppState>,
+    state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let manner = Manner { form: BodyRoute::Generate, dialect: Dialect::Events, named_events: true, id_prefix: "gen" };
-    chat::answer(request, payload, front, manner).await
+    chat::answer(request, payload, state, manner).await
 }
 
 /// `/generate/stream`: a prompt for code, answered with a stream of texts.
 pub(in crate::http) async fn stream(
     request: HttpRequest,
     payload: Payload,
-    front: Data<AppState>,
+    state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let asked = read(&request, payload, &front).await.map_err(|error| front.refused(error))?;
+    let asked = read(&request, payload, &state).await.map_err(|error| state.refused(error))?;
     let (ReadBody { asked: TextRequest { conversation, generation, coalescing }, memory }, sender) = asked;
     let id = response_id(&request, "gen");
     let order = respond::order(id.clone(), vec![ResponseInput::Chat(conversation)], &generation, coalescing, sender, memory);
-    let accepted = front.backend.service.generate(order).await?;
-    Ok(respond::in_stream(&request, &front, &id, accepted.parts, Encoder::Text(TextEncoder)))
+    let accepted = state.backend.service.generate(order).await?;
+    Ok(respond::in_stream(&request, &state, &id, accepted.parts, Encoder::Text(TextEncoder)))
 }
 
 async fn read(
     request: &HttpRequest,
     payload: Payload,
-    front: &Data<AppState>,
+    state: &Data<AppState>,
 ) -> Result<(ReadBody<TextRequest>, Sender), ApiError> {
-    let coalescing = front.options.text_coalescing;
+    let coalescing = state.options.text_coalescing;
     let understand = move |body, terms: &Terms<'_>| TextRequest::read(body, &Terms { coalescing, ..*terms });
-    Ok((read_json(request, payload, front, understand).await?, Sender::of(request)?))
+    Ok((read_json(request, payload, state, understand).await?, Sender::of(request)?))
 }
 
 /// `/cancel/{request_id}`: the owner's requests, or any with an admin's key. Another's is not
 /// found.
-pub(in crate::http) async fn cancel(request: HttpRequest, request_id: Path<String>, front: Data<AppState>) -> HttpResponse {
+pub(in crate::http) async fn cancel(request: HttpRequest, request_id: Path<String>, state: Data<AppState>) -> HttpResponse {
     let (request_id, access) = (request_id.as_str(), access(&request));
-    let service = &front.backend.service;
+    let service = &state.backend.service;
     let found = match access.is_admin {
         true => service.cancel(request_id).await,
         false => service.cancel_own(request_id, access.key).await,

@@ -133,14 +133,14 @@ where
     let places = Arc::new(ConnectionPlaces::new(most.0, most.1, backend.metrics.clone()));
     let names = options.model_names();
     let parsers = Arc::new(Semaphore::new(PARSERS_COUNT));
-    let front = Data::new(AppState { backend, options: Arc::clone(&options), names, started: clock::unix_seconds(), parsers });
+    let state = Data::new(AppState { backend, options: Arc::clone(&options), names, started: clock::unix_seconds(), parsers });
     let probes = Probes { border: border.clone(), observed: observed.clone() };
     let (shared, observe) = (Arc::clone(&options), move |config: &mut ServiceConfig| {
         config.app_data(observed.clone());
         observe::configure(config);
         more(config);
     });
-    let connections = move |stopping| connections(&border, &front, &shared, observe.clone(), stopping);
+    let connections = move |stopping| connections(&border, &state, &shared, observe.clone(), stopping);
     let workers = Workers::start(options.workers_count, connections).map_err(ServeError::Threads)?;
     let HttpOptions { idle_deadline, send_deadline, .. } = *options;
     let acceptor = Acceptor { workers: workers.clone(), places, probes, idle_deadline, send_deadline };
@@ -151,7 +151,7 @@ where
 /// What a worker does with each connection: HTTP/1.1, and the routes.
 fn connections<O>(
     border: &Data<Border>,
-    front: &Data<AppState>,
+    state: &Data<AppState>,
     options: &HttpOptions,
     observe: O,
     stopping: Stopping,
@@ -161,7 +161,7 @@ where
 {
     let app = App::new()
         .app_data(border.clone())
-        .app_data(front.clone())
+        .app_data(state.clone())
         .wrap(from_fn(checks::pass))
         .configure(routes::configure)
         .configure(&observe)

@@ -131,15 +131,15 @@ struct PageSettings<'a> {
 }
 
 /// `GET /page/settings.json`.
-pub(in crate::http) async fn settings(front: Data<AppState>) -> HttpResponse {
-    let options = &front.options;
+pub(in crate::http) async fn settings(state: Data<AppState>) -> HttpResponse {
+    let options = &state.options;
     HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(PageSettings {
         version: crate::VERSION,
         model: &options.model.model_id,
         model_size: &options.model.model_size,
-        names: &front.names,
+        names: &state.names,
         profiles: options.profiles.keys().map(String::as_str).collect(),
-        context_tokens_max: front.backend.service.limits().map(|limits| limits.context_tokens_max),
+        context_tokens_max: state.backend.service.limits().map(|limits| limits.context_tokens_max),
         temperature: options.sampling.temperature,
         key_needed: !options.keys.now().users.is_empty(),
     })
