@@ -1,4 +1,5 @@
-//! The command line: `serve`, `inspect`, `simulate`, `chat`, `load`, `verify`, `synth`.
+//! The command line: `serve`, `inspect`, `simulate`, `chat`, `load`, `verify`, `synth`,
+//! `health`.
 //!
 //! Owns: the settings and their layers (flag, environment, file, profile), the log, the exit code.
 //! Promises: a failure is one line on standard error, `antiphon: what; what was expected; where it
@@ -8,6 +9,7 @@
 mod chat;
 mod failure;
 mod file;
+mod health;
 mod inspect;
 mod layers;
 mod load;
@@ -35,7 +37,7 @@ fn command() -> Command {
         .version(version)
         .subcommand_required(true)
         .subcommands([serve::command(), inspect::command(), simulate::command(), chat::command()])
-        .subcommands([load::command(), verify::command(), synth::command()])
+        .subcommands([load::command(), verify::command(), synth::command(), health::command()])
 }
 
 /// Runs the command that the process was started with.
@@ -67,6 +69,7 @@ fn dispatch() -> Result<(), CommandFailure> {
         Some(("load", matches)) => load::run(matches),
         Some(("verify", matches)) => verify::run(matches),
         Some(("synth", matches)) => synth::run(matches),
+        Some(("health", matches)) => health::run(matches),
         _ => unreachable!("clap demands a command of the list"),
     }
 }

@@ -8,12 +8,14 @@ import contextlib
 import http.client
 import json
 import pathlib
+import random
 import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -61,13 +63,13 @@ def ask(url: str, path: str, body=None, key: str | None = KEY) -> tuple:
 class Replica:
     """One antiphon."""
 
-    def __init__(self, binary: str, folder: pathlib.Path):
+    def __init__(self, binary: str, folder: pathlib.Path, *options: str):
         self.log = folder / f"replica-{free_port()}.log"
         key_file = folder / "keys"
         key_file.write_text(KEY + "\n")
         with self.log.open("w") as log:
             self.process = subprocess.Popen([binary, "serve", "--port", "0", "--threads", "1", "--api-key-file", key_file,
-                                             "--drain-delay-seconds", "4"], stderr=log, stdout=log)
+                                             "--drain-delay-seconds", "4", *options], stderr=log, stdout=log)
         until(f"a replica is ready ({self.log})", lambda: self.address() is not None)
         self.url = "http://" + self.address()
 
@@ -231,6 +233,49 @@ def client_leaves(gateway, replicas: list) -> None:
     print(f"  a client leaves: its request ended after {', '.join(f'{seconds * 1e3:.0f}' for seconds in sorted(taken))} ms")
 
 
+def probed_often(gateway, replicas: list) -> None:
+    """Somebody's health check comes every 10 ms."""
+    over, statuses = threading.Event(), []
+
+    def probe(replica) -> None:
+        while not over.wait(0.01):
+            statuses.append(ask(replica.url, "/health/ready", key=None)[0])
+    with concurrent.futures.ThreadPoolExecutor(len(replicas)) as pool:
+        probes = [pool.submit(probe, replica) for replica in replicas]
+        same_answers(gateway, replicas)
+        over.set()
+        [future.result() for future in probes]
+    assert set(statuses) == {200}, set(statuses)
+    print(f"  the same beside {len(statuses)} probes of the replicas, one each 10 ms")
+
+
+def gateway_vanishes(gateway, other, replicas: list) -> None:
+    """Of two gateways before the same replicas one is killed: what it held ends, what the other holds goes on."""
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        going = [pool.submit(long_stream, gateway.url, index) for index in range(3)]
+        lost = [pool.submit(long_stream, other.url, index + 3) for index in range(3)]
+        until("six streams run", lambda: sum(replica.active() for replica in replicas) == 6)
+        other.process.kill()
+        seconds = until("its streams end", lambda: sum(replica.active() for replica in replicas) <= 3)
+        assert all(not future.done() for future in going), "three were running"
+        ended = [[future.result()[0] for future in group] for group in (going, lost)]
+    assert ended == [["whole"] * 3, ["cut"] * 3], ended
+    print(f"  one of two gateways is killed: its 3 streams' requests ended after {seconds * 1e3:.0f} ms, the other's 3 went on")
+
+
+def replica_stops_answering(gateway, replicas: list) -> None:
+    """A replica that hangs is left out, and comes back when it answers again."""
+    replicas[0].process.send_signal(signal.SIGSTOP)
+    try:
+        out = until("the gateway leaves it out", lambda: gateway.healthy() == len(replicas) - 1)
+        failed = load(gateway.url, 40, 8)
+    finally:
+        replicas[0].process.send_signal(signal.SIGCONT)
+    assert not failed, f"beside a replica that hangs failed: {failed}"
+    back = until("it is back", lambda: gateway.healthy() == len(replicas))
+    print(f"  a replica hangs: left out after {out:.1f} s, no error of 40 requests then, back after {back:.1f} s")
+
+
 def replica_dies(gateway, replicas: list) -> None:
     with concurrent.futures.ThreadPoolExecutor(9) as pool:
         running = [pool.submit(long_stream, gateway.url, index) for index in range(9)]
@@ -268,6 +313,28 @@ def replica_drains(gateway, replicas: list) -> None:
     print(f"  a replica drains: none of {asked} requests meanwhile failed; exit code {leaving.process.returncode}")
 
 
+def cached_share(gateway, about: str) -> float:
+    """Share of chats' later turns whose prompt was cached as far as the turn before had it: 12 chats of 4 turns, those of a turn
+    in any order. Beyond the last whole block of 16 tokens nothing can be."""
+    client = openai.OpenAI(base_url=gateway.url + "/v1", api_key=KEY)
+    chats = [[] for _ in range(12)]
+    known = [0] * len(chats)
+    cached = asked = 0
+    for turn in range(4):
+        order = list(range(len(chats)))
+        random.Random(turn).shuffle(order)
+        for chat in order:
+            said = " ".join(f"{about} {chat} {turn} {word}" for word in range(40))
+            chats[chat].append({"role": "user", "content": said})
+            usage = client.chat.completions.create(model=MODEL, messages=chats[chat], max_tokens=4, temperature=0).usage
+            chats[chat].append({"role": "assistant", "content": "I see."})
+            if turn > 0:
+                cached += usage.prompt_tokens_details.cached_tokens >= known[chat] - 32
+                asked += 1
+            known[chat] = usage.prompt_tokens
+    return cached / asked
+
+
 def check(kind, binary: str, programs: pathlib.Path, folder: pathlib.Path) -> None:
     with contextlib.ExitStack() as stack:
         replicas = [Replica(binary, folder) for _ in range(3)]
@@ -278,17 +345,24 @@ def check(kind, binary: str, programs: pathlib.Path, folder: pathlib.Path) -> No
         stack.callback(gateway.process.kill)
         print(f"{kind.name}, round robin: ready after {time.monotonic() - began:.1f} s")
         same_answers(gateway, replicas)
+        cache_aware = kind(programs, folder, replicas, "cache_aware")
+        stack.callback(cache_aware.process.kill)
+        same_answers(cache_aware, replicas)
+        shares = [cached_share(gateway, "stone"), cached_share(cache_aware, "river")]
+        assert shares[1] >= 2 * shares[0], f"cached: {shares}"
+        print(f"  later turns of chats that found the turn before cached: {shares[0]:.0%}, with cache_aware {shares[1]:.0%}")
+        gateway_vanishes(gateway, cache_aware, replicas)
         keys_and_ids(gateway)
+        probed_often(gateway, replicas)
         client_leaves(gateway, replicas)
         failed = load(gateway.url, 500, 16)
         assert not failed, f"of 500 requests failed: {failed}"
         print(f"  500 requests: no error; a replica had {[replica.total() for replica in replicas]}")
+        if kind is Smg:
+            replica_stops_answering(gateway, replicas)
         replica_dies(gateway, replicas)
         replica_joins(gateway, replicas, binary, folder)
         replica_drains(gateway, replicas)
-        cache_aware = kind(programs, folder, replicas, "cache_aware")
-        stack.callback(cache_aware.process.kill)
-        same_answers(cache_aware, replicas)
 
 
 def main() -> None:

@@ -64,6 +64,30 @@ fn what_takes_longer_than_the_drain_is_told_so() {
     assert_eq!(server.end().0, Some(0));
 }
 
+/// `antiphon health`, which stands in images for curl: with its exit code, what it prints and where.
+fn health(server: &Server) -> (Option<i32>, String, String) {
+    let url = format!("http://127.0.0.1:{}", server.port());
+    let mut asked = std::process::Command::new(env!("CARGO_BIN_EXE_antiphon"));
+    let output = asked.args(["health", "--url", &url]).output().expect("the binary starts");
+    let text = |bytes| String::from_utf8(bytes).expect("it prints UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_health_command_says_what_the_probe_says() {
+    let mut server = Server::with(&["--drain-timeout-seconds", "600"]);
+    assert_eq!(health(&server), (Some(0), "ready\n".to_owned(), String::new()));
+    let streams = admitted(&server, ENDLESS, 1);
+    server.signal("-TERM");
+    while server.answer("GET", "/health/ready", "").0 == 200 {}
+    let (code, output, error) = health(&server);
+    assert!(code == Some(1) && output.is_empty() && error.contains("503") && error.contains("draining"), "{error}");
+    drop(streams);
+    assert_eq!(server.end().0, Some(0));
+    let (code, output, error) = health(&server);
+    assert!(code == Some(1) && output.is_empty() && error.starts_with("antiphon: ") && error.lines().count() == 1, "{error}");
+}
+
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let mut server = Server::start();

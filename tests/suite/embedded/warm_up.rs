@@ -46,6 +46,18 @@ fn serve(folder: &TempDir, driver: &TempDir, device: &str) -> Command {
     command
 }
 
+/// The weights are random, so no golden is theirs.
+#[test]
+fn a_model_that_synth_wrote_is_served() {
+    let (folder, driver) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let synth = Command::new(env!("CARGO_BIN_EXE_antiphon")).args(["synth", "--shape", "small"]).arg(folder.path()).status();
+    assert!(synth.expect("the binary starts").success());
+    let mut server = Server::of(&mut serve(&folder, &driver, "cpu"));
+    assert_eq!(server.answer("POST", "/v1/completions", r#"{"prompt":"1, 2","max_tokens":3}"#).0, 200);
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(0));
+}
+
 #[test]
 fn weights_that_compute_no_numbers_are_never_ready() {
     let cases = [
