@@ -112,6 +112,7 @@ mod tests {
         watched.itl(700, Micros(20));
         watched.ttft(3_000, Micros(20));
         watched.itl(700, Micros(10 + WATCHED_MICROS));
+        watched.ttft(700, Micros(10 + WATCHED_MICROS));
         let seen = watched.look(Micros(30));
         assert_eq!((seen.itl, seen.ttft), (vec![(704, 1)], vec![(3_072, 1)]));
     }

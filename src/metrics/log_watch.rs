@@ -60,3 +60,21 @@ impl LogWatch {
         lock(&self.seen.warnings).iter().cloned().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_warnings_are_kept_and_cut() {
+        let log = LogWatch::default();
+        for second in 0..70 {
+            log.clone().warned(second, "WARN", &"ä".repeat(500));
+        }
+        let kept = log.warnings();
+        assert_eq!((kept.len(), kept[0].unix_seconds, kept[63].unix_seconds), (64, 6, 69));
+        assert_eq!((kept[0].level, kept[0].message.chars().count()), ("WARN", 400));
+        (0..3).for_each(|_| log.dropped());
+        assert_eq!(log.dropped_total(), 3);
+    }
+}

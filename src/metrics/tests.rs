@@ -132,6 +132,130 @@ fn the_schedulers_totals_become_counters() {
     }
 }
 
+/// Each recorder is called a number of times of its own.
+#[test]
+fn each_recorder_counts_under_its_own_names() {
+    let log = LogWatch::default();
+    let metrics = Metrics::of(tags(), Vec::new(), log.clone());
+    metrics.engine_restarted();
+    (0..2).for_each(|_| metrics.nan_logits());
+    (0..3).for_each(|_| metrics.request_panicked());
+    (0..4).for_each(|_| metrics.connection_refused("all"));
+    (0..5).for_each(|_| metrics.connection_refused("address"));
+    (0..6).for_each(|_| metrics.prompt_looked_up(PromptLookup::Hit, 40));
+    (0..2).for_each(|_| metrics.prompt_looked_up(PromptLookup::Miss, 41));
+    (0..9).for_each(|_| log.dropped());
+    metrics.parser_recovered("a kind", 10);
+    metrics.sessions_active(11);
+    metrics.memory(1_000, 300);
+    let stats = metrics.stats(seconds(2.5));
+    assert_eq!((stats.uptime_seconds, stats.sessions_active), (2.5, 11));
+    let prompts = PromptCounts { hits: 6, misses: 2, truncations: 0, hit_rate: 0.75, entries: 41 };
+    assert_eq!(stats.prompts, prompts);
+    // Twice: a scrape adds nothing.
+    for _ in 0..2 {
+        let text = metrics.exposition(Names::All, seconds(2.5));
+        for (name, label, value) in [
+            ("antiphon_engine_restarts_total", "", 1.0),
+            ("antiphon_nan_logits_total", "", 2.0),
+            ("antiphon_request_panics_total", "", 3.0),
+            ("antiphon_connections_refused_total", "reason=\"all\"", 4.0),
+            ("antiphon_connections_refused_total", "reason=\"address\"", 5.0),
+            ("antiphon_prompt_cache_hits_total", "", 6.0),
+            ("antiphon_prompt_cache_misses_total", "", 2.0),
+            ("prompt_cache_hits", "", 6.0),
+            ("prompt_cache_hit_rate", "", 0.75),
+            ("antiphon_prompt_cache_hit_ratio", "", 0.75),
+            ("antiphon_prompt_cache_entries", "", 41.0),
+            ("antiphon_log_drops_total", "", 9.0),
+            ("antiphon_parser_recoveries_total", "kind=\"a kind\"", 10.0),
+        ] {
+            assert_eq!(samples(&text, name, &[label]), [value], "{name}");
+        }
+        assert!(text.contains("process_open_fds "), "what the kernel says is there too");
+    }
+}
+
+#[test]
+fn the_names_that_break_the_rules_are_left_out_when_that_is_asked() {
+    let metrics = Metrics::new(tags());
+    let broken = ["vllm:time_to_first_token_seconds_sum", "ttft_ms_sum", "llm_tokens_per_sec", "vllm:num_preemptions_total"];
+    let (all, lawful) = (metrics.exposition(Names::All, Micros(0)), metrics.exposition(Names::Prometheus, Micros(0)));
+    for name in broken {
+        assert!(samples(&all, name, &[]).len() == 1 && samples(&lawful, name, &[]).is_empty(), "{name}");
+    }
+    assert_eq!(samples(&lawful, "antiphon_ttft_seconds_count", &[]), [0.0]);
+}
+
+/// A number under several names has the same buckets under each, in the name's own unit.
+#[test]
+fn buckets_are_in_the_unit_of_the_name() {
+    let metrics = Metrics::new(tags());
+    let mut record = metrics.received(Micros(0));
+    record.admitted(1);
+    record.first_content(Micros(250_000));
+    record.ended(RequestOutcome::Stop, Micros(300_001));
+    let text = metrics.exposition(Names::All, Micros(300_001));
+    for (name, below, bound) in [
+        ("antiphon_ttft_seconds", "0.1", "0.25"),
+        ("vllm:time_to_first_token_seconds", "0.1", "0.25"),
+        ("ttft_ms", "100", "250"),
+        ("llm_ttft_ms", "100", "250"),
+        ("antiphon_e2e_seconds", "0.3", "0.5"),
+        ("e2e_ms", "300", "500"),
+    ] {
+        let bucket = |bound| samples(&text, &format!("{name}_bucket"), &[&format!("le=\"{bound}\"")]);
+        assert_eq!((bucket(below), bucket(bound)), (vec![0.0], vec![1.0]), "{name}");
+    }
+}
+
+#[test]
+fn a_request_that_ends_is_counted_by_how_and_only_a_good_one_is_timed() {
+    let metrics = Metrics::new(tags());
+    let ended = |outcome, took: u64| metrics.received(Micros(0)).ended(outcome, Micros(took));
+    ended(RequestOutcome::Stop, 1_000);
+    ended(RequestOutcome::Length, 3_000);
+    ended(RequestOutcome::Failed, 50_000);
+    ended(RequestOutcome::Cancelled, 60_000);
+    let stats = metrics.stats(Micros(60_000));
+    assert_eq!(stats.requests, RequestCounts { total: 4, success: 2, failed: 1, cancelled: 1, active: 0 });
+    assert_eq!(stats.e2e, Percentiles { p50_ms: 1.0, p95_ms: 3.0, p99_ms: 3.0 });
+    assert_eq!((stats.ttft, stats.error_rate, stats.qps), (Percentiles::default(), 0.25, 4.0));
+    let text = metrics.exposition(Names::All, Micros(60_000));
+    assert_eq!(samples(&text, "antiphon_e2e_seconds_count", &[]), [2.0]);
+    for (reason, status) in [("stop", "success"), ("length", "success"), ("error", "failed"), ("abort", "cancelled")] {
+        let reason_label = format!("finished_reason=\"{reason}\"");
+        assert_eq!(samples(&text, "vllm:request_success_total", &[&reason_label]), [1.0], "{reason}: {status}");
+    }
+}
+
+/// A client that leaves ends its request when its last token came, which is all that is known then.
+#[test]
+fn a_request_that_is_dropped_ended_with_its_last_token() {
+    let metrics = Metrics::new(tags());
+    let mut record = metrics.received(Micros(0));
+    record.admitted(1);
+    record.tokens(2, 1, seconds(30.0));
+    record.tokens(0, 1, seconds(20.0));
+    drop(record);
+    let of_the_last_minute = |now| metrics.stats(seconds(now)).qps;
+    assert_eq!((of_the_last_minute(90.0), of_the_last_minute(90.1)), (1.0 / 60.0, 0.0));
+}
+
+#[test]
+fn a_step_counts_in_the_rates() {
+    let metrics = Metrics::of(tags(), vec![Gpu { index: 3, name: "a GPU".to_owned(), used_bytes: 77 }], LogWatch::default());
+    let step = |seconds| StepRecord { slices_count: 1, prefill_tokens: 5, decode_tokens: 8, seconds };
+    metrics.step_committed(step(0.5), seconds(2.0));
+    let stats = metrics.stats(seconds(4.0));
+    assert_eq!((stats.tokens_per_second, stats.busy_share), (2.0, 0.125));
+    let text = metrics.exposition(Names::All, seconds(4.0));
+    assert_eq!(samples(&text, "gpu_utilization", &["gpu=\"3\""]), [0.125]);
+    assert_eq!(samples(&text, "gpu_mem_used_bytes", &["gpu=\"3\""]), [77.0]);
+    metrics.step_committed(step(100.0), seconds(5.0));
+    assert_eq!(metrics.stats(seconds(6.0)).busy_share, 1.0, "no more than all of the time");
+}
+
 /// The values of a metric's samples that have all of these labels.
 fn samples(text: &str, name: &str, labels: &[&str]) -> Vec<f64> {
     let of = |line: &&str| line.starts_with(&format!("{name}{{")) && labels.iter().all(|label| line.contains(label));

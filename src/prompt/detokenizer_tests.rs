@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::Detokenizer;
+use super::{Detokenizer, TextPosition, TokenPositions};
 
 /// Pushes `bytes` in the given pieces.
 fn pushed(pieces: &[&[u8]]) -> String {
@@ -35,6 +35,44 @@ fn nothing_is_given_out_before_its_character_is_complete() {
     assert_eq!(detokenizer.pending_bytes(), 3);
     detokenizer.push(&"👋".as_bytes()[3..], &mut text);
     assert_eq!(text, "👋");
+}
+
+fn at(chars: usize, bytes: usize) -> TextPosition {
+    TextPosition { chars, bytes }
+}
+
+#[test]
+fn a_token_stands_where_its_first_character_does() {
+    let mut places = TokenPositions::new();
+    // One character of three bytes in two tokens, and one of four that is never completed.
+    let tokens: [(&[u8], TextPosition, bool); 6] = [
+        (b"ab", at(0, 0), false),
+        (b"c\xec", at(2, 2), true),
+        (b"\x95\x88", at(3, 3), false),
+        (b"\xf0\x9f", at(4, 6), true),
+        // The replacement character has three bytes.
+        (b"d", at(5, 9), false),
+        (b"", at(6, 10), false),
+    ];
+    for (bytes, place, is_inside) in tokens {
+        assert_eq!((places.push(bytes), places.is_inside_character()), (place, is_inside), "{bytes:?}");
+    }
+    assert_eq!(places.next(), at(6, 10));
+    places.go_on_at(50);
+    assert_eq!(places.push(b"x"), at(6, 50));
+    places.push(b"\xec");
+    places.flush();
+    assert_eq!((places.next(), places.is_inside_character()), (at(8, 54), false));
+}
+
+#[test]
+fn bytes_of_a_token_are_counted_up_to_a_place_in_the_text() {
+    let mut places = TokenPositions::new();
+    places.push(b"ab\xec");
+    let token = b"\x95\x88cd";
+    let before = [0, 2, 3, 5, 6, 7, 9].map(|end| places.bytes_before(token, end));
+    assert_eq!(before, [0, 0, 2, 2, 3, 4, 4], "the rest of a character counts with its first byte");
+    assert_eq!(places.next(), at(2, 2), "asking changes nothing");
 }
 
 #[test]

@@ -327,54 +327,5 @@ impl Scheduler {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_costs_of_steps_are_told_apart() {
-        let mut observed = RecentSteps::default();
-        for step in 0..60 {
-            let (tokens, decoding) = (step * 37 % 200, step % 16);
-            observed.note_step(tokens, decoding, 0, (20_000 + tokens * 500 + decoding * 3_000) as u64);
-        }
-        let Costs { step, prefill_token, decoding } = observed.costs();
-        let near = |found: f64, right: f64| (found - right).abs() < 0.05 * right;
-        assert!(near(step, 20_000.0) && near(prefill_token, 500.0) && near(decoding, 3_000.0), "{:?}", observed.costs());
-    }
-
-    #[test]
-    fn steps_that_are_all_alike_cost_what_they_cost() {
-        let mut observed = RecentSteps::default();
-        (0..10).for_each(|_| observed.note_step(0, 16, 16, 50_000));
-        let Costs { step, decoding, .. } = observed.costs();
-        assert!((step + 16.0 * decoding - 50_000.0).abs() < 1.0, "{:?}", observed.costs());
-    }
-
-    #[test]
-    fn prompts_are_computed_but_for_what_was_found_of_them_lately() {
-        let mut observed = RecentSteps::default();
-        assert_eq!(observed.to_compute(1_000), 1_000);
-        (0..200).for_each(|_| observed.note_found(500, 450));
-        assert!(observed.to_compute(1_000).abs_diff(100) <= 1 && observed.to_compute(1) == 1);
-        (0..200).for_each(|_| observed.note_found(500, 0));
-        assert!(observed.to_compute(1_000) > 950);
-    }
-
-    #[test]
-    fn answers_are_as_long_as_they_were_and_no_longer_than_they_may_be() {
-        let mut observed = RecentSteps::default();
-        for _ in 0..200 {
-            observed.note_step(0, 1, 100, 1_000);
-            observed.note_end(true);
-        }
-        let mean = (0..100).map(|i| observed.length(10_000, (f64::from(i) + 0.5) / 100.0)).sum::<u64>() / 100;
-        assert!((80..130).contains(&mean), "{mean}");
-        assert_eq!(observed.length(7, 0.999), 7);
-        // Those that had all their tokens say nothing of an end.
-        for _ in 0..200 {
-            observed.note_step(0, 1, 100, 1_000);
-            observed.note_end(false);
-        }
-        assert!(observed.length(10_000, 0.5) > 1_000);
-    }
-}
+#[path = "forecast_tests.rs"]
+mod tests;

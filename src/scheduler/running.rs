@@ -196,11 +196,9 @@ impl Runner {
 
     /// It never gets the token that it awaits.
     fn forget_awaited(&mut self) {
-        if self.awaited_of.take().is_some() {
+        // It is taken out of the line: what it counts besides is not read again.
+        if self.awaited_of.is_some() {
             self.latest_count -= 1;
-            self.tokens_count -= 1;
-            self.generated_count -= 1;
-            self.left_count += 1;
         }
     }
 

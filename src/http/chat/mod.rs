@@ -117,3 +117,26 @@ fn check_dialect(dialect: Dialect, choices_count: u32, tools: bool) -> Result<()
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_events_carry_one_choice_and_alone_no_calls() {
+        let refused = |dialect, choices_count, tools| match check_dialect(dialect, choices_count, tools) {
+            Ok(()) => None,
+            Err(WireError::Unsupported { param, .. }) => Some(param),
+            Err(other) => panic!("{other}"),
+        };
+        for (dialect, one, one_with_tools, two) in [
+            (Dialect::OpenAi, None, None, None),
+            (Dialect::Both, None, None, Some("n")),
+            (Dialect::Events, None, Some("tools"), Some("n")),
+        ] {
+            assert_eq!(refused(dialect, 1, false).as_deref(), one, "{dialect:?}");
+            assert_eq!(refused(dialect, 1, true).as_deref(), one_with_tools, "{dialect:?}");
+            assert_eq!(refused(dialect, 2, true).as_deref(), two, "{dialect:?}");
+        }
+    }
+}

@@ -78,3 +78,33 @@ impl<K: Unpin> MessageBody for HeldAnswer<K> {
         Poll::Ready(Some(Ok(piece)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use actix_web::body::BodyStream;
+    use futures_util::{future, stream};
+
+    use super::*;
+
+    /// The lengths of the pieces in which an answer is handed over.
+    async fn pieces(answer: BoxBody) -> Vec<usize> {
+        let mut answer = until_sent(answer, ());
+        let mut lengths = Vec::new();
+        while let Some(piece) = future::poll_fn(|context| Pin::new(&mut answer).poll_next(context)).await {
+            lengths.push(piece.expect("it is made of bytes").len());
+        }
+        lengths
+    }
+
+    #[actix_web::test]
+    async fn an_answer_of_a_known_length_goes_in_small_pieces_and_a_stream_in_its_own() {
+        let whole = BoxBody::new(vec![7_u8; 2 * PIECE_MAX_BYTES + 5]);
+        assert_eq!(pieces(whole).await, [PIECE_MAX_BYTES, PIECE_MAX_BYTES, 5]);
+        assert_eq!(pieces(BoxBody::new(vec![7_u8; PIECE_MAX_BYTES])).await, [PIECE_MAX_BYTES]);
+        let lengths = [3 * PIECE_MAX_BYTES, 1];
+        let parts = lengths.map(|length| Ok::<_, Infallible>(Bytes::from(vec![7_u8; length])));
+        assert_eq!(pieces(BoxBody::new(BodyStream::new(stream::iter(parts)))).await, lengths);
+    }
+}

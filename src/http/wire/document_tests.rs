@@ -37,7 +37,10 @@ fn depth_and_count_are_bounded() {
     assert_eq!(blame(parse(deep.as_bytes())).1, "invalid_json");
     let fine = format!("{}{}", "[".repeat(127), "]".repeat(127));
     assert!(parse(fine.as_bytes()).is_ok());
-    let many = format!("[{}0]", "0,".repeat(VALUES_MAX));
+    // The list is a value too.
+    let most = format!("[{}0]", "0,".repeat(VALUES_MAX - 2));
+    assert!(parse(most.as_bytes()).is_ok());
+    let many = format!("[{}0]", "0,".repeat(VALUES_MAX - 1));
     assert_eq!(blame(parse(many.as_bytes())), (String::new(), "too_many_values"));
 }
 

@@ -214,38 +214,5 @@ fn plain(value: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ticks_are_round_and_lie_on_the_axis() {
-        let axis = |values: &[f64], log| Axis::new(values, log, 0.0, 100.0);
-        assert_eq!(axis(&[0.0, 9.0], false).ticks(), [0.0, 2.0, 4.0, 6.0, 8.0]);
-        assert_eq!(axis(&[0.5, 60.0], true).ticks(), [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0]);
-        assert_eq!(axis(&[0.003, 90.0], true).ticks(), [0.01, 0.1, 1.0, 10.0]);
-        assert_eq!(axis(&[130.0, 560.0], true).ticks(), [150.0, 200.0, 300.0, 400.0, 500.0]);
-        assert_eq!(axis(&[0.0, 100.0], false).ticks(), [0.0, 25.0, 50.0, 75.0, 100.0]);
-        assert_eq!(axis(&[0.0, 11.0], false).ticks(), [0.0, 5.0, 10.0]);
-        assert!(!axis(&[3.0, 3.1], true).ticks().is_empty(), "a narrow axis has ticks too");
-        let axis = axis(&[1.0, 100.0], true);
-        assert!((axis.position(10.0) - 50.0).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_plot_of_nothing_is_nothing_and_numbers_are_short() {
-        let plot = |points| Plot {
-            title: "a<b".to_owned(),
-            x: "x",
-            y: "y",
-            x_log: true,
-            y_log: false,
-            series: vec![PlotSeries { name: "s", form: Mark::Bars, points }],
-            marks: vec![("p50", 1.5)],
-        };
-        assert_eq!(plot(Vec::new()).svg(), "");
-        let svg = plot(vec![(1.0, 0.0), (2.0, 5.0)]).svg();
-        assert!(svg.contains(">p50 1.5</text>"), "{svg}");
-        assert!(svg.contains("a&lt;b") && svg.matches("<rect").count() == 1 && !svg.contains("NaN"), "{svg}");
-        assert_eq!([short(0.05), short(12.5), short(1234.0), short(25_000.0)], ["0.05", "12.5", "1234", "25k"]);
-    }
-}
+#[path = "plot_tests.rs"]
+mod tests;

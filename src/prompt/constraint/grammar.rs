@@ -324,3 +324,23 @@ fn said_of(error: &dyn std::fmt::Display) -> String {
     let line: String = line.chars().take(MESSAGE_MAX_CHARS).collect();
     format!("cannot be turned into a grammar: {line}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grammar_is_as_long_as_it_may_be_and_no_longer() {
+        let said = |text| within(text, 3).map_err(|error| error.to_string());
+        assert_eq!((said("abc"), said("a")), (Ok(()), Ok(())));
+        assert!(said("abcd").is_err_and(|said| said.contains("is 4 bytes long; expected 3 at most")));
+        assert!(said("").is_err_and(|said| said.contains("is empty")));
+    }
+
+    #[test]
+    fn anchors_at_the_ends_of_an_expression_say_nothing_and_escaped_ones_do() {
+        let expressions = ["^a$", "a$", "^a", "a", "^", "$", r"a\$", r"a\\$", "^^a$$", "a^b$c"];
+        let bare = ["a", "a", "a", "a", "", "", r"a\$", r"a\\$", "^a$", "a^b$c"];
+        assert_eq!(expressions.map(unanchored), bare);
+    }
+}

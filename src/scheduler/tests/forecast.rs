@@ -229,3 +229,103 @@ fn the_forecast_lets_begin_what_the_blocks_hold() {
     let [two, three, seven] = [6, 9, 21].map(newcomer_waits);
     assert!(two > three && three > seven, "with blocks for so many at a time: {two}, {three}, {seven}");
 }
+
+/// What the forecast says when every step took 50 ms, whatever was in it, in such steps.
+fn steps(micros: u64) -> f64 {
+    micros as f64 / 50_000.0
+}
+
+fn observe(stage: &mut Stage) {
+    stage.scheduler.observed = RecentSteps::default();
+    (0..10).for_each(|_| stage.scheduler.observed.note_step(0, 16, 0, 50_000));
+}
+
+/// In how many steps one with a prompt of `tokens` that came now would begin.
+fn newcomer(stage: &mut Stage, tokens: usize) -> f64 {
+    observe(stage);
+    steps(stage.scheduler.forecast(tokens).newcomer_micros)
+}
+
+/// A step counts in parts of 1,024.
+fn assert_steps(found: f64, right: f64, what: &str) {
+    assert!((found - right).abs() < 0.003, "{what}: {found} steps, by hand {right}");
+}
+
+/// What a step has beside the answers, 31 or 30 tokens, is two slices of 15.
+#[test]
+fn a_newcomer_begins_where_the_queue_run_by_hand_says() {
+    let one = SchedulerLimits { running_max_count: 1, ..limits() };
+    let mut stage = Stage::new(one);
+    assert_steps(newcomer(&mut stage, 30), 0.0, "nothing is before it");
+    stage.submit(30, 5);
+    assert_steps(newcomer(&mut stage, 30), 2.0 + 5.0, "one waits: two slices and five tokens");
+    stage.step();
+    assert_steps(newcomer(&mut stage, 30), 14.0 / 15.0 + 5.0, "it has one slice of 16 behind it");
+    stage.step();
+    assert_steps(newcomer(&mut stage, 30), 4.0, "it has its first token");
+    // Half of a prompt was found computed lately.
+    let mut stage = Stage::new(one);
+    stage.submit(30, 5);
+    observe(&mut stage);
+    stage.scheduler.observed.note_found(100, 50);
+    assert_steps(steps(stage.scheduler.forecast(30).newcomer_micros), 1.0 + 5.0, "half of the prompt is known");
+}
+
+#[test]
+fn a_newcomer_waits_for_blocks_and_for_a_slice() {
+    for (prompt_tokens, right) in [(16, 0.0), (20, 24.0 / 15.0 + 5.0)] {
+        let mut stage = Stage::new(SchedulerLimits { global_blocks: 10, ..limits() });
+        stage.submit(24, 5);
+        assert_steps(newcomer(&mut stage, prompt_tokens), right, "six of ten blocks are taken");
+    }
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 1_000, sliding_blocks: 1_000, ..limits() });
+    stage.submit(150, 5);
+    assert_steps(newcomer(&mut stage, 10), 0.0, "the second slice is free");
+    stage.submit(150, 5);
+    let waits = newcomer(&mut stage, 10);
+    assert_steps(waits, 9.0, "both are taken for ten steps, and it begins in the last of them");
+    assert!(waits >= 9.0, "not in the one before");
+}
+
+/// Answers end as if each token were the last one in 512.
+#[test]
+fn the_ends_of_answers_are_dealt_out_evenly() {
+    let mut stage =
+        Stage::new(SchedulerLimits { running_max_count: 2, global_blocks: 1_000, sliding_blocks: 1_000, ..limits() });
+    stage.submit(16, 900);
+    stage.submit(16, 900);
+    stage.step();
+    assert_eq!(stage.scheduler.counts().decode_count, 2);
+    // 512 ln 1.5, which is where the first third of them has ended.
+    assert_steps(newcomer(&mut stage, 16), 207.0, "the first of two");
+    // One more waits: it ends after 512 * -ln(1 - 0.118) more, sooner than the second one does.
+    stage.submit(16, 900);
+    assert_steps(newcomer(&mut stage, 16), 207.0 + 16.0 / 15.0 + 64.0, "the one that waits");
+}
+
+#[test]
+fn the_held_enter_when_others_of_their_request_end() {
+    let mut stage = Stage::new(SchedulerLimits { running_max_count: 2, ..limits() });
+    let request = |count, max_tokens| vec![sequence(15, max_tokens, Sampling::default()); count];
+    stage.scheduler.submit_all(request(3, 3), stage.now).expect("there is room");
+    stage.submit(15, 10);
+    stage.submit(15, 10);
+    observe(&mut stage);
+    let forecast = stage.scheduler.forecast(15);
+    // The request's first ends after 1 + 3 steps and a single one takes its place, until 15; the
+    // other single one ends after 1 + 10: then the newcomer could begin, and the request's second.
+    assert_steps(steps(forecast.newcomer_micros), 11.0, "the newcomer");
+    let gone = |count, tokens| steps(forecast.gone_micros(count, tokens));
+    for (count, right) in [(1, 0.0), (2, 0.0), (3, 4.0), (4, 11.0), (5, 11.0)] {
+        assert_steps(gone(count, 0), right, &format!("{count} have begun"));
+    }
+    assert_steps(gone(0, 30), 0.0, "two prompts have begun");
+    assert_steps(gone(0, 31), 4.0, "three prompts have begun");
+    // Of four places a request may have two, so one of the held enters at once.
+    let mut stage = Stage::new(SchedulerLimits { running_max_count: 4, ..limits() });
+    stage.scheduler.submit_all(request(3, 3), stage.now).expect("there is room");
+    observe(&mut stage);
+    let forecast = stage.scheduler.forecast(15);
+    assert_steps(steps(forecast.newcomer_micros), 0.0, "a third one beside two of the request");
+    assert_steps(steps(forecast.gone_micros(0, 30)), 0.0, "two prompts have begun");
+}

@@ -8,6 +8,7 @@ use crate::engine::fake::{EngineFault, FakeAnswer, FakeEngine, FakeError, FakeOp
 
 mod admission;
 mod ahead;
+mod checks;
 mod forecast;
 mod losses;
 mod memory;

@@ -77,6 +77,19 @@ fn nothing_is_found_before_it_is_computed() {
     assert_eq!(stage.cached(), (7, 7));
 }
 
+/// Thirty tokens fill seven blocks; the next token sees the last two of them, and the two tokens
+/// behind them are each one's own.
+#[test]
+fn what_two_compute_beside_each_other_they_hold_once_in_both_groups() {
+    let mut stage = Stage::new(SchedulerLimits { token_budget_tokens: 200, prefill_slice_tokens: 100, ..caching() });
+    let both = [(); 2].map(|()| stage.take(NewSequence { max_tokens: 5, ..prompt(20..50) }));
+    assert_eq!(stage.step(), both.map(|seq| (seq, 30)));
+    let counts = stage.scheduler.counts();
+    let held = [counts.global_blocks, counts.sliding_blocks].map(|blocks| blocks.in_use_count());
+    assert_eq!(held, [7 + 2, 2 + 2]);
+    stage.finish();
+}
+
 #[test]
 fn a_step_planned_ahead_finds_what_the_step_before_it_computes() {
     let mut stage = Stage::new(SchedulerLimits { token_budget_tokens: 200, prefill_slice_tokens: 100, ..caching() });

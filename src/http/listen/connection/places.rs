@@ -207,4 +207,21 @@ mod tests {
             assert_eq!(site(address(one)) == site(address(other)), same, "{one} and {other}");
         }
     }
+    /// A socket that is closed with something unread resets the connection, which takes the answer
+    /// from a client that has not read it yet.
+    #[actix_web::test]
+    async fn a_client_that_is_turned_away_hears_it_whatever_it_has_sent() {
+        let listener = actix_web::rt::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
+        client.write_all(&[b'x'; 20_000]).await.expect("the kernel takes it");
+        let (stream, _) = listener.accept().await.expect("it connected");
+        let telling = places(1, 1).telling().expect("none is told yet");
+        let mut heard = Vec::new();
+        let hear = async {
+            client.read_to_end(&mut heard).await.expect("the end is no reset");
+            drop(client);
+        };
+        futures_util::join!(turn_away(telling, stream), hear);
+        assert!(heard.starts_with(b"HTTP/1.1 503 ") && heard.ends_with(b"\"too_many_connections\"}}"), "{heard:?}");
+    }
 }
