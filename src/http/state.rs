@@ -84,11 +84,11 @@ fn draw_seed() -> u64 {
     high ^ low
 }
 
-/// The id of a request: `chatcmpl-…`.
+/// The id of a request, behind `prefix`: `chatcmpl-…`.
 pub(in crate::http) fn response_id(request: &HttpRequest, prefix: &str) -> String {
     let extensions = request.extensions();
     let id = extensions.get::<RequestId>().expect("the border gives every request an id");
-    format!("{prefix}-{}", id.0)
+    format!("{prefix}{}", id.0)
 }
 
 /// Where a request comes from, besides what its body says.

@@ -9,7 +9,7 @@ use crate::batch::TokenId;
 use crate::http::answer::encoder::*;
 use crate::http::answer::heading::FINGERPRINT;
 use crate::http::answer::progress::AnswerProgress;
-use crate::http::answer::whole::GatheredAnswer;
+use crate::http::answer::whole::{Gather, GatheredAnswer};
 use crate::http::chat::answer::{ChatAnswer, Shown};
 use crate::http::completions::answer::{CompletionAnswer, ShownPrompt};
 use crate::http::wire::samples::{content, finished, heading, metadata, part, token_text};

@@ -16,8 +16,9 @@ pub(crate) struct ChatLogprobs {
     refusal: Option<()>,
 }
 
+/// A token of an answer, and those that were likely at its place.
 #[derive(Debug, serde::Serialize)]
-struct ChatToken {
+pub(crate) struct ChatToken {
     token: String,
     logprob: f32,
     bytes: Vec<u8>,
@@ -31,16 +32,23 @@ struct TopToken {
     bytes: Vec<u8>,
 }
 
-impl ChatLogprobs {
+impl ChatToken {
     /// Those of `tokens`.
-    pub(crate) fn of(tokens: &[TokenText]) -> Self {
-        let content = tokens.iter().map(|token| ChatToken {
+    pub(crate) fn list(tokens: &[TokenText]) -> Vec<Self> {
+        let content = tokens.iter().map(|token| Self {
             token: lossy(&token.bytes),
             logprob: finite(token.token.logprob),
             bytes: token.bytes.clone(),
             top_logprobs: token.top.iter().map(|(top, bytes)| top_token(top.logprob, bytes)).collect(),
         });
-        Self { content: content.collect(), refusal: None }
+        content.collect()
+    }
+}
+
+impl ChatLogprobs {
+    /// Those of `tokens`.
+    pub(crate) fn of(tokens: &[TokenText]) -> Self {
+        Self { content: ChatToken::list(tokens), refusal: None }
     }
 }
 

@@ -12,9 +12,8 @@ use crate::batch::TokenId;
 use crate::clock;
 use crate::http::answer::encoder::Encoder;
 use crate::http::answer::heading::{Heading, Metadata, Params};
-use crate::http::answer::progress::AnswerProgress;
 use crate::http::answer::stream;
-use crate::http::answer::whole::GatheredAnswer;
+use crate::http::answer::whole::Gather;
 use crate::http::body::{HERE_MAX_BYTES, away};
 use crate::http::errors::ApiError;
 use crate::http::middleware::checks::REQUEST_ID;
@@ -61,17 +60,17 @@ pub(in crate::http) fn in_stream(
     named(stream::respond(request, parts, encoder, state.options.stream_keep_alive, record), id)
 }
 
-/// Answers in one piece, as `write` has it. Dropping the future, because the client left, cancels
-/// the response.
-pub(in crate::http) async fn in_one_piece(
+/// Answers in one piece: what is gathered in `whole`, as `write` has it. Dropping the future,
+/// because the client left, cancels the response.
+pub(in crate::http) async fn in_one_piece<G: Gather + Send + 'static>(
     state: &AppState,
     id: &str,
     mut parts: PartReceiver,
-    progress: AnswerProgress,
-    write: impl FnOnce(&GatheredAnswer) -> String + Send + 'static,
+    mut whole: G,
+    write: impl FnOnce(&G) -> String + Send + 'static,
 ) -> Result<HttpResponse, ApiError> {
-    let (mut whole, memory) = (GatheredAnswer::new(progress), state.backend.service.budget().open());
-    while !whole.progress.is_done() {
+    let memory = state.backend.service.budget().open();
+    while !whole.is_done() {
         let part = parts.recv().await.ok_or_else(stream::lost)?;
         memory.grow(Use::Answer, part.bytes())?;
         whole.take(part)?;

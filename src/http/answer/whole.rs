@@ -43,6 +43,18 @@ pub(crate) struct GatheredAnswer {
     choices: Vec<WholeChoice>,
 }
 
+/// What an answer in one piece is gathered in.
+pub(crate) trait Gather {
+    /// Gathers a part.
+    ///
+    /// # Errors
+    /// [`Broken`] if the part says that its choice failed.
+    fn take(&mut self, part: Part) -> Result<(), Broken>;
+
+    /// Every choice has ended.
+    fn is_done(&self) -> bool;
+}
+
 /// A choice broke, and the answer with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Broken {
@@ -59,11 +71,14 @@ impl GatheredAnswer {
         Self { progress, choices }
     }
 
-    /// Gathers a part.
-    ///
-    /// # Errors
-    /// [`Broken`] if the part says that its choice failed.
-    pub(crate) fn take(&mut self, part: Part) -> Result<(), Broken> {
+    /// The choices that have ended, with how; all of them once [`AnswerProgress::is_done`].
+    pub(crate) fn ended(&self) -> impl Iterator<Item = (&WholeChoice, &Finish)> {
+        self.choices.iter().filter_map(|choice| choice.finish.as_ref().map(|finish| (choice, finish)))
+    }
+}
+
+impl Gather for GatheredAnswer {
+    fn take(&mut self, part: Part) -> Result<(), Broken> {
         self.progress.take(&part);
         let choice = &mut self.choices[part.choice as usize];
         choice.tokens.extend(part.tokens);
@@ -90,8 +105,7 @@ impl GatheredAnswer {
         Ok(())
     }
 
-    /// The choices that have ended, with how; all of them once [`AnswerProgress::is_done`].
-    pub(crate) fn ended(&self) -> impl Iterator<Item = (&WholeChoice, &Finish)> {
-        self.choices.iter().filter_map(|choice| choice.finish.as_ref().map(|finish| (choice, finish)))
+    fn is_done(&self) -> bool {
+        self.progress.is_done()
     }
 }

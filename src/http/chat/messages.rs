@@ -4,12 +4,15 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::http::chat::tools::function_name;
-use crate::http::wire::error::{WireError, quoted};
+use crate::http::wire::error::WireError;
 use crate::http::wire::fields::{RequestFields, text, unfit};
+use crate::http::wire::parts::{check_type, text_of};
+use crate::http::wire::tools::function_name;
 use crate::prompt::conversation::{Message, ToolCall};
 
 const ROLES: &str = "system, developer, user, assistant or tool";
+/// A part of type `text`, which holds it in a field of that name.
+const TEXT: (&str, &str) = ("text", "text");
 
 /// Reads the messages at `path`.
 pub(crate) fn read(list: Vec<Value>, path: &str) -> Result<Vec<Message>, WireError> {
@@ -54,8 +57,10 @@ fn message(mut fields: RequestFields, calls: &HashSet<String>) -> Result<Message
 }
 
 fn assistant(mut fields: RequestFields) -> Result<Message, WireError> {
-    let content =
-        fields.take("content").map(|value| text_of(value, &fields.path_of("content"), &["text", "refusal"])).transpose()?;
+    let content = fields
+        .take("content")
+        .map(|value| text_of(value, &fields.path_of("content"), &[TEXT, ("refusal", "refusal")]))
+        .transpose()?;
     // A refusal is what the assistant said, so it stands where the text would, or behind it.
     let refusal = fields.text("refusal")?.filter(|text| !text.is_empty());
     let content = match (content, refusal) {
@@ -92,22 +97,6 @@ fn tool_call(mut fields: RequestFields) -> Result<ToolCall, WireError> {
     Ok(ToolCall { id, name, arguments })
 }
 
-/// `type`, which may be left out, must be `only`.
-pub(in crate::http) fn check_type(fields: &mut RequestFields, only: &str) -> Result<(), WireError> {
-    check_kind(fields, &[only]).map(|_| ())
-}
-
-/// `type`, which must be one of `kinds`; the first of them if it is left out.
-fn check_kind<'a>(fields: &mut RequestFields, kinds: &[&'a str]) -> Result<&'a str, WireError> {
-    let path = fields.path_of("type");
-    let Some(kind) = fields.text("type")? else { return Ok(kinds[0]) };
-    kinds.iter().find(|known| **known == kind).copied().ok_or_else(|| {
-        let known: Vec<String> = kinds.iter().map(|kind| format!("{kind:?}")).collect();
-        let message = format!("{} is not supported; only {} is", quoted(&kind), known.join(" or "));
-        WireError::Unsupported { param: path, message }
-    })
-}
-
 fn content(fields: &mut RequestFields) -> Result<String, WireError> {
     let value = fields.required("content", "a string, or an array of text parts")?;
     text_or_parts(value, &fields.path_of("content"))
@@ -115,26 +104,7 @@ fn content(fields: &mut RequestFields) -> Result<String, WireError> {
 
 /// A text, or parts of type text: they are joined as they are.
 fn text_or_parts(value: Value, path: &str) -> Result<String, WireError> {
-    text_of(value, path, &["text"])
-}
-
-/// A text, or parts of one of `kinds`, the first of which is the default; each holds its text under
-/// the name of its kind.
-fn text_of(value: Value, path: &str, kinds: &[&str]) -> Result<String, WireError> {
-    match value {
-        Value::String(text) => Ok(text),
-        Value::Array(parts) if !parts.is_empty() => parts
-            .into_iter()
-            .enumerate()
-            .map(|(index, part)| {
-                let mut part = RequestFields::of(part, &format!("{path}[{index}]"))?;
-                let kind = check_kind(&mut part, kinds)?;
-                let text_path = part.path_of(kind);
-                text(part.required(kind, "a string")?, &text_path)
-            })
-            .collect(),
-        other => Err(unfit(path, &other, "a string, or an array of text parts")),
-    }
+    text_of(value, path, &[TEXT])
 }
 
 #[cfg(test)]

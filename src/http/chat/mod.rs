@@ -2,9 +2,7 @@
 
 pub(in crate::http) mod answer;
 pub(in crate::http) mod messages;
-pub(in crate::http) mod reasoning;
 pub(in crate::http) mod request;
-pub(in crate::http) mod tools;
 
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
@@ -13,6 +11,7 @@ use crate::actors::messages::{Accepted, ResponseInput};
 use crate::http::answer::encoder::Encoder;
 use crate::http::answer::progress::AnswerProgress;
 use crate::http::answer::respond;
+use crate::http::answer::whole::GatheredAnswer;
 use crate::http::body::{ReadBody, read_json};
 use crate::http::chat::answer::{ChatAnswer, ChatEncoder, Shown};
 use crate::http::chat::request::{BodyRoute, ChatRequest};
@@ -39,7 +38,8 @@ pub(in crate::http) async fn completions(
 ) -> Result<HttpResponse, ApiError> {
     let asked = dialect(&request).map_err(|error| state.refused(error.into()))?;
     let dialect = asked.unwrap_or(state.options.dialect);
-    answer(request, payload, state, Manner { form: BodyRoute::Chat, dialect, named_events: false, id_prefix: "chatcmpl" }).await
+    answer(request, payload, state, Manner { form: BodyRoute::Chat, dialect, named_events: false, id_prefix: "chatcmpl-" })
+        .await
 }
 
 /// Answers a chat.
@@ -68,7 +68,8 @@ pub(in crate::http) async fn answer(
     };
     if !streaming.on {
         let answer = ChatAnswer { heading, metadata, token_ids, shown };
-        return respond::in_one_piece(&state, &id, parts, progress, move |whole| answer.whole(whole)).await;
+        return respond::in_one_piece(&state, &id, parts, GatheredAnswer::new(progress), move |whole| answer.whole(whole))
+            .await;
     }
     let include_usage = streaming.include_usage;
     let encoder = match manner.dialect {

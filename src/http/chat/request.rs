@@ -4,22 +4,16 @@
 use serde_json::Value;
 
 use crate::http::chat::messages;
-use crate::http::chat::reasoning::Reasoning;
-use crate::http::chat::tools::Tools;
 use crate::http::wire::defaults::Terms;
-use crate::http::wire::error::{WireError, clip};
-use crate::http::wire::fields::RequestFields;
+use crate::http::wire::error::WireError;
+use crate::http::wire::fields::{RequestFields, note_unknown};
 use crate::http::wire::foreign;
 use crate::http::wire::form::FormRequest;
-use crate::http::wire::sampling::Generation;
+use crate::http::wire::reasoning::Reasoning;
+use crate::http::wire::sampling::{Generation, TOP_LOGPROBS_MAX};
 use crate::http::wire::streaming::Streaming;
+use crate::http::wire::tools::Tools;
 use crate::prompt::conversation::{Conversation, Message};
-
-/// Most likeliest tokens reported at a place.
-pub(crate) const TOP_LOGPROBS_MAX: u32 = 20;
-
-/// Most names of unknown fields in one line of the log.
-const NAMED_UNKNOWN_MAX: usize = 16;
 
 /// Which route's body it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,19 +102,6 @@ fn check_modalities(fields: &mut RequestFields) -> Result<(), WireError> {
         }
     }
     Ok(())
-}
-
-/// Names the fields that were not read, so that a misspelt one can be found.
-pub(crate) fn note_unknown(fields: RequestFields) {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return;
-    }
-    let rest = fields.into_rest();
-    let names: Vec<&String> = rest.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name).collect();
-    if !names.is_empty() {
-        let unknown: Vec<String> = names.iter().take(NAMED_UNKNOWN_MAX).map(|name| clip(name)).collect();
-        tracing::debug!(count = names.len(), ?unknown, "fields that this server does not know");
-    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::actors::messages::{Accepted, PromptReport, ResponseInput};
 use crate::http::answer::encoder::Encoder;
 use crate::http::answer::progress::AnswerProgress;
 use crate::http::answer::respond;
+use crate::http::answer::whole::GatheredAnswer;
 use crate::http::body::{ReadBody, read_json};
 use crate::http::completions::answer::{CompletionAnswer, CompletionEncoder, ShownPrompt};
 use crate::http::completions::request::CompletionRequest;
@@ -26,7 +27,7 @@ pub(in crate::http) async fn completions(
     state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (ReadBody { asked, memory }, sender) = read(&request, payload, &state).await.map_err(|error| state.refused(error))?;
-    let id = response_id(&request, "cmpl");
+    let id = response_id(&request, "cmpl-");
     let CompletionRequest { generation, streaming, .. } = &asked;
 
     let order = respond::order(id.clone(), asked.prompts.clone(), generation, streaming.coalescing, sender, memory.clone());
@@ -45,7 +46,8 @@ pub(in crate::http) async fn completions(
         return_token_ids: asked.return_token_ids,
     };
     if !streaming.on {
-        return respond::in_one_piece(&state, &id, parts, progress, move |whole| answer.whole(whole)).await;
+        return respond::in_one_piece(&state, &id, parts, GatheredAnswer::new(progress), move |whole| answer.whole(whole))
+            .await;
     }
     let encoder = CompletionEncoder::new(answer, progress, streaming.include_usage, streaming.continuous_usage);
     Ok(respond::in_stream(&request, &state, &id, parts, Encoder::Completion(Box::new(encoder))))

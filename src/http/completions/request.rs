@@ -3,13 +3,12 @@
 use serde_json::Value;
 
 use crate::actors::messages::ResponseInput;
-use crate::http::chat::request::{TOP_LOGPROBS_MAX, note_unknown};
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::WireError;
-use crate::http::wire::fields::{RequestFields, unfit};
+use crate::http::wire::fields::{RequestFields, note_unknown, unfit};
 use crate::http::wire::foreign;
 use crate::http::wire::form::FormRequest;
-use crate::http::wire::sampling::{CHOICES_MAX, Generation, token_ids};
+use crate::http::wire::sampling::{CHOICES_MAX, Generation, TOP_LOGPROBS_MAX, token_ids};
 use crate::http::wire::streaming::Streaming;
 
 /// OpenAI's default for this route.

@@ -24,7 +24,7 @@ pub(in crate::http) async fn generate(
     payload: Payload,
     state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let manner = Manner { form: BodyRoute::Generate, dialect: Dialect::Events, named_events: true, id_prefix: "gen" };
+    let manner = Manner { form: BodyRoute::Generate, dialect: Dialect::Events, named_events: true, id_prefix: "gen-" };
     chat::answer(request, payload, state, manner).await
 }
 
@@ -36,7 +36,7 @@ pub(in crate::http) async fn stream(
 ) -> Result<HttpResponse, ApiError> {
     let asked = read(&request, payload, &state).await.map_err(|error| state.refused(error))?;
     let (ReadBody { asked: TextRequest { conversation, generation, coalescing }, memory }, sender) = asked;
-    let id = response_id(&request, "gen");
+    let id = response_id(&request, "gen-");
     let order = respond::order(id.clone(), vec![ResponseInput::Chat(conversation)], &generation, coalescing, sender, memory);
     let accepted = state.backend.service.generate(order).await?;
     Ok(respond::in_stream(&request, &state, &id, accepted.parts, Encoder::Text(TextEncoder)))

@@ -3,13 +3,12 @@
 use serde_json::Value;
 
 use crate::actors::messages::Coalescing;
-use crate::http::chat::reasoning::Reasoning;
-use crate::http::chat::request::note_unknown;
 use crate::http::wire::defaults::{RequestDefaults, Terms};
 use crate::http::wire::document::join;
 use crate::http::wire::error::WireError;
-use crate::http::wire::fields::{RequestFields, text, unfit};
+use crate::http::wire::fields::{RequestFields, note_unknown, text, unfit};
 use crate::http::wire::foreign;
+use crate::http::wire::reasoning::Reasoning;
 use crate::http::wire::sampling::Generation;
 use crate::http::wire::streaming::Streaming;
 use crate::prompt::conversation::{Conversation, Message};

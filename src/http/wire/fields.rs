@@ -8,11 +8,14 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use crate::http::wire::document::join;
-use crate::http::wire::error::{WireError, quoted};
+use crate::http::wire::error::{WireError, clip, quoted};
 
 /// Integers beyond this are not exact as floats, and a float beyond it was perhaps another integer
 /// in the text.
 const EXACT_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// Most names of unknown fields in one line of the log.
+const NAMED_UNKNOWN_MAX: usize = 16;
 
 /// An object of a request, with its path.
 #[derive(Debug)]
@@ -159,6 +162,19 @@ fn describe(value: &Value) -> String {
         Value::Array(list) if list.is_empty() => "an empty array".to_owned(),
         Value::Array(list) => format!("an array of {}", list.len()),
         Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+/// Names the fields that were not read, so that a misspelt one can be found.
+pub(crate) fn note_unknown(fields: RequestFields) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let rest = fields.into_rest();
+    let names: Vec<&String> = rest.iter().filter(|(_, value)| !value.is_null()).map(|(name, _)| name).collect();
+    if !names.is_empty() {
+        let unknown: Vec<String> = names.iter().take(NAMED_UNKNOWN_MAX).map(|name| clip(name)).collect();
+        tracing::debug!(count = names.len(), ?unknown, "fields that this server does not know");
     }
 }
 

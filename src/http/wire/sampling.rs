@@ -12,6 +12,8 @@ use crate::http::wire::fields::{RequestFields, integer, number, text, unfit};
 
 /// Most choices of a request, prompts times `n`.
 pub(crate) const CHOICES_MAX: u32 = 128;
+/// Most likeliest tokens reported at a place.
+pub(crate) const TOP_LOGPROBS_MAX: u32 = 20;
 const STOP_STRINGS_MAX: usize = 16;
 const STOP_STRING_MAX_BYTES: usize = 256;
 const STOP_TOKENS_MAX: usize = 64;
@@ -119,7 +121,7 @@ fn max_tokens(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Option<u3
 
 /// More tokens than the context holds is a context error, with the code and the words that clients
 /// know it by.
-fn token_count(fields: &mut RequestFields, name: &str, terms: &Terms<'_>) -> Result<Option<u32>, WireError> {
+pub(crate) fn token_count(fields: &mut RequestFields, name: &str, terms: &Terms<'_>) -> Result<Option<u32>, WireError> {
     let most = u32::try_from(terms.context_tokens_max).unwrap_or(u32::MAX).max(1);
     let asked = fields.peek(name).filter(|value| value.as_f64().is_some_and(|asked| asked > f64::from(most)));
     if let Some(asked) = asked {

@@ -6,14 +6,13 @@ use serde_json::Value;
 use crate::actors::messages::ResponseInput;
 use crate::batch::TokenId;
 use crate::http::chat::messages;
-use crate::http::chat::reasoning::Reasoning;
-use crate::http::chat::request::note_unknown;
-use crate::http::chat::tools::Tools;
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::WireError;
-use crate::http::wire::fields::RequestFields;
+use crate::http::wire::fields::{RequestFields, note_unknown};
 use crate::http::wire::foreign;
+use crate::http::wire::reasoning::Reasoning;
 use crate::http::wire::sampling::token_ids;
+use crate::http::wire::tools::Tools;
 use crate::prompt::conversation::Conversation;
 
 /// A text or a chat to be turned into tokens.

@@ -1,5 +1,5 @@
-use crate::http::chat::tools::*;
 use crate::http::wire::samples::{blame, value};
+use crate::http::wire::tools::*;
 
 const F: &str =
     r#"{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object","a":1},"strict":true}}"#;

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::http::chat::messages::check_type;
 use crate::http::wire::error::{WireError, clip};
 use crate::http::wire::fields::{RequestFields, text, unfit};
+use crate::http::wire::parts::check_type;
 use crate::prompt::conversation::Tool;
 
 const TOOLS_MAX: usize = 128;
@@ -30,12 +30,17 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// Reads the fields. With `tool_choice: none` the model does not learn of the tools, and no
-    /// call of one is read.
+    /// Reads the fields as a chat has them.
     pub(crate) fn read(fields: &mut RequestFields) -> Result<Self, WireError> {
         refuse_older(fields)?;
-        let single_call = fields.flag("parallel_tool_calls")? == Some(false);
         let tools = tools(fields)?;
+        Self::chosen(tools, fields)
+    }
+
+    /// Reads which of `tools` may be called, and which must. With `tool_choice: none` the model
+    /// does not learn of the tools, and no call of one is read.
+    pub(crate) fn chosen(tools: Vec<Tool>, fields: &mut RequestFields) -> Result<Self, WireError> {
+        let single_call = fields.flag("parallel_tool_calls")? == Some(false);
         let path = fields.path_of("tool_choice");
         let chosen = match fields.take("tool_choice") {
             None => Self { tools, ..Self::default() },
@@ -76,30 +81,39 @@ fn refuse_older(fields: &mut RequestFields) -> Result<(), WireError> {
 }
 
 fn tools(fields: &mut RequestFields) -> Result<Vec<Tool>, WireError> {
+    let mut names = HashSet::new();
+    let mut tools = Vec::new();
+    for mut fields in listed(fields)? {
+        check_type(&mut fields, "function")?;
+        let mut function =
+            RequestFields::of(fields.required("function", "an object with a name")?, &fields.path_of("function"))?;
+        tools.push(tool(&mut function, &mut names)?);
+    }
+    Ok(tools)
+}
+
+/// The objects in `tools`.
+pub(in crate::http) fn listed(fields: &mut RequestFields) -> Result<Vec<RequestFields>, WireError> {
     let path = fields.path_of("tools");
     let list = fields.list("tools")?.unwrap_or_default();
     if list.len() > TOOLS_MAX {
         return Err(unfit(&path, &Value::Array(list), &format!("at most {TOOLS_MAX} tools")));
     }
-    let mut names = HashSet::new();
-    let mut tools = Vec::with_capacity(list.len());
-    for (index, value) in list.into_iter().enumerate() {
-        let mut fields = RequestFields::of(value, &format!("{path}[{index}]"))?;
-        check_type(&mut fields, "function")?;
-        let mut function =
-            RequestFields::of(fields.required("function", "an object with a name")?, &fields.path_of("function"))?;
-        let name_path = function.path_of("name");
-        let name = function_name(&mut function)?;
-        if !names.insert(name.clone()) {
-            let message = format!("{name:?} is the name of an earlier tool");
-            return Err(WireError::Conflict { param: name_path, message });
-        }
-        let description = function.text("description")?;
-        let strict = function.flag("strict")?.unwrap_or(false);
-        let parameters = function.object("parameters")?.map(|schema| Value::Object(schema.into_rest()));
-        tools.push(Tool { name, description, parameters, strict });
+    list.into_iter().enumerate().map(|(index, value)| RequestFields::of(value, &format!("{path}[{index}]"))).collect()
+}
+
+/// A function that is offered, whose name is none of `names`.
+pub(in crate::http) fn tool(function: &mut RequestFields, names: &mut HashSet<String>) -> Result<Tool, WireError> {
+    let name_path = function.path_of("name");
+    let name = function_name(function)?;
+    if !names.insert(name.clone()) {
+        let message = format!("{name:?} is the name of an earlier tool");
+        return Err(WireError::Conflict { param: name_path, message });
     }
-    Ok(tools)
+    let description = function.text("description")?;
+    let strict = function.flag("strict")?.unwrap_or(false);
+    let parameters = function.object("parameters")?.map(|schema| Value::Object(schema.into_rest()));
+    Ok(Tool { name, description, parameters, strict })
 }
 
 /// `name`: plain characters only, so that no name can hold harmony's control text.
