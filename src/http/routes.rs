@@ -11,6 +11,7 @@ use crate::http::errors::ApiError;
 use crate::http::legacy::generate;
 use crate::http::models;
 use crate::http::page;
+use crate::http::responses;
 use crate::http::tokens;
 use crate::http::wire::error::clip;
 
@@ -19,6 +20,7 @@ pub(super) fn configure(config: &mut ServiceConfig) {
     config
         .service(post("/v1/chat/completions", chat::completions))
         .service(post("/v1/completions", completions::completions))
+        .service(post("/v1/responses", responses::create))
         .service(post("/generate", generate::generate))
         .service(post("/generate/stream", generate::stream))
         .service(post("/cancel/{request_id}", generate::cancel))

@@ -7,6 +7,7 @@ use crate::http::chat::answer::ChatEncoder;
 use crate::http::completions::answer::CompletionEncoder;
 use crate::http::legacy::event_answer::EventEncoder;
 use crate::http::legacy::text_answer::TextEncoder;
+use crate::http::responses::answer::ResponsesEncoder;
 use crate::http::wire::error::ErrorObject;
 
 /// What ends a stream in OpenAI's dialects.
@@ -47,6 +48,8 @@ pub(crate) enum Encoder {
     Completion(Box<CompletionEncoder>),
     /// Typed events.
     Events(Box<EventEncoder>),
+    /// Events of a response and its items.
+    Responses(Box<ResponsesEncoder>),
     /// `{"text": …}`.
     Text(TextEncoder),
 }
@@ -58,6 +61,7 @@ impl Encoder {
             Self::Chat(encoder) => encoder.begin(out),
             Self::Completion(encoder) => encoder.begin(out),
             Self::Events(encoder) => encoder.begin(out),
+            Self::Responses(encoder) => encoder.begin(out),
             Self::Text(_) => {}
         }
     }
@@ -75,16 +79,18 @@ impl Encoder {
             Self::Chat(encoder) => encoder.part(part, out),
             Self::Completion(encoder) => encoder.part(part, out),
             Self::Events(encoder) => encoder.part(part, out),
+            Self::Responses(encoder) => encoder.part(part, out),
             Self::Text(encoder) => encoder.part(part, out),
         }
     }
 
     /// The frames of an error, which end the stream.
-    pub(crate) fn fail(&self, error: ErrorObject, out: &mut impl Extend<Frame>) {
+    pub(crate) fn fail(&mut self, error: ErrorObject, out: &mut impl Extend<Frame>) {
         match self {
             Self::Chat(encoder) => encoder.fail(error, out),
             Self::Completion(_) => out.extend([Frame::json(&error.body()), Frame::done()]),
             Self::Events(encoder) => encoder.fail(&error, out),
+            Self::Responses(encoder) => encoder.fail(error, out),
             Self::Text(encoder) => encoder.fail(&error, out),
         }
     }

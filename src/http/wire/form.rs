@@ -57,20 +57,42 @@ pub(crate) struct FormRequest {
 impl FormRequest {
     /// Reads `response_format` and its other names, of which one may ask for a form.
     pub(crate) fn read(fields: &mut RequestFields) -> Result<Self, WireError> {
-        let mut asked = Self::response_format(fields)?;
+        let asked = match fields.object("response_format")? {
+            Some(format) => Self::format(format, fields.path_of("response_format"), false)?,
+            None => Self::default(),
+        };
+        asked.or_by_other_names(fields)
+    }
+
+    /// Reads `text.format`, which is the same in the Responses API, where a schema stands beside
+    /// its name; and the other names.
+    pub(crate) fn read_text(fields: &mut RequestFields) -> Result<Self, WireError> {
+        let mut asked = Self::default();
+        if let Some(mut text) = fields.object("text")?
+            && let Some(format) = text.object("format")?
+        {
+            asked = Self::format(format, text.path_of("format"), true)?;
+        }
+        if fields.take("response_format").is_some_and(|value| !is_void(&value)) {
+            let message = "is called text.format on this route; a schema stands there beside its name".to_owned();
+            return Err(WireError::Unsupported { param: fields.path_of("response_format"), message });
+        }
+        asked.or_by_other_names(fields)
+    }
+
+    fn or_by_other_names(mut self, fields: &mut RequestFields) -> Result<Self, WireError> {
         for form in by_other_names(fields)? {
-            if let Some(before) = &asked.form {
+            if let Some(before) = &self.form {
                 let message = format!("asks for a form, and so does {}; give one of them", before.param);
                 return Err(WireError::Conflict { param: form.param, message });
             }
-            asked.form = Some(form);
+            self.form = Some(form);
         }
-        Ok(asked)
+        Ok(self)
     }
 
-    fn response_format(fields: &mut RequestFields) -> Result<Self, WireError> {
-        let param = fields.path_of("response_format");
-        let Some(mut format) = fields.object("response_format")? else { return Ok(Self::default()) };
+    /// The object at `param` that names a form; `is_flat`: a schema's name stands beside it.
+    fn format(mut format: RequestFields, param: String, is_flat: bool) -> Result<Self, WireError> {
         let path = format.path_of("type");
         let kind = text(format.required("type", KINDS)?, &path)?;
         match kind.as_str() {
@@ -83,9 +105,14 @@ impl FormRequest {
                     Ok(Self { form: Some(AskedForm { form, param }), schema: None })
                 }
             },
+            "json_schema" if is_flat => named(&mut format),
             "json_schema" => match format.take("schema") {
                 Some(schema) => Ok(Self::of(format.path_of("schema"), schema, None)),
-                None => named(&mut format),
+                None => {
+                    let expected = "an object with a name and a schema";
+                    let path = format.path_of("json_schema");
+                    named(&mut RequestFields::of(format.required("json_schema", expected)?, &path)?)
+                }
             },
             _ => {
                 let message = format!("{} is not supported; expected {KINDS}", quoted(&kind));
@@ -100,10 +127,8 @@ impl FormRequest {
     }
 }
 
-/// `json_schema`, as OpenAI has it. With `strict: false` a schema is kept all the same.
-fn named(format: &mut RequestFields) -> Result<FormRequest, WireError> {
-    let expected = "an object with a name and a schema";
-    let mut named = RequestFields::of(format.required("json_schema", expected)?, &format.path_of("json_schema"))?;
+/// A schema with its name, as OpenAI has it. With `strict: false` a schema is kept all the same.
+fn named(named: &mut RequestFields) -> Result<FormRequest, WireError> {
     let name = named.text("name")?.unwrap_or_else(|| "answer".to_owned());
     let description = named.text("description")?;
     named.flag("strict")?;

@@ -17,6 +17,7 @@ mod parameters;
 mod prefix;
 mod probes;
 mod requests;
+mod responses;
 mod sockets;
 mod turns;
 mod world;

@@ -46,6 +46,10 @@ const SHARED: &str = "model temperature top_p top_k min_p seed stop stop_token_i
 const CHATS: &str =
     "top_logprobs tools tool_choice parallel_tool_calls response_format reasoning_effort modalities functions function_call";
 
+const RESPONSES: &str = "model temperature top_p seed stop max_output_tokens n user metadata cache_salt stream_options \
+    instructions parallel_tool_calls truncation store service_tier safety_identifier prompt_cache_key top_logprobs \
+    max_tool_calls background conversation prompt unheard_of";
+
 /// One request of the table, as it was answered.
 #[derive(Debug)]
 struct Row {
@@ -131,6 +135,20 @@ async fn completions() {
     for row in &rows {
         let param = row.error.as_ref().and_then(|error| error["param"].as_str()).unwrap_or_default();
         assert!(row.status == 200 || (row.status == 400 && param.starts_with(row.field)), "{row:?}");
+    }
+    world.assert_empty().await;
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn responses() {
+    let world = world().await;
+    check(&table(&world, "/v1/responses", r#""input":"hi""#, RESPONSES).await);
+    let rows = table(&world, "/v1/responses", r#""input":"hi""#, "input tools tool_choice text reasoning include").await;
+    for row in &rows {
+        let param = row.error.as_ref().and_then(|error| error["param"].as_str()).unwrap_or_default();
+        assert!(row.status == 200 || (row.status == 400 && param.starts_with(row.field)), "{row:?}");
+        assert_eq!(row.events, row.status == 200 && row.stream, "{row:?}");
     }
     world.assert_empty().await;
     world.close().await;

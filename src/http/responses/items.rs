@@ -1,0 +1,204 @@
+//! `input`: what was said before, as the items of the Responses API.
+//!
+//! A client may send back each item of an earlier answer, with its id or without. Consecutive items
+//! of the model (reasoning, a message, calls) are one message of the history, as the model wrote
+//! them in one turn.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use crate::http::wire::error::{WireError, quoted};
+use crate::http::wire::fields::{RequestFields, text, unfit};
+use crate::http::wire::parts::text_of;
+use crate::http::wire::tools::function_name;
+use crate::prompt::conversation::{Message, ToolCall};
+
+const INPUT: &str = "a string, or an array of items";
+const ROLES: &str = "system, developer, user or assistant";
+const CALL_ID: &str = "the id of a call in an earlier function_call";
+/// What holds text in a message: a type, and the field of its text.
+const TEXTS: [(&str, &str); 4] = [("input_text", "text"), ("output_text", "text"), ("text", "text"), ("refusal", "refusal")];
+/// What holds text in a reasoning item.
+const THOUGHTS: [(&str, &str); 3] = [("reasoning_text", "text"), ("summary_text", "text"), ("text", "text")];
+/// Between two reasoning items of one turn, as between two analysis messages of one answer.
+const BLANK_LINE: &str = "\n\n";
+
+/// An item, read.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum InputItem {
+    /// A message of any role; an assistant's has neither reasoning nor calls.
+    Message(Message),
+    /// What the model thought.
+    Reasoning(String),
+    /// A call that the model made.
+    Call(ToolCall),
+    /// What a call came to.
+    CallOutput {
+        /// Which call.
+        call_id: String,
+        /// The function's answer.
+        output: String,
+        /// Where the request names the call.
+        param: String,
+    },
+}
+
+/// Reads `input`, which stands at `path`. Items without any text are none.
+pub(crate) fn read(input: Value, path: &str) -> Result<Vec<InputItem>, WireError> {
+    match input {
+        Value::String(content) => Ok(vec![InputItem::Message(Message::User { content })]),
+        Value::Array(list) => {
+            let mut items = Vec::with_capacity(list.len());
+            for (index, value) in list.into_iter().enumerate() {
+                items.extend(item(RequestFields::of(value, &format!("{path}[{index}]"))?)?);
+            }
+            Ok(items)
+        }
+        other => Err(unfit(path, &other, INPUT)),
+    }
+}
+
+fn item(mut fields: RequestFields) -> Result<Option<InputItem>, WireError> {
+    let path = fields.path_of("type");
+    match fields.text("type")?.as_deref() {
+        // The short form of a message has no type.
+        None | Some("message") => message(fields).map(|message| Some(InputItem::Message(message))),
+        Some("reasoning") => Ok(reasoning(fields)?.map(InputItem::Reasoning)),
+        Some("function_call") => call(fields).map(|call| Some(InputItem::Call(call))),
+        Some("function_call_output") => call_output(fields).map(Some),
+        Some(other) => {
+            let message = format!(
+                "items of type {} are not served; message, reasoning, function_call and function_call_output are",
+                quoted(other)
+            );
+            Err(WireError::Unsupported { param: path, message })
+        }
+    }
+}
+
+fn message(mut fields: RequestFields) -> Result<Message, WireError> {
+    let path = fields.path_of("role");
+    let role = text(fields.required("role", ROLES)?, &path)?;
+    let content_path = fields.path_of("content");
+    let content = match fields.required("content", "a string, or an array of text parts")? {
+        // An answer that ended before its first text.
+        Value::Array(parts) if parts.is_empty() && role == "assistant" => String::new(),
+        value => text_of(value, &content_path, &TEXTS)?,
+    };
+    match role.as_str() {
+        "system" => Ok(Message::System { content }),
+        "developer" => Ok(Message::Developer { content }),
+        "user" => Ok(Message::User { content }),
+        "assistant" => Ok(Message::Assistant { content: Some(content), reasoning: None, tool_calls: Vec::new() }),
+        _ => Err(unfit(&path, &Value::String(role), ROLES)),
+    }
+}
+
+/// The text of a reasoning item; its summary where the text is not there. `None` without either.
+fn reasoning(mut fields: RequestFields) -> Result<Option<String>, WireError> {
+    let mut thoughts = |name: &str| {
+        let path = fields.path_of(name);
+        match fields.take(name) {
+            None => Ok(None),
+            Some(Value::Array(parts)) if parts.is_empty() => Ok(None),
+            Some(value) => text_of(value, &path, &THOUGHTS).map(|text| Some(text).filter(|text| !text.is_empty())),
+        }
+    };
+    let (content, summary) = (thoughts("content")?, thoughts("summary")?);
+    Ok(content.or(summary))
+}
+
+fn call(mut fields: RequestFields) -> Result<ToolCall, WireError> {
+    let path = fields.path_of("call_id");
+    let id = text(fields.required("call_id", "a string")?, &path)?;
+    let name = function_name(&mut fields)?;
+    let path = fields.path_of("arguments");
+    let arguments = match fields.required("arguments", "a string of JSON")? {
+        object @ Value::Object(_) => object.to_string(),
+        other => text(other, &path)?,
+    };
+    Ok(ToolCall { id, name, arguments })
+}
+
+fn call_output(mut fields: RequestFields) -> Result<InputItem, WireError> {
+    let param = fields.path_of("call_id");
+    let call_id = text(fields.required("call_id", CALL_ID)?, &param)?;
+    let path = fields.path_of("output");
+    let output = match fields.take("output") {
+        // A function that returns nothing.
+        None => String::new(),
+        Some(Value::Array(parts)) if parts.is_empty() => String::new(),
+        Some(value) => text_of(value, &path, &TEXTS)?,
+    };
+    Ok(InputItem::CallOutput { call_id, output, param })
+}
+
+/// The history that `items` are, behind `instructions`.
+///
+/// # Errors
+/// [`WireError::Unfit`] for the output of a call that is not there.
+pub(crate) fn history(instructions: Option<String>, items: Vec<InputItem>) -> Result<Vec<Message>, WireError> {
+    let mut calls = HashSet::new();
+    let mut messages: Vec<Message> = instructions.map(|content| Message::Developer { content }).into_iter().collect();
+    for item in items {
+        match item {
+            InputItem::Message(Message::Assistant { content, .. }) => add_answer(&mut messages, content),
+            InputItem::Message(message) => messages.push(message),
+            InputItem::Reasoning(text) => add_reasoning(&mut messages, text),
+            InputItem::Call(call) => {
+                calls.insert(call.id.clone());
+                add_call(&mut messages, call);
+            }
+            InputItem::CallOutput { call_id, output, .. } if calls.contains(&call_id) => {
+                messages.push(Message::Tool { call_id, content: output });
+            }
+            InputItem::CallOutput { call_id, param, .. } => return Err(unfit(&param, &Value::String(call_id), CALL_ID)),
+        }
+    }
+    Ok(messages)
+}
+
+fn assistant(content: Option<String>, reasoning: Option<String>, tool_calls: Vec<ToolCall>) -> Message {
+    Message::Assistant { content, reasoning, tool_calls }
+}
+
+/// An answer belongs to the reasoning before it.
+fn add_answer(messages: &mut Vec<Message>, answer: Option<String>) {
+    match messages.last_mut() {
+        Some(Message::Assistant { content: content @ None, tool_calls, .. }) if tool_calls.is_empty() => *content = answer,
+        _ => messages.push(assistant(answer, None, Vec::new())),
+    }
+}
+
+fn add_reasoning(messages: &mut Vec<Message>, text: String) {
+    match messages.last_mut() {
+        Some(Message::Assistant { content: None, reasoning: Some(before), tool_calls }) if tool_calls.is_empty() => {
+            before.push_str(BLANK_LINE);
+            before.push_str(&text);
+        }
+        _ => messages.push(assistant(None, Some(text), Vec::new())),
+    }
+}
+
+/// A call belongs to what the model said before it. A message of the model directly before the
+/// reasoning of a call did not end the turn: it is a preamble of the same turn.
+fn add_call(messages: &mut Vec<Message>, call: ToolCall) {
+    if let [.., Message::Assistant { content: Some(_), reasoning: before, tool_calls }, last] = messages.as_mut_slice()
+        && tool_calls.is_empty()
+        && let Message::Assistant { content: None, reasoning: Some(thought), tool_calls: none_yet } = last
+        && none_yet.is_empty()
+    {
+        let thought = std::mem::take(thought);
+        *before = Some(before.take().map_or(thought.clone(), |before| before + BLANK_LINE + &thought));
+        messages.pop();
+    }
+    match messages.last_mut() {
+        Some(Message::Assistant { tool_calls, .. }) => tool_calls.push(call),
+        _ => messages.push(assistant(None, None, vec![call])),
+    }
+}
+
+#[cfg(test)]
+#[path = "items_tests.rs"]
+mod tests;

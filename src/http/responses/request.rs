@@ -1,0 +1,192 @@
+//! The body of `/v1/responses`.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+use crate::http::responses::echoed::{AskedFields, EchoedFields, EffectiveValues, check_metadata};
+use crate::http::responses::items;
+use crate::http::wire::defaults::Terms;
+use crate::http::wire::error::{WireError, quoted};
+use crate::http::wire::fields::{RequestFields, note_unknown, text, unfit};
+use crate::http::wire::foreign;
+use crate::http::wire::form::FormRequest;
+use crate::http::wire::reasoning::Reasoning;
+use crate::http::wire::sampling::{Generation, TOP_LOGPROBS_MAX, token_count};
+use crate::http::wire::streaming::Streaming;
+use crate::http::wire::tools::{Tools, listed, tool};
+use crate::prompt::conversation::{Conversation, Tool};
+
+/// Tools that OpenAI runs itself, or that are no functions. Its clients offer them unasked, so they
+/// are left out rather than refused: the model is not told of them, and calls none.
+const TOOLS_NOT_SERVED: [&str; 17] = [
+    "apply_patch",
+    "code_interpreter",
+    "computer",
+    "computer_use_preview",
+    "custom",
+    "file_search",
+    "image_generation",
+    "local_shell",
+    "mcp",
+    "namespace",
+    "programmatic_tool_calling",
+    "shell",
+    "tool_search",
+    "web_search",
+    "web_search_2025_08_26",
+    "web_search_preview",
+    "web_search_preview_2025_03_11",
+];
+/// What an answer may hold besides, as `include` names it; those of tools that are not served are
+/// taken, for there is nothing of them to include.
+const INCLUDABLE: [&str; 8] = [
+    LOGPROBS,
+    "reasoning.encrypted_content",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+];
+const LOGPROBS: &str = "message.output_text.logprobs";
+/// Fields that change what the prompt or the answer is, and are not served.
+const REFUSED: [&str; 6] = ["background", "context_management", "conversation", "moderation", "previous_response_id", "prompt"];
+
+/// A response that is asked for.
+#[derive(Debug)]
+pub(crate) struct ResponsesRequest {
+    /// The name under which the model was asked for.
+    pub(crate) model: String,
+    /// What was said.
+    pub(crate) conversation: Conversation,
+    /// Where in the request's `tools` each of the conversation's stands.
+    pub(crate) tool_places: Vec<usize>,
+    /// What to generate: one choice.
+    pub(crate) generation: Generation,
+    /// How the answer travels.
+    pub(crate) streaming: Streaming,
+    /// The answer holds the analysis.
+    pub(crate) include_reasoning: bool,
+    /// What the answer repeats.
+    pub(crate) echoed: EchoedFields,
+}
+
+impl ResponsesRequest {
+    /// Reads a body.
+    pub(crate) fn read(body: Value, terms: &Terms<'_>) -> Result<Self, WireError> {
+        let mut fields = RequestFields::of(body, "")?;
+        let model = terms.model(&mut fields)?;
+        check_metadata(&fields)?;
+        let asked = AskedFields::of(&fields);
+        let path = fields.path_of("input");
+        let items = items::read(fields.required("input", "a string, or an array of items")?, &path)?;
+        let instructions = fields.text("instructions")?;
+        let messages = items::history(instructions, items)?;
+        if messages.is_empty() {
+            return Err(unfit(&path, &Value::Array(Vec::new()), "at least one item, or instructions"));
+        }
+        let Reasoning { effort, include } = Reasoning::read(&mut fields)?;
+        let (offered, tool_places) = served_tools(&mut fields)?;
+        let Tools { tools, callable, forced, must_call, single_call } = Tools::chosen(offered, &mut fields)?;
+        let max_output_tokens = token_count(&mut fields, "max_output_tokens", terms)?;
+        let mut generation = Generation::read(&mut fields, terms)?;
+        generation.max_tokens = max_output_tokens.or(generation.max_tokens);
+        if generation.choices_count != 1 {
+            let message = "a response has one choice; ask again for another".to_owned();
+            return Err(WireError::Unsupported { param: fields.path_of("n"), message });
+        }
+        generation.sampling.logprobs = logprobs(&mut fields)?;
+        let streaming = Streaming::read(&mut fields, terms, false)?;
+        let FormRequest { form, schema } = FormRequest::read_text(&mut fields)?;
+        generation.set_form(form)?;
+        check_labels(&mut fields)?;
+        refuse(&mut fields)?;
+        note_unknown(fields);
+        let echoed = EchoedFields::new(
+            &asked,
+            EffectiveValues {
+                max_output_tokens: generation.max_tokens,
+                temperature: generation.sampling.temperature,
+                top_p: generation.sampling.top_p,
+                top_logprobs: generation.sampling.logprobs.unwrap_or(0),
+                single_call,
+            },
+        );
+        let conversation =
+            Conversation { messages, tools, effort, forced_tool: forced, must_call, callable, single_call, schema };
+        Ok(Self { model, conversation, tool_places, generation, streaming, include_reasoning: include, echoed })
+    }
+}
+
+/// The functions in `tools`, each with its place there.
+fn served_tools(fields: &mut RequestFields) -> Result<(Vec<Tool>, Vec<usize>), WireError> {
+    let (mut tools, mut places, mut names) = (Vec::new(), Vec::new(), HashSet::new());
+    for (index, mut fields) in listed(fields)?.into_iter().enumerate() {
+        let path = fields.path_of("type");
+        let kind = text(fields.required("type", "\"function\"")?, &path)?;
+        if kind == "function" {
+            tools.push(tool(&mut fields, &mut names)?);
+            places.push(index);
+        } else if let Some(known) = TOOLS_NOT_SERVED.iter().find(|known| **known == kind) {
+            note_tool(known);
+        } else {
+            let message = format!("{} is not supported; only \"function\" is", quoted(&kind));
+            return Err(WireError::Unsupported { param: path, message });
+        }
+    }
+    Ok((tools, places))
+}
+
+/// Says once that a type of tool is offered to no model here.
+fn note_tool(kind: &'static str) {
+    static NOTED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    if NOTED.lock().unwrap_or_else(PoisonError::into_inner).insert(kind) {
+        tracing::info!(kind, "requests offer a type of tool that is not served: the model is not told of it");
+    }
+}
+
+/// How many likely tokens are shown at each place of the answer, if any are asked for.
+fn logprobs(fields: &mut RequestFields) -> Result<Option<u32>, WireError> {
+    let path = fields.path_of("include");
+    let mut wanted = false;
+    for (index, value) in fields.list("include")?.unwrap_or_default().into_iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let name = text(value, &path)?;
+        if !INCLUDABLE.contains(&name.as_str()) {
+            return Err(unfit(&path, &Value::String(name), &format!("one of: {}", INCLUDABLE.join(", "))));
+        }
+        wanted |= name == LOGPROBS;
+    }
+    let top = fields.count("top_logprobs", 0..=TOP_LOGPROBS_MAX)?.unwrap_or(0);
+    Ok((wanted || top > 0).then_some(top))
+}
+
+/// Fields without effect on the answer; their types still hold.
+fn check_labels(fields: &mut RequestFields) -> Result<(), WireError> {
+    for name in ["safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier"] {
+        fields.text(name)?;
+    }
+    // Counts calls of tools that the server runs: there are none.
+    fields.count("max_tool_calls", 0..=u32::MAX)?;
+    fields.flag("store")?;
+    let path = fields.path_of("truncation");
+    match fields.text("truncation")?.as_deref() {
+        None | Some("auto" | "disabled") => Ok(()),
+        Some(other) => Err(unfit(&path, &Value::String(other.to_owned()), "auto or disabled")),
+    }
+}
+
+fn refuse(fields: &mut RequestFields) -> Result<(), WireError> {
+    if let Some(name) = REFUSED.iter().find(|name| fields.peek(name).is_some_and(|value| !foreign::is_void(value))) {
+        let message = "this server does not do that, and an answer without it would be another one; leave it out".to_owned();
+        return Err(WireError::Unsupported { param: fields.path_of(name), message });
+    }
+    foreign::refuse(fields)
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;
