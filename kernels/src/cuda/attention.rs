@@ -3,11 +3,12 @@
 //! Work comes as a list of items; the host writes it (see [`AttentionItem`]) and the list may be
 //! shorter than its room.
 
-use super::device::{Arg, Grid};
-use super::linear::Activations;
+use super::device::Device;
+use super::error::CudaError;
+use super::launch::{Arg, Grid};
 use super::memory::{Element, Region, element};
+use super::operands::Activations;
 use super::rope::KvRegion;
-use super::{CudaError, Device};
 use half::f16;
 
 /// Positions whose partial sums are kept together; chunks begin at multiples of it.

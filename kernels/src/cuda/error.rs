@@ -1,7 +1,7 @@
 //! What a CUDA device can refuse.
 
-use super::NoCuda;
 use super::code::CodeError;
+use super::probe::NoCuda;
 use cudarc::driver::result::DriverError;
 use cudarc::driver::sys::CUresult;
 

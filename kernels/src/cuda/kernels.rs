@@ -1,12 +1,11 @@
 //! Every kernel by name, where it exists, and how much shared memory its blocks may ask for.
 
-use super::CudaDevice;
 use super::attention::shared_bytes as attention_bytes;
+use super::device::{Device, SHARED_BYTES_PLAIN};
+use super::error::CudaError;
+use super::probe::CudaDevice;
 use super::tile::sums_bytes;
 use super::wgmma::{F16_TILE_BYTES, MXFP4_TILE_BYTES, MatrixInstruction, ring_bytes};
-
-/// Shared memory that a block may have without asking.
-pub(super) const SHARED_BYTES_PLAIN: usize = 48 << 10;
 
 /// Kernels of every device: name, and most dynamic shared memory of a block.
 const KERNELS: [(&str, usize); 31] = [
@@ -55,7 +54,18 @@ const HOPPER_KERNELS: [(&str, usize); 6] = [
 ];
 
 /// The kernels that `device` can run: name, and most dynamic shared memory of a block.
-pub(super) fn kernels_of(device: &CudaDevice) -> impl Iterator<Item = (&'static str, usize)> {
+pub(super) fn kernels_of(device: &CudaDevice) -> impl Iterator<Item = (&'static str, usize)> + use<> {
     let hopper: &[_] = if MatrixInstruction::Wgmma.is_served_by(device) { &HOPPER_KERNELS } else { &[] };
     KERNELS.iter().chain(hopper).copied()
+}
+
+impl Device {
+    /// Opens device `ordinal` and loads every kernel that it can run.
+    ///
+    /// # Errors
+    /// [`CudaError::None`] if there is no such device, [`CudaError::Driver`] if its kernels do not
+    /// load.
+    pub fn open(ordinal: usize) -> Result<Self, CudaError> {
+        Self::with_kernels(ordinal, kernels_of)
+    }
 }

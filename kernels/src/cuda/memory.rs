@@ -5,7 +5,8 @@
 //! so that two regions may overlap. Pinned memory is never touched by the host while a copy needs
 //! it as it is.
 
-use super::{CudaError, Device, Queue};
+use super::device::{Device, Queue};
+use super::error::CudaError;
 use cudarc::driver::{CudaContext, CudaEvent, DriverError, result, sys};
 use half::{bf16, f16};
 use std::marker::PhantomData;

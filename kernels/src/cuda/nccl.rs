@@ -6,8 +6,9 @@
 //! `libnccl.so` and names with a CUDA version, never for `libnccl.so.2`, which is what packages and
 //! wheels install, and panics when it finds none.
 
+use super::device::Device;
+use super::error::CudaError;
 use super::memory::Region;
-use super::{CudaError, Device};
 use cudarc::nccl::sys;
 use libloading::{Library, Symbol};
 use std::error::Error;

@@ -1,8 +1,9 @@
 //! Rotary embedding and paged KV memory. Kernel: `cuda/rope.cu`.
 
-use super::device::{Arg, Grid};
+use super::device::Device;
+use super::error::CudaError;
+use super::launch::{Arg, Grid};
 use super::memory::{Arena, Region, region_bytes};
-use super::{CudaError, Device};
 use half::f16;
 
 /// The shape of one layer's heads and KV memory on the device.

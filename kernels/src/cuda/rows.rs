@@ -1,12 +1,12 @@
 //! Operations on whole rows of the residual stream. Kernels: `cuda/rows.cu`.
 
-use super::device::{Arg, Grid};
-use super::experts::RouteRegions;
-use super::kernels::SHARED_BYTES_PLAIN;
-use super::linear::Activations;
+use super::device::{Device, SHARED_BYTES_PLAIN};
+use super::error::CudaError;
+use super::launch::{Arg, Grid};
 use super::memory::Region;
+use super::operands::Activations;
+use super::route::RouteRegions;
 use super::sample::REPORT_WORDS;
-use super::{CudaError, Device};
 use half::bf16;
 
 /// Widest residual stream: a block of the norm keeps a row in shared memory.

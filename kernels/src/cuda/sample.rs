@@ -1,8 +1,9 @@
 //! Drawing tokens on the device. Kernel: `cuda/sample.cu`.
 
-use super::device::{Arg, Grid};
+use super::device::Device;
+use super::error::CudaError;
+use super::launch::{Arg, Grid};
 use super::memory::{Region, element};
-use super::{CudaError, Device};
 
 /// Likeliest tokens that a row can report.
 pub const TOP_MAX: usize = 32;

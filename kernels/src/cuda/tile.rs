@@ -55,6 +55,16 @@ pub(super) const fn sums_bytes(row_tiles: usize, tokens: usize) -> usize {
     TILE_WARPS * tokens * (TILE_ROWS * row_tiles + 4) * size_of::<f32>()
 }
 
+/// How many tokens a block of the tile core takes, for a step of so many.
+pub(super) const fn tile_tokens(tokens: usize) -> usize {
+    match tokens {
+        0..=8 => 8,
+        9..=16 => 16,
+        17..=32 => 32,
+        _ => 64,
+    }
+}
+
 /// Writes one tile of f16 weights: `rows` are bytes of bf16 of up to 16 rows of `cols`, `None` a
 /// row of zeros. A weight below 2^-17 becomes the nearest multiple of 2^-24, others keep their
 /// value; see [`F16_MAX_BITS`].

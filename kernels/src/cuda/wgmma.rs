@@ -1,16 +1,18 @@
-//! Products of steps with many tokens on Hopper: wgmma and TMA. Kernels: `cuda/linear_wgmma.cu` and
-//! `cuda/experts_wgmma.cu` on the core in `cuda/prefill.cuh`.
+//! What wgmma and TMA of Hopper need besides the operands of mma.sync: the ring of stages in shared
+//! memory, and rows that are arranged and described. The core of its kernels is in
+//! `cuda/prefill.cuh`.
 //!
 //! Promises: the bits of the mma.sync kernels, from the same packed weights. [`super::linear`] and
 //! [`super::experts`] go this way where they are given room for what it reads ([`Arranged`]) and a
 //! step is long enough. Absent: whether they are, which the engine is told.
 
-use super::device::{Arg, Grid};
-use super::experts::{ExpertStep, Mxfp4Tiles};
-use super::linear::{Activations, F16Tiles, Output};
-use super::memory::{Arena, Region};
-use super::tile::{TILE_ROWS, f16_steps, mxfp4_steps};
-use super::{CudaDevice, CudaError, Device};
+use super::device::Device;
+use super::error::CudaError;
+use super::launch::{Arg, Grid};
+use super::memory::Region;
+use super::operands::{Activations, Arranged};
+use super::probe::CudaDevice;
+use super::tile::TILE_ROWS;
 use cudarc::driver::sys;
 use half::f16;
 
@@ -18,8 +20,9 @@ use half::f16;
 /// its weights whatever multiplies.
 pub const WGMMA_TOKENS: usize = 128;
 /// Tiles of 16 rows that a block takes, a warp each; one more warp fetches.
-const ROW_TILES: usize = 8;
-const THREADS: usize = 32 * ROW_TILES + 32;
+pub(super) const WGMMA_ROW_TILES: usize = 8;
+/// Threads of a block.
+pub(super) const WGMMA_THREADS: usize = 32 * WGMMA_ROW_TILES + 32;
 /// Stages of the ring, and k of each.
 const STAGES: usize = 6;
 const STAGE_K: usize = 64;
@@ -33,7 +36,7 @@ pub(super) const MXFP4_TILE_BYTES: usize = TILE_ROWS * STAGE_K / 2 + TILE_ROWS *
 
 /// Shared memory of a block: the ring from a multiple of 1,024 on, and two barriers a stage.
 pub(super) const fn ring_bytes(tile_bytes: usize, tokens: usize) -> usize {
-    1024 + STAGES * (tokens * STAGE_K * 2 + (ROW_TILES * tile_bytes).next_multiple_of(1024) + 2 * size_of::<u64>())
+    1024 + STAGES * (tokens * STAGE_K * 2 + (WGMMA_ROW_TILES * tile_bytes).next_multiple_of(1024) + 2 * size_of::<u64>())
 }
 
 /// Which instruction multiplies matrices in steps of many tokens.
@@ -66,37 +69,10 @@ impl MatrixInstruction {
     }
 }
 
-/// Pairs that a block takes of a step whose experts get half of `most` on average; `None` where
-/// blocks of mma.sync, which are smaller, hold so many.
-pub(super) const fn expert_tile(most: usize) -> Option<usize> {
-    match most {
-        ..64 => None,
-        64..128 => Some(64),
-        _ => Some(128),
-    }
-}
-
-/// Room for the rows that a product reads, in the order in which wgmma wants them.
-#[derive(Debug, Clone)]
-pub struct Arranged {
-    values: Region<f16>,
-}
-
 impl Arranged {
-    /// Bytes that `values` values take: rows times their stride.
-    #[must_use]
-    pub const fn bytes(values: usize) -> usize {
-        super::region_bytes::<f16>(values)
-    }
-
-    /// Room for `values` values.
-    pub fn new(arena: &mut Arena, values: usize) -> Self {
-        Self { values: arena.take(values) }
-    }
-
     /// Copies the first `tokens` rows of `x` here, or those of a list of pairs and how many of them
     /// a token has, and describes them to TMA in boxes of `box_rows` rows.
-    fn fill(
+    pub(super) fn fill(
         &self,
         device: &Device,
         x: &Activations,
@@ -122,13 +98,13 @@ impl Arranged {
         // SAFETY: the kernel's parameters in its order. It reads `tokens` rows and writes `rows`,
         // which the regions have; the caller has checked that the list has as many pairs.
         unsafe { device.launch("arrange", grid, &args) }?;
-        map(&self.values, rows, x.stride, box_rows)
+        describe(&self.values, rows, x.stride, box_rows)
     }
 }
 
 /// Describes `rows` rows of `stride` values to TMA: boxes of 64 columns, which land in the 128-byte
 /// swizzle; zeros beyond the rows.
-fn map(values: &Region<f16>, rows: usize, stride: usize, box_rows: usize) -> Result<Arg, CudaError> {
+pub(super) fn describe(values: &Region<f16>, rows: usize, stride: usize, box_rows: usize) -> Result<Arg, CudaError> {
     assert!(values.len() >= rows * stride && stride.is_multiple_of(STAGE_K), "{rows} rows of {stride} in {}", values.len());
     let mut map = sys::CUtensorMap { opaque: [0; 16] };
     let box_rows = u32::try_from(box_rows).expect("a box has at most 256 rows");
@@ -152,89 +128,4 @@ fn map(values: &Region<f16>, rows: usize, stride: usize, box_rows: usize) -> Res
     };
     made.result().map_err(CudaError::driver("describing rows to TMA"))?;
     Ok(Arg::Map(map))
-}
-
-/// As [`super::linear`], with wgmma and the same bits. `arranged`: room for `tokens` rows of `x`.
-#[expect(clippy::too_many_arguments, reason = "an operation's operands")]
-pub(super) fn linear_wgmma(
-    device: &Device,
-    x: &Activations,
-    arranged: &Arranged,
-    weights: &F16Tiles,
-    bias: Option<&Region<f32>>,
-    tokens: usize,
-    output: Output,
-    y: &Region<f32>,
-) -> Result<(), CudaError> {
-    assert!(MatrixInstruction::Wgmma.is_served_by(device.facts()), "{:?} has no wgmma", device.facts());
-    weights.check(x, bias, tokens, y);
-    let x = arranged.fill(device, x, tokens, None, WGMMA_TOKENS)?;
-    let name = match output {
-        Output::Replace => "linear_wgmma",
-        Output::Add => "linear_add_wgmma",
-    };
-    let blocks = (weights.rows().div_ceil(TILE_ROWS * ROW_TILES), tokens.div_ceil(WGMMA_TOKENS));
-    let grid = Grid { blocks, threads: THREADS, shared_bytes: ring_bytes(F16_TILE_BYTES, WGMMA_TOKENS) };
-    let args: [Arg; 7] = [
-        x,
-        y.into(),
-        weights.region().into(),
-        bias.into(),
-        weights.rows().into(),
-        f16_steps(weights.cols()).into(),
-        tokens.into(),
-    ];
-    // SAFETY: the kernel's parameters in its order. It reads what the map describes, whole tiles of
-    // weights and `rows` biases, and writes `tokens * rows` of y, all checked above.
-    unsafe { device.launch(name, grid, &args) }
-}
-
-/// As [`super::experts`] with wgmma and the same bits, whose operands it has checked. `tile`: pairs
-/// a block, 64 or 128.
-pub(super) fn experts_wgmma(device: &Device, step: &ExpertStep<'_>, arranged: &Arranged, tile: usize) -> Result<(), CudaError> {
-    assert!(MatrixInstruction::Wgmma.is_served_by(device.facts()), "{:?} has no wgmma", device.facts());
-    let ExpertStep { x, gate_up, down, swiglu, routes, tokens, regions, tiles } = *step;
-    let (hidden, inner, top_k) = (down.rows(), down.cols(), routes.top_k);
-    let (gate_up_name, down_name) = match tile {
-        64 => ("gate_up_wgmma_64", "down_wgmma_64"),
-        _ => ("gate_up_wgmma_128", "down_wgmma_128"),
-    };
-    let grid = |rows: usize| Grid {
-        blocks: (Mxfp4Tiles::tiles(rows).div_ceil(ROW_TILES), tiles),
-        threads: THREADS,
-        shared_bytes: ring_bytes(MXFP4_TILE_BYTES, tile),
-    };
-    let args: [Arg; 13] = [
-        arranged.fill(device, x, tokens, Some((&routes.sorted, top_k)), tile)?,
-        (&regions.inner.values).into(),
-        (&gate_up.codes).into(),
-        (&gate_up.scales).into(),
-        (&gate_up.bias).into(),
-        (&routes.tiles).into(),
-        (&routes.tile_count).into(),
-        inner.into(),
-        Mxfp4Tiles::tiles(gate_up.rows()).into(),
-        mxfp4_steps(hidden).into(),
-        regions.inner.stride.into(),
-        swiglu.alpha.into(),
-        swiglu.limit.into(),
-    ];
-    // SAFETY: the kernel's parameters in its order; tiles and pairs on the device are those that
-    // `route` made of `tokens` tokens.
-    unsafe { device.launch(gate_up_name, grid(gate_up.rows()), &args) }?;
-    let args: [Arg; 11] = [
-        map(&regions.inner.values, tokens * top_k, regions.inner.stride, tile)?,
-        (&regions.outputs).into(),
-        (&down.codes).into(),
-        (&down.scales).into(),
-        (&down.bias).into(),
-        (&routes.sorted).into(),
-        (&routes.tiles).into(),
-        (&routes.tile_count).into(),
-        hidden.into(),
-        Mxfp4Tiles::tiles(hidden).into(),
-        mxfp4_steps(inner).into(),
-    ];
-    // SAFETY: as above.
-    unsafe { device.launch(down_name, grid(hidden), &args) }
 }

@@ -1,8 +1,9 @@
 //! Every compute capability that is served: its limits, and the kernels that it has.
 
 use super::*;
-use crate::cuda::device::{Arg, Grid};
 use crate::cuda::kernels::kernels_of;
+use crate::cuda::launch::{Arg, Grid};
+use cudarc::driver::sys::CUdevice_attribute;
 
 /// Compute capabilities, with the shared memory that a block gets that asks for it. Source: CUDA
 /// C++ Programming Guide 13.0, table of technical specifications. A100, RTX 3090, L4 and L40S and

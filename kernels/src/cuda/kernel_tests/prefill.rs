@@ -3,7 +3,7 @@
 use super::experts::compute;
 use super::rows::put_matrix;
 use super::*;
-use crate::cuda::wgmma::linear_wgmma;
+use crate::cuda::linear::linear_wgmma;
 use crate::reference;
 
 /// A device with wgmma, if there is one.
