@@ -14,9 +14,7 @@ use crate::actors::messages::{Accepted, Generate, KeyId, Refusal, ResponseInput}
 use crate::actors::registry::{LiveEntry, Registry};
 use crate::actors::request::RequestActor;
 use crate::actors::scheduling::SchedulerActor;
-use crate::actors::snapshot::{
-    EndedRequest, EngineState, LiveRequest, ModelLimits, Phase, PromptCacheCounts, SchedulerLook, Snapshot, ViewSize,
-};
+use crate::actors::snapshot::{EndedRequest, EngineState, LiveRequest, ModelLimits, Phase, SchedulerLook, Snapshot, ViewSize};
 use crate::actors::start::StartError;
 use crate::actors::status::Status;
 use crate::batch::TokenId;
@@ -190,7 +188,6 @@ impl Service {
         let (status, now) = (&inner.status, inner.clock.now());
         let (engine, draining, age) = (status.engine(), status.leaving(), status.heartbeat_age_micros(now));
         let alive = engine != EngineState::Dead && age <= status.watchdog_micros();
-        let prompts = inner.builder.counts();
         let scheduler = status.counts();
         let blocks = scheduler.blocks();
         let kv_bytes = status.limits().map_or(0, |limits| limits.kv_bytes);
@@ -210,12 +207,7 @@ impl Service {
             memory_reserved_bytes: inner.budget.reserved_bytes(),
             engine_restarts_total: status.restarts(),
             step_tokens_per_second: status.tokens_per_second(),
-            prompt_cache: PromptCacheCounts {
-                hits_total: prompts.cache_hits,
-                misses_total: prompts.cache_misses,
-                entries_count: prompts.cache_size,
-                bytes: prompts.cache_bytes,
-            },
+            prompts: inner.builder.counts(),
         }
     }
 

@@ -4,6 +4,7 @@
 use crate::actors::messages::KeyId;
 use crate::batch::Micros;
 use crate::metrics::RequestOutcome;
+pub use crate::prompt::builder::BuilderCounts;
 pub use crate::scheduler::{BlockMap, PrefixCounts, SchedulerCounts, SchedulerView, SequenceView, ViewSize};
 
 /// What the engine is good for.
@@ -134,19 +135,6 @@ pub struct Owner {
     pub choice: u32,
 }
 
-/// Counts of the cache of built prompts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PromptCacheCounts {
-    /// Prompts that were found built.
-    pub hits_total: u64,
-    /// Prompts that had to be built.
-    pub misses_total: u64,
-    /// Prompts held.
-    pub entries_count: usize,
-    /// Bytes held.
-    pub bytes: usize,
-}
-
 /// What the model and its engine can take; fixed once the engine is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelLimits {
@@ -201,6 +189,6 @@ pub struct Snapshot {
     /// Tokens generated and computed a second, observed over the last seconds; zero before the
     /// first step.
     pub step_tokens_per_second: f64,
-    /// The cache of built prompts.
-    pub prompt_cache: PromptCacheCounts,
+    /// The prompt builder and its cache.
+    pub prompts: BuilderCounts,
 }

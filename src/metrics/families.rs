@@ -10,7 +10,8 @@ use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
 use super::gpus::{Gpu, GpuFamilies};
 use super::maker::{CounterNames, Gauges, HistogramNames, Maker};
-use super::{ModelTags, RejectKind, RequestOutcome, SchedulerGauges, gauge, lock};
+use super::{ModelTags, RejectKind, RequestOutcome, gauge, lock};
+use crate::scheduler::SchedulerCounts;
 
 // Bounds of TTFT, ITL and E2E hold vLLM's, so that dashboards made for it stay usable.
 const TTFT_SECONDS: &[f64] = &[
@@ -244,33 +245,34 @@ impl StateFamilies {
             counting: Mutex::new(()),
         };
         // Every group and state is exposed from the start.
-        families.set(&SchedulerGauges::default());
+        families.set(&SchedulerCounts::default(), 0, 0);
         families
     }
 
-    pub(super) fn set(&self, state: &SchedulerGauges) {
-        self.waiting.set(state.waiting_count as f64);
-        self.waiting_tokens.set(gauge(state.waiting_tokens));
-        self.running.set(state.running_count as f64);
-        for (group, blocks) in [("full", state.global_blocks), ("sliding", state.sliding_blocks)] {
+    pub(super) fn set(&self, scheduler: &SchedulerCounts, block_tokens: usize, kv_in_use_bytes: u64) {
+        self.waiting.set(scheduler.waiting_count as f64);
+        self.waiting_tokens.set(gauge(scheduler.waiting_tokens));
+        self.running.set((scheduler.prefill_count + scheduler.decode_count) as f64);
+        for (group, blocks) in [("full", scheduler.global_blocks), ("sliding", scheduler.sliding_blocks)] {
             let counts = [("free", blocks.free_count), ("cached", blocks.cached_count), ("in_use", blocks.in_use_count())];
             for (label, count) in counts {
                 self.blocks.with_label_values(&[group, label]).set(count as f64);
             }
             self.kv_usage.with_label_values(&[group]).set(blocks.in_use_share());
         }
-        self.fullest.set(state.global_blocks.in_use_share().max(state.sliding_blocks.in_use_share()));
-        if state.block_tokens > 0 {
-            let labels = [state.block_tokens, state.global_blocks.total_count].map(|count| count.to_string());
+        self.fullest.set(scheduler.global_blocks.in_use_share().max(scheduler.sliding_blocks.in_use_share()));
+        if block_tokens > 0 {
+            let labels = [block_tokens, scheduler.global_blocks.total_count].map(|count| count.to_string());
             self.cache_config.with_label_values(&labels).set(1.0);
         }
-        self.kv_bytes.set(state.kv_bytes_in_use as f64);
+        self.kv_bytes.set(kv_in_use_bytes as f64);
         // The scheduler counts since the start; the counters take the difference.
         let _alone = lock(&self.counting);
-        self.preemptions.add(state.preemptions_total.saturating_sub(self.preemptions.get()));
-        self.prefix_queries.add(state.prefix_tokens.queried_total.saturating_sub(self.prefix_queries.get()));
-        self.prefix_hits.add(state.prefix_tokens.hit_total.saturating_sub(self.prefix_hits.get()));
-        for (reason, total) in [("prefix", state.prefix_hits_total), ("resumed", state.prefix_resumed_total)] {
+        let found = &scheduler.prefix_cache;
+        self.preemptions.add(scheduler.preemptions_total.saturating_sub(self.preemptions.get()));
+        self.prefix_queries.add(found.queried_tokens_total.saturating_sub(self.prefix_queries.get()));
+        self.prefix_hits.add(found.hit_tokens_total.saturating_sub(self.prefix_hits.get()));
+        for (reason, total) in [("prefix", found.hits_total), ("resumed", found.resumed_total)] {
             let hits = self.prefix_hits_by_reason.with_label_values(&[reason]);
             hits.inc_by(total.saturating_sub(hits.get()));
         }

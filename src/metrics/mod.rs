@@ -21,7 +21,8 @@ mod window;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::batch::{BlockUse, Micros};
+use crate::batch::Micros;
+use crate::scheduler::SchedulerCounts;
 
 pub use expose::{EXPOSITION_TYPE, Names};
 pub use ladder::LatencyCounts;
@@ -49,43 +50,6 @@ pub struct ModelTags {
     pub gpu_mode: String,
     /// `SYS/v1` or `SYS/v2`.
     pub prompt_version: String,
-}
-
-/// The scheduler's state after a step, for gauges; the totals are counted since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SchedulerGauges {
-    /// Sequences that wait.
-    pub waiting_count: usize,
-    /// Prompt tokens that wait.
-    pub waiting_tokens: usize,
-    /// Sequences that run.
-    pub running_count: usize,
-    /// KV blocks of the layers that see every earlier token.
-    pub global_blocks: BlockUse,
-    /// KV blocks of the layers that see a window.
-    pub sliding_blocks: BlockUse,
-    /// Tokens in a KV block; zero while no engine has said.
-    pub block_tokens: usize,
-    /// Bytes of the blocks that sequences hold.
-    pub kv_bytes_in_use: u64,
-    /// How often a running sequence gave its blocks back, since the start.
-    pub preemptions_total: u64,
-    /// Tokens of the prompts that were looked up in the prefix cache, and those found there, since
-    /// the start.
-    pub prefix_tokens: PrefixTokens,
-    /// Prompts of which a part was found there, since the start.
-    pub prefix_hits_total: u64,
-    /// Preempted sequences of which a part was found there, since the start.
-    pub prefix_resumed_total: u64,
-}
-
-/// Tokens of prompts, since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PrefixTokens {
-    /// Those that were looked up in the prefix cache.
-    pub queried_total: u64,
-    /// Those that were found there.
-    pub hit_total: u64,
 }
 
 /// A step that was computed and committed.
@@ -202,9 +166,11 @@ impl Metrics {
         &self.inner.log
     }
 
-    /// Takes over the scheduler's state, which the reader of a scrape has asked for.
-    pub fn scheduler(&self, state: &SchedulerGauges) {
-        self.inner.families.state.set(state);
+    /// Takes over the scheduler's counts, which the reader of a scrape has asked for.
+    /// `block_tokens`: tokens in a KV block, zero while no engine has said; `kv_in_use_bytes`: what
+    /// sequences hold of the KV memory.
+    pub fn scheduler(&self, counts: &SchedulerCounts, block_tokens: usize, kv_in_use_bytes: u64) {
+        self.inner.families.state.set(counts, block_tokens, kv_in_use_bytes);
     }
 
     /// A prompt was looked up in the builder's cache, which then holds `entries_count` prompts.

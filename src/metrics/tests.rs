@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::window::{Ended, Rate, Recent};
 use super::*;
+use crate::batch::BlockUse;
 
 fn tags() -> ModelTags {
     ModelTags {
@@ -115,10 +116,10 @@ fn the_schedulers_totals_become_counters() {
     let metrics = Metrics::new(tags());
     let global_blocks = BlockUse { total_count: 8, free_count: 6, cached_count: 0 };
     let sliding_blocks = BlockUse { total_count: 4, free_count: 1, cached_count: 1 };
-    let mut state = SchedulerGauges { global_blocks, sliding_blocks, block_tokens: 16, ..SchedulerGauges::default() };
+    let mut state = SchedulerCounts { global_blocks, sliding_blocks, ..SchedulerCounts::default() };
     for preemptions_total in [0, 3, 3, 5] {
         state.preemptions_total = preemptions_total;
-        metrics.scheduler(&state);
+        metrics.scheduler(&state, 16, 0);
     }
     let text = metrics.exposition(Names::All, Micros(0));
     assert_eq!(samples(&text, "vllm:num_preemptions_total", &[]), [5.0]);

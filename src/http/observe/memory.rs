@@ -38,7 +38,7 @@ pub(super) fn report<'a>(
         weights_bytes,
         kv_pool_bytes: limits.map(|limits| limits.kv_bytes),
         kv_in_use_bytes: snapshot.kv_in_use_bytes,
-        prompt_cache_bytes: snapshot.prompt_cache.bytes,
+        prompt_cache_bytes: snapshot.prompts.cache_bytes,
         budget_bytes: snapshot.memory_budget_bytes,
         budget_reserved_bytes: snapshot.memory_reserved_bytes,
         open_fds: process.open_fds,

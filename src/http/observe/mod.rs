@@ -26,7 +26,7 @@ use crate::http::middleware::key::MetricsAccess;
 use crate::http::routes::get;
 use crate::http::state::access;
 use crate::http::wire::error::{WireError, quoted};
-use crate::metrics::{EXPOSITION_TYPE, Metrics, Names, PrefixTokens, Process, SchedulerGauges, Stats};
+use crate::metrics::{EXPOSITION_TYPE, Metrics, Names, Process, Stats};
 
 pub use health::LatencyTargets;
 
@@ -148,12 +148,16 @@ async fn stats(request: HttpRequest, observed: web::Data<ObservedState>) -> Resu
 async fn metrics(request: HttpRequest, observed: web::Data<ObservedState>) -> Result<HttpResponse, ApiError> {
     observed.check_metrics(&request)?;
     let names = names(request.query_string())?;
-    let snapshot = observed.service.snapshot();
-    observed.metrics.scheduler(&gauges(&snapshot, observed.service.limits()));
-    observed.metrics.sessions_active(snapshot.sessions_active);
-    observed.metrics.memory(snapshot.memory_budget_bytes, snapshot.memory_reserved_bytes);
+    hand_over(&observed.service.snapshot(), observed.service.limits(), &observed.metrics);
     let text = observed.metrics.exposition(names, observed.clock.now());
     Ok(HttpResponse::Ok().content_type(EXPOSITION_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text))
+}
+
+/// What a scrape tells of this moment.
+fn hand_over(snapshot: &Snapshot, limits: Option<ModelLimits>, metrics: &Metrics) {
+    metrics.scheduler(&snapshot.scheduler, limits.map_or(0, |limits| limits.block_tokens), snapshot.kv_in_use_bytes);
+    metrics.sessions_active(snapshot.sessions_active);
+    metrics.memory(snapshot.memory_budget_bytes, snapshot.memory_reserved_bytes);
 }
 
 fn names(query: &str) -> Result<Names, WireError> {
@@ -185,26 +189,6 @@ async fn debug_bundle(request: HttpRequest, observed: web::Data<ObservedState>) 
 
 fn check_admin(request: &HttpRequest) -> Result<(), ApiError> {
     if access(request).is_admin { Ok(()) } else { Err(ApiError::AdminOnly) }
-}
-
-fn gauges(snapshot: &Snapshot, limits: Option<ModelLimits>) -> SchedulerGauges {
-    let scheduler = snapshot.scheduler;
-    SchedulerGauges {
-        waiting_count: scheduler.waiting_count,
-        waiting_tokens: scheduler.waiting_tokens,
-        running_count: scheduler.prefill_count + scheduler.decode_count,
-        global_blocks: scheduler.global_blocks,
-        sliding_blocks: scheduler.sliding_blocks,
-        block_tokens: limits.map_or(0, |limits| limits.block_tokens),
-        kv_bytes_in_use: snapshot.kv_in_use_bytes,
-        preemptions_total: scheduler.preemptions_total,
-        prefix_tokens: PrefixTokens {
-            queried_total: scheduler.prefix_cache.queried_tokens_total,
-            hit_total: scheduler.prefix_cache.hit_tokens_total,
-        },
-        prefix_hits_total: scheduler.prefix_cache.hits_total,
-        prefix_resumed_total: scheduler.prefix_cache.resumed_total,
-    }
 }
 
 fn reported(well: bool, report: &impl Serialize) -> (StatusCode, String) {

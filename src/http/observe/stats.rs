@@ -209,6 +209,6 @@ fn prompts(snapshot: &Snapshot, stats: &Stats) -> PromptMetrics {
         // Every prompt is asked of the builder, found built or not.
         total_builds: prompts.hits + prompts.misses,
         cache_hit_rate: prompts.hit_rate,
-        cache_size: snapshot.prompt_cache.entries_count,
+        cache_size: snapshot.prompts.cache_size,
     }
 }

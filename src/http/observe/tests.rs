@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::actors::snapshot::{EngineState, PromptCacheCounts, SchedulerCounts};
+use crate::actors::snapshot::{BuilderCounts, EngineState, SchedulerCounts};
 use crate::batch::{BlockUse, Micros};
 use crate::http::observe::*;
 use crate::metrics::{ModelTags, Percentiles, RequestOutcome};
@@ -50,7 +50,7 @@ fn snapshot() -> Snapshot {
         memory_reserved_bytes: 10,
         engine_restarts_total: 0,
         step_tokens_per_second: 0.0,
-        prompt_cache: PromptCacheCounts { hits_total: 1, misses_total: 3, entries_count: 3, bytes: 99 },
+        prompts: BuilderCounts { cache_hits: 1, cache_misses: 3, cache_size: 3, cache_bytes: 99 },
     }
 }
 
@@ -185,9 +185,16 @@ fn memory_tells_where_it_goes() {
 
 #[test]
 fn the_scrape_sees_the_snapshot() {
-    let gauges = gauges(&snapshot(), Some(LIMITS));
-    assert_eq!((gauges.waiting_count, gauges.running_count, gauges.kv_bytes_in_use), (1, 5, 640));
-    assert_eq!(gauges.block_tokens, 16);
+    let metrics = Metrics::new(tags());
+    hand_over(&snapshot(), Some(LIMITS), &metrics);
+    let text = metrics.exposition(Names::All, Micros(0));
+    let sample = |name: &str| text.lines().find(|line| line.starts_with(&format!("{name}{{"))).expect("it is exposed");
+    for (name, value) in
+        [("antiphon_sequences_waiting", 1), ("antiphon_sequences_running", 5), ("antiphon_kv_in_use_bytes", 640)]
+    {
+        assert!(sample(name).ends_with(&format!(" {value}")), "{}", sample(name));
+    }
+    assert!(sample("vllm:cache_config_info").contains("block_size=\"16\""), "{}", sample("vllm:cache_config_info"));
 }
 
 #[test]
