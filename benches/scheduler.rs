@@ -44,11 +44,7 @@ fn limits(running: usize, waiting: usize, lengths: Lengths) -> SchedulerLimits {
         prefill_slice_tokens: lengths.prompt.min(512),
         running_max_count: running,
         waiting_max_count: waiting,
-        waiting_max_tokens: usize::MAX,
-        prefill_window_micros: 0,
-        decode_window_micros: 0,
-        waiting_max_micros: 0,
-        prefix_cache: None,
+        ..SchedulerLimits::default()
     }
 }
 

@@ -113,11 +113,7 @@ fn begin(sequences_count: usize, step_time: Duration, steps_max: usize, told: &m
             prefill_slice_tokens: PROMPT_TOKENS,
             running_max_count: sequences_count,
             waiting_max_count: sequences_count,
-            waiting_max_tokens: usize::MAX,
-            prefill_window: Duration::ZERO,
-            decode_window: Duration::ZERO,
-            waiting_max: Duration::ZERO,
-            prefix_cache: false,
+            ..SchedulingOptions::default()
         },
         date: None,
         text_threads: 1,

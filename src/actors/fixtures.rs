@@ -84,10 +84,8 @@ pub(super) fn start_options() -> StartOptions {
             running_max_count: 16,
             waiting_max_count: 64,
             waiting_max_tokens: 1 << 20,
-            prefill_window: Duration::ZERO,
-            decode_window: Duration::ZERO,
-            waiting_max: Duration::ZERO,
             prefix_cache: true,
+            ..SchedulingOptions::default()
         },
         date: Some("2025-11-22".to_owned()),
         text_threads: 1,

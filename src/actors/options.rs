@@ -73,6 +73,23 @@ pub struct SchedulingOptions {
     pub prefix_cache: bool,
 }
 
+impl Default for SchedulingOptions {
+    /// As much as the engine can; nothing is held, given up or kept.
+    fn default() -> Self {
+        Self {
+            token_budget_tokens: usize::MAX,
+            prefill_slice_tokens: usize::MAX,
+            running_max_count: usize::MAX,
+            waiting_max_count: usize::MAX,
+            waiting_max_tokens: usize::MAX,
+            prefill_window: Duration::ZERO,
+            decode_window: Duration::ZERO,
+            waiting_max: Duration::ZERO,
+            prefix_cache: false,
+        }
+    }
+}
+
 impl SchedulingOptions {
     /// What the core may use: these options, as far as the engine can.
     #[must_use]

@@ -44,6 +44,29 @@ pub struct SchedulerLimits {
     pub prefix_cache: Option<HashKey>,
 }
 
+impl Default for SchedulerLimits {
+    /// Nothing is held, given up or kept, and no count is bounded. What an engine has is zero, and
+    /// is to be named: the scheduler refuses to begin without.
+    fn default() -> Self {
+        Self {
+            block_tokens: 0,
+            global_blocks: 0,
+            sliding_blocks: 0,
+            sliding_window_tokens: 0,
+            context_tokens_max: 0,
+            token_budget_tokens: usize::MAX,
+            prefill_slice_tokens: usize::MAX,
+            running_max_count: usize::MAX,
+            waiting_max_count: usize::MAX,
+            waiting_max_tokens: usize::MAX,
+            prefill_window_micros: 0,
+            decode_window_micros: 0,
+            waiting_max_micros: 0,
+            prefix_cache: None,
+        }
+    }
+}
+
 impl SchedulerLimits {
     /// Most sequences that run at once, within both limits.
     pub(super) fn running_max(&self) -> usize {

@@ -66,10 +66,8 @@ impl Counter {
             running_max_count: 16,
             waiting_max_count: 64,
             waiting_max_tokens: 1 << 20,
-            prefill_window_micros: 0,
-            decode_window_micros: 0,
             waiting_max_micros,
-            prefix_cache: None,
+            ..SchedulerLimits::default()
         };
         let dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut counter = Self { core: Scheduler::new(limits), load, now: Micros(0), dice, events: Vec::new() };

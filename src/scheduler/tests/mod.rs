@@ -32,10 +32,7 @@ fn limits() -> SchedulerLimits {
         running_max_count: 8,
         waiting_max_count: 100,
         waiting_max_tokens: 10_000,
-        prefill_window_micros: 0,
-        decode_window_micros: 0,
-        waiting_max_micros: 0,
-        prefix_cache: None,
+        ..SchedulerLimits::default()
     }
 }
 

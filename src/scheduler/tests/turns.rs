@@ -190,7 +190,16 @@ fn steps_beside(seed: u64, many: usize, as_one: bool) -> Vec<usize> {
     };
     let (long_len, long_max) = (1 + below(60), 20 + below(60) as u32);
     let singles: Vec<(usize, usize)> = (0..4).map(|_| (below(40), 1 + below(20))).collect();
-    let mut stage = Stage::new(FAIR);
+    let limits = SchedulerLimits {
+        global_blocks: 600,
+        sliding_blocks: 600,
+        token_budget_tokens: 64,
+        prefill_slice_tokens: 32,
+        running_max_count: 16,
+        waiting_max_tokens: 100_000,
+        ..limits()
+    };
+    let mut stage = Stage::new(limits);
     if as_one {
         stage.submit_request(request(many, long_len, long_max));
     } else {
@@ -219,23 +228,6 @@ fn steps_beside(seed: u64, many: usize, as_one: bool) -> Vec<usize> {
     took.sort_unstable();
     took.into_iter().map(|(_, steps)| steps).collect()
 }
-
-const FAIR: SchedulerLimits = SchedulerLimits {
-    block_tokens: 4,
-    global_blocks: 600,
-    sliding_blocks: 600,
-    sliding_window_tokens: 8,
-    context_tokens_max: 1_000,
-    token_budget_tokens: 64,
-    prefill_slice_tokens: 32,
-    running_max_count: 16,
-    waiting_max_count: 100,
-    waiting_max_tokens: 100_000,
-    prefill_window_micros: 0,
-    decode_window_micros: 0,
-    waiting_max_micros: 0,
-    prefix_cache: None,
-};
 
 /// Between the end of a request's only live sequence and the next plan, the held ones are still
 /// before a newcomer.

@@ -117,10 +117,8 @@ impl Default for Plan {
                 running_max_count: 16,
                 waiting_max_count: 4_096,
                 waiting_max_tokens: 1 << 20,
-                prefill_window: Duration::ZERO,
-                decode_window: Duration::ZERO,
-                waiting_max: Duration::ZERO,
                 prefix_cache: true,
+                ..SchedulingOptions::default()
             },
             preparing_max_count: 4_096,
             memory_budget_bytes: 1 << 30,

@@ -50,10 +50,8 @@ impl Server {
             running_max_count: 16,
             waiting_max_count: 1_000,
             waiting_max_tokens: 1 << 20,
-            prefill_window_micros: 0,
-            decode_window_micros: 0,
-            waiting_max_micros: 0,
             prefix_cache: caches.then_some(HashKey([3, 5])),
+            ..SchedulerLimits::default()
         };
         Self { core: Scheduler::new(limits), engine, now: Micros(0), events: Vec::new() }
     }

@@ -99,10 +99,8 @@ impl World {
                 running_max_count: plan.running_max_count,
                 waiting_max_count: plan.waiting_max_count,
                 waiting_max_tokens: 1 << 20,
-                prefill_window: Duration::ZERO,
-                decode_window: Duration::ZERO,
-                waiting_max: Duration::ZERO,
                 prefix_cache: true,
+                ..SchedulingOptions::default()
             },
             date: Some("2025-11-22".to_owned()),
             text_threads: 1,
