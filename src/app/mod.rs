@@ -24,10 +24,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
-pub use crate::http::{AllowedOrigin, MetricsAccess};
+pub use crate::http::{AllowedOrigin, Dialect, MetricsAccess};
 pub use keys::{KeySources, KeyTexts, read_key_file};
 pub use model::{Model, ModelError};
-pub use options::{Secret, ServeOptions, ShownValue, SseDialect};
+pub use options::{Secret, ServeOptions, ShownValue};
 
 use crate::actors::StartError;
 use crate::actors::service::Service;

@@ -8,20 +8,8 @@ use crate::engine::checkpoint::LinkPolicy;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::MatrixInstruction;
 use crate::engine::place::Device;
-use crate::http::{AllowedOrigin, MetricsAccess};
+use crate::http::{AllowedOrigin, Dialect, MetricsAccess};
 use crate::profile::Profile;
-
-/// How `/v1/chat/completions` streams, unless a request says otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SseDialect {
-    /// As OpenAI does.
-    #[default]
-    OpenAi,
-    /// Typed events: start, token, done.
-    Events,
-    /// Both at once.
-    Both,
-}
 
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -107,7 +95,7 @@ pub struct ServeOptions {
     /// How long a stream may be silent before a comment shows that it is alive.
     pub keep_alive_seconds: u64,
     /// How chats are streamed.
-    pub sse_dialect: SseDialect,
+    pub sse_dialect: Dialect,
     /// Where to compute.
     pub device: Device,
     /// Threads that compute; `None` takes the machine's.

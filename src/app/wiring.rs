@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::web::Data;
 
 use super::keys::{KeyTexts, keys};
-use super::{AppError, Model, ServeOptions, SseDialect, memory};
+use super::{AppError, Model, ServeOptions, memory};
 use crate::actors::messages::Coalescing;
 use crate::actors::service::Service;
 use crate::actors::{self, SchedulingOptions, StartOptions};
@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::engine::checkpoint::Checkpoint;
 use crate::engine::place::{self, PlaceOptions, Placed};
 use crate::http::observe::{LatencyTargets, ObservedState, ServerFacts, ShownSetting};
-use crate::http::{self, Backend, Dialect, HttpOptions, KeyRing, RequestDefaults, ServerHandle};
+use crate::http::{self, Backend, HttpOptions, KeyRing, RequestDefaults, ServerHandle};
 use crate::metrics::{Gpu, LogWatch, Metrics, ModelTags};
 use crate::profile::{Profile, StreamProfile, built_in_names};
 use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
@@ -173,11 +173,7 @@ fn http_options(options: &ServeOptions, tags: ModelTags, keys: KeyRing, checkpoi
         top_p: drawn.top_p.unwrap_or(assumed.top_p),
         top_k: drawn.top_k.unwrap_or(assumed.top_k),
     };
-    http.dialect = match options.sse_dialect {
-        SseDialect::OpenAi => Dialect::OpenAi,
-        SseDialect::Events => Dialect::Events,
-        SseDialect::Both => Dialect::Both,
-    };
+    http.dialect = options.sse_dialect;
     http.coalescing = coalescing(&options.profile.stream);
     http.profiles = profile_coalescing(&options.profile);
     http.connections_max_count = options.connections_max_count;

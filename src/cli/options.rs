@@ -7,7 +7,7 @@ use super::failure::CommandFailure;
 use super::layers::{Given, Layers, Origin, SettingError};
 use super::settings::{API_KEY_VARIABLE, SETTINGS, Setting};
 use crate::app::{
-    AllowedOrigin, KeySources, KeyTexts, MetricsAccess, Secret, ServeOptions, ShownValue, SseDialect, read_key_file,
+    AllowedOrigin, Dialect, KeySources, KeyTexts, MetricsAccess, Secret, ServeOptions, ShownValue, read_key_file,
 };
 use crate::engine::checkpoint::LinkPolicy;
 use crate::engine::cpu::{Format, Isa, Math};
@@ -86,7 +86,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         body_max_bytes: layers
             .read("body_max_bytes", "a size from 1KiB to 1GiB", |text| size_within(text, 1 << 10, 1 << 30))?,
         keep_alive_seconds: layers.read("keep_alive_seconds", "a whole number from 1 to 3600", |text| within(text, 1, 3600))?,
-        sse_dialect: layers.read("sse_dialect", "openai, events or both", dialect)?,
+        sse_dialect: layers.read("sse_dialect", Dialect::NAMES, Dialect::named)?,
         device: layers.read("device", "auto, cpu or cuda:N", device)?,
         threads: layers
             .read("threads", "auto or a whole number from 1 to 1024", |text| automatic(text, |text| within(text, 1, 1024)))?,
@@ -280,15 +280,6 @@ fn switch(text: &str) -> Option<bool> {
     match text {
         "on" => Some(true),
         "off" => Some(false),
-        _ => None,
-    }
-}
-
-fn dialect(text: &str) -> Option<SseDialect> {
-    match text {
-        "openai" => Some(SseDialect::OpenAi),
-        "events" => Some(SseDialect::Events),
-        "both" => Some(SseDialect::Both),
         _ => None,
     }
 }
