@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::actors::compiler::Compiler;
 use crate::actors::masks::MaskThreads;
-use crate::actors::messages::{Coalescing, Generate, KeyId, ResponseInput};
+use crate::actors::messages::{Coalescing, Generate, KeyId, ResponseInput, WrittenNumbers};
 use crate::actors::options::{SchedulingOptions, StartOptions};
 use crate::actors::prepare::TextWork;
 use crate::batch::{EngineLimits, Sampling};
@@ -105,6 +105,7 @@ pub(super) fn generate(input: ResponseInput) -> Generate {
         choices_count: 1,
         max_tokens: Some(10),
         sampling: Sampling::default(),
+        written: WrittenNumbers::default(),
         seed: None,
         form: None,
         stop_strings: Vec::new(),

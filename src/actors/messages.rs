@@ -53,6 +53,23 @@ pub struct Coalescing {
     pub max_chars: usize,
 }
 
+/// The numbers of a sampling that are part of a cache key, as the request writes them: a sampling
+/// holds the nearest f32, or zero for a temperature that no f32 can divide by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WrittenNumbers {
+    /// The temperature.
+    pub temperature: f64,
+    /// Top-p.
+    pub top_p: f64,
+}
+
+impl Default for WrittenNumbers {
+    /// Those of the default [`Sampling`].
+    fn default() -> Self {
+        Self { temperature: 0.0, top_p: 1.0 }
+    }
+}
+
 /// Ask for a response. Answered by `Result<Accepted, Refusal>` once the scheduler took it or not,
 /// before any byte is sent.
 #[derive(Debug, Clone)]
@@ -69,6 +86,8 @@ pub struct Generate {
     pub max_tokens: Option<u32>,
     /// How to draw. Stop tokens given by the client; the model's own are added unless `ignore_eos`.
     pub sampling: Sampling,
+    /// The numbers of `sampling` as the client gave them (for the cache key).
+    pub written: WrittenNumbers,
     /// The seed as the client gave it (for the cache key); `None` if it gave none.
     pub seed: Option<i64>,
     /// The form that an answer must have: all of a text, the final message of a chat.

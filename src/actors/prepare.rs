@@ -197,11 +197,9 @@ fn rules_of(conversation: &Conversation) -> ParserRules {
 
 /// What of a request is part of its cache key.
 fn key_parameters(generate: &Generate) -> KeyParameters {
-    // The shortest decimal that is this f32 is what the client wrote: 0.7, not 0.699999988079071.
-    let written = |value: f32| value.to_string().parse().ok();
     KeyParameters {
-        temperature: written(generate.sampling.temperature),
-        top_p: written(generate.sampling.top_p),
+        temperature: Some(generate.written.temperature),
+        top_p: Some(generate.written.top_p),
         max_tokens: generate.max_tokens.map(u64::from),
         seed: generate.seed,
         stop_strings: generate.stop_strings.clone(),

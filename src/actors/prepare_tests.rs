@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::actors::fixtures::{VOCAB_SIZE, generate, text_work, tokenizer};
-use crate::actors::messages::AskedForm;
+use crate::actors::messages::{AskedForm, WrittenNumbers};
 use crate::prompt::conversation::{AnswerForm, Conversation, Message, Tool};
 
 const LIMITS: ModelLimits = ModelLimits {
@@ -89,8 +89,8 @@ fn a_conversation_is_read_as_harmony_and_plain_text_is_not() {
 
 #[test]
 fn the_key_s_numbers_are_what_the_client_wrote() {
-    let sampling = Sampling { temperature: 0.7, top_p: 0.9, ..Sampling::default() };
-    let key = key_parameters(&Generate { sampling, seed: Some(-3), ..generate(text("Hi")) });
+    let written = WrittenNumbers { temperature: 0.7, top_p: 0.9 };
+    let key = key_parameters(&Generate { written, seed: Some(-3), ..generate(text("Hi")) });
     assert_eq!((key.temperature, key.top_p, key.max_tokens, key.seed), (Some(0.7), Some(0.9), Some(10), Some(-3)));
 }
 

@@ -11,9 +11,9 @@ pub struct SamplingDefaults {
     /// Tokens that end a sequence.
     pub eos_tokens: Vec<TokenId>,
     /// Zero if the file says `do_sample: false`.
-    pub temperature: Option<f32>,
+    pub temperature: Option<f64>,
     /// See [`crate::batch::Sampling::top_p`].
-    pub top_p: Option<f32>,
+    pub top_p: Option<f64>,
     /// See [`crate::batch::Sampling::top_k`].
     pub top_k: Option<u32>,
     /// See [`crate::batch::Sampling::min_p`].
@@ -30,13 +30,9 @@ impl SamplingDefaults {
     pub fn parse(json: &[u8], vocab_size: usize) -> Result<Self, CheckpointError> {
         let value = parse_json(GENERATION_FILE, json)?;
         let fields = ConfigFields::new(GENERATION_FILE, &value)?;
-        let share = |key| {
-            Ok(fields.number(key, "a number from 0 to 1", |found| (0.0..=1.0).contains(&found))?.map(|found| found as f32))
-        };
+        let share = |key| fields.number(key, "a number from 0 to 1", |found| (0.0..=1.0).contains(&found));
         let greedy = !fields.flag_or("do_sample", true)?;
-        let temperature = fields
-            .number("temperature", "a number from 0 to 1000", |found| (0.0..=1e3).contains(&found))?
-            .map(|found| found as f32);
+        let temperature = fields.number("temperature", "a number from 0 to 1000", |found| (0.0..=1e3).contains(&found))?;
         let fits = |found: f64| found.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&found);
         let top_k = fields.number("top_k", "a whole number, 0 for no bound", fits)?;
         let penalty = fields.number("repetition_penalty", "a number above 0", |found| (1e-3..=1e3).contains(&found))?;
@@ -45,7 +41,7 @@ impl SamplingDefaults {
             temperature: if greedy { Some(0.0) } else { temperature },
             top_p: share("top_p")?.filter(|top_p| *top_p > 0.0),
             top_k: top_k.map(|found| found as u32),
-            min_p: share("min_p")?,
+            min_p: share("min_p")?.map(|found| found as f32),
             repetition_penalty: penalty.map(|found| found as f32),
         })
     }

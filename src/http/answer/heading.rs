@@ -53,9 +53,9 @@ pub(crate) struct Metadata {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Params {
     /// Zero is greedy.
-    pub(crate) temperature: f32,
+    pub(crate) temperature: f64,
     /// In (0, 1].
-    pub(crate) top_p: f32,
+    pub(crate) top_p: f64,
     /// Most tokens to generate, if the client said.
     pub(crate) max_tokens: Option<u32>,
     /// The seed, if the client gave one.

@@ -36,6 +36,7 @@ pub(in crate::http) fn order(
         choices_count: generation.choices_count,
         max_tokens: generation.max_tokens,
         sampling: generation.sampling.clone(),
+        written: generation.written,
         seed: generation.seed,
         form: generation.form.clone(),
         stop_strings: generation.stop_strings.clone(),
@@ -139,8 +140,8 @@ pub(in crate::http) fn metadata(
         truncated: false,
         truncation_info: None,
         params: Params {
-            temperature: generation.sampling.temperature,
-            top_p: generation.sampling.top_p,
+            temperature: generation.written.temperature,
+            top_p: generation.written.top_p,
             max_tokens: generation.max_tokens,
             seed: generation.seed,
             stop_sequences: generation.stop_strings.clone(),

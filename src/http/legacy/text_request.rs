@@ -13,8 +13,8 @@ use crate::http::wire::sampling::Generation;
 use crate::http::wire::streaming::Streaming;
 use crate::prompt::conversation::{Conversation, Message};
 
-const TEMPERATURE: f32 = 0.3;
-const TOP_P: f32 = 0.95;
+const TEMPERATURE: f64 = 0.3;
+const TOP_P: f64 = 0.95;
 const MAX_TOKENS: u32 = 1024;
 const OPTIONS_MAX: usize = 64;
 const KINDS: &str = "autocomplete, prompt, comment, error_fix or code_generation";

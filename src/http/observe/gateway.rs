@@ -11,7 +11,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::actors::budget::MEMORY_FULL;
-use crate::actors::messages::{Accepted, Coalescing, FinishKind, Generate, KeyId, PartKind, Refusal, ResponseInput};
+use crate::actors::messages::{
+    Accepted, Coalescing, FinishKind, Generate, KeyId, PartKind, Refusal, ResponseInput, WrittenNumbers,
+};
 use crate::actors::snapshot::{ModelLimits, Snapshot};
 use crate::batch::{Sampling, TokenId};
 use crate::clock;
@@ -254,6 +256,7 @@ fn one_token() -> Generate {
         choices_count: 1,
         max_tokens: Some(1),
         sampling: Sampling::default(),
+        written: WrittenNumbers::default(),
         seed: None,
         form: None,
         stop_strings: Vec::new(),

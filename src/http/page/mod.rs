@@ -126,7 +126,7 @@ struct PageSettings<'a> {
     names: &'a [String],
     profiles: Vec<&'a str>,
     context_tokens_max: Option<usize>,
-    temperature: f32,
+    temperature: f64,
     key_needed: bool,
 }
 

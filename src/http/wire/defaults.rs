@@ -10,9 +10,9 @@ use crate::http::wire::fields::RequestFields;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RequestDefaults {
     /// Zero is greedy.
-    pub temperature: f32,
+    pub temperature: f64,
     /// In (0, 1]; one keeps all.
-    pub top_p: f32,
+    pub top_p: f64,
     /// Zero keeps all.
     pub top_k: u32,
 }

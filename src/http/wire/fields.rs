@@ -89,6 +89,16 @@ impl RequestFields {
         expected: &str,
         accepts: impl Fn(f32) -> bool,
     ) -> Result<Option<f32>, WireError> {
+        Ok(self.written_number(name, expected, accepts)?.map(|number| number as f32))
+    }
+
+    /// The same as the request writes it; `accepts` sees the f32.
+    pub(crate) fn written_number(
+        &mut self,
+        name: &str,
+        expected: &str,
+        accepts: impl Fn(f32) -> bool,
+    ) -> Result<Option<f64>, WireError> {
         self.take(name).map(|value| number(&value, &self.path_of(name), expected, accepts)).transpose()
     }
 
@@ -138,10 +148,10 @@ pub(crate) fn integer(value: &Value, path: &str, range: RangeInclusive<i64>) -> 
     }
 }
 
-/// A number at `path` that `accepts`.
-pub(crate) fn number(value: &Value, path: &str, expected: &str, accepts: impl Fn(f32) -> bool) -> Result<f32, WireError> {
+/// A number at `path` whose f32 `accepts`.
+pub(crate) fn number(value: &Value, path: &str, expected: &str, accepts: impl Fn(f32) -> bool) -> Result<f64, WireError> {
     match value.as_f64() {
-        Some(number) if accepts(number as f32) => Ok(number as f32),
+        Some(number) if accepts(number as f32) => Ok(number),
         _ => Err(unfit(path, value, expected)),
     }
 }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::actors::messages::AskedForm;
+use crate::actors::messages::{AskedForm, WrittenNumbers};
 use crate::batch::{Sampling, TokenId};
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::document::join;
@@ -34,6 +34,8 @@ pub(crate) struct Generation {
     pub(crate) max_tokens: Option<u32>,
     /// How to draw.
     pub(crate) sampling: Sampling,
+    /// Numbers of `sampling` as the request writes them, or as they are assumed.
+    pub(crate) written: WrittenNumbers,
     /// The seed, if the request brought one.
     pub(crate) seed: Option<i64>,
     /// The form that an answer must have.
@@ -52,12 +54,11 @@ impl Generation {
     pub(crate) fn read(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Self, WireError> {
         let seed = fields.integer("seed", i64::MIN..=i64::MAX)?;
         let max_tokens = max_tokens(fields, terms)?;
+        let written = written_numbers(fields, terms)?;
         let sampling = Sampling {
-            temperature: temperature(fields)?.unwrap_or(terms.defaults.temperature),
-            top_p: fields
-                // Zero leaves the likeliest token alone.
-                .number("top_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p))?
-                .unwrap_or(terms.defaults.top_p),
+            temperature: Some(written.temperature as f32).filter(|divisor| *divisor >= TEMPERATURE_MIN).unwrap_or(0.0),
+            // Zero leaves the likeliest token alone.
+            top_p: written.top_p as f32,
             top_k: top_k(fields)?.unwrap_or(terms.defaults.top_k),
             min_p: fields.number("min_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p))?.unwrap_or(0.0),
             seed: seed.map_or(terms.drawn_seed, i64::cast_unsigned),
@@ -78,6 +79,7 @@ impl Generation {
             choices_count: fields.count("n", 1..=CHOICES_MAX)?.unwrap_or(1),
             max_tokens,
             sampling,
+            written,
             seed,
             form: None,
             stop_strings: stop_strings(fields)?,
@@ -97,9 +99,11 @@ impl Generation {
     }
 }
 
-fn temperature(fields: &mut RequestFields) -> Result<Option<f32>, WireError> {
-    let given = fields.number("temperature", "a number from 0 to 2", |t| (0.0..=2.0).contains(&t))?;
-    Ok(given.map(|temperature| if temperature < TEMPERATURE_MIN { 0.0 } else { temperature }))
+fn written_numbers(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<WrittenNumbers, WireError> {
+    let temperature = fields.written_number("temperature", "a number from 0 to 2", |t| (0.0..=2.0).contains(&t))?;
+    let top_p = fields.written_number("top_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p))?;
+    let assumed = terms.defaults;
+    Ok(WrittenNumbers { temperature: temperature.unwrap_or(assumed.temperature), top_p: top_p.unwrap_or(assumed.top_p) })
 }
 
 /// -1 is another way to say all.
@@ -211,7 +215,7 @@ fn logit_bias(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Vec<(Toke
             return Err(WireError::Unfit { param: path, found, expected });
         };
         let fits = |bias: f32| (-100.0..=100.0).contains(&bias);
-        biases.push((TokenId(id), number(&value, &join(&path, &key), "a number from -100 to 100", fits)?));
+        biases.push((TokenId(id), number(&value, &join(&path, &key), "a number from -100 to 100", fits)? as f32));
     }
     Ok(biases)
 }

@@ -1,3 +1,4 @@
+use crate::http::wire::defaults::RequestDefaults;
 use crate::http::wire::samples::{blame, terms, value};
 use crate::http::wire::sampling::*;
 
@@ -13,6 +14,7 @@ fn nothing_said_is_the_defaults_with_a_drawn_seed() {
         choices_count: 1,
         max_tokens: None,
         sampling,
+        written: WrittenNumbers { temperature: 1.0, top_p: 1.0 },
         seed: None,
         form: None,
         stop_strings: Vec::new(),
@@ -24,6 +26,18 @@ fn nothing_said_is_the_defaults_with_a_drawn_seed() {
                  presence_penalty frequency_penalty logit_bias n ignore_eos min_tokens user metadata cache_salt";
     let nulls: Vec<String> = nulls.split_whitespace().map(|name| format!("{name:?}:null")).collect();
     assert_eq!(read(&format!("{{{}}}", nulls.join(","))).unwrap(), expected);
+}
+
+/// Zero, a default and more digits than an f32 has: the key's numbers are what the request says.
+#[test]
+fn numbers_of_the_cache_key_stay_as_they_are_written() {
+    let written = |json: &str| read(json).unwrap().written;
+    let numbers = |temperature, top_p| WrittenNumbers { temperature, top_p };
+    assert_eq!(written(r#"{"temperature":0.123456789012,"top_p":0.9}"#), numbers(0.123_456_789_012, 0.9));
+    assert_eq!(written(r#"{"temperature":1e-9,"top_p":1e-20}"#), numbers(1e-9, 1e-20));
+    let terms = Terms { defaults: RequestDefaults { temperature: 0.3, top_p: 0.95, top_k: 0 }, ..terms() };
+    let assumed = Generation::read(&mut RequestFields::of(value("{}"), "").unwrap(), &terms).unwrap();
+    assert_eq!((assumed.written, assumed.sampling.temperature), (numbers(0.3, 0.95), 0.3));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::super::asking::TextChunk;
 use super::super::bench::Bench;
 use super::super::case::Halt;
-use crate::actors::messages::{Coalescing, FinishKind, Generate, KeyId, PartKind, ResponseInput};
+use crate::actors::messages::{Coalescing, FinishKind, Generate, KeyId, PartKind, ResponseInput, WrittenNumbers};
 use crate::batch::Sampling;
 use crate::prompt::conversation::{Conversation, Message};
 
@@ -48,6 +48,7 @@ pub(super) async fn serve(
             choices_count: 1,
             max_tokens: Some(u32::try_from(bench.context_tokens / 2).unwrap_or(u32::MAX).min(1024)),
             sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+            written: WrittenNumbers::default(),
             seed: None,
             form: None,
             stop_strings: Vec::new(),

@@ -4,7 +4,9 @@ use std::future::Future;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use antiphon::actors::messages::{Accepted, Coalescing, Finish, FinishKind, Generate, KeyId, Part, PartKind, ResponseInput};
+use antiphon::actors::messages::{
+    Accepted, Coalescing, Finish, FinishKind, Generate, KeyId, Part, PartKind, ResponseInput, WrittenNumbers,
+};
 use antiphon::actors::parts::PartReceiver;
 use antiphon::actors::service::Service;
 use antiphon::actors::snapshot::Snapshot;
@@ -323,6 +325,7 @@ pub(super) fn plain(request_id: &str, prompt: &str, max_tokens: u32) -> Generate
         choices_count: 1,
         max_tokens: Some(max_tokens),
         sampling: Sampling::default(),
+        written: WrittenNumbers::default(),
         seed: None,
         form: None,
         stop_strings: Vec::new(),
