@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use antiphon::actors::messages::FinishKind;
+use antiphon::actors::messages::{FinishKind, Generate, ResponseInput};
 use antiphon::actors::snapshot::Phase;
 use antiphon::engine::fake::FakeAnswer;
 
@@ -46,6 +46,24 @@ fn left_while_queued() {
         drop(world.accepted(plain("queued", "x", 200)).await);
         wait_until("the queue is empty", || world.service.snapshot().scheduler.waiting_count == 0).await;
         assert_eq!(read(running, 1).await[0].tokens.len(), 200);
+        world
+    });
+}
+
+/// All prompts and choices of a request are one entry, and one cancel ends them, whether they run
+/// or are held.
+#[test]
+fn many_prompts_are_cancelled_as_one() {
+    world(endless(), |world| async move {
+        let prompts = (0..40).map(|prompt| ResponseInput::Text(format!("p{prompt}"))).collect();
+        let many = Generate { inputs: prompts, choices_count: 2, ..plain("many", "", 3_000) };
+        let accepted = world.accepted(many).await;
+        reaches(&world, "many", Phase::Decode).await;
+        assert_eq!(world.service.live_requests().len(), 1);
+        assert!(world.service.cancel("many").await);
+        let scheduler = world.service.snapshot().scheduler;
+        assert_eq!((scheduler.waiting_count, scheduler.blocks().in_use_count()), (0, 0));
+        assert!(read(accepted, 80).await.iter().all(|said| said.finish.kind == FinishKind::Cancelled));
         world
     });
 }
