@@ -87,11 +87,11 @@ impl BlockUse {
 
 /// How the next token of a sequence is drawn from its logits.
 ///
-/// The order is fixed, for every engine: logit bias, repetition penalty, presence and frequency
-/// penalty, tokens masked that `masks` does not allow, stop tokens masked while `min_tokens` is not
-/// reached (unless `masks` allows nothing else), then temperature, top-k, top-p, min-p, draw. The
-/// draw uses a counter-based generator keyed by `seed` and the index of the generated token, so
-/// that neither batching nor preemption changes it.
+/// The order is fixed, for every engine. First logits change: logit bias, repetition penalty,
+/// presence and frequency penalty. Then tokens are masked that `masks` does not allow, and stop
+/// tokens while `min_tokens` is not reached (unless `masks` allows nothing else). Temperature,
+/// top-k, top-p, min-p and the draw follow. The draw uses a counter-based generator keyed by `seed`
+/// and the index of the generated token, so that neither batching nor preemption changes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// Zero is greedy: the largest logit, the lowest id among equals.
@@ -202,7 +202,7 @@ impl Allowed {
 }
 
 /// Says which tokens a sequence may draw. A mask follows from the tokens drawn before it, so that
-/// it may be computed beside the engine, as soon as a step is committed; it belongs to the draw's
+/// it may be computed beside the engine, as soon as a step is committed. It belongs to the draw's
 /// index, so that a step that is computed again gets it again.
 pub trait TokenMasks: std::fmt::Debug + Send + Sync {
     /// Draw `index` gave `token`: told by the scheduler, once for each draw, in order. Returns at

@@ -3,9 +3,9 @@
 // With hopper.cuh the only header that knows on which side it is. nvcc and NVRTC see PTX; the CPU shim (CUDA_SHIM, kernels/shim) sees plain
 // functions with the same meaning. No NVIDIA header is included, so NVRTC needs no include path.
 //
-// Rules for the .cu files, which keep them able to run on a CPU: no asm outside these headers, no <<<>>>; dynamic shared memory
-// through DYN_SMEM; extern "C" kernels, each followed by KERNEL_EXPORT(name); at most 1,024 threads a block; no waiting for
-// another block; INFINITY from here (NVRTC has no math.h).
+// Rules for the .cu files, which keep them able to run on a CPU: no asm outside these headers, no <<<>>>, no waiting for another
+// block. Dynamic shared memory comes through DYN_SMEM, and INFINITY from here (NVRTC has no math.h). Kernels are extern "C", each
+// followed by KERNEL_EXPORT(name), with at most 1,024 threads a block.
 #pragma once
 
 #ifdef CUDA_SHIM
@@ -214,7 +214,7 @@ __device__ __forceinline__ void ldmatrix_x2_t(uint32_t (&fragment)[2], const voi
 /// `c += a b` with a of 16 x 16 (row-major) and b of 16 x 8 (column-major), f16, sums in f32.
 ///
 /// With `g = lane / 4` and `t = lane % 4`: `a[0]` holds (row g, columns 2t, 2t+1), `a[1]` row g+8, `a[2]` columns 2t+8, 2t+9,
-/// `a[3]` both; `b[0]` holds (rows 2t, 2t+1, column g), `b[1]` rows 2t+8, 2t+9; `c[0..2]` is (row g, columns 2t, 2t+1),
+/// `a[3]` both. `b[0]` holds (rows 2t, 2t+1, column g), `b[1]` rows 2t+8, 2t+9. `c[0..2]` is (row g, columns 2t, 2t+1),
 /// `c[2..4]` row g+8.
 __device__ __forceinline__ void mma_16816(float (&c)[4], const uint32_t (&a)[4], const uint32_t* b) {
 #ifdef CUDA_SHIM

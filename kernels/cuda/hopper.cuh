@@ -149,8 +149,8 @@ __device__ __forceinline__ void wgmma_wait(float (&sums)[N][4]) {
 }
 
 #ifndef CUDA_SHIM
-/// Rows of 128 bytes in the 128-byte swizzle, eight of them 1,024 bytes: the distance from one eight to the next is bits 32 to 45, in
-/// units of 16 bytes, as is the address in the lowest 14; what stands between has no meaning in this layout.
+/// Rows of 128 bytes in the 128-byte swizzle, eight of them 1,024 bytes. The distance from one eight to the next is bits 32 to 45, in
+/// units of 16 bytes, as is the address in the lowest 14. What stands between has no meaning in this layout.
 __device__ __forceinline__ uint64_t wgmma_descriptor(const void* tokens) {
     return (uint64_t)((smem_u32(tokens) & 0x3ffff) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }

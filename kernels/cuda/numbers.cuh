@@ -6,7 +6,7 @@
 //
 // E2M1 is sign, two bits of exponent, one of fraction. Put at bits 11..9 of f16, they read as an exponent field of 0..3 and the
 // first bit of the fraction, subnormals included: exactly the value times 2^-14. Half of the word is the pair's first value, the
-// other half its second; the bits lie so that pairs 0 and 1 need one shift and one mask (src/cuda/tile.rs writes them):
+// other half its second. The bits lie so that pairs 0 and 1 need one shift and one mask (src/cuda/tile.rs writes them):
 //   signs of pairs 0 to 3: bits 15, 12, 14, 13; their magnitudes: 11..9, 8..6, 2..0, 5..3.
 __device__ __forceinline__ void expand_e2m1(uint32_t word, uint32_t (&pairs)[4]) {
     constexpr uint32_t SIGNS = 0x80008000u, MAGNITUDES = 0x0e000e00u;

@@ -1,6 +1,6 @@
 // The tile core of steps with many tokens on sm_90a: 128 rows of weights times 64 or 128 tokens, with wgmma.
 //
-// What:    total[row][token] = sum over k of W[row][k] x[token][k], the sums in the order of tile.cuh: k is cut into the same
+// What:    total[row][token] = sum over k of W[row][k] x[token][k], the sums in the order of tile.cuh. So k is cut into the same
 //          TILE_WARPS parts, each part goes by the same 16 of k in the same order, and the parts are added in order. So a token's
 //          bits are those of the mma.sync kernels, if both instructions add the 16 products of a step alike.
 // Shapes:  weights as tile.cuh has them, from registers: a warp has a tile of 16 rows. Tokens arranged (`arranged`): rows of f16 in

@@ -1,7 +1,7 @@
 // What:    turns the two halves of each query and key head by the token's angles, and puts queries where attention reads them,
 //          keys and values into the token's slot of paged KV memory; all rounded to f16.
 // Shapes:  qkv [T][(heads + 2 kv_heads) head_dim] f32; cos, sin [positions][head_dim / 2] f32; positions [T]; slots [T], a block
-//          times block_tokens plus the place in it, or -1 for a row that stores nothing; queries [T][heads][row];
+//          times block_tokens plus the place in it, or -1 for a row that stores nothing. queries [T][heads][row];
 //          keys, values [block][kv head][slot][row] f16, row = head_dim rounded up to 8, the rest zeros. One block a token.
 // Source:  Su et al. 2021, arXiv:2104.09864, eq. 34, halves as in GPT-NeoX; YaRN in the table of angles.
 // Twin:    reference::rotary and KvMemory::store; 2^-11 relative to the pair's length, which is f16's rounding, up to 65,504.

@@ -1,8 +1,8 @@
 //! Gathers text into pieces before it is sent: fewer, larger events for the same answer.
 //!
 //! Owns: the text of one choice that is not sent yet. Promises: nothing is lost, added, trimmed or
-//! reordered; a piece never ends inside a grapheme (a letter and its accent, an emoji and its skin
-//! tone) unless the text ends there or gathering is off; the first piece goes out at once. Absent
+//! reordered. A piece never ends inside a grapheme (a letter and its accent, an emoji and its skin
+//! tone) unless the text ends there or gathering is off. The first piece goes out at once. Absent
 //! on purpose: clocks (time comes in as `now`), timers, channels.
 
 use unicode_segmentation::GraphemeCursor;

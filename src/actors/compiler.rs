@@ -1,7 +1,7 @@
 //! Compiles grammars on a thread of their own, one at a time.
 //!
 //! Promises: a request waits for its grammar no longer than [`COMPILE_MAX`] for a turn and as long
-//! for the compiler; while one that took longer goes on, others are refused at once, so that
+//! for the compiler. While one that took longer goes on, others are refused at once, so that
 //! requests without a form never wait behind it. The compiler's recursion has [`STACK_BYTES`].
 //! Absent on purpose: what is wrong with a form.
 

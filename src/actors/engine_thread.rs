@@ -1,8 +1,8 @@
 //! The thread on which the engine is built and computes.
 //!
 //! Owns: the engine and its factory, and the steps that it was given. Promises: exactly one report
-//! for each [`EngineJob::Build`] and [`EngineJob::Wait`], in order, whatever the engine does: a
-//! panic is caught here, the engine that panicked or failed is dropped with all steps that it was
+//! for each [`EngineJob::Build`] and [`EngineJob::Wait`], in order, whatever the engine does. A
+//! panic is caught here. The engine that panicked or failed is dropped with all steps that it was
 //! given, and the next [`EngineJob::Build`] makes another one. Absent on purpose: the decision
 //! whether to build again, which is the SchedulerActor's.
 

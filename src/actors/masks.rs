@@ -1,9 +1,9 @@
 //! Threads that find out which tokens a sequence may draw, while the engine computes.
 //!
 //! Owns: the answers of the sequences that are held to a form. Promises: the mask of a draw is
-//! begun when the draw before it is told, once, and kept until the next one is told, so that a step
-//! that is lost, or a sequence that is preempted, finds it again; whatever a grammar does, its
-//! sequence alone fails; no draw waits longer than [`WAIT_MAX`]. Absent on purpose: grammars.
+//! begun when the draw before it is told, once, and kept until the next one is told. So a step that
+//! is lost, or a sequence that is preempted, finds it again. Whatever a grammar does, its sequence
+//! alone fails. No draw waits longer than [`WAIT_MAX`]. Absent on purpose: grammars.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -20,7 +20,7 @@ use crate::prompt::constraint::{ConstrainedAnswer, Grammars};
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Processor time that the masks of a sequence may take in all, and more for each of its tokens. A
-/// mask of a schema takes 0.1 ms, and 8 ms at the 99th percentile of a debug build; those of a
+/// mask of a schema takes 0.1 ms, and 8 ms at the 99th percentile of a debug build. Those of a
 /// grammar that can be read in many ways grow with the text, and every other sequence of the batch
 /// waits for them.
 const CPU_MAX: Duration = Duration::from_millis(250);

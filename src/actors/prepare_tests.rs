@@ -161,9 +161,9 @@ fn the_text_work_takes_no_more_than_is_reserved() {
     assert!(worst.0 < 22.0, "{worst:?}");
 }
 
-/// Right: what is too long is refused once that is known, whatever it is made of, and the text
-/// behind it costs nothing: its tokens alone would take a byte and more for each of its own, and
-/// prompts that never ran would fill the cache.
+/// What is too long is refused once that is known, whatever it is made of, and the text behind it
+/// costs nothing. Its tokens alone would take a byte and more for each of its own, and prompts that
+/// never ran would fill the cache.
 #[test]
 fn a_text_beyond_the_context_is_not_tokenized_to_its_end() {
     let (work, bytes) = (work(), 4_000_000);

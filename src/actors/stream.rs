@@ -2,7 +2,7 @@
 //!
 //! Owns: the text state of all choices, the parts that the reader has not room for, the request's
 //! place in the registry. Stops when everything is handed over, when its reader leaves (in any
-//! phase, also while nothing is being sent), or when its reader takes nothing for too long; in the
+//! phase, also while nothing is being sent), or when its reader takes nothing for too long. In the
 //! last two cases the response's blocks are free before the actor is gone. The scheduler never
 //! waits for it, and it never waits for its reader.
 

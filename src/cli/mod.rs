@@ -3,8 +3,9 @@
 //!
 //! Owns: the settings and their layers (flag, environment, file, profile), the log, the exit code.
 //! Promises: a failure is one line on standard error, `antiphon: what; what was expected; where it
-//! was given`, with exit code 1, or 2 if the command line is at fault, or 70 if the engine died for
-//! good while it served. Absent on purpose: what the commands do, which is the other rooms' part.
+//! was given`. The exit code is then 1, or 2 if the command line is at fault, or 70 if the engine
+//! died for good while it served. Absent on purpose: what the commands do, which is the other
+//! rooms' part.
 
 mod chat;
 mod failure;

@@ -23,8 +23,8 @@ pub(super) const HERE_MAX_BYTES: usize = 64 << 10;
 pub(super) const PARSERS_COUNT: usize = 2;
 
 /// What a body may hold in memory until its prompt is built, as a multiple of its size: itself, its
-/// text, and what rendering and tokenizing that takes: 8 bytes a byte of prose, 20 of one endless
-/// word whose every letter is a token.
+/// text, and what rendering and tokenizing that takes. That is 8 bytes a byte of prose, 20 of one
+/// endless word whose every letter is a token.
 const BODY_FACTOR: u64 = 24;
 /// What a value of JSON takes besides its text: as measured of objects in objects, 270 bytes, and a
 /// little more.

@@ -1,8 +1,8 @@
 //! The load client: many users of one server, and what they saw.
 //!
 //! Owns: when requests are sent, what they ask, which users leave early, and the report. Promises:
-//! in an open loop a latency counts from the moment at which the request was meant to be sent; a
-//! run that is broken off keeps what it has and says so; the same seed sends the same requests at
+//! in an open loop a latency counts from the moment at which the request was meant to be sent. A
+//! run that is broken off keeps what it has and says so. The same seed sends the same requests at
 //! the same intended times. Absent on purpose: the server's side, apart from its `/metrics`.
 
 mod attempt;

@@ -170,9 +170,9 @@ impl Scheduler {
         seq >= self.fresh_from
     }
 
-    /// Lets sequences run from the front of the queue and gives each a slice of this step, until
-    /// `room` tokens are used up, no more may run, the blocks do not suffice for the next one,
-    /// or the gate holds it.
+    /// Lets sequences run from the front of the queue and gives each a slice of this step. That
+    /// ends when `room` tokens are used up, no more may run, the blocks do not suffice for the next
+    /// one, or a window holds it.
     pub(super) fn admit(&mut self, gate: AdmissionWindow, mut room: usize) {
         while room > 0
             && let Some((seq, _)) = self.waiting.front()

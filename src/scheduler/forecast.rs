@@ -2,13 +2,13 @@
 //!
 //! A request that is refused is told when it would be taken, and one that would wait past the
 //! queue's limit is refused at once. For both the queue is run forward: places and blocks are given
-//! up and taken in the order of the queue, held sequences enter when others of their request end,
+//! up and taken in the order of the queue. Held sequences enter when others of their request end,
 //! and prompts share what decoding leaves of the token budget, but for the share of them that was
 //! found computed lately.
 //!
 //! Lengths of answers are not known. Answers end by themselves at an observed rate a token, as if
 //! the next token were as likely to be the last one whatever came before, and at `max_tokens` at
-//! the latest; quantiles of that are dealt out evenly, nothing is drawn. A step takes what steps
+//! the latest. Quantiles of that are dealt out evenly: nothing is drawn. A step takes what steps
 //! took lately, by how many tokens of prompts and sequences that decode were in them: a line of
 //! least squares.
 

@@ -5,11 +5,11 @@
 //! errors. Time comes in as `now`.
 //!
 //! A sequence waits (`admission`), runs, and ends. While it runs it catches up on `tokens -
-//! computed`, a slice a step (`planning`); when it has caught up a token is drawn and appended
-//! (`commit`), and so on; a step may be planned before the one before it has ended (`ahead`). When
-//! blocks run out the newest gives its blocks back and waits again (`preemption`); when the
-//! engine fails all do, and the sequences of the lost step are tried alone (`suspects`). Steps may
-//! be held for company (`windows`). What a prompt has in common with earlier ones is found computed
+//! computed`, a slice a step (`planning`). When it has caught up a token is drawn and appended
+//! (`commit`), and so on. A step may be planned before the one before it has ended (`ahead`). When
+//! blocks run out the newest gives its blocks back and waits again (`preemption`); when the engine
+//! fails all do, and the sequences of the lost step are tried alone (`suspects`). Steps may be held
+//! for company (`windows`). What a prompt has in common with earlier ones is found computed
 //! (`reuse`). The sequences of one request take turns with those of others, and fail together
 //! (`turns`).
 //!

@@ -6,8 +6,8 @@
 //!   sequences that compute the same beside each other hold it once.
 //! * A sequence that begins to run takes **the longest chain that both groups can serve**: global
 //!   blocks from the first on, and the sliding blocks that the token behind them sees. Where a
-//!   window is not whole the chain is cut to where one is, and what is behind it is computed again:
-//!   to compute the last window alone would not do, because what it holds depends on the windows
+//!   window is not whole the chain is cut to where one is, and what is behind it is computed again.
+//!   To compute the last window alone would not do, because what it holds depends on the windows
 //!   before it.
 //! * **The last token is always computed**, for its logits; of one that was preempted the last two,
 //!   so that it begins with a prefill slice like all that are admitted. Where log-probabilities of

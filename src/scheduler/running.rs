@@ -214,8 +214,8 @@ fn bit(token: TokenId) -> u64 {
 
 /// All that run.
 ///
-/// An index into them holds from the beginning of a plan to its commit: a sequence that ends stays
-/// in the line until the next plan without a step under way; others come, or are taken out, at its
+/// An index into them holds from the beginning of a plan to its commit. A sequence that ends stays
+/// in the line until the next plan without a step under way. Others come, or are taken out, at its
 /// end only.
 #[derive(Debug, Default)]
 pub(super) struct RunningSequences {

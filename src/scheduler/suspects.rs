@@ -6,15 +6,15 @@
 //! go on.
 //!
 //! A suspect is acquitted when it has computed, in trials, everything up to the end of its slice in
-//! the lost step: not by its first trial that succeeds, because a long prompt may be harmless up to
-//! the slice that is not.
+//! the lost step. Its first trial that succeeds is not enough, because a long prompt may be
+//! harmless up to the slice that is not.
 //!
 //! A suspect whose steps are lost twice while it is alone in them is given up. Twice, because a
 //! device may fail by itself once, whatever is computed, and the innocent should not pay; not more
 //! often, because each loss costs all sequences the recomputing of everything. For the same reason
-//! suspects are tried one by one and not by bisection: bisection loses a step for each halving (six
-//! for 64 sequences, and two more to be sure), this way loses two whatever their number, and what
-//! is prefilled alone does not have to be prefilled again.
+//! suspects are tried one by one and not by bisection. Bisection loses a step for each halving: six
+//! for 64 sequences, and two more to be sure. This way loses two whatever their number, and what is
+//! prefilled alone does not have to be prefilled again.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Downloads what a cache lacks of a model, into the layout that Hugging Face's own tools share.
 //!
 //! Promises: a file stands in a snapshot only after its size, and its SHA-256 or git's hash where
-//! the hub names one, were checked; what was cut off goes on where it stopped, here or in Hugging
-//! Face's tools; two processes do not write one file.
+//! the hub names one, were checked. What was cut off goes on where it stopped, here or in Hugging
+//! Face's tools. Two processes do not write one file.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};

@@ -26,9 +26,9 @@ pub(super) struct Effort {
     pub(super) growth_warm_up: usize,
     /// Streams that may leave nothing behind.
     pub(super) growth: usize,
-    /// Requests before memory is watched: what is remembered of the last requests is full then (the
-    /// 4,096 behind the percentiles of /stats are the most, 40 bytes each; one request of the
-    /// mix in six is refused, and not among them).
+    /// Requests before memory is watched: what is remembered of the last requests is full then. The
+    /// 4,096 behind the percentiles of /stats are the most, 40 bytes each. One request of the mix
+    /// in six is refused, and not among them.
     pub(super) leak_warm_up: usize,
     /// How long memory is watched.
     pub(super) leak: Duration,

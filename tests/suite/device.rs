@@ -306,8 +306,8 @@ fn serve_bf16(folder: &TempDir, device: &str) -> Command {
 
 const NOT_MXFP4: &str = "is bf16 and holds values that MXFP4 does not";
 
-/// Experts that were trained in bf16 are known before the device is taken: a GPU that was found
-/// leaves the model to the CPU, and the log says why; one that was asked for ends the start with
+/// Experts that were trained in bf16 are known before the device is taken. A GPU that was found
+/// leaves the model to the CPU, and the log says why. One that was asked for ends the start with
 /// the reason and the way out.
 #[test]
 fn experts_that_no_gpu_serves_are_served_by_the_cpu_unless_a_gpu_was_asked_for() {

@@ -1,10 +1,10 @@
 //! A Hugging Face hub on a local port: lists a repository, serves its files, and misbehaves when
 //! told to.
 //!
-//! It answers as the real one does: the listing with commit, sizes and hashes, small files with
-//! git's hash as ETag, large files by a redirect to a content server under another name with
-//! `x-linked-etag` holding their SHA-256, and ranges with 206 and `Content-Range`. A mirror in
-//! front of it sends every request on.
+//! It answers as the real one does. The listing has commit, sizes and hashes; small files have
+//! git's hash as ETag. Large files come by a redirect to a content server under another name, with
+//! their SHA-256 in `x-linked-etag`, and ranges with 206 and `Content-Range`. A mirror in front of
+//! it sends every request on.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

@@ -1,6 +1,6 @@
 // Stands in for libnccl.so.2: what a collective needs of several devices, by copies between their memories. In order on the
-// streams, and captured by them. Keeps NCCL's rules: all ranks must make the same calls in the same order; a rank waits, on its
-// device, until all are there; an abort ends the waiting of its own rank only; abort and destroy return once the graphs are gone
+// streams, and captured by them. Keeps NCCL's rules. All ranks must make the same calls in the same order. A rank waits, on its
+// device, until all are there. An abort ends the waiting of its own rank only; abort and destroy return once the graphs are gone
 // that captured a collective of theirs.
 #include "driver.h"
 

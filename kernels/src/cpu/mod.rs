@@ -2,7 +2,7 @@
 //!
 //! Owns: a thread pool, scratch memory, the choice of instruction set. Promises: the same bits for
 //! a token whatever else is in the step, however many threads run, and however its prompt was
-//! sliced: the order of operations behind each output element follows from the operation's shape,
+//! sliced. The order of operations behind each output element follows from the operation's shape,
 //! the token's position and the KV block size alone. Another instruction set may give other last
 //! bits. Absent: weights, KV memory, the order of operations in a model.
 

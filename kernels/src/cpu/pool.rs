@@ -1,8 +1,8 @@
 //! The threads that compute an operation together.
 //!
 //! Owns: the helper threads. Promises: a call returns when its work is done and no helper still
-//! looks at it; a helper that the system has not scheduled delays no other, because work is claimed
-//! piece by piece and never assigned; a panic in a piece reaches the caller, and the pool goes on.
+//! looks at it. A helper that the system has not scheduled delays no other, because work is claimed
+//! piece by piece and never assigned. A panic in a piece reaches the caller, and the pool goes on.
 //! Absent: queues, futures, nested calls (`&mut self` rules them out).
 //!
 //! An operation lasts 5 us to 5 ms and the next one follows at once, so a helper without work first

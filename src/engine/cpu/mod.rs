@@ -2,8 +2,8 @@
 //!
 //! Owns: KV memory in two groups of layers, scratch memory, the kernels' thread pool. Promises: for
 //! one size of block and one instruction set, the same bits for a token whatever else is in its
-//! batch, however its prompt was sliced, wherever its blocks lie, and however many threads compute;
-//! memory is taken when the engine is made, not when it steps. Absent on purpose: kernels,
+//! batch, however its prompt was sliced, wherever its blocks lie, and however many threads compute.
+//! Memory is taken when the engine is made, not when it steps. Absent on purpose: kernels,
 //! sequences, time.
 
 mod available;
@@ -117,9 +117,9 @@ impl CpuEngine {
         self.checkpoint.config()
     }
 
-    /// Computes a step and shows what it computes on the way: `hidden` gets the residual stream
-    /// `[T, hidden]` before the first layer (with 0) and after each layer (with its number from
-    /// 1), `logits` every row of the step and its `[V]`.
+    /// Computes a step and shows what it computes on the way. `hidden` gets the residual stream
+    /// `[T, hidden]` before the first layer (with 0) and after each layer (with its number from 1).
+    /// `logits` gets every row of the step and its `[V]`.
     ///
     /// Stores keys and values as [`Engine::execute`] does; draws nothing.
     ///

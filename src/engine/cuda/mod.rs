@@ -3,7 +3,7 @@
 //!
 //! Owns: the weights on the device (a [`CudaModel`], kept when an engine is rebuilt), KV memory in
 //! two groups of layers, scratch memory, captured graphs. Promises: the same bits for a token
-//! whatever else is in its batch, however its prompt was sliced and wherever its blocks lie; device
+//! whatever else is in its batch, however its prompt was sliced and wherever its blocks lie. Device
 //! memory is taken when the model is loaded and the engine made, to the byte that [`CudaPlan`]
 //! says, not when it steps. Absent on purpose: kernels, sequences, time.
 

@@ -2,7 +2,7 @@
 //!
 //! Owns: a thread a rank, and in it the rank's engine: context, streams, KV memory, graphs.
 //! Promises: all ranks compute the same batch with the same sums in the same order, so the tokens
-//! are those of any run with as many ranks; a rank that fails fails the step for all, and none of
+//! are those of any run with as many ranks. A rank that fails fails the step for all, and none of
 //! them waits for it. Rank 0 draws. Absent on purpose: what a rank computes (see [`CudaEngine`]).
 
 use super::share::RankShare;

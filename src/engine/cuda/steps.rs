@@ -1,7 +1,7 @@
 //! Steps of a CUDA engine: begun, and waited for.
 //!
 //! Promises: a step is queued whole, with its draws and the copy of what they gave, before it is
-//! waited for, so that the next one can be queued behind it: a token that it awaits is read on the
+//! waited for, so that the next one can be queued behind it. A token that it awaits is read on the
 //! device from the reports of the one before. The two steps have pinned memory of their own on the
 //! host (a side). What does not fit into one round of draws, or needs logits on the host, is waited
 //! for when it is begun.

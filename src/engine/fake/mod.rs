@@ -3,8 +3,8 @@
 //!
 //! Owns: a memory of slots for both groups, shaped like the real one. Promises: a step that reads a
 //! slot which does not hold the right token at the right position, computed behind the right tokens
-//! in an earlier step, is a [`Violation`], and what it answers is a pure function of the tokens
-//! that it finds in the slots, so that a wrong block also gives wrong tokens. Absent on purpose:
+//! in an earlier step, is a [`Violation`]. What it answers is a pure function of the tokens that it
+//! finds in the slots, so that a wrong block also gives wrong tokens. Absent on purpose:
 //! arithmetic.
 //!
 //! ```

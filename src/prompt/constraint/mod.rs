@@ -2,8 +2,8 @@
 //! stands in them.
 //!
 //! Owns: compiled grammars, and where in its answer a sequence is. Promises: an answer that ends by
-//! itself has the form that was asked for, whatever the model wants to say; a grammar reaches the
-//! text of the answer or the arguments of a call alone, never a control token; the same tokens give
+//! itself has the form that was asked for, whatever the model wants to say. A grammar reaches the
+//! text of the answer or the arguments of a call alone, never a control token. The same tokens give
 //! the same masks. Absent on purpose: threads (what computes when), JSON's wire form.
 //!
 //! The grammars are those of the `llguidance` crate, over the bytes of this server's own tokenizer.

@@ -1,9 +1,9 @@
 //! The model's output, token by token, to reasoning, content and function calls.
 //!
 //! Owns: the header or the unfinished character that is being read. Promises: every sequence of
-//! tokens parses; the text of every message in the model's own name arrives, once and in order, as
-//! soon as its characters are complete and it is certain where they belong; only a function that
-//! was offered is called; what was meant for analysis is never content. What is not harmony is
+//! tokens parses. The text of every message in the model's own name arrives, once and in order, as
+//! soon as its characters are complete and it is certain where they belong. Only a function that
+//! was offered is called. What was meant for analysis is never content. What is not harmony is
 //! counted. Absent on purpose: stop strings, wire forms, JSON (arguments are the model's text).
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! A conversation to the tokens of a prompt.
 //!
-//! Promises: control tokens come from here alone, whatever the conversation says; the tokens are
+//! Promises: control tokens come from here alone, whatever the conversation says. The tokens are
 //! those of `openai-harmony` 0.0.8, given a system message, a developer message and the history,
-//! but for one rule: reasoning before the last final answer is dropped, as OpenAI's format guide
+//! but for one rule. Reasoning before the last final answer is dropped, as OpenAI's format guide
 //! says, where that library drops the reasoning before the first one only. Absent on purpose: dates
 //! (an input), names of users, built-in tools.
 

@@ -5,7 +5,7 @@
 //! runs. Absent on purpose: where words begin and end.
 //!
 //! Why not that crate's own merging: its heap takes 250 to 470 ms for a word of a million equal
-//! bytes, this takes less than a tenth of that; words of prose gain as much as its cache of words
+//! bytes, this takes less than a tenth of that. Words of prose gain as much as its cache of words
 //! brings.
 
 use std::cmp::Reverse;

@@ -1,9 +1,9 @@
 //! Text to tokens, and tokens to bytes.
 //!
 //! Owns: the vocabulary of the loaded checkpoint. Promises: [`Tokenizer::encode_text`] never yields
-//! a control token, whatever the text; the bytes of a text's tokens are the text's bytes (but for
-//! spaces that an added token takes); time is linear in the text, even for a megabyte of one
-//! character; no text makes it panic; the tokens are those that the `tokenizers` crate gives.
+//! a control token, whatever the text. The bytes of a text's tokens are the text's bytes (but for
+//! spaces that an added token takes). Time is linear in the text, even for a megabyte of one
+//! character. No text makes it panic. The tokens are those that the `tokenizers` crate gives.
 //! Absent on purpose: UTF-8 over the borders of tokens (the detokenizer's), opening files (the
 //! caller's).
 

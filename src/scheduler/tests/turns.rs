@@ -242,7 +242,7 @@ fn a_newcomer_waits_for_what_is_held_where_one_runs_at_a_time() {
     assert!(stage.scheduler.forecast(4).newcomer_micros > 0, "two go before it");
 }
 
-/// A step leaves 64 - 16 - 32 tokens of its budget for a request that comes, in the worst case: so
+/// A step leaves 64 - 16 - 32 tokens of its budget for a request that comes, in the worst case. So
 /// a prompt of 20 tokens needs two steps instead of one, and four of them at once need five,
 /// instead of two.
 #[test]

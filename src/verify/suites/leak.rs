@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// end within the test.
 const QUESTIONS: usize = 256;
 /// The cache of a server of our own: a third of the questions fit, so that it is full once the
-/// server is warm, and each prompt that is built takes the place of another, as in a server that
+/// server is warm. Then each prompt that is built takes the place of another, as in a server that
 /// has run for days.
 const PROMPT_CACHE: &str = "--prompt-cache-bytes=96KiB";
 

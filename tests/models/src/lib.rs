@@ -1,5 +1,5 @@
 //! The project's own concurrent code, compiled with loom's threads, locks and atomics in place of
-//! the standard library's: a model is run once for each order in which its threads may go and each
+//! the standard library's. A model is run once for each order in which its threads may go and each
 //! value that an atomic may show (docs/adr/0037).
 //!
 //! Owns: stand-ins ([`sync`]) and models. Promises: what is modelled is the file that ships, not a

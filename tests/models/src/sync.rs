@@ -1,9 +1,10 @@
 //! Stand-ins for what threads share memory with.
 //!
 //! Loom takes sequentially consistent loads and stores for acquiring and releasing ones, so that it
-//! finds lost wake-ups where there are none: a thread that stores one place and then loads another,
-//! while a second thread does so the other way round. What C++ promises of them is a fence between
-//! such a store and such a load of one thread, which loom knows: so these atomics put it there.
+//! finds lost wake-ups where there are none. An example: one thread stores one place and then loads
+//! another, while a second thread does so the other way round. What C++ promises of them is a fence
+//! between such a store and such a load of one thread, which loom knows: so these atomics put it
+//! there.
 
 use std::cell::Cell;
 use std::fmt;

@@ -3,8 +3,8 @@
 //! Its residual stream holds which token is the last one (the embedding, a direction a token) and
 //! which were the last [`WINDOW`] ones (attention that sees each of them alike, written beside it).
 //! A row of `lm_head` waits for the token before its own, and for the last token before it that is
-//! said once only, so that what is said again and again (`<|start|>assistant`) goes
-//! on as the script does at that place.
+//! said once only. So what is said again and again (`<|start|>assistant`) goes on as the script
+//! does at that place.
 
 use std::collections::HashMap;
 use std::fs;

@@ -14,7 +14,7 @@
 //!
 //! Weights are prefetched [`AHEAD`] bytes before they are multiplied. The processor's own
 //! prefetching stops at every page of 4 KiB, and a loop that multiplies each line with several
-//! tokens fills the window in which loads run ahead of it: without asking, eight tokens were seen
+//! tokens fills the window in which loads run ahead of it. Without asking, eight tokens were seen
 //! to read at two fifths of the bandwidth. Two groups side by side are two streams of weights, and
 //! an activation is loaded once for both.
 

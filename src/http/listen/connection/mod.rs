@@ -1,8 +1,8 @@
 //! A client's connection: which of its bytes reach actix and when, and what becomes of the answers.
 //!
-//! Promises: actix has one request at a time, whose framing can be read in one way ([`Intake`]); a
-//! client that leaves is seen however much it sent behind its request; an answer goes on only while
-//! the client takes it ([`ProgressDeadline`]); and what actix answers by itself says what is wrong
+//! Promises: actix has one request at a time, whose framing can be read in one way ([`Intake`]). A
+//! client that leaves is seen however much it sent behind its request. An answer goes on only while
+//! the client takes it ([`ProgressDeadline`]). What actix answers by itself says what is wrong
 //! ([`own`]). A connection that waits is not polled.
 
 mod body;
