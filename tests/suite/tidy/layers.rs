@@ -51,7 +51,7 @@ fn room_of(file: &str) -> Option<&str> {
 }
 
 /// The files and folders of modules that are declared for tests alone.
-fn test_files(file: &str, code: &Code<'_>) -> Vec<String> {
+pub(super) fn test_files(file: &str, code: &Code<'_>) -> Vec<String> {
     let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
     let stem = name.trim_end_matches(".rs");
     let children = if ["mod", "lib", "main"].contains(&stem) { folder.to_owned() } else { format!("{folder}/{stem}") };
@@ -125,27 +125,38 @@ fn crates_of(room: &str) -> BTreeSet<String> {
     dependencies(&fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a package has a manifest"))
 }
 
-#[test]
-fn imports_point_down() {
-    let page = fs::read_to_string(root().join("docs/architecture.md")).expect("readable");
-    let rooms = table(&page);
-    let sources = sources();
+/// What files name that the table does not allow, and what each room uses of what it allows.
+fn judged(rooms: &[Room<'_>], sources: &[(String, String)]) -> (Vec<String>, BTreeMap<String, BTreeSet<String>>) {
     let files: Vec<_> = sources
         .iter()
         .filter(|(file, _)| file.ends_with(".rs"))
         .filter_map(|(file, text)| Some((file, room_of(file)?, Code::read(text))))
         .collect();
     let tests: Vec<String> = files.iter().flat_map(|(file, _, code)| test_files(file, code)).collect();
-    let (mut offences, mut used) = (Vec::new(), BTreeMap::<&str, BTreeSet<String>>::new());
+    let (mut offences, mut used) = (Vec::new(), BTreeMap::<String, BTreeSet<String>>::new());
     for (file, room, code) in files.iter().filter(|(file, ..)| !tests.iter().any(|test| file.starts_with(test))) {
         let Some(known) = rooms.iter().find(|known| known.name == *room) else {
             offences.push(format!("{file}: `{room}` is a room that the table does not know"));
             continue;
         };
-        let verdict = Verdict::of(known, &rooms, &crates_of(room), file, code);
+        let verdict = Verdict::of(known, rooms, &crates_of(room), file, code);
         offences.extend(verdict.offences);
-        used.entry(room).or_default().extend(verdict.used);
+        used.entry((*room).to_owned()).or_default().extend(verdict.used);
     }
+    (offences, used)
+}
+
+/// What `sources` name that `docs/architecture.md` does not allow.
+pub(super) fn trespasses(sources: &[(String, String)]) -> Vec<String> {
+    let page = fs::read_to_string(root().join("docs/architecture.md")).expect("readable");
+    judged(&table(&page), sources).0
+}
+
+#[test]
+fn imports_point_down() {
+    let page = fs::read_to_string(root().join("docs/architecture.md")).expect("readable");
+    let rooms = table(&page);
+    let (mut offences, mut used) = judged(&rooms, &sources());
     for package in ["", "kernels/", "kernels/shim/"] {
         let is_own = |room: &str| if package.is_empty() { !room.ends_with('/') } else { room == package };
         let of_package = used.iter().filter(|(room, _)| is_own(room));

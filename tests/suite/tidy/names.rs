@@ -39,13 +39,20 @@ fn shared(glossary: &str) -> Vec<&str> {
     cells.flat_map(|cell| cell.split('`')).filter(|word| word.starts_with(char::is_uppercase)).collect()
 }
 
+/// Names that two types have, but for those that the glossary shares.
+pub(super) fn names_of_two(sources: &[(String, String)]) -> Vec<String> {
+    let glossary = fs::read_to_string(root().join("docs/glossary.md")).expect("readable");
+    let (types, shared) = (types(sources), shared(&glossary));
+    let twice = types.iter().filter(|(name, files)| files.len() > 1 && !shared.contains(&name.as_str()));
+    twice.map(|(name, files)| format!("`{name}`: {}", files.join(", "))).collect()
+}
+
 #[test]
 fn a_types_name_stands_for_one_type() {
     let glossary = fs::read_to_string(root().join("docs/glossary.md")).expect("readable");
     let (types, shared) = (types(&sources()), shared(&glossary));
     assert!(types.len() > 500 && types.contains_key("Scheduler"), "the types of the project: {}", types.len());
-    let twice = types.iter().filter(|(name, files)| files.len() > 1 && !shared.contains(&name.as_str()));
-    let mut offences: Vec<_> = twice.map(|(name, files)| format!("`{name}`: {}", files.join(", "))).collect();
+    let mut offences = names_of_two(&sources());
     let once = shared.iter().filter(|name| types.get(**name).is_none_or(|files| files.len() < 2));
     offences.extend(once.map(|name| format!("docs/glossary.md lists `{name}`, which no two types share")));
     fail_if_any("names of types", &offences);

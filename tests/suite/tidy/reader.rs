@@ -23,6 +23,8 @@ pub(super) struct NamedPath<'a> {
     pub(super) segments: Vec<&'a str>,
     /// The name that `use` gives it; `None` for a path of an expression or a type.
     pub(super) bound: Option<&'a str>,
+    /// Whether a `pub use` names it, for other files to import from this one.
+    pub(super) is_exported: bool,
 }
 
 /// `#[cfg(test)] mod name;`, perhaps with `#[path = "…"]`.
@@ -66,7 +68,12 @@ impl<'a> Code<'a> {
             let rest = &self.tokens[next..];
             if rest[0].text == "use" && rest.get(1).is_some_and(|token| token.text != "<") {
                 let length = rest.iter().position(|token| token.text == ";").unwrap_or(rest.len());
+                let first = found.len();
                 use_tree(&mut rest[1..length].iter().copied().peekable(), &[], &mut found);
+                // Nothing but a visibility ends in `pub` or `)` before `use`.
+                let before = next.checked_sub(1).map(|before| self.tokens[before].text);
+                let is_exported = before.is_some_and(|before| ["pub", ")"].contains(&before));
+                found[first..].iter_mut().for_each(|path| path.is_exported = is_exported);
                 next += length;
             } else if rest[0].is_word() && rest.get(1).is_some_and(|token| token.text == "::") {
                 let mut segments = vec![rest[0].text];
@@ -78,7 +85,7 @@ impl<'a> Code<'a> {
                 }
                 next += segments.len() * 2 - 1;
                 if segments.len() > 1 {
-                    found.push(NamedPath { line: rest[0].line, segments, bound: None });
+                    found.push(NamedPath { line: rest[0].line, segments, bound: None, is_exported: false });
                 }
             } else {
                 next += 1;
@@ -105,7 +112,7 @@ where
             "as" => bound = rest.next().map(|alias| alias.text),
             "," | "}" => {
                 if is_open {
-                    found.push(NamedPath { line, segments: segments.clone(), bound });
+                    found.push(NamedPath { line, segments: segments.clone(), bound, is_exported: false });
                 }
                 if token.text == "}" {
                     return;
@@ -124,7 +131,7 @@ where
         }
     }
     if is_open {
-        found.push(NamedPath { line, segments, bound });
+        found.push(NamedPath { line, segments, bound, is_exported: false });
     }
 }
 
