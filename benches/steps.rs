@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use antiphon::actors::messages::{Coalescing, Generate, KeyId, ResponseInput};
+use antiphon::actors::messages::{Coalescing, Generate, KeyId, ResponseInput, WrittenNumbers};
 use antiphon::actors::service::Service;
 use antiphon::actors::{SchedulingOptions, StartOptions, start};
 use antiphon::batch::{Batch, EngineLimits, Sampled, Sampling, TokenId};
@@ -134,6 +134,7 @@ fn request(index: usize, turn: u32) -> Generate {
         // They end at different times from the beginning.
         max_tokens: Some(if turn == 0 { 1 + index as u32 % MAX_TOKENS } else { MAX_TOKENS }),
         sampling: Sampling::default(),
+        written: WrittenNumbers::default(),
         seed: None,
         form: None,
         stop_strings: Vec::new(),
