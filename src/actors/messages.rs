@@ -330,3 +330,41 @@ pub struct Finish {
     /// Tokens generated in all.
     pub completion_tokens: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a part takes besides itself is what a copy of it takes from the heap, and the
+    /// allocator's share for each list of a log-probability.
+    #[test]
+    fn a_part_is_paid_for_by_what_it_takes() {
+        let of = |token| TokenLogprob { token: TokenId(token), logprob: -0.5, rank: 1 };
+        let text = |bytes: &[u8], top: &[&str]| TokenText {
+            token: of(1),
+            bytes: bytes.to_vec(),
+            is_control: false,
+            top: top.iter().map(|text| (of(2), text.as_bytes().to_vec())).collect(),
+        };
+        let part = |kind, tokens: usize, logprobs: Vec<TokenText>| Part {
+            choice: 0,
+            kind,
+            tokens: vec![TokenId(3); tokens],
+            logprobs,
+            completion_tokens: 0,
+            reasoning_tokens: 0,
+            cached: Cached::default(),
+        };
+        // Two lists of a log-probability, and one of each of its likeliest.
+        for (part, lists_count) in [
+            (part(PartKind::Content("x".repeat(100)), 7, Vec::new()), 0),
+            (part(PartKind::Reasoning("x".repeat(10)), 0, vec![text(b"abc", &[])]), 2),
+            (part(PartKind::Prompt, 0, vec![text(b"abc", &["d", "ef"]), text(b"g", &["hij"])]), 2 * 2 + 3),
+        ] {
+            let mut copy = None;
+            let taken = allocation_counter::measure(|| copy = Some(part.clone())).bytes_current as usize;
+            assert_eq!(part.joined_bytes(), taken + lists_count * HEAP_BYTES, "{part:?}");
+            assert_eq!(part.bytes() as usize, size_of::<Part>() + part.joined_bytes());
+        }
+    }
+}

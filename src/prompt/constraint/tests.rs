@@ -396,3 +396,17 @@ fn a_sequence_begins_with_no_more_memory_than_is_reserved_for_it() {
         assert!(taken.bytes_current > 0 && taken.bytes_max <= rules.sequence_bytes(), "{form:.80?}: {}", taken.bytes_max);
     }
 }
+
+/// What no text can be is refused; where the end of the road shows on the way only, it is said
+/// there.
+#[test]
+fn a_dead_end_is_an_error() {
+    let nothing = AnswerForm::Grammar("start: X\nX: /ab/ & /ac/\n".to_owned());
+    assert!(grammars().compile(&nothing).is_err());
+    let dead_end = AnswerForm::Grammar("start: \"a\" X\nX: /b/ & /c/\n".to_owned());
+    let mut answer = Arc::new(AnswerRules::of_text(grammars(), compiled(&dead_end))).begin();
+    let [a] = grammars().tokenizer().encode_text("a")[..] else { panic!("a letter is a token") };
+    assert!(answer.allowed().unwrap().has(a));
+    answer.take(a).unwrap();
+    assert!(answer.allowed().is_err());
+}

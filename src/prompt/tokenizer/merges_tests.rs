@@ -4,7 +4,7 @@ use tokenizers::models::bpe::{BPE, Vocab};
 
 use crate::batch::TokenId;
 
-use super::{GONE, MergeScratch, Merges};
+use super::{Bucket, GONE, MergeScratch, Merges};
 
 /// A vocabulary over three letters, with merges in any order: also orders in which a merge makes a
 /// pair of a lower rank.
@@ -110,4 +110,14 @@ proptest! {
         long.ids.retain(|id| *id != GONE);
         prop_assert_eq!(&long.ids, &theirs);
     }
+}
+
+#[test]
+fn positions_are_taken_first_to_last_also_those_that_come_late() {
+    let mut bucket = Bucket::default();
+    [5, 2, 9].into_iter().for_each(|at| bucket.put(at));
+    assert_eq!(bucket.take_first(), Some(2));
+    [7, 3, 12].into_iter().for_each(|at| bucket.put(at));
+    let rest: Vec<u32> = std::iter::from_fn(|| bucket.take_first()).collect();
+    assert_eq!(rest, [3, 5, 7, 9, 12]);
 }
