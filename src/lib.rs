@@ -19,6 +19,7 @@ pub mod prompt;
 pub mod scheduler;
 pub mod simulate;
 pub mod source;
+pub mod store;
 mod text_file;
 pub mod verify;
 

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 pub use crate::http::{AllowedOrigin, Dialect, MetricsAccess};
 pub use keys::{KeySources, KeyTexts, read_key_file};
 pub use model::{Model, ModelError};
-pub use options::{Secret, ServeOptions, ShownValue};
+pub use options::{ResponseStorePlace, Secret, ServeOptions, ShownValue};
 
 use crate::actors::StartError;
 use crate::actors::service::Service;
@@ -35,6 +35,7 @@ use crate::engine::place::PlaceError;
 use crate::http::{KeyError, ServeError, ServerHandle};
 use crate::metrics::LogWatch;
 use crate::source::SourceError;
+use crate::store::StoreError;
 use wiring::Wired;
 
 /// How long clients may take to read the end of their answers when the drain's time is over.
@@ -66,6 +67,9 @@ pub enum AppError {
     /// The actors did not start, or the engine did not load.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// Responses cannot be kept where it was asked for.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// No client can connect.
     #[error(transparent)]
     Listen(#[from] ServeError),

@@ -2,6 +2,7 @@
 //! given.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::keys::KeySources;
 use crate::engine::checkpoint::LinkPolicy;
@@ -10,6 +11,18 @@ use crate::engine::cuda::MatrixInstruction;
 use crate::engine::place::Device;
 use crate::http::{AllowedOrigin, Dialect, MetricsAccess};
 use crate::profile::Profile;
+
+/// Where responses are kept that clients ask to be kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ResponseStorePlace {
+    /// Nowhere.
+    Off,
+    /// In the process, and gone with it.
+    #[default]
+    Memory,
+    /// In this file.
+    File(PathBuf),
+}
 
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -96,6 +109,12 @@ pub struct ServeOptions {
     pub keep_alive_seconds: u64,
     /// How chats are streamed.
     pub sse_dialect: Dialect,
+    /// Where responses are kept.
+    pub response_store: ResponseStorePlace,
+    /// How many bytes of them.
+    pub response_store_bytes: u64,
+    /// For how many days after their last use.
+    pub response_store_days: u64,
     /// Where to compute.
     pub device: Device,
     /// Threads that compute; `None` takes the machine's.

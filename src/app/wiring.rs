@@ -7,11 +7,11 @@ use std::time::Duration;
 use actix_web::web::Data;
 
 use super::keys::{KeyTexts, keys};
-use super::{AppError, Model, ServeOptions, memory};
+use super::{AppError, Model, ResponseStorePlace, ServeOptions, memory};
 use crate::actors::messages::Coalescing;
 use crate::actors::service::Service;
 use crate::actors::{self, SchedulingOptions, StartOptions};
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::engine::checkpoint::Checkpoint;
 use crate::engine::place::{self, PlaceOptions, Placed};
 use crate::http::observe::{LatencyTargets, ObservedState, ServerFacts, ShownSetting};
@@ -20,6 +20,9 @@ use crate::metrics::{Gpu, LogWatch, Metrics, ModelTags};
 use crate::profile::{Profile, StreamProfile, built_in_names};
 use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
 use crate::source::{self, HubSettings, ModelFiles, TerminalProgress};
+use crate::store::{ResponseStore, StoreError, StoreLimits};
+
+const DAY_SECONDS: u64 = 24 * 3_600;
 
 /// A server that is bound; its engine may still be loading.
 pub(super) struct Wired {
@@ -102,8 +105,20 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: OpenedModel) 
     let mut http = http_options(options, tags, keys.clone(), &checkpoint);
     http.body_max_bytes = memory::body_max_bytes(options, memory_budget_bytes);
     http.unlisted_names = source::names(&options.model, &full_name);
+    http.responses = response_store(options)?;
     let server = http::serve(backend, http, observed, |_| {})?;
     Ok(Wired { service, server, keys })
+}
+
+/// Where responses are kept. A file that is damaged begins anew.
+fn response_store(options: &ServeOptions) -> Result<ResponseStore, StoreError> {
+    let limits =
+        StoreLimits { bytes_max: options.response_store_bytes, age_max_seconds: DAY_SECONDS * options.response_store_days };
+    match &options.response_store {
+        ResponseStorePlace::Off => Ok(ResponseStore::off()),
+        ResponseStorePlace::Memory => Ok(ResponseStore::in_memory(limits)),
+        ResponseStorePlace::File(path) => ResponseStore::open(path, limits, clock::unix_seconds()),
+    }
 }
 
 fn place_options(options: &ServeOptions) -> PlaceOptions {

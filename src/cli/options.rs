@@ -7,7 +7,8 @@ use super::failure::CommandFailure;
 use super::layers::{Given, Layers, Origin, SettingError};
 use super::settings::{API_KEY_VARIABLE, SETTINGS, Setting};
 use crate::app::{
-    AllowedOrigin, Dialect, KeySources, KeyTexts, MetricsAccess, Secret, ServeOptions, ShownValue, read_key_file,
+    AllowedOrigin, Dialect, KeySources, KeyTexts, MetricsAccess, ResponseStorePlace, Secret, ServeOptions, ShownValue,
+    read_key_file,
 };
 use crate::engine::checkpoint::LinkPolicy;
 use crate::engine::cpu::{Format, Isa, Math};
@@ -87,6 +88,11 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
             .read("body_max_bytes", "a size from 1KiB to 1GiB", |text| size_within(text, 1 << 10, 1 << 30))?,
         keep_alive_seconds: layers.read("keep_alive_seconds", "a whole number from 1 to 3600", |text| within(text, 1, 3600))?,
         sse_dialect: layers.read("sse_dialect", Dialect::NAMES, Dialect::named)?,
+        response_store: layers.read("response_store", "memory, off or the path of a file", store_place)?,
+        response_store_bytes: layers
+            .read("response_store_bytes", "a size from 1MiB to 1TiB", |text| size_within(text, 1 << 20, 1 << 40))?,
+        response_store_days: layers
+            .read("response_store_days", "a whole number from 1 to 36500", |text| within(text, 1, 36_500))?,
         device: layers.read("device", "auto, cpu or cuda:N", device)?,
         threads: layers
             .read("threads", "auto or a whole number from 1 to 1024", |text| automatic(text, |text| within(text, 1, 1024)))?,
@@ -281,6 +287,15 @@ fn switch(text: &str) -> Option<bool> {
         "on" => Some(true),
         "off" => Some(false),
         _ => None,
+    }
+}
+
+fn store_place(text: &str) -> Option<ResponseStorePlace> {
+    match text {
+        "" => None,
+        "memory" => Some(ResponseStorePlace::Memory),
+        "off" => Some(ResponseStorePlace::Off),
+        path => Some(ResponseStorePlace::File(PathBuf::from(path))),
     }
 }
 

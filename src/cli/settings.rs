@@ -96,6 +96,14 @@ pub(super) const SETTINGS: &[Setting] = &[
     plain("body_max_bytes", "SIZE", "8MiB", "largest body of a request"),
     plain("keep_alive_seconds", "SECONDS", "15", "a silent stream shows that it is alive after so long"),
     plain("sse_dialect", "DIALECT", "openai", "how chats are streamed: openai, events or both"),
+    plain(
+        "response_store",
+        "PLACE",
+        "memory",
+        "where responses are kept that may be continued by id: memory (gone with the process), off, or a file",
+    ),
+    plain("response_store_bytes", "SIZE", "64MiB", "most that is kept of them; the least recently used go"),
+    plain("response_store_days", "DAYS", "30", "how long after their last use they are kept"),
     plain("device", "DEVICE", "auto", "where to compute: auto, cpu or cuda:N"),
     plain("threads", "COUNT", "auto", "threads that compute; auto takes as many as there are cores"),
     plain(

@@ -25,7 +25,7 @@ pub(super) const PARSERS_COUNT: usize = 2;
 /// What a body may hold in memory until its prompt is built, as a multiple of its size: itself, its
 /// text, and what rendering and tokenizing that takes. That is 8 bytes a byte of prose, 20 of one
 /// endless word whose every letter is a token.
-const BODY_FACTOR: u64 = 24;
+pub(super) const BODY_FACTOR: u64 = 24;
 /// What a value of JSON takes besides its text: as measured of objects in objects, 270 bytes, and a
 /// little more.
 const VALUE_BYTES: u64 = 320;

@@ -8,6 +8,7 @@ use crate::actors::budget::{MEMORY_FULL, NoRoom};
 use crate::actors::messages::Refusal;
 use crate::http::answer::whole::Broken;
 use crate::http::wire::error::{ErrorObject, INVALID, SERVER, UNAVAILABLE, WireError, clip, is_passing};
+use crate::store::StoreError;
 
 const NOT_FOUND: &str = "not_found_error";
 /// When to come back after a failure that passes, where nothing better is known.
@@ -85,6 +86,17 @@ pub(super) enum ApiError {
     /// The body broke off, or was no HTTP.
     #[error("the body could not be read: it broke off or its framing is wrong")]
     BodyBroken,
+    /// No response of that id is kept for this client.
+    #[error("{} with id {id:?} not found.", if param.is_some() { "Previous response" } else { "Response" })]
+    UnknownResponse {
+        /// The id asked for.
+        id: String,
+        /// The parameter that names it, if it is none of the path.
+        param: Option<&'static str>,
+    },
+    /// The store of responses cannot be used.
+    #[error("the responses that were kept cannot be read or written; the log tells more")]
+    StoreFailed,
     /// A bug, caught at the border of this request.
     #[error("something broke inside; the log tells more under {error_id}")]
     Internal {
@@ -156,6 +168,11 @@ impl ApiError {
             Self::HostForbidden { .. } => Face::new(StatusCode::FORBIDDEN, "permission_error", "host_forbidden"),
             Self::RepeatedKey { .. } => Face::new(StatusCode::BAD_REQUEST, INVALID, "repeated_header"),
             Self::UnknownPath { .. } => Face::new(StatusCode::NOT_FOUND, NOT_FOUND, "unknown_path"),
+            Self::UnknownResponse { param, .. } => {
+                let code = if param.is_some() { "previous_response_not_found" } else { "response_not_found" };
+                Face { param: param.map(str::to_owned), ..Face::new(StatusCode::NOT_FOUND, NOT_FOUND, code) }
+            }
+            Self::StoreFailed => Face::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "response_store_failed"),
             Self::WrongMethod { .. } => Face::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed"),
             Self::MediaType { .. } => Face::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type"),
             Self::BodyTooLarge { .. } => {
@@ -233,6 +250,13 @@ impl From<Refusal> for ApiError {
 impl From<NoRoom> for ApiError {
     fn from(none: NoRoom) -> Self {
         Self::Refused(none.into())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "the response store failed a request");
+        Self::StoreFailed
     }
 }
 

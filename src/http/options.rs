@@ -11,6 +11,7 @@ use crate::http::middleware::key::{KeyRing, MetricsAccess};
 use crate::http::wire::defaults::RequestDefaults;
 use crate::http::wire::streaming::Dialect;
 use crate::metrics::{Metrics, ModelTags};
+use crate::store::{ResponseStore, StoreLimits};
 
 /// What http stands in front of.
 #[derive(Debug, Clone)]
@@ -56,6 +57,8 @@ pub struct HttpOptions {
     pub text_coalescing: Coalescing,
     /// The same for each profile that a request may name in `profile`.
     pub profiles: BTreeMap<String, Coalescing>,
+    /// Where responses are kept.
+    pub responses: ResponseStore,
     /// Largest body.
     pub body_max_bytes: usize,
     /// How long a body may take to arrive.
@@ -97,6 +100,7 @@ impl HttpOptions {
             // call a chunk.
             text_coalescing: Coalescing { max_ms: 55, max_chars: 50 },
             profiles: BTreeMap::new(),
+            responses: ResponseStore::in_memory(StoreLimits::default()),
             body_max_bytes: 8 << 20,
             body_deadline: Duration::from_secs(10),
             head_deadline: Duration::from_secs(5),

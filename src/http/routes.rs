@@ -11,7 +11,7 @@ use crate::http::errors::ApiError;
 use crate::http::legacy::generate;
 use crate::http::models;
 use crate::http::page;
-use crate::http::responses;
+use crate::http::responses::{self, kept};
 use crate::http::tokens;
 use crate::http::wire::error::clip;
 
@@ -21,6 +21,9 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(post("/v1/chat/completions", chat::completions))
         .service(post("/v1/completions", completions::completions))
         .service(post("/v1/responses", responses::create))
+        .service(get_or_delete("/v1/responses/{id}", kept::get, kept::delete))
+        .service(post("/v1/responses/{id}/cancel", kept::cancel))
+        .service(get("/v1/responses/{id}/input_items", kept::input_items))
         .service(post("/generate", generate::generate))
         .service(post("/generate/stream", generate::stream))
         .service(post("/cancel/{request_id}", generate::cancel))
@@ -61,11 +64,30 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
+    only(web::resource(path).route(Route::new().guard(methods).to(handler)), allowed)
+}
+
+/// A path that answers to GET, to HEAD with the same head, and to DELETE.
+fn get_or_delete<G, GetArgs, D, DeleteArgs>(path: &str, get: G, delete: D) -> Resource
+where
+    G: Handler<GetArgs>,
+    GetArgs: FromRequest + 'static,
+    G::Output: Responder + 'static,
+    D: Handler<DeleteArgs>,
+    DeleteArgs: FromRequest + 'static,
+    D::Output: Responder + 'static,
+{
+    let get = Route::new().guard(guard::Any(guard::Get()).or(guard::Head())).to(get);
+    only(web::resource(path).route(get).route(Route::new().guard(guard::Delete()).to(delete)), "GET, HEAD, DELETE")
+}
+
+/// `resource`, which answers to no other methods than `allowed`.
+fn only(resource: Resource, allowed: &'static str) -> Resource {
     let other = move |request: HttpRequest| async move {
         let (method, path) = (clip(request.method().as_str()), clip(request.path()));
         Err::<String, _>(ApiError::WrongMethod { method, path, allowed })
     };
-    web::resource(path).route(Route::new().guard(methods).to(handler)).default_service(web::to(other))
+    resource.default_service(web::to(other))
 }
 
 /// The answer to a path that is not in the table.

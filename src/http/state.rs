@@ -13,6 +13,7 @@ use crate::actors::messages::{KeyId, Refusal};
 use crate::http::errors::ApiError;
 use crate::http::middleware::key::Access;
 use crate::http::options::{Backend, HttpOptions};
+use crate::http::responses::kept::BackgroundRuns;
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::WireError;
 use crate::http::wire::streaming::Dialect;
@@ -33,6 +34,8 @@ pub(in crate::http) struct AppState {
     pub(in crate::http) started: u64,
     /// What parses large bodies, away from the workers.
     pub(in crate::http) parsers: Arc<Semaphore>,
+    /// Responses that are generated with no client waiting.
+    pub(in crate::http) background: BackgroundRuns,
 }
 
 /// The id that the border gave to a request: 32 hexadecimal digits.

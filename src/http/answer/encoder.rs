@@ -84,6 +84,15 @@ impl Encoder {
         }
     }
 
+    /// What must be done, where it may wait for a disk, before the frames that end the stream are
+    /// sent.
+    pub(crate) fn last_work(&mut self) -> Option<impl FnOnce() + Send + use<>> {
+        match self {
+            Self::Responses(encoder) => encoder.last_work(),
+            Self::Chat(_) | Self::Completion(_) | Self::Events(_) | Self::Text(_) => None,
+        }
+    }
+
     /// The frames of an error, which end the stream.
     pub(crate) fn fail(&mut self, error: ErrorObject, out: &mut impl Extend<Frame>) {
         match self {

@@ -66,16 +66,12 @@ pub(in crate::http) fn in_stream(
 pub(in crate::http) async fn in_one_piece<G: Gather + Send + 'static>(
     state: &AppState,
     id: &str,
-    mut parts: PartReceiver,
-    mut whole: G,
+    parts: PartReceiver,
+    whole: G,
     write: impl FnOnce(&G) -> String + Send + 'static,
 ) -> Result<HttpResponse, ApiError> {
     let memory = state.backend.service.budget().open();
-    while !whole.is_done() {
-        let part = parts.recv().await.ok_or_else(stream::lost)?;
-        memory.grow(Use::Answer, part.bytes())?;
-        whole.take(part)?;
-    }
+    let whole = gathered(parts, whole, &memory).await?;
     let gathered_bytes = memory.bytes();
     let write = move || {
         let json = write(&whole);
@@ -85,21 +81,46 @@ pub(in crate::http) async fn in_one_piece<G: Gather + Send + 'static>(
     json(memory, gathered_bytes, write).await.map(|response| named(response, id))
 }
 
+/// All parts, gathered in `whole`; `memory` pays for them. Dropping the future cancels the
+/// response.
+pub(in crate::http) async fn gathered<G: Gather>(
+    mut parts: PartReceiver,
+    mut whole: G,
+    memory: &Reserved,
+) -> Result<G, ApiError> {
+    while !whole.is_done() {
+        let part = parts.recv().await.ok_or_else(stream::lost)?;
+        memory.grow(Use::Answer, part.bytes())?;
+        whole.take(part)?;
+    }
+    Ok(whole)
+}
+
 /// Answers with JSON that `write` makes, of about `bytes`, beside what `memory` holds already.
 pub(in crate::http) async fn json(
     memory: Reserved,
     bytes: u64,
     write: impl FnOnce() -> String + Send + 'static,
 ) -> Result<HttpResponse, ApiError> {
+    json_from(memory, bytes, bytes > HERE_MAX_BYTES as u64, write).await
+}
+
+/// The same, made away from the worker if `is_away`.
+pub(in crate::http) async fn json_from(
+    memory: Reserved,
+    bytes: u64,
+    is_away: bool,
+    write: impl FnOnce() -> String + Send + 'static,
+) -> Result<HttpResponse, ApiError> {
     memory.grow(Use::Answer, bytes)?;
-    let written = away(bytes > HERE_MAX_BYTES as u64, write).await?;
+    let written = away(is_away, write).await?;
     memory.set(Use::Answer, written.len() as u64)?;
     let response = HttpResponse::Ok().insert_header((CONTENT_TYPE, "application/json")).body(written);
     Ok(response.map_body(|_, body| until_sent(body, memory)))
 }
 
 /// Tells the answer's id, which is the one to cancel it by.
-fn named(mut response: HttpResponse, id: &str) -> HttpResponse {
+pub(in crate::http) fn named(mut response: HttpResponse, id: &str) -> HttpResponse {
     let id = HeaderValue::from_str(id).expect("ids are made here, of letters and digits");
     response.headers_mut().insert(REQUEST_ID, id);
     response

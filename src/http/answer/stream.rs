@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, Responder};
 use actix_web_lab::sse;
 use futures_core::Stream;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, interval_at};
 
 use crate::actors::messages::{FinishKind, Part, PartKind};
@@ -46,6 +48,8 @@ struct Events {
     encoder: Encoder,
     frames: VecDeque<Frame>,
     over: bool,
+    /// What must be done before the last frames are sent, on another thread.
+    last_work: Option<JoinHandle<()>>,
     /// Fires after silence. Our own, because actix-web-lab's also fires at once, and into a busy
     /// stream.
     silence: Interval,
@@ -56,7 +60,7 @@ impl Events {
         let mut frames = VecDeque::new();
         encoder.begin(&mut frames);
         let silence = interval_at(Instant::now() + keep_alive, keep_alive);
-        Self { parts, encoder, frames, over: false, silence, record: Some(record) }
+        Self { parts, encoder, frames, over: false, last_work: None, silence, record: Some(record) }
     }
 
     fn take(&mut self, part: Option<Part>) {
@@ -73,10 +77,19 @@ impl Events {
         }
         if self.over {
             self.parts.close();
+            self.last_work = self.encoder.last_work().map(tokio::task::spawn_blocking);
             if let Some(record) = self.record.take() {
                 record.finished();
             }
         }
+    }
+}
+
+impl Events {
+    /// Nothing is to be sent; after long silence a comment.
+    fn silent(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<sse::Event, Infallible>>> {
+        let comment = |_| Some(Ok(sse::Event::Comment("keep-alive".into())));
+        self.silence.poll_tick(context).map(comment)
     }
 }
 
@@ -95,6 +108,12 @@ impl Stream for Events {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
+            // It says itself what went wrong; the reader gets its answer all the same.
+            let works = this.last_work.as_mut().is_some_and(|work| Pin::new(work).poll(context).is_pending());
+            if works {
+                return this.silent(context);
+            }
+            this.last_work = None;
             if let Some(frame) = this.frames.pop_front() {
                 this.silence.reset();
                 return Poll::Ready(Some(Ok(event(frame))));
@@ -104,10 +123,7 @@ impl Stream for Events {
             }
             match this.parts.poll_recv(context) {
                 Poll::Ready(part) => this.take(part),
-                Poll::Pending => {
-                    let comment = |_| Some(Ok(sse::Event::Comment("keep-alive".into())));
-                    return this.silence.poll_tick(context).map(comment);
-                }
+                Poll::Pending => return this.silent(context),
             }
         }
     }

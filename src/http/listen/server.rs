@@ -26,6 +26,7 @@ use crate::http::middleware::checks::{self, Border};
 use crate::http::middleware::unread_body::PIECE_MAX_BYTES;
 use crate::http::observe::{self, ObservedState};
 use crate::http::options::{Backend, HttpOptions};
+use crate::http::responses::kept::BackgroundRuns;
 use crate::http::routes;
 use crate::http::state::AppState;
 
@@ -133,7 +134,8 @@ where
     let places = Arc::new(ConnectionPlaces::new(most.0, most.1, backend.metrics.clone()));
     let names = options.model_names();
     let parsers = Arc::new(Semaphore::new(PARSERS_COUNT));
-    let state = Data::new(AppState { backend, options: Arc::clone(&options), names, started: clock::unix_seconds(), parsers });
+    let (started, background) = (clock::unix_seconds(), BackgroundRuns::default());
+    let state = Data::new(AppState { backend, options: Arc::clone(&options), names, started, parsers, background });
     let probes = Probes { border: border.clone(), observed: observed.clone() };
     let (shared, observe) = (Arc::clone(&options), move |config: &mut ServiceConfig| {
         config.app_data(observed.clone());

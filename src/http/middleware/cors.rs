@@ -80,7 +80,7 @@ impl Allowance {
             return None;
         }
         let mut response = HttpResponse::NoContent();
-        response.insert_header((ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST"));
+        response.insert_header((ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, DELETE"));
         response.insert_header((ACCESS_CONTROL_MAX_AGE, REMEMBER_SECONDS));
         let wanted = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS);
         if let Some(wanted) = wanted.filter(|names| names.len() <= WANTED_MAX_BYTES) {

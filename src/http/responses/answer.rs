@@ -6,7 +6,8 @@
 use serde::Serialize;
 
 use crate::actors::budget::{MEMORY_FULL, NoRoom, Reserved, Use};
-use crate::actors::messages::{Finish, FinishKind, Part, PartKind, TokenText};
+use crate::actors::messages::{Finish, FinishKind, KeyId, Part, PartKind, TokenText};
+use crate::clock;
 use crate::http::answer::encoder::{Frame, to_json};
 use crate::http::answer::logprobs::ChatToken;
 use crate::http::answer::progress::AnswerProgress;
@@ -15,7 +16,9 @@ use crate::http::responses::object::{
     IncompleteDetails, ItemKind, ItemObject, OutputItem, OutputStatus, PartObject, ResponseFailure, ResponseObject,
     ResponseState,
 };
+use crate::http::responses::stored::{Saving, owner_bytes};
 use crate::http::wire::error::{ErrorObject, SERVER};
+use crate::store::ResponseStore;
 
 /// How often a text is in memory at most while the end of its item waits to be read: kept, and in
 /// the three events that end the item and the one that ends the response.
@@ -33,6 +36,19 @@ pub(crate) struct ResponsesEncoder {
     separators_count: usize,
     /// What the answer holds; `None` where it is counted elsewhere.
     memory: Option<Reserved>,
+    /// Seals reasoning.
+    sealing: Option<Sealing>,
+    /// Keeps the response once it has ended.
+    saving: Option<Saving>,
+}
+
+/// What reasoning is sealed with, and for which owner.
+#[derive(Debug)]
+pub(crate) struct Sealing {
+    /// The store, whose key it is.
+    pub(crate) store: ResponseStore,
+    /// The key that the request came with.
+    pub(crate) owner: KeyId,
 }
 
 /// Numbers events and writes them down; none for an answer in one piece.
@@ -109,7 +125,24 @@ impl ResponsesEncoder {
         memory: Option<Reserved>,
     ) -> Self {
         let events = EventWriter { is_stream: memory.is_some(), next: 0 };
-        Self { response, progress, shows_reasoning, events, separators_count: 0, memory }
+        Self { response, progress, shows_reasoning, events, separators_count: 0, memory, sealing: None, saving: None }
+    }
+
+    /// Reasoning is sealed, beside its text, so.
+    pub(crate) fn seal_with(&mut self, sealing: Option<Sealing>) {
+        self.sealing = sealing;
+    }
+
+    /// The response is kept so, once it has ended.
+    pub(crate) fn save_as(&mut self, saving: Option<Saving>) {
+        self.saving = saving;
+    }
+
+    /// Keeps the response as it is, where it is to be kept. May wait for the disk.
+    pub(crate) fn last_work(&mut self) -> Option<impl FnOnce() + Send + use<>> {
+        let saving = self.saving.take()?;
+        let response = to_json(&self.object());
+        Some(move || saving.save(response, clock::unix_seconds()))
     }
 
     /// The response as JSON has it; its usage once it has ended.
@@ -198,16 +231,13 @@ impl ResponsesEncoder {
         self.events.write(kind, &OfResponse { response: self.response.object(usage) }, out);
     }
 
-    fn open_item(&mut self) -> Option<&mut OutputItem> {
-        self.response.output.last_mut().filter(|item| item.status == OutputStatus::InProgress)
-    }
-
     /// More text of an item of that kind, which is the open one or a new one.
     fn text(&mut self, kind: ItemKind, text: &str, logprobs: &[TokenText], out: &mut impl Extend<Frame>) {
         if text.is_empty() && logprobs.is_empty() {
             return;
         }
-        if self.open_item().is_none_or(|item| item.kind != kind) {
+        let open = self.response.output.last().filter(|item| item.status == OutputStatus::InProgress);
+        if open.is_none_or(|item| item.kind != kind) {
             let again = self.response.output.iter().any(|item| item.kind == kind);
             self.close(OutputStatus::Completed, out);
             self.open(kind, out);
@@ -237,7 +267,7 @@ impl ResponsesEncoder {
         let digits = self.response.heading.id.rsplit('_').next().unwrap_or_default();
         let id = format!("{prefix}_{digits}{index:04x}");
         let status = OutputStatus::InProgress;
-        self.response.output.push(OutputItem { kind, id, status, text: String::new(), logprobs: Vec::new() });
+        self.response.output.push(OutputItem { kind, id, status, text: String::new(), logprobs: Vec::new(), sealed: None });
         let item = &self.response.output[index];
         self.events.write("response.output_item.added", &OfItem { output_index: index, item: item.begun() }, out);
         if let Some(part) = item.part() {
@@ -268,8 +298,11 @@ impl ResponsesEncoder {
 
     /// Ends the open item, if there is one.
     fn close(&mut self, status: OutputStatus, out: &mut impl Extend<Frame>) {
-        let Some(item) = self.open_item() else { return };
-        item.status = status;
+        let Some(last) = self.response.output.last_mut().filter(|item| item.status == OutputStatus::InProgress) else { return };
+        last.status = status;
+        if let (ItemKind::Reasoning, Some(Sealing { store, owner })) = (&last.kind, &self.sealing) {
+            last.sealed = Some(store.seal().seal(&owner_bytes(*owner), &last.text));
+        }
         let output_index = self.response.output.len() - 1;
         let item = &self.response.output[output_index];
         let body = OfText { item_id: &item.id, output_index, ..OfText::default() };

@@ -14,7 +14,7 @@ const STOP: FinishKind = FinishKind::Stop { matched: None };
 
 fn state() -> ResponseState {
     let body = r#"{"input":"hi","instructions":"Be brief.","tools":[{"type":"function","name":"f"}],"metadata":{"a":"b"}}"#;
-    let echoed = ResponsesRequest::read(value(body), &terms()).unwrap().echoed;
+    let echoed = ResponsesRequest::read(value(body), &terms(), "resp_00ff").unwrap().echoed;
     let heading = crate::http::answer::heading::Heading { id: "resp_00ff".to_owned(), ..heading() };
     ResponseState::new(heading, metadata(), echoed)
 }

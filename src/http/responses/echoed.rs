@@ -108,6 +108,11 @@ impl EchoedFields {
         }
     }
 
+    /// The same of a response that is kept, or generated with no client waiting.
+    pub(crate) fn kept(self, store: bool, background: bool) -> Self {
+        Self { store, background, ..self }
+    }
+
     /// Memory that it holds, about.
     pub(crate) fn bytes(&self) -> u64 {
         let raw = [

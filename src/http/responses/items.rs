@@ -30,7 +30,7 @@ pub(crate) enum InputItem {
     /// A message of any role; an assistant's has neither reasoning nor calls.
     Message(Message),
     /// What the model thought.
-    Reasoning(String),
+    Reasoning(Thought),
     /// A call that the model made.
     Call(ToolCall),
     /// What a call came to.
@@ -42,16 +42,34 @@ pub(crate) enum InputItem {
         /// Where the request names the call.
         param: String,
     },
+    /// An item of a response that is kept.
+    Reference {
+        /// Its id.
+        id: String,
+        /// Where the request names it.
+        param: String,
+    },
 }
 
-/// Reads `input`, which stands at `path`. Items without any text are none.
+/// A reasoning item: its text in the forms in which it came.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Thought {
+    /// As it was said.
+    pub(crate) content: Option<String>,
+    /// Sealed, by this server or another.
+    pub(crate) sealed: Option<String>,
+    /// A summary, which stands for a text that is not there.
+    pub(crate) summary: Option<String>,
+}
+
+/// Reads `input`, which stands at `path`.
 pub(crate) fn read(input: Value, path: &str) -> Result<Vec<InputItem>, WireError> {
     match input {
         Value::String(content) => Ok(vec![InputItem::Message(Message::User { content })]),
         Value::Array(list) => {
             let mut items = Vec::with_capacity(list.len());
             for (index, value) in list.into_iter().enumerate() {
-                items.extend(item(RequestFields::of(value, &format!("{path}[{index}]"))?)?);
+                items.push(item(RequestFields::of(value, &format!("{path}[{index}]"))?)?);
             }
             Ok(items)
         }
@@ -59,14 +77,19 @@ pub(crate) fn read(input: Value, path: &str) -> Result<Vec<InputItem>, WireError
     }
 }
 
-fn item(mut fields: RequestFields) -> Result<Option<InputItem>, WireError> {
+fn item(mut fields: RequestFields) -> Result<InputItem, WireError> {
     let path = fields.path_of("type");
     match fields.text("type")?.as_deref() {
         // The short form of a message has no type.
-        None | Some("message") => message(fields).map(|message| Some(InputItem::Message(message))),
-        Some("reasoning") => Ok(reasoning(fields)?.map(InputItem::Reasoning)),
-        Some("function_call") => call(fields).map(|call| Some(InputItem::Call(call))),
-        Some("function_call_output") => call_output(fields).map(Some),
+        None | Some("message") => message(fields).map(InputItem::Message),
+        Some("reasoning") => reasoning(fields).map(InputItem::Reasoning),
+        Some("function_call") => call(fields).map(InputItem::Call),
+        Some("function_call_output") => call_output(fields),
+        Some("item_reference") => {
+            let param = fields.path_of("id");
+            let id = text(fields.required("id", "the id of an item")?, &param)?;
+            Ok(InputItem::Reference { id, param })
+        }
         Some(other) => {
             let message = format!(
                 "items of type {} are not served; message, reasoning, function_call and function_call_output are",
@@ -95,8 +118,8 @@ fn message(mut fields: RequestFields) -> Result<Message, WireError> {
     }
 }
 
-/// The text of a reasoning item; its summary where the text is not there. `None` without either.
-fn reasoning(mut fields: RequestFields) -> Result<Option<String>, WireError> {
+fn reasoning(mut fields: RequestFields) -> Result<Thought, WireError> {
+    let sealed = fields.text("encrypted_content")?;
     let mut thoughts = |name: &str| {
         let path = fields.path_of(name);
         match fields.take(name) {
@@ -105,8 +128,7 @@ fn reasoning(mut fields: RequestFields) -> Result<Option<String>, WireError> {
             Some(value) => text_of(value, &path, &THOUGHTS).map(|text| Some(text).filter(|text| !text.is_empty())),
         }
     };
-    let (content, summary) = (thoughts("content")?, thoughts("summary")?);
-    Ok(content.or(summary))
+    Ok(Thought { content: thoughts("content")?, sealed, summary: thoughts("summary")? })
 }
 
 fn call(mut fields: RequestFields) -> Result<ToolCall, WireError> {
@@ -134,18 +156,28 @@ fn call_output(mut fields: RequestFields) -> Result<InputItem, WireError> {
     Ok(InputItem::CallOutput { call_id, output, param })
 }
 
-/// The history that `items` are, behind `instructions`.
+/// The history that `items` are, behind `instructions`; `open` opens reasoning that this server
+/// sealed. What another one sealed is left out, for a session may come from elsewhere.
 ///
 /// # Errors
 /// [`WireError::Unfit`] for the output of a call that is not there.
-pub(crate) fn history(instructions: Option<String>, items: Vec<InputItem>) -> Result<Vec<Message>, WireError> {
+pub(crate) fn history(
+    instructions: Option<String>,
+    items: Vec<InputItem>,
+    open: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<Message>, WireError> {
     let mut calls = HashSet::new();
     let mut messages: Vec<Message> = instructions.map(|content| Message::Developer { content }).into_iter().collect();
     for item in items {
         match item {
             InputItem::Message(Message::Assistant { content, .. }) => add_answer(&mut messages, content),
             InputItem::Message(message) => messages.push(message),
-            InputItem::Reasoning(text) => add_reasoning(&mut messages, text),
+            InputItem::Reasoning(Thought { content, sealed, summary }) => {
+                let opened = || sealed.as_deref().and_then(&open);
+                if let Some(text) = content.or_else(opened).or(summary).filter(|text| !text.is_empty()) {
+                    add_reasoning(&mut messages, &text);
+                }
+            }
             InputItem::Call(call) => {
                 calls.insert(call.id.clone());
                 add_call(&mut messages, call);
@@ -154,6 +186,9 @@ pub(crate) fn history(instructions: Option<String>, items: Vec<InputItem>) -> Re
                 messages.push(Message::Tool { call_id, content: output });
             }
             InputItem::CallOutput { call_id, param, .. } => return Err(unfit(&param, &Value::String(call_id), CALL_ID)),
+            InputItem::Reference { id, param } => {
+                return Err(unfit(&param, &Value::String(id), "the id of an item of a response that is kept"));
+            }
         }
     }
     Ok(messages)
@@ -171,13 +206,13 @@ fn add_answer(messages: &mut Vec<Message>, answer: Option<String>) {
     }
 }
 
-fn add_reasoning(messages: &mut Vec<Message>, text: String) {
+fn add_reasoning(messages: &mut Vec<Message>, text: &str) {
     match messages.last_mut() {
         Some(Message::Assistant { content: None, reasoning: Some(before), tool_calls }) if tool_calls.is_empty() => {
             before.push_str(BLANK_LINE);
-            before.push_str(&text);
+            before.push_str(text);
         }
-        _ => messages.push(assistant(None, Some(text), Vec::new())),
+        _ => messages.push(assistant(None, Some(text.to_owned()), Vec::new())),
     }
 }
 

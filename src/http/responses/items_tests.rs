@@ -2,7 +2,7 @@ use crate::http::responses::items::*;
 use crate::http::wire::samples::{blame, value};
 
 fn messages(json: &str) -> Result<Vec<Message>, WireError> {
-    history(None, read(value(json), "input")?)
+    history(None, read(value(json), "input")?, |sealed| sealed.strip_prefix("sealed ").map(str::to_owned))
 }
 
 fn user(content: &str) -> Message {
@@ -25,7 +25,7 @@ fn result(call_id: &str, content: &str) -> Message {
 #[test]
 fn a_text_is_a_users_message_and_instructions_come_first() {
     assert_eq!(messages(r#""hi""#).unwrap(), [user("hi")]);
-    let behind = history(Some("Be brief.".to_owned()), read(value(r#""hi""#), "input").unwrap()).unwrap();
+    let behind = history(Some("Be brief.".to_owned()), read(value(r#""hi""#), "input").unwrap(), |_| None).unwrap();
     assert_eq!(behind, [Message::Developer { content: "Be brief.".to_owned() }, user("hi")]);
 }
 
@@ -81,6 +81,11 @@ fn what_has_no_text_is_no_item_and_a_summary_stands_for_what_is_not_there() {
     let json = r#"[{"type":"reasoning","summary":[]},{"type":"reasoning","summary":[{"type":"summary_text","text":"short"}],"content":null},
         {"role":"assistant","content":"x"}]"#;
     assert_eq!(messages(json).unwrap(), [said(Some("x"), Some("short"), &[])]);
+    let sealed = |content: &str| {
+        format!(r#"[{{"type":"reasoning","summary":[],"encrypted_content":"{content}"}},{{"role":"assistant","content":"x"}}]"#)
+    };
+    assert_eq!(messages(&sealed("sealed r")).unwrap(), [said(Some("x"), Some("r"), &[])]);
+    assert_eq!(messages(&sealed("by another")).unwrap(), [said(Some("x"), None, &[])]);
     let json = r#"[{"type":"function_call","call_id":"a","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"a"},
         {"type":"function_call_output","call_id":"a","output":[{"type":"input_text","text":"t"}]}]"#;
     assert_eq!(messages(json).unwrap(), [said(None, None, &["a"]), result("a", ""), result("a", "t")]);
@@ -107,6 +112,8 @@ fn complaints_name_the_place() {
         (r#"[{"type":"function_call","call_id":"a","name":"a b","arguments":"{}"}]"#, "input[0].name", "invalid_value"),
         (r#"[{"type":"function_call","call_id":"a","name":"f","arguments":7}]"#, "input[0].arguments", "invalid_value"),
         (r#"["x"]"#, "input[0]", "invalid_value"),
+        (r#"[{"type":"item_reference","id":"msg_1"}]"#, "input[0].id", "invalid_value"),
+        (r#"[{"type":"item_reference"}]"#, "input[0].id", "missing_required_parameter"),
         (
             r#"[{"role":"user","content":"x"},{"type":"function_call_output","call_id":"a","output":"x"}]"#,
             "input[1].call_id",

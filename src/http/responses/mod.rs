@@ -1,66 +1,165 @@
-//! `POST /v1/responses`: OpenAI's newer way to ask, in which an answer is a list of items.
+//! `/v1/responses`: OpenAI's newer way to ask, in which an answer is a list of items, may be kept,
+//! and may be continued by its id.
 
 pub(in crate::http) mod answer;
 mod echoed;
 mod items;
+pub(in crate::http) mod kept;
 mod object;
 #[cfg(test)]
 mod replay;
 mod request;
+mod stored;
 
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
-use crate::actors::budget::Use;
+use crate::actors::budget::{Reserved, Use};
 use crate::actors::messages::{Accepted, Refusal, ResponseInput};
+use crate::actors::parts::PartReceiver;
+use crate::clock;
 use crate::http::answer::encoder::{Encoder, to_json};
 use crate::http::answer::progress::AnswerProgress;
 use crate::http::answer::respond;
-use crate::http::body::{ReadBody, read_json};
+use crate::http::body::{ReadBody, away, read_json};
 use crate::http::errors::ApiError;
-use crate::http::responses::answer::ResponsesEncoder;
+use crate::http::middleware::key::Access;
+use crate::http::responses::answer::{ResponsesEncoder, Sealing};
+use crate::http::responses::items::{InputItem, history};
+use crate::http::responses::kept::BackgroundRun;
 use crate::http::responses::object::ResponseState;
 use crate::http::responses::request::ResponsesRequest;
-use crate::http::state::{AppState, Sender, response_id};
+use crate::http::responses::stored::{Saving, owner_bytes};
+use crate::http::state::{AppState, Sender, access, response_id};
+use crate::http::wire::defaults::Terms;
+use crate::http::wire::error::WireError;
+use crate::prompt::conversation::Message;
 
-/// The handler.
+/// The handler of `POST /v1/responses`.
 pub(in crate::http) async fn create(
     request: HttpRequest,
     payload: Payload,
     state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let (ReadBody { asked, memory }, sender) = read(&request, payload, &state).await.map_err(|error| state.refused(error))?;
-    let ResponsesRequest { model, conversation, tool_places, generation, streaming, include_reasoning, echoed } = asked;
-    let budget = state.backend.service.budget();
-    let kept = budget.reserve(Use::Request, echoed.bytes()).map_err(|none| state.refused(none.into()))?;
     let id = response_id(&request, "resp_");
+    let asked = read(&request, payload, &state, &id).await.map_err(|error| state.refused(error))?;
+    let (ReadBody { mut asked, memory }, sender) = asked;
+    let kept = state.backend.service.budget().open();
+    let saving = saving(&state, &mut asked, &id, &sender).map_err(|error| state.refused(error))?;
+    let held = asked.echoed.bytes() + saving.as_ref().map_or(0, Saving::bytes);
+    kept.grow(Use::Request, held).map_err(|none| state.refused(none.into()))?;
+    let messages = messages(&state, access(&request), &mut asked, &memory).await.map_err(|error| state.refused(error))?;
+    let ResponsesRequest { model, mut conversation, tool_places, generation, streaming, keeping, .. } = asked;
+    conversation.messages = messages;
     let inputs = vec![ResponseInput::Chat(conversation)];
-    let order = respond::order(id.clone(), inputs, &generation, streaming.coalescing, sender, memory);
+    let (coalescing, owner) = (streaming.coalescing, sender.owner);
+    let order = respond::order(id.clone(), inputs, &generation, coalescing, sender, memory);
     let accepted = state.backend.service.generate(order).await;
     let Accepted { prompts: reports, parts } = accepted.map_err(|refusal| as_asked(refusal, &tool_places))?;
 
     let heading = respond::heading(&id, &model);
     let metadata = respond::metadata(&state, &heading, &generation, &reports);
     let progress = AnswerProgress::new(respond::prompt_tokens(&reports), 1);
-    let response = ResponseState::new(heading, metadata, echoed);
+    let response = ResponseState::new(heading, metadata, asked.echoed.kept(saving.is_some(), keeping.background));
+    let paid = streaming.on.then(|| kept.clone());
+    let mut encoder = ResponsesEncoder::new(response, progress, asked.include_reasoning, paid);
+    encoder.seal_with(keeping.seals.then(|| Sealing { store: state.options.responses.clone(), owner }));
+    encoder.save_as(saving.clone().filter(|_| streaming.on || keeping.background));
+    if keeping.background {
+        return in_background(state, &id, parts, encoder, saving, kept).await;
+    }
     if streaming.on {
-        let encoder = ResponsesEncoder::new(response, progress, include_reasoning, Some(kept));
         return Ok(respond::in_stream(&request, &state, &id, parts, Encoder::Responses(Box::new(encoder))));
     }
-    let encoder = ResponsesEncoder::new(response, progress, include_reasoning, None);
-    respond::in_one_piece(&state, &id, parts, encoder, move |whole| {
+    let gathering = state.backend.service.budget().open();
+    let whole = respond::gathered(parts, encoder, &gathering).await?;
+    let (bytes, is_kept) = (gathering.bytes(), saving.is_some());
+    let write = move || {
         let _kept = kept;
-        to_json(&whole.object())
-    })
-    .await
+        let json = to_json(&whole.object());
+        if let Some(saving) = saving {
+            saving.save(json.clone(), clock::unix_seconds());
+        }
+        json
+    };
+    respond::json_from(gathering, bytes, is_kept, write).await.map(|response| respond::named(response, &id))
 }
 
 async fn read(
     request: &HttpRequest,
     payload: Payload,
     state: &Data<AppState>,
+    id: &str,
 ) -> Result<(ReadBody<ResponsesRequest>, Sender), ApiError> {
-    Ok((read_json(request, payload, state, ResponsesRequest::read).await?, Sender::of(request)?))
+    let id = id.to_owned();
+    let understand = move |body, terms: &Terms<'_>| ResponsesRequest::read(body, terms, &id);
+    Ok((read_json(request, payload, state, understand).await?, Sender::of(request)?))
+}
+
+/// How the response is kept, if it is: nothing is by a server that keeps nothing, which is an error
+/// only for what is asked for later.
+fn saving(state: &AppState, asked: &mut ResponsesRequest, id: &str, sender: &Sender) -> Result<Option<Saving>, ApiError> {
+    let (store, keeping) = (&state.options.responses, &asked.keeping);
+    if !store.is_on() {
+        let later = [("background", keeping.background), ("previous_response_id", keeping.previous.is_some())];
+        if let Some((param, _)) = later.into_iter().find(|(_, is_asked)| *is_asked) {
+            let message =
+                "this server keeps no responses (--response-store off); send the items of the conversation".to_owned();
+            return Err(WireError::Unsupported { param: param.to_owned(), message }.into());
+        }
+        return Ok(None);
+    }
+    let Some(input) = asked.input.take() else { return Ok(None) };
+    let previous = keeping.previous.clone();
+    Ok(Some(Saving { store: store.clone(), id: id.to_owned(), owner: sender.owner, input, previous }))
+}
+
+/// The history: what the response that this continues was asked with and said, and what is new.
+async fn messages(
+    state: &Data<AppState>,
+    access: Access,
+    asked: &mut ResponsesRequest,
+    memory: &Reserved,
+) -> Result<Vec<Message>, ApiError> {
+    let (instructions, items) = (asked.instructions.take(), std::mem::take(&mut asked.items));
+    let (previous, store, memory) = (asked.keeping.previous.clone(), state.options.responses.clone(), memory.clone());
+    let is_away = previous.is_some() || items.iter().any(|item| matches!(item, InputItem::Reference { .. }));
+    let expand = move || {
+        let now = clock::unix_seconds();
+        let mut all = match &previous {
+            Some(previous) => stored::earlier(&store, access, previous, &memory, now)?,
+            None => Vec::new(),
+        };
+        for item in items {
+            match item {
+                InputItem::Reference { id, param } if store.is_on() => {
+                    all.extend(stored::referenced(&store, access, &id, &param, now)?);
+                }
+                item => all.push(item),
+            }
+        }
+        let owner = owner_bytes(access.key);
+        Ok(history(instructions, all, |sealed| store.seal().open(&owner, sealed))?)
+    };
+    away(is_away, expand).await?
+}
+
+/// Answers at once, and generates with no client waiting.
+async fn in_background(
+    state: Data<AppState>,
+    id: &str,
+    parts: PartReceiver,
+    encoder: ResponsesEncoder,
+    saving: Option<Saving>,
+    kept: Reserved,
+) -> Result<HttpResponse, ApiError> {
+    let saving = saving.expect("what is asked for in the background is kept");
+    let run = BackgroundRun::begin(state.clone(), id.to_owned());
+    let begun = to_json(&encoder.object());
+    let answer = begun.clone();
+    away(true, move || saving.save(begun, clock::unix_seconds())).await?;
+    actix_rt::spawn(run.finish(parts, encoder, kept));
+    Ok(respond::named(kept::answer(answer), id))
 }
 
 /// The refusal of a chat by the names of this route's fields: those that stand elsewhere here, and

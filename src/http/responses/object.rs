@@ -53,15 +53,35 @@ pub(crate) struct OutputItem {
     pub(crate) text: String,
     /// Log-probabilities of a message's tokens, if asked for.
     pub(crate) logprobs: Vec<TokenText>,
+    /// The text of whole reasoning, sealed, if asked for.
+    pub(crate) sealed: Option<String>,
 }
 
 /// An item as JSON has it.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum ItemObject<'a> {
-    Reasoning { id: &'a str, summary: [(); 0], content: Vec<PartObject<'a>>, status: OutputStatus },
-    Message { id: &'a str, status: OutputStatus, role: &'static str, content: Vec<PartObject<'a>> },
-    FunctionCall { id: &'a str, status: OutputStatus, call_id: &'a str, name: &'a str, arguments: &'a str },
+    Reasoning {
+        id: &'a str,
+        summary: [(); 0],
+        content: Vec<PartObject<'a>>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        encrypted_content: Option<&'a str>,
+        status: OutputStatus,
+    },
+    Message {
+        id: &'a str,
+        status: OutputStatus,
+        role: &'static str,
+        content: Vec<PartObject<'a>>,
+    },
+    FunctionCall {
+        id: &'a str,
+        status: OutputStatus,
+        call_id: &'a str,
+        name: &'a str,
+        arguments: &'a str,
+    },
 }
 
 /// A part of an item as JSON has it.
@@ -98,7 +118,10 @@ impl OutputItem {
     fn with<'a>(&'a self, content: Vec<PartObject<'a>>) -> ItemObject<'a> {
         let (id, status) = (self.id.as_str(), self.status);
         match &self.kind {
-            ItemKind::Reasoning => ItemObject::Reasoning { id, summary: [], content, status },
+            ItemKind::Reasoning => {
+                let encrypted_content = self.sealed.as_deref();
+                ItemObject::Reasoning { id, summary: [], content, encrypted_content, status }
+            }
             ItemKind::Message => ItemObject::Message { id, status, role: "assistant", content },
             ItemKind::Call { call_id, name } => ItemObject::FunctionCall { id, status, call_id, name, arguments: &self.text },
         }

@@ -4,9 +4,11 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::http::responses::echoed::{AskedFields, EchoedFields, EffectiveValues, check_metadata};
-use crate::http::responses::items;
+use crate::http::responses::items::{self, InputItem};
+use crate::http::responses::stored::listed_input;
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::{WireError, quoted};
 use crate::http::wire::fields::{RequestFields, note_unknown, text, unfit};
@@ -43,7 +45,7 @@ const TOOLS_NOT_SERVED: [&str; 17] = [
 /// taken, for there is nothing of them to include.
 const INCLUDABLE: [&str; 8] = [
     LOGPROBS,
-    "reasoning.encrypted_content",
+    SEALED,
     "code_interpreter_call.outputs",
     "computer_call_output.output.image_url",
     "file_search_call.results",
@@ -52,16 +54,25 @@ const INCLUDABLE: [&str; 8] = [
     "web_search_call.results",
 ];
 const LOGPROBS: &str = "message.output_text.logprobs";
+const SEALED: &str = "reasoning.encrypted_content";
 /// Fields that change what the prompt or the answer is, and are not served.
-const REFUSED: [&str; 6] = ["background", "context_management", "conversation", "moderation", "previous_response_id", "prompt"];
+const REFUSED: [&str; 4] = ["context_management", "conversation", "moderation", "prompt"];
 
 /// A response that is asked for.
 #[derive(Debug)]
 pub(crate) struct ResponsesRequest {
     /// The name under which the model was asked for.
     pub(crate) model: String,
-    /// What was said.
+    /// What is asked for, and with which tools; its history is still to be made of the items.
     pub(crate) conversation: Conversation,
+    /// What comes before all items.
+    pub(crate) instructions: Option<String>,
+    /// What was said since the response that this continues.
+    pub(crate) items: Vec<InputItem>,
+    /// The same as it is kept, if it is.
+    pub(crate) input: Option<Box<RawValue>>,
+    /// What is kept, and of what.
+    pub(crate) keeping: Keeping,
     /// Where in the request's `tools` each of the conversation's stands.
     pub(crate) tool_places: Vec<usize>,
     /// What to generate: one choice.
@@ -74,18 +85,50 @@ pub(crate) struct ResponsesRequest {
     pub(crate) echoed: EchoedFields,
 }
 
+/// What a request says of keeping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Keeping {
+    /// The response is to be found later; unasked it is.
+    pub(crate) store: bool,
+    /// It is generated with no client waiting.
+    pub(crate) background: bool,
+    /// The response that it continues.
+    pub(crate) previous: Option<String>,
+    /// Reasoning is told sealed too, so that a client may keep it in the server's place.
+    pub(crate) seals: bool,
+}
+
+impl Keeping {
+    fn read(fields: &mut RequestFields) -> Result<Self, WireError> {
+        let asked = fields.flag("store")?;
+        let background = fields.flag("background")?.unwrap_or(false);
+        if background && asked == Some(false) {
+            let message = "is found later by its id alone, which needs store: true".to_owned();
+            return Err(WireError::Conflict { param: fields.path_of("background"), message });
+        }
+        let previous = fields.text("previous_response_id")?;
+        Ok(Self { store: asked.unwrap_or(true), background, previous, seals: false })
+    }
+}
+
 impl ResponsesRequest {
-    /// Reads a body.
-    pub(crate) fn read(body: Value, terms: &Terms<'_>) -> Result<Self, WireError> {
+    /// Reads a body; `id` is that of the response.
+    pub(crate) fn read(body: Value, terms: &Terms<'_>, id: &str) -> Result<Self, WireError> {
         let mut fields = RequestFields::of(body, "")?;
         let model = terms.model(&mut fields)?;
         check_metadata(&fields)?;
         let asked = AskedFields::of(&fields);
+        let mut keeping = Keeping::read(&mut fields)?;
         let path = fields.path_of("input");
-        let items = items::read(fields.required("input", "a string, or an array of items")?, &path)?;
+        let input = match (fields.take("input"), &keeping.previous) {
+            (Some(input), _) => input,
+            (None, Some(_)) => Value::Array(Vec::new()),
+            (None, None) => return Err(WireError::Missing { param: path, expected: "a string, or an array of items" }),
+        };
+        let kept_input = keeping.store.then(|| listed_input(input.clone(), id));
+        let items = items::read(input, &path)?;
         let instructions = fields.text("instructions")?;
-        let messages = items::history(instructions, items)?;
-        if messages.is_empty() {
+        if items.is_empty() && instructions.is_none() && keeping.previous.is_none() {
             return Err(unfit(&path, &Value::Array(Vec::new()), "at least one item, or instructions"));
         }
         let Reasoning { effort, include } = Reasoning::read(&mut fields)?;
@@ -98,8 +141,12 @@ impl ResponsesRequest {
             let message = "a response has one choice; ask again for another".to_owned();
             return Err(WireError::Unsupported { param: fields.path_of("n"), message });
         }
-        generation.sampling.logprobs = logprobs(&mut fields)?;
+        (generation.sampling.logprobs, keeping.seals) = included(&mut fields)?;
         let streaming = Streaming::read(&mut fields, terms, false)?;
+        if streaming.on && keeping.background {
+            let message = "is not streamed; ask for the response by its id until it is done".to_owned();
+            return Err(WireError::Conflict { param: fields.path_of("background"), message });
+        }
         let FormRequest { form, schema } = FormRequest::read_text(&mut fields)?;
         generation.set_form(form)?;
         check_labels(&mut fields)?;
@@ -115,9 +162,22 @@ impl ResponsesRequest {
                 single_call,
             },
         );
+        let messages = Vec::new();
         let conversation =
             Conversation { messages, tools, effort, forced_tool: forced, must_call, callable, single_call, schema };
-        Ok(Self { model, conversation, tool_places, generation, streaming, include_reasoning: include, echoed })
+        Ok(Self {
+            model,
+            conversation,
+            instructions,
+            items,
+            input: kept_input,
+            keeping,
+            tool_places,
+            generation,
+            streaming,
+            include_reasoning: include,
+            echoed,
+        })
     }
 }
 
@@ -148,10 +208,11 @@ fn note_tool(kind: &'static str) {
     }
 }
 
-/// How many likely tokens are shown at each place of the answer, if any are asked for.
-fn logprobs(fields: &mut RequestFields) -> Result<Option<u32>, WireError> {
+/// How many likely tokens are shown at each place of the answer, if any are asked for; and whether
+/// reasoning is sealed.
+fn included(fields: &mut RequestFields) -> Result<(Option<u32>, bool), WireError> {
     let path = fields.path_of("include");
-    let mut wanted = false;
+    let (mut wanted, mut seals) = (false, false);
     for (index, value) in fields.list("include")?.unwrap_or_default().into_iter().enumerate() {
         let path = format!("{path}[{index}]");
         let name = text(value, &path)?;
@@ -159,9 +220,10 @@ fn logprobs(fields: &mut RequestFields) -> Result<Option<u32>, WireError> {
             return Err(unfit(&path, &Value::String(name), &format!("one of: {}", INCLUDABLE.join(", "))));
         }
         wanted |= name == LOGPROBS;
+        seals |= name == SEALED;
     }
     let top = fields.count("top_logprobs", 0..=TOP_LOGPROBS_MAX)?.unwrap_or(0);
-    Ok((wanted || top > 0).then_some(top))
+    Ok(((wanted || top > 0).then_some(top), seals))
 }
 
 /// Fields without effect on the answer; their types still hold.
@@ -171,7 +233,6 @@ fn check_labels(fields: &mut RequestFields) -> Result<(), WireError> {
     }
     // Counts calls of tools that the server runs: there are none.
     fields.count("max_tool_calls", 0..=u32::MAX)?;
-    fields.flag("store")?;
     let path = fields.path_of("truncation");
     match fields.text("truncation")?.as_deref() {
         None | Some("auto" | "disabled") => Ok(()),

@@ -5,7 +5,7 @@ use crate::http::wire::samples::{any_json, blame, terms, value};
 use crate::prompt::conversation::{AnswerForm, ReasoningEffort};
 
 fn read(fields: &str) -> Result<ResponsesRequest, WireError> {
-    ResponsesRequest::read(value(&format!(r#"{{"input":"hi"{fields}}}"#)), &terms())
+    ResponsesRequest::read(value(&format!(r#"{{"input":"hi"{fields}}}"#)), &terms(), "resp_00ff")
 }
 
 #[test]
@@ -19,7 +19,13 @@ fn fields_reach_what_they_stand_for() {
     assert_eq!((asked.model.as_str(), asked.generation.max_tokens), ("gpt-oss", Some(9)));
     let sampling = &asked.generation.sampling;
     assert_eq!((sampling.temperature, sampling.top_p, sampling.logprobs), (0.5, 0.25, Some(2)));
-    assert!(asked.streaming.on && asked.include_reasoning && asked.conversation.single_call);
+    assert!(asked.streaming.on && asked.include_reasoning && asked.conversation.single_call && asked.keeping.seals);
+    assert!(!asked.keeping.store && asked.input.is_none());
+    let unasked = read("").unwrap();
+    assert_eq!((unasked.keeping.store, unasked.keeping.seals), (true, false));
+    let input: Value = serde_json::from_str(unasked.input.unwrap().get()).unwrap();
+    let part = r#"[{"type":"message","role":"user","content":[{"type":"input_text","text":"hi"}],"id":"msg_00ff8000","status":"completed"}]"#;
+    assert_eq!(input, value(part));
     assert_eq!(asked.conversation.effort, ReasoningEffort::High);
     let echoed: Value = serde_json::from_str(&serde_json::to_string(&asked.echoed).unwrap()).unwrap();
     for (field, expected) in [
@@ -88,6 +94,9 @@ fn complaints_name_the_parameter() {
         (r#","truncation":"some""#, "truncation", "invalid_value"),
         (r#","store":"yes""#, "store", "invalid_value"),
         (r#","n":2"#, "n", "unsupported_value"),
+        (r#","store":false,"background":true"#, "background", "conflicting_parameters"),
+        (r#","stream":true,"background":true"#, "background", "conflicting_parameters"),
+        (r#","previous_response_id":7"#, "previous_response_id", "invalid_value"),
         (r#","conversation":"conv_1""#, "conversation", "unsupported_value"),
         (r#","prompt":{"id":"pmpt_1"}"#, "prompt", "unsupported_value"),
         (r#","response_format":{"type":"json_object"}"#, "response_format", "unsupported_value"),
@@ -112,9 +121,16 @@ fn complaints_name_the_parameter() {
     ] {
         assert_eq!(blame(read(fields)), (param.to_owned(), code), "{fields}");
     }
-    assert_eq!(blame(ResponsesRequest::read(value("{}"), &terms())), ("input".to_owned(), "missing_required_parameter"));
-    assert_eq!(blame(ResponsesRequest::read(value(r#"{"input":[]}"#), &terms())), ("input".to_owned(), "invalid_value"));
-    assert!(ResponsesRequest::read(value(r#"{"input":[],"instructions":"Greet."}"#), &terms()).is_ok());
+    assert_eq!(
+        blame(ResponsesRequest::read(value("{}"), &terms(), "resp_00ff")),
+        ("input".to_owned(), "missing_required_parameter")
+    );
+    assert_eq!(
+        blame(ResponsesRequest::read(value(r#"{"input":[]}"#), &terms(), "resp_00ff")),
+        ("input".to_owned(), "invalid_value")
+    );
+    assert!(ResponsesRequest::read(value(r#"{"input":[],"instructions":"Greet."}"#), &terms(), "resp_00ff").is_ok());
+    assert!(ResponsesRequest::read(value(r#"{"previous_response_id":"resp_1"}"#), &terms(), "resp_00ff").is_ok());
 }
 
 proptest! {
@@ -122,8 +138,8 @@ proptest! {
     fn no_body_panics(body in any_json(), name in prop::sample::select(vec![
         "input", "instructions", "tools", "tool_choice", "text", "reasoning", "metadata", "include", "truncation", "stream",
     ])) {
-        let _ = ResponsesRequest::read(body.clone(), &terms());
-        let _ = ResponsesRequest::read(serde_json::json!({"input": "hi", name: body}), &terms());
-        let _ = ResponsesRequest::read(serde_json::json!({"input": [{"type": "message", "role": "user", "content": body}]}), &terms());
+        let _ = ResponsesRequest::read(body.clone(), &terms(), "resp_00ff");
+        let _ = ResponsesRequest::read(serde_json::json!({"input": "hi", name: body}), &terms(), "resp_00ff");
+        let _ = ResponsesRequest::read(serde_json::json!({"input": [{"type": "message", "role": "user", "content": body}]}), &terms(), "resp_00ff");
     }
 }

@@ -4,6 +4,7 @@ mod descriptors;
 mod flood;
 mod forms;
 mod garbage;
+mod kept;
 mod keys;
 mod memory;
 mod predecessor;

@@ -111,7 +111,7 @@ async fn heard(world: &World, method: &str, path: &str, origin: &str, more: &str
     let allowed = reply.header("access-control-allow-origin").map(str::to_owned);
     assert_eq!(reply.header("access-control-allow-credentials"), None);
     if allowed.is_some() && method == "OPTIONS" && reply.status == 204 {
-        assert_eq!(reply.header("access-control-allow-methods"), Some("GET, HEAD, POST"));
+        assert_eq!(reply.header("access-control-allow-methods"), Some("GET, HEAD, POST, DELETE"));
         assert_eq!(reply.header("access-control-allow-headers"), Some("authorization, content-type"));
     }
     (reply.status, allowed)

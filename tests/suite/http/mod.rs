@@ -6,6 +6,7 @@ mod client;
 mod connections;
 mod dialects;
 mod draining;
+mod kept;
 mod keys;
 mod leaving;
 mod lists;

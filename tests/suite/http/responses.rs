@@ -11,7 +11,7 @@ use super::client::{Reply, post, request};
 use super::world::{Plan, World, harmony};
 
 #[path = "../../../src/http/responses/replay.rs"]
-mod replay;
+pub(super) mod replay;
 
 use replay::replayed;
 
@@ -30,7 +30,7 @@ fn tools() -> Value {
 }
 
 /// Names and data of a stream's events.
-fn named(reply: &Reply) -> Vec<(String, Value)> {
+pub(super) fn named(reply: &Reply) -> Vec<(String, Value)> {
     assert_eq!((reply.status, reply.header("content-type")), (200, Some("text/event-stream")), "{reply:?}");
     let names = reply.body.lines().filter_map(|line| line.strip_prefix("event: "));
     let data = reply.events().into_iter().map(|data| serde_json::from_str(data).expect("an event is JSON"));

@@ -1,0 +1,483 @@
+//! Responses that clients asked to be kept: records of bytes by id, in one file or in memory.
+//!
+//! Owns: the file, and the key that reasoning is sealed with. Promises: what is kept is bounded by
+//! age and by size, least recently used first; a record is found as soon as it is put; what was put
+//! reaches the disk within [`FLUSH`]; a file that is damaged, or another program's, is moved aside.
+//! Every call may wait for the disk: callers are no threads that serve connections. Absent on
+//! purpose: what a record says, and the clock.
+
+mod seal;
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use redb::backends::{FileBackend, InMemoryBackend};
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableHandle,
+};
+
+pub use seal::Seal;
+
+/// A record by its id: its owner, when it was last used in seconds since 1970, and what it says.
+const RECORDS: TableDefinition<&str, (&[u8], u64, &[u8])> = TableDefinition::new("responses");
+/// The records by their last use, each with its size in bytes.
+const BY_USE: TableDefinition<(u64, &str), u64> = TableDefinition::new("by_use");
+/// What the file is, and the key.
+const FACTS: TableDefinition<&str, &[u8]> = TableDefinition::new("antiphon");
+/// How large all records are.
+const TOTALS: TableDefinition<&str, u64> = TableDefinition::new("totals");
+
+const FORMAT: &[u8] = b"responses, 1";
+const BYTES: &str = "bytes";
+/// What a record takes besides what it says: its id twice, its place in two trees.
+const RECORD_BYTES: u64 = 256;
+/// Pages of the file that are kept in memory.
+const CACHE_BYTES: usize = 16 << 20;
+/// The same of a store in memory, whose pages are there already.
+const MEMORY_CACHE_BYTES: usize = 1 << 20;
+/// How long what was put may be in memory alone. Waiting for the disk each time would cost a
+/// response the milliseconds of a `fsync`.
+const FLUSH: Duration = Duration::from_millis(200);
+/// A record counts as used again no sooner than this after its last use.
+const USED_AGAIN_SECONDS: u64 = 3_600;
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreLimits {
+    /// Bytes of all records; the file is somewhat larger.
+    pub bytes_max: u64,
+    /// How long after its last use a record is kept.
+    pub age_max_seconds: u64,
+}
+
+impl Default for StoreLimits {
+    /// 64 MiB, and 30 days, as long as OpenAI keeps them.
+    fn default() -> Self {
+        Self { bytes_max: 64 << 20, age_max_seconds: 30 * 24 * 3_600 }
+    }
+}
+
+/// Why the store does not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("{} is in use by another process; give each server a file of its own", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be opened.
+    #[error("{} cannot be opened as a response store: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It cannot be read or written.
+    #[error("the response store cannot be used: {0}")]
+    Storage(#[from] Box<redb::Error>),
+    /// A record that is larger than all records may be.
+    #[error("a response of {bytes} bytes is larger than the response store, which holds {bytes_max}")]
+    TooLarge {
+        /// How large it is.
+        bytes: u64,
+        /// How large the store may be.
+        bytes_max: u64,
+    },
+}
+
+/// A record that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// Whose it is, as it was put.
+    pub owner: Vec<u8>,
+    /// What it says.
+    pub bytes: Vec<u8>,
+}
+
+/// The store; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ResponseStore(Arc<StoreShared>);
+
+#[derive(Debug)]
+struct StoreShared {
+    /// `None` keeps nothing.
+    database: Option<Arc<Database>>,
+    limits: StoreLimits,
+    seal: Seal,
+    flusher: Option<Flusher>,
+}
+
+/// Whatever redb complains of, as one kind.
+fn storage<E: Into<redb::Error>>(error: E) -> StoreError {
+    StoreError::Storage(Box::new(error.into()))
+}
+
+impl ResponseStore {
+    /// A store that keeps nothing.
+    #[must_use]
+    pub fn off() -> Self {
+        Self(Arc::new(StoreShared { database: None, limits: StoreLimits::default(), seal: Seal::drawn(), flusher: None }))
+    }
+
+    /// A store that is gone with the process.
+    #[must_use]
+    pub fn in_memory(limits: StoreLimits) -> Self {
+        let mut builder = Builder::new();
+        let database = builder.set_cache_size(MEMORY_CACHE_BYTES).create_with_backend(InMemoryBackend::new()).map_err(storage);
+        let opened = database.and_then(|database| Self::of(database, limits, false));
+        opened.expect("memory takes what is written to it")
+    }
+
+    /// The store in the file at `path`, which is made if it is not there. A file that is damaged,
+    /// or none of this server's, is moved aside to a name that ends in `now_seconds`.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::Open`], or what the disk says to a new file.
+    pub fn open(path: &Path, limits: StoreLimits, now_seconds: u64) -> Result<Self, StoreError> {
+        let opened = opened(path)?;
+        let database = match opened {
+            Ok(database) => database,
+            Err(reason) => {
+                let aside = path.with_extension(format!("damaged-{now_seconds}"));
+                std::fs::rename(path, &aside).map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
+                tracing::warn!(path = %path.display(), moved_to = %aside.display(), reason, "the response store begins anew");
+                self::opened(path)?.map_err(|reason| {
+                    let source = io::Error::other(format!("a new file cannot be used: {reason}"));
+                    StoreError::Open { path: path.to_owned(), source }
+                })?
+            }
+        };
+        let store = Self::of(database, limits, true)?;
+        store.evict(now_seconds)?;
+        Ok(store)
+    }
+
+    fn of(database: Database, limits: StoreLimits, is_file: bool) -> Result<Self, StoreError> {
+        let key = read_key(&database)?;
+        let database = Arc::new(database);
+        let flusher = is_file.then(|| Flusher::start(Arc::clone(&database)));
+        Ok(Self(Arc::new(StoreShared { database: Some(database), limits, seal: Seal::new(key), flusher })))
+    }
+
+    /// Whether it keeps anything.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.database.is_some()
+    }
+
+    /// What reasoning is sealed with.
+    #[must_use]
+    pub fn seal(&self) -> &Seal {
+        &self.0.seal
+    }
+
+    /// Keeps a record, in place of one with the same id; others make room.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`], [`StoreError::Storage`].
+    pub fn put(&self, id: &str, owner: &[u8], bytes: &[u8], now_seconds: u64) -> Result<(), StoreError> {
+        let (size, bytes_max) = (size_of(owner, bytes), self.0.limits.bytes_max);
+        if size > bytes_max {
+            return Err(StoreError::TooLarge { bytes: size, bytes_max });
+        }
+        self.change(|tables| {
+            tables.remove(id)?;
+            tables.insert(id, owner, now_seconds, bytes)?;
+            tables.evict(self.0.limits, now_seconds)
+        })
+    }
+
+    /// The record with this id, unless it is too old.
+    ///
+    /// # Errors
+    /// [`StoreError::Storage`].
+    pub fn get(&self, id: &str, now_seconds: u64) -> Result<Option<StoredRecord>, StoreError> {
+        let Some(database) = &self.0.database else { return Ok(None) };
+        let read = database.begin_read().map_err(storage)?;
+        let table = read.open_table(RECORDS).map_err(storage)?;
+        let oldest = now_seconds.saturating_sub(self.0.limits.age_max_seconds);
+        let found = table.get(id).map_err(storage)?;
+        Ok(found.and_then(|record| {
+            let (owner, used, bytes) = record.value();
+            (used >= oldest).then(|| StoredRecord { owner: owner.to_vec(), bytes: bytes.to_vec() })
+        }))
+    }
+
+    /// Counts records as used now, so that a conversation that goes on keeps its beginning.
+    ///
+    /// # Errors
+    /// [`StoreError::Storage`].
+    pub fn touch(&self, ids: &[String], now_seconds: u64) -> Result<(), StoreError> {
+        let Some(database) = &self.0.database else { return Ok(()) };
+        let read = database.begin_read().map_err(storage)?;
+        let table = read.open_table(RECORDS).map_err(storage)?;
+        let mut due = Vec::new();
+        for id in ids {
+            let used = table.get(id.as_str()).map_err(storage)?.map(|record| record.value().1);
+            if used.is_some_and(|used| used.saturating_add(USED_AGAIN_SECONDS) < now_seconds) {
+                due.push(id);
+            }
+        }
+        drop((table, read));
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.change(|tables| {
+            for id in due {
+                if let Some(StoredRecord { owner, bytes }) = tables.remove(id)? {
+                    tables.insert(id, &owner, now_seconds, &bytes)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Forgets a record; true if it was there.
+    ///
+    /// # Errors
+    /// [`StoreError::Storage`].
+    pub fn delete(&self, id: &str) -> Result<bool, StoreError> {
+        let mut found = false;
+        self.change(|tables| {
+            found = tables.remove(id)?.is_some();
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Forgets what is too old or too much.
+    fn evict(&self, now_seconds: u64) -> Result<(), StoreError> {
+        self.change(|tables| tables.evict(self.0.limits, now_seconds))
+    }
+
+    /// How large all records are.
+    ///
+    /// # Errors
+    /// [`StoreError::Storage`].
+    pub fn bytes(&self) -> Result<u64, StoreError> {
+        let Some(database) = &self.0.database else { return Ok(0) };
+        let read = database.begin_read().map_err(storage)?;
+        let table = read.open_table(TOTALS).map_err(storage)?;
+        Ok(table.get(BYTES).map_err(storage)?.map_or(0, |total| total.value()))
+    }
+
+    /// One change, seen by all or by none.
+    fn change(&self, work: impl FnOnce(&mut RecordTables<'_>) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let Some(database) = &self.0.database else { return Ok(()) };
+        let mut write = database.begin_write().map_err(storage)?;
+        write.set_durability(Durability::None).map_err(storage)?;
+        {
+            let mut tables = RecordTables {
+                records: write.open_table(RECORDS).map_err(storage)?,
+                by_use: write.open_table(BY_USE).map_err(storage)?,
+                totals: write.open_table(TOTALS).map_err(storage)?,
+            };
+            work(&mut tables)?;
+        }
+        write.commit().map_err(storage)?;
+        if let Some(flusher) = &self.0.flusher {
+            flusher.wake();
+        }
+        Ok(())
+    }
+}
+
+/// The tables of a change under way.
+struct RecordTables<'a> {
+    records: redb::Table<'a, &'static str, (&'static [u8], u64, &'static [u8])>,
+    by_use: redb::Table<'a, (u64, &'static str), u64>,
+    totals: redb::Table<'a, &'static str, u64>,
+}
+
+impl RecordTables<'_> {
+    fn insert(&mut self, id: &str, owner: &[u8], used: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let size = size_of(owner, bytes);
+        self.records.insert(id, (owner, used, bytes)).map_err(storage)?;
+        self.by_use.insert((used, id), size).map_err(storage)?;
+        let total = self.total()? + size;
+        self.totals.insert(BYTES, total).map_err(storage)?;
+        Ok(())
+    }
+
+    fn remove(&mut self, id: &str) -> Result<Option<StoredRecord>, StoreError> {
+        let Some((owner, used, bytes)) = self.records.remove(id).map_err(storage)?.map(|record| {
+            let (owner, used, bytes) = record.value();
+            (owner.to_vec(), used, bytes.to_vec())
+        }) else {
+            return Ok(None);
+        };
+        self.by_use.remove((used, id)).map_err(storage)?;
+        let total = self.total()?.saturating_sub(size_of(&owner, &bytes));
+        self.totals.insert(BYTES, total).map_err(storage)?;
+        Ok(Some(StoredRecord { owner, bytes }))
+    }
+
+    fn total(&self) -> Result<u64, StoreError> {
+        Ok(self.totals.get(BYTES).map_err(storage)?.map_or(0, |total| total.value()))
+    }
+
+    /// Removes the least recently used records while they are too old or too many.
+    fn evict(&mut self, limits: StoreLimits, now_seconds: u64) -> Result<(), StoreError> {
+        let oldest = now_seconds.saturating_sub(limits.age_max_seconds);
+        loop {
+            let first = self.by_use.first().map_err(storage)?.map(|(key, _)| {
+                let (used, id) = key.value();
+                (used, id.to_owned())
+            });
+            match first {
+                Some((used, id)) if used < oldest || self.total()? > limits.bytes_max => self.remove(&id)?,
+                _ => return Ok(()),
+            };
+        }
+    }
+}
+
+fn size_of(owner: &[u8], bytes: &[u8]) -> u64 {
+    RECORD_BYTES + (owner.len() + bytes.len()) as u64
+}
+
+/// The file at `path` as a database of this server's; what is wrong with it, if it is to be moved
+/// aside.
+fn opened(path: &Path) -> Result<Result<Database, String>, StoreError> {
+    let io_error = |source| StoreError::Open { path: path.to_owned(), source };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(io_error)?;
+    }
+    // What users said is for the server's own account.
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io_error)?;
+    let database = match guarded_open(file) {
+        Ok(Ok(database)) => database,
+        Ok(Err(DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch)) => {
+            return Err(StoreError::InUse { path: path.to_owned() });
+        }
+        Ok(Err(DatabaseError::Storage(StorageError::Io(source)))) if source.kind() != io::ErrorKind::InvalidData => {
+            return Err(io_error(source));
+        }
+        Ok(Err(error)) => return Ok(Err(error.to_string())),
+        Err(message) => return Ok(Err(message)),
+    };
+    Ok(check(database))
+}
+
+/// A database with pages that are damaged may end in a panic of its library; this server goes on.
+fn guarded_open(file: File) -> Result<Result<Database, DatabaseError>, String> {
+    let open = || {
+        let mut builder = Builder::new();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+        builder.create_with_backend(FileBackend::new(file)?)
+    };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).map_err(|_| "its pages contradict each other".to_owned())
+}
+
+/// `database`, if it is new or of this server's format.
+fn check(database: Database) -> Result<Database, String> {
+    let read = database.begin_read().map_err(|error| error.to_string())?;
+    let names: Vec<String> = match read.list_tables() {
+        Ok(tables) => tables.map(|table| table.name().to_owned()).collect(),
+        Err(error) => return Err(error.to_string()),
+    };
+    if names.is_empty() {
+        return Ok(database);
+    }
+    let format = read.open_table(FACTS).map_err(|_| "it is another program's database".to_owned())?;
+    let format = format.get("format").map_err(|error| error.to_string())?.map(|format| format.value().to_vec());
+    drop(read);
+    match format.as_deref() {
+        Some(FORMAT) => Ok(database),
+        Some(_) => Err("it was written by another version of this server".to_owned()),
+        None => Err("it is another program's database".to_owned()),
+    }
+}
+
+/// The key of the database, which a new one gets with its tables.
+fn read_key(database: &Database) -> Result<[u8; 32], StoreError> {
+    let write = database.begin_write().map_err(storage)?;
+    let key = {
+        write.open_table(RECORDS).map_err(storage)?;
+        write.open_table(BY_USE).map_err(storage)?;
+        write.open_table(TOTALS).map_err(storage)?;
+        let mut facts = write.open_table(FACTS).map_err(storage)?;
+        facts.insert("format", FORMAT).map_err(storage)?;
+        let kept = facts.get("key").map_err(storage)?.and_then(|key| <[u8; 32]>::try_from(key.value()).ok());
+        let key = kept.unwrap_or_else(Seal::draw_key);
+        facts.insert("key", key.as_slice()).map_err(storage)?;
+        key
+    };
+    write.commit().map_err(storage)?;
+    Ok(key)
+}
+
+/// Brings to the disk what was put, shortly after.
+#[derive(Debug)]
+struct Flusher {
+    wanted: Arc<(Mutex<FlushState>, Condvar)>,
+    database: Arc<Database>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct FlushState {
+    is_due: bool,
+    is_over: bool,
+}
+
+fn locked(state: &Mutex<FlushState>) -> MutexGuard<'_, FlushState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Flusher {
+    fn start(database: Arc<Database>) -> Self {
+        let wanted: Arc<(Mutex<FlushState>, Condvar)> = Arc::default();
+        let (shared, written) = (Arc::clone(&wanted), Arc::clone(&database));
+        let work = move || {
+            let (state, changed) = &*shared;
+            loop {
+                let waiting = changed.wait_while(locked(state), |state| !state.is_due && !state.is_over);
+                let is_over = waiting.unwrap_or_else(PoisonError::into_inner).is_over;
+                if is_over {
+                    return;
+                }
+                std::thread::sleep(FLUSH);
+                locked(state).is_due = false;
+                flush(&written);
+            }
+        };
+        // Without the thread everything is flushed when the store is dropped.
+        let thread = std::thread::Builder::new().name("responses".to_owned()).spawn(work).ok();
+        Self { wanted, database, thread }
+    }
+
+    fn wake(&self) {
+        locked(&self.wanted.0).is_due = true;
+        self.wanted.1.notify_one();
+    }
+}
+
+impl Drop for Flusher {
+    fn drop(&mut self) {
+        locked(&self.wanted.0).is_over = true;
+        self.wanted.1.notify_one();
+        // The thread has no panics of its own; one of the database's is logged by the process.
+        let _ = self.thread.take().map(JoinHandle::join);
+        flush(&self.database);
+    }
+}
+
+/// A commit that waits for the disk takes those before it along.
+fn flush(database: &Database) {
+    let flushed = database.begin_write().map_err(redb::Error::from).and_then(|write| write.commit().map_err(redb::Error::from));
+    if let Err(error) = flushed {
+        tracing::error!(%error, "the response store cannot be written to its file");
+    }
+}
+
+#[cfg(test)]
+mod tests;

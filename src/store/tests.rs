@@ -1,0 +1,154 @@
+use super::*;
+
+const NOW: u64 = 1_000_000_000;
+const SMALL: StoreLimits = StoreLimits { bytes_max: 10_000, age_max_seconds: 100 };
+
+fn text(store: &ResponseStore, id: &str, now: u64) -> Option<String> {
+    store.get(id, now).unwrap().map(|record| String::from_utf8(record.bytes).unwrap())
+}
+
+#[test]
+fn what_is_put_is_found_until_it_is_deleted() {
+    let store = ResponseStore::in_memory(SMALL);
+    store.put("a", b"one", b"first", NOW).unwrap();
+    assert_eq!(store.get("a", NOW).unwrap(), Some(StoredRecord { owner: b"one".to_vec(), bytes: b"first".to_vec() }));
+    store.put("a", b"one", b"second", NOW + 1).unwrap();
+    assert_eq!(text(&store, "a", NOW).as_deref(), Some("second"));
+    assert_eq!(store.bytes().unwrap(), RECORD_BYTES + 9);
+    assert_eq!((store.delete("a").unwrap(), store.delete("a").unwrap()), (true, false));
+    assert_eq!((text(&store, "a", NOW), store.bytes().unwrap()), (None, 0));
+}
+
+#[test]
+fn a_store_that_is_off_keeps_nothing() {
+    let store = ResponseStore::off();
+    store.put("a", b"", b"x", NOW).unwrap();
+    store.touch(&["a".to_owned()], NOW).unwrap();
+    assert_eq!((store.is_on(), text(&store, "a", NOW), store.delete("a").unwrap()), (false, None, false));
+}
+
+#[test]
+fn the_least_recently_used_make_room() {
+    let store = ResponseStore::in_memory(StoreLimits { age_max_seconds: u64::MAX, ..SMALL });
+    for (index, id) in ["a", "b", "c"].iter().enumerate() {
+        store.put(id, b"", &[b'x'; 2_900], NOW + index as u64).unwrap();
+    }
+    // Used again, so that the second is the oldest.
+    store.touch(&["a".to_owned(), "z".to_owned()], NOW + USED_AGAIN_SECONDS + 10).unwrap();
+    store.put("d", b"", &[b'x'; 2_900], NOW + USED_AGAIN_SECONDS + 11).unwrap();
+    let found = ["a", "b", "c", "d"].map(|id| text(&store, id, NOW).is_some());
+    assert_eq!(found, [true, false, true, true]);
+    assert!(store.bytes().unwrap() <= SMALL.bytes_max);
+    let refused = store.put("e", b"", &[b'x'; 10_000], NOW).unwrap_err();
+    assert!(matches!(refused, StoreError::TooLarge { bytes: 10_256, bytes_max: 10_000 }), "{refused}");
+}
+
+#[test]
+fn what_is_too_old_is_not_found_and_goes() {
+    let store = ResponseStore::in_memory(SMALL);
+    store.put("a", b"", b"x", NOW).unwrap();
+    assert!(text(&store, "a", NOW + 100).is_some());
+    assert_eq!(text(&store, "a", NOW + 101), None);
+    store.put("b", b"", b"y", NOW + 101).unwrap();
+    assert_eq!(store.bytes().unwrap(), RECORD_BYTES + 1);
+}
+
+#[test]
+fn a_file_is_there_after_a_restart_with_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/responses.redb");
+    let store = ResponseStore::open(&path, SMALL, NOW).unwrap();
+    store.put("a", b"one", b"kept", NOW).unwrap();
+    store.put("b", b"one", b"old", NOW - 90).unwrap();
+    let sealed = store.seal().seal(b"one", "thought");
+    let second = ResponseStore::open(&path, SMALL, NOW).unwrap_err();
+    assert!(matches!(second, StoreError::InUse { .. }), "{second}");
+    drop(store);
+    let store = ResponseStore::open(&path, SMALL, NOW + 50).unwrap();
+    assert_eq!((text(&store, "a", NOW).as_deref(), text(&store, "b", NOW)), (Some("kept"), None));
+    assert_eq!(store.seal().open(b"one", &sealed).as_deref(), Some("thought"));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+/// What was put is on the disk a moment later, without an end in order.
+#[test]
+fn a_process_that_dies_loses_no_more_than_the_last_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("a.redb"), folder.path().join("b.redb"));
+    let store = ResponseStore::open(&path, SMALL, NOW).unwrap();
+    store.put("a", b"", b"kept", NOW).unwrap();
+    // What another process would find in the file, which is never closed.
+    let found = (0..100).any(|_| {
+        std::thread::sleep(FLUSH / 2);
+        std::fs::copy(&path, &copy).unwrap();
+        let found = ResponseStore::open(&copy, SMALL, NOW).is_ok_and(|copied| text(&copied, "a", NOW).is_some());
+        std::fs::remove_file(&copy).unwrap();
+        found
+    });
+    assert!(found);
+    drop(store);
+}
+
+fn aside_count(folder: &Path) -> usize {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.contains("damaged-")).count()
+}
+
+#[test]
+fn a_file_that_is_none_of_ours_is_moved_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("responses.redb");
+    let other: TableDefinition<&str, u64> = TableDefinition::new("others");
+    for (place, write) in [0_usize, 1, 2].into_iter().enumerate() {
+        match write {
+            0 => std::fs::write(&path, "a letter to a friend ".repeat(1_000)).unwrap(),
+            1 => {
+                std::fs::remove_file(&path).unwrap();
+                let database = Database::create(&path).unwrap();
+                let write = database.begin_write().unwrap();
+                write.open_table(other).unwrap().insert("a", 1).unwrap();
+                write.commit().unwrap();
+            }
+            _ => {
+                let bytes = std::fs::read(&path).unwrap();
+                std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+            }
+        }
+        let store = ResponseStore::open(&path, SMALL, NOW + place as u64).unwrap();
+        assert_eq!(aside_count(folder.path()), place + 1);
+        store.put("a", b"", b"goes on", NOW).unwrap();
+        drop(store);
+        let store = ResponseStore::open(&path, SMALL, NOW).unwrap();
+        assert_eq!(text(&store, "a", NOW).as_deref(), Some("goes on"));
+    }
+}
+
+/// A byte that changes anywhere: the file is read as it was, or moved aside, and nothing panics.
+#[test]
+fn a_damaged_file_is_read_or_moved_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("responses.redb");
+    let store = ResponseStore::open(&path, SMALL, NOW).unwrap();
+    (0..20).for_each(|index| store.put(&format!("resp_{index}"), b"one", &[b'x'; 100], NOW).unwrap());
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    let step = whole.len() / 40 + 1;
+    for place in (0..whole.len()).step_by(step) {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 0x55;
+        std::fs::write(&path, &bytes).unwrap();
+        let store = ResponseStore::open(&path, SMALL, NOW).unwrap();
+        let records = (0..20).filter_map(|index| text(&store, &format!("resp_{index}"), NOW));
+        assert!(records.into_iter().all(|record| record == "x".repeat(100)), "byte {place}");
+        store.put("a", b"", b"goes on", NOW).unwrap();
+    }
+    assert!(aside_count(folder.path()) <= 1, "moved to one name");
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = ResponseStore::open(folder.path(), SMALL, NOW).unwrap_err();
+    assert!(refused.to_string().contains("cannot be opened as a response store"), "{refused}");
+}
