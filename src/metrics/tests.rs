@@ -106,6 +106,8 @@ fn a_finished_stream_is_not_a_cancelled_one() {
     let (first, second) = (metrics.stream_opened(), metrics.stream_opened());
     assert_eq!(metrics.stats(Micros(0)).stream_active, 2);
     first.finished();
+    // Two that are finished and one that is left: the counts differ.
+    metrics.stream_opened().finished();
     drop(second);
     let stats = metrics.stats(Micros(0));
     assert_eq!((stats.stream_active, stats.stream_cancelled), (0, 1));
@@ -146,6 +148,8 @@ fn each_recorder_counts_under_its_own_names() {
     (0..6).for_each(|_| metrics.prompt_looked_up(PromptLookup::Hit, 40));
     (0..2).for_each(|_| metrics.prompt_looked_up(PromptLookup::Miss, 41));
     (0..9).for_each(|_| log.dropped());
+    assert_eq!(metrics.log().dropped_total(), 9);
+    assert!(format!("{metrics:?}").contains("gpt-oss-tiny"), "it says whose numbers it holds");
     metrics.parser_recovered("a kind", 10);
     metrics.sessions_active(11);
     metrics.memory(1_000, 300);

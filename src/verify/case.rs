@@ -281,4 +281,18 @@ mod tests {
         assert_eq!(checks.outcome(Err(Halt::Skip("gone".to_owned())), 0.0).verdict, Verdict::Fail);
         assert_eq!(Checks::default().outcome(Err(Halt::Skip("gone".to_owned())), 0.0).verdict, Verdict::Skip);
     }
+    #[test]
+    fn numbers_have_the_digits_that_people_read() {
+        let numbers = [5.0, 0.0, 1.2346, 9.5, 10.04, -10.04, 999.55, 1_000.4, -2_000.5, 123_456.0].map(round);
+        assert_eq!(numbers, ["5", "0", "1.235", "9.500", "10.0", "-10.0", "999.5", "1000", "-2000", "123456"]);
+    }
+
+    #[test]
+    fn what_is_noted_stands_behind_the_verdict() {
+        let mut checks = Checks::default();
+        checks.that(true, String::new);
+        checks.note("one".to_owned());
+        checks.note("two".to_owned());
+        assert_eq!(checks.outcome(Ok(()), 2.5).message, "1 checks hold. one. two");
+    }
 }

@@ -88,8 +88,41 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_the_tables() {
-        for (freedom, table) in [(5, 2.571), (10, 2.228), (30, 2.042), (120, 1.980)] {
-            assert!((student_95(freedom) / table - 1.0).abs() < 0.01, "{freedom}: {}", student_95(freedom));
+        for (freedom, table, off_max) in [
+            (3, 3.182_446, 8e-3),
+            (5, 2.570_582, 1.2e-3),
+            (6, 2.446_912, 6e-4),
+            (10, 2.228_139, 1e-4),
+            (30, 2.042_272, 1e-6),
+            (120, 1.979_930, 1e-6),
+        ] {
+            assert!((student_95(freedom) / table - 1.0).abs() < off_max, "{freedom}: {}", student_95(freedom));
+        }
+    }
+
+    /// The slow twin: the sum over all pairs of samples, those farther apart than the lag left out.
+    #[test]
+    fn the_interval_is_what_the_sum_over_all_pairs_gives() {
+        for (n, lag) in [(8_i32, 2), (20, 5), (150, 9)] {
+            let samples: Vec<(f64, f64)> =
+                (0..n).map(|i| (0.5 * f64::from(i), f64::from(i * i * 7 % 11) + 0.3 * f64::from(i))).collect();
+            let count = f64::from(n);
+            let time = samples.iter().map(|sample| sample.0).sum::<f64>() / count;
+            let size = samples.iter().map(|sample| sample.1).sum::<f64>() / count;
+            let spread: f64 = samples.iter().map(|(x, _)| (x - time) * (x - time)).sum();
+            let line = samples.iter().map(|(x, y)| (x - time) * (y - size)).sum::<f64>() / spread;
+            let moment = |(x, y): &(f64, f64)| (x - time) * (y - size - line * (x - time));
+            let mut sum = 0.0;
+            for (i, one) in (0..n).zip(&samples) {
+                for (j, other) in (0..n).zip(&samples).filter(|(j, _)| i.abs_diff(*j) <= lag) {
+                    sum += (1.0 - f64::from(i.abs_diff(j)) / (f64::from(lag) + 1.0)) * moment(one) * moment(other);
+                }
+            }
+            let error = (sum * count / (count - 2.0)).sqrt() / spread;
+            let (found, half_width) = (slope(&samples).unwrap(), student_95(samples.len() - 2) * error);
+            assert!((found.slope - line).abs() < 1e-9 * line.abs() && found.samples == samples.len(), "{found:?}");
+            assert!((found.half_width / half_width - 1.0).abs() < 1e-9, "{n}: {found:?}, {half_width} by hand");
+            assert_eq!((found.lower(), found.upper()), (found.slope - found.half_width, found.slope + found.half_width));
         }
     }
 
