@@ -1,10 +1,10 @@
 //! Responses that clients asked to be kept: records of bytes by id, in one file or in memory.
 //!
 //! Owns: the file, and the key that reasoning is sealed with. Promises: what is kept is bounded by
-//! age and by size, least recently used first; a record is found as soon as it is put; what was put
-//! reaches the disk within [`FLUSH`]; a file that is damaged, or another program's, is moved aside.
-//! Every call may wait for the disk: callers are no threads that serve connections. Absent on
-//! purpose: what a record says, and the clock.
+//! age and by size, least recently used first. A record is found as soon as it is put, and reaches
+//! the disk within [`FLUSH`]. A file that is damaged, or another program's, is moved aside. Every
+//! call may wait for the disk: callers are no threads that serve connections. Absent on purpose:
+//! what a record says, and the clock.
 
 mod seal;
 
