@@ -44,6 +44,8 @@ fn limits(running: usize, waiting: usize, lengths: Lengths) -> SchedulerLimits {
         prefill_slice_tokens: lengths.prompt.min(512),
         running_max_count: running,
         waiting_max_count: waiting,
+        priority_micros: 10_000_000,
+        growth_reserve_percent: 25,
         ..SchedulerLimits::default()
     }
 }
@@ -93,7 +95,8 @@ impl Choir {
         let presence_penalty = self.presence_penalty;
         let sampling = Sampling { stop_tokens: vec![TokenId(1), TokenId(2)], presence_penalty, ..Sampling::default() };
         let sampling = Arc::new(sampling);
-        let new = NewSequence { prompt, max_tokens, sampling, cache_salt: CacheSalt::default(), in_session: false };
+        let new =
+            NewSequence { prompt, max_tokens, sampling, cache_salt: CacheSalt::default(), in_session: false, priority: 0 };
         self.core.submit(new, self.now).expect("there is room for all");
     }
 
@@ -179,7 +182,7 @@ fn cached(criterion: &mut Criterion) {
         let mut admit = || {
             let (prompt, sampling) = ((0..tokens as u32).map(TokenId).collect(), Arc::new(Sampling::default()));
             let cache_salt = CacheSalt::default();
-            core.submit(NewSequence { prompt, max_tokens: 1, sampling, cache_salt, in_session: false }, Micros(0))
+            core.submit(NewSequence { prompt, max_tokens: 1, sampling, cache_salt, in_session: false, priority: 0 }, Micros(0))
                 .expect("there is room");
             let mut time = None;
             loop {
@@ -225,6 +228,7 @@ fn cancels(criterion: &mut Criterion) {
                 sampling: Arc::clone(&sampling),
                 cache_salt: CacheSalt::default(),
                 in_session: false,
+                priority: 0,
             };
             core.submit(new, Micros(0)).expect("there is room for all")
         };

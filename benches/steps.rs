@@ -143,6 +143,8 @@ fn request(index: usize, turn: u32) -> Generate {
         session: None,
         owner: KeyId::default(),
         cache_salt: None,
+        has_cache_key: false,
+        priority: 0,
         memory: None,
     }
 }

@@ -123,6 +123,8 @@ pub struct BatchProfile {
     pub token_budget_tokens: Bounded<1, 1_048_576>,
     /// Most tokens of one prompt in a step.
     pub prefill_slice_tokens: Bounded<1, 1_048_576>,
+    /// Percent of what running answers are expected to grow by that an admission leaves free.
+    pub growth_reserve_percent: Bounded<0, 100>,
 }
 
 impl Default for BatchProfile {
@@ -133,6 +135,7 @@ impl Default for BatchProfile {
             running_max_count: Bounded(32),
             token_budget_tokens: Bounded(1_024),
             prefill_slice_tokens: Bounded(256),
+            growth_reserve_percent: Bounded(25),
         }
     }
 }
@@ -150,6 +153,9 @@ pub struct QueueProfile {
     /// Most prompts that are rendered and tokenized at once or wait for it; the next is refused
     /// with 429.
     pub preparing_max_count: Bounded<1, 1_048_576>,
+    /// What a level of a request's priority is worth: so much earlier an arrival. Zero: priorities
+    /// do not count.
+    pub priority_seconds: Bounded<0, 3_600>,
 }
 
 impl Default for QueueProfile {
@@ -159,6 +165,7 @@ impl Default for QueueProfile {
             waiting_max_tokens: Bounded(1_048_576),
             waiting_max_seconds: Bounded(60),
             preparing_max_count: Bounded(1_024),
+            priority_seconds: Bounded(10),
         }
     }
 }

@@ -114,6 +114,8 @@ pub(super) fn generate(input: ResponseInput) -> Generate {
         session: None,
         owner: KeyId::default(),
         cache_salt: None,
+        has_cache_key: false,
+        priority: 0,
         memory: None,
     }
 }

@@ -104,6 +104,10 @@ pub struct Generate {
     pub owner: KeyId,
     /// Keeps the prompt apart from those built with another salt, besides the owner's.
     pub cache_salt: Option<String>,
+    /// Its client says that others come that begin alike: what it computes is kept longer.
+    pub has_cache_key: bool,
+    /// Lower is served earlier; 0 is that of a request that says nothing.
+    pub priority: i32,
     /// What of the server's memory it holds, given back once its prompt is built; `None` where it
     /// is not counted.
     pub memory: Option<Reserved>,

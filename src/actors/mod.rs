@@ -17,6 +17,7 @@ mod engine_seat;
 mod engine_thread;
 #[cfg(test)]
 mod fixtures;
+mod flight;
 mod forms;
 mod guard;
 mod held_logprobs;
@@ -42,6 +43,7 @@ mod stream_threads;
 mod supervision;
 mod text;
 mod token_rate;
+mod ttft;
 
 pub use options::{SchedulingOptions, StartOptions};
 pub use start::{StartError, start};

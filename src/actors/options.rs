@@ -69,6 +69,10 @@ pub struct SchedulingOptions {
     pub decode_window: Duration,
     /// How long a sequence may wait before it is given up; zero waits for ever.
     pub waiting_max: Duration,
+    /// How much earlier an arrival a level of priority is worth; zero: priorities do not count.
+    pub priority_level: Duration,
+    /// Percent of what running answers are expected to grow by that an admission leaves free.
+    pub growth_reserve_percent: usize,
     /// Whether what prompts have in common with earlier ones is kept and found computed.
     pub prefix_cache: bool,
 }
@@ -85,6 +89,8 @@ impl Default for SchedulingOptions {
             prefill_window: Duration::ZERO,
             decode_window: Duration::ZERO,
             waiting_max: Duration::ZERO,
+            priority_level: Duration::ZERO,
+            growth_reserve_percent: 0,
             prefix_cache: false,
         }
     }
@@ -110,6 +116,8 @@ impl SchedulingOptions {
             prefill_window_micros: micros(self.prefill_window),
             decode_window_micros: micros(self.decode_window),
             waiting_max_micros: micros(self.waiting_max),
+            priority_micros: micros(self.priority_level),
+            growth_reserve_percent: self.growth_reserve_percent,
             prefix_cache: self.prefix_cache.then(hash_key),
         }
     }

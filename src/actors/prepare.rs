@@ -96,7 +96,8 @@ impl TextWork {
                     max_tokens,
                     sampling: Arc::new(Sampling { seed, masks, ..sampling.clone() }),
                     cache_salt: CacheSalt(key.salt.words()),
-                    in_session: generate.session.is_some(),
+                    in_session: generate.session.is_some() || generate.has_cache_key,
+                    priority: generate.priority,
                 });
                 prepared.rules.push(TextRules {
                     tokenizer: Arc::clone(&self.tokenizer),

@@ -133,6 +133,8 @@ fn what_is_found_computed_is_of_the_same_owner_and_salt_and_kept_longer_in_a_ses
     assert_eq!(salts.len(), all.len(), "{salts:?}");
     assert_eq!(sequence(Some(1), Some("a"), Some("s")), (sequence(Some(1), Some("a"), None).0, true));
     assert_eq!(sequence(None, None, None), (CacheSalt::default(), false));
+    let keyed = Generate { has_cache_key: true, ..generate(text("Hi")) };
+    assert!(work().prepare(keyed, &LIMITS).unwrap().sequences[0].in_session, "and under a prompt_cache_key");
 }
 
 /// `http` reserves 24 bytes for each of a body; two of them are the body and its text, which are

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::actors::messages::KeyId;
 use crate::actors::snapshot::{EndedRequest, LiveRequest, Phase, Timeline};
+use crate::actors::ttft::{BegunPrompt, FirstTokenMarks};
 use crate::batch::Micros;
 use crate::clock::Clock;
 use crate::metrics::RequestOutcome;
@@ -46,6 +47,7 @@ pub(super) struct LiveEntry {
     reached: [AtomicU64; Phase::ALL.len()],
     /// When the first text was handed to the reader; zero before.
     first_text: AtomicU64,
+    marks: FirstTokenMarks,
     outcome: OnceLock<RequestOutcome>,
     prompt_tokens: AtomicUsize,
     completion_tokens: AtomicU64,
@@ -63,6 +65,29 @@ impl LiveEntry {
         if self.phase.fetch_max(phase as u8, Ordering::Relaxed) < phase as u8 {
             self.reached[phase as usize].store(self.clock.now().0, Ordering::Relaxed);
         }
+    }
+
+    /// Notes what was found of its first prompt when it began.
+    pub(super) fn began(&self, begun: BegunPrompt) {
+        self.marks.began(begun);
+    }
+
+    /// Notes that a slice of its first prompt is in a step.
+    pub(super) fn add_slice(&self) {
+        self.marks.add_slice();
+    }
+
+    /// Notes that its first choice was sent back to the queue; after its first token that is no
+    /// matter of its first text any more.
+    pub(super) fn sent_back(&self) {
+        if self.phase() < Phase::Decode {
+            self.marks.sent_back(self.clock.now());
+        }
+    }
+
+    /// Notes that its first choice runs again.
+    pub(super) fn resumed(&self) {
+        self.marks.resumed(self.clock.now());
     }
 
     /// Notes that the first text was handed to the reader.
@@ -122,15 +147,17 @@ impl LiveEntry {
     }
 
     fn describe(&self, now: Micros) -> LiveRequest {
+        let (timeline, age_micros) = (self.timeline(), now.since(self.received));
         LiveRequest {
             request_id: self.request_id.clone(),
             owner: self.owner,
             phase: self.phase(),
-            age_micros: now.since(self.received),
+            age_micros,
             prompt_tokens: self.prompt_tokens.load(Ordering::Relaxed),
             completion_tokens: self.completion_tokens.load(Ordering::Relaxed),
             session: self.session.clone(),
-            timeline: self.timeline(),
+            first_text: self.marks.parts(&timeline, age_micros),
+            timeline,
         }
     }
 }
@@ -187,6 +214,7 @@ impl Registry {
                     clock: self.clock,
                     reached: Default::default(),
                     first_text: AtomicU64::new(0),
+                    marks: FirstTokenMarks::default(),
                     outcome: OnceLock::new(),
                     prompt_tokens: AtomicUsize::new(0),
                     completion_tokens: AtomicU64::new(0),

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::actors::flight::{RecordedSlice, RecordedStep};
 use crate::actors::mail::{ChoiceEvent, ChoiceEventKind, Feed};
 use crate::actors::messages::Cached;
 use crate::actors::registry::{LiveEntry, ResponseId};
 use crate::actors::snapshot::{Owner, Phase};
 use crate::actors::text::TextEnd;
+use crate::actors::ttft::BegunPrompt;
 use crate::batch::{Batch, SeqId};
 use crate::scheduler::{FinishReason, SequenceEvent};
 
@@ -78,14 +80,19 @@ impl Routes {
         self.sequences.insert(seq, (*response, u32::try_from(index).expect("choices are counted in 32 bits")));
     }
 
-    /// The sequences of a planned step that compute their prompt are in prefill now.
-    pub(super) fn planned(&self, batch: &Batch) {
+    /// The sequences of a planned step that compute their prompt are in prefill now; `step` gets
+    /// their slices.
+    pub(super) fn planned(&self, batch: &Batch, step: &mut RecordedStep) {
         for slice in &batch.slices {
             if slice.draw.as_ref().is_some_and(|draw| draw.generated_count > 0) {
                 continue;
             }
-            if let Some(route) = self.sequences.get(&slice.seq).and_then(|(response, _)| self.responses.get(response)) {
-                route.live.reached(Phase::Prefill);
+            if let Some((live, choice)) = self.live(slice.seq) {
+                live.reached(Phase::Prefill);
+                if choice == 0 {
+                    live.add_slice();
+                }
+                step.add_slice(RecordedSlice { live: Arc::clone(live), start: slice.start, tokens: slice.len() });
             }
         }
     }
@@ -95,9 +102,15 @@ impl Routes {
     pub(super) fn note(&mut self, event: SequenceEvent) {
         match event {
             SequenceEvent::Entered { request, index, seq } => self.enter(request, index, seq),
-            SequenceEvent::Began { seq, cached_tokens, miss } => {
+            SequenceEvent::Began { seq, prompt_tokens, cached_tokens, missed_tokens, miss, held_micros } => {
+                let computed_tokens = prompt_tokens - cached_tokens;
+                if let Some(live) = self.first(seq) {
+                    live.began(BegunPrompt { held_micros, cached_tokens, computed_tokens, missed_tokens });
+                }
                 self.add(seq, ChoiceEventKind::Began(Cached::of(cached_tokens, miss)));
             }
+            SequenceEvent::SentBack { seq } => self.first(seq).into_iter().for_each(|live| live.sent_back()),
+            SequenceEvent::Resumed { seq } => self.first(seq).into_iter().for_each(|live| live.resumed()),
             SequenceEvent::PromptLogprobs { seq, logprobs } => self.add(seq, ChoiceEventKind::Prompt(logprobs)),
             SequenceEvent::Token { seq, token, logprobs } => self.add(seq, ChoiceEventKind::Token { token, logprobs }),
             SequenceEvent::Finished { seq, reason, logprobs } => {
@@ -180,12 +193,20 @@ impl Routes {
 
     /// Whose a sequence is.
     pub(super) fn owner(&self, seq: SeqId) -> Owner {
-        let found = self.sequences.get(&seq).and_then(|(response, choice)| Some((self.responses.get(response)?, *choice)));
-        found.map_or_else(Owner::default, |(route, choice)| Owner {
-            request_id: route.live.request_id.clone(),
-            key: route.live.owner,
-            choice,
-        })
+        let owner =
+            |(live, choice): (&Arc<LiveEntry>, u32)| Owner { request_id: live.request_id.clone(), key: live.owner, choice };
+        self.live(seq).map_or_else(Owner::default, owner)
+    }
+
+    /// The request of a sequence, and which of its choices it is.
+    fn live(&self, seq: SeqId) -> Option<(&Arc<LiveEntry>, u32)> {
+        let (response, choice) = self.sequences.get(&seq)?;
+        Some((&self.responses.get(response)?.live, *choice))
+    }
+
+    /// The request whose first choice a sequence is.
+    fn first(&self, seq: SeqId) -> Option<&Arc<LiveEntry>> {
+        self.live(seq).filter(|(_, choice)| *choice == 0).map(|(live, _)| live)
     }
 
     fn add(&mut self, seq: SeqId, kind: ChoiceEventKind) {

@@ -14,7 +14,9 @@ use crate::actors::messages::{Accepted, Generate, KeyId, Refusal, ResponseInput}
 use crate::actors::registry::{LiveEntry, Registry};
 use crate::actors::request::RequestActor;
 use crate::actors::scheduling::SchedulerActor;
-use crate::actors::snapshot::{EndedRequest, EngineState, LiveRequest, ModelLimits, Phase, SchedulerLook, Snapshot, ViewSize};
+use crate::actors::snapshot::{
+    EndedRequest, EngineState, LiveRequest, ModelLimits, Phase, SchedulerLook, Snapshot, StepTrace, ViewSize,
+};
 use crate::actors::start::StartError;
 use crate::actors::status::Status;
 use crate::batch::TokenId;
@@ -221,6 +223,12 @@ impl Service {
     #[must_use]
     pub fn recent_requests(&self, count: usize) -> Vec<EndedRequest> {
         self.inner.registry.recent(count)
+    }
+
+    /// The last steps that ended, oldest first, a few thousand at most.
+    #[must_use]
+    pub fn steps(&self) -> Vec<StepTrace> {
+        self.inner.status.flight().steps()
     }
 
     /// What the scheduler looks like now, for the console; `None` if there is no engine, or if the

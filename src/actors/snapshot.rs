@@ -2,7 +2,7 @@
 //! never asked of an actor.
 
 use crate::actors::messages::KeyId;
-use crate::batch::Micros;
+use crate::batch::{BlockUse, Micros};
 use crate::metrics::RequestOutcome;
 pub use crate::prompt::builder::BuilderCounts;
 pub use crate::scheduler::{BlockMap, PrefixCounts, SchedulerCounts, SchedulerView, SequenceView, ViewSize};
@@ -34,7 +34,7 @@ impl EngineState {
 }
 
 /// How far a live request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// Its prompt is being rendered and tokenized, or waits for that.
     Building,
@@ -83,6 +83,85 @@ pub struct Timeline {
     pub sending_micros: Option<u64>,
 }
 
+/// Where the time to a request's first text went, in microseconds. The parts add up to that time,
+/// or to the request's age while there is no text. Of several choices the first counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FirstTextParts {
+    /// Its prompt was rendered and tokenized, or waited for that.
+    pub building_micros: u64,
+    /// It waited in the scheduler's queue for a place, tokens or blocks.
+    pub queued_micros: u64,
+    /// The prefill window held it for others.
+    pub window_micros: u64,
+    /// Its prompt was computed, or waited between its slices.
+    pub prefill_micros: u64,
+    /// The share of that which a prefix cache with everything would have saved.
+    pub cache_miss_micros: u64,
+    /// It had been sent back to the queue: for want of blocks, or because the engine was rebuilt.
+    pub preempted_micros: u64,
+    /// It had tokens that were no text yet, or were held for others.
+    pub decode_micros: u64,
+    /// Slices in which its prompt was computed.
+    pub slices_count: u32,
+    /// Tokens of its prompt that were found computed.
+    pub cached_tokens: u64,
+}
+
+impl FirstTextParts {
+    /// All of it.
+    #[must_use]
+    pub fn sum_micros(&self) -> u64 {
+        let waited = self.building_micros + self.queued_micros + self.window_micros + self.preempted_micros;
+        waited + self.prefill_micros + self.cache_miss_micros + self.decode_micros
+    }
+}
+
+/// What a step held, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StepTrace {
+    /// Which step of those recorded it is, counted from one.
+    pub number: u64,
+    /// When it was planned.
+    pub planned: Micros,
+    /// Whether that was while the step before was computed.
+    pub is_ahead: bool,
+    /// When the engine began it: given it, or done with the step before.
+    pub began: Micros,
+    /// When its result was taken.
+    pub ended: Micros,
+    /// It failed.
+    pub is_lost: bool,
+    /// Tokens that it computed.
+    pub tokens_count: usize,
+    /// Tokens that it drew for sequences that still wanted them.
+    pub drawn_count: usize,
+    /// Sequences that were being prefilled once it was planned.
+    pub prefilling_count: usize,
+    /// Sequences that decoded.
+    pub decoding_count: usize,
+    /// Sequences that waited.
+    pub waiting_count: usize,
+    /// The blocks of both groups.
+    pub blocks: BlockUse,
+    /// Sequences that gave their blocks back for it.
+    pub preemptions_count: u64,
+    /// Tokens of prompts that were found computed when it was planned.
+    pub cached_tokens: u64,
+    /// The first of its slices of prompts.
+    pub slices: Vec<PromptSlice>,
+}
+
+/// A slice of a request's prompt, or of what a request that was sent back has to compute again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptSlice {
+    /// The request.
+    pub request_id: String,
+    /// The position of its first token.
+    pub start: usize,
+    /// Its tokens.
+    pub tokens: usize,
+}
+
 /// A request that has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveRequest {
@@ -102,6 +181,8 @@ pub struct LiveRequest {
     pub session: Option<String>,
     /// What happened to it so far.
     pub timeline: Timeline,
+    /// Where the time to its first text went, or goes.
+    pub first_text: FirstTextParts,
 }
 
 /// A request that ended.

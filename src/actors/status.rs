@@ -9,6 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::actors::flight::FlightRecorder;
 use crate::actors::snapshot::{EngineState, ModelLimits};
 use crate::batch::Micros;
 use crate::scheduler::SchedulerCounts;
@@ -36,6 +37,7 @@ pub(super) struct Status {
     counts: Mutex<SchedulerCounts>,
     /// When a client that was refused was told to come back, in seconds, and when it was told.
     retry_after: Mutex<Option<(u64, Micros)>>,
+    flight: FlightRecorder,
     watchdog_micros: u64,
 }
 
@@ -54,8 +56,14 @@ impl Status {
             tokens_per_second: AtomicU64::new(0),
             counts: Mutex::new(SchedulerCounts::default()),
             retry_after: Mutex::new(None),
+            flight: FlightRecorder::default(),
             watchdog_micros,
         }
+    }
+
+    /// The last steps.
+    pub(super) fn flight(&self) -> &FlightRecorder {
+        &self.flight
     }
 
     /// What the engine is good for.

@@ -7,10 +7,12 @@
 //! returns, except `plan`, `plan_ahead` and `commit`: call `deliver` after them. Absent on purpose:
 //! the engine, mailboxes, timers, clocks.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::actors::flight::RecordedStep;
 use crate::actors::mail::Feed;
 use crate::actors::registry::{LiveEntry, ResponseId};
 use crate::actors::routes::Routes;
@@ -38,6 +40,8 @@ pub(super) struct Stepper {
     routes: Routes,
     pace: TokenRate,
     events: Vec<SequenceEvent>,
+    /// Steps that were planned and have not ended, oldest first.
+    under_way: VecDeque<RecordedStep>,
     status: Arc<Status>,
     metrics: Metrics,
 }
@@ -50,6 +54,7 @@ impl Stepper {
             routes: Routes::default(),
             pace: TokenRate::default(),
             events: Vec::new(),
+            under_way: VecDeque::new(),
             status,
             metrics,
         };
@@ -114,6 +119,7 @@ impl Stepper {
     /// What to compute next; for [`Next::Step`] it is in `batch`, which holds an earlier one or
     /// none before. To be followed by [`Stepper::deliver`].
     pub(super) fn plan(&mut self, now: Micros, batch: &mut Batch) -> Next {
+        let before = self.core.counts();
         let next = match self.core.plan(now, &mut self.events) {
             Plan::Step(planned) => {
                 std::mem::swap(planned, batch);
@@ -122,21 +128,23 @@ impl Stepper {
             Plan::Idle { until } => Next::Idle(until),
         };
         if next == Next::Step {
-            self.planned(batch);
+            self.planned(batch, RecordedStep::planned(now, false, &before, &self.core.counts()));
         }
         next
     }
 
     /// Whether the step after the one that is computed is planned already; it is in `batch` then.
     pub(super) fn plan_ahead(&mut self, now: Micros, batch: &mut Batch) -> bool {
+        let before = self.core.counts();
         let Some(planned) = self.core.plan_ahead(now, &mut self.events) else { return false };
         std::mem::swap(planned, batch);
-        self.planned(batch);
+        self.planned(batch, RecordedStep::planned(now, true, &before, &self.core.counts()));
         true
     }
 
-    fn planned(&mut self, batch: &Batch) {
-        self.routes.planned(batch);
+    fn planned(&mut self, batch: &Batch, mut step: RecordedStep) {
+        self.routes.planned(batch, &mut step);
+        self.under_way.push_back(step);
         // Before the engine begins: a reader that sees it compute finds the step's blocks in the
         // counts.
         self.publish();
@@ -149,14 +157,20 @@ impl Stepper {
         let computed = matches!(result, StepResult::Done(_));
         let before = self.core.counts();
         self.core.commit(result, now, &mut self.events);
-        if computed {
-            let after = self.core.counts();
+        let after = self.core.counts();
+        let drawn = (after.decode_tokens_total - before.decode_tokens_total) as usize;
+        let step = self.under_way.pop_front().expect("a step that is committed was planned");
+        self.status.flight().record(step.ended(batch.tokens.len(), computed.then_some(drawn), began, now));
+        if !computed {
+            // What was planned ahead of it is lost with it.
+            self.under_way.clear();
+        } else {
             self.pace.observe(batch.tokens.len(), began, now);
             self.status.observe_step(now.since(began), self.pace.tokens_per_second());
             let step = StepRecord {
                 slices_count: batch.slices.len(),
                 prefill_tokens: (after.prefill_tokens_total - before.prefill_tokens_total) as usize,
-                decode_tokens: (after.decode_tokens_total - before.decode_tokens_total) as usize,
+                decode_tokens: drawn,
                 seconds: now.since(began) as f64 / 1e6,
             };
             self.metrics.step_committed(step, now);

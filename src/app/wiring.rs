@@ -158,6 +158,8 @@ fn scheduling(profile: &Profile, prefix_cache: bool) -> SchedulingOptions {
         prefill_window: Duration::from_millis(batch.prefill_window_ms.get()),
         decode_window: Duration::from_millis(batch.decode_window_ms.get()),
         waiting_max: Duration::from_secs(queue.waiting_max_seconds.get()),
+        priority_level: Duration::from_secs(queue.priority_seconds.get()),
+        growth_reserve_percent: batch.growth_reserve_percent.count(),
         prefix_cache,
     }
 }

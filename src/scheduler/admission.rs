@@ -1,11 +1,15 @@
 //! Which sequences may wait, and which of the waiting may run.
 //!
-//! **First come, first served, without exception: every running sequence arrived before all that
-//! wait.** An admission that fails leaves the queue as it was, and no sequence passes the front.
+//! **No sequence passes the front**, and an admission that fails leaves the queue as it was. At the
+//! front is what ran before, so that what was begun is ended first; behind it come those that never
+//! ran, in the order of service: first come, first served, but for priorities (`ids`). A sequence
+//! that runs keeps running whatever arrives: priorities decide what begins, and what is preempted
+//! when blocks run out.
 
 use std::sync::Arc;
 
 use super::chain_hash::CacheSalt;
+use super::geometry::BlockCounts;
 use super::queue::Demand;
 use super::running::Runner;
 use super::sequence::{Sequence, SequenceIndex};
@@ -27,6 +31,9 @@ pub struct NewSequence {
     /// Whether it is part of a conversation that goes on: then its blocks are evicted after
     /// others'.
     pub in_session: bool,
+    /// Lower is served earlier; beyond plus and minus 100 it counts as that. All sequences of a
+    /// request have the same.
+    pub priority: i32,
 }
 
 /// Why a sequence was not taken. The client must act: shorten, or come back later.
@@ -101,12 +108,12 @@ impl Scheduler {
 
     /// Whether so many sequences of a request, with so many prompt tokens, may wait besides those
     /// that do; else after how many microseconds they may.
-    pub(super) fn check_queue(&self, sequences_count: usize, prompt_tokens: usize) -> Result<(), Reject> {
+    pub(super) fn check_queue(&self, sequences_count: usize, prompt_tokens: usize, priority: i32) -> Result<(), Reject> {
         let (excess_count, excess_tokens) = self.excess(sequences_count, prompt_tokens);
         if excess_count == 0 && excess_tokens == 0 {
             return Ok(());
         }
-        let forecast = self.forecast(prompt_tokens);
+        let forecast = self.forecast(prompt_tokens, priority);
         let room_micros = forecast.gone_micros(excess_count, excess_tokens);
         let patience_micros = match self.limits.waiting_max_micros {
             max if max > 0 && self.knows_answers() => max,
@@ -137,37 +144,27 @@ impl Scheduler {
 
     /// Whether a sequence of so many tokens would wait longer than it may. Its client need not wait
     /// to learn that.
-    pub(super) fn check_wait(&self, prompt_tokens: usize) -> Result<(), Reject> {
+    pub(super) fn check_wait(&self, prompt_tokens: usize, priority: i32) -> Result<(), Reject> {
         let waiting_max_micros = self.limits.waiting_max_micros;
         if waiting_max_micros == 0 || !self.knows_answers() {
             return Ok(());
         }
-        let wait_micros = self.forecast(prompt_tokens).newcomer_micros;
+        let wait_micros = self.forecast(prompt_tokens, priority).newcomer_micros;
         if wait_micros <= waiting_max_micros {
             return Ok(());
         }
         Err(Reject::WaitsTooLong { wait_micros, waiting_max_micros, taken_after_micros: wait_micros - waiting_max_micros })
     }
 
-    /// Puts a sequence that passed both checks, and whose request arrived then, at the end of the
-    /// queue. `request`: the first sequence of its request, if that has several.
+    /// Puts a sequence that passed both checks, and whose request arrived then, into the queue,
+    /// behind all of its priority. `request`: the first sequence of its request, if that has
+    /// several.
     pub(super) fn enqueue(&mut self, new: NewSequence, arrived: Micros, request: Option<SeqId>) -> SeqId {
-        let id = self.next_seq();
+        let id = self.ids.give(new.priority, self.now);
         let place = self.sequences.insert(Sequence::new(id, new, arrived, request));
+        self.sequences[place].held_before_micros = self.held.at(self.now);
         self.waiting.enter(place, &self.sequences[place], &self.geometry);
         id
-    }
-
-    /// An id that no sequence has had.
-    pub(super) fn next_seq(&mut self) -> SeqId {
-        let id = SeqId(self.next_id);
-        self.next_id += 1;
-        id
-    }
-
-    /// Whether a sequence has never run.
-    pub(super) fn is_fresh(&self, seq: SeqId) -> bool {
-        seq >= self.fresh_from
     }
 
     /// Lets sequences run from the front of the queue and gives each a slice of this step. That
@@ -177,7 +174,7 @@ impl Scheduler {
         while room > 0
             && let Some((seq, _)) = self.waiting.front()
             && !self.suspects.contain(seq)
-            && !(gate.is_held() && self.is_fresh(seq))
+            && !(gate.is_held() && self.waiting.is_all_fresh())
         {
             match self.admit_front(room) {
                 Some(len) => room -= len,
@@ -190,10 +187,10 @@ impl Scheduler {
     /// length, or `None` if it does not fit or the queue is empty.
     ///
     /// Everything that it needs to catch up must be available: else it would soon be preempted, or
-    /// preempt others, and be computed twice. It takes the global blocks of all its tokens at
-    /// once, so that those admitted next count with what is left; sliding blocks it takes slice
-    /// by slice, because it gives them back on the way. What the prefix cache has of it is not
-    /// computed.
+    /// preempt others, and be computed twice; and what those that run are expected to grow by stays
+    /// free (`growth`). It takes the global blocks of all its tokens at once, so that those
+    /// admitted next count with what is left; sliding blocks it takes slice by slice, because it
+    /// gives them back on the way. What the prefix cache has of it is not computed.
     pub(super) fn admit_front(&mut self, room: usize) -> Option<usize> {
         let (seq, place) = self.waiting.front()?;
         let demand = Demand::of(&self.sequences[place], &self.geometry);
@@ -201,14 +198,19 @@ impl Scheduler {
             return None;
         }
         let found = self.find_computed(place);
-        if !demand.blocks.without_global(found.held_blocks).fit(self.pools.available()) {
+        let growth = BlockCounts { global: self.growth_blocks(self.running.count()), sliding: 0 };
+        if !demand.blocks.without_global(found.held_blocks).plus(growth).fit(self.available()) {
             return None;
         }
         self.waiting.leave(&self.sequences[place], &self.geometry);
         let mut runner = Runner::new(place, &self.sequences[place]);
         self.take_found(&mut runner, found);
-        self.note_found(seq, found, runner.tokens_count);
-        self.fresh_from = self.fresh_from.max(SeqId(seq.0 + 1));
+        let has_run = std::mem::replace(&mut self.sequences[place].has_run, true);
+        self.note_found(found, runner.tokens_count, has_run);
+        self.moves.push(match has_run {
+            true => SequenceEvent::Resumed { seq },
+            false => self.began(&runner, found),
+        });
         let len = runner.pending().min(self.geometry.slice_tokens_max).min(room);
         let mut missing = runner.tables.missing(runner.computed + len, &self.geometry);
         missing.global = demand.blocks.global - found.blocks;
@@ -239,7 +241,7 @@ impl Scheduler {
         if self.limits.waiting_max_micros == 0 {
             return None;
         }
-        let place = self.waiting.from(self.fresh_from).find(|place| !self.sequences[*place].is_later())?;
+        let place = self.waiting.arrivals().find(|place| !self.sequences[*place].is_later())?;
         Some((place, self.sequences[place].arrived.plus(self.limits.waiting_max_micros)))
     }
 }

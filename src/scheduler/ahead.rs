@@ -25,8 +25,8 @@
 //! * No sequence in it draws with a history, which would lack a token, and no sequence of either
 //!   awaits log-probabilities of its prompt.
 //! * No suspects are tried, and no window holds a sequence.
-//! * Few in the line of those that run have ended: it is tidied between a commit and a plan, where
-//!   no step knows its places.
+//! * Few in the line of those that run have ended, and none was admitted that goes before others:
+//!   the line is tidied between a commit and a plan, where no step knows its places.
 //! * No sequence with masks is in both: its mask follows from the token that is awaited. It is left
 //!   out of the step that is planned ahead, and is in the next one; the others do not wait.
 //! * The blocks suffice: nothing is preempted, because a sequence of the step under way keeps its
@@ -46,7 +46,11 @@ impl Scheduler {
     pub(super) fn can_be_followed(&self) -> bool {
         let [step] = self.under_way.as_slice() else { return false };
         let is_short = step.prefill_tokens() <= LITTLE_TOKENS;
-        is_short && !step.blocks_planning_ahead && self.suspects.is_empty() && self.running.is_tidy()
+        is_short
+            && !step.blocks_planning_ahead
+            && self.suspects.is_empty()
+            && self.running.is_tidy()
+            && self.running.is_in_order()
     }
 
     /// Presumes that the step under way ends well; its commit settles the tokens.
@@ -89,14 +93,14 @@ impl Scheduler {
         }
     }
 
-    /// Whether there are blocks for the next slice of all that run, however long it may be.
+    /// Whether there are blocks for the next slice of all that run, however long it may be. What
+    /// those need that return is kept for them.
     fn suffices_for_all(&self) -> bool {
         let mut missing = BlockCounts::default();
-        for runner in self.running.iter().filter(|runner| !runner.is_complete()) {
+        for runner in self.running.iter().filter(|runner| !runner.is_complete() && !runner.is_returning()) {
             let end = runner.computed + runner.pending().min(self.geometry.slice_tokens_max);
-            let more = runner.tables.missing(end, &self.geometry);
-            missing = BlockCounts { global: missing.global + more.global, sliding: missing.sliding + more.sliding };
+            missing = missing.plus(runner.tables.missing(end, &self.geometry));
         }
-        missing.fit(self.pools.available())
+        missing.fit(self.available())
     }
 }

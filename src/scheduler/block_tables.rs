@@ -36,6 +36,11 @@ impl BlockTables {
         tables.sliding.blocks(&self.sliding)
     }
 
+    /// How many blocks it holds.
+    pub(super) fn counts(&self) -> BlockCounts {
+        BlockCounts { global: self.global.len(), sliding: self.sliding.len() }
+    }
+
     pub(super) fn sliding_first(&self) -> usize {
         self.sliding_first as usize
     }

@@ -3,7 +3,6 @@
 use super::Scheduler;
 use super::queue::Demand;
 use super::sequence::PromptLogprobs;
-use crate::batch::SeqId;
 
 impl Scheduler {
     /// Panics if a cheap invariant does not hold; called at the end of each public method that
@@ -15,15 +14,13 @@ impl Scheduler {
             "a sequence either waits or runs, never both and never neither"
         );
         assert!(self.running.count() <= self.limits.running_max(), "more sequences run than may");
-        if let (Some(newest), Some((front, _))) = (self.running.newest(), self.waiting.front()) {
-            assert!(newest.seq < front, "sequence {} runs, and {} that came before waits", newest.seq.0, front.0);
-        }
     }
 
     /// Panics if any invariant does not hold. Takes time in proportion to everything there is:
     /// debug builds call it at each plan and commit, the simulation after each call.
     pub fn check_all(&self) {
         self.check();
+        self.check_kept();
         self.check_running();
         self.check_waiting();
         self.check_turns();
@@ -52,7 +49,9 @@ impl Scheduler {
             assert!(runner.generated_count <= sequence.max_tokens, "sequence {} has no more than it asked for", seq.0);
             let presumed = self.under_way.first().is_some_and(|step| step.is_presumed);
             assert!(!is_awaited || presumed, "sequence {} awaits a token of a step", seq.0);
-            assert!(!self.is_fresh(seq), "sequence {} runs and has never run", seq.0);
+            assert!(sequence.has_run, "sequence {} runs and has never run", seq.0);
+            let returns = sequence.advances_at > 0;
+            assert_eq!(runner.is_returning(), returns, "sequence {} has got further or not", seq.0);
             runner.tables.check(runner.computed, &self.geometry);
             let fills_next = runner.fills_at.checked_sub(runner.computed).is_some_and(|tokens| tokens > 0);
             let is_anew = runner.fills_at == self.geometry.block_tokens;
@@ -75,11 +74,11 @@ impl Scheduler {
             let sequence = &self.sequences[place];
             assert_eq!(sequence.id, seq, "a waiting sequence is at its place");
             demand = demand.plus(Demand::of(sequence, &self.geometry));
-            fresh_count += usize::from(self.is_fresh(seq));
+            fresh_count += usize::from(!sequence.has_run);
         }
         assert_eq!(self.waiting.demand(), demand, "the queue's sums are those of its sequences");
         assert!(fresh_count + self.turns.held_count() <= self.limits.waiting_max_count, "more sequences wait than may");
-        let last = self.waiting.iter().next_back().map(|(seq, _)| seq);
-        assert!(last < Some(SeqId(self.next_id)), "sequence {last:?} was never submitted");
+        self.waiting.check(&self.sequences);
+        assert!(self.waiting.iter().all(|(seq, _)| self.ids.has_given(seq)), "a sequence waits that was never submitted");
     }
 }

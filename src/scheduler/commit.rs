@@ -38,6 +38,9 @@ impl Scheduler {
         if self.running[slice.at].fills_at <= slice.end {
             self.keep_filled(slice.at);
         }
+        if self.running[slice.at].is_returning() {
+            self.note_return(slice.at);
+        }
         let runner = &mut self.running[slice.at];
         runner.slide(&self.geometry, &mut self.tables, &mut self.pools);
         if !self.suspects.is_empty() {
@@ -102,7 +105,7 @@ impl Scheduler {
     }
 
     /// The step failed, and the engine's KV memory with it: its sequences are suspected, and all
-    /// sequences are computed again, in the order of arrival, with the tokens generated so far.
+    /// sequences are computed again, in the order of service, with the tokens generated so far.
     pub(super) fn commit_lost(&mut self, step: StepUnderWay, events: &mut Vec<SequenceEvent>) {
         self.forget_computed();
         // What was planned ahead of this is lost with it, and no sequence of it is suspected.
@@ -115,6 +118,6 @@ impl Scheduler {
             }
         }
         self.step.take_back(step.planned);
-        while self.send_back_newest().is_some() {}
+        self.send_all_back();
     }
 }

@@ -15,7 +15,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
-use super::Scheduler;
+use super::{NewSequence, Scheduler};
 use crate::batch::SeqId;
 
 /// Older steps weigh half after this much computing time.
@@ -54,6 +54,8 @@ pub(super) struct RecentSteps {
     /// Over answers: tokens generated, and how many answers ended before they had to.
     generated: f64,
     stopped: f64,
+    /// How many ended, older ones weighing less.
+    ended: f64,
     ended_count: u64,
     /// Over sequences that began: their tokens, and those of them that were found computed.
     begun: f64,
@@ -80,7 +82,13 @@ impl RecentSteps {
     pub(super) fn note_end(&mut self, before_all: bool) {
         self.generated *= ANSWER_DECAY;
         self.stopped = self.stopped * ANSWER_DECAY + f64::from(u8::from(before_all));
+        self.ended = self.ended * ANSWER_DECAY + 1.0;
         self.ended_count += 1;
+    }
+
+    /// Tokens of an answer, by those that ended lately, whatever ended them.
+    pub(super) fn answer_tokens(&self) -> usize {
+        (self.generated / self.ended.max(1.0)) as usize
     }
 
     /// A sequence of so many tokens began, of which so many were found computed.
@@ -154,12 +162,19 @@ impl Forecast {
 /// One that waits.
 #[derive(Debug, Clone, Copy, Default)]
 struct Waiting {
+    /// Where it stands among those that never ran; none if it ran before.
+    rank: Option<SeqId>,
     /// Tokens to be computed before it decodes.
     prefill_tokens: usize,
     prompt_tokens: usize,
     tokens_left: u32,
     request: Option<SeqId>,
     is_newcomer: bool,
+}
+
+/// Puts `next` into the queue, behind all that go before it and all of its rank.
+fn enter(next: Waiting, queue: &mut VecDeque<Waiting>) {
+    queue.insert(queue.partition_point(|waiting| waiting.rank <= next.rank), next);
 }
 
 /// The queue, run forward. Time is in parts of a step.
@@ -222,11 +237,13 @@ impl QueueRun<'_> {
 }
 
 impl Scheduler {
-    /// Runs the queue forward, with one more sequence of `prompt_tokens` at its end.
+    /// Runs the queue forward, with one more sequence of `prompt_tokens` and this priority in its
+    /// place. Nothing else comes, so nothing passes it.
     ///
     /// Takes time in proportion to all that wait and run.
-    pub(super) fn forecast(&self, prompt_tokens: usize) -> Forecast {
+    pub(super) fn forecast(&self, prompt_tokens: usize, priority: i32) -> Forecast {
         let mut run = self.run();
+        let growth = self.growth_tokens() / self.geometry.block_tokens;
         let running_count = self.running.count() as f64;
         for (index, runner) in self.running.iter().enumerate() {
             let now = Waiting {
@@ -235,16 +252,25 @@ impl Scheduler {
                 request: self.sequences[runner.place].request,
                 ..Waiting::default()
             };
-            run.begin(now, runner.tables.global.len(), (index + 1) as f64 / (running_count + 1.0));
+            run.begin(now, runner.tables.global.len() + growth, (index + 1) as f64 / (running_count + 1.0));
         }
         let mut held = self.held();
-        let mut queue = self.queue(&mut held, prompt_tokens);
+        let newcomer = Waiting {
+            rank: Some(self.ids.peek(priority, self.now)),
+            prefill_tokens: prompt_tokens,
+            prompt_tokens,
+            is_newcomer: true,
+            ..Waiting::default()
+        };
+        let mut queue = self.queue(&mut held, newcomer);
         let mut forecast = Forecast::default();
         while let Some(next) = queue.pop_front() {
-            let blocks = self.geometry.need(next.prefill_tokens).global;
+            let blocks = self.geometry.need(next.prefill_tokens).global + growth;
             while !run.has_room(blocks) {
                 let Some(request) = run.end() else { break };
-                queue.extend(request.and_then(|first| held.get_mut(&first)?.pop_front()));
+                if let Some(next) = request.and_then(|first| held.get_mut(&first)?.pop_front()) {
+                    enter(next, &mut queue);
+                }
             }
             let slice_free = run.slices.peek().map_or(0, |Reverse(free)| *free);
             // One more may begin in the step in which a slice becomes free.
@@ -287,11 +313,12 @@ impl Scheduler {
     }
 
     /// Those that wait, those that are held and may enter at once, and the newcomer.
-    fn queue(&self, held: &mut BTreeMap<SeqId, VecDeque<Waiting>>, prompt_tokens: usize) -> VecDeque<Waiting> {
-        let waiting = self.waiting.iter().map(|(_, place)| {
+    fn queue(&self, held: &mut BTreeMap<SeqId, VecDeque<Waiting>>, newcomer: Waiting) -> VecDeque<Waiting> {
+        let waiting = self.waiting.iter().map(|(seq, place)| {
             let sequence = &self.sequences[place];
             let generated = (sequence.tokens.len() - sequence.prompt_len) as u32;
             Waiting {
+                rank: (!sequence.has_run).then_some(seq),
                 prefill_tokens: sequence.tokens.len(),
                 prompt_tokens: sequence.prompt_len,
                 tokens_left: sequence.max_tokens - generated,
@@ -304,24 +331,22 @@ impl Scheduler {
             // One may always enter, as in `turns`.
             let most = (self.limits.running_max() / 2).max(1);
             let free = most.saturating_sub(self.turns.live_count(*first));
-            queue.extend(held.drain(..free.min(held.len())));
+            held.drain(..free.min(held.len())).for_each(|next| enter(next, &mut queue));
         }
-        queue.push_back(Waiting { prefill_tokens: prompt_tokens, prompt_tokens, is_newcomer: true, ..Waiting::default() });
+        enter(newcomer, &mut queue);
         queue
     }
 
     fn held(&self) -> BTreeMap<SeqId, VecDeque<Waiting>> {
-        let waiting = |first: SeqId, tokens: usize, tokens_left: u32| Waiting {
-            prefill_tokens: tokens,
-            prompt_tokens: tokens,
-            tokens_left,
+        let waiting = |first: SeqId, new: &NewSequence| Waiting {
+            rank: Some(self.ids.peek(new.priority, self.now)),
+            prefill_tokens: new.prompt.len(),
+            prompt_tokens: new.prompt.len(),
+            tokens_left: new.max_tokens,
             request: Some(first),
             ..Waiting::default()
         };
-        let requests = self
-            .turns
-            .held()
-            .map(|(first, held)| (first, held.iter().map(|new| waiting(first, new.prompt.len(), new.max_tokens)).collect()));
+        let requests = self.turns.held().map(|(first, held)| (first, held.iter().map(|new| waiting(first, new)).collect()));
         requests.collect()
     }
 }

@@ -142,6 +142,8 @@ fn prompts_share_the_slices_of_a_step_and_time_costs_what_is_computed_in_it() {
         prefill_window_micros: 0,
         decode_window_micros: 0,
         waiting_max_micros: 0,
+        priority_micros: 0,
+        growth_reserve_percent: 0,
         prefix_cache: None,
     });
     let mut run = core.run();

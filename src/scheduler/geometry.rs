@@ -15,6 +15,16 @@ impl BlockCounts {
         Self { global: self.global - blocks, ..self }
     }
 
+    /// The blocks of both counts.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self { global: self.global + other.global, sliding: self.sliding + other.sliding }
+    }
+
+    /// The same without these, as far as there are so many.
+    pub(super) fn less(self, other: Self) -> Self {
+        Self { global: self.global.saturating_sub(other.global), sliding: self.sliding.saturating_sub(other.sliding) }
+    }
+
     /// Whether these fit into `room`, in both groups.
     pub(super) fn fit(self, room: Self) -> bool {
         self.global <= room.global && self.sliding <= room.sliding

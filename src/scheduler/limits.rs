@@ -39,6 +39,11 @@ pub struct SchedulerLimits {
     /// One that has run and waits again is never given up: its reader has tokens already, and
     /// it is first in the queue.
     pub waiting_max_micros: u64,
+    /// What a level of priority is worth: a sequence is served as if it had arrived so much later
+    /// for each level; zero: priorities do not count.
+    pub priority_micros: u64,
+    /// Percent of what running answers are expected to grow by that an admission leaves free.
+    pub growth_reserve_percent: usize,
     /// The key under which filled blocks are kept for prompts that begin the same; `None` keeps
     /// none.
     pub prefix_cache: Option<HashKey>,
@@ -62,6 +67,8 @@ impl Default for SchedulerLimits {
             prefill_window_micros: 0,
             decode_window_micros: 0,
             waiting_max_micros: 0,
+            priority_micros: 0,
+            growth_reserve_percent: 0,
             prefix_cache: None,
         }
     }

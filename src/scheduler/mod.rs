@@ -7,10 +7,11 @@
 //! A sequence waits (`admission`), runs, and ends. While it runs it catches up on `tokens -
 //! computed`, a slice a step (`planning`). When it has caught up a token is drawn and appended
 //! (`commit`), and so on. A step may be planned before the one before it has ended (`ahead`). When
-//! blocks run out the newest gives its blocks back and waits again (`preemption`); when the engine
-//! fails all do, and the sequences of the lost step are tried alone (`suspects`). Steps may be held
-//! for company (`windows`). What a prompt has in common with earlier ones is found computed
-//! (`reuse`). The sequences of one request take turns with those of others, and fail together
+//! blocks run out the last gives its blocks back and waits again (`preemption`), for whose sake
+//! some are left free (`growth`); when the engine fails all do, and the sequences of the lost step
+//! are tried alone (`suspects`). Steps may be held for company (`windows`). What a prompt has in
+//! common with earlier ones is found computed (`reuse`). Priorities are in the order of ids
+//! (`ids`). The sequences of one request take turns with those of others, and fail together
 //! (`turns`).
 //!
 //! A new feature is a file and a call in `planning` or `commit`, never a branch inside their loops.
@@ -21,6 +22,7 @@ use self::block_pool::BlockPools;
 use self::block_tables::Tables;
 use self::forecast::RecentSteps;
 use self::geometry::{BlockCounts, Geometry};
+use self::ids::SeqIds;
 use self::prefix_cache::PrefixCache;
 use self::queue::WaitingQueue;
 use self::reuse::Reuse;
@@ -29,6 +31,7 @@ use self::sequence::{SequenceIndex, Sequences};
 use self::step::{PlannedStep, StepUnderWay};
 use self::suspects::Suspects;
 use self::turns::Turns;
+use self::windows::HeldTime;
 use crate::batch::{Batch, BlockUse, Micros, PositionLogprobs, SeqId, StepResult, TokenId};
 
 mod admission;
@@ -40,6 +43,8 @@ mod check;
 mod commit;
 mod forecast;
 mod geometry;
+mod growth;
+mod ids;
 mod limits;
 mod planning;
 mod preemption;
@@ -109,14 +114,31 @@ pub enum SequenceEvent {
         /// The sequence, from now on.
         seq: SeqId,
     },
-    /// The sequence runs for the first time; only if prefixes are kept.
+    /// The sequence runs for the first time.
     Began {
         /// The sequence.
         seq: SeqId,
-        /// Tokens of its prompt, from the first on, that were found computed.
+        /// Tokens of its prompt.
+        prompt_tokens: usize,
+        /// Those of them, from the first on, that were found computed.
         cached_tokens: usize,
-        /// Why none were.
+        /// Those of the others that a cache with everything would have had.
+        missed_tokens: usize,
+        /// Why none were found; also `None` if prefixes are not kept.
         miss: Option<Miss>,
+        /// How long the prefill window held it, in microseconds, of the time that it waited.
+        held_micros: u64,
+    },
+    /// It gave its blocks back and waits again: for want of blocks, or because the engine lost
+    /// them.
+    SentBack {
+        /// The sequence.
+        seq: SeqId,
+    },
+    /// It runs again.
+    Resumed {
+        /// The sequence.
+        seq: SeqId,
     },
     /// The prompt is computed and the log-probabilities of its tokens (from the second on) are
     /// known; only if asked for.
@@ -206,9 +228,8 @@ struct SchedulerTotals {
 
 /// The scheduler core.
 ///
-/// **Ids are given in the order of arrival, and every running sequence has a smaller id than every
-/// waiting one**; of those that wait, the ones that ran before have smaller ids than those that
-/// never ran.
+/// **The order of ids is the order of service** (`ids`), among those that run and among those that
+/// wait; of those that wait, the ones that ran before go before those that never ran.
 #[derive(Debug)]
 pub struct Scheduler {
     limits: SchedulerLimits,
@@ -221,13 +242,14 @@ pub struct Scheduler {
     suspects: Suspects,
     turns: Turns,
     reuse: Reuse,
+    held: HeldTime,
+    /// What is to be reported of those that began to run, were sent back, or run again.
+    moves: Vec<SequenceEvent>,
     observed: RecentSteps,
     step: PlannedStep,
     /// Steps that are not committed, oldest first: none, one, or one and the step planned ahead.
     under_way: Vec<StepUnderWay>,
-    next_id: u64,
-    /// No sequence from this id on has ever run.
-    fresh_from: SeqId,
+    ids: SeqIds,
     /// The latest time that was told: it never goes back.
     now: Micros,
     /// When the last step was committed.
@@ -257,11 +279,12 @@ impl Scheduler {
             suspects: Suspects::default(),
             turns: Turns::default(),
             reuse: Reuse::default(),
+            held: HeldTime::default(),
+            moves: Vec::new(),
             observed: RecentSteps::default(),
             step: PlannedStep::default(),
             under_way: Vec::new(),
-            next_id: 0,
-            fresh_from: SeqId(0),
+            ids: SeqIds::new(limits.priority_micros),
             now: Micros::default(),
             committed_at: Micros::default(),
             totals: SchedulerTotals::default(),
@@ -275,8 +298,8 @@ impl Scheduler {
     pub fn submit(&mut self, sequence: NewSequence, now: Micros) -> Result<SeqId, Reject> {
         self.check_possible(&sequence)?;
         let now = self.advance(now);
-        self.check_queue(1, sequence.prompt.len())?;
-        self.check_wait(sequence.prompt.len())?;
+        self.check_queue(1, sequence.prompt.len(), sequence.priority)?;
+        self.check_wait(sequence.prompt.len(), sequence.priority)?;
         let seq = self.enqueue(sequence, now, None);
         self.check();
         Ok(seq)
@@ -295,12 +318,14 @@ impl Scheduler {
             self.check_possible(sequence)?;
         }
         let now = self.advance(now);
-        self.check_queue(sequences.len(), sequences.iter().map(|sequence| sequence.prompt.len()).sum())?;
-        self.check_wait(sequences.first().map_or(0, |first| first.prompt.len()))?;
         let mut rest = VecDeque::from(sequences);
         let first = rest.pop_front().expect("a request has a sequence");
+        let prompt_tokens = first.prompt.len() + rest.iter().map(|later| later.prompt.len()).sum::<usize>();
+        self.check_queue(1 + rest.len(), prompt_tokens, first.priority)?;
+        self.check_wait(first.prompt.len(), first.priority)?;
         let is_alone = rest.is_empty();
-        let seq = self.enqueue(first, now, (!is_alone).then_some(SeqId(self.next_id)));
+        let request = (!is_alone).then_some(self.ids.peek(first.priority, now));
+        let seq = self.enqueue(first, now, request);
         if !is_alone {
             self.turns.hold(seq, now, rest);
         }
@@ -331,7 +356,7 @@ impl Scheduler {
         self.take_turns(events);
         let held_until = self.choose(now);
         let is_given = self.hand_out();
-        self.report_began(events);
+        events.append(&mut self.moves);
         assert!(
             is_given || held_until.is_some() || self.sequences.count() == 0,
             "sequences wait or run, nothing holds them, and the step is empty"
@@ -362,7 +387,7 @@ impl Scheduler {
         self.presume();
         self.choose_ahead(now);
         let is_given = self.hand_out();
-        self.report_began(events);
+        events.append(&mut self.moves);
         self.check_in_debug();
         is_given.then_some(&mut self.step.batch)
     }
@@ -388,6 +413,7 @@ impl Scheduler {
             }
             StepResult::Lost => self.commit_lost(step, events),
         }
+        events.append(&mut self.moves);
         self.fail_together(events);
         self.check_in_debug();
     }

@@ -13,6 +13,7 @@ impl Scheduler {
         self.running.pack(&mut self.tables);
         self.step.begin();
         if !self.suspects.is_empty() {
+            self.held.note(AdmissionWindow::Open, now);
             self.choose_apart();
             return None;
         }
@@ -29,17 +30,17 @@ impl Scheduler {
         }
     }
 
-    /// Gives each candidate, oldest first, a slice of what it has not computed, and the blocks for
-    /// it; `decoding_count` of them decode. Answers how many tokens of the budget are left for
-    /// admissions.
+    /// Gives each candidate, in the order of service, a slice of what it has not computed, and the
+    /// blocks for it; `decoding_count` of them decode. Answers how many tokens of the budget are
+    /// left for admissions.
     ///
-    /// **Every candidate that decodes is in the step**, unless it is preempted: decode before
-    /// prefill, because a waiting prompt can wait one step (TTFT), and a stalled answer is seen
-    /// at once (ITL). Blocks go by age instead, so that the oldest always gets on, and a
-    /// sequence that is preempted has no slice in this step yet.
+    /// **Every candidate that decodes is in the step**, unless it is preempted, or lacks blocks
+    /// that are kept for one that was. Decode goes before prefill, because a waiting prompt can
+    /// wait one step (TTFT), and a stalled answer is seen at once (ITL). Blocks go by the order of
+    /// service instead, so that the first gets on, and a sequence that is preempted has no slice
+    /// in this step yet.
     pub(super) fn catch_up(&mut self, decoding_count: usize, is_candidate: impl Fn(&Self, &Runner) -> bool) -> usize {
         let mut room = self.limits.token_budget_tokens - decoding_count;
-        let preemptions_before = self.totals.preemptions;
         let mut next = 0;
         // The line may become shorter on the way.
         while next < self.running.line_len() {
@@ -63,7 +64,7 @@ impl Scheduler {
             }
         }
         // A sequence preempted just now would be the first to be admitted again.
-        if self.totals.preemptions == preemptions_before { room } else { 0 }
+        if self.step.lacks_blocks { 0 } else { room }
     }
 
     /// Gives the step that was chosen to the engine, unless it is empty. Returns whether it did.

@@ -1,42 +1,110 @@
 //! Taking a running sequence's blocks when they run out: it is computed again later.
+//!
+//! **A preempted sequence is not preempted again before it has got further than it ever was**: by a
+//! new token, or by a slice of its prompt. Until then it *returns*: what it needs for that is kept
+//! for it, and what others lack meanwhile they do not take from it. They wait a step; it gets on in
+//! each. Else a sequence could be computed again and again for nothing (a storm), while those that
+//! push it out gain a block at a time.
 
-use super::Scheduler;
-use super::sequence::PromptLogprobs;
+use super::geometry::BlockCounts;
+use super::sequence::{PromptLogprobs, SequenceIndex};
+use super::{Scheduler, SequenceEvent};
 
 impl Scheduler {
-    /// Takes the blocks for the next `len` tokens of a running sequence, from newer ones if none
-    /// are available. Returns whether it could: not if it is the newest itself, and was
-    /// preempted.
+    /// Takes the blocks for the next `len` tokens of a running sequence, from later ones if none
+    /// are available. Returns whether it could: not if it is the last itself and was preempted, nor
+    /// if all after it return; then it waits a step.
     ///
-    /// **The oldest running sequence always gets its blocks**: no sequence is admitted whose need
-    /// exceeds what there is.
+    /// **The first running sequence gets its blocks, or one gets on that returns**: no sequence is
+    /// admitted whose need exceeds what there is.
     pub(super) fn secure_blocks(&mut self, at: usize, len: usize) -> bool {
         loop {
             let runner = &mut self.running[at];
             let missing = runner.tables.missing(runner.computed + len, &self.geometry);
-            if missing.fit(self.pools.available()) {
+            // The usual decode step needs no block.
+            if missing == BlockCounts::default() || missing.fit(self.available_beside(at)) {
+                let runner = &mut self.running[at];
                 runner.tables.grow(missing, &mut self.tables, &mut self.pools);
                 return true;
             }
             assert!(self.running.count() > 1, "a sequence that runs alone has too few blocks: its need was miscounted");
-            // The newest, because it has the least to compute again as a rule, and because the
-            // oldest is served first.
+            self.step.lacks_blocks = true;
+            let last = self.running.last_settled(at).expect("what is kept for a sequence that returns suffices for it");
+            if last == at && !self.running.is_last(at) {
+                return false;
+            }
+            // The last, because it has the least to compute again as a rule, and because the first
+            // is served first.
             self.totals.preemptions += 1;
-            if self.send_back_newest() == Some(at) {
+            self.preempt(last);
+            if last == at {
                 return false;
             }
         }
     }
 
-    /// Sends the newest running sequence back to the front of the queue, without its blocks; its id
-    /// makes it first there. Answers where it was.
-    pub(super) fn send_back_newest(&mut self) -> Option<usize> {
-        let (at, place) = self.running.take_newest(&mut self.sequences, &mut self.tables, &mut self.pools)?;
+    /// Blocks that no sequence holds, but for those that are kept for sequences that return.
+    pub(super) fn available(&self) -> BlockCounts {
+        self.available_beside(usize::MAX)
+    }
+
+    /// The same, with what is kept for the sequence at `at`.
+    fn available_beside(&self, at: usize) -> BlockCounts {
+        self.pools.available().less(self.kept(at))
+    }
+
+    /// Blocks that are kept for sequences that return, but for the one at `but`.
+    fn kept(&self, but: usize) -> BlockCounts {
+        let returning = self.running.returning().iter().filter_map(|seq| self.running.find(*seq)).filter(|at| *at != but);
+        returning.map(|at| &self.running[at]).fold(BlockCounts::default(), |kept, runner| {
+            kept.plus(self.geometry.need(runner.tokens_count).less(runner.tables.counts()))
+        })
+    }
+
+    /// Panics unless what is kept for sequences that return is there.
+    pub(super) fn check_kept(&self) {
+        let (kept, available) = (self.kept(usize::MAX), self.pools.available());
+        assert!(kept.fit(available), "{kept:?} are kept for those that return, of {available:?}");
+    }
+
+    /// The sequence at `at`, which returns, has computed more of its tokens.
+    pub(super) fn note_return(&mut self, at: usize) {
+        let runner = &self.running[at];
+        if runner.computed >= self.sequences[runner.place].advances_at {
+            self.sequences[runner.place].advances_at = 0;
+            self.running.set_returned(at);
+        }
+    }
+
+    /// Sends a running sequence back to the queue, without its blocks: before all that never ran.
+    fn preempt(&mut self, at: usize) {
+        let computed = self.running[at].computed;
+        let place = self.running.take_out(at, &mut self.sequences, &mut self.tables, &mut self.pools);
+        // Suspects are tried alone, and none of them may keep the trial of another from running.
+        if self.suspects.is_empty() {
+            let sequence = &mut self.sequences[place];
+            sequence.advances_at = sequence.advances_at.max(computed + 1);
+        }
+        self.send_back(place);
+    }
+
+    /// Sends all running sequences back to the queue: the engine has lost what was computed of
+    /// them, and of those that wait.
+    pub(super) fn send_all_back(&mut self) {
+        while let Some(place) = self.running.take_last(&mut self.sequences, &mut self.tables, &mut self.pools) {
+            self.send_back(place);
+        }
+        for (_, place) in self.waiting.begun() {
+            self.sequences[place].advances_at = 0;
+        }
+    }
+
+    fn send_back(&mut self, place: SequenceIndex) {
         let sequence = &mut self.sequences[place];
         if let PromptLogprobs::Gathering(logprobs) = &mut sequence.prompt_logprobs {
             logprobs.clear();
         }
+        self.moves.push(SequenceEvent::SentBack { seq: sequence.id });
         self.waiting.enter(place, sequence, &self.geometry);
-        Some(at)
     }
 }

@@ -25,7 +25,7 @@ use super::prefix_cache::Prefix;
 use super::running::Runner;
 use super::sequence::{PromptLogprobs, Sequence, SequenceIndex};
 use super::{Scheduler, SequenceEvent};
-use crate::batch::{BlockId, SeqId, TokenId};
+use crate::batch::{BlockId, TokenId};
 
 /// Why a prompt was computed from its first token on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub(super) struct Found {
     pub(super) held_blocks: usize,
     /// Leading global blocks that are known.
     pub(super) known_blocks: usize,
+    /// Tokens of its other blocks, but for one that is not whole: a cache with everything has them.
+    missed_tokens: usize,
     miss: Option<Miss>,
 }
 
@@ -73,8 +75,6 @@ pub(super) struct Reuse {
     chain: Vec<BlockId>,
     /// The tokens of a block.
     tokens: Vec<TokenId>,
-    /// What is to be reported of those that began to run.
-    began: Vec<SequenceEvent>,
 }
 
 impl Scheduler {
@@ -109,7 +109,8 @@ impl Scheduler {
             _ => None,
         };
         let held_blocks = chain[..blocks].iter().filter(|block| pools.global.holders(**block) > 0).count();
-        Found { blocks, held_blocks, known_blocks: chain.len(), miss }
+        let missed_tokens = (computed_max / geometry.block_tokens - blocks) * geometry.block_tokens;
+        Found { blocks, held_blocks, known_blocks: chain.len(), missed_tokens, miss }
     }
 
     /// Gives a sequence that begins to run what was just found of it.
@@ -128,27 +129,34 @@ impl Scheduler {
         sequences[runner.place].hashes = Vec::new();
     }
 
-    /// Counts and reports what was found of a sequence that begins to run.
-    pub(super) fn note_found(&mut self, seq: SeqId, found: Found, tokens_count: usize) {
+    /// Counts what was found of a sequence that begins to run, again if it `has_run`.
+    pub(super) fn note_found(&mut self, found: Found, tokens_count: usize, has_run: bool) {
         if !self.pools.cache.is_on() {
             return;
         }
         let (counts, cached_tokens) = (&mut self.reuse.counts, found.blocks * self.geometry.block_tokens);
         let is_hit = u64::from(cached_tokens > 0);
         self.observed.note_found(tokens_count, cached_tokens);
-        if seq < self.fresh_from {
+        if has_run {
             counts.resumed_total += is_hit;
             return;
         }
         counts.hits_total += is_hit;
         counts.queried_tokens_total += tokens_count as u64;
         counts.hit_tokens_total += cached_tokens as u64;
-        self.reuse.began.push(SequenceEvent::Began { seq, cached_tokens, miss: found.miss });
     }
 
-    /// Reports those that began to run.
-    pub(super) fn report_began(&mut self, events: &mut Vec<SequenceEvent>) {
-        events.append(&mut self.reuse.began);
+    /// The report of a sequence that runs for the first time, with what was found of it.
+    pub(super) fn began(&self, runner: &Runner, found: Found) -> SequenceEvent {
+        let held_before_micros = self.sequences[runner.place].held_before_micros;
+        SequenceEvent::Began {
+            seq: runner.seq,
+            prompt_tokens: runner.tokens_count,
+            cached_tokens: runner.computed,
+            missed_tokens: found.missed_tokens,
+            miss: found.miss,
+            held_micros: self.held.at(self.now) - held_before_micros,
+        }
     }
 
     /// The running sequence at this index has filled blocks: they are known from now on.

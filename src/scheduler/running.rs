@@ -1,9 +1,10 @@
-//! The sequences that run, in the order of their ids.
+//! The sequences that run, in the order of service, which is that of their ids.
 //!
 //! What a step reads and writes of each lies side by side here, so that a step walks through memory
 //! once: with 65,536 of them, reading each where its prompt is kept took four times as long as
 //! everything else.
 
+use std::collections::BTreeSet;
 use std::ops::{Index, IndexMut};
 
 use super::block_pool::BlockPools;
@@ -28,6 +29,8 @@ pub(super) struct Runner {
     gone: bool,
     /// Whether it has caught up but for one token after its prompt; else it is being prefilled.
     pub(super) decoding: bool,
+    /// Whether it was preempted and has not got further since.
+    is_returning: bool,
     /// Whether its draws need all its tokens.
     pub(super) needs_history: bool,
     /// Whether what it may draw follows from what it drew before.
@@ -71,6 +74,7 @@ impl Runner {
             place,
             gone: false,
             decoding: false,
+            is_returning: sequence.advances_at > 0,
             needs_history: sequence.sampling.needs_history(),
             is_masked: sequence.sampling.masks.is_some(),
             awaits_prompt_logprobs: matches!(sequence.prompt_logprobs, PromptLogprobs::Gathering(_)),
@@ -87,6 +91,11 @@ impl Runner {
             stops: stops.iter().fold(0, |bits, token| bits | bit(*token)),
             tables: BlockTables::default(),
         }
+    }
+
+    /// Whether it was preempted and has not got further since.
+    pub(super) fn is_returning(&self) -> bool {
+        self.is_returning
     }
 
     /// Whether it runs no more.
@@ -215,14 +224,18 @@ fn bit(token: TokenId) -> u64 {
 /// All that run.
 ///
 /// An index into them holds from the beginning of a plan to its commit. A sequence that ends stays
-/// in the line until the next plan without a step under way. Others come, or are taken out, at its
-/// end only.
+/// in the line until the next plan without a step under way. Others come at its end only, and are
+/// taken out only where no step knows those behind them.
 #[derive(Debug, Default)]
 pub(super) struct RunningSequences {
-    /// Oldest first.
     line: Vec<Runner>,
+    /// So many of them, from the first on, are in order: one that goes before others and came
+    /// later stands behind them till the next plan without a step under way.
+    ordered_count: usize,
     gone_count: usize,
     decoding_count: usize,
+    /// Those that return, in no order.
+    returning: Vec<SeqId>,
 }
 
 impl RunningSequences {
@@ -240,24 +253,42 @@ impl RunningSequences {
         self.line.len()
     }
 
-    /// Oldest first.
+    /// First first.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = &Runner> {
         self.line.iter().filter(|runner| !runner.gone)
     }
 
-    pub(super) fn newest(&self) -> Option<&Runner> {
-        self.iter().next_back()
+    /// Those that return.
+    pub(super) fn returning(&self) -> &[SeqId] {
+        &self.returning
+    }
+
+    /// The last one, from the one at `from` on, that does not return.
+    pub(super) fn last_settled(&self, from: usize) -> Option<usize> {
+        (from..self.line.len()).rev().find(|at| !self.line[*at].gone && !self.line[*at].is_returning)
+    }
+
+    /// Whether none runs that stands behind the one at `at`.
+    pub(super) fn is_last(&self, at: usize) -> bool {
+        self.line[at + 1..].iter().all(|runner| runner.gone)
     }
 
     /// Where `seq` is, if it runs.
     pub(super) fn find(&self, seq: SeqId) -> Option<usize> {
-        let at = self.line.binary_search_by_key(&seq, |runner| runner.seq).ok()?;
+        let (ordered, others) = self.line.split_at(self.ordered_count);
+        let at = match ordered.binary_search_by_key(&seq, |runner| runner.seq) {
+            Ok(at) => at,
+            Err(_) => self.ordered_count + others.iter().position(|runner| runner.seq == seq)?,
+        };
         (!self.line[at].gone).then_some(at)
     }
 
-    /// Puts the newest at the end; answers its index.
+    /// Puts one at the end; answers its index.
     pub(super) fn enter(&mut self, runner: Runner) -> usize {
+        self.returning.extend(runner.is_returning.then_some(runner.seq));
+        let is_in_order = self.is_in_order() && self.line.last().is_none_or(|last| last.seq < runner.seq);
         self.line.push(runner);
+        self.ordered_count += usize::from(is_in_order);
         self.line.len() - 1
     }
 
@@ -266,35 +297,56 @@ impl RunningSequences {
         self.decoding_count = self.decoding_count + usize::from(decoding) - usize::from(before);
     }
 
+    /// The one at `at` has got further than it ever was.
+    pub(super) fn set_returned(&mut self, at: usize) {
+        let runner = &mut self.line[at];
+        if std::mem::take(&mut runner.is_returning) {
+            self.returning.retain(|seq| *seq != runner.seq);
+        }
+    }
+
     /// The one at `at` has ended: its blocks are given back.
     pub(super) fn end(&mut self, at: usize, tables: &mut Tables, pools: &mut BlockPools) {
         self.set_decoding(at, false);
+        self.set_returned(at);
         let runner = &mut self.line[at];
         assert!(!std::mem::replace(&mut runner.gone, true), "sequence {} ends once", runner.seq.0);
         runner.tables.release(tables, pools);
         self.gone_count += 1;
     }
 
-    /// Takes the newest out, whose blocks are given back, and gives its sequence its tokens;
-    /// answers its index and its place.
-    pub(super) fn take_newest(
+    /// Takes the one at `at` out, whose blocks are given back, and gives its sequence its tokens;
+    /// answers its place.
+    pub(super) fn take_out(
+        &mut self,
+        at: usize,
+        sequences: &mut Sequences,
+        tables: &mut Tables,
+        pools: &mut BlockPools,
+    ) -> SequenceIndex {
+        self.set_returned(at);
+        let mut runner = self.line.remove(at);
+        self.ordered_count -= usize::from(at < self.ordered_count);
+        runner.tables.release(tables, pools);
+        runner.forget_awaited();
+        runner.hand_over(&mut sequences[runner.place]);
+        self.decoding_count -= usize::from(runner.decoding);
+        runner.place
+    }
+
+    /// As [`RunningSequences::take_out`], for the last one that runs.
+    pub(super) fn take_last(
         &mut self,
         sequences: &mut Sequences,
         tables: &mut Tables,
         pools: &mut BlockPools,
-    ) -> Option<(usize, SequenceIndex)> {
-        loop {
-            let mut runner = self.line.pop()?;
-            if runner.gone {
-                self.gone_count -= 1;
-                continue;
-            }
-            runner.tables.release(tables, pools);
-            runner.forget_awaited();
-            runner.hand_over(&mut sequences[runner.place]);
-            self.decoding_count -= usize::from(runner.decoding);
-            return Some((self.line.len(), runner.place));
+    ) -> Option<SequenceIndex> {
+        while self.line.pop_if(|runner| runner.gone).is_some() {
+            self.gone_count -= 1;
         }
+        self.ordered_count = self.ordered_count.min(self.line.len());
+        let last = self.line.len().checked_sub(1)?;
+        Some(self.take_out(last, sequences, tables, pools))
     }
 
     /// No block of theirs is known: their next one is the first, of so many tokens.
@@ -307,11 +359,22 @@ impl RunningSequences {
         self.gone_count <= self.line.len() / 8
     }
 
-    /// Forgets those that are gone, where it pays. Indices change.
+    /// Whether each stands where it belongs.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.ordered_count == self.line.len()
+    }
+
+    /// Puts all in order, and forgets those that are gone, where it pays. Indices change.
     pub(super) fn tidy(&mut self) {
         if !self.is_tidy() {
+            let is_in_order = self.is_in_order();
             self.line.retain(|runner| !runner.gone);
             self.gone_count = 0;
+            self.ordered_count = if is_in_order { self.line.len() } else { 0 };
+        }
+        if !self.is_in_order() {
+            self.line.sort_by_key(|runner| runner.seq);
+            self.ordered_count = self.line.len();
         }
     }
 
@@ -328,7 +391,10 @@ impl RunningSequences {
 
     /// Panics unless the line is in order and its counts are right.
     pub(super) fn check(&self) {
-        assert!(self.line.is_sorted_by(|older, newer| older.seq < newer.seq), "running sequences are in the order of arrival");
+        let ordered = &self.line[..self.ordered_count];
+        assert!(ordered.is_sorted_by(|one, other| one.seq < other.seq), "running sequences are in the order of service");
+        let returning = self.iter().filter(|runner| runner.is_returning).map(|runner| runner.seq).collect::<BTreeSet<_>>();
+        assert_eq!(returning, self.returning.iter().copied().collect(), "those that return are known");
         assert_eq!(self.gone_count, self.line.iter().filter(|runner| runner.gone).count(), "as many are gone as are counted");
         let decoding_count = self.iter().filter(|runner| runner.decoding).count();
         assert_eq!(self.decoding_count, decoding_count, "as many decode as are counted");

@@ -37,6 +37,13 @@ pub(super) struct Sequence {
     pub(super) salt: CacheSalt,
     /// Whether its blocks are kept longer.
     pub(super) in_session: bool,
+    /// How long the prefill window had held others when it entered the queue.
+    pub(super) held_before_micros: u64,
+    /// Whether it has ever run.
+    pub(super) has_run: bool,
+    /// It was preempted, and may be again once so many of its tokens are computed; zero if it was
+    /// not.
+    pub(super) advances_at: usize,
     /// While it waits: the hashes of its leading blocks, as far as they were looked up.
     pub(super) hashes: Vec<ChainHash>,
 }
@@ -58,6 +65,9 @@ impl Sequence {
             prompt_logprobs,
             salt: new.cache_salt,
             in_session: new.in_session,
+            held_before_micros: 0,
+            has_run: false,
+            advances_at: 0,
             hashes: Vec::new(),
         }
     }

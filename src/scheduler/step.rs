@@ -68,6 +68,8 @@ pub(super) struct PlannedStep {
     /// The sequences that are prefilled (indices of runners), by how many tokens; their slices are
     /// written when all decode slices are.
     pub(super) prefills: Vec<(usize, usize)>,
+    /// Whether a sequence that runs lacked blocks for a slice.
+    pub(super) lacks_blocks: bool,
     /// The slices that are written, in the batch's order.
     pub(super) planned: Vec<Planned>,
     /// As in [`StepUnderWay`].
@@ -97,6 +99,7 @@ impl PlannedStep {
     pub(super) fn withdraw(&mut self) {
         self.prefills.clear();
         self.planned.clear();
+        self.lacks_blocks = false;
         self.says_more = false;
     }
 

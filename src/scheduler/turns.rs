@@ -2,9 +2,10 @@
 //!
 //! **Of what a step has, a request takes at most half, or what one sequence needs**: half the
 //! running places, half the token budget, half the blocks. The rest of its sequences is held here.
-//! A held sequence has its place in the queue's counts, and enters the queue itself in a plan, at
-//! the end and with a new id, once its request takes little enough. So all that arrived in the
-//! meantime are before it, and a request that arrives finds the other half.
+//! A held sequence has its place in the queue's counts, and enters the queue itself in a plan,
+//! behind all of its priority and with a new id, once its request takes little enough. So all of
+//! its priority that arrived meanwhile are before it, and a request that arrives finds the other
+//! half.
 //!
 //! Half, because what arrives next is not known: with all places taken, it would wait for an answer
 //! to end, or one that runs would have to be computed again for its sake.
@@ -213,8 +214,8 @@ impl Scheduler {
                 self.remove(seq);
                 events.push(failed(seq));
             }
-            for (index, _) in (request.entered_count..).zip(request.held) {
-                let seq = self.next_seq();
+            for (index, new) in (request.entered_count..).zip(request.held) {
+                let seq = self.ids.give(new.priority, self.now);
                 events.extend([SequenceEvent::Entered { request: first, index, seq }, failed(seq)]);
             }
         }

@@ -1,11 +1,11 @@
 //! What must hold of every answer and every plan, seen from outside: the checks use what the
 //! clients know and what the batch says, and of the scheduler only its counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::client::{AWAITED, SimulatedClient, expect};
 use super::world::World;
-use crate::batch::{Batch, BlockId, KvGroup, Micros, SeqId, Slice};
+use crate::batch::{Batch, BlockId, KvGroup, Micros, Slice};
 use crate::scheduler::{NewSequence, Reject};
 
 impl World {
@@ -13,7 +13,9 @@ impl World {
     pub(super) fn expected_reject(&self, request: &[NewSequence]) -> Option<Reject> {
         request.iter().find_map(|new| self.expected_impossible(new)).or_else(|| {
             let limits = &self.config.limits;
-            let waiting: Vec<&SimulatedClient> = self.clients.values().skip(self.running_count()).collect();
+            let running = self.running();
+            let waiting: Vec<&SimulatedClient> =
+                self.clients.iter().filter(|(seq, _)| !running.contains(seq)).map(|(_, client)| client).collect();
             let (queued_count, queued_tokens) =
                 (waiting.len(), waiting.iter().map(|client| client.prompt_tokens()).sum::<usize>());
             let held = || self.requests.values().flat_map(|request| &request.held);
@@ -59,16 +61,6 @@ impl World {
             };
             never_fits((0..computed).map(held).max()?, limits.sliding_blocks)
         })
-    }
-
-    fn running_count(&self) -> usize {
-        let counts = self.scheduler.counts();
-        counts.prefill_count + counts.decode_count
-    }
-
-    /// Those that run, if first come is first served.
-    fn running(&self) -> impl Iterator<Item = (SeqId, &SimulatedClient)> {
-        self.clients.iter().take(self.running_count()).map(|(seq, client)| (*seq, client))
     }
 
     /// A step that is about to be computed.
@@ -136,20 +128,6 @@ impl World {
         Ok(())
     }
 
-    /// First come, first served; a suspect is alone; and a sequence that decodes is in every step.
-    fn check_order(&self, batch: &Batch) -> Result<(), String> {
-        let in_step: BTreeSet<SeqId> = batch.slices.iter().map(|slice| slice.seq).collect();
-        let running: BTreeSet<SeqId> = self.running().map(|(seq, _)| seq).collect();
-        let passed = in_step.difference(&running).next();
-        expect(passed.is_none(), || format!("{passed:?} runs, and not all that came before it do"))?;
-        let accused = |seq: &SeqId| self.clients[seq].accused_until.is_some();
-        if in_step.iter().any(accused) {
-            return expect(in_step.len() == 1, || "a suspect is not alone in its step".into());
-        }
-        let left_out = self.running().find(|(seq, client)| client.decodes() && !in_step.contains(seq) && !accused(seq));
-        expect(left_out.is_none(), || format!("{:?} decodes and is left out", left_out.map(|(seq, _)| seq)))
-    }
-
     /// No sequence is computed until `until`.
     pub(super) fn check_idle(&self, until: Option<Micros>) -> Result<(), String> {
         let limits = &self.config.limits;
@@ -159,13 +137,14 @@ impl World {
         };
         expect(until > self.told, || format!("idle until {until:?}, which is past at {:?}", self.told))?;
         expect(self.clients.values().all(|client| client.accused_until.is_none()), || "idle with suspects".into())?;
-        let first = self.clients.values().find(|client| !client.ran).ok_or("idle, and no sequence waits to be held")?;
-        let open_at = first.arrived.plus(limits.prefill_window_micros);
+        let fresh = self.clients.values().filter(|client| !client.ran).map(|client| client.arrived);
+        let open_at = fresh.min().ok_or("idle, and no sequence waits to be held")?.plus(limits.prefill_window_micros);
+        let running = self.running();
         expect(until <= open_at, || format!("idle until {until:?}, and the prefill window is over at {open_at:?}"))?;
-        if self.running_count() > 0 {
+        if !running.is_empty() {
             let over_at = self.committed_at.plus(limits.decode_window_micros);
             expect(until <= over_at, || format!("a step held until {until:?}, and the window ends at {over_at:?}"))?;
-            expect(self.running().all(|(_, client)| client.decodes()), || "a step with a prefill slice is held".into())?;
+            expect(running.iter().all(|seq| self.clients[seq].decodes()), || "a step with a prefill slice is held".into())?;
         }
         Ok(())
     }

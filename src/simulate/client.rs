@@ -19,12 +19,20 @@ pub(super) struct SimulatedClient {
     new: NewSequence,
     /// When its request did.
     pub(super) arrived: Micros,
+    /// When it entered the queue, and which of all that did it is.
+    pub(super) entered: (Micros, u64),
     /// The first sequence of its request, which may be itself.
     pub(super) request: SeqId,
     /// It is not the first of its request, and has no deadline of its own.
     pub(super) is_later: bool,
     /// Leading tokens whose keys and values the engine holds, as far as the batches tell.
     pub(super) computed: usize,
+    /// It was preempted when so many of its tokens were computed, and no more are since.
+    pub(super) returns_to: Option<usize>,
+    /// It ran before the plan that is checked.
+    pub(super) ran_before: bool,
+    /// It was sent back and does not run again.
+    away: bool,
     /// It had a slice in some step.
     pub(super) ran: bool,
     /// Tokens that were found computed when it began, if it was said.
@@ -36,14 +44,18 @@ pub(super) struct SimulatedClient {
 }
 
 impl SimulatedClient {
-    pub(super) fn new(new: NewSequence, arrived: Micros, request: SeqId, is_later: bool) -> Self {
+    pub(super) fn new(new: NewSequence, arrived: Micros, entered: (Micros, u64), request: SeqId, is_later: bool) -> Self {
         Self {
             tokens: new.prompt.clone(),
             new,
             arrived,
+            entered,
             request,
             is_later,
             computed: 0,
+            returns_to: None,
+            ran_before: false,
+            away: false,
             ran: false,
             began: None,
             accused_until: None,
@@ -57,6 +69,11 @@ impl SimulatedClient {
         self.new.prompt.len() + self.new.max_tokens as usize
     }
 
+    fn get_on(&mut self, end: usize) {
+        self.computed = end;
+        self.returns_to = self.returns_to.filter(|computed| end <= *computed);
+    }
+
     /// Whether its next slice is a decode slice.
     pub(super) fn decodes(&self) -> bool {
         let is_complete = self.generated() == self.new.max_tokens as usize;
@@ -65,7 +82,7 @@ impl SimulatedClient {
 
     /// A step is planned ahead of one with this slice of it.
     pub(super) fn presume(&mut self, slice: &Slice) {
-        self.computed = slice.end();
+        self.get_on(slice.end());
         self.tokens.extend(slice.draw.as_ref().map(|_| AWAITED));
     }
 
@@ -77,6 +94,16 @@ impl SimulatedClient {
     /// What it may find computed is of this salt.
     pub(super) fn salt(&self) -> CacheSalt {
         self.new.cache_salt
+    }
+
+    /// As if it had arrived then, it is served.
+    pub(super) fn due(&self, level_micros: u64) -> i128 {
+        i128::from(self.entered.0.0) + i128::from(self.new.priority.clamp(-100, 100)) * i128::from(level_micros)
+    }
+
+    /// Lower is served earlier.
+    pub(super) fn priority(&self) -> i32 {
+        self.new.priority
     }
 
     /// Tokens of its prompt.
@@ -116,7 +143,7 @@ impl SimulatedClient {
 
     /// A step with its slice was computed.
     pub(super) fn computed_to(&mut self, end: usize) {
-        self.computed = end;
+        self.get_on(end);
         if self.accused_until.is_some_and(|until| end >= until) {
             self.accused_until = None;
         }
@@ -132,11 +159,24 @@ impl SimulatedClient {
     pub(super) fn take(&mut self, event: &SequenceEvent, config: &Config, limits: &EngineLimits) -> Result<bool, String> {
         match event {
             SequenceEvent::Entered { .. } => Err("entered twice".into()),
-            SequenceEvent::Began { cached_tokens, miss, .. } => {
-                expect(config.limits.prefix_cache.is_some(), || "found something without a cache".into())?;
-                expect(miss.is_some() == (*cached_tokens == 0), || format!("found {cached_tokens} tokens, and {miss:?}"))?;
-                expect(*cached_tokens < self.new.prompt.len(), || "has its last token computed before it began".into())?;
+            SequenceEvent::Began { prompt_tokens, cached_tokens, missed_tokens, miss, held_micros, .. } => {
+                let finds = config.limits.prefix_cache.is_some();
+                let is_said = miss.is_some() == (finds && *cached_tokens == 0) && (finds || *cached_tokens == 0);
+                expect(is_said, || format!("found {cached_tokens} tokens, and {miss:?}"))?;
+                expect(*prompt_tokens == self.new.prompt.len(), || format!("has {prompt_tokens} tokens"))?;
+                expect(cached_tokens + missed_tokens < *prompt_tokens, || {
+                    "has its last token computed before it began".into()
+                })?;
+                let can_hold = config.limits.prefill_window_micros > 0;
+                expect(can_hold || *held_micros == 0, || format!("was held for {held_micros}"))?;
                 expect(self.began.replace(*cached_tokens).is_none() && !self.ran, || "began twice".into()).map(|()| false)
+            }
+            SequenceEvent::SentBack { .. } => {
+                expect(!std::mem::replace(&mut self.away, true) && self.began.is_some(), || "was sent back twice".into())
+                    .map(|()| false)
+            }
+            SequenceEvent::Resumed { .. } => {
+                expect(std::mem::replace(&mut self.away, false), || "goes on, and was not away".into()).map(|()| false)
             }
             SequenceEvent::PromptLogprobs { logprobs, .. } => self.take_prompt_logprobs(logprobs).map(|()| false),
             SequenceEvent::Token { token, logprobs, .. } => {

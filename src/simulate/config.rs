@@ -55,6 +55,8 @@ pub(super) struct Config {
     shared: f64,
     /// What such prompts begin with.
     documents: Vec<Vec<TokenId>>,
+    /// Requests have priorities from minus this to this.
+    priority_max: i32,
     /// How many kinds of clients find nothing that another kind has computed.
     salts: usize,
 }
@@ -80,12 +82,16 @@ impl Config {
             prefill_window_micros: micros(rng, 50_000),
             decode_window_micros: micros(rng, 50_000),
             waiting_max_micros: if rng.chance(0.7) { 0 } else { rng.magnitude(1_000..=10_000_000) as u64 },
+            priority_micros: micros(rng, 10_000_000),
+            growth_reserve_percent: rng.pick(&[0, 25, 100]),
             prefix_cache: rng.chance(0.8).then(|| HashKey([rng.uniform(0..=usize::MAX - 1) as u64, 7])),
         };
         let sometimes =
             |rng: &mut Rng, most: f64| if rng.chance(0.5) { 0.0 } else { most * rng.uniform(0..=100) as f64 / 100.0 };
         let (shared, salts) = (sometimes(rng, 0.9), rng.uniform(1..=3));
+        let priority_max = if rng.chance(0.5) { 0 } else { rng.magnitude(1..=120) as i32 };
         let mut config = Self {
+            priority_max,
             shared,
             salts,
             documents: Vec::new(),
@@ -146,13 +152,15 @@ impl Config {
         let max_tokens = if rng.chance(0.02) { 0 } else { rng.uniform(1..=self.max_tokens) as u32 };
         let sampling = self.sampling(rng, max_tokens);
         let in_session = rng.chance(0.3);
+        let priority = rng.uniform(0..=2 * self.priority_max as usize) as i32 - self.priority_max;
         let cache_salt = CacheSalt([rng.uniform(1..=self.salts) as u64; 2]);
         let choices = rng.uniform(1..=self.choices_max);
         let sequences = prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, choices)).enumerate();
         sequences
             .map(|(index, prompt)| {
                 let sampling = Sampling { seed: sampling.seed + index as u64, ..sampling.clone() };
-                NewSequence { prompt: prompt.clone(), max_tokens, sampling: Arc::new(sampling), cache_salt, in_session }
+                let (prompt, sampling) = (prompt.clone(), Arc::new(sampling));
+                NewSequence { prompt, max_tokens, sampling, cache_salt, in_session, priority }
             })
             .collect()
     }

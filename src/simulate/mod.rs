@@ -19,6 +19,7 @@ use crate::scheduler::PrefixCounts;
 mod checks;
 mod client;
 mod config;
+mod order;
 mod rng;
 #[cfg(test)]
 mod tests;

@@ -43,7 +43,7 @@ pub(super) struct World {
     pub(super) written_for: BTreeMap<(KvGroup, BlockId), CacheSalt>,
     /// The step that was planned while the last one was computed.
     ahead: Option<Batch>,
-    newest: Option<SeqId>,
+    entered_total: u64,
     ended: Vec<SeqId>,
     /// Fraction of a request that is still to arrive.
     arriving: f64,
@@ -68,7 +68,7 @@ impl World {
             requests: BTreeMap::new(),
             written_for: BTreeMap::new(),
             ahead: None,
-            newest: None,
+            entered_total: 0,
             ended: Vec::new(),
             arriving: 0.0,
             report: WorldReport { seed, ..WorldReport::default() },
@@ -169,7 +169,8 @@ impl World {
                     let request = SimulatedRequest { arrived: self.now, held, entered_count: 1, live_count: 1 };
                     self.requests.insert(first, request);
                 }
-                self.enter(first, SimulatedClient::new(new, self.now, first, false))?;
+                let entered = self.enters();
+                self.clients.insert(first, SimulatedClient::new(new, self.now, entered, first, false));
                 self.check_requests()
             }
             Err(reject) => {
@@ -185,11 +186,10 @@ impl World {
         }
     }
 
-    fn enter(&mut self, seq: SeqId, client: SimulatedClient) -> Result<(), String> {
-        expect(self.newest < Some(seq), || format!("{seq:?} after {:?}", self.newest))?;
-        self.newest = Some(seq);
-        self.clients.insert(seq, client);
-        Ok(())
+    /// A sequence enters the queue: when, and which of all that did it is.
+    fn enters(&mut self) -> (Micros, u64) {
+        self.entered_total += 1;
+        (self.told, self.entered_total)
     }
 
     /// A sequence has ended, one way or the other.
@@ -260,11 +260,13 @@ impl World {
             return Ok(());
         }
         let mut events = Vec::new();
+        let running = self.running();
+        self.told = self.told.max(self.now);
         let ahead = self.scheduler.plan_ahead(self.now, &mut events).cloned();
         self.scheduler.check_all();
         self.take_events(&events, &BTreeSet::new())?;
+        self.check_moves(&running)?;
         if let Some(ahead) = &ahead {
-            self.told = self.told.max(self.now);
             self.report.ahead_total += 1;
             Self::check_awaited(batch, ahead)?;
             for slice in &batch.slices {
@@ -289,12 +291,14 @@ impl World {
         let told = if self.rng.chance(0.01) { Micros(self.now.0 / 2) } else { self.now };
         self.told = self.told.max(told);
         let mut events = Vec::new();
+        let running = self.running();
         let planned = match self.scheduler.plan(told, &mut events) {
             Plan::Step(batch) => Ok(batch.clone()),
             Plan::Idle { until } => Err(until),
         };
         self.scheduler.check_all();
         self.take_events(&events, &BTreeSet::new())?;
+        self.check_moves(&running)?;
         let batch = match planned {
             Ok(batch) => {
                 self.check_batch(&batch)?;
@@ -351,7 +355,7 @@ impl World {
             }
         }
         if !done {
-            self.clients.values_mut().for_each(|client| client.computed = 0);
+            self.clients.values_mut().for_each(|client| (client.computed, client.returns_to) = (0, None));
         }
         self.take_events(&events, &drew)
     }
@@ -363,8 +367,9 @@ impl World {
         expect(request.entered_count == index, || wrong("out of order"))?;
         request.entered_count += 1;
         request.live_count += 1;
-        let client = SimulatedClient::new(new, request.arrived, first, true);
-        self.enter(seq, client)
+        let arrived = request.arrived;
+        let client = SimulatedClient::new(new, arrived, self.enters(), first, true);
+        expect(self.clients.insert(seq, client).is_none(), || wrong("its id is another's"))
     }
 
     /// Takes the events of a plan or a commit, in which the sequences `drew` drew a token.
@@ -377,7 +382,10 @@ impl World {
                     self.take_entered(*request, *index, *seq)?;
                     continue;
                 }
-                SequenceEvent::Began { seq, .. } | SequenceEvent::PromptLogprobs { seq, .. } => (*seq, false),
+                SequenceEvent::Began { seq, .. }
+                | SequenceEvent::SentBack { seq }
+                | SequenceEvent::Resumed { seq }
+                | SequenceEvent::PromptLogprobs { seq, .. } => (*seq, false),
                 SequenceEvent::Token { seq, .. } => (*seq, true),
                 SequenceEvent::Finished { seq, .. } => (*seq, false),
             };

@@ -45,6 +45,8 @@ pub(in crate::http) fn order(
         session: sender.session,
         owner: sender.owner,
         cache_salt: generation.cache_salt.clone(),
+        has_cache_key: generation.has_cache_key,
+        priority: generation.priority,
         memory: Some(memory),
     }
 }

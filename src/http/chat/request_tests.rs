@@ -190,9 +190,9 @@ fn generate_takes_a_prompt_in_place_of_messages() {
 /// Fields whose every wrong value must be refused under their own name, and what none of them
 /// takes.
 const FIELDS: &str = "model temperature top_p top_k min_p seed stop stop_token_ids max_tokens max_completion_tokens \
-    repetition_penalty presence_penalty frequency_penalty logit_bias n ignore_eos min_tokens user metadata cache_salt stream \
-    stream_options profile logprobs top_logprobs tools tool_choice parallel_tool_calls response_format reasoning_effort \
-    modalities return_token_ids functions function_call messages";
+    repetition_penalty presence_penalty frequency_penalty logit_bias n ignore_eos min_tokens user metadata cache_salt \
+    prompt_cache_key priority stream stream_options profile logprobs top_logprobs tools tool_choice parallel_tool_calls \
+    response_format reasoning_effort modalities return_token_ids functions function_call messages";
 
 /// Bodies that are nearly right: messages with roles and any content, and some fields with any
 /// value; and any JSON at all.

@@ -10,6 +10,7 @@ use crate::clock::unix_seconds;
 use crate::http::observe::health::{self, HealthReport};
 use crate::http::observe::memory::{self, MemoryReport};
 use crate::http::observe::stats::{self, StatsReport};
+use crate::http::observe::timeline::FirstTextReasons;
 use crate::http::observe::{ObservedState, ShownSetting};
 use crate::metrics::Warning;
 
@@ -76,6 +77,7 @@ struct BundleRequest {
     age_ms: u64,
     prompt_tokens: usize,
     completion_tokens: u64,
+    ttft: FirstTextReasons,
 }
 
 impl From<LiveRequest> for BundleRequest {
@@ -86,6 +88,7 @@ impl From<LiveRequest> for BundleRequest {
             age_ms: live.age_micros / 1_000,
             prompt_tokens: live.prompt_tokens,
             completion_tokens: live.completion_tokens,
+            ttft: live.first_text.into(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::actors::snapshot::{BlockMap, EndedRequest, LiveRequest, Owner, Schedu
 use crate::batch::Micros;
 use crate::http::middleware::key::Access;
 use crate::http::observe::health::{self, HealthReport};
+use crate::http::observe::timeline::FirstTextReasons;
 use crate::http::observe::{Moment, ObservedState};
 use crate::http::state::access;
 use crate::metrics::{LatencyCounts, RequestOutcome};
@@ -152,6 +153,7 @@ struct RequestRow {
     first_token_ms: Option<f64>,
     first_text_ms: Option<f64>,
     last_token_ms: Option<f64>,
+    ttft: FirstTextReasons,
 }
 
 /// The handler.
@@ -282,13 +284,7 @@ impl RequestRow {
     }
 
     fn ended(ended: EndedRequest) -> Self {
-        let outcome = match ended.outcome {
-            Some(RequestOutcome::Stop) => "stop",
-            Some(RequestOutcome::Length) => "length",
-            Some(RequestOutcome::Failed) => "failed",
-            Some(RequestOutcome::Cancelled) => "cancelled",
-            None => "refused",
-        };
+        let outcome = outcome_name(ended.outcome);
         Self::of(ended.request, outcome)
     }
 
@@ -308,7 +304,19 @@ impl RequestRow {
             first_token_ms: decode_micros.map(millis),
             first_text_ms: first_text_micros.map(millis),
             last_token_ms: sending_micros.map(millis),
+            ttft: request.first_text.into(),
         }
+    }
+}
+
+/// How a request ended.
+pub(super) fn outcome_name(outcome: Option<RequestOutcome>) -> &'static str {
+    match outcome {
+        Some(RequestOutcome::Stop) => "stop",
+        Some(RequestOutcome::Length) => "length",
+        Some(RequestOutcome::Failed) => "failed",
+        Some(RequestOutcome::Cancelled) => "cancelled",
+        None => "refused",
     }
 }
 

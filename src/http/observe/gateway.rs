@@ -265,6 +265,8 @@ fn one_token() -> Generate {
         session: None,
         owner: KeyId::default(),
         cache_salt: None,
+        has_cache_key: false,
+        priority: 0,
         memory: None,
     }
 }

@@ -1,5 +1,5 @@
 //! Routes that watch the server: health for probes, `/stats`, `/metrics`, `/memory_stats`, the
-//! debug bundle.
+//! debug bundle, the last steps.
 //!
 //! Promises: everything is answered from atomics and the recorder, never through an actor's
 //! mailbox, so that it answers while everything else is stuck; `/console/live` alone asks an actor
@@ -12,6 +12,7 @@ mod gateway;
 mod health;
 mod memory;
 mod stats;
+mod timeline;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, RETRY_AFTER};
@@ -126,6 +127,7 @@ pub fn configure(config: &mut web::ServiceConfig) {
         .service(get("/metrics", metrics))
         .service(get("/memory_stats", memory_stats))
         .service(get("/admin/debug/bundle", debug_bundle))
+        .service(get("/debug/timeline", debug_timeline))
         .service(get("/console/live", console::live))
         .configure(gateway::configure);
 }
@@ -185,6 +187,11 @@ async fn memory_stats(request: HttpRequest, observed: web::Data<ObservedState>) 
 async fn debug_bundle(request: HttpRequest, observed: web::Data<ObservedState>) -> Result<HttpResponse, ApiError> {
     check_admin(&request)?;
     Ok(json(StatusCode::OK, &bundle::of(&observed)))
+}
+
+async fn debug_timeline(request: HttpRequest, observed: web::Data<ObservedState>) -> Result<HttpResponse, ApiError> {
+    check_admin(&request)?;
+    Ok(json(StatusCode::OK, &timeline::of(&observed)))
 }
 
 fn check_admin(request: &HttpRequest) -> Result<(), ApiError> {

@@ -327,9 +327,21 @@ function requests() {
     write(queued, one.prefill_ms == null ? '' : duration(one.prefill_ms));
     write(prompt, one.first_token_ms == null || one.prefill_ms == null ? '' : duration(one.first_token_ms - one.prefill_ms));
     write(first, one.first_text_ms == null ? '' : duration(one.first_text_ms));
+    first.title = reasons(one.ttft);
     write(tokens, String(one.completion_tokens));
     write(total, duration(until));
   });
+}
+
+/** Where the time to a request's first text went: what took part of it, most first. */
+function reasons(ttft) {
+  const parts = [
+    ['building the prompt', ttft.building_ms], ['queued', ttft.queued_ms], ['held by the window', ttft.window_ms],
+    [`prompt in ${ttft.prefill_slices} slices`, ttft.prefill_ms], ['cache miss', ttft.cache_miss_ms], ['preempted', ttft.preempted_ms],
+    ['first tokens', ttft.decode_ms],
+  ];
+  const said = parts.filter(([, ms]) => ms > 0).sort(([, a], [, b]) => b - a).map(([name, ms]) => `${name} ${duration(ms)}`);
+  return said.join(', ');
 }
 
 function health() {

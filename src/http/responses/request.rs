@@ -228,7 +228,7 @@ fn included(fields: &mut RequestFields) -> Result<(Option<u32>, bool), WireError
 
 /// Fields without effect on the answer; their types still hold.
 fn check_labels(fields: &mut RequestFields) -> Result<(), WireError> {
-    for name in ["safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier"] {
+    for name in ["safety_identifier", "prompt_cache_retention", "service_tier"] {
         fields.text(name)?;
     }
     // Counts calls of tools that the server runs: there are none.

@@ -19,6 +19,7 @@ const STOP_STRING_MAX_BYTES: usize = 256;
 const STOP_TOKENS_MAX: usize = 64;
 const BIASED_TOKENS_MAX: usize = 1024;
 const CACHE_SALT_MAX_BYTES: usize = 256;
+const CACHE_KEY_MAX_BYTES: usize = 1_024;
 
 /// Below this a temperature is zero: dividing logits by less leaves f32.
 const TEMPERATURE_MIN: f32 = 1e-5;
@@ -46,6 +47,10 @@ pub(crate) struct Generation {
     pub(crate) ignore_eos: bool,
     /// Keeps the prompt apart from those built with another salt.
     pub(crate) cache_salt: Option<String>,
+    /// It names a `prompt_cache_key`: others that begin alike will come.
+    pub(crate) has_cache_key: bool,
+    /// Lower is served earlier.
+    pub(crate) priority: i32,
 }
 
 impl Generation {
@@ -85,6 +90,8 @@ impl Generation {
             stop_strings: stop_strings(fields)?,
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
             cache_salt,
+            has_cache_key: cache_key(fields)?,
+            priority: priority(fields)?,
         })
     }
 
@@ -104,6 +111,28 @@ fn written_numbers(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Writ
     let top_p = fields.written_number("top_p", "a number from 0 to 1", |p| (0.0..=1.0).contains(&p))?;
     let assumed = terms.defaults;
     Ok(WrittenNumbers { temperature: temperature.unwrap_or(assumed.temperature), top_p: top_p.unwrap_or(assumed.top_p) })
+}
+
+/// OpenAI's: a hint that requests with the same key begin alike, which sends them to one cache.
+/// Here is one cache, and what begins alike is found without a key; it is kept longer, as a
+/// session's is.
+fn cache_key(fields: &mut RequestFields) -> Result<bool, WireError> {
+    let path = fields.path_of("prompt_cache_key");
+    match fields.text("prompt_cache_key")? {
+        Some(key) if key.len() > CACHE_KEY_MAX_BYTES => {
+            let (found, expected) =
+                (format!("a string of {} bytes", key.len()), format!("at most {CACHE_KEY_MAX_BYTES} bytes"));
+            Err(WireError::Unfit { param: path, found, expected })
+        }
+        key => Ok(key.is_some_and(|key| !key.is_empty())),
+    }
+}
+
+/// vLLM's. The scheduler counts what is beyond its own bounds as those.
+fn priority(fields: &mut RequestFields) -> Result<i32, WireError> {
+    let given = fields.integer("priority", i64::MIN..=i64::MAX)?.unwrap_or(0);
+    let bounded = given.clamp(i64::from(i32::MIN), i64::from(i32::MAX));
+    Ok(i32::try_from(bounded).expect("it was clamped to 32 bits"))
 }
 
 /// -1 is another way to say all.

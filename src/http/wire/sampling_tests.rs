@@ -20,10 +20,13 @@ fn nothing_said_is_the_defaults_with_a_drawn_seed() {
         stop_strings: Vec::new(),
         ignore_eos: false,
         cache_salt: None,
+        has_cache_key: false,
+        priority: 0,
     };
     assert_eq!(generation, expected);
     let nulls = "temperature top_p top_k min_p seed stop stop_token_ids max_tokens max_completion_tokens repetition_penalty \
-                 presence_penalty frequency_penalty logit_bias n ignore_eos min_tokens user metadata cache_salt";
+                 presence_penalty frequency_penalty logit_bias n ignore_eos min_tokens user metadata cache_salt \
+                 prompt_cache_key priority";
     let nulls: Vec<String> = nulls.split_whitespace().map(|name| format!("{name:?}:null")).collect();
     assert_eq!(read(&format!("{{{}}}", nulls.join(","))).unwrap(), expected);
 }
@@ -46,13 +49,15 @@ fn everything_said_is_heard() {
         r#"{"temperature":0.5,"top_p":0.9,"top_k":-1,"min_p":0.1,"seed":-3,"stop":["a","b"],"stop_token_ids":[5,2047],
             "max_tokens":10,"max_completion_tokens":20,"repetition_penalty":1.5,"presence_penalty":-2,"frequency_penalty":2,
             "logit_bias":{"7":-100,"0":1.5},"n":3,"ignore_eos":true,"min_tokens":20,"user":"u","metadata":{"a":"b"},
-            "cache_salt":"aZ+/=_-"}"#,
+            "cache_salt":"aZ+/=_-","priority":-4,"prompt_cache_key":"a b"}"#,
     )
     .unwrap();
     assert_eq!(generation.max_tokens, Some(20), "the newer name wins");
     assert_eq!(generation.seed, Some(-3));
     assert_eq!(generation.stop_strings, ["a", "b"]);
-    assert_eq!(generation.cache_salt.as_deref(), Some("aZ+/=_-"));
+    assert_eq!((generation.cache_salt.as_deref(), generation.priority), (Some("aZ+/=_-"), -4));
+    assert!(generation.has_cache_key && !read(r#"{"prompt_cache_key":""}"#).unwrap().has_cache_key);
+    assert_eq!(read(r#"{"priority":9000000000}"#).unwrap().priority, i32::MAX);
     let sampling = generation.sampling;
     assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p), (0.5, 0.9, 0, 0.1));
     assert_eq!(sampling.seed, u64::MAX - 2);
@@ -95,6 +100,9 @@ fn out_of_range_is_refused_by_name() {
         (r#"{"min_tokens":-1}"#, "min_tokens"),
         (r#"{"cache_salt":"a b"}"#, "cache_salt"),
         (r#"{"user":7}"#, "user"),
+        (r#"{"prompt_cache_key":7}"#, "prompt_cache_key"),
+        (r#"{"priority":"high"}"#, "priority"),
+        (r#"{"priority":0.5}"#, "priority"),
     ] {
         assert_eq!(blame(read(json)), (param.into(), "invalid_value"), "{json}");
     }

@@ -23,20 +23,26 @@ fn waiting(core: &mut Scheduler) -> &mut sequence::Sequence {
     &mut core.sequences[place]
 }
 
-const BREAKINGS: [(&str, Breaking); 17] = [
+const BREAKINGS: [(&str, Breaking); 18] = [
     ("more sequences run than may", |core| core.limits.running_max_count = 1),
     ("more sequences wait than may", |core| core.limits.waiting_max_count = 1),
     ("sequence 9 is a suspect and has ended", |core| {
         core.suspects.accuse(SeqId(9), 1, false);
     }),
-    ("sequence 5 runs, and 2 that came before waits", |core| core.running[1].seq = SeqId(5)),
+    ("sequence 1 has got further or not", |core| {
+        let place = core.running[1].place;
+        core.sequences[place].advances_at = 50;
+    }),
     ("a running sequence is at its place", |core| {
         let place = core.running[0].place;
         core.sequences[place].id = SeqId(7);
     }),
     ("sequence 0 runs with nothing to compute", |core| core.running[0].computed = core.running[0].tokens_count),
     ("sequence 1 has no more than it asked for", |core| core.running[1].generated_count = 10),
-    ("sequence 0 runs and has never run", |core| core.fresh_from = SeqId(0)),
+    ("sequence 0 runs and has never run", |core| {
+        let place = core.running[0].place;
+        core.sequences[place].has_run = false;
+    }),
     ("as many decode as are counted", |core| core.running[1].decoding = true),
     ("sequence 0 decodes or not", |core| core.running[0].tokens_count += 1),
     ("sequence 1 has as many tokens as are counted", |core| core.running[1].tokens_count += 1),
@@ -45,7 +51,8 @@ const BREAKINGS: [(&str, Breaking); 17] = [
     ("a waiting sequence is at its place", |core| waiting(core).id = SeqId(3)),
     ("the queue's sums are those of its sequences", |core| waiting(core).tokens.push(TokenId(20))),
     ("the queue's sums are those of its sequences", |core| waiting(core).prompt_len += 1),
-    ("was never submitted", |core| core.next_id = 3),
+    ("was never submitted", |core| core.ids = SeqIds::new(0)),
+    ("what never ran waits behind what did", |core| waiting(core).has_run = true),
 ];
 
 #[test]

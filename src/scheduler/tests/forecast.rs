@@ -67,6 +67,8 @@ impl Counter {
             waiting_max_count: 64,
             waiting_max_tokens: 1 << 20,
             waiting_max_micros,
+            priority_micros: 1_000_000,
+            growth_reserve_percent: 25,
             ..SchedulerLimits::default()
         };
         let dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -96,6 +98,7 @@ impl Counter {
             sampling: Arc::clone(&sampling),
             cache_salt: CacheSalt::default(),
             in_session: false,
+            priority: 0,
         };
         (0..prompts).map(|_| prompt(self.between(self.load.prompt_tokens))).collect()
     }
@@ -222,7 +225,7 @@ fn the_forecast_lets_begin_what_the_blocks_hold() {
         for _ in 0..6 {
             stage.submit(12, 8);
         }
-        stage.scheduler.forecast(12).newcomer_micros
+        stage.scheduler.forecast(12, 0).newcomer_micros
     };
     let [two, three, seven] = [6, 9, 21].map(newcomer_waits);
     assert!(two > three && three > seven, "with blocks for so many at a time: {two}, {three}, {seven}");
@@ -241,7 +244,7 @@ fn observe(stage: &mut Stage) {
 /// In how many steps one with a prompt of `tokens` that came now would begin.
 fn newcomer(stage: &mut Stage, tokens: usize) -> f64 {
     observe(stage);
-    steps(stage.scheduler.forecast(tokens).newcomer_micros)
+    steps(stage.scheduler.forecast(tokens, 0).newcomer_micros)
 }
 
 /// A step counts in parts of 1,024.
@@ -266,7 +269,7 @@ fn a_newcomer_begins_where_the_queue_run_by_hand_says() {
     stage.submit(30, 5);
     observe(&mut stage);
     stage.scheduler.observed.note_found(100, 50);
-    assert_steps(steps(stage.scheduler.forecast(30).newcomer_micros), 1.0 + 5.0, "half of the prompt is known");
+    assert_steps(steps(stage.scheduler.forecast(30, 0).newcomer_micros), 1.0 + 5.0, "half of the prompt is known");
 }
 
 #[test]
@@ -309,7 +312,7 @@ fn the_held_enter_when_others_of_their_request_end() {
     stage.submit(15, 10);
     stage.submit(15, 10);
     observe(&mut stage);
-    let forecast = stage.scheduler.forecast(15);
+    let forecast = stage.scheduler.forecast(15, 0);
     // The request's first ends after 1 + 3 steps and a single one takes its place, until 15; the
     // other single one ends after 1 + 10: then the newcomer could begin, and the request's second.
     assert_steps(steps(forecast.newcomer_micros), 11.0, "the newcomer");
@@ -323,7 +326,7 @@ fn the_held_enter_when_others_of_their_request_end() {
     let mut stage = Stage::new(SchedulerLimits { running_max_count: 4, ..limits() });
     stage.scheduler.submit_all(request(3, 3), stage.now).expect("there is room");
     observe(&mut stage);
-    let forecast = stage.scheduler.forecast(15);
+    let forecast = stage.scheduler.forecast(15, 0);
     assert_steps(steps(forecast.newcomer_micros), 0.0, "a third one beside two of the request");
     assert_steps(steps(forecast.gone_micros(0, 30)), 0.0, "two prompts have begun");
 }

@@ -13,6 +13,7 @@ mod forecast;
 mod losses;
 mod memory;
 mod prefix;
+mod priorities;
 mod results;
 mod turns;
 mod view;
@@ -138,7 +139,14 @@ impl Stage {
 
 fn sequence(len: usize, max_tokens: u32, sampling: Sampling) -> NewSequence {
     let prompt = (0..len).map(|i| TokenId((len + i * i) as u32 % 400 + 20)).collect();
-    NewSequence { prompt, max_tokens, sampling: Arc::new(sampling), cache_salt: CacheSalt::default(), in_session: false }
+    NewSequence {
+        prompt,
+        max_tokens,
+        sampling: Arc::new(sampling),
+        cache_salt: CacheSalt::default(),
+        in_session: false,
+        priority: 0,
+    }
 }
 
 fn slices(batch: &Batch) -> Vec<(SeqId, usize)> {
@@ -159,7 +167,7 @@ fn a_prompt_is_prefilled_in_slices_and_then_decodes() {
     let seq = stage.submit(37, 4);
     assert_eq!(stage.step(), [(seq, 16)]);
     assert_eq!(stage.step(), [(seq, 16)]);
-    assert!(stage.events.is_empty(), "nothing is drawn before the prompt's end");
+    assert_eq!(stage.heard(seq), (Vec::new(), None), "nothing is drawn before the prompt's end");
     assert_eq!(stage.step(), [(seq, 5)]);
     assert_eq!(stage.scheduler.counts().decode_count, 1);
     assert_eq!(stage.finish(), [[(seq, 1)], [(seq, 1)], [(seq, 1)]]);

@@ -15,6 +15,7 @@ fn prompt(tokens: impl IntoIterator<Item = u32>) -> NewSequence {
         sampling: Arc::new(Sampling::default()),
         cache_salt: CacheSalt::default(),
         in_session: false,
+        priority: 0,
     }
 }
 
@@ -32,7 +33,7 @@ impl Stage {
 
     fn found(&self, seq: SeqId) -> (usize, Option<Miss>) {
         let found = self.events.iter().find_map(|event| match event {
-            SequenceEvent::Began { seq: of, cached_tokens, miss } if *of == seq => Some((*cached_tokens, *miss)),
+            SequenceEvent::Began { seq: of, cached_tokens, miss, .. } if *of == seq => Some((*cached_tokens, *miss)),
             _ => None,
         });
         found.expect("it began")
@@ -261,6 +262,29 @@ fn without_a_key_nothing_is_kept() {
     let mut stage = Stage::new(limits());
     let seq = stage.take(prompt(20..43));
     stage.finish();
-    assert!(!stage.events.iter().any(|event| matches!(event, SequenceEvent::Began { .. })), "{seq:?}");
+    assert_eq!(stage.found(seq), (0, None));
     assert_eq!((stage.cached(), stage.scheduler.counts().prefix_cache), ((0, 0), PrefixCounts::default()));
+}
+
+/// Ten agents take turns: each call sends all of the one before and a tenth more, behind a prompt
+/// that all have in common.
+#[test]
+fn of_an_agents_calls_nine_tenths_were_seen_before_and_are_not_computed() {
+    let mut stage = Stage::new(SchedulerLimits { global_blocks: 4_000, sliding_blocks: 4_000, ..caching() });
+    let (mut sent, mut computed) = (0, 0);
+    for call in 0..8_u32 {
+        for agent in 0..10_u32 {
+            let own = |step: u32| (0..24).map(move |at| 100 + (agent * 8 + step) % 97 + at * (agent + 1) % 89);
+            let tokens: Vec<u32> = (20..236).chain((0..=call).flat_map(own)).collect();
+            let seen = if call > 0 { tokens.len() - 24 } else { usize::from(agent > 0) * 216 };
+            let before = stage.scheduler.counts().prefill_tokens_total;
+            assert_eq!(stage.serve(prompt(tokens.iter().copied())).0, seen, "call {call} of agent {agent}");
+            let prefilled = (stage.scheduler.counts().prefill_tokens_total - before) as usize;
+            assert_eq!(prefilled, tokens.len() - seen);
+            (sent, computed) = (sent + tokens.len(), computed + prefilled);
+        }
+    }
+    // All but the common prompt and what each call adds.
+    assert_eq!(computed, 216 + 80 * 24);
+    assert!(computed * 10 < sent, "{computed} of {sent}");
 }

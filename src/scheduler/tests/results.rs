@@ -6,7 +6,7 @@ fn script(tokens: &[u32], stop: u32) -> FakeAnswer {
 }
 
 fn prompt_reports(stage: &Stage) -> Vec<(usize, &Vec<PositionLogprobs>)> {
-    let reports = stage.events.iter().enumerate();
+    let reports = stage.events.iter().filter(|event| !matches!(event, SequenceEvent::Began { .. })).enumerate();
     reports
         .filter_map(|(i, event)| match event {
             SequenceEvent::PromptLogprobs { logprobs, .. } => Some((i, logprobs)),

@@ -239,7 +239,7 @@ fn a_newcomer_waits_for_what_is_held_where_one_runs_at_a_time() {
     stage.step();
     assert_eq!(stage.scheduler.turns.live_count(first), 0, "it has ended, and no step was planned since");
     assert_eq!(stage.scheduler.turns.held_count(), 2);
-    assert!(stage.scheduler.forecast(4).newcomer_micros > 0, "two go before it");
+    assert!(stage.scheduler.forecast(4, 0).newcomer_micros > 0, "two go before it");
 }
 
 /// A step leaves 64 - 16 - 32 tokens of its budget for a request that comes, in the worst case. So

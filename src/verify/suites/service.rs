@@ -57,6 +57,8 @@ pub(super) async fn serve(
             session: None,
             owner: KeyId::default(),
             cache_salt: None,
+            has_cache_key: false,
+            priority: 0,
             memory: None,
         })
         .await;

@@ -15,6 +15,10 @@ use registry::{Registry, Ticket};
 #[allow(dead_code, reason = "a model uses what it needs of the file")]
 mod registry;
 
+#[path = "../../../src/actors/ttft.rs"]
+#[allow(dead_code, reason = "a model uses what the registry needs of the file")]
+mod ttft;
+
 fn enter(registry: &Arc<Registry>, id: &str) -> Ticket {
     registry.enter(id.to_owned(), KeyId::default(), None).expect("the id is free")
 }

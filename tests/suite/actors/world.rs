@@ -334,6 +334,8 @@ pub(super) fn plain(request_id: &str, prompt: &str, max_tokens: u32) -> Generate
         session: None,
         owner: KeyId::default(),
         cache_salt: None,
+        has_cache_key: false,
+        priority: 0,
         memory: None,
     }
 }

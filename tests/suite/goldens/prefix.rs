@@ -59,7 +59,7 @@ impl Server {
     fn submit(&mut self, prompt: &[TokenId], max_tokens: u32) -> SeqId {
         let sampling = Arc::new(Sampling { logprobs: Some(3), ..Sampling::default() });
         let cache_salt = CacheSalt::default();
-        let new = NewSequence { prompt: prompt.to_vec(), max_tokens, sampling, cache_salt, in_session: false };
+        let new = NewSequence { prompt: prompt.to_vec(), max_tokens, sampling, cache_salt, in_session: false, priority: 0 };
         self.core.submit(new, self.now).expect("the queue has room")
     }
 

@@ -20,5 +20,6 @@ mod probes;
 mod requests;
 mod responses;
 mod sockets;
+mod timeline;
 mod turns;
 mod world;

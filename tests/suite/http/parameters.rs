@@ -42,6 +42,7 @@ const VALUES: &[&str] = &[
 
 const SHARED: &str = "model temperature top_p top_k min_p seed stop stop_token_ids max_tokens max_completion_tokens n \
     repetition_penalty presence_penalty frequency_penalty logit_bias ignore_eos min_tokens user metadata cache_salt \
+    prompt_cache_key priority \
     return_token_ids profile stream_options logprobs unheard_of";
 const CHATS: &str =
     "top_logprobs tools tool_choice parallel_tool_calls response_format reasoning_effort modalities functions function_call";

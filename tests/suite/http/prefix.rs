@@ -96,3 +96,33 @@ async fn one_keys_prompts_are_not_found_by_another() {
     assert_eq!(ask("two").await, (true, 2));
     world.close().await;
 }
+
+/// A chat of twenty turns: each computes what the turn before has not, to the block. The engine's
+/// prefill tokens are counted, not what the answers say.
+#[actix_rt::test]
+async fn the_nth_turn_of_a_chat_computes_only_what_is_new() {
+    let answer = "<|channel|>final<|message|>It stood there in the rain, as it had in the winter before.".to_owned();
+    let world = World::open(Plan { answer, ..Plan::default() }).await;
+    let mut messages = vec![json!({"role": "system", "content": "Tell a story of a lighthouse, and no other."})];
+    let (mut known, mut computed, mut last) = (0, 0, 0);
+    for turn in 0..20 {
+        messages.push(json!({"role": "user", "content": format!("What happened on day {turn} of that winter?")}));
+        let before = world.service.snapshot().scheduler.prefill_tokens_total;
+        let reply = asked(&world, "/v1/chat/completions", &json!({"model": "tiny", "messages": messages})).await;
+        let prefilled = world.service.snapshot().scheduler.prefill_tokens_total - before;
+        let usage = &reply["usage"];
+        let count = |key: &str| usage[key].as_u64().expect("a count");
+        // The whole blocks of all that the turn before has computed: its prompt and its answer, but
+        // for the token that ended it.
+        let found = known / 16 * 16;
+        assert_eq!(details(usage).0, found, "turn {turn}: {usage}");
+        assert_eq!(prefilled, count("prompt_tokens") - found, "turn {turn}: {usage}");
+        known = count("prompt_tokens") + count("completion_tokens") - 1;
+        (computed, last) = (computed + prefilled, count("prompt_tokens"));
+        messages.push(reply["choices"][0]["message"].clone());
+    }
+    // Twenty turns cost the last one's prompt, and at most a block of it again for each.
+    assert!(computed >= last / 2 && computed < last + 20 * 16, "{computed} tokens for a prompt of {last}");
+    world.assert_empty().await;
+    world.close().await;
+}

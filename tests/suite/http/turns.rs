@@ -6,7 +6,7 @@ use antiphon::batch::TokenId;
 use antiphon::engine::fake::EngineFault;
 use serde_json::{Value, json};
 
-use super::client::{post, request};
+use super::client::{get, post, request};
 use super::world::{Plan, World, tokens};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -117,8 +117,8 @@ async fn a_request_is_refused_and_left_as_a_whole() {
     let address = world.address;
     let others: Vec<_> = (0..2).map(|_| actix_rt::spawn(async move { post(address, PATH, &single(1_500)).await })).collect();
     world.until(|snapshot| snapshot.scheduler.waiting_count == 1).await;
-    // The first goes to the scheduler, which says when to come back; the second does not cost any text
-    // work.
+    // The first goes to the scheduler, which says when to come back; the second does not cost any
+    // text work.
     for told in ["1 requests of", "1 requests wait already"] {
         let reply = post(address, PATH, &sixty(10, false)).await;
         assert_eq!((reply.status, &reply.error()["code"]), (429, &json!("queue_full")));
@@ -135,6 +135,39 @@ async fn a_request_is_refused_and_left_as_a_whole() {
     world.until(|snapshot| snapshot.scheduler.decode_count == 8).await;
     assert_eq!(world.service.snapshot().scheduler.waiting_count, 52);
     drop(socket);
+    world.assert_empty().await;
+    world.close().await;
+}
+
+/// Behind one that runs, on each route that generates: what asks for more is served first, and what
+/// asks for less last, whenever it came.
+#[actix_rt::test]
+async fn a_lower_priority_number_is_served_earlier_on_every_route() {
+    let world = World::open(Plan { running_max_count: 1, ..plan() }).await;
+    let address = world.address;
+    let runs = actix_rt::spawn(async move { post(address, PATH, &single(400)).await });
+    world.until(|snapshot| snapshot.scheduler.decode_count == 1).await;
+    let mut others = Vec::new();
+    for (count, (path, body)) in [
+        ("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2, "priority": 3})),
+        (PATH, json!({"prompt": "la", "max_tokens": 2})),
+        ("/generate", json!({"prompt": "Hello there", "max_tokens": 2, "stream": false, "priority": -100})),
+        (PATH, json!({"prompt": "la la la la", "max_tokens": 2, "priority": -1})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        others.push(actix_rt::spawn(async move { post(address, path, &body.to_string()).await.status }));
+        world.until(|snapshot| snapshot.scheduler.waiting_count == count + 1).await;
+    }
+    let live = get(address, "/console/live").await.json();
+    let arrived: Vec<&Value> = live["live"].as_array().expect("requests")[1..].iter().map(|one| &one["request_id"]).collect();
+    let queue: Vec<&Value> = live["queue"].as_array().expect("sequences").iter().map(|one| &one["request_id"]).collect();
+    assert_eq!(queue, [2, 3, 1, 0].map(|at| arrived[at]), "{live}");
+    runs.abort();
+    for other in others {
+        assert_eq!(other.await.expect("it is answered"), 200);
+    }
     world.assert_empty().await;
     world.close().await;
 }

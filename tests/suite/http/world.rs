@@ -99,6 +99,8 @@ impl World {
                 running_max_count: plan.running_max_count,
                 waiting_max_count: plan.waiting_max_count,
                 waiting_max_tokens: 1 << 20,
+                priority_level: Duration::from_secs(10),
+                growth_reserve_percent: 25,
                 prefix_cache: true,
                 ..SchedulingOptions::default()
             },
