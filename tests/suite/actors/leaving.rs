@@ -107,7 +107,7 @@ fn cancelled_or_left_in_the_middle_of_a_step() {
 #[test]
 fn left_while_everything_is_generated_and_nothing_is_read() {
     world(endless(), |world| async move {
-        let accepted = world.accepted(plain("a", "x", 3_000)).await;
+        let accepted = world.accepted(plain("a", "x", 300)).await;
         reaches(&world, "a", Phase::Sending).await;
         holds_nothing(&world.service.snapshot());
         drop(accepted);
