@@ -135,7 +135,7 @@ impl Default for BatchProfile {
             running_max_count: Bounded(32),
             token_budget_tokens: Bounded(1_024),
             prefill_slice_tokens: Bounded(256),
-            growth_reserve_percent: Bounded(25),
+            growth_reserve_percent: Bounded(10),
         }
     }
 }
