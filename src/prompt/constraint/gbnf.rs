@@ -9,6 +9,8 @@ use std::fmt::Write as _;
 use std::iter::Peekable;
 use std::str::Chars;
 
+use super::grammar::clipped;
+
 /// A piece of a grammar.
 #[derive(Debug, PartialEq)]
 enum Piece {
@@ -36,11 +38,11 @@ pub(super) fn to_lark(text: &str) -> Result<String, String> {
         if let Piece::Define(name) = piece {
             let number = names.len();
             if names.insert(name.as_str(), number).is_some() {
-                return Err(format!("defines {name:?} twice"));
+                return Err(format!("defines {:?} twice", clipped(name)));
             }
         }
     }
-    let number = |name: &str| names.get(name).copied().ok_or_else(|| format!("has no rule {name:?}"));
+    let number = |name: &str| names.get(name).copied().ok_or_else(|| format!("has no rule {:?}", clipped(name)));
     let mut lark = format!("start: r{}", number("root")?);
     for piece in &pieces {
         let written = match piece {

@@ -51,6 +51,8 @@ const COMPILED_BYTES: usize = 80 << 10;
 const COMPILED_BYTES_EACH: usize = 64;
 /// Longest part of the compiler's message that a client sees, in characters.
 const MESSAGE_MAX_CHARS: usize = 300;
+/// Longest echo of a path, a name or a value of the form, in characters.
+const ECHO_MAX_CHARS: usize = 120;
 
 /// Why an answer cannot be held to a form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -323,6 +325,14 @@ fn said_of(error: &dyn std::fmt::Display) -> String {
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("it was not taken").trim();
     let line: String = line.chars().take(MESSAGE_MAX_CHARS).collect();
     format!("cannot be turned into a grammar: {line}")
+}
+
+/// `text`, which is the client's and of any length, cut for an echo.
+pub(super) fn clipped(text: &str) -> String {
+    match text.char_indices().nth(ECHO_MAX_CHARS) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::grammar::GrammarError;
+use super::grammar::{GrammarError, clipped};
 
 /// Deepest nesting of a schema.
 const DEPTH_MAX: usize = 64;
@@ -80,7 +80,7 @@ impl<'a> Walk<'a> {
             }
             path.push_str(step);
         }
-        Err(GrammarError { path, message })
+        Err(GrammarError { path: clipped(&path), message })
     }
 
     fn within<T>(&mut self, step: &str, work: impl FnOnce(&mut Self) -> Result<T, GrammarError>) -> Result<T, GrammarError> {
@@ -192,7 +192,7 @@ impl<'a> Walk<'a> {
             let Some(value) = map.get(name) else { continue };
             let whole = value.as_u64().or_else(|| value.as_f64().filter(|x| x.fract() == 0.0 && *x >= 0.0).map(|x| x as u64));
             if whole.is_none_or(|count| count > COUNT_MAX) {
-                let message = format!("is {value}; expected a whole number from 0 to {COUNT_MAX}");
+                let message = format!("is {}; expected a whole number from 0 to {COUNT_MAX}", clipped(&value.to_string()));
                 return self.refuse_at(name, message);
             }
         }
@@ -274,14 +274,14 @@ impl<'a> Walk<'a> {
         loop {
             let Some(text) = at.as_str() else { return self.refuse("is no string".to_owned()) };
             let Some(pointer) = text.strip_prefix('#') else {
-                return self.refuse(format!("{text:?} lies outside of the schema; expected one that begins with #"));
+                return self.refuse(format!("{:?} lies outside of the schema; expected one that begins with #", clipped(text)));
             };
             if seen.contains(&pointer) {
-                return self.refuse(format!("{text:?} leads to itself and to no schema"));
+                return self.refuse(format!("{:?} leads to itself and to no schema", clipped(text)));
             }
             seen.push(pointer);
             let Some(target) = self.root.pointer(pointer) else {
-                return self.refuse(format!("{text:?} is not in the schema"));
+                return self.refuse(format!("{:?} is not in the schema", clipped(text)));
             };
             match target {
                 Value::Object(map) if map.len() == 1 && map.contains_key("$ref") => at = &map["$ref"],
