@@ -4,11 +4,11 @@
 //! of the model (reasoning, a message, calls) are one message of the history, as the model wrote
 //! them in one turn.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use serde_json::Value;
 
-use crate::http::wire::error::{WireError, quoted};
+use crate::http::wire::error::{WireError, clip, quoted};
 use crate::http::wire::fields::{RequestFields, text, unfit};
 use crate::http::wire::parts::text_of;
 use crate::http::wire::tools::function_name;
@@ -17,8 +17,12 @@ use crate::prompt::conversation::{Message, ToolCall};
 const INPUT: &str = "a string, or an array of items";
 const ROLES: &str = "system, developer, user or assistant";
 const CALL_ID: &str = "the id of a call in an earlier function_call";
-/// What holds text in a message: a type, and the field of its text.
-const TEXTS: [(&str, &str); 4] = [("input_text", "text"), ("output_text", "text"), ("text", "text"), ("refusal", "refusal")];
+/// What holds text in a message to the model: a type, and the field of its text.
+const GIVEN: [(&str, &str); 2] = [("input_text", "text"), ("text", "text")];
+/// The same in a message of the model.
+const SAID: [(&str, &str); 3] = [("output_text", "text"), ("refusal", "refusal"), ("text", "text")];
+/// The same in what a function gave; some clients hand its result on as they got it.
+const RESULTS: [(&str, &str); 3] = [("input_text", "text"), ("output_text", "text"), ("text", "text")];
 /// What holds text in a reasoning item.
 const THOUGHTS: [(&str, &str); 3] = [("reasoning_text", "text"), ("summary_text", "text"), ("text", "text")];
 /// Between two reasoning items of one turn, as between two analysis messages of one answer.
@@ -32,7 +36,12 @@ pub(crate) enum InputItem {
     /// What the model thought.
     Reasoning(Thought),
     /// A call that the model made.
-    Call(ToolCall),
+    Call {
+        /// The call.
+        call: ToolCall,
+        /// Where the request names its id.
+        param: String,
+    },
     /// What a call came to.
     CallOutput {
         /// Which call.
@@ -79,11 +88,16 @@ pub(crate) fn read(input: Value, path: &str) -> Result<Vec<InputItem>, WireError
 
 fn item(mut fields: RequestFields) -> Result<InputItem, WireError> {
     let path = fields.path_of("type");
-    match fields.text("type")?.as_deref() {
+    let kind = fields.text("type")?;
+    if kind.as_deref() != Some("item_reference") {
+        fields.text("id")?;
+    }
+    fields.text("status")?;
+    match kind.as_deref() {
         // The short form of a message has no type.
         None | Some("message") => message(fields).map(InputItem::Message),
         Some("reasoning") => reasoning(fields).map(InputItem::Reasoning),
-        Some("function_call") => call(fields).map(InputItem::Call),
+        Some("function_call") => call(fields),
         Some("function_call_output") => call_output(fields),
         Some("item_reference") => {
             let param = fields.path_of("id");
@@ -103,17 +117,23 @@ fn item(mut fields: RequestFields) -> Result<InputItem, WireError> {
 fn message(mut fields: RequestFields) -> Result<Message, WireError> {
     let path = fields.path_of("role");
     let role = text(fields.required("role", ROLES)?, &path)?;
+    // Before calls a message is a preamble, and elsewhere an answer, whatever its phase says.
+    fields.text("phase")?;
     let content_path = fields.path_of("content");
-    let content = match fields.required("content", "a string, or an array of text parts")? {
-        // An answer that ended before its first text.
-        Value::Array(parts) if parts.is_empty() && role == "assistant" => String::new(),
-        value => text_of(value, &content_path, &TEXTS)?,
-    };
+    let content = fields.required("content", "a string, or an array of text parts");
+    let given = |content: Result<Value, WireError>| text_of(content?, &content_path, &GIVEN);
     match role.as_str() {
-        "system" => Ok(Message::System { content }),
-        "developer" => Ok(Message::Developer { content }),
-        "user" => Ok(Message::User { content }),
-        "assistant" => Ok(Message::Assistant { content: Some(content), reasoning: None, tool_calls: Vec::new() }),
+        "system" => Ok(Message::System { content: given(content)? }),
+        "developer" => Ok(Message::Developer { content: given(content)? }),
+        "user" => Ok(Message::User { content: given(content)? }),
+        "assistant" => {
+            let content = match content? {
+                // An answer that ended before its first text.
+                Value::Array(parts) if parts.is_empty() => String::new(),
+                value => text_of(value, &content_path, &SAID)?,
+            };
+            Ok(Message::Assistant { content: Some(content), reasoning: None, tool_calls: Vec::new() })
+        }
         _ => Err(unfit(&path, &Value::String(role), ROLES)),
     }
 }
@@ -131,27 +151,33 @@ fn reasoning(mut fields: RequestFields) -> Result<Thought, WireError> {
     Ok(Thought { content: thoughts("content")?, sealed, summary: thoughts("summary")? })
 }
 
-fn call(mut fields: RequestFields) -> Result<ToolCall, WireError> {
-    let path = fields.path_of("call_id");
-    let id = text(fields.required("call_id", "a string")?, &path)?;
+/// `call_id`, which is no empty text, with its path.
+fn call_id(fields: &mut RequestFields, expected: &'static str) -> Result<(String, String), WireError> {
+    let param = fields.path_of("call_id");
+    match text(fields.required("call_id", expected)?, &param)? {
+        empty if empty.is_empty() => Err(unfit(&param, &Value::String(empty), expected)),
+        id => Ok((id, param)),
+    }
+}
+
+fn call(mut fields: RequestFields) -> Result<InputItem, WireError> {
+    let (id, param) = call_id(&mut fields, "an id of the call")?;
     let name = function_name(&mut fields)?;
     let path = fields.path_of("arguments");
     let arguments = match fields.required("arguments", "a string of JSON")? {
         object @ Value::Object(_) => object.to_string(),
         other => text(other, &path)?,
     };
-    Ok(ToolCall { id, name, arguments })
+    Ok(InputItem::Call { call: ToolCall { id, name, arguments }, param })
 }
 
 fn call_output(mut fields: RequestFields) -> Result<InputItem, WireError> {
-    let param = fields.path_of("call_id");
-    let call_id = text(fields.required("call_id", CALL_ID)?, &param)?;
+    let (call_id, param) = call_id(&mut fields, CALL_ID)?;
     let path = fields.path_of("output");
-    let output = match fields.take("output") {
+    let output = match fields.required("output", "a string, or an array of text parts")? {
         // A function that returns nothing.
-        None => String::new(),
-        Some(Value::Array(parts)) if parts.is_empty() => String::new(),
-        Some(value) => text_of(value, &path, &TEXTS)?,
+        Value::Array(parts) if parts.is_empty() => String::new(),
+        value => text_of(value, &path, &RESULTS)?,
     };
     Ok(InputItem::CallOutput { call_id, output, param })
 }
@@ -160,13 +186,14 @@ fn call_output(mut fields: RequestFields) -> Result<InputItem, WireError> {
 /// sealed. What another one sealed is left out, for a session may come from elsewhere.
 ///
 /// # Errors
-/// [`WireError::Unfit`] for the output of a call that is not there.
+/// [`WireError::Unfit`] for the output of a call that is not before it, and for a second call of
+/// one id; [`WireError::Conflict`] for a call whose output does not come.
 pub(crate) fn history(
     instructions: Option<String>,
     items: Vec<InputItem>,
     open: impl Fn(&str) -> Option<String>,
 ) -> Result<Vec<Message>, WireError> {
-    let mut calls = HashSet::new();
+    let (mut calls, mut answered) = (Vec::new(), HashMap::new());
     let mut messages: Vec<Message> = instructions.map(|content| Message::Developer { content }).into_iter().collect();
     for item in items {
         match item {
@@ -178,11 +205,15 @@ pub(crate) fn history(
                     add_reasoning(&mut messages, &text);
                 }
             }
-            InputItem::Call(call) => {
-                calls.insert(call.id.clone());
+            InputItem::Call { call, param } => {
+                if answered.insert(call.id.clone(), false).is_some() {
+                    return Err(unfit(&param, &Value::String(call.id), "an id that no earlier function_call has"));
+                }
+                calls.push(call.id.clone());
                 add_call(&mut messages, call);
             }
-            InputItem::CallOutput { call_id, output, .. } if calls.contains(&call_id) => {
+            InputItem::CallOutput { call_id, output, .. } if answered.contains_key(&call_id) => {
+                answered.insert(call_id.clone(), true);
                 messages.push(Message::Tool { call_id, content: output });
             }
             InputItem::CallOutput { call_id, param, .. } => return Err(unfit(&param, &Value::String(call_id), CALL_ID)),
@@ -191,7 +222,14 @@ pub(crate) fn history(
             }
         }
     }
-    Ok(messages)
+    match calls.into_iter().find(|id| !answered[id]) {
+        None => Ok(messages),
+        Some(id) => {
+            // OpenAI's words, by which clients know it.
+            let message = format!("No tool output found for function call {}.", clip(&id));
+            Err(WireError::Conflict { param: "input".to_owned(), message })
+        }
+    }
 }
 
 fn assistant(content: Option<String>, reasoning: Option<String>, tool_calls: Vec<ToolCall>) -> Message {

@@ -67,9 +67,14 @@ fn items_of_a_turn_are_one_message() {
     let turn = [call("a"), output("a"), call("b"), output("b")];
     assert_eq!(read(&turn), [said(None, None, &["a"]), result("a", "4"), said(None, None, &["b"]), result("b", "4")]);
     // A preamble, before and behind the reasoning.
-    assert_eq!(read(&[thought("r"), answer("p"), call("a")]), [said(Some("p"), Some("r"), &["a"])]);
-    assert_eq!(read(&[thought("r"), answer("p"), thought("s"), call("a")]), [said(Some("p"), Some("r\n\ns"), &["a"])]);
-    assert_eq!(read(&[answer("p"), thought("s"), call("a")]), [said(Some("p"), Some("s"), &["a"])]);
+    let called = |turn: &[String]| {
+        let mut read = read(&[turn, &[call("a"), output("a")]].concat());
+        assert_eq!(read.pop(), Some(result("a", "4")));
+        read
+    };
+    assert_eq!(called(&[thought("r"), answer("p")]), [said(Some("p"), Some("r"), &["a"])]);
+    assert_eq!(called(&[thought("r"), answer("p"), thought("s")]), [said(Some("p"), Some("r\n\ns"), &["a"])]);
+    assert_eq!(called(&[answer("p"), thought("s")]), [said(Some("p"), Some("s"), &["a"])]);
     // Two answers are two messages; so is reasoning behind an answer.
     assert_eq!(read(&[answer("x"), answer("y")]), [said(Some("x"), None, &[]), said(Some("y"), None, &[])]);
     assert_eq!(read(&[answer("x"), thought("r"), answer("y")]), [said(Some("x"), None, &[]), said(Some("y"), Some("r"), &[])]);
@@ -86,7 +91,7 @@ fn what_has_no_text_is_no_item_and_a_summary_stands_for_what_is_not_there() {
     };
     assert_eq!(messages(&sealed("sealed r")).unwrap(), [said(Some("x"), Some("r"), &[])]);
     assert_eq!(messages(&sealed("by another")).unwrap(), [said(Some("x"), None, &[])]);
-    let json = r#"[{"type":"function_call","call_id":"a","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"a"},
+    let json = r#"[{"type":"function_call","call_id":"a","name":"f","arguments":"{}"},{"type":"function_call_output","call_id":"a","output":[]},
         {"type":"function_call_output","call_id":"a","output":[{"type":"input_text","text":"t"}]}]"#;
     assert_eq!(messages(json).unwrap(), [said(None, None, &["a"]), result("a", ""), result("a", "t")]);
 }
@@ -120,7 +125,51 @@ fn complaints_name_the_place() {
             "invalid_value",
         ),
         (r#"[{"type":"function_call_output","output":"x"}]"#, "input[0].call_id", "missing_required_parameter"),
+        (r#"[{"type":"function_call_output","call_id":"","output":"x"}]"#, "input[0].call_id", "invalid_value"),
+        (r#"[{"type":"function_call_output","call_id":"a"}]"#, "input[0].output", "missing_required_parameter"),
+        (r#"[{"type":"function_call_output","call_id":"a","output":null}]"#, "input[0].output", "missing_required_parameter"),
+        (r#"[{"type":"function_call","call_id":"","name":"f","arguments":"{}"}]"#, "input[0].call_id", "invalid_value"),
+        (r#"[{"role":"user","content":"x","id":7}]"#, "input[0].id", "invalid_value"),
+        (r#"[{"role":"user","content":"x","status":{}}]"#, "input[0].status", "invalid_value"),
+        (r#"[{"type":"reasoning","summary":[],"id":[]}]"#, "input[0].id", "invalid_value"),
+        (r#"[{"type":"item_reference","id":"msg_1","status":7}]"#, "input[0].status", "invalid_value"),
+        (r#"[{"role":"assistant","content":"x","phase":7}]"#, "input[0].phase", "invalid_value"),
+        (
+            r#"[{"role":"assistant","content":[{"type":"input_text","text":"x"}]}]"#,
+            "input[0].content[0].type",
+            "unsupported_value",
+        ),
+        (r#"[{"role":"user","content":[{"type":"output_text","text":"x"}]}]"#, "input[0].content[0].type", "unsupported_value"),
+        (
+            r#"[{"role":"developer","content":[{"type":"refusal","refusal":"x"}]}]"#,
+            "input[0].content[0].type",
+            "unsupported_value",
+        ),
     ] {
         assert_eq!(blame(messages(json)), (param.to_owned(), code), "{json}");
     }
+}
+
+/// A call is told with its output, as the model saw them: no id twice, and none without an output.
+#[test]
+fn every_call_has_one_id_and_an_output() {
+    let call = |id: &str| format!(r#"{{"type":"function_call","call_id":"{id}","name":"f","arguments":"{{}}"}}"#);
+    let output = |id: &str| format!(r#"{{"type":"function_call_output","call_id":"{id}","output":"4"}}"#);
+    let read = |items: &[String]| messages(&format!("[{}]", items.join(",")));
+    assert!(read(&[call("a"), call("b"), output("b"), output("a")]).is_ok());
+    let twice = [call("a"), output("a"), call("a"), output("a")];
+    assert_eq!(blame(read(&twice)), ("input[2].call_id".to_owned(), "invalid_value"));
+    let user = r#"{"role":"user","content":"x"}"#.to_owned();
+    for lonely in [vec![call("a")], vec![call("b"), output("b"), call("a"), user], vec![call("b"), call("a"), output("b")]] {
+        let error = read(&lonely).unwrap_err();
+        assert_eq!(error.param().as_deref(), Some("input"));
+        assert!(error.to_string().ends_with("No tool output found for function call a."), "{error}");
+    }
+}
+
+/// The phase of a message is taken; what stands behind it says what it was.
+#[test]
+fn a_phase_changes_nothing() {
+    let json = r#"[{"role":"assistant","content":"p","phase":"commentary"},{"role":"assistant","content":"x","phase":"final_answer"}]"#;
+    assert_eq!(messages(json).unwrap(), [said(Some("p"), None, &[]), said(Some("x"), None, &[])]);
 }
