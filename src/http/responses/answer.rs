@@ -188,7 +188,7 @@ impl ResponsesEncoder {
     pub(crate) fn fail(&mut self, error: ErrorObject, out: &mut impl Extend<Frame>) {
         self.close(OutputStatus::Incomplete, out);
         self.response.status = OutputStatus::Failed;
-        self.response.error = Some(ResponseFailure { code: error.code.unwrap_or(SERVER), message: error.message });
+        self.response.error = Some(ResponseFailure::new(error.code.unwrap_or(SERVER), error.message));
         self.tell_response("response.failed", out);
     }
 
@@ -209,9 +209,8 @@ impl ResponsesEncoder {
             FinishKind::Length => {
                 (OutputStatus::Incomplete, OutputStatus::Incomplete, Some("max_output_tokens"), "response.incomplete")
             }
-            FinishKind::Cancelled => {
-                (OutputStatus::Incomplete, OutputStatus::Cancelled, Some("cancelled"), "response.incomplete")
-            }
+            // OpenAI has neither an event nor a reason of its own for it: the status says it.
+            FinishKind::Cancelled => (OutputStatus::Incomplete, OutputStatus::Cancelled, None, "response.incomplete"),
             FinishKind::Failed { .. } => unreachable!("a failure is told by `fail`"),
         };
         self.close(item_status, out);

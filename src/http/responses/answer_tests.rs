@@ -130,6 +130,7 @@ fn each_end_has_its_status() {
     assert_eq!(cut["output"][0]["status"], "incomplete");
     let cancelled = response(&[content(0, "a", 1), finished(0, FinishKind::Cancelled, 2)]);
     assert_eq!((&cancelled["status"], &cancelled["output"][0]["status"]), (&json!("cancelled"), &json!("incomplete")));
+    assert_eq!(cancelled["incomplete_details"], Value::Null, "the status says it");
     // An answer that says nothing is an empty message, where clients look for one.
     let empty = response(&[thought("hm"), finished(0, STOP, 2)]);
     assert_eq!((&empty["output"][1]["type"], &empty["output"][1]["content"][0]["text"]), (&json!("message"), &json!("")));
@@ -141,7 +142,7 @@ fn a_failure_is_the_last_event() {
     let failed = FinishKind::Failed { code: "engine_failed", message: "It broke.".to_owned() };
     let parts = [content(0, "a", 1), finished(0, failed, 2)];
     let response = replayed(&events(encoder(Some(1 << 20)), &parts));
-    assert_eq!(response["error"], json!({"code": "engine_failed", "message": "It broke."}));
+    assert_eq!(response["error"], json!({"code": "server_error", "message": "It broke.", "antiphon_code": "engine_failed"}));
     assert_eq!(response["output"][0]["status"], "incomplete");
     let mut whole = encoder(None);
     let broken = parts.into_iter().try_for_each(|part| whole.take(part)).unwrap_err();
@@ -149,7 +150,14 @@ fn a_failure_is_the_last_event() {
     // An answer that has no room in the memory ends, and says why.
     let parts = [content(0, &"long ".repeat(200), 1), finished(0, STOP, 2)];
     let response = replayed(&events(encoder(Some(2_000)), &parts));
-    assert_eq!((&response["status"], &response["error"]["code"]), (&json!("failed"), &json!("memory_full")));
+    assert_eq!((&response["status"], &response["error"]["code"]), (&json!("failed"), &json!("rate_limit_exceeded")));
+    assert_eq!(response["error"]["antiphon_code"], "memory_full");
+    // Whatever broke, the code is one of OpenAI's.
+    for code in ["server_shutdown", "constraint_dead_end", "request_failed"] {
+        let failed = FinishKind::Failed { code, message: "It broke.".to_owned() };
+        let response = replayed(&events(encoder(Some(1 << 20)), &[finished(0, failed, 2)]));
+        assert_eq!((&response["error"]["code"], &response["error"]["antiphon_code"]), (&json!("server_error"), &json!(code)));
+    }
 }
 
 #[test]

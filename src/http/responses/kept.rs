@@ -20,6 +20,7 @@ use crate::http::body::away;
 use crate::http::errors::ApiError;
 use crate::http::middleware::key::Access;
 use crate::http::responses::answer::ResponsesEncoder;
+use crate::http::responses::object::ResponseFailure;
 use crate::http::responses::stored::{self, KeptResponse};
 use crate::http::state::{AppState, access};
 use crate::http::wire::error::{ErrorObject, WireError, quoted};
@@ -126,7 +127,8 @@ fn told(state: &AppState, id: &str, found: &KeptResponse) -> Result<String, ApiE
     }
     let mut response: Value = serde_json::from_str(&json).map_err(|_| ApiError::StoreFailed)?;
     response["status"] = json!("failed");
-    response["error"] = json!({"code": "server_shutdown", "message": "the server stopped before the response was done"});
+    let message = "the server stopped before the response was done".to_owned();
+    response["error"] = json!(ResponseFailure::new("server_shutdown", message));
     Ok(response.to_string())
 }
 

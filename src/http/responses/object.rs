@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::actors::budget::MEMORY_FULL;
 use crate::actors::messages::TokenText;
 use crate::http::answer::heading::{Heading, Metadata};
 use crate::http::answer::logprobs::ChatToken;
@@ -137,8 +138,22 @@ pub(crate) struct IncompleteDetails {
 /// Why a response failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ResponseFailure {
-    pub(crate) code: &'static str,
-    pub(crate) message: String,
+    /// One of OpenAI's codes, which typed clients check.
+    code: &'static str,
+    message: String,
+    /// The code of this server; typed clients take fields that they do not know.
+    antiphon_code: &'static str,
+}
+
+impl ResponseFailure {
+    /// A failure with a code of this server.
+    pub(crate) fn new(antiphon_code: &'static str, message: String) -> Self {
+        let code = match antiphon_code {
+            MEMORY_FULL | "queue_timeout" => "rate_limit_exceeded",
+            _ => "server_error",
+        };
+        Self { code, message, antiphon_code }
+    }
 }
 
 /// `usage`, by the names of this API.

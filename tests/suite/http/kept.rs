@@ -58,6 +58,9 @@ async fn a_conversation_goes_on_by_its_last_id() {
     let reference = json!({"type": "item_reference", "id": first["output"][1]["id"]});
     let referring = ask(&world, json!({"input": [user("One?"), reference, user("Three?")]})).await;
     assert_eq!(referring["usage"]["input_tokens"], other["usage"]["input_tokens"]);
+    // So it does where the conversation goes on behind the request that named it.
+    let behind = ask(&world, json!({"input": "Four?", "previous_response_id": referring["id"]})).await;
+    assert_eq!(behind["status"], "completed");
     for (body, status, code, param) in [
         (json!({"input": "x", "previous_response_id": "resp_0"}), 404, "previous_response_not_found", "previous_response_id"),
         (json!({"input": "x", "previous_response_id": "other"}), 404, "previous_response_not_found", "previous_response_id"),
@@ -186,6 +189,7 @@ async fn a_response_in_the_background_is_called_off() {
     world.until(|snapshot| snapshot.scheduler.decode_count == 1).await;
     let cancelled = post(world.address, &format!("{}/cancel", path_of(&begun)), "").await.json();
     assert_eq!((&cancelled["status"], &cancelled["id"]), (&json!("cancelled"), &begun["id"]));
+    assert_eq!(cancelled["incomplete_details"], Value::Null);
     assert_eq!(get(world.address, &path_of(&begun)).await.json(), cancelled);
     world.assert_empty().await;
     // Forgotten, it is called off too.
@@ -234,7 +238,8 @@ async fn a_file_is_read_by_the_next_server() {
     let next = ask(&second, json!({"input": "Two?", "previous_response_id": whole["id"]})).await;
     assert_eq!(next["status"], "completed");
     let lost = get(second.address, &path_of(&begun)).await.json();
-    assert_eq!((&lost["status"], &lost["error"]["code"]), (&json!("failed"), &json!("server_shutdown")));
+    assert_eq!((&lost["status"], &lost["error"]["code"]), (&json!("failed"), &json!("server_error")));
+    assert_eq!(lost["error"]["antiphon_code"], "server_shutdown");
     second.close().await;
     delete(&world, &path_of(&begun)).await;
     world.close().await;
