@@ -49,6 +49,22 @@ pub enum Message {
     },
 }
 
+impl Message {
+    /// Bytes of its texts.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::System { content } | Self::Developer { content } | Self::User { content } | Self::Tool { content, .. } => {
+                content.len()
+            }
+            Self::Assistant { content, reasoning, tool_calls } => {
+                let said = [content, reasoning].into_iter().flatten().map(String::len).sum::<usize>();
+                said + tool_calls.iter().map(|call| call.arguments.len()).sum::<usize>()
+            }
+        }
+    }
+}
+
 /// A function that the model may call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tool {

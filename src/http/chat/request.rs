@@ -9,6 +9,7 @@ use crate::http::wire::error::WireError;
 use crate::http::wire::fields::{RequestFields, note_unknown};
 use crate::http::wire::foreign;
 use crate::http::wire::form::FormRequest;
+use crate::http::wire::parts::check_modalities;
 use crate::http::wire::reasoning::Reasoning;
 use crate::http::wire::sampling::{Generation, TOP_LOGPROBS_MAX};
 use crate::http::wire::streaming::Streaming;
@@ -90,18 +91,6 @@ fn logprobs(fields: &mut RequestFields) -> Result<Option<u32>, WireError> {
             Err(WireError::Conflict { param: fields.path_of("top_logprobs"), message })
         }
     }
-}
-
-/// The answer is text: what asks for another kind is refused rather than answered with text.
-fn check_modalities(fields: &mut RequestFields) -> Result<(), WireError> {
-    let path = fields.path_of("modalities");
-    for (index, kind) in fields.list("modalities")?.unwrap_or_default().iter().enumerate() {
-        if kind != "text" {
-            let message = "only \"text\" is supported".to_owned();
-            return Err(WireError::Unsupported { param: format!("{path}[{index}]"), message });
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

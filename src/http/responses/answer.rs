@@ -12,6 +12,7 @@ use crate::http::answer::encoder::{Frame, to_json};
 use crate::http::answer::logprobs::ChatToken;
 use crate::http::answer::progress::AnswerProgress;
 use crate::http::answer::whole::{Broken, Gather};
+use crate::http::responses::echoed::SAVED_COPIES;
 use crate::http::responses::object::{
     IncompleteDetails, ItemKind, ItemObject, OutputItem, OutputStatus, PartObject, ResponseFailure, ResponseObject,
     ResponseState,
@@ -198,7 +199,8 @@ impl ResponsesEncoder {
             PartKind::Reasoning(text) | PartKind::Content(text) | PartKind::ToolCallArguments { text, .. } => text.len(),
             PartKind::Prompt | PartKind::ToolCallStart { .. } | PartKind::Finished(_) => 0,
         };
-        memory.grow(Use::Answer, part.bytes() + TEXT_COPIES * text as u64)
+        let copies = TEXT_COPIES + self.saving.as_ref().map_or(0, |_| SAVED_COPIES);
+        memory.grow(Use::Answer, part.bytes() + copies * text as u64)
     }
 
     fn finish(&mut self, finish: &Finish, out: &mut impl Extend<Frame>) {

@@ -100,7 +100,7 @@ fn each_kind_of_part_is_an_item() {
         ("instructions", json!("Be brief.")),
         ("metadata", json!({"a": "b"})),
         ("temperature", json!(1.0)),
-        ("tools", json!([{"type": "function", "name": "f"}])),
+        ("tools", json!([{"type": "function", "name": "f", "description": null, "parameters": null, "strict": false}])),
         ("tool_choice", json!("auto")),
         ("store", json!(false)),
         ("parallel_tool_calls", json!(true)),

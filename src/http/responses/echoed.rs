@@ -4,11 +4,17 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
-use crate::http::wire::error::WireError;
-use crate::http::wire::fields::{RequestFields, unfit};
+use crate::actors::messages::AskedForm;
+use crate::http::wire::fields::RequestFields;
+use crate::prompt::conversation::{AnswerForm, NamedSchema, ReasoningEffort, Tool};
+
+/// How often what is repeated is in memory at most: kept, and in two events that wait to be read.
+const COPIES: u64 = 3;
+/// How often besides while the response is written to the store: as its JSON, and in its record.
+pub(super) const SAVED_COPIES: u64 = 2;
 
 /// The fields of a request that its answer repeats, as OpenAI's does: values as they came, or what
-/// stands for those that did not.
+/// was used in their place.
 #[derive(Debug, Serialize)]
 pub(crate) struct EchoedFields {
     background: bool,
@@ -34,13 +40,56 @@ pub(crate) struct EchoedFields {
 }
 
 /// What of a request is known when it is read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct EffectiveValues {
     pub(crate) max_output_tokens: Option<u32>,
     pub(crate) temperature: f32,
     pub(crate) top_p: f32,
     pub(crate) top_logprobs: u32,
     pub(crate) single_call: bool,
+    pub(crate) effort: ReasoningEffort,
+    /// `tools` as [`told_tools`] has them.
+    pub(crate) tools: Value,
+    /// `text.format` as [`told_format`] has it.
+    pub(crate) format: Value,
+}
+
+/// The functions among the tools, in this API's form.
+pub(crate) fn told_tools(tools: &[Tool]) -> Value {
+    let told = |Tool { name, description, parameters, strict }: &Tool| json!({"type": "function", "name": name, "description": description, "parameters": parameters, "strict": strict});
+    tools.iter().map(told).collect()
+}
+
+/// The form of the answer, by whichever name it came. One that OpenAI's types do not have (a
+/// regular expression, a choice, a grammar) is told as text.
+pub(crate) fn told_format(form: Option<&AskedForm>, named: Option<&NamedSchema>) -> Value {
+    match (named, form.map(|asked| &asked.form)) {
+        (Some(NamedSchema { name, description, schema }), _) => {
+            json!({"type": "json_schema", "name": name, "description": description, "schema": schema, "strict": true})
+        }
+        (None, Some(form)) if *form == AnswerForm::object() => json!({"type": "json_object"}),
+        (None, Some(AnswerForm::Json(schema @ Value::Object(_)))) => {
+            json!({"type": "json_schema", "name": "answer", "description": null, "schema": schema, "strict": true})
+        }
+        _ => json!({"type": "text"}),
+    }
+}
+
+/// `tool_choice` in this API's flat form, whichever it came in.
+fn told_choice(choice: &Value) -> Value {
+    let function = |choice: &Value| {
+        let name = [&choice["name"], &choice["function"]["name"]].into_iter().find(|name| name.is_string());
+        json!({"type": "function", "name": name})
+    };
+    match choice {
+        Value::Object(_) if choice["type"] == "allowed_tools" => {
+            let inside = Some(&choice["allowed_tools"]).filter(|inside| inside.is_object()).unwrap_or(choice);
+            let tools: Vec<Value> = inside["tools"].as_array().into_iter().flatten().map(function).collect();
+            json!({"type": "allowed_tools", "mode": inside["mode"].as_str().unwrap_or("auto"), "tools": tools})
+        }
+        Value::Object(_) => function(choice),
+        word => word.clone(),
+    }
 }
 
 /// The fields that are repeated as they came.
@@ -56,34 +105,48 @@ impl AskedFields {
             "metadata",
             "previous_response_id",
             "prompt_cache_key",
-            "reasoning",
             "safety_identifier",
-            "text",
             "tool_choice",
-            "tools",
             "truncation",
             "user",
         ];
-        Self(names.iter().filter_map(|name| Some(((*name).to_owned(), fields.peek(name)?.clone()))).collect())
+        let mut asked: Map<String, Value> =
+            names.iter().filter_map(|name| Some(((*name).to_owned(), fields.peek(name)?.clone()))).collect();
+        for (outer, name) in [("text", "verbosity"), ("reasoning", "generate_summary"), ("reasoning", "summary")] {
+            if let Some(value) = fields.peek(outer).and_then(|outer| outer.get(name)).filter(|value| !value.is_null()) {
+                asked.insert(name.to_owned(), value.clone());
+            }
+        }
+        Self(asked)
+    }
+
+    fn value(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
     }
 
     fn raw(&self, name: &str, unasked: &Value) -> Box<RawValue> {
-        let value = self.0.get(name).filter(|value| !value.is_null()).unwrap_or(unasked);
-        to_raw_value(value).expect("a tree of JSON is written as JSON")
+        raw(self.value(name).unwrap_or(unasked))
     }
+}
 
-    /// An object with what stands for its fields that did not come.
-    fn object(&self, name: &str, mut unasked: Value) -> Box<RawValue> {
-        if let (Some(Value::Object(given)), Value::Object(all)) = (self.0.get(name), &mut unasked) {
-            all.extend(given.iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.clone(), value.clone())));
-        }
-        to_raw_value(&unasked).expect("a tree of JSON is written as JSON")
-    }
+fn raw(value: &Value) -> Box<RawValue> {
+    to_raw_value(value).expect("a tree of JSON is written as JSON")
 }
 
 impl EchoedFields {
     /// Of these fields, with what became of the others.
-    pub(crate) fn new(asked: &AskedFields, values: EffectiveValues) -> Self {
+    pub(crate) fn new(asked: &AskedFields, values: &EffectiveValues) -> Self {
+        let effort = match values.effort {
+            ReasoningEffort::Low => "low",
+            ReasoningEffort::Medium => "medium",
+            ReasoningEffort::High => "high",
+        };
+        // The older name of the same.
+        let summary = asked.value("summary").or_else(|| asked.value("generate_summary"));
+        let mut text = json!({"format": values.format});
+        if let Some(verbosity) = asked.value("verbosity") {
+            text["verbosity"] = verbosity.clone();
+        }
         Self {
             background: false,
             instructions: asked.raw("instructions", &Value::Null),
@@ -93,14 +156,14 @@ impl EchoedFields {
             parallel_tool_calls: !values.single_call,
             previous_response_id: asked.raw("previous_response_id", &Value::Null),
             prompt_cache_key: asked.raw("prompt_cache_key", &Value::Null),
-            reasoning: asked.object("reasoning", json!({"effort": "medium", "summary": null})),
+            reasoning: raw(&json!({"effort": effort, "summary": summary})),
             safety_identifier: asked.raw("safety_identifier", &Value::Null),
             service_tier: "default",
             store: false,
             temperature: values.temperature,
-            text: asked.object("text", json!({"format": {"type": "text"}})),
-            tool_choice: asked.raw("tool_choice", &json!("auto")),
-            tools: asked.raw("tools", &json!([])),
+            text: raw(&text),
+            tool_choice: raw(&told_choice(asked.value("tool_choice").unwrap_or(&json!("auto")))),
+            tools: raw(&values.tools),
             top_logprobs: values.top_logprobs,
             top_p: values.top_p,
             truncation: asked.raw("truncation", &json!("disabled")),
@@ -113,8 +176,9 @@ impl EchoedFields {
         Self { store, background, ..self }
     }
 
-    /// Memory that it holds, about.
-    pub(crate) fn bytes(&self) -> u64 {
+    /// Memory that it holds at most, about, with the events that wait to be read; `is_saved`: the
+    /// response is written to the store too.
+    pub(crate) fn bytes(&self, is_saved: bool) -> u64 {
         let raw = [
             &self.instructions,
             &self.max_tool_calls,
@@ -129,23 +193,7 @@ impl EchoedFields {
             &self.truncation,
             &self.user,
         ];
-        size_of::<Self>() as u64 + raw.iter().map(|raw| raw.get().len() as u64).sum::<u64>()
-    }
-}
-
-/// Most pairs of `metadata`.
-const METADATA_MAX: usize = 16;
-
-/// `metadata` is a map of texts, which typed clients check when it comes back.
-pub(crate) fn check_metadata(fields: &RequestFields) -> Result<(), WireError> {
-    let path = fields.path_of("metadata");
-    let Some(Value::Object(map)) = fields.peek("metadata") else { return Ok(()) };
-    if map.len() > METADATA_MAX {
-        let found = format!("an object of {}", map.len());
-        return Err(WireError::Unfit { param: path, found, expected: format!("at most {METADATA_MAX} pairs of texts") });
-    }
-    match map.iter().find(|(_, value)| !value.is_string()) {
-        None => Ok(()),
-        Some((key, value)) => Err(unfit(&format!("{path}.{key}"), value, "a string")),
+        let once = size_of::<Self>() as u64 + raw.iter().map(|raw| raw.get().len() as u64).sum::<u64>();
+        once * (COPIES + if is_saved { SAVED_COPIES } else { 0 })
     }
 }

@@ -5,6 +5,7 @@ pub(in crate::http) mod answer;
 mod echoed;
 mod items;
 pub(in crate::http) mod kept;
+mod labels;
 mod object;
 #[cfg(test)]
 mod replay;
@@ -30,7 +31,7 @@ use crate::http::responses::kept::BackgroundRun;
 use crate::http::responses::object::ResponseState;
 use crate::http::responses::request::ResponsesRequest;
 use crate::http::responses::stored::{Saving, owner_bytes};
-use crate::http::state::{AppState, Sender, access, response_id};
+use crate::http::state::{AppState, Sender, access, dialect, response_id};
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::WireError;
 use crate::prompt::conversation::Message;
@@ -41,21 +42,25 @@ pub(in crate::http) async fn create(
     payload: Payload,
     state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
+    // What a chat refuses is refused here too; the events of this route are the same in each.
+    dialect(&request).map_err(|error| state.refused(error.into()))?;
     let id = response_id(&request, "resp_");
     let asked = read(&request, payload, &state, &id).await.map_err(|error| state.refused(error))?;
     let (ReadBody { mut asked, memory }, sender) = asked;
     let kept = state.backend.service.budget().open();
     let saving = saving(&state, &mut asked, &id, &sender).map_err(|error| state.refused(error))?;
-    let held = asked.echoed.bytes() + saving.as_ref().map_or(0, Saving::bytes);
+    let held = asked.echoed.bytes(saving.is_some()) + saving.as_ref().map_or(0, Saving::bytes);
     kept.grow(Use::Request, held).map_err(|none| state.refused(none.into()))?;
+    let instructions_bytes = asked.instructions.as_ref().map_or(0, String::len);
     let messages = messages(&state, access(&request), &mut asked, &memory).await.map_err(|error| state.refused(error))?;
     let ResponsesRequest { model, mut conversation, tool_places, generation, streaming, keeping, .. } = asked;
+    let prompt_name = prompt_name(instructions_bytes, &messages);
     conversation.messages = messages;
     let inputs = vec![ResponseInput::Chat(conversation)];
     let (coalescing, owner) = (streaming.coalescing, sender.owner);
     let order = respond::order(id.clone(), inputs, &generation, coalescing, sender, memory);
     let accepted = state.backend.service.generate(order).await;
-    let Accepted { prompts: reports, parts } = accepted.map_err(|refusal| as_asked(refusal, &tool_places))?;
+    let Accepted { prompts: reports, parts } = accepted.map_err(|refusal| as_asked(refusal, prompt_name, &tool_places))?;
 
     let heading = respond::heading(&id, &model);
     let metadata = respond::metadata(&state, &heading, &generation, &reports);
@@ -126,11 +131,12 @@ async fn messages(
     let is_away = previous.is_some() || items.iter().any(|item| matches!(item, InputItem::Reference { .. }));
     let expand = move || {
         let now = clock::unix_seconds();
-        let mut all = match &previous {
+        let earlier = match &previous {
             Some(previous) => stored::earlier(&store, access, previous, &memory, now)?,
             None => Vec::new(),
         };
-        for item in items {
+        let mut all = Vec::with_capacity(earlier.len() + items.len());
+        for item in earlier.into_iter().chain(items) {
             match item {
                 InputItem::Reference { id, param } if store.is_on() => {
                     all.extend(stored::referenced(&store, access, &id, &param, now)?);
@@ -162,12 +168,18 @@ async fn in_background(
     Ok(respond::named(kept::answer(answer), id))
 }
 
+/// What a prompt that is too long is called: the larger part of it, which is the one to shorten.
+fn prompt_name(instructions_bytes: usize, messages: &[Message]) -> &'static str {
+    let all_bytes: usize = messages.iter().map(Message::text_bytes).sum();
+    if instructions_bytes > all_bytes - instructions_bytes { "instructions" } else { "input" }
+}
+
 /// The refusal of a chat by the names of this route's fields: those that stand elsewhere here, and
 /// the places of functions among tools that are not served.
-fn as_asked(refusal: Refusal, tool_places: &[usize]) -> Refusal {
+fn as_asked(refusal: Refusal, prompt_name: &str, tool_places: &[usize]) -> Refusal {
     let Refusal::Invalid { param: Some(param), code, message } = refusal else { return refusal };
     let here = match param.as_ref() {
-        "messages" => "input".to_owned(),
+        "messages" => prompt_name.to_owned(),
         "max_tokens" => "max_output_tokens".to_owned(),
         other => tool_path(other, tool_places).unwrap_or_else(|| other.to_owned()),
     };
@@ -187,10 +199,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_prompt_is_called_by_its_larger_part() {
+        let user = |content: &str| Message::User { content: content.to_owned() };
+        let developer = Message::Developer { content: "Be very brief.".to_owned() };
+        assert_eq!(prompt_name(14, &[developer.clone(), user("hi")]), "instructions");
+        assert_eq!(prompt_name(14, &[developer, user("hi"), user("What is the time?")]), "input");
+        assert_eq!(prompt_name(0, &[user("")]), "input");
+    }
+
+    #[test]
     fn a_refusal_names_the_fields_of_this_route() {
         let refused = |param: &'static str| {
             let message = format!("{param} is wrong.");
-            match as_asked(Refusal::Invalid { param: Some(param.into()), code: None, message }, &[2, 5]) {
+            match as_asked(Refusal::Invalid { param: Some(param.into()), code: None, message }, "input", &[2, 5]) {
                 Refusal::Invalid { param: Some(param), message, .. } => {
                     assert_eq!(message, format!("{param} is wrong."));
                     param.into_owned()
@@ -200,6 +221,9 @@ mod tests {
         };
         assert_eq!(refused("messages"), "input");
         assert_eq!(refused("max_tokens"), "max_output_tokens");
+        let too_long = Refusal::Invalid { param: Some("messages".into()), code: None, message: "It is long.".to_owned() };
+        let told = as_asked(too_long, "instructions", &[]);
+        assert!(matches!(&told, Refusal::Invalid { param: Some(param), .. } if param == "instructions"), "{told:?}");
         assert_eq!(refused("text.format.schema.items"), "text.format.schema.items");
         assert_eq!(refused("tools[1].function.parameters.properties.a"), "tools[5].parameters.properties.a");
     }

@@ -6,18 +6,20 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::http::responses::echoed::{AskedFields, EchoedFields, EffectiveValues, check_metadata};
+use crate::http::responses::echoed::{AskedFields, EchoedFields, EffectiveValues, told_format, told_tools};
 use crate::http::responses::items::{self, InputItem};
+use crate::http::responses::labels;
 use crate::http::responses::stored::listed_input;
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::{WireError, quoted};
 use crate::http::wire::fields::{RequestFields, note_unknown, text, unfit};
 use crate::http::wire::foreign;
 use crate::http::wire::form::FormRequest;
+use crate::http::wire::parts::check_modalities;
 use crate::http::wire::reasoning::Reasoning;
 use crate::http::wire::sampling::{Generation, TOP_LOGPROBS_MAX, token_count};
 use crate::http::wire::streaming::Streaming;
-use crate::http::wire::tools::{Tools, listed, tool};
+use crate::http::wire::tools::{Tools, listed, refuse_older, tool};
 use crate::prompt::conversation::{Conversation, Tool};
 
 /// Tools that OpenAI runs itself, or that are no functions. Its clients offer them unasked, so they
@@ -57,6 +59,13 @@ const LOGPROBS: &str = "message.output_text.logprobs";
 const SEALED: &str = "reasoning.encrypted_content";
 /// Fields that change what the prompt or the answer is, and are not served.
 const REFUSED: [&str; 4] = ["context_management", "conversation", "moderation", "prompt"];
+/// Fields of chats, and what asks for the same here.
+const MOVED: [(&str, &str); 4] = [
+    ("messages", "input"),
+    ("response_format", "text.format, where a schema stands beside its name"),
+    ("format", "text.format"),
+    ("logprobs", "top_logprobs, or include: [\"message.output_text.logprobs\"]"),
+];
 
 /// A response that is asked for.
 #[derive(Debug)]
@@ -116,7 +125,8 @@ impl ResponsesRequest {
     pub(crate) fn read(body: Value, terms: &Terms<'_>, id: &str) -> Result<Self, WireError> {
         let mut fields = RequestFields::of(body, "")?;
         let model = terms.model(&mut fields)?;
-        check_metadata(&fields)?;
+        refuse_moved(&fields)?;
+        labels::check(&fields)?;
         let asked = AskedFields::of(&fields);
         let mut keeping = Keeping::read(&mut fields)?;
         let path = fields.path_of("input");
@@ -133,14 +143,9 @@ impl ResponsesRequest {
         }
         let Reasoning { effort, include } = Reasoning::read(&mut fields)?;
         let (offered, tool_places) = served_tools(&mut fields)?;
+        let told_tools = told_tools(&offered);
         let Tools { tools, callable, forced, must_call, single_call } = Tools::chosen(offered, &mut fields)?;
-        let max_output_tokens = token_count(&mut fields, "max_output_tokens", terms)?;
-        let mut generation = Generation::read(&mut fields, terms)?;
-        generation.max_tokens = max_output_tokens.or(generation.max_tokens);
-        if generation.choices_count != 1 {
-            let message = "a response has one choice; ask again for another".to_owned();
-            return Err(WireError::Unsupported { param: fields.path_of("n"), message });
-        }
+        let mut generation = generation(&mut fields, terms)?;
         (generation.sampling.logprobs, keeping.seals) = included(&mut fields)?;
         let streaming = Streaming::read(&mut fields, terms, false)?;
         if streaming.on && keeping.background {
@@ -149,17 +154,21 @@ impl ResponsesRequest {
         }
         let FormRequest { form, schema } = FormRequest::read_text(&mut fields)?;
         generation.set_form(form)?;
-        check_labels(&mut fields)?;
+        check_modalities(&mut fields)?;
+        labels::read(&mut fields)?;
         refuse(&mut fields)?;
         note_unknown(fields);
         let echoed = EchoedFields::new(
             &asked,
-            EffectiveValues {
+            &EffectiveValues {
                 max_output_tokens: generation.max_tokens,
                 temperature: generation.sampling.temperature,
                 top_p: generation.sampling.top_p,
                 top_logprobs: generation.sampling.logprobs.unwrap_or(0),
                 single_call,
+                effort,
+                tools: told_tools,
+                format: told_format(generation.form.as_ref(), schema.as_ref()),
             },
         );
         let messages = Vec::new();
@@ -183,6 +192,7 @@ impl ResponsesRequest {
 
 /// The functions in `tools`, each with its place there.
 fn served_tools(fields: &mut RequestFields) -> Result<(Vec<Tool>, Vec<usize>), WireError> {
+    refuse_older(fields)?;
     let (mut tools, mut places, mut names) = (Vec::new(), Vec::new(), HashSet::new());
     for (index, mut fields) in listed(fields)?.into_iter().enumerate() {
         let path = fields.path_of("type");
@@ -226,17 +236,34 @@ fn included(fields: &mut RequestFields) -> Result<(Option<u32>, bool), WireError
     Ok(((wanted || top > 0).then_some(top), seals))
 }
 
-/// Fields without effect on the answer; their types still hold.
-fn check_labels(fields: &mut RequestFields) -> Result<(), WireError> {
-    for name in ["safety_identifier", "prompt_cache_retention", "service_tier"] {
-        fields.text(name)?;
+/// What to generate, with one meaning of the limit under each of its names.
+fn generation(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Generation, WireError> {
+    let own = token_count(fields, "max_output_tokens", terms)?;
+    let names = ["max_completion_tokens", "max_tokens"];
+    let other = names.into_iter().find(|name| fields.peek(name).is_some_and(|value| !value.is_null()));
+    let mut generation = Generation::read(fields, terms)?;
+    if let (Some(own), Some(said), Some(name)) = (own, generation.max_tokens, other)
+        && own != said
+    {
+        let message = format!("is {said}, and max_output_tokens is {own}; give one of them");
+        return Err(WireError::Conflict { param: fields.path_of(name), message });
     }
-    // Counts calls of tools that the server runs: there are none.
-    fields.count("max_tool_calls", 0..=u32::MAX)?;
-    let path = fields.path_of("truncation");
-    match fields.text("truncation")?.as_deref() {
-        None | Some("auto" | "disabled") => Ok(()),
-        Some(other) => Err(unfit(&path, &Value::String(other.to_owned()), "auto or disabled")),
+    generation.max_tokens = own.or(generation.max_tokens);
+    if generation.choices_count != 1 {
+        let message = "a response has one choice; ask again for another".to_owned();
+        return Err(WireError::Unsupported { param: fields.path_of("n"), message });
+    }
+    Ok(generation)
+}
+
+fn refuse_moved(fields: &RequestFields) -> Result<(), WireError> {
+    let is_asked = |name: &str| fields.peek(name).is_some_and(|value| !foreign::is_void(value));
+    match MOVED.into_iter().find(|(name, _)| is_asked(name)) {
+        None => Ok(()),
+        Some((name, here)) => {
+            let message = format!("is a field of chats; this route has {here}");
+            Err(WireError::Unsupported { param: fields.path_of(name), message })
+        }
     }
 }
 

@@ -133,6 +133,154 @@ fn complaints_name_the_parameter() {
     assert!(ResponsesRequest::read(value(r#"{"previous_response_id":"resp_1"}"#), &terms(), "resp_00ff").is_ok());
 }
 
+/// What typed clients find in the answer has the types that they know.
+#[test]
+fn what_comes_back_has_the_types_of_clients() {
+    for (fields, param, code) in [
+        (r#","stream_options":7"#, "stream_options", "invalid_value"),
+        (
+            r#","stream":true,"stream_options":{"include_obfuscation":"x"}"#,
+            "stream_options.include_obfuscation",
+            "invalid_value",
+        ),
+        (r#","service_tier":7"#, "service_tier", "invalid_value"),
+        (r#","truncation":7"#, "truncation", "invalid_value"),
+        (r#","previous_response_id":{}"#, "previous_response_id", "invalid_value"),
+        (r#","reasoning":{"summary":"long"}"#, "reasoning.summary", "invalid_value"),
+        (r#","reasoning":{"generate_summary":7}"#, "reasoning.generate_summary", "invalid_value"),
+        (r#","text":{"verbosity":"loud"}"#, "text.verbosity", "invalid_value"),
+        (r#","text":{"verbosity":7}"#, "text.verbosity", "invalid_value"),
+        (r#","text":{"format":{"type":"json_schema","schema":{}}}"#, "text.format.name", "missing_required_parameter"),
+        (r#","text":{"format":{"type":"json_schema","name":"a b","schema":{}}}"#, "text.format.name", "invalid_value"),
+        (r#","text":{"format":{"type":"json_schema","name":"","schema":{}}}"#, "text.format.name", "invalid_value"),
+        (r#","text":{"format":{"type":"json_schema","name":"n","schema":true}}"#, "text.format.schema", "invalid_value"),
+        (r#","text":{"format":{"type":"json_object","schema":[]}}"#, "text.format.schema", "invalid_value"),
+        (r#","tools":[{"type":"function","name":"f"}],"tool_choice":{}"#, "tool_choice.type", "missing_required_parameter"),
+    ] {
+        assert_eq!(blame(read(fields)), (param.to_owned(), code), "{fields}");
+    }
+}
+
+/// Each event that holds the response repeats them, so they have OpenAI's bounds.
+#[test]
+fn texts_that_come_back_are_short() {
+    let (fits, long) = ("é".repeat(64), "é".repeat(65));
+    for name in ["user", "safety_identifier", "prompt_cache_key"] {
+        assert!(read(&format!(r#","{name}":"{fits}""#)).is_ok(), "{name}");
+        assert_eq!(blame(read(&format!(r#","{name}":"{long}""#))), (name.to_owned(), "invalid_value"));
+    }
+    let metadata = |key: &str, value: &str| read(&format!(r#","metadata":{{"{key}":"{value}"}}"#));
+    assert!(metadata(&fits, &"é".repeat(512)).is_ok());
+    assert_eq!(blame(metadata(&long, "v")), ("metadata".to_owned(), "invalid_value"));
+    assert_eq!(blame(metadata("k", &"é".repeat(513))), ("metadata.k".to_owned(), "invalid_value"));
+    let pairs: Vec<String> = (0..17).map(|at| format!(r#""k{at}":"v""#)).collect();
+    assert_eq!(blame(read(&format!(r#","metadata":{{{}}}"#, pairs.join(",")))), ("metadata".to_owned(), "invalid_value"));
+}
+
+#[test]
+fn what_chats_refuse_is_refused_and_their_fields_have_other_names_here() {
+    for (fields, param, code) in [
+        (r#","functions":[{"name":"f"}]"#, "functions", "unsupported_value"),
+        (r#","function_call":{"name":"f"}"#, "function_call", "unsupported_value"),
+        (r#","messages":[{"role":"user","content":"x"}]"#, "messages", "unsupported_value"),
+        (r#","logprobs":true"#, "logprobs", "unsupported_value"),
+        (r#","format":"json""#, "format", "unsupported_value"),
+        (r#","format":{"type":"object"}"#, "format", "unsupported_value"),
+        (r#","modalities":["text","audio"]"#, "modalities[1]", "unsupported_value"),
+        (r#","max_tokens":8,"max_output_tokens":9"#, "max_tokens", "conflicting_parameters"),
+        (r#","max_completion_tokens":8,"max_output_tokens":9"#, "max_completion_tokens", "conflicting_parameters"),
+    ] {
+        assert_eq!(blame(read(fields)), (param.to_owned(), code), "{fields}");
+    }
+    for fields in [
+        r#","functions":[],"function_call":"auto""#,
+        r#","messages":[],"logprobs":false,"format":null,"modalities":["text"]"#,
+        r#","max_tokens":9,"max_output_tokens":9"#,
+    ] {
+        assert!(read(fields).is_ok(), "{fields}");
+    }
+    assert_eq!(read(r#","max_tokens":9"#).unwrap().generation.max_tokens, Some(9));
+}
+
+/// Typed clients check what comes back: it is in this API's form, and says what was used.
+#[test]
+fn what_is_repeated_is_what_was_used() {
+    let echoed = |fields: &str, name: &str| {
+        let echoed = serde_json::to_value(read(fields).unwrap().echoed).unwrap();
+        echoed[name].clone()
+    };
+    let f = r#","tools":[{"type":"mcp"},{"type":"function","name":"f","strict":true,"x":1},{"type":"function","name":"g"}]"#;
+    let told = r#"[{"type":"function","name":"f","description":null,"parameters":null,"strict":true},
+        {"type":"function","name":"g","description":null,"parameters":null,"strict":false}]"#;
+    assert_eq!(echoed(f, "tools"), value(told));
+    assert_eq!(echoed(&format!(r#"{f},"tool_choice":"none""#), "tools"), value(told));
+    for (choice, told) in [
+        (r#""required""#, r#""required""#),
+        (r#"{"type":"function","name":"g","x":1}"#, r#"{"type":"function","name":"g"}"#),
+        (r#"{"type":"function","function":{"name":"g"}}"#, r#"{"type":"function","name":"g"}"#),
+        (r#"{"name":"g"}"#, r#"{"type":"function","name":"g"}"#),
+        (
+            r#"{"type":"allowed_tools","allowed_tools":{"mode":"required","tools":[{"type":"function","function":{"name":"g"}}]}}"#,
+            r#"{"type":"allowed_tools","mode":"required","tools":[{"type":"function","name":"g"}]}"#,
+        ),
+        (
+            r#"{"type":"allowed_tools","tools":[{"name":"f"}]}"#,
+            r#"{"type":"allowed_tools","mode":"auto","tools":[{"type":"function","name":"f"}]}"#,
+        ),
+    ] {
+        assert_eq!(echoed(&format!(r#"{f},"tool_choice":{choice}"#), "tool_choice"), value(told), "{choice}");
+    }
+    for (fields, told) in [
+        (r#","reasoning":{"effort":"minimal","summary":"auto","x":1}"#, r#"{"effort":"low","summary":"auto"}"#),
+        (r#","reasoning":{"generate_summary":"concise"}"#, r#"{"effort":"medium","summary":"concise"}"#),
+        (r#","reasoning_effort":"high","reasoning":{"effort":"low"}"#, r#"{"effort":"high","summary":null}"#),
+        (r#","chat_template_kwargs":{"reasoning_effort":"low"}"#, r#"{"effort":"low","summary":null}"#),
+    ] {
+        assert_eq!(echoed(fields, "reasoning"), value(told), "{fields}");
+    }
+    let named = |name: &str| {
+        format!(r#"{{"type":"json_schema","name":"{name}","description":null,"schema":{{"type":"array"}},"strict":true}}"#)
+    };
+    for (fields, told) in [
+        (r#","text":{"format":{"type":"json_schema","name":"n","schema":{"type":"array"},"x":1}}"#, named("n")),
+        (r#","guided_json":{"type":"array"}"#, named("answer")),
+        (r#","structured_outputs":{"json":{"type":"array"}}"#, named("answer")),
+        (r#","guided_json_object":true"#, r#"{"type":"json_object"}"#.to_owned()),
+        (r#","guided_regex":"a+""#, r#"{"type":"text"}"#.to_owned()),
+    ] {
+        assert_eq!(echoed(fields, "text")["format"], value(&told), "{fields}");
+    }
+    assert_eq!(
+        echoed(r#","text":{"verbosity":"low","x":1}"#, "text"),
+        value(r#"{"format":{"type":"text"},"verbosity":"low"}"#)
+    );
+}
+
+/// What is listed of a kept response's input has the types of clients too.
+#[test]
+fn items_are_kept_in_the_form_of_clients() {
+    let kept = |item: &str| {
+        let body = value(&format!(r#"{{"input":[{item}]}}"#));
+        let input = ResponsesRequest::read(body, &terms(), "resp_00ff").unwrap().input.unwrap();
+        let mut item = serde_json::from_str::<Value>(input.get()).unwrap()[0].take();
+        assert!(item["id"].as_str().is_some_and(|id| id.ends_with("_00ff8000")), "{item}");
+        item.as_object_mut().unwrap().retain(|name, _| ["content", "arguments", "summary"].contains(&name.as_str()));
+        item
+    };
+    for (item, listed) in [
+        (r#"{"role":"user","content":[{"text":"a"}]}"#, r#"{"content":[{"text":"a","type":"input_text"}]}"#),
+        (r#"{"role":"assistant","content":"a"}"#, r#"{"content":[{"type":"output_text","text":"a","annotations":[]}]}"#),
+        (
+            r#"{"role":"assistant","content":[{"type":"text","text":"a"},{"type":"refusal","refusal":"b"}]}"#,
+            r#"{"content":[{"type":"output_text","text":"a","annotations":[]},{"type":"refusal","refusal":"b"}]}"#,
+        ),
+        (r#"{"type":"reasoning"}"#, r#"{"summary":[]}"#),
+        (r#"{"type":"function_call","call_id":"a","name":"f","arguments":{"b":1}}"#, r#"{"arguments":"{\"b\":1}"}"#),
+    ] {
+        assert_eq!(kept(item), value(listed), "{item}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_body_panics(body in any_json(), name in prop::sample::select(vec![

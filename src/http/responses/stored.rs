@@ -70,9 +70,9 @@ impl Saving {
         }
     }
 
-    /// Memory that it holds.
+    /// Memory that it holds: the items, and those of the record once it is written.
     pub(crate) fn bytes(&self) -> u64 {
-        self.input.get().len() as u64
+        2 * self.input.get().len() as u64
     }
 }
 
@@ -105,11 +105,25 @@ fn listed_item(mut item: Value, digits: &str, index: usize) -> Value {
         "function_call_output" => "fco",
         _ => "msg",
     };
-    if kind == "message" {
-        let part = if fields.get("role").is_some_and(|role| role == "assistant") { "output_text" } else { "input_text" };
-        if let Some(text) = fields.get("content").and_then(Value::as_str).map(str::to_owned) {
-            fields.insert("content".to_owned(), json!([{"type": part, "text": text}]));
+    match kind.as_str() {
+        "message" => {
+            let part = if fields.get("role").is_some_and(|role| role == "assistant") { "output_text" } else { "input_text" };
+            if let Some(content) = fields.get_mut("content") {
+                if let Value::String(text) = content {
+                    *content = json!([{"type": part, "text": text}]);
+                }
+                content.as_array_mut().into_iter().flatten().for_each(|listed| complete_part(listed, part));
+            }
         }
+        "reasoning" if fields.get("summary").is_none_or(Value::is_null) => {
+            fields.insert("summary".to_owned(), json!([]));
+        }
+        "function_call" => {
+            if let Some(arguments) = fields.get_mut("arguments").filter(|arguments| arguments.is_object()) {
+                *arguments = arguments.to_string().into();
+            }
+        }
+        _ => {}
     }
     fields.insert("type".to_owned(), kind.into());
     if fields.get("id").is_none_or(Value::is_null) {
@@ -119,6 +133,17 @@ fn listed_item(mut item: Value, digits: &str, index: usize) -> Value {
         fields.insert("status".to_owned(), "completed".into());
     }
     item
+}
+
+/// Gives a part of a message what typed clients look for: one of OpenAI's types, and annotations.
+fn complete_part(part: &mut Value, kind: &str) {
+    let Some(fields) = part.as_object_mut() else { return };
+    if fields.get("type").is_none_or(|kind| kind.is_null() || kind == "text") {
+        fields.insert("type".to_owned(), kind.into());
+    }
+    if fields["type"] == "output_text" && fields.get("annotations").is_none_or(Value::is_null) {
+        fields.insert("annotations".to_owned(), json!([]));
+    }
 }
 
 /// A record that a request may see.

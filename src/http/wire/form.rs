@@ -6,6 +6,7 @@ use crate::actors::messages::AskedForm;
 use crate::http::wire::error::{WireError, quoted};
 use crate::http::wire::fields::{RequestFields, text, unfit};
 use crate::http::wire::foreign::is_void;
+use crate::http::wire::tools::function_name;
 use crate::prompt::conversation::{AnswerForm, NamedSchema};
 
 const KINDS: &str = "\"text\", \"json_object\" or \"json_schema\"";
@@ -65,17 +66,14 @@ impl FormRequest {
     }
 
     /// Reads `text.format`, which is the same in the Responses API, where a schema stands beside
-    /// its name; and the other names.
+    /// its name; and the other names. The answer repeats the format, so it holds what OpenAI's
+    /// types do: a name, and a schema that is an object.
     pub(crate) fn read_text(fields: &mut RequestFields) -> Result<Self, WireError> {
         let mut asked = Self::default();
         if let Some(mut text) = fields.object("text")?
             && let Some(format) = text.object("format")?
         {
             asked = Self::format(format, text.path_of("format"), true)?;
-        }
-        if fields.take("response_format").is_some_and(|value| !is_void(&value)) {
-            let message = "is called text.format on this route; a schema stands there beside its name".to_owned();
-            return Err(WireError::Unsupported { param: fields.path_of("response_format"), message });
         }
         asked.or_by_other_names(fields)
     }
@@ -99,19 +97,22 @@ impl FormRequest {
             "text" => Ok(Self::default()),
             // llama.cpp takes a schema beside either.
             "json_object" => match format.take("schema") {
-                Some(schema) => Ok(Self::of(format.path_of("schema"), schema, None)),
+                Some(schema) => {
+                    check_schema(&schema, &format.path_of("schema"), is_flat)?;
+                    Ok(Self::of(format.path_of("schema"), schema, None))
+                }
                 None => {
                     let form = AnswerForm::object();
                     Ok(Self { form: Some(AskedForm { form, param }), schema: None })
                 }
             },
-            "json_schema" if is_flat => named(&mut format),
+            "json_schema" if is_flat => named(&mut format, true),
             "json_schema" => match format.take("schema") {
                 Some(schema) => Ok(Self::of(format.path_of("schema"), schema, None)),
                 None => {
                     let expected = "an object with a name and a schema";
                     let path = format.path_of("json_schema");
-                    named(&mut RequestFields::of(format.required("json_schema", expected)?, &path)?)
+                    named(&mut RequestFields::of(format.required("json_schema", expected)?, &path)?, false)
                 }
             },
             _ => {
@@ -127,13 +128,23 @@ impl FormRequest {
     }
 }
 
-/// A schema with its name, as OpenAI has it. With `strict: false` a schema is kept all the same.
-fn named(named: &mut RequestFields) -> Result<FormRequest, WireError> {
-    let name = named.text("name")?.unwrap_or_else(|| "answer".to_owned());
+/// A schema with its name, as OpenAI has it; `is_flat`: as the Responses API has it. With
+/// `strict: false` a schema is kept all the same.
+fn named(named: &mut RequestFields, is_flat: bool) -> Result<FormRequest, WireError> {
+    let name = match is_flat {
+        true => function_name(named)?,
+        false => named.text("name")?.unwrap_or_else(|| "answer".to_owned()),
+    };
     let description = named.text("description")?;
     named.flag("strict")?;
     let schema = named.required("schema", "a JSON schema")?;
+    check_schema(&schema, &named.path_of("schema"), is_flat)?;
     Ok(FormRequest::of(named.path_of("schema"), schema, Some((name, description))))
+}
+
+/// A schema may be `true` or `false` too, for which typed clients have no place.
+fn check_schema(schema: &Value, path: &str, is_flat: bool) -> Result<(), WireError> {
+    if is_flat && !schema.is_object() { Err(unfit(path, schema, "a JSON schema, as an object")) } else { Ok(()) }
 }
 
 fn by_other_names(fields: &mut RequestFields) -> Result<Vec<AskedForm>, WireError> {

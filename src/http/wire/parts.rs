@@ -39,3 +39,15 @@ pub(in crate::http) fn text_of(value: Value, path: &str, kinds: &[(&str, &str)])
         other => Err(unfit(path, &other, "a string, or an array of text parts")),
     }
 }
+
+/// The answer is text: what asks for another kind is refused rather than answered with text.
+pub(in crate::http) fn check_modalities(fields: &mut RequestFields) -> Result<(), WireError> {
+    let path = fields.path_of("modalities");
+    for (index, kind) in fields.list("modalities")?.unwrap_or_default().iter().enumerate() {
+        if kind != "text" {
+            let message = "only \"text\" is supported".to_owned();
+            return Err(WireError::Unsupported { param: format!("{path}[{index}]"), message });
+        }
+    }
+    Ok(())
+}

@@ -62,7 +62,7 @@ impl Tools {
 
 /// The names that OpenAI gave these fields before. Functions of the older form are not served: they
 /// are taken where none may be called, and ignoring them elsewhere would answer without them.
-fn refuse_older(fields: &mut RequestFields) -> Result<(), WireError> {
+pub(in crate::http) fn refuse_older(fields: &mut RequestFields) -> Result<(), WireError> {
     let asks = |value: &Value| !value.is_null() && !value.as_array().is_some_and(Vec::is_empty);
     let (functions, choice) = (fields.take("functions"), fields.take("function_call"));
     let none = choice.as_ref().is_some_and(|choice| choice == "none");
@@ -138,6 +138,9 @@ fn required(tools: Vec<Tool>, path: String) -> Result<Tools, WireError> {
 }
 
 fn named(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireError> {
+    if ["type", "name", "function"].iter().all(|name| choice.peek(name).is_none_or(Value::is_null)) {
+        return Err(WireError::Missing { param: choice.path_of("type"), expected: "\"function\" or \"allowed_tools\"" });
+    }
     check_type(&mut choice, "function")?;
     let name = known_name(&tools, &mut choice)?;
     Ok(Tools { tools, forced: Some(name), ..Tools::default() })

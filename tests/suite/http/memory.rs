@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -170,6 +171,33 @@ async fn an_answer_that_waits_to_be_read_is_paid_for() {
     let small = post(world.address, "/v1/completions", r#"{"prompt":"go on","max_tokens":20,"logprobs":20}"#).await;
     assert_eq!(small.status, 200, "{}", small.body);
     until_free(&world).await;
+    world.close().await;
+}
+
+/// What a response repeats of its request waits in two events, besides where it is kept, while its
+/// client reads none; a response that is kept is written down twice more.
+#[actix_rt::test]
+async fn what_a_response_repeats_is_paid_for_as_often_as_it_waits() {
+    const LONG: usize = 600_000;
+    let world = World::open(Plan { endless: true, ..Plan::default() }).await;
+    for (store, copies) in [(false, 3), (true, 5)] {
+        // No model is told of what it may not call.
+        let tools = json!([{"type": "function", "name": "f", "description": "x".repeat(LONG)}]);
+        let body = json!({"input": "hi", "tools": tools, "tool_choice": "none", "stream": true, "store": store}).to_string();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut socket = socket.connect(world.address).await.unwrap();
+        socket.write_all(&request("POST", "/v1/responses", "", &body)).await.unwrap();
+        world.until(|snapshot| snapshot.scheduler.decode_count == 1).await;
+        // The body's own share is given back once its prompt is built.
+        let kept = (copies * LONG) as u64..((copies + 2) * LONG) as u64;
+        while !kept.contains(&reserved(&world)) {
+            assert!(reserved(&world) >= kept.start, "{} of {kept:?}", reserved(&world));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        drop(socket);
+        until_free(&world).await;
+    }
     world.close().await;
 }
 

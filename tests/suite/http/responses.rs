@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::client::{Reply, post, request};
+use super::client::{Reply, post, post_with, request};
 use super::world::{Plan, World, harmony};
 
 #[path = "../../../src/http/responses/replay.rs"]
@@ -27,6 +27,12 @@ async fn world(answer: &str) -> World {
 fn tools() -> Value {
     json!([{"type": "function", "name": "f", "parameters": null, "strict": false}, {"type": "web_search"},
         {"type": "function", "name": "g"}])
+}
+
+/// The same as an answer repeats them: the functions alone.
+fn told_tools() -> Value {
+    let told = |name: &str| json!({"type": "function", "name": name, "description": null, "parameters": null, "strict": false});
+    json!([told("f"), told("g")])
 }
 
 /// Names and data of a stream's events.
@@ -79,7 +85,10 @@ async fn a_response_is_its_items() {
     assert_eq!(output[1]["content"][0]["text"], "I look.");
     assert_eq!((&output[2]["name"], &output[2]["arguments"]), (&json!("f"), &json!("{\"city\": \"Bergen\"}")));
     assert_eq!((&output[3]["name"], &output[3]["arguments"]), (&json!("g"), &json!("{}")));
-    assert_eq!((&whole["status"], &whole["tools"], &whole["metadata"]), (&json!("completed"), &tools(), &json!({"a": "b"})));
+    assert_eq!(
+        (&whole["status"], &whole["tools"], &whole["metadata"]),
+        (&json!("completed"), &told_tools(), &json!({"a": "b"}))
+    );
     let usage = &whole["usage"];
     assert!(usage["output_tokens_details"]["reasoning_tokens"].as_u64().is_some_and(|count| count > 0), "{usage}");
     assert_eq!(
@@ -168,7 +177,12 @@ async fn bad_input_is_named_before_any_stream() {
             "input[0].content[0].type",
         ),
         (json!({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}), 400, "input[0].call_id"),
+        (json!({"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]}), 400, "input"),
         (json!({"input": "long ".repeat(4000)}), 400, "input"),
+        (json!({"instructions": "long ".repeat(4000)}), 400, "instructions"),
+        (json!({"user": "u".repeat(65)}), 400, "user"),
+        (json!({"messages": [{"role": "user", "content": "x"}]}), 400, "messages"),
+        (json!({"functions": [{"name": "f"}]}), 400, "functions"),
         (json!({"max_output_tokens": 2048}), 400, "input"),
         (json!({"text": schema}), 400, "text.format.schema.not"),
         (json!({"tools": strict}), 400, "tools[1].parameters.not"),
@@ -215,6 +229,7 @@ async fn a_response_that_is_left_or_cancelled_frees_its_blocks() {
     assert_eq!(post(address, &format!("/cancel/{id}"), "").await.json()["status"], "cancelled");
     let ended = replayed(&named(&asked.await.unwrap()));
     assert_eq!((&ended["status"], &ended["id"]), (&json!("cancelled"), &json!(id)));
+    assert_eq!(ended["incomplete_details"], Value::Null);
     world.assert_empty().await;
     world.close().await;
 }
@@ -226,9 +241,56 @@ async fn a_response_without_room_in_the_memory_fails_alone() {
     let world = World::open(Plan { endless: true, memory_budget_bytes: 200_000, ..Plan::default() }).await;
     let body = json!({"input": "hi", "stream": true}).to_string();
     let ended = replayed(&named(&post(world.address, PATH, &body).await));
-    assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("memory_full")));
+    assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("rate_limit_exceeded")));
+    assert_eq!(ended["error"]["antiphon_code"], "memory_full");
     world.assert_empty().await;
     let short = json!({"input": "hi", "max_output_tokens": 3}).to_string();
     assert_eq!(post(world.address, PATH, &short).await.json()["status"], "incomplete");
+    world.close().await;
+}
+
+/// What a client wrote comes back in a complaint no longer than it helps, on chats too.
+#[actix_rt::test]
+async fn a_complaint_about_a_schema_is_short() {
+    let world = world("ok").await;
+    let name = "n".repeat(200_000);
+    let of = |schema: Value| json!({"type": "object", "properties": {&name: schema}});
+    let schemas = [of(json!({"not": {}})), of(json!({"$ref": format!("#/{name}")})), of(json!({"minItems": &name}))];
+    for schema in schemas {
+        let named = json!({"name": "n", "schema": schema});
+        let mut flat = named.clone();
+        flat["type"] = json!("json_schema");
+        let tools = |parameters: &Value| json!([{"type": "function", "name": "f", "strict": true, "parameters": parameters}]);
+        let messages = json!([{"role": "user", "content": "hi"}]);
+        for (path, body) in [
+            (PATH, json!({"input": "hi", "text": {"format": flat}})),
+            (PATH, json!({"input": "hi", "guided_json": schema})),
+            (PATH, json!({"input": "hi", "tools": tools(&schema)})),
+            (
+                "/v1/chat/completions",
+                json!({"messages": messages, "response_format": {"type": "json_schema", "json_schema": named}}),
+            ),
+            ("/v1/completions", json!({"prompt": "hi", "guided_json": schema})),
+        ] {
+            let reply = post(world.address, path, &body.to_string()).await;
+            let error = reply.error();
+            let (message, param) = (error["message"].as_str().unwrap(), error["param"].as_str().unwrap());
+            assert_eq!(reply.status, 400, "{path} {}", reply.body.len());
+            assert!(message.len() < 600 && param.len() < 200, "{path}: {} and {} bytes", message.len(), param.len());
+        }
+    }
+    world.assert_empty().await;
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn an_unknown_dialect_is_refused_as_on_chats() {
+    let world = world("ok").await;
+    for stream in [false, true] {
+        let body = json!({"input": "hi", "stream": stream}).to_string();
+        let reply = post_with(world.address, PATH, "X-SSE-Dialect: morse\r\n", &body).await;
+        assert_eq!((reply.status, &reply.error()["param"]), (400, &json!("X-SSE-Dialect")));
+        assert_eq!(post_with(world.address, PATH, "X-SSE-Dialect: openai\r\n", &body).await.status, 200);
+    }
     world.close().await;
 }
