@@ -35,7 +35,7 @@ use crate::engine::place::PlaceError;
 use crate::http::{KeyError, ServeError, ServerHandle};
 use crate::metrics::LogWatch;
 use crate::source::SourceError;
-use crate::store::StoreError;
+use crate::store::{ResponseStore, StoreError};
 use wiring::Wired;
 
 /// How long clients may take to read the end of their answers when the drain's time is over.
@@ -164,7 +164,7 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
         // A download cannot be called off either; it goes on where it was at the next start.
         code = stop.next() => std::process::exit(code),
     };
-    let Wired { service, mut server, keys } = wiring::start(options, log, found)?;
+    let Wired { service, mut server, keys, responses } = wiring::start(options, log, found)?;
     let current = KeyTexts::of(options);
     tokio::spawn(keys::keep_current(options.key_sources.clone(), current, keys, hangups));
     tokio::spawn(heap::keep_trimmed(Arc::clone(service.budget())));
@@ -193,17 +193,17 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
         message = service.died() => {
             // Every request was given its error; without this its reader would see a cut stream
             // instead.
-            shut_down(service, Some(server), Duration::ZERO).await;
+            shut_down(service, Some(server), responses, Duration::ZERO).await;
             return Err(AppError::EngineDied { message });
         }
         message = server.died() => {
             // It cannot be stopped once more: its connections end with the process.
-            shut_down(service, None, Duration::ZERO).await;
+            shut_down(service, None, responses, Duration::ZERO).await;
             return Err(AppError::ServerDied { message });
         }
     }
     tokio::select! {
-        () = shut_down(service, Some(server), Duration::from_secs(options.drain_timeout_seconds)) => Ok(()),
+        () = shut_down(service, Some(server), responses, Duration::from_secs(options.drain_timeout_seconds)) => Ok(()),
         code = stop.next() => std::process::exit(code),
     }
 }
@@ -211,7 +211,7 @@ async fn run(options: &ServeOptions, log: &LogWatch, ready: Box<dyn FnOnce(Socke
 /// Lets running responses end, then takes everything down in the order in which it depends on each
 /// other. Clients that do not read what is left of their answers have the rest of the drain's time
 /// for it, or [`LAST_BYTES`].
-async fn shut_down(service: Service, server: Option<ServerHandle>, drain: Duration) {
+async fn shut_down(service: Service, server: Option<ServerHandle>, responses: ResponseStore, drain: Duration) {
     let deadline = Instant::now() + drain;
     service.begin_drain();
     let drained = service.drained(drain).await;
@@ -224,6 +224,8 @@ async fn shut_down(service: Service, server: Option<ServerHandle>, drain: Durati
             tracing::warn!("connections whose clients do not read are cut");
         }
     }
+    // Its thread has no panics of its own.
+    let _ = spawn_blocking(move || responses.flush()).await;
     if tokio::time::timeout(STOP_MAX, service.stop()).await.is_err() {
         tracing::warn!("the engine did not finish its last step");
     }

@@ -30,6 +30,8 @@ pub(super) struct Wired {
     pub(super) server: ServerHandle,
     /// The keys that it checks, to be exchanged.
     pub(super) keys: KeyRing,
+    /// What it keeps, to be brought to the disk at the end.
+    pub(super) responses: ResponseStore,
 }
 
 /// A model that was found, its files opened.
@@ -105,9 +107,10 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: OpenedModel) 
     let mut http = http_options(options, tags, keys.clone(), &checkpoint);
     http.body_max_bytes = memory::body_max_bytes(options, memory_budget_bytes);
     http.unlisted_names = source::names(&options.model, &full_name);
-    http.responses = response_store(options)?;
+    let responses = response_store(options)?;
+    http.responses = responses.clone();
     let server = http::serve(backend, http, observed, |_| {})?;
-    Ok(Wired { service, server, keys })
+    Ok(Wired { service, server, keys, responses })
 }
 
 /// Where responses are kept. A file that is damaged begins anew.

@@ -2,25 +2,25 @@
 //!
 //! Owns: the file, and the key that reasoning is sealed with. Promises: what is kept is bounded by
 //! age and by size, least recently used first. A record is found as soon as it is put, and reaches
-//! the disk within [`FLUSH`]. A file that is damaged, or another program's, is moved aside. Every
-//! call may wait for the disk: callers are no threads that serve connections. Absent on purpose:
-//! what a record says, and the clock.
+//! the disk within 0.2 s, or by [`ResponseStore::flush`]. A file that is damaged, or another
+//! program's, is moved aside. Every call may wait for the disk: callers are no threads that serve
+//! connections. Absent on purpose: what a record says, and the clock.
 
+mod flusher;
 mod seal;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::Arc;
 
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableHandle,
 };
 
+use flusher::Flusher;
 pub use seal::Seal;
 
 /// A record by its id: its owner, when it was last used in seconds since 1970, and what it says.
@@ -40,9 +40,9 @@ const RECORD_BYTES: u64 = 256;
 const CACHE_BYTES: usize = 16 << 20;
 /// The same of a store in memory, whose pages are there already.
 const MEMORY_CACHE_BYTES: usize = 1 << 20;
-/// How long what was put may be in memory alone. Waiting for the disk each time would cost a
-/// response the milliseconds of a `fsync`.
-const FLUSH: Duration = Duration::from_millis(200);
+/// When a record was last used that is to be put again before it counts as used: it is the last one
+/// to make room.
+const UNDER_WAY: u64 = u64::MAX;
 /// A record counts as used again no sooner than this after its last use.
 const USED_AGAIN_SECONDS: u64 = 3_600;
 
@@ -155,7 +155,7 @@ impl ResponseStore {
             }
         };
         let store = Self::of(database, limits, true)?;
-        store.evict(now_seconds)?;
+        store.begin_anew(now_seconds)?;
         Ok(store)
     }
 
@@ -183,15 +183,35 @@ impl ResponseStore {
     /// # Errors
     /// [`StoreError::TooLarge`], [`StoreError::Storage`].
     pub fn put(&self, id: &str, owner: &[u8], bytes: &[u8], now_seconds: u64) -> Result<(), StoreError> {
+        self.put_used(id, owner, bytes, now_seconds, now_seconds)
+    }
+
+    /// Keeps a record that is to be put again once it is whole; until then it makes room for others
+    /// last, and is of any age.
+    ///
+    /// # Errors
+    /// As [`ResponseStore::put`].
+    pub fn put_under_way(&self, id: &str, owner: &[u8], bytes: &[u8], now_seconds: u64) -> Result<(), StoreError> {
+        self.put_used(id, owner, bytes, UNDER_WAY, now_seconds)
+    }
+
+    fn put_used(&self, id: &str, owner: &[u8], bytes: &[u8], used: u64, now_seconds: u64) -> Result<(), StoreError> {
         let (size, bytes_max) = (size_of(owner, bytes), self.0.limits.bytes_max);
         if size > bytes_max {
             return Err(StoreError::TooLarge { bytes: size, bytes_max });
         }
         self.change(|tables| {
             tables.remove(id)?;
-            tables.insert(id, owner, now_seconds, bytes)?;
+            tables.insert(id, owner, used, bytes)?;
             tables.evict(self.0.limits, now_seconds)
         })
+    }
+
+    /// Brings to the disk what was put; nothing for a store in memory.
+    pub fn flush(&self) {
+        if let Some(flusher) = &self.0.flusher {
+            flusher.flush();
+        }
     }
 
     /// The record with this id, unless it is too old.
@@ -252,9 +272,17 @@ impl ResponseStore {
         Ok(found)
     }
 
-    /// Forgets what is too old or too much.
-    fn evict(&self, now_seconds: u64) -> Result<(), StoreError> {
-        self.change(|tables| tables.evict(self.0.limits, now_seconds))
+    /// Forgets what is too old or too much. What was under way when the server before stopped
+    /// counts as used now.
+    fn begin_anew(&self, now_seconds: u64) -> Result<(), StoreError> {
+        self.change(|tables| {
+            for id in tables.under_way()? {
+                if let Some(StoredRecord { owner, bytes }) = tables.remove(&id)? {
+                    tables.insert(&id, &owner, now_seconds, &bytes)?;
+                }
+            }
+            tables.evict(self.0.limits, now_seconds)
+        })
     }
 
     /// How large all records are.
@@ -319,6 +347,11 @@ impl RecordTables<'_> {
         Ok(Some(StoredRecord { owner, bytes }))
     }
 
+    fn under_way(&self) -> Result<Vec<String>, StoreError> {
+        let found = self.by_use.range((UNDER_WAY, "")..).map_err(storage)?;
+        found.map(|entry| Ok(entry.map_err(storage)?.0.value().1.to_owned())).collect()
+    }
+
     fn total(&self) -> Result<u64, StoreError> {
         Ok(self.totals.get(BYTES).map_err(storage)?.map_or(0, |total| total.value()))
     }
@@ -348,17 +381,23 @@ fn size_of(owner: &[u8], bytes: &[u8]) -> u64 {
 fn opened(path: &Path) -> Result<Result<Database, String>, StoreError> {
     let io_error = |source| StoreError::Open { path: path.to_owned(), source };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(io_error)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error)?;
     }
-    // What users said is for the server's own account.
+    // What users said is for the server's own account, in a file that was there before too.
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io_error)?;
+    if file.metadata().map_err(io_error)?.is_file() {
+        file.set_permissions(Permissions::from_mode(0o600)).map_err(io_error)?;
+    }
     let database = match guarded_open(file) {
         Ok(Ok(database)) => database,
         Ok(Err(DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch)) => {
             return Err(StoreError::InUse { path: path.to_owned() });
         }
-        Ok(Err(DatabaseError::Storage(StorageError::Io(source)))) if source.kind() != io::ErrorKind::InvalidData => {
+        // A file that is too short ends while it is read.
+        Ok(Err(DatabaseError::Storage(StorageError::Io(source))))
+            if !matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
             return Err(io_error(source));
         }
         Ok(Err(error)) => return Ok(Err(error.to_string())),
@@ -413,70 +452,6 @@ fn read_key(database: &Database) -> Result<[u8; 32], StoreError> {
     };
     write.commit().map_err(storage)?;
     Ok(key)
-}
-
-/// Brings to the disk what was put, shortly after.
-#[derive(Debug)]
-struct Flusher {
-    wanted: Arc<(Mutex<FlushState>, Condvar)>,
-    database: Arc<Database>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct FlushState {
-    is_due: bool,
-    is_over: bool,
-}
-
-fn locked(state: &Mutex<FlushState>) -> MutexGuard<'_, FlushState> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Flusher {
-    fn start(database: Arc<Database>) -> Self {
-        let wanted: Arc<(Mutex<FlushState>, Condvar)> = Arc::default();
-        let (shared, written) = (Arc::clone(&wanted), Arc::clone(&database));
-        let work = move || {
-            let (state, changed) = &*shared;
-            loop {
-                let waiting = changed.wait_while(locked(state), |state| !state.is_due && !state.is_over);
-                let is_over = waiting.unwrap_or_else(PoisonError::into_inner).is_over;
-                if is_over {
-                    return;
-                }
-                std::thread::sleep(FLUSH);
-                locked(state).is_due = false;
-                flush(&written);
-            }
-        };
-        // Without the thread everything is flushed when the store is dropped.
-        let thread = std::thread::Builder::new().name("responses".to_owned()).spawn(work).ok();
-        Self { wanted, database, thread }
-    }
-
-    fn wake(&self) {
-        locked(&self.wanted.0).is_due = true;
-        self.wanted.1.notify_one();
-    }
-}
-
-impl Drop for Flusher {
-    fn drop(&mut self) {
-        locked(&self.wanted.0).is_over = true;
-        self.wanted.1.notify_one();
-        // The thread has no panics of its own; one of the database's is logged by the process.
-        let _ = self.thread.take().map(JoinHandle::join);
-        flush(&self.database);
-    }
-}
-
-/// A commit that waits for the disk takes those before it along.
-fn flush(database: &Database) {
-    let flushed = database.begin_write().map_err(redb::Error::from).and_then(|write| write.commit().map_err(redb::Error::from));
-    if let Err(error) = flushed {
-        tracing::error!(%error, "the response store cannot be written to its file");
-    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use super::flusher::FLUSH;
 use super::*;
 
 const NOW: u64 = 1_000_000_000;
@@ -43,6 +44,23 @@ fn the_least_recently_used_make_room() {
     assert!(matches!(refused, StoreError::TooLarge { bytes: 10_256, bytes_max: 10_000 }), "{refused}");
 }
 
+/// Its owner could not call it off otherwise.
+#[test]
+fn what_is_under_way_makes_room_last_and_is_of_no_age_until_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("responses.redb");
+    let store = ResponseStore::open(&path, SMALL, NOW).unwrap();
+    store.put_under_way("a", b"", &[b'x'; 2_900], NOW).unwrap();
+    (0..9).for_each(|index| store.put(&format!("b{index}"), b"", &[b'x'; 2_900], NOW + index).unwrap());
+    assert!(text(&store, "a", NOW + 9_999).is_some() && text(&store, "b0", NOW).is_none());
+    store.put("a", b"", b"whole", NOW).unwrap();
+    store.put_under_way("c", b"", b"cut", NOW).unwrap();
+    drop(store);
+    let store = ResponseStore::open(&path, SMALL, NOW + 50).unwrap();
+    assert_eq!((text(&store, "a", NOW + 101), text(&store, "c", NOW + 150).as_deref()), (None, Some("cut")));
+    assert_eq!(text(&store, "c", NOW + 151), None);
+}
+
 #[test]
 fn what_is_too_old_is_not_found_and_goes() {
     let store = ResponseStore::in_memory(SMALL);
@@ -57,6 +75,10 @@ fn what_is_too_old_is_not_found_and_goes() {
 fn a_file_is_there_after_a_restart_with_its_key() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new/responses.redb");
+    // An empty file that was there before is this account's alone too.
+    std::fs::create_dir(folder.path().join("new")).unwrap();
+    std::fs::write(&path, "").unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     let store = ResponseStore::open(&path, SMALL, NOW).unwrap();
     store.put("a", b"one", b"kept", NOW).unwrap();
     store.put("b", b"one", b"old", NOW - 90).unwrap();
@@ -67,8 +89,26 @@ fn a_file_is_there_after_a_restart_with_its_key() {
     let store = ResponseStore::open(&path, SMALL, NOW + 50).unwrap();
     assert_eq!((text(&store, "a", NOW).as_deref(), text(&store, "b", NOW)), (Some("kept"), None));
     assert_eq!(store.seal().open(b"one", &sealed).as_deref(), Some("thought"));
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o600);
+    let deep = folder.path().join("made/here/responses.redb");
+    drop(ResponseStore::open(&deep, SMALL, NOW).unwrap());
+    assert_eq!((mode(deep.parent().unwrap()), mode(&deep)), (0o700, 0o600));
+}
+
+/// The end of the process drops nothing: others may hold the store then.
+#[test]
+fn what_is_flushed_is_in_the_file_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("a.redb"), folder.path().join("b.redb"));
+    let store = ResponseStore::open(&path, SMALL, NOW).unwrap();
+    for (id, wanted) in [("a", 1), ("b", 2)] {
+        store.put(id, b"", b"kept", NOW).unwrap();
+        store.flush();
+        std::fs::copy(&path, &copy).unwrap();
+        let copied = ResponseStore::open(&copy, SMALL, NOW).unwrap();
+        assert_eq!(["a", "b"].into_iter().filter(|id| text(&copied, id, NOW).is_some()).count(), wanted);
+    }
 }
 
 /// What was put is on the disk a moment later, without an end in order.
@@ -100,9 +140,11 @@ fn a_file_that_is_none_of_ours_is_moved_aside() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("responses.redb");
     let other: TableDefinition<&str, u64> = TableDefinition::new("others");
-    for (place, write) in [0_usize, 1, 2].into_iter().enumerate() {
+    for (place, write) in [0_usize, 1, 2, 3].into_iter().enumerate() {
         match write {
             0 => std::fs::write(&path, "a letter to a friend ".repeat(1_000)).unwrap(),
+            // Shorter than the head of a database.
+            3 => std::fs::write(&path, [7; 100]).unwrap(),
             1 => {
                 std::fs::remove_file(&path).unwrap();
                 let database = Database::create(&path).unwrap();

@@ -76,6 +76,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct ServerHandle {
     addresses: Vec<SocketAddr>,
+    state: Data<AppState>,
     accepting: Accepting,
     workers: Workers,
 }
@@ -99,6 +100,8 @@ impl ServerHandle {
     /// new requests.
     pub async fn stop(self) {
         self.accepting.stop().await;
+        // What no client waits for is made on the workers too.
+        self.state.background.ended().await;
         self.workers.stop(SHUTDOWN_MAX).await;
     }
 }
@@ -142,12 +145,13 @@ where
         observe::configure(config);
         more(config);
     });
-    let connections = move |stopping| connections(&border, &state, &shared, observe.clone(), stopping);
+    let served = state.clone();
+    let connections = move |stopping| connections(&border, &served, &shared, observe.clone(), stopping);
     let workers = Workers::start(options.workers_count, connections).map_err(ServeError::Threads)?;
     let HttpOptions { idle_deadline, send_deadline, .. } = *options;
     let acceptor = Acceptor { workers: workers.clone(), places, probes, idle_deadline, send_deadline };
     let accepting = accept::start(listeners, acceptor).map_err(ServeError::Threads)?;
-    Ok(ServerHandle { addresses, accepting, workers })
+    Ok(ServerHandle { addresses, state, accepting, workers })
 }
 
 /// What a worker does with each connection: HTTP/1.1, and the routes.

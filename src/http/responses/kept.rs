@@ -87,6 +87,15 @@ impl BackgroundRuns {
     fn get(&self, id: &str) -> Option<watch::Receiver<()>> {
         self.locked().get(id).cloned()
     }
+
+    /// Waits until all have ended and are kept.
+    pub(in crate::http) async fn ended(&self) {
+        loop {
+            let Some(mut run) = self.locked().values().next().cloned() else { return };
+            // The sender is dropped at the run's end, which is an error here.
+            let _ = run.changed().await;
+        }
+    }
 }
 
 /// Looks a response up, away from the workers.

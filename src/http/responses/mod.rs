@@ -163,7 +163,7 @@ async fn in_background(
     let run = BackgroundRun::begin(state.clone(), id.to_owned());
     let begun = to_json(&encoder.object());
     let answer = begun.clone();
-    away(true, move || saving.save(begun, clock::unix_seconds())).await?;
+    away(true, move || saving.save_under_way(begun, clock::unix_seconds())).await?;
     actix_rt::spawn(run.finish(parts, encoder, kept));
     Ok(respond::named(kept::answer(answer), id))
 }

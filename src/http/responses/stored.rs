@@ -16,7 +16,7 @@ use crate::http::errors::ApiError;
 use crate::http::middleware::key::Access;
 use crate::http::responses::items::{self, InputItem};
 use crate::http::wire::error::{WireError, clip};
-use crate::store::{ResponseStore, StoredRecord};
+use crate::store::{ResponseStore, StoreError, StoredRecord};
 
 /// Most turns of a conversation that is continued by id.
 const TURNS_MAX: usize = 4_096;
@@ -63,10 +63,22 @@ impl Saving {
     /// Keeps the response, whose JSON this is. May wait for the disk. A store that fails costs the
     /// client nothing but the next turn.
     pub(crate) fn save(&self, response: String, now_seconds: u64) {
+        self.save_by(response, |owner, record| self.store.put(&self.id, owner, record, now_seconds));
+    }
+
+    /// The same for a response that is kept again once it has ended.
+    pub(crate) fn save_under_way(&self, response: String, now_seconds: u64) {
+        self.save_by(response, |owner, record| self.store.put_under_way(&self.id, owner, record, now_seconds));
+    }
+
+    fn save_by(&self, response: String, put: impl FnOnce(&[u8], &[u8]) -> Result<(), StoreError>) {
         let response = RawValue::from_string(response).expect("a response is written as JSON");
         let record = to_json(&WrittenRecord { response: &response, input: &self.input, previous: self.previous.as_deref() });
-        if let Err(error) = self.store.put(&self.id, &owner_bytes(self.owner), record.as_bytes(), now_seconds) {
-            tracing::error!(id = self.id, %error, "a response is not kept");
+        match put(&owner_bytes(self.owner), record.as_bytes()) {
+            Ok(()) => {}
+            // What a client sends makes no line of an error.
+            Err(error @ StoreError::TooLarge { .. }) => tracing::info!(id = self.id, %error, "a response is not kept"),
+            Err(error) => tracing::error!(id = self.id, %error, "a response is not kept"),
         }
     }
 
@@ -223,7 +235,8 @@ pub(crate) fn earlier(
             return Err(WireError::Unsupported { param: PARAM.to_owned(), message }.into());
         }
         if found.head()?.status == "in_progress" {
-            let message = format!("{} is not done yet; ask for it until it is", clip(&id));
+            let message =
+                format!("{} has not ended: GET it to see whether it will, or failed when its server stopped", clip(&id));
             return Err(WireError::Conflict { param: PARAM.to_owned(), message }.into());
         }
         memory.grow(Use::Request, BODY_FACTOR * found.record.bytes.len() as u64)?;

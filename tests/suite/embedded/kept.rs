@@ -46,3 +46,28 @@ fn a_conversation_goes_on_after_a_restart() {
     let (response, path) = asked(&server, "");
     assert_eq!(serde_json::from_str::<Value>(&server.ask("GET", &path, "")).expect("JSON"), response);
 }
+
+/// What was acknowledged is as the client left it, however soon the signal comes after it.
+#[test]
+fn an_end_in_order_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("responses.redb");
+    let options = ["--response-store", file.to_str().expect("UTF-8")];
+    let mut server = Server::with(&options);
+    let (_, forgotten) = asked(&server, "");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let long = r#"{"input":"Hello","max_output_tokens":400,"ignore_eos":true,"background":true}"#;
+    let begun: Value = serde_json::from_str(&server.ask("POST", "/v1/responses", long)).expect("JSON");
+    assert_eq!(begun["status"], "in_progress");
+    assert_eq!(server.answer("DELETE", &forgotten, "").0, 200);
+    let (last, kept) = asked(&server, "");
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(0));
+
+    let server = Server::with(&options);
+    assert_eq!(server.answer("GET", &forgotten, "").0, 404);
+    assert_eq!(serde_json::from_str::<Value>(&server.ask("GET", &kept, "")).expect("JSON"), last);
+    let path = format!("/v1/responses/{}", begun["id"].as_str().expect("an id"));
+    let ended: Value = serde_json::from_str(&server.ask("GET", &path, "")).expect("JSON");
+    assert_eq!((&ended["status"], &ended["usage"]["output_tokens"]), (&"incomplete".into(), &400.into()), "{ended}");
+}
