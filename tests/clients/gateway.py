@@ -155,6 +155,18 @@ def streamed(stream) -> list:
     return [choice["delta"] for chunk in stream for choice in chunk.model_dump()["choices"]]
 
 
+def items(response) -> list:
+    """What a response says, without ids."""
+    return [(item.type, getattr(item, "name", None), [part.text for part in getattr(item, "content", None) or []])
+            for item in response.output]
+
+
+def told(events) -> list:
+    """The events of a streamed response and what they add, and the response that ends it."""
+    events = list(events)
+    return [(event.type, getattr(event, "delta", None)) for event in events] + items(events[-1].response)
+
+
 def answers(url: str) -> dict:
     """What openai-python is told by the server at `url`."""
     client = openai.OpenAI(base_url=url + "/v1", api_key=KEY, max_retries=0)
@@ -165,6 +177,8 @@ def answers(url: str) -> dict:
         "chat": choices(chat(model=MODEL, messages=said, temperature=0)),
         "stream": streamed(chat(model=MODEL, messages=said, temperature=0, stream=True)),
         "tools": choices(chat(model=MODEL, messages=weather, temperature=0, tools=[TOOL])),
+        "responses": items(client.responses.create(model=MODEL, input=said, temperature=0)),
+        "streamed responses": told(client.responses.create(model=MODEL, input=said, temperature=0, stream=True)),
         "completions": choices(client.completions.create(model=MODEL, prompt="print", temperature=0, max_tokens=9)),
     }
 
