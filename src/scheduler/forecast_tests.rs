@@ -1,5 +1,6 @@
 //! What is observed of steps and answers, and the queue run forward, by hand.
 
+use super::super::tests::limits;
 use super::*;
 
 #[test]
@@ -128,24 +129,7 @@ fn what_is_gone_is_told_by_sequences_and_by_tokens() {
 /// A step costs 100, a prompt's token 1, a sequence that decodes 10; two slices of 16 tokens.
 #[test]
 fn prompts_share_the_slices_of_a_step_and_time_costs_what_is_computed_in_it() {
-    let core = Scheduler::new(super::super::SchedulerLimits {
-        block_tokens: 4,
-        global_blocks: 64,
-        sliding_blocks: 64,
-        sliding_window_tokens: 8,
-        context_tokens_max: 1_000,
-        token_budget_tokens: 32,
-        prefill_slice_tokens: 16,
-        running_max_count: 8,
-        waiting_max_count: 100,
-        waiting_max_tokens: 10_000,
-        prefill_window_micros: 0,
-        decode_window_micros: 0,
-        waiting_max_micros: 0,
-        priority_micros: 0,
-        growth_reserve_percent: 0,
-        prefix_cache: None,
-    });
+    let core = Scheduler::new(limits());
     let mut run = core.run();
     (run.places, run.blocks, run.slice_tokens) = (3, 10, 16);
     run.slices = [Reverse(0), Reverse(0)].into();

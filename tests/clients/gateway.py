@@ -248,7 +248,7 @@ def client_leaves(gateway, replicas: list) -> None:
 
 
 def probed_often(gateway, replicas: list) -> None:
-    """Somebody's health check comes every 10 ms."""
+    """A health check of each replica comes every 10 ms."""
     over, statuses = threading.Event(), []
 
     def probe(replica) -> None:

@@ -130,11 +130,11 @@ pub(super) fn answer(json: String) -> HttpResponse {
 
 /// The response's JSON. One that was being generated when the server stopped has failed.
 fn told(state: &AppState, id: &str, found: &KeptResponse) -> Result<String, ApiError> {
-    let json = found.response()?.to_owned();
-    if found.head()?.status != "in_progress" || state.background.get(id).is_some() {
-        return Ok(json);
+    let record = found.read()?;
+    if record.head()?.status != "in_progress" || state.background.get(id).is_some() {
+        return Ok(record.response().to_owned());
     }
-    let mut response: Value = serde_json::from_str(&json).map_err(|_| ApiError::StoreFailed)?;
+    let mut response: Value = serde_json::from_str(record.response()).map_err(|_| ApiError::StoreFailed)?;
     response["status"] = json!("failed");
     let message = "the server stopped before the response was done".to_owned();
     response["error"] = json!(ResponseFailure::new("server_shutdown", message));
@@ -169,7 +169,7 @@ pub(in crate::http) async fn cancel(
     state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let access = access(&request);
-    if !find(&state, access, &id).await?.head()?.background {
+    if !find(&state, access, &id).await?.read()?.head()?.background {
         let message = "only a response with background: true is cancelled so; a client cancels another by leaving".to_owned();
         return Err(WireError::Conflict { param: "response_id".to_owned(), message }.into());
     }
@@ -209,7 +209,7 @@ pub(in crate::http) async fn input_items(
     query: Query<ItemsQuery>,
     state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut items = find(&state, access(&request), &id).await?.input()?;
+    let mut items = find(&state, access(&request), &id).await?.read()?.input()?;
     let page = page(&mut items, &query)?;
     Ok(HttpResponse::Ok().json(page))
 }

@@ -30,8 +30,9 @@ struct WrittenRecord<'a> {
     previous: Option<&'a str>,
 }
 
+/// A record, read: its parts are still text.
 #[derive(Deserialize)]
-struct ReadRecord<'a> {
+pub(crate) struct ReadRecord<'a> {
     #[serde(borrow)]
     response: &'a RawValue,
     #[serde(borrow)]
@@ -178,26 +179,29 @@ pub(crate) fn find(store: &ResponseStore, access: Access, id: &str, now_seconds:
 }
 
 impl KeptResponse {
-    fn read(&self) -> Result<ReadRecord<'_>, ApiError> {
+    /// What the record says.
+    pub(crate) fn read(&self) -> Result<ReadRecord<'_>, ApiError> {
         serde_json::from_slice(&self.record.bytes).map_err(|error| {
             tracing::error!(%error, "a record of the response store cannot be read");
             ApiError::StoreFailed
         })
     }
+}
 
+impl<'a> ReadRecord<'a> {
     /// The response's JSON.
-    pub(crate) fn response(&self) -> Result<&str, ApiError> {
-        Ok(self.read()?.response.get())
+    pub(crate) fn response(&self) -> &'a str {
+        self.response.get()
     }
 
     /// How far the response is.
     pub(crate) fn head(&self) -> Result<KeptHead, ApiError> {
-        serde_json::from_str(self.response()?).map_err(|_| ApiError::StoreFailed)
+        serde_json::from_str(self.response()).map_err(|_| ApiError::StoreFailed)
     }
 
     /// The items that the response was asked with.
     pub(crate) fn input(&self) -> Result<Vec<Value>, ApiError> {
-        serde_json::from_str(self.read()?.input.get()).map_err(|_| ApiError::StoreFailed)
+        serde_json::from_str(self.input.get()).map_err(|_| ApiError::StoreFailed)
     }
 
     /// The items of the response.
@@ -206,7 +210,7 @@ impl KeptResponse {
         struct Output {
             output: Vec<Value>,
         }
-        let read: Output = serde_json::from_str(self.response()?).map_err(|_| ApiError::StoreFailed)?;
+        let read: Output = serde_json::from_str(self.response()).map_err(|_| ApiError::StoreFailed)?;
         Ok(read.output)
     }
 }
@@ -234,16 +238,17 @@ pub(crate) fn earlier(
             let message = format!("continues more than {TURNS_MAX} responses; send the items instead");
             return Err(WireError::Unsupported { param: PARAM.to_owned(), message }.into());
         }
-        if found.head()?.status == "in_progress" {
+        let record = found.read()?;
+        if record.head()?.status == "in_progress" {
             let message =
                 format!("{} has not ended: GET it to see whether it will, or failed when its server stopped", clip(&id));
             return Err(WireError::Conflict { param: PARAM.to_owned(), message }.into());
         }
         memory.grow(Use::Request, BODY_FACTOR * found.record.bytes.len() as u64)?;
-        let mut items = found.input()?;
-        items.extend(found.output()?);
+        let mut items = record.input()?;
+        items.extend(record.output()?);
         turns.push(items);
-        next = found.read()?.previous;
+        next = record.previous;
         ids.push(id);
     }
     store.touch(&ids, now_seconds)?;
@@ -271,8 +276,9 @@ pub(crate) fn referenced(
         Err(ApiError::UnknownResponse { .. }) => return Err(unknown().into()),
         found => found?,
     };
-    let mut items = found.output()?;
-    items.extend(found.input()?);
+    let record = found.read()?;
+    let mut items = record.output()?;
+    items.extend(record.input()?);
     let item = items.into_iter().find(|item| item["id"] == id).ok_or_else(unknown)?;
     Ok(items::read(Value::Array(vec![item]), param)?)
 }

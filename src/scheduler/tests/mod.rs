@@ -21,7 +21,7 @@ mod windows;
 
 /// Blocks of 4 tokens, a window of 8, 32 tokens a step in slices of at most 16; nothing is held and
 /// nothing times out.
-fn limits() -> SchedulerLimits {
+pub(super) fn limits() -> SchedulerLimits {
     SchedulerLimits {
         block_tokens: 4,
         global_blocks: 64,
