@@ -102,12 +102,13 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: OpenedModel) 
     let facts = facts(options, checkpoint.tensor_bytes());
     let mut observed = ObservedState::new(service.clone(), metrics.clone(), clock, facts);
     observed.metrics_access = options.metrics_access;
+    let responses = response_store(options)?;
+    observed.responses = responses.clone();
     let observed = Data::new(observed);
     let backend = Backend { service: service.clone(), metrics, clock };
     let mut http = http_options(options, tags, keys.clone(), &checkpoint);
     http.body_max_bytes = memory::body_max_bytes(options, memory_budget_bytes);
     http.unlisted_names = source::names(&options.model, &full_name);
-    let responses = response_store(options)?;
     http.responses = responses.clone();
     let server = http::serve(backend, http, observed, |_| {})?;
     Ok(Wired { service, server, keys, responses })

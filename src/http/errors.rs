@@ -255,7 +255,11 @@ impl From<NoRoom> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::error!(%error, "the response store failed a request");
+        match error {
+            // The store has told it once.
+            StoreError::Failed(_) => tracing::debug!(%error, "the response store failed a request"),
+            _ => tracing::error!(%error, "the response store failed a request"),
+        }
         Self::StoreFailed
     }
 }

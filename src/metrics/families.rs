@@ -78,6 +78,7 @@ pub(super) struct RequestFamilies {
     pub(super) sessions_active: IntGauge,
     pub(super) memory_budget: IntGauge,
     pub(super) memory_reserved: IntGauge,
+    pub(super) response_store: IntGauge,
 }
 
 impl RequestFamilies {
@@ -144,6 +145,7 @@ impl RequestFamilies {
             sessions_active: make.gauge("sessions_active", "Sessions (X-Session-ID) that are alive."),
             memory_budget: make.gauge("antiphon_memory_budget_bytes", "What bodies, prompts and answers may hold in memory."),
             memory_reserved: make.gauge("antiphon_memory_reserved_bytes", "What of the memory budget is reserved."),
+            response_store: make.gauge("antiphon_response_store_up", "1, or 0 while the response store cannot be written."),
         }
     }
 }

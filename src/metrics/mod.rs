@@ -213,6 +213,11 @@ impl Metrics {
         self.inner.families.requests.sessions_active.set(gauge(count));
     }
 
+    /// Whether the response store can be written.
+    pub fn response_store(&self, is_up: bool) {
+        self.inner.families.requests.response_store.set(is_up.into());
+    }
+
     /// What requests may hold in memory, and what of it is reserved.
     pub fn memory(&self, budget_bytes: u64, reserved_bytes: u64) {
         let requests = &self.inner.families.requests;

@@ -153,6 +153,7 @@ fn each_recorder_counts_under_its_own_names() {
     metrics.parser_recovered("a kind", 10);
     metrics.sessions_active(11);
     metrics.memory(1_000, 300);
+    metrics.response_store(true);
     let stats = metrics.stats(seconds(2.5));
     assert_eq!((stats.uptime_seconds, stats.sessions_active), (2.5, 11));
     let prompts = PromptCounts { hits: 6, misses: 2, truncations: 0, hit_rate: 0.75, entries: 41 };

@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use redb::Database;
+use super::file::DatabaseSlot;
 
 /// How long what was put may be in memory alone. Waiting for the disk each time would cost a
 /// response the milliseconds of a `fsync`.
@@ -14,7 +14,7 @@ pub(super) const FLUSH: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Flusher {
     wanted: Arc<(Mutex<FlushState>, Condvar)>,
-    database: Arc<Database>,
+    slot: Arc<DatabaseSlot>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -29,30 +29,41 @@ fn locked(state: &Mutex<FlushState>) -> MutexGuard<'_, FlushState> {
 }
 
 impl Flusher {
-    pub(super) fn start(database: Arc<Database>) -> Self {
+    /// `retry`: how often a file that failed is opened again.
+    pub(super) fn start(slot: Arc<DatabaseSlot>, retry: Duration) -> Self {
         let wanted: Arc<(Mutex<FlushState>, Condvar)> = Arc::default();
-        let (shared, written) = (Arc::clone(&wanted), Arc::clone(&database));
+        let (shared, written) = (Arc::clone(&wanted), Arc::clone(&slot));
         let work = move || {
             let (state, changed) = &*shared;
             loop {
-                let waiting = changed.wait_while(locked(state), |state| !state.is_due && !state.is_over);
-                let is_over = waiting.unwrap_or_else(PoisonError::into_inner).is_over;
-                if is_over {
+                let idle = |state: &mut FlushState| !state.is_due && !state.is_over;
+                let waited = changed.wait_timeout_while(locked(state), retry, idle);
+                let (state_now, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+                if state_now.is_over {
                     return;
+                }
+                drop(state_now);
+                if waited.timed_out() {
+                    // A file that failed is opened again even if nothing asks for it, so that the
+                    // server gets well by itself.
+                    if written.problem().is_some() {
+                        written.flush();
+                    }
+                    continue;
                 }
                 std::thread::sleep(FLUSH);
                 locked(state).is_due = false;
-                flush(&written);
+                written.flush();
             }
         };
         // Without the thread everything is flushed when the store is dropped.
         let thread = std::thread::Builder::new().name("responses".to_owned()).spawn(work).ok();
-        Self { wanted, database, thread }
+        Self { wanted, slot, thread }
     }
 
     /// Brings to the disk what was put, now.
     pub(super) fn flush(&self) {
-        flush(&self.database);
+        self.slot.flush();
     }
 
     pub(super) fn wake(&self) {
@@ -67,14 +78,6 @@ impl Drop for Flusher {
         self.wanted.1.notify_one();
         // The thread has no panics of its own; one of the database's is logged by the process.
         let _ = self.thread.take().map(JoinHandle::join);
-        flush(&self.database);
-    }
-}
-
-/// A commit that waits for the disk takes those before it along.
-fn flush(database: &Database) {
-    let flushed = database.begin_write().map_err(redb::Error::from).and_then(|write| write.commit().map_err(redb::Error::from));
-    if let Err(error) = flushed {
-        tracing::error!(%error, "the response store cannot be written to its file");
+        self.slot.flush();
     }
 }

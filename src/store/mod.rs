@@ -3,23 +3,23 @@
 //! Owns: the file, and the key that reasoning is sealed with. Promises: what is kept is bounded by
 //! age and by size, least recently used first. A record is found as soon as it is put, and reaches
 //! the disk within 0.2 s, or by [`ResponseStore::flush`]. A file that is damaged, or another
-//! program's, is moved aside. Every call may wait for the disk: callers are no threads that serve
+//! program's, is moved aside; one that cannot be written, or is removed while it is open, is opened
+//! again every 5 s. Every call may wait for the disk: callers are no threads that serve
 //! connections. Absent on purpose: what a record says, and the clock.
 
+mod file;
 mod flusher;
 mod seal;
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use redb::backends::{FileBackend, InMemoryBackend};
-use redb::{
-    Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition, TableHandle,
-};
+use redb::backends::InMemoryBackend;
+use redb::{Builder, Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
 
+use file::DatabaseSlot;
 use flusher::Flusher;
 pub use seal::Seal;
 
@@ -36,15 +36,16 @@ const FORMAT: &[u8] = b"responses, 1";
 const BYTES: &str = "bytes";
 /// What a record takes besides what it says: its id twice, its place in two trees.
 const RECORD_BYTES: u64 = 256;
-/// Pages of the file that are kept in memory.
-const CACHE_BYTES: usize = 16 << 20;
-/// The same of a store in memory, whose pages are there already.
+/// Pages that are kept in memory besides a store in memory, whose pages are there already.
 const MEMORY_CACHE_BYTES: usize = 1 << 20;
 /// When a record was last used that is to be put again before it counts as used: it is the last one
 /// to make room.
 const UNDER_WAY: u64 = u64::MAX;
 /// A record counts as used again no sooner than this after its last use.
 const USED_AGAIN_SECONDS: u64 = 3_600;
+
+/// How long a file that failed is left alone before it is opened again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,9 @@ pub enum StoreError {
     /// It cannot be read or written.
     #[error("the response store cannot be used: {0}")]
     Storage(#[from] Box<redb::Error>),
+    /// It could not be written or opened a moment ago, and was not tried again.
+    #[error("the response store cannot be used for the moment: {0}")]
+    Failed(String),
     /// A record that is larger than all records may be.
     #[error("a response of {bytes} bytes is larger than the response store, which holds {bytes_max}")]
     TooLarge {
@@ -108,7 +112,7 @@ pub struct ResponseStore(Arc<StoreShared>);
 #[derive(Debug)]
 struct StoreShared {
     /// `None` keeps nothing.
-    database: Option<Arc<Database>>,
+    slot: Option<Arc<DatabaseSlot>>,
     limits: StoreLimits,
     seal: Seal,
     flusher: Option<Flusher>,
@@ -123,7 +127,7 @@ impl ResponseStore {
     /// A store that keeps nothing.
     #[must_use]
     pub fn off() -> Self {
-        Self(Arc::new(StoreShared { database: None, limits: StoreLimits::default(), seal: Seal::drawn(), flusher: None }))
+        Self(Arc::new(StoreShared { slot: None, limits: StoreLimits::default(), seal: Seal::drawn(), flusher: None }))
     }
 
     /// A store that is gone with the process.
@@ -131,7 +135,7 @@ impl ResponseStore {
     pub fn in_memory(limits: StoreLimits) -> Self {
         let mut builder = Builder::new();
         let database = builder.set_cache_size(MEMORY_CACHE_BYTES).create_with_backend(InMemoryBackend::new()).map_err(storage);
-        let opened = database.and_then(|database| Self::of(database, limits, false));
+        let opened = database.and_then(|database| Self::of(database, limits, None, RETRY));
         opened.expect("memory takes what is written to it")
     }
 
@@ -141,35 +145,39 @@ impl ResponseStore {
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Open`], or what the disk says to a new file.
     pub fn open(path: &Path, limits: StoreLimits, now_seconds: u64) -> Result<Self, StoreError> {
-        let opened = opened(path)?;
-        let database = match opened {
+        let database = match file::opened(path)? {
             Ok(database) => database,
             Err(reason) => {
                 let aside = path.with_extension(format!("damaged-{now_seconds}"));
                 std::fs::rename(path, &aside).map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
                 tracing::warn!(path = %path.display(), moved_to = %aside.display(), reason, "the response store begins anew");
-                self::opened(path)?.map_err(|reason| {
+                file::opened(path)?.map_err(|reason| {
                     let source = io::Error::other(format!("a new file cannot be used: {reason}"));
                     StoreError::Open { path: path.to_owned(), source }
                 })?
             }
         };
-        let store = Self::of(database, limits, true)?;
+        let store = Self::of(database, limits, Some(path), RETRY)?;
         store.begin_anew(now_seconds)?;
         Ok(store)
     }
 
-    fn of(database: Database, limits: StoreLimits, is_file: bool) -> Result<Self, StoreError> {
-        let key = read_key(&database)?;
-        let database = Arc::new(database);
-        let flusher = is_file.then(|| Flusher::start(Arc::clone(&database)));
-        Ok(Self(Arc::new(StoreShared { database: Some(database), limits, seal: Seal::new(key), flusher })))
+    fn of(database: Database, limits: StoreLimits, path: Option<&Path>, retry: Duration) -> Result<Self, StoreError> {
+        let slot = Arc::new(DatabaseSlot::new(database, path, retry)?);
+        let flusher = path.is_some().then(|| Flusher::start(Arc::clone(&slot), retry));
+        Ok(Self(Arc::new(StoreShared { seal: slot.seal(), slot: Some(slot), limits, flusher })))
     }
 
     /// Whether it keeps anything.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.0.database.is_some()
+        self.0.slot.is_some()
+    }
+
+    /// Why what is put at this moment is not kept, if it is not. Waits for nothing.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.0.slot.as_ref().and_then(|slot| slot.problem())
     }
 
     /// What reasoning is sealed with.
@@ -219,15 +227,16 @@ impl ResponseStore {
     /// # Errors
     /// [`StoreError::Storage`].
     pub fn get(&self, id: &str, now_seconds: u64) -> Result<Option<StoredRecord>, StoreError> {
-        let Some(database) = &self.0.database else { return Ok(None) };
-        let read = database.begin_read().map_err(storage)?;
-        let table = read.open_table(RECORDS).map_err(storage)?;
         let oldest = now_seconds.saturating_sub(self.0.limits.age_max_seconds);
-        let found = table.get(id).map_err(storage)?;
-        Ok(found.and_then(|record| {
-            let (owner, used, bytes) = record.value();
-            (used >= oldest).then(|| StoredRecord { owner: owner.to_vec(), bytes: bytes.to_vec() })
-        }))
+        let found = self.read(|read| {
+            let table = read.open_table(RECORDS).map_err(storage)?;
+            let found = table.get(id).map_err(storage)?;
+            Ok(found.and_then(|record| {
+                let (owner, used, bytes) = record.value();
+                (used >= oldest).then(|| StoredRecord { owner: owner.to_vec(), bytes: bytes.to_vec() })
+            }))
+        })?;
+        Ok(found.flatten())
     }
 
     /// Counts records as used now, so that a conversation that goes on keeps its beginning.
@@ -235,17 +244,17 @@ impl ResponseStore {
     /// # Errors
     /// [`StoreError::Storage`].
     pub fn touch(&self, ids: &[String], now_seconds: u64) -> Result<(), StoreError> {
-        let Some(database) = &self.0.database else { return Ok(()) };
-        let read = database.begin_read().map_err(storage)?;
-        let table = read.open_table(RECORDS).map_err(storage)?;
         let mut due = Vec::new();
-        for id in ids {
-            let used = table.get(id.as_str()).map_err(storage)?.map(|record| record.value().1);
-            if used.is_some_and(|used| used.saturating_add(USED_AGAIN_SECONDS) < now_seconds) {
-                due.push(id);
+        self.read(|read| {
+            let table = read.open_table(RECORDS).map_err(storage)?;
+            for id in ids {
+                let used = table.get(id.as_str()).map_err(storage)?.map(|record| record.value().1);
+                if used.is_some_and(|used| used.saturating_add(USED_AGAIN_SECONDS) < now_seconds) {
+                    due.push(id);
+                }
             }
-        }
-        drop((table, read));
+            Ok(())
+        })?;
         if due.is_empty() {
             return Ok(());
         }
@@ -290,31 +299,43 @@ impl ResponseStore {
     /// # Errors
     /// [`StoreError::Storage`].
     pub fn bytes(&self) -> Result<u64, StoreError> {
-        let Some(database) = &self.0.database else { return Ok(0) };
-        let read = database.begin_read().map_err(storage)?;
-        let table = read.open_table(TOTALS).map_err(storage)?;
-        Ok(table.get(BYTES).map_err(storage)?.map_or(0, |total| total.value()))
+        let total = self.read(|read| {
+            let table = read.open_table(TOTALS).map_err(storage)?;
+            Ok(table.get(BYTES).map_err(storage)?.map_or(0, |total| total.value()))
+        })?;
+        Ok(total.unwrap_or(0))
+    }
+
+    /// What is read at one moment; `None` from a store that keeps nothing.
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+        let Some(slot) = &self.0.slot else { return Ok(None) };
+        let read = slot.database()?.begin_read().map_err(storage);
+        slot.checked(read.and_then(|read| work(&read))).map(Some)
     }
 
     /// One change, seen by all or by none.
     fn change(&self, work: impl FnOnce(&mut RecordTables<'_>) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let Some(database) = &self.0.database else { return Ok(()) };
-        let mut write = database.begin_write().map_err(storage)?;
-        write.set_durability(Durability::None).map_err(storage)?;
-        {
-            let mut tables = RecordTables {
-                records: write.open_table(RECORDS).map_err(storage)?,
-                by_use: write.open_table(BY_USE).map_err(storage)?,
-                totals: write.open_table(TOTALS).map_err(storage)?,
-            };
-            work(&mut tables)?;
-        }
-        write.commit().map_err(storage)?;
+        let Some(slot) = &self.0.slot else { return Ok(()) };
+        slot.checked(changed(&*slot.database()?, work))?;
         if let Some(flusher) = &self.0.flusher {
             flusher.wake();
         }
         Ok(())
     }
+}
+
+fn changed(database: &Database, work: impl FnOnce(&mut RecordTables<'_>) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    let mut write = database.begin_write().map_err(storage)?;
+    write.set_durability(Durability::None).map_err(storage)?;
+    {
+        let mut tables = RecordTables {
+            records: write.open_table(RECORDS).map_err(storage)?,
+            by_use: write.open_table(BY_USE).map_err(storage)?,
+            totals: write.open_table(TOTALS).map_err(storage)?,
+        };
+        work(&mut tables)?;
+    }
+    write.commit().map_err(storage)
 }
 
 /// The tables of a change under way.
@@ -374,84 +395,6 @@ impl RecordTables<'_> {
 
 fn size_of(owner: &[u8], bytes: &[u8]) -> u64 {
     RECORD_BYTES + (owner.len() + bytes.len()) as u64
-}
-
-/// The file at `path` as a database of this server's; what is wrong with it, if it is to be moved
-/// aside.
-fn opened(path: &Path) -> Result<Result<Database, String>, StoreError> {
-    let io_error = |source| StoreError::Open { path: path.to_owned(), source };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error)?;
-    }
-    // What users said is for the server's own account, in a file that was there before too.
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(io_error)?;
-    if file.metadata().map_err(io_error)?.is_file() {
-        file.set_permissions(Permissions::from_mode(0o600)).map_err(io_error)?;
-    }
-    let database = match guarded_open(file) {
-        Ok(Ok(database)) => database,
-        Ok(Err(DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch)) => {
-            return Err(StoreError::InUse { path: path.to_owned() });
-        }
-        // A file that is too short ends while it is read.
-        Ok(Err(DatabaseError::Storage(StorageError::Io(source))))
-            if !matches!(source.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
-        {
-            return Err(io_error(source));
-        }
-        Ok(Err(error)) => return Ok(Err(error.to_string())),
-        Err(message) => return Ok(Err(message)),
-    };
-    Ok(check(database))
-}
-
-/// A database with pages that are damaged may end in a panic of its library; this server goes on.
-fn guarded_open(file: File) -> Result<Result<Database, DatabaseError>, String> {
-    let open = || {
-        let mut builder = Builder::new();
-        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-        builder.create_with_backend(FileBackend::new(file)?)
-    };
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).map_err(|_| "its pages contradict each other".to_owned())
-}
-
-/// `database`, if it is new or of this server's format.
-fn check(database: Database) -> Result<Database, String> {
-    let read = database.begin_read().map_err(|error| error.to_string())?;
-    let names: Vec<String> = match read.list_tables() {
-        Ok(tables) => tables.map(|table| table.name().to_owned()).collect(),
-        Err(error) => return Err(error.to_string()),
-    };
-    if names.is_empty() {
-        return Ok(database);
-    }
-    let format = read.open_table(FACTS).map_err(|_| "it is another program's database".to_owned())?;
-    let format = format.get("format").map_err(|error| error.to_string())?.map(|format| format.value().to_vec());
-    drop(read);
-    match format.as_deref() {
-        Some(FORMAT) => Ok(database),
-        Some(_) => Err("it was written by another version of this server".to_owned()),
-        None => Err("it is another program's database".to_owned()),
-    }
-}
-
-/// The key of the database, which a new one gets with its tables.
-fn read_key(database: &Database) -> Result<[u8; 32], StoreError> {
-    let write = database.begin_write().map_err(storage)?;
-    let key = {
-        write.open_table(RECORDS).map_err(storage)?;
-        write.open_table(BY_USE).map_err(storage)?;
-        write.open_table(TOTALS).map_err(storage)?;
-        let mut facts = write.open_table(FACTS).map_err(storage)?;
-        facts.insert("format", FORMAT).map_err(storage)?;
-        let kept = facts.get("key").map_err(storage)?.and_then(|key| <[u8; 32]>::try_from(key.value()).ok());
-        let key = kept.unwrap_or_else(Seal::draw_key);
-        facts.insert("key", key.as_slice()).map_err(storage)?;
-        key
-    };
-    write.commit().map_err(storage)?;
-    Ok(key)
 }
 
 #[cfg(test)]

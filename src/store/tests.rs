@@ -1,3 +1,10 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use redb::StorageBackend;
+
 use super::flusher::FLUSH;
 use super::*;
 
@@ -193,4 +200,84 @@ fn a_place_that_cannot_be_written_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let refused = ResponseStore::open(folder.path(), SMALL, NOW).unwrap_err();
     assert!(refused.to_string().contains("cannot be opened as a response store"), "{refused}");
+}
+
+/// A file whose writes fail while it is told so, as those of a full disk.
+#[derive(Debug)]
+struct FullDisk {
+    inner: InMemoryBackend,
+    is_full: Arc<AtomicBool>,
+}
+
+impl StorageBackend for FullDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.is_full.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { self.inner.sync_data() }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write(offset, data)
+    }
+}
+
+/// Waits for what the flusher's thread does.
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_keeping_goes_on_once_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("responses.redb");
+    // What is found at the path is the file that the store is opened from again.
+    drop(ResponseStore::open(&path, SMALL, NOW).unwrap());
+    let is_full = Arc::new(AtomicBool::new(false));
+    let backend = FullDisk { inner: InMemoryBackend::new(), is_full: Arc::clone(&is_full) };
+    let database = Builder::new().create_with_backend(backend).unwrap();
+    let store = ResponseStore::of(database, SMALL, Some(&path), Duration::from_millis(100)).unwrap();
+    let sealed = store.seal().seal(b"one", "said before");
+    store.put("a", b"", b"kept", NOW).unwrap();
+    store.flush();
+    assert_eq!(store.problem(), None);
+    is_full.store(true, Ordering::Relaxed);
+    store.put("b", b"", b"lost", NOW).unwrap();
+    store.flush();
+    assert!(store.problem().is_some(), "a write that failed is told");
+    until("the file is opened again by itself", || store.problem().is_none());
+    store.put("c", b"", b"goes on", NOW).unwrap();
+    assert_eq!(text(&store, "c", NOW).as_deref(), Some("goes on"));
+    assert_eq!(store.seal().open(b"one", &sealed).as_deref(), Some("said before"));
+}
+
+#[test]
+fn a_file_that_is_removed_while_it_is_open_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("responses.redb");
+    let store = ResponseStore::open(&path, SMALL, NOW).unwrap();
+    let sealed = store.seal().seal(b"one", "said before");
+    std::fs::remove_file(&path).unwrap();
+    store.put("a", b"", b"gone", NOW).unwrap();
+    store.flush();
+    assert!(store.problem().is_some_and(|problem| problem.contains("removed")));
+    store.put("b", b"", b"goes on", NOW).unwrap();
+    assert_eq!(store.problem(), None);
+    drop(store);
+    let store = ResponseStore::open(&path, SMALL, NOW).unwrap();
+    assert_eq!((text(&store, "a", NOW), text(&store, "b", NOW).as_deref()), (None, Some("goes on")));
+    assert_eq!(store.seal().open(b"one", &sealed).as_deref(), Some("said before"));
 }

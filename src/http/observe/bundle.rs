@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::actors::snapshot::{LiveRequest, Snapshot};
 use crate::clock::unix_seconds;
-use crate::http::observe::health::{self, HealthReport};
+use crate::http::observe::health::HealthReport;
 use crate::http::observe::memory::{self, MemoryReport};
 use crate::http::observe::stats::{self, StatsReport};
 use crate::http::observe::timeline::FirstTextReasons;
@@ -121,7 +121,7 @@ pub(super) fn of(observed: &ObservedState) -> Bundle<'_> {
             debug: cfg!(debug_assertions),
         },
         settings: &facts.settings,
-        health: health::report(snapshot, &moment.stats, facts, tags),
+        health: observed.health(snapshot, &moment.stats),
         stats: stats::report(snapshot, &moment.stats, limits, tags, observed.metrics.gpus()),
         memory: memory::report(snapshot, &moment.process, limits, facts.weights_bytes, &tags.gpu_mode),
         server: snapshot.into(),

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use crate::actors::snapshot::{BlockMap, EndedRequest, LiveRequest, Owner, SchedulerLook, SequenceView, Timeline, ViewSize};
 use crate::batch::Micros;
 use crate::http::middleware::key::Access;
-use crate::http::observe::health::{self, HealthReport};
+use crate::http::observe::health::HealthReport;
 use crate::http::observe::timeline::FirstTextReasons;
 use crate::http::observe::{Moment, ObservedState};
 use crate::http::state::access;
@@ -199,7 +199,7 @@ fn console(observed: &ObservedState, look: Option<SchedulerLook>, viewer: Access
     let ended = observed.service.recent_requests(usize::MAX).into_iter();
     Console {
         at_ms: millis(now.0),
-        health: health::report(snapshot, stats, &observed.facts, observed.metrics.tags()),
+        health: observed.health(snapshot, stats),
         engine: snapshot.engine.name(),
         draining: snapshot.draining,
         heartbeat_age_ms: snapshot.heartbeat_age_ms,

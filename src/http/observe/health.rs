@@ -70,7 +70,16 @@ struct Load {
 }
 
 /// `/health`.
-pub(super) fn report<'a>(snapshot: &Snapshot, stats: &Stats, facts: &'a ServerFacts, tags: &'a ModelTags) -> HealthReport<'a> {
+///
+/// `store_problem`: why responses are not kept at this moment, if they are not. Answers go on, so
+/// the score stays.
+pub(super) fn report<'a>(
+    snapshot: &Snapshot,
+    stats: &Stats,
+    store_problem: Option<&str>,
+    facts: &'a ServerFacts,
+    tags: &'a ModelTags,
+) -> HealthReport<'a> {
     let mut problems = Vec::new();
     let mut health_score = 1.0;
     if let Some(reason) = not_ready(snapshot) {
@@ -88,6 +97,7 @@ pub(super) fn report<'a>(snapshot: &Snapshot, stats: &Stats, facts: &'a ServerFa
             health_score = f64::max(0.0, health_score - weight);
         }
     }
+    problems.extend(store_problem.map(|reason| format!("responses are not kept: {reason}")));
     HealthReport {
         status: if health_score >= HEALTHY_SCORE { "healthy" } else { "degraded" },
         health_score,

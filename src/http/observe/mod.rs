@@ -28,7 +28,9 @@ use crate::http::routes::get;
 use crate::http::state::access;
 use crate::http::wire::error::{WireError, quoted};
 use crate::metrics::{EXPOSITION_TYPE, Metrics, Names, Process, Stats};
+use crate::store::ResponseStore;
 
+use health::HealthReport;
 pub use health::LatencyTargets;
 
 /// After how many seconds a probe or a client should come back: about an engine's rebuilding.
@@ -45,6 +47,8 @@ pub struct ObservedState {
     pub clock: Clock,
     /// What does not change.
     pub facts: ServerFacts,
+    /// Where responses are kept.
+    pub responses: ResponseStore,
     /// Which key opens what tells of the server as a whole.
     pub metrics_access: MetricsAccess,
     console: console::Latest,
@@ -90,7 +94,15 @@ impl ObservedState {
     #[must_use]
     pub fn new(service: Service, metrics: Metrics, clock: Clock, facts: ServerFacts) -> Self {
         let metrics_access = MetricsAccess::default();
-        Self { service, metrics, clock, facts, metrics_access, console: console::Latest::default() }
+        Self {
+            service,
+            metrics,
+            clock,
+            facts,
+            responses: ResponseStore::off(),
+            metrics_access,
+            console: console::Latest::default(),
+        }
     }
 
     /// Whether a request may see the server as a whole.
@@ -107,9 +119,14 @@ impl ObservedState {
             "/health/ready" => reported(snapshot.ready, &health::readiness(&snapshot)),
             _ => {
                 let stats = self.metrics.stats(self.clock.now());
-                reported(snapshot.ready, &health::report(&snapshot, &stats, &self.facts, self.metrics.tags()))
+                reported(snapshot.ready, &self.health(&snapshot, &stats))
             }
         }
+    }
+
+    fn health(&self, snapshot: &Snapshot, stats: &Stats) -> HealthReport<'_> {
+        let store_problem = self.responses.problem();
+        health::report(snapshot, stats, store_problem.as_deref(), &self.facts, self.metrics.tags())
     }
 
     fn look(&self) -> Moment {
@@ -151,6 +168,7 @@ async fn metrics(request: HttpRequest, observed: web::Data<ObservedState>) -> Re
     observed.check_metrics(&request)?;
     let names = names(request.query_string())?;
     hand_over(&observed.service.snapshot(), observed.service.limits(), &observed.metrics);
+    observed.metrics.response_store(observed.responses.problem().is_none());
     let text = observed.metrics.exposition(names, observed.clock.now());
     Ok(HttpResponse::Ok().content_type(EXPOSITION_TYPE).insert_header((CACHE_CONTROL, "no-store")).body(text))
 }

@@ -65,7 +65,7 @@ fn keys(value: &Value) -> Vec<&str> {
 #[test]
 fn health_has_the_demanded_keys() {
     let (facts, tags) = (ServerFacts { profile: "balanced".to_owned(), ..ServerFacts::default() }, tags());
-    let report = value(&health::report(&snapshot(), &Stats::default(), &facts, &tags));
+    let report = value(&health::report(&snapshot(), &Stats::default(), None, &facts, &tags));
     for key in ["status", "health_score", "version", "model_id", "model_size", "dtype", "model", "profile", "stats"] {
         assert!(report.get(key).is_some(), "{key} is missing");
     }
@@ -80,7 +80,7 @@ fn health_has_the_demanded_keys() {
 #[test]
 fn missed_targets_lower_the_score_and_are_named() {
     let (facts, tags) = (ServerFacts::default(), tags());
-    let report = |stats: &Stats| value(&health::report(&snapshot(), stats, &facts, &tags));
+    let report = |stats: &Stats| value(&health::report(&snapshot(), stats, None, &facts, &tags));
     let slow = Percentiles { p50_ms: 1.0, p95_ms: 30_000.0, p99_ms: 30_000.0 };
     let late = report(&Stats { e2e: slow, ..Stats::default() });
     assert_eq!((&late["status"], &late["health_score"]), (&json!("healthy"), &json!(0.75)));
@@ -89,6 +89,14 @@ fn missed_targets_lower_the_score_and_are_named() {
     assert_eq!(report(&Stats { error_rate: 0.01, ..Stats::default() })["status"], "degraded");
     let worst = report(&Stats { e2e: slow, ttft: slow, error_rate: 1.0, ..Stats::default() });
     assert_eq!(worst["health_score"], 0.0);
+}
+
+/// Answers go on without the store, so the server is well enough to be sent requests.
+#[test]
+fn a_store_that_fails_is_a_problem_that_costs_no_points() {
+    let (facts, tags) = (ServerFacts::default(), tags());
+    let report = value(&health::report(&snapshot(), &Stats::default(), Some("no space"), &facts, &tags));
+    assert_eq!((&report["health_score"], &report["problems"]), (&json!(1.0), &json!(["responses are not kept: no space"])));
 }
 
 #[test]
@@ -104,11 +112,15 @@ fn a_probe_says_why_it_says_no() {
     for (snapshot, reason) in cases {
         assert_eq!(value(&health::readiness(&snapshot)), json!({"status": "not_ready", "reason": reason}));
         let (facts, tags) = (ServerFacts::default(), tags());
-        let report = value(&health::report(&snapshot, &Stats::default(), &facts, &tags));
+        let report = value(&health::report(&snapshot, &Stats::default(), None, &facts, &tags));
         assert_eq!((&report["status"], &report["problems"]), (&json!("degraded"), &json!([reason])));
         assert_eq!(report["health_score"], 0.0);
         let failing = Stats { error_rate: 1.0, ..Stats::default() };
-        assert_eq!(value(&health::report(&snapshot, &failing, &facts, &tags))["health_score"], 0.0, "nothing is below zero");
+        assert_eq!(
+            value(&health::report(&snapshot, &failing, None, &facts, &tags))["health_score"],
+            0.0,
+            "nothing is below zero"
+        );
     }
     assert_eq!(value(&health::readiness(&snapshot())), json!({"status": "ready"}));
     assert_eq!(value(&health::liveness(&snapshot())), json!({"status": "live", "heartbeat_age_ms": 12}));

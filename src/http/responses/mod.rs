@@ -114,6 +114,10 @@ fn saving(state: &AppState, asked: &mut ResponsesRequest, id: &str, sender: &Sen
         }
         return Ok(None);
     }
+    // The answer says `store: false` then; what can only be answered later is refused by the store.
+    if store.problem().is_some() && !keeping.background {
+        return Ok(None);
+    }
     let Some(input) = asked.input.take() else { return Ok(None) };
     let previous = keeping.previous.clone();
     Ok(Some(Saving { store: store.clone(), id: id.to_owned(), owner: sender.owner, input, previous }))

@@ -79,6 +79,8 @@ impl Saving {
             Ok(()) => {}
             // What a client sends makes no line of an error.
             Err(error @ StoreError::TooLarge { .. }) => tracing::info!(id = self.id, %error, "a response is not kept"),
+            // The store has told it once.
+            Err(error @ StoreError::Failed(_)) => tracing::debug!(id = self.id, %error, "a response is not kept"),
             Err(error) => tracing::error!(id = self.id, %error, "a response is not kept"),
         }
     }
