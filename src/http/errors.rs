@@ -94,6 +94,16 @@ pub(super) enum ApiError {
         /// The parameter that names it, if it is none of the path.
         param: Option<&'static str>,
     },
+    /// No conversation, or no item of it, of that id is kept for this client.
+    #[error("{what} with id {id:?} not found.")]
+    UnknownConversation {
+        /// What is not there: `Conversation` or `Item`.
+        what: &'static str,
+        /// The id asked for.
+        id: String,
+        /// The parameter that names it, if it is none of the path.
+        param: Option<&'static str>,
+    },
     /// The store of responses cannot be used.
     #[error("the responses that were kept cannot be read or written; the log tells more")]
     StoreFailed,
@@ -170,6 +180,10 @@ impl ApiError {
             Self::UnknownPath { .. } => Face::new(StatusCode::NOT_FOUND, NOT_FOUND, "unknown_path"),
             Self::UnknownResponse { param, .. } => {
                 let code = if param.is_some() { "previous_response_not_found" } else { "response_not_found" };
+                Face { param: param.map(str::to_owned), ..Face::new(StatusCode::NOT_FOUND, NOT_FOUND, code) }
+            }
+            Self::UnknownConversation { what, param, .. } => {
+                let code = if *what == "Item" { "item_not_found" } else { "conversation_not_found" };
                 Face { param: param.map(str::to_owned), ..Face::new(StatusCode::NOT_FOUND, NOT_FOUND, code) }
             }
             Self::StoreFailed => Face::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "response_store_failed"),

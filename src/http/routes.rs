@@ -1,7 +1,7 @@
 //! The route table. Each path answers to its methods; any other method gets 405 with `Allow`, any
 //! other path 404.
 
-use actix_web::guard::{self, Guard};
+use actix_web::guard;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Route};
 
@@ -11,7 +11,7 @@ use crate::http::errors::ApiError;
 use crate::http::legacy::generate;
 use crate::http::models;
 use crate::http::page;
-use crate::http::responses::{self, kept};
+use crate::http::responses::{self, conversations, kept};
 use crate::http::tokens;
 use crate::http::wire::error::clip;
 
@@ -21,9 +21,25 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(post("/v1/chat/completions", chat::completions))
         .service(post("/v1/completions", completions::completions))
         .service(post("/v1/responses", responses::create))
-        .service(get_or_delete("/v1/responses/{id}", kept::get, kept::delete))
+        .service(routed("/v1/responses/{id}", [on_get(kept::get), on_delete(kept::delete)], "GET, HEAD, DELETE"))
         .service(post("/v1/responses/{id}/cancel", kept::cancel))
         .service(get("/v1/responses/{id}/input_items", kept::input_items))
+        .service(post("/v1/conversations", conversations::create))
+        .service(routed(
+            "/v1/conversations/{id}",
+            [on_get(conversations::get), on_post(conversations::update), on_delete(conversations::delete)],
+            "GET, HEAD, POST, DELETE",
+        ))
+        .service(routed(
+            "/v1/conversations/{id}/items",
+            [on_get(conversations::list_items), on_post(conversations::add_items)],
+            "GET, HEAD, POST",
+        ))
+        .service(routed(
+            "/v1/conversations/{id}/items/{item}",
+            [on_get(conversations::get_item), on_delete(conversations::delete_item)],
+            "GET, HEAD, DELETE",
+        ))
         .service(post("/generate", generate::generate))
         .service(post("/generate/stream", generate::stream))
         .service(post("/cancel/{request_id}", generate::cancel))
@@ -45,7 +61,7 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    resource(path, guard::Any(guard::Get()).or(guard::Head()), handler, "GET, HEAD")
+    routed(path, [on_get(handler)], "GET, HEAD")
 }
 
 /// A path that answers to POST.
@@ -55,30 +71,40 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    resource(path, guard::Post(), handler, "POST")
+    routed(path, [on_post(handler)], "POST")
 }
 
-fn resource<F, Args>(path: &str, methods: impl Guard + 'static, handler: F, allowed: &'static str) -> Resource
+/// A path that answers to the methods of these routes, which `allowed` names.
+fn routed<const N: usize>(path: &str, routes: [Route; N], allowed: &'static str) -> Resource {
+    only(routes.into_iter().fold(web::resource(path), Resource::route), allowed)
+}
+
+/// GET, and HEAD with the same head.
+fn on_get<F, Args>(handler: F) -> Route
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    only(web::resource(path).route(Route::new().guard(methods).to(handler)), allowed)
+    Route::new().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler)
 }
 
-/// A path that answers to GET, to HEAD with the same head, and to DELETE.
-fn get_or_delete<G, GetArgs, D, DeleteArgs>(path: &str, get: G, delete: D) -> Resource
+fn on_post<F, Args>(handler: F) -> Route
 where
-    G: Handler<GetArgs>,
-    GetArgs: FromRequest + 'static,
-    G::Output: Responder + 'static,
-    D: Handler<DeleteArgs>,
-    DeleteArgs: FromRequest + 'static,
-    D::Output: Responder + 'static,
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
 {
-    let get = Route::new().guard(guard::Any(guard::Get()).or(guard::Head())).to(get);
-    only(web::resource(path).route(get).route(Route::new().guard(guard::Delete()).to(delete)), "GET, HEAD, DELETE")
+    Route::new().guard(guard::Post()).to(handler)
+}
+
+fn on_delete<F, Args>(handler: F) -> Route
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    Route::new().guard(guard::Delete()).to(handler)
 }
 
 /// `resource`, which answers to no other methods than `allowed`.

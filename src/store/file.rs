@@ -27,7 +27,7 @@ pub(super) struct DatabaseSlot {
     /// The key of the seal, for a file that begins anew.
     key: [u8; 32],
     state: Mutex<SlotState>,
-    /// What the last change came to; apart from the state, so that a probe need not wait for a disk.
+    /// Why nothing can be kept; apart from the state, so that a probe need not wait for a disk.
     problem: Mutex<Option<String>>,
 }
 
@@ -124,7 +124,7 @@ impl DatabaseSlot {
         }
     }
 
-    /// Closes the database, which failed so, until it is opened again; one line of the log tells it.
+    /// Closes the database, which failed so, until it is opened again; the log tells it once.
     fn failed(&self, reason: &str, pause: Duration) {
         let mut state = locked(&self.state);
         if self.path.is_some() && matches!(&*state, SlotState::Open(..)) {

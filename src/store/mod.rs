@@ -215,6 +215,33 @@ impl ResponseStore {
         })
     }
 
+    /// Puts in a record's place what `work` makes of it, if anything; false if there is none.
+    ///
+    /// # Errors
+    /// As [`ResponseStore::put`]; then the record stays.
+    pub fn update(
+        &self,
+        id: &str,
+        now_seconds: u64,
+        work: impl FnOnce(&StoredRecord) -> Option<Vec<u8>>,
+    ) -> Result<bool, StoreError> {
+        let (limits, mut is_there) = (self.0.limits, false);
+        let oldest = now_seconds.saturating_sub(limits.age_max_seconds);
+        self.change(|tables| {
+            let Some((used, found)) = tables.find(id)?.filter(|(used, _)| *used >= oldest) else { return Ok(()) };
+            is_there = true;
+            let Some(bytes) = work(&found) else { return Ok(()) };
+            let size = size_of(&found.owner, &bytes);
+            if size > limits.bytes_max {
+                return Err(StoreError::TooLarge { bytes: size, bytes_max: limits.bytes_max });
+            }
+            tables.remove(id)?;
+            tables.insert(id, &found.owner, used.max(now_seconds), &bytes)?;
+            tables.evict(limits, now_seconds)
+        })?;
+        Ok(is_there)
+    }
+
     /// Brings to the disk what was put; nothing for a store in memory.
     pub fn flush(&self) {
         if let Some(flusher) = &self.0.flusher {
@@ -355,13 +382,17 @@ impl RecordTables<'_> {
         Ok(())
     }
 
-    fn remove(&mut self, id: &str) -> Result<Option<StoredRecord>, StoreError> {
-        let Some((owner, used, bytes)) = self.records.remove(id).map_err(storage)?.map(|record| {
+    /// When a record was last used, and the record.
+    fn find(&self, id: &str) -> Result<Option<(u64, StoredRecord)>, StoreError> {
+        Ok(self.records.get(id).map_err(storage)?.map(|record| {
             let (owner, used, bytes) = record.value();
-            (owner.to_vec(), used, bytes.to_vec())
-        }) else {
-            return Ok(None);
-        };
+            (used, StoredRecord { owner: owner.to_vec(), bytes: bytes.to_vec() })
+        }))
+    }
+
+    fn remove(&mut self, id: &str) -> Result<Option<StoredRecord>, StoreError> {
+        let Some((used, StoredRecord { owner, bytes })) = self.find(id)? else { return Ok(None) };
+        self.records.remove(id).map_err(storage)?;
         self.by_use.remove((used, id)).map_err(storage)?;
         let total = self.total()?.saturating_sub(size_of(&owner, &bytes));
         self.totals.insert(BYTES, total).map_err(storage)?;

@@ -8,7 +8,15 @@ import sys
 from importlib.metadata import version
 
 import openai
-from agents import Agent, ModelSettings, Runner, function_tool, set_default_openai_client, set_tracing_disabled
+from agents import (
+    Agent,
+    ModelSettings,
+    OpenAIConversationsSession,
+    Runner,
+    function_tool,
+    set_default_openai_client,
+    set_tracing_disabled,
+)
 
 ASKED = []
 
@@ -49,6 +57,18 @@ async def continued(model):
     assert second.last_response_id and second.last_response_id != first.last_response_id, second
 
 
+async def remembered(model, client):
+    """A session of the SDK keeps its items in a conversation of the server's."""
+    agent = Agent(name="Coder", model=model, model_settings=ModelSettings(temperature=0, max_tokens=200))
+    session = OpenAIConversationsSession(openai_client=client)
+    await Runner.run(agent, 'Write Python code that prints "Jay".', session=session)
+    before = len(await session.get_items())
+    await Runner.run(agent, "Once more.", session=session)
+    assert 2 <= before < len(await session.get_items()), before
+    await session.pop_item()
+    await session.clear_session()
+
+
 async def main():
     client = openai.AsyncOpenAI(base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0)
     set_default_openai_client(client)
@@ -56,7 +76,8 @@ async def main():
     model = (await client.models.list()).data[0].id
     await tool_loop(model)
     await continued(model)
-    print(f"openai-agents {version('openai-agents')} against {model}: 2 passed, 0 failed")
+    await remembered(model, client)
+    print(f"openai-agents {version('openai-agents')} against {model}: 3 passed, 0 failed")
 
 
 if __name__ == "__main__":

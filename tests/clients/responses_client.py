@@ -106,6 +106,30 @@ def kept(client, model):
     assert client.responses.cancel(begun.id).status == "completed"
 
 
+def conversation(client, model):
+    """A conversation holds items, is asked in by its id, and is added to by each response."""
+    begun = client.conversations.create(items=[{"role": "user", "content": "Hello."}], metadata={"topic": "code"})
+    assert client.conversations.retrieve(begun.id).metadata == {"topic": "code"}
+    asked = client.responses.create(
+        model=model, input=PROMPT, conversation=begun.id, temperature=0, max_output_tokens=200
+    )
+    assert asked.conversation.id == begun.id, asked
+    items = client.conversations.items.list(begun.id, order="asc").data
+    assert [item.type for item in items] == ["message", "message", *(item.type for item in asked.output)], items
+    assert client.conversations.items.retrieve(items[1].id, conversation_id=begun.id).content[0].text == PROMPT
+    added = client.conversations.items.create(begun.id, items=[{"role": "user", "content": "Once more."}])
+    client.conversations.items.delete(added.data[0].id, conversation_id=begun.id)
+    assert len(client.conversations.items.list(begun.id).data) == len(items)
+    assert client.conversations.update(begun.id, metadata={"topic": "other"}).metadata == {"topic": "other"}
+    assert client.conversations.delete(begun.id).deleted
+    try:
+        client.conversations.retrieve(begun.id)
+    except openai.NotFoundError as refusal:
+        assert begun.id in refusal.message, refusal
+    else:
+        raise AssertionError("a conversation that was deleted was found")
+
+
 def refused(client, model):
     """Bad input arrives as the client's own error types, naming the parameter."""
     for arguments, param in [
@@ -128,7 +152,7 @@ def main():
         base_url=sys.argv[1] + "/v1", api_key="none", max_retries=0, _strict_response_validation=True
     )
     model = client.models.list().data[0].id
-    tests = [whole_and_streamed, parsed, tool_loop, kept, refused]
+    tests = [whole_and_streamed, parsed, tool_loop, kept, conversation, refused]
     for test in tests:
         test(client, model)
     print(f"openai {openai.__version__}, responses, against {model}: {len(tests)} passed, 0 failed")

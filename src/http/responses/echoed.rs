@@ -18,6 +18,7 @@ pub(super) const SAVED_COPIES: u64 = 2;
 #[derive(Debug, Serialize)]
 pub(crate) struct EchoedFields {
     background: bool,
+    conversation: Box<RawValue>,
     instructions: Box<RawValue>,
     max_output_tokens: Option<u32>,
     max_tool_calls: Box<RawValue>,
@@ -92,6 +93,15 @@ fn told_choice(choice: &Value) -> Value {
     }
 }
 
+/// The conversation by its id, whichever form named it.
+fn told_conversation(conversation: Option<&Value>) -> Value {
+    match conversation {
+        None => Value::Null,
+        Some(Value::Object(named)) => json!({"id": named.get("id")}),
+        Some(id) => json!({"id": id}),
+    }
+}
+
 /// The fields that are repeated as they came.
 #[derive(Debug)]
 pub(crate) struct AskedFields(Map<String, Value>);
@@ -100,6 +110,7 @@ impl AskedFields {
     /// Looks at them before they are read.
     pub(crate) fn of(fields: &RequestFields) -> Self {
         let names = [
+            "conversation",
             "instructions",
             "max_tool_calls",
             "metadata",
@@ -149,6 +160,7 @@ impl EchoedFields {
         }
         Self {
             background: false,
+            conversation: raw(&told_conversation(asked.value("conversation"))),
             instructions: asked.raw("instructions", &Value::Null),
             max_output_tokens: values.max_output_tokens,
             max_tool_calls: asked.raw("max_tool_calls", &Value::Null),

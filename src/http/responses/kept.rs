@@ -188,13 +188,13 @@ async fn call_off(state: &AppState, id: &str) {
 
 #[derive(Debug, Deserialize)]
 pub(in crate::http) struct ItemsQuery {
-    limit: Option<String>,
-    order: Option<String>,
-    after: Option<String>,
+    pub(super) limit: Option<String>,
+    pub(super) order: Option<String>,
+    pub(super) after: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-struct ItemList {
+pub(super) struct ItemList {
     object: &'static str,
     data: Vec<Value>,
     first_id: Option<Value>,
@@ -214,7 +214,8 @@ pub(in crate::http) async fn input_items(
     Ok(HttpResponse::Ok().json(page))
 }
 
-fn page(items: &mut Vec<Value>, query: &ItemsQuery) -> Result<ItemList, WireError> {
+/// The page of `items`, oldest first, that is asked for.
+pub(super) fn page(items: &mut Vec<Value>, query: &ItemsQuery) -> Result<ItemList, WireError> {
     let unfit = |param: &str, found: &str, expected: &str| WireError::Unfit {
         param: param.to_owned(),
         found: format!("the string {}", quoted(found)),
@@ -237,7 +238,7 @@ fn page(items: &mut Vec<Value>, query: &ItemsQuery) -> Result<ItemList, WireErro
         None => 0,
         Some(after) => {
             let place = items.iter().position(|item| item["id"] == after.as_str());
-            1 + place.ok_or_else(|| unfit("after", after, "the id of an item of this response"))?
+            1 + place.ok_or_else(|| unfit("after", after, "the id of an item of the list"))?
         }
     };
     let data: Vec<Value> = items.drain(..).skip(begin).collect();

@@ -2,6 +2,7 @@
 //! and may be continued by its id.
 
 pub(in crate::http) mod answer;
+pub(in crate::http) mod conversations;
 mod echoed;
 mod items;
 pub(in crate::http) mod kept;
@@ -65,7 +66,11 @@ pub(in crate::http) async fn create(
     let heading = respond::heading(&id, &model);
     let metadata = respond::metadata(&state, &heading, &generation, &reports);
     let progress = AnswerProgress::new(respond::prompt_tokens(&reports), 1);
-    let response = ResponseState::new(heading, metadata, asked.echoed.kept(saving.is_some(), keeping.background));
+    let response = ResponseState::new(
+        heading,
+        metadata,
+        asked.echoed.kept(saving.as_ref().is_some_and(|saving| saving.keeps_response), keeping.background),
+    );
     let paid = streaming.on.then(|| kept.clone());
     let mut encoder = ResponsesEncoder::new(response, progress, asked.include_reasoning, paid);
     encoder.seal_with(keeping.seals.then(|| Sealing { store: state.options.responses.clone(), owner }));
@@ -106,7 +111,11 @@ async fn read(
 fn saving(state: &AppState, asked: &mut ResponsesRequest, id: &str, sender: &Sender) -> Result<Option<Saving>, ApiError> {
     let (store, keeping) = (&state.options.responses, &asked.keeping);
     if !store.is_on() {
-        let later = [("background", keeping.background), ("previous_response_id", keeping.previous.is_some())];
+        let later = [
+            ("background", keeping.background),
+            ("conversation", keeping.conversation.is_some()),
+            ("previous_response_id", keeping.previous.is_some()),
+        ];
         if let Some((param, _)) = later.into_iter().find(|(_, is_asked)| *is_asked) {
             let message =
                 "this server keeps no responses (--response-store off); send the items of the conversation".to_owned();
@@ -119,8 +128,15 @@ fn saving(state: &AppState, asked: &mut ResponsesRequest, id: &str, sender: &Sen
         return Ok(None);
     }
     let Some(input) = asked.input.take() else { return Ok(None) };
-    let previous = keeping.previous.clone();
-    Ok(Some(Saving { store: store.clone(), id: id.to_owned(), owner: sender.owner, input, previous }))
+    Ok(Some(Saving {
+        store: store.clone(),
+        id: id.to_owned(),
+        owner: sender.owner,
+        input,
+        previous: keeping.previous.clone(),
+        conversation: keeping.conversation.clone(),
+        keeps_response: keeping.store,
+    }))
 }
 
 /// The history: what the response that this continues was asked with and said, and what is new.
@@ -131,13 +147,16 @@ async fn messages(
     memory: &Reserved,
 ) -> Result<Vec<Message>, ApiError> {
     let (instructions, items) = (asked.instructions.take(), std::mem::take(&mut asked.items));
-    let (previous, store, memory) = (asked.keeping.previous.clone(), state.options.responses.clone(), memory.clone());
-    let is_away = previous.is_some() || items.iter().any(|item| matches!(item, InputItem::Reference { .. }));
+    let (previous, conversation) = (asked.keeping.previous.clone(), asked.keeping.conversation.clone());
+    let (store, memory) = (state.options.responses.clone(), memory.clone());
+    let is_away =
+        previous.is_some() || conversation.is_some() || items.iter().any(|item| matches!(item, InputItem::Reference { .. }));
     let expand = move || {
         let now = clock::unix_seconds();
-        let earlier = match &previous {
-            Some(previous) => stored::earlier(&store, access, previous, &memory, now)?,
-            None => Vec::new(),
+        let earlier = match (&previous, &conversation) {
+            (Some(previous), _) => stored::earlier(&store, access, previous, &memory, now)?,
+            (None, Some(conversation)) => conversations::said(&store, access, conversation, &memory, now)?,
+            (None, None) => Vec::new(),
         };
         let mut all = Vec::with_capacity(earlier.len() + items.len());
         for item in earlier.into_iter().chain(items) {

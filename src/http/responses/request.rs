@@ -58,7 +58,7 @@ const INCLUDABLE: [&str; 8] = [
 const LOGPROBS: &str = "message.output_text.logprobs";
 const SEALED: &str = "reasoning.encrypted_content";
 /// Fields that change what the prompt or the answer is, and are not served.
-const REFUSED: [&str; 4] = ["context_management", "conversation", "moderation", "prompt"];
+const REFUSED: [&str; 3] = ["context_management", "moderation", "prompt"];
 /// Fields of chats, and what asks for the same here.
 const MOVED: [(&str, &str); 4] = [
     ("messages", "input"),
@@ -103,6 +103,8 @@ pub(crate) struct Keeping {
     pub(crate) background: bool,
     /// The response that it continues.
     pub(crate) previous: Option<String>,
+    /// The conversation that it is asked in, and added to.
+    pub(crate) conversation: Option<String>,
     /// Reasoning is told sealed too, so that a client may keep it in the server's place.
     pub(crate) seals: bool,
 }
@@ -116,7 +118,27 @@ impl Keeping {
             return Err(WireError::Conflict { param: fields.path_of("background"), message });
         }
         let previous = fields.text("previous_response_id")?;
-        Ok(Self { store: asked.unwrap_or(true), background, previous, seals: false })
+        let conversation = Self::conversation(fields)?;
+        if previous.is_some() && conversation.is_some() {
+            let message = "says what comes before, and previous_response_id does too; give one of them".to_owned();
+            return Err(WireError::Conflict { param: fields.path_of("conversation"), message });
+        }
+        Ok(Self { store: asked.unwrap_or(true), background, previous, conversation, seals: false })
+    }
+
+    /// `conversation`: an id, or an object that holds it.
+    fn conversation(fields: &mut RequestFields) -> Result<Option<String>, WireError> {
+        if !fields.peek("conversation").is_some_and(Value::is_object) {
+            return fields.text("conversation");
+        }
+        let Some(mut inner) = fields.object("conversation")? else { return Ok(None) };
+        let path = inner.path_of("id");
+        text(inner.required("id", "the id of a conversation")?, &path).map(Some)
+    }
+
+    /// Whether what comes before is said by an id.
+    fn goes_on(&self) -> bool {
+        self.previous.is_some() || self.conversation.is_some()
     }
 }
 
@@ -130,15 +152,15 @@ impl ResponsesRequest {
         let asked = AskedFields::of(&fields);
         let mut keeping = Keeping::read(&mut fields)?;
         let path = fields.path_of("input");
-        let input = match (fields.take("input"), &keeping.previous) {
-            (Some(input), _) => input,
-            (None, Some(_)) => Value::Array(Vec::new()),
-            (None, None) => return Err(WireError::Missing { param: path, expected: "a string, or an array of items" }),
+        let input = match fields.take("input") {
+            Some(input) => input,
+            None if keeping.goes_on() => Value::Array(Vec::new()),
+            None => return Err(WireError::Missing { param: path, expected: "a string, or an array of items" }),
         };
-        let kept_input = keeping.store.then(|| listed_input(input.clone(), id));
+        let kept_input = (keeping.store || keeping.conversation.is_some()).then(|| listed_input(input.clone(), id));
         let items = items::read(input, &path)?;
         let instructions = fields.text("instructions")?;
-        if items.is_empty() && instructions.is_none() && keeping.previous.is_none() {
+        if items.is_empty() && instructions.is_none() && !keeping.goes_on() {
             return Err(unfit(&path, &Value::Array(Vec::new()), "at least one item, or instructions"));
         }
         let Reasoning { effort, include } = Reasoning::read(&mut fields)?;

@@ -14,6 +14,7 @@ use crate::http::answer::encoder::to_json;
 use crate::http::body::BODY_FACTOR;
 use crate::http::errors::ApiError;
 use crate::http::middleware::key::Access;
+use crate::http::responses::conversations;
 use crate::http::responses::items::{self, InputItem};
 use crate::http::wire::error::{WireError, clip};
 use crate::store::{ResponseStore, StoreError, StoredRecord};
@@ -58,23 +59,33 @@ pub(crate) struct Saving {
     pub(crate) input: Box<RawValue>,
     /// The response that it continues.
     pub(crate) previous: Option<String>,
+    /// The conversation that it is added to.
+    pub(crate) conversation: Option<String>,
+    /// The response itself is kept, to be found by its id.
+    pub(crate) keeps_response: bool,
 }
 
 impl Saving {
     /// Keeps the response, whose JSON this is. May wait for the disk. A store that fails costs the
     /// client nothing but the next turn.
     pub(crate) fn save(&self, response: String, now_seconds: u64) {
-        self.save_by(response, |owner, record| self.store.put(&self.id, owner, record, now_seconds));
+        let response = RawValue::from_string(response).expect("a response is written as JSON");
+        if self.keeps_response {
+            self.save_by(&response, |owner, record| self.store.put(&self.id, owner, record, now_seconds));
+        }
+        if let Some(conversation) = &self.conversation {
+            conversations::add_turn(&self.store, conversation, &self.input, &response);
+        }
     }
 
     /// The same for a response that is kept again once it has ended.
     pub(crate) fn save_under_way(&self, response: String, now_seconds: u64) {
-        self.save_by(response, |owner, record| self.store.put_under_way(&self.id, owner, record, now_seconds));
+        let response = RawValue::from_string(response).expect("a response is written as JSON");
+        self.save_by(&response, |owner, record| self.store.put_under_way(&self.id, owner, record, now_seconds));
     }
 
-    fn save_by(&self, response: String, put: impl FnOnce(&[u8], &[u8]) -> Result<(), StoreError>) {
-        let response = RawValue::from_string(response).expect("a response is written as JSON");
-        let record = to_json(&WrittenRecord { response: &response, input: &self.input, previous: self.previous.as_deref() });
+    fn save_by(&self, response: &RawValue, put: impl FnOnce(&[u8], &[u8]) -> Result<(), StoreError>) {
+        let record = to_json(&WrittenRecord { response, input: &self.input, previous: self.previous.as_deref() });
         match put(&owner_bytes(self.owner), record.as_bytes()) {
             Ok(()) => {}
             // What a client sends makes no line of an error.
@@ -111,7 +122,9 @@ pub(crate) fn listed_input(input: Value, response_id: &str) -> Box<RawValue> {
 /// Where the numbers of a request's items begin, behind those of its answer.
 const INPUT_PLACES: usize = 0x8000;
 
-fn listed_item(mut item: Value, digits: &str, index: usize) -> Value {
+/// An item as it is kept and listed: with a type, an id and parts. One without an id gets one of
+/// `digits` and `index`.
+pub(super) fn listed_item(mut item: Value, digits: &str, index: usize) -> Value {
     let Some(fields) = item.as_object_mut() else { return item };
     let kind = fields.get("type").and_then(Value::as_str).unwrap_or("message").to_owned();
     let prefix = match kind.as_str() {
@@ -176,8 +189,12 @@ pub(crate) fn find(store: &ResponseStore, access: Access, id: &str, now_seconds:
         return Err(unknown());
     }
     let record = store.get(id, now_seconds)?.ok_or_else(unknown)?;
-    let owner = KeyId(<[u8; 16]>::try_from(record.owner.as_slice()).ok());
-    if access.sees(owner) { Ok(KeptResponse { record }) } else { Err(unknown()) }
+    if seen_by(access, &record) { Ok(KeptResponse { record }) } else { Err(unknown()) }
+}
+
+/// Whether `access` may see a record.
+pub(super) fn seen_by(access: Access, record: &StoredRecord) -> bool {
+    access.sees(KeyId(<[u8; 16]>::try_from(record.owner.as_slice()).ok()))
 }
 
 impl KeptResponse {

@@ -4,6 +4,7 @@ mod access;
 mod calls;
 mod client;
 mod connections;
+mod conversations;
 mod dialects;
 mod draining;
 mod kept;

@@ -92,7 +92,11 @@ fn check(rows: &[Row]) {
             400 | 404 => {
                 let param = row.error.as_ref().and_then(|error| error["param"].as_str()).unwrap_or_default();
                 assert!(param.starts_with(row.field), "{row:?}");
-                assert_eq!(row.status == 404, row.field == "model" && row.value.starts_with('"'), "{row:?}");
+                assert_eq!(
+                    row.status == 404,
+                    ["model", "conversation"].contains(&row.field) && row.value.starts_with('"'),
+                    "{row:?}"
+                );
             }
             _ => panic!("{row:?}"),
         }

@@ -1,0 +1,357 @@
+//! `/v1/conversations`: items under one id, which responses are asked with and added to.
+//!
+//! A conversation is one record of the store, read and written whole: its items, and its labels.
+//! Promises: items are those that `input` of a response takes, checked when they are added; a
+//! response that ends adds what it was asked with and what it said, one that failed nothing.
+
+use actix_web::web::{Data, Path, Payload, Query};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::actors::budget::{Reserved, Use};
+use crate::clock;
+use crate::http::body::{BODY_FACTOR, ReadBody, away, read_json};
+use crate::http::errors::ApiError;
+use crate::http::middleware::key::Access;
+use crate::http::responses::items::{self, InputItem};
+use crate::http::responses::kept::{ItemsQuery, page};
+use crate::http::responses::labels;
+use crate::http::responses::stored::{listed_item, owner_bytes, seen_by};
+use crate::http::state::{AppState, Sender, access};
+use crate::http::wire::defaults::Terms;
+use crate::http::wire::error::{WireError, clip};
+use crate::http::wire::fields::{RequestFields, note_unknown, unfit};
+use crate::store::{ResponseStore, StoreError, StoredRecord};
+
+/// How ids of conversations begin; others are not looked for.
+const PREFIX: &str = "conv_";
+/// Most items that are added by one request, as OpenAI has it.
+const ITEMS_MAX: usize = 20;
+
+/// A conversation as it is kept.
+#[derive(Debug, Serialize, Deserialize)]
+struct ConversationRecord {
+    created_at: u64,
+    metadata: Map<String, Value>,
+    items: Vec<Value>,
+    /// The number of the next item that comes without an id.
+    next: usize,
+}
+
+impl ConversationRecord {
+    fn read(record: &StoredRecord) -> Result<Self, ApiError> {
+        serde_json::from_slice(&record.bytes).map_err(|error| {
+            tracing::error!(%error, "a conversation of the response store cannot be read");
+            ApiError::StoreFailed
+        })
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a tree of JSON is written as JSON")
+    }
+
+    /// Adds items, which get what they lack; as they are listed.
+    fn add(&mut self, id: &str, items: Vec<Value>) -> &[Value] {
+        let digits = id.strip_prefix(PREFIX).unwrap_or(id);
+        let begin = self.items.len();
+        for item in items {
+            self.items.push(listed_item(item, digits, self.next));
+            self.next += 1;
+        }
+        &self.items[begin..]
+    }
+
+    fn object(&self, id: &str) -> Value {
+        json!({"id": id, "object": "conversation", "created_at": self.created_at, "metadata": self.metadata})
+    }
+
+    fn place_of(&self, item_id: &str) -> Result<usize, ApiError> {
+        let unknown = || ApiError::UnknownConversation { what: "Item", id: clip(item_id), param: None };
+        self.items.iter().position(|item| item["id"] == item_id).ok_or_else(unknown)
+    }
+}
+
+fn unknown(id: &str, param: Option<&'static str>) -> ApiError {
+    ApiError::UnknownConversation { what: "Conversation", id: clip(id), param }
+}
+
+/// The record of the conversation `id`, if `access` may see it; `param` names it, if not the path.
+fn find(
+    store: &ResponseStore,
+    access: Access,
+    id: &str,
+    param: Option<&'static str>,
+    now_seconds: u64,
+) -> Result<StoredRecord, ApiError> {
+    let found = if id.starts_with(PREFIX) { store.get(id, now_seconds)? } else { None };
+    found.filter(|record| seen_by(access, record)).ok_or_else(|| unknown(id, param))
+}
+
+/// Changes the conversation `id`; what `work` says of it.
+fn change<T>(
+    store: &ResponseStore,
+    id: &str,
+    work: impl FnOnce(&mut ConversationRecord) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
+    let mut result = Err(unknown(id, None));
+    let changed = store.update(id, clock::unix_seconds(), |record| {
+        let mut conversation = match ConversationRecord::read(record) {
+            Ok(conversation) => conversation,
+            Err(error) => {
+                result = Err(error);
+                return None;
+            }
+        };
+        result = work(&mut conversation);
+        result.is_ok().then(|| conversation.bytes())
+    });
+    match changed {
+        Ok(_) => result,
+        Err(StoreError::TooLarge { bytes_max, .. }) => {
+            let message = format!("make the conversation larger than the response store, which holds {bytes_max} bytes");
+            Err(WireError::Unsupported { param: "items".to_owned(), message }.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What was said in the conversation `id`, oldest first; `memory` pays for it.
+///
+/// # Errors
+/// [`ApiError::UnknownConversation`] with the parameter `conversation`.
+pub(super) fn said(
+    store: &ResponseStore,
+    access: Access,
+    id: &str,
+    memory: &Reserved,
+    now_seconds: u64,
+) -> Result<Vec<InputItem>, ApiError> {
+    const PARAM: &str = "conversation";
+    let record = find(store, access, id, Some(PARAM), now_seconds)?;
+    memory.grow(Use::Request, BODY_FACTOR * record.bytes.len() as u64)?;
+    let items = ConversationRecord::read(&record)?.items;
+    store.touch(&[id.to_owned()], now_seconds)?;
+    Ok(items::read(Value::Array(items), PARAM)?)
+}
+
+/// Adds to the conversation `id` what a response was asked with and what it said, unless it failed.
+pub(super) fn add_turn(store: &ResponseStore, id: &str, input: &RawValue, response: &RawValue) {
+    #[derive(Deserialize)]
+    struct Said {
+        status: String,
+        output: Vec<Value>,
+    }
+    let read = || -> Option<(Vec<Value>, Said)> {
+        Some((serde_json::from_str(input.get()).ok()?, serde_json::from_str(response.get()).ok()?))
+    };
+    let Some((mut items, Said { status, output })) = read() else { return };
+    if !["completed", "incomplete"].contains(&status.as_str()) {
+        return;
+    }
+    items.extend(output);
+    let added = change(store, id, |conversation| {
+        conversation.add(id, items);
+        Ok(())
+    });
+    // A conversation that was deleted meanwhile has no turns.
+    if let Err(error) = added {
+        tracing::info!(id, %error, "a turn is not added to its conversation");
+    }
+}
+
+/// The items that a body brings, as they came; each is one that a response may be asked with.
+fn items_of(fields: &mut RequestFields) -> Result<Option<Vec<Value>>, WireError> {
+    let path = fields.path_of("items");
+    let Some(items) = fields.list("items")? else { return Ok(None) };
+    if items.len() > ITEMS_MAX {
+        let found = format!("an array of {}", items.len());
+        return Err(WireError::Unfit { param: path, found, expected: format!("at most {ITEMS_MAX} items") });
+    }
+    for (index, item) in items::read(Value::Array(items.clone()), &path)?.into_iter().enumerate() {
+        if let InputItem::Reference { .. } = item {
+            let message = "an item is added as it is, not by its id".to_owned();
+            return Err(WireError::Unsupported { param: format!("{path}[{index}]"), message });
+        }
+    }
+    Ok(Some(items))
+}
+
+fn metadata_of(fields: &mut RequestFields) -> Result<Option<Map<String, Value>>, WireError> {
+    labels::check_metadata(fields)?;
+    Ok(fields.object("metadata")?.map(RequestFields::into_rest))
+}
+
+/// Refuses what needs a store, by a server that keeps nothing.
+fn check_store(state: &AppState) -> Result<ResponseStore, ApiError> {
+    if state.options.responses.is_on() {
+        return Ok(state.options.responses.clone());
+    }
+    let message = "this server keeps no conversations (--response-store off); send the items with each request".to_owned();
+    Err(WireError::Unsupported { param: "conversation".to_owned(), message }.into())
+}
+
+/// Work with the conversation of the path, away from the workers, once `access` is known to see it.
+async fn with<T: Send + 'static>(
+    state: &Data<AppState>,
+    access: Access,
+    id: &str,
+    work: impl FnOnce(&ResponseStore, &str, StoredRecord) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let (store, id) = (check_store(state)?, id.to_owned());
+    away(true, move || {
+        let record = find(&store, access, &id, None, clock::unix_seconds())?;
+        work(&store, &id, record)
+    })
+    .await?
+}
+
+/// POST: a new conversation.
+pub(in crate::http) async fn create(
+    request: HttpRequest,
+    payload: Payload,
+    state: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let store = check_store(&state)?;
+    let owner = Sender::of(&request)?.owner;
+    let understand = |body, _: &Terms<'_>| {
+        let mut fields = RequestFields::of(body, "")?;
+        let read = (items_of(&mut fields)?.unwrap_or_default(), metadata_of(&mut fields)?.unwrap_or_default());
+        note_unknown(fields);
+        Ok(read)
+    };
+    let ReadBody { asked: (items, metadata), memory } = read_json(&request, payload, &state, understand).await?;
+    let object = away(true, move || {
+        let _memory = memory;
+        let (id, now) = (format!("{PREFIX}{}", Uuid::new_v4().simple()), clock::unix_seconds());
+        let mut conversation = ConversationRecord { created_at: now, metadata, items: Vec::new(), next: 0 };
+        conversation.add(&id, items);
+        store.put(&id, &owner_bytes(owner), &conversation.bytes(), now)?;
+        Ok::<_, ApiError>(conversation.object(&id))
+    })
+    .await??;
+    Ok(HttpResponse::Ok().json(object))
+}
+
+/// GET: the conversation, without its items.
+pub(in crate::http) async fn get(
+    request: HttpRequest,
+    id: Path<String>,
+    state: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let told = |_: &ResponseStore, id: &str, record: StoredRecord| Ok(ConversationRecord::read(&record)?.object(id));
+    Ok(HttpResponse::Ok().json(with(&state, access(&request), &id, told).await?))
+}
+
+/// POST …/{id}: other labels.
+pub(in crate::http) async fn update(
+    request: HttpRequest,
+    payload: Payload,
+    id: Path<String>,
+    state: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let understand = |body, _: &Terms<'_>| {
+        let mut fields = RequestFields::of(body, "")?;
+        let path = fields.path_of("metadata");
+        let metadata = metadata_of(&mut fields)?;
+        note_unknown(fields);
+        metadata.ok_or(WireError::Missing { param: path, expected: "an object of texts" })
+    };
+    let ReadBody { asked: metadata, memory } = read_json(&request, payload, &state, understand).await?;
+    let relabel = move |store: &ResponseStore, id: &str, _: StoredRecord| {
+        let _memory = memory;
+        change(store, id, |conversation| {
+            conversation.metadata = metadata;
+            Ok(conversation.object(id))
+        })
+    };
+    Ok(HttpResponse::Ok().json(with(&state, access(&request), &id, relabel).await?))
+}
+
+/// DELETE: the conversation is forgotten, with its items; responses that were added to it are not.
+pub(in crate::http) async fn delete(
+    request: HttpRequest,
+    id: Path<String>,
+    state: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let forget = |store: &ResponseStore, id: &str, _: StoredRecord| {
+        store.delete(id)?;
+        Ok(json!({"id": id, "object": "conversation.deleted", "deleted": true}))
+    };
+    Ok(HttpResponse::Ok().json(with(&state, access(&request), &id, forget).await?))
+}
+
+/// POST …/items: items are added at the end.
+pub(in crate::http) async fn add_items(
+    request: HttpRequest,
+    payload: Payload,
+    id: Path<String>,
+    state: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let understand = |body, _: &Terms<'_>| {
+        let mut fields = RequestFields::of(body, "")?;
+        let path = fields.path_of("items");
+        let items = items_of(&mut fields)?.filter(|items| !items.is_empty());
+        note_unknown(fields);
+        items.ok_or_else(|| unfit(&path, &Value::Array(Vec::new()), "at least one item"))
+    };
+    let ReadBody { asked: items, memory } = read_json(&request, payload, &state, understand).await?;
+    let add = move |store: &ResponseStore, id: &str, _: StoredRecord| {
+        let _memory = memory;
+        change(store, id, |conversation| {
+            let mut added = conversation.add(id, items).to_vec();
+            let query = ItemsQuery { limit: Some(ITEMS_MAX.to_string()), order: Some("asc".to_owned()), after: None };
+            Ok(page(&mut added, &query)?)
+        })
+    };
+    Ok(HttpResponse::Ok().json(with(&state, access(&request), &id, add).await?))
+}
+
+/// GET …/items: the items, latest first unless asked otherwise.
+pub(in crate::http) async fn list_items(
+    request: HttpRequest,
+    id: Path<String>,
+    query: Query<ItemsQuery>,
+    state: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let query = query.into_inner();
+    let list = move |_: &ResponseStore, _: &str, record: StoredRecord| {
+        let mut items = ConversationRecord::read(&record)?.items;
+        Ok(page(&mut items, &query)?)
+    };
+    Ok(HttpResponse::Ok().json(with(&state, access(&request), &id, list).await?))
+}
+
+/// GET …/items/{item}: one item.
+pub(in crate::http) async fn get_item(
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    state: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let (id, item_id) = path.into_inner();
+    let told = move |_: &ResponseStore, _: &str, record: StoredRecord| {
+        let mut conversation = ConversationRecord::read(&record)?;
+        let place = conversation.place_of(&item_id)?;
+        Ok(conversation.items.swap_remove(place))
+    };
+    Ok(HttpResponse::Ok().json(with(&state, access(&request), &id, told).await?))
+}
+
+/// DELETE …/items/{item}: one item goes; the conversation that is left.
+pub(in crate::http) async fn delete_item(
+    request: HttpRequest,
+    path: Path<(String, String)>,
+    state: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let (id, item_id) = path.into_inner();
+    let remove = move |store: &ResponseStore, id: &str, _: StoredRecord| {
+        change(store, id, |conversation| {
+            let place = conversation.place_of(&item_id)?;
+            conversation.items.remove(place);
+            Ok(conversation.object(id))
+        })
+    };
+    Ok(HttpResponse::Ok().json(with(&state, access(&request), &id, remove).await?))
+}
