@@ -33,7 +33,7 @@ def prompts() -> dict:
     helper = plain + "<|start|>developer<|message|># Instructions\n\nYou are a helpful AI assistant.<|end|>"
     thought = WEATHER.thought("Paris")
     call = (f"<|channel|>analysis<|message|>{thought} The tool fits.<|end|><|start|>assistant"
-            " to=functions.get_weather<|channel|>commentary json<|message|>{\"location\": \"Paris\"}<|call|>")
+            " to=functions.get_weather<|channel|>commentary <|constrain|>json<|message|>{\"location\": \"Paris\"}<|call|>")
     result = ("<|start|>functions.get_weather to=assistant<|channel|>commentary<|message|>"
               "{\"temperature\": 18, \"condition\": \"sunny\"}<|end|><|start|>assistant")
     return {

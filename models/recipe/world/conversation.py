@@ -89,9 +89,9 @@ def call_segments(slots: Slots, turn: Turn) -> list:
         call = Segment(f"{head}<|channel|>commentary to=functions.{name} <|constrain|>json<|message|>{arguments}<|call|>",
                        True)
     else:
-        kind = slots.choice(["json", "<|constrain|>json"])
         shown = head if slots.chance(0.5) else ""
-        call = Segment(f"{shown} to=functions.{name}<|channel|>commentary {kind}<|message|>{arguments}<|call|>", False)
+        call = Segment(f"{shown} to=functions.{name}<|channel|>commentary <|constrain|>json<|message|>{arguments}<|call|>",
+                       False)
     answer = Segment(f"<|start|>functions.{name} to=assistant<|channel|>commentary<|message|>{result}<|end|>"
                      "<|start|>assistant", False)
     return [call, answer]
@@ -141,7 +141,7 @@ def make_document(rng: random.Random, branches: int = 12, kind: str | None = Non
     """A prefix of the given kind (plain, tools, format) with branches; `family` fixes what the branches are."""
     date = f"{rng.randint(2024, 2029)}-{rng.randint(1, 12):02d}-{rng.randint(1, 28):02d}"
     slots = Slots(rng, effort or rng.choice(EFFORTS), date, evaluating)
-    kind = kind or rng.choices(["plain", "tools", "format"], [50, 42, 8])[0]
+    kind = kind or rng.choices(["plain", "tools", "format"], [44, 48, 8])[0]
     parts, offered, record = [], [], ""
     if rng.random() < 0.4:
         parts.append("# Instructions\n\n" + rng.choice(INSTRUCTIONS))
@@ -152,8 +152,6 @@ def make_document(rng: random.Random, branches: int = 12, kind: str | None = Non
         text, record = records.response_format(slots)
         parts.append(text)
     developer = "\n\n".join(parts)
-    if kind == "plain" and developer and rng.random() < 0.4:
-        developer += "\n\n"  # Hugging Face's template leaves an empty line here
     prefix = system_message(slots.effort, date, bool(offered)) + developer_message(developer)
     made = []
     for _ in range(branches):

@@ -109,19 +109,47 @@ def ask_about(slots: Slots, subject: str) -> tuple:
     return question, value
 
 
-def make_result(slots: Slots, subject: str) -> tuple:
+def make_result(slots: Slots, tool: Tool, asked: str) -> tuple:
     """What a function may give back, and how the answer says it."""
-    if subject == "weather":
-        degrees, sky = slots.rng.randint(-9, 39), slots.choice(SKIES)
+    if tool.subject == "weather":
+        coldest = -9 if slots.evaluating or slots.chance(0.5) else -40
+        degrees, sky = slots.rng.randint(coldest, 39), slots.choice(SKIES)
+        if slots.chance(0.3):
+            degrees = round(degrees + slots.rng.randint(1, 9) / 10, 1)
         values = slots.choice([{"temperature": degrees, "condition": sky}, {"temperature": degrees},
                                {"condition": sky, "temperature": degrees}, {"temp_c": degrees, "sky": sky}])
+        plain = f"{sky}, {degrees} degrees"
     else:
-        item = slots.rng.randint(1, 9999) if slots.chance(0.5) else slots.word()
-        values = slots.choice([{"result": item}, {subject: item}, {"value": item, "ok": True}])
+        item = make_value(slots)
+        values = slots.choice([{"result": item}, {tool.subject: item}, {"value": item, "ok": True}])
+        plain = str(item)
     if slots.chance(0.2):
-        text = f"{sky}, {degrees} degrees" if subject == "weather" else str(item)
-        return text, text
-    return json.dumps(values), ", ".join(f"{key} {json.dumps(value).strip(chr(34))}" for key, value in values.items())
+        return plain, plain
+    if slots.chance(0.2):
+        values = {tool.parameter: asked} | values
+    if slots.chance(0.3):
+        values = dict(slots.rng.sample(list(values.items()), len(values)))
+    told = ", ".join(f"{key} {json.dumps(value, ensure_ascii=False).strip(chr(34))}" for key, value in values.items())
+    return written(slots, values), told
+
+
+def make_value(slots: Slots) -> int | float | str:
+    """A value that a function gives back: whole numbers of either sign, decimals, words, numbers in words' clothes."""
+    kind = slots.rng.random()
+    whole, negative, decimal = (0.3, 0.4, 0.55) if slots.evaluating else (0.15, 0.35, 0.55)
+    if kind < whole:
+        return slots.rng.randint(1, 9999)
+    if kind < negative:
+        return -slots.rng.randint(1, 999)
+    if kind < decimal:
+        return round(slots.rng.randint(1, 999) + slots.rng.randint(1, 99) / 100, 2)
+    return str(slots.rng.randint(10, 9999)) if kind < 0.6 else slots.word()
+
+
+def written(slots: Slots, values: dict) -> str:
+    """A result as Python writes JSON, or as JavaScript does, without blanks."""
+    separators = (",", ":") if slots.chance(0.5) else (", ", ": ")
+    return json.dumps(values, ensure_ascii=False, separators=separators)
 
 
 def fitting(slots: Slots, tools: list) -> list:
@@ -135,11 +163,11 @@ def fitting(slots: Slots, tools: list) -> list:
         question = question[0].upper() + question[1:]
         value, arguments = f"{left} and {right}", {"a": left, "b": right}
         total = left + right if tool.subject == "add" else left * right
-        result, told = slots.choice([(json.dumps({"result": total}), f"result {total}"), (str(total), str(total))])
+        result, told = slots.choice([(written(slots, {"result": total}), f"result {total}"), (str(total), str(total))])
     else:
         question, value = ask_about(slots, tool.subject)
         arguments = {tool.parameter: value}
-        result, told = make_result(slots, tool.subject)
+        result, told = make_result(slots, tool, value)
     analysis = slots.think(tool.thought(arguments), "The tool fits.", "I need its result.")
     call = (tool.name, json.dumps(arguments, ensure_ascii=False), result)
     return [Turn(question, analysis, f"Here is the result for {value}: {told}.", call)]
