@@ -116,6 +116,7 @@ fn begin(sequences_count: usize, step_time: Duration, steps_max: usize, told: &m
             ..SchedulingOptions::default()
         },
         date: None,
+        header_grammar: false,
         text_threads: 1,
         preparing_max_count: sequences_count,
         stream_threads: 1,

@@ -170,7 +170,7 @@ impl Sampling {
         let has = |(word, bits): (u32, &u32)| (0..u32::BITS).any(|bit| bits >> bit & 1 == 1 && goes_on(u32::BITS * word + bit));
         index < self.min_tokens
             && match allowed {
-                Allowed::All | Allowed::Nothing => true,
+                Allowed::All | Allowed::Except(_) | Allowed::Nothing => true,
                 Allowed::Only(words) => (0..).zip(words.iter()).any(has),
             }
     }
@@ -183,6 +183,8 @@ pub enum Allowed {
     All,
     /// Token `i` if bit `i % 32` of word `i / 32` is set; no token beyond the last word.
     Only(Arc<[u32]>),
+    /// Every token but these few.
+    Except(Arc<[TokenId]>),
     /// None: the draw fails with [`DrawError::NothingAllowed`].
     Nothing,
 }
@@ -194,6 +196,7 @@ impl Allowed {
         match self {
             Self::All => true,
             Self::Nothing => false,
+            Self::Except(tokens) => !tokens.contains(&token),
             Self::Only(words) => {
                 words.get((token.0 / u32::BITS) as usize).is_some_and(|word| word >> (token.0 % u32::BITS) & 1 == 1)
             }
@@ -201,16 +204,59 @@ impl Allowed {
     }
 }
 
+/// How far the draws of a sequence may give the same tokens, whatever they give: so far a draw does
+/// not wait until the one before it is told, and most are not told at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaskOutlook {
+    /// The first draw that may not be so.
+    pub until: u32,
+    /// Tokens that change it at once: those whose id modulo 64 is a bit that is set here.
+    pub turns: u64,
+}
+
+impl MaskOutlook {
+    /// Of a sequence without masks: nothing ever changes.
+    pub const FREE: Self = Self { until: u32::MAX, turns: 0 };
+    /// Each mask follows from the token before.
+    pub const NEXT: Self = Self { until: 0, turns: 0 };
+
+    /// The bit of `token` in [`MaskOutlook::turns`].
+    #[must_use]
+    pub const fn bit(token: TokenId) -> u64 {
+        1 << (token.0 % u64::BITS)
+    }
+
+    /// Whether draw `index` may give what the one before may, unless a token changes it.
+    #[must_use]
+    pub const fn covers(&self, index: u32) -> bool {
+        index < self.until
+    }
+
+    /// Whether draw `index`, which gave `token`, has to be told.
+    #[must_use]
+    pub const fn heeds(&self, index: u32, token: TokenId) -> bool {
+        index.saturating_add(1) >= self.until && self.until < u32::MAX || self.turns & Self::bit(token) != 0
+    }
+}
+
 /// Says which tokens a sequence may draw. A mask follows from the tokens drawn before it, so that
 /// it may be computed beside the engine, as soon as a step is committed. It belongs to the draw's
 /// index, so that a step that is computed again gets it again.
 pub trait TokenMasks: std::fmt::Debug + Send + Sync {
-    /// Draw `index` gave `token`: told by the scheduler, once for each draw, in order. Returns at
-    /// once.
+    /// Draw `index` gave `token`: told by the scheduler, in order, once for each draw that the
+    /// outlook heeds. Returns at once.
     fn drawn(&self, index: u32, token: TokenId);
 
-    /// What draw `index` may give, all draws before it being told: asked by the engine when it has
-    /// the logits. Waits until it is known, at most for a time that the implementation bounds.
+    /// How far what was told last reaches. Where draws go on as they were after one that was told,
+    /// they have the mask from before it.
+    fn outlook(&self) -> MaskOutlook {
+        MaskOutlook::NEXT
+    }
+
+    /// What draw `index` may give, all draws before it being told, or being covered by the outlook:
+    /// asked by the engine when it has the logits, or before them. Waits until it is known, at most
+    /// for a time that the implementation bounds. What a draw that was covered and turns out not to
+    /// be gets here does not matter: it is computed again.
     fn allowed(&self, index: u32) -> Allowed;
 }
 

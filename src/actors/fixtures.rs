@@ -54,6 +54,7 @@ pub(super) fn text_work() -> TextWork {
         date: Some("2025-11-22".to_owned()),
         compiler: Arc::new(Compiler::new(grammars)),
         masks,
+        headers: None,
     }
 }
 
@@ -88,6 +89,7 @@ pub(super) fn start_options() -> StartOptions {
             ..SchedulingOptions::default()
         },
         date: Some("2025-11-22".to_owned()),
+        header_grammar: false,
         text_threads: 1,
         preparing_max_count: 64,
         stream_threads: 1,

@@ -3,11 +3,40 @@
 use std::sync::Arc;
 
 use crate::actors::compiler::CompileError;
+use crate::actors::masks::MaskThreads;
 use crate::actors::messages::{AskedForm, Refusal};
 use crate::actors::prepare::TextWork;
-use crate::prompt::constraint::{AnswerRules, Calls, Grammar};
+use crate::batch::Masks;
+use crate::prompt::constraint::{AnswerRules, Calls, Grammar, HeaderTable};
 use crate::prompt::conversation::{AnswerForm, Conversation, Tool};
 use crate::prompt::harmony::parser::ParserStart;
+
+/// What the answers to a prompt are held to.
+#[derive(Debug)]
+pub(super) enum HeldTo {
+    /// Nothing: every answer is taken.
+    Nothing,
+    /// The headers that harmony allows.
+    Headers(Arc<HeaderTable>),
+    /// Those, and forms of what stands behind them.
+    Form(Arc<AnswerRules>),
+}
+
+impl HeldTo {
+    /// The masks of a sequence whose answer begins.
+    pub(super) fn masks(&self, threads: &MaskThreads) -> Option<Masks> {
+        match self {
+            Self::Nothing => None,
+            Self::Headers(table) => Some(table.masks(u32::MAX)),
+            Self::Form(rules) => Some(threads.masks(rules.begin())),
+        }
+    }
+
+    /// Memory that a sequence holds for it; tables of headers are shared.
+    pub(super) fn sequence_bytes(&self) -> u64 {
+        if let Self::Form(rules) = self { rules.sequence_bytes() } else { 0 }
+    }
+}
 
 impl TextWork {
     /// The grammar of a form that was asked for.
@@ -18,8 +47,7 @@ impl TextWork {
         self.compiler.compile(&asked.form).map_err(|error| refusal(&asked.param, &error))
     }
 
-    /// What the answers to `conversation` must be, whose prompt ends at `start`; `None` if every
-    /// answer is taken.
+    /// What the answers to `conversation` must be, whose prompt ends at `start`.
     ///
     /// # Errors
     /// [`Refusal::Invalid`] with the path of what cannot be kept of a strict function's parameters.
@@ -28,18 +56,20 @@ impl TextWork {
         conversation: &Conversation,
         start: &ParserStart,
         answer: Option<&Arc<Grammar>>,
-    ) -> Result<Option<Arc<AnswerRules>>, Refusal> {
+    ) -> Result<HeldTo, Refusal> {
         let must_call = conversation.must_call || conversation.forced_tool.is_some();
         let is_held = must_call || conversation.callable.is_some() || conversation.offered().any(|(_, tool)| tool.strict);
         if answer.is_none() && !is_held {
-            return Ok(None);
+            let names = || conversation.offered().map(|(_, tool)| tool.name.clone()).collect::<Vec<_>>();
+            return Ok(self.headers.as_ref().map_or(HeldTo::Nothing, |tables| HeldTo::Headers(tables.table(&names()))));
         }
         let call = |(index, tool): (usize, &Tool)| {
             let grammar = (must_call || tool.strict).then(|| self.arguments(index, tool)).transpose()?;
             Ok((tool.name.clone(), grammar))
         };
         let calls: Calls = conversation.offered().map(call).collect::<Result<_, Refusal>>()?;
-        Ok(Some(Arc::new(AnswerRules::of_chat(self.compiler.grammars(), start, answer.cloned(), &calls, must_call))))
+        let rules = AnswerRules::of_chat(self.compiler.grammars(), start, answer.cloned(), &calls, must_call);
+        Ok(HeldTo::Form(Arc::new(rules)))
     }
 
     /// The grammar of a call's arguments. Of a function that is not strict they are an object, if

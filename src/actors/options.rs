@@ -28,6 +28,8 @@ pub struct StartOptions {
     pub scheduling: SchedulingOptions,
     /// The date that the model is told (`2025-11-22`); `None`: today's, where the machine is.
     pub date: Option<String>,
+    /// Whether the headers of every chat's answer are held to what harmony allows.
+    pub header_grammar: bool,
     /// Threads of text work; at least one.
     pub text_threads: usize,
     /// Most requests whose text work waits or runs; the next one is refused.

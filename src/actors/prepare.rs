@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::actors::compiler::Compiler;
+use crate::actors::forms::HeldTo;
 use crate::actors::mail::Prepared;
 use crate::actors::masks::MaskThreads;
 use crate::actors::messages::{Generate, KeyId, PromptReport, Refusal, ResponseInput};
@@ -14,7 +15,7 @@ use crate::actors::text::{TextForm, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::local_date;
 use crate::prompt::builder::{KeyParameters, PromptBuilder, PromptError, Salt};
-use crate::prompt::constraint::{AnswerRules, Grammar};
+use crate::prompt::constraint::{AnswerRules, Grammar, HeaderTables};
 use crate::prompt::conversation::Conversation;
 use crate::prompt::harmony::parser::ParserRules;
 use crate::prompt::stop::StopSet;
@@ -34,6 +35,8 @@ pub(super) struct TextWork {
     pub(super) compiler: Arc<Compiler>,
     /// Find out which tokens go on with an answer that must be so.
     pub(super) masks: MaskThreads,
+    /// The headers that every chat's answer is held to; `None` holds it to none.
+    pub(super) headers: Option<Arc<HeaderTables>>,
 }
 
 /// A prompt, of whatever kind.
@@ -41,8 +44,8 @@ struct AnyPrompt {
     report: PromptReport,
     reading: TextForm,
     param: &'static str,
-    /// What its answers must be, if not every one is taken.
-    answer: Option<Arc<AnswerRules>>,
+    /// What its answers must be.
+    answer: HeldTo,
 }
 
 impl TextWork {
@@ -90,7 +93,7 @@ impl TextWork {
             };
             for _ in 0..generate.choices_count {
                 let seed = sampling.seed.wrapping_add(prepared.sequences.len() as u64);
-                let masks = prompt.answer.as_ref().map(|rules| self.masks.masks(rules.begin()));
+                let masks = prompt.answer.masks(&self.masks);
                 prepared.sequences.push(NewSequence {
                     prompt: prompt.report.tokens.to_vec(),
                     max_tokens,
@@ -107,8 +110,7 @@ impl TextWork {
                 });
             }
             prepared.param = prompt.param;
-            let held_bytes = prompt.answer.as_ref().map_or(0, |rules| rules.sequence_bytes());
-            prepared.answers_bytes += u64::from(generate.choices_count) * held_bytes;
+            prepared.answers_bytes += u64::from(generate.choices_count) * prompt.answer.sequence_bytes();
             prepared.reports.push(Arc::new(prompt.report));
         }
         Ok(prepared)
@@ -153,7 +155,9 @@ impl TextWork {
             },
             reading: TextForm::Plain,
             param: "prompt",
-            answer: form.map(|grammar| Arc::new(AnswerRules::of_text(self.compiler.grammars(), Arc::clone(grammar)))),
+            answer: form.map_or(HeldTo::Nothing, |grammar| {
+                HeldTo::Form(Arc::new(AnswerRules::of_text(self.compiler.grammars(), Arc::clone(grammar))))
+            }),
         };
         match input {
             ResponseInput::Chat(conversation) => {

@@ -21,7 +21,7 @@ use crate::actors::service::{Service, ServiceShared};
 use crate::actors::status::Status;
 use crate::actors::stream::StreamSetup;
 use crate::actors::stream_threads::StreamThreads;
-use crate::prompt::constraint::Grammars;
+use crate::prompt::constraint::{Grammars, HeaderTables};
 
 /// Why the actors cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,7 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
         tokenizer: Arc::clone(&options.tokenizer),
         date: options.date,
         masks: MaskThreads::start(&grammars).map_err(masks)?,
+        headers: options.header_grammar.then(|| Arc::new(HeaderTables::new(Arc::clone(&grammars)))),
         compiler: Arc::new(Compiler::new(grammars)),
     };
     let request = RequestActor {

@@ -140,6 +140,8 @@ pub struct ServeOptions {
     pub prompt_version: String,
     /// Most bytes that the cache of built prompts may hold.
     pub prompt_cache_bytes: usize,
+    /// Whether the headers of every chat's answer are held to what harmony allows.
+    pub header_grammar: bool,
     /// Whether what prompts have in common with earlier ones is kept and found computed.
     pub prefix_cache: bool,
     /// How long requests are still taken once the server is asked to stop, with readiness at 503.

@@ -92,6 +92,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: OpenedModel) 
         clock,
         scheduling: scheduling(&options.profile, options.prefix_cache),
         date: options.system_date.clone(),
+        header_grammar: options.header_grammar,
         text_threads: options.text_threads_count,
         preparing_max_count: queue.preparing_max_count.count(),
         stream_threads: options.stream_threads_count,

@@ -112,6 +112,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         system_date: layers.read("system_date", "today or a date such as 2026-11-22", date)?,
         prompt_version: layers.read("prompt_version", "SYS/v0, SYS/v1 or SYS/v2", prompt_version)?,
         prompt_cache_bytes: layers.read("prompt_cache_bytes", "a size to 1TiB", |text| size_within(text, 0, 1 << 40))?,
+        header_grammar: layers.read("header_grammar", "on or off", switch)?,
         prefix_cache: layers.read("prefix_cache", "on or off", switch)?,
         drain_delay_seconds: layers.read("drain_delay_seconds", "a whole number to 86400", |text| within(text, 0, 86_400))?,
         drain_timeout_seconds: layers

@@ -130,6 +130,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     plain("system_date", "DATE", "today", "date that the model is told, such as 2026-11-22; today is the machine's"),
     plain("prompt_version", "VERSION", "SYS/v1", "default instructions: SYS/v0 (none), SYS/v1 or SYS/v2"),
+    plain(
+        "header_grammar",
+        "SWITCH",
+        "on",
+        "whether every chat's answer can have only the headers that harmony and its tools allow: on or off",
+    ),
     plain("prompt_cache_bytes", "SIZE", "64MiB", "most memory of the cache of built prompts"),
     plain("prefix_cache", "SWITCH", "on", "whether what prompts have in common is computed once: on or off"),
     plain(

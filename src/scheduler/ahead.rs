@@ -27,8 +27,11 @@
 //! * No suspects are tried, and no window holds a sequence.
 //! * Few in the line of those that run have ended, and none was admitted that goes before others:
 //!   the line is tidied between a commit and a plan, where no step knows its places.
-//! * No sequence with masks is in both: its mask follows from the token that is awaited. It is left
-//!   out of the step that is planned ahead, and is in the next one; the others do not wait.
+//! * No sequence is in both whose next mask follows from the token that is awaited. It is left out
+//!   of the step that is planned ahead, and is in the next one; the others do not wait.
+//! * A mask that holds on (`MaskOutlook`) is presumed to. If the token changes it after all, which
+//!   happens where a message ends, the slice that was planned ahead is **void**. It counts as if it
+//!   had not been in its step, and is computed again under the mask that is known then.
 //! * The blocks suffice: nothing is preempted, because a sequence of the step under way keeps its
 //!   place in the line till its commit.
 
@@ -59,7 +62,7 @@ impl Scheduler {
         step.is_presumed = true;
         let planned = std::mem::take(&mut step.planned);
         for (index, slice) in planned.iter().enumerate() {
-            if !self.running[slice.at].is_gone() {
+            if !self.running[slice.at].is_gone() && !slice.is_void {
                 self.commit_slice(slice);
                 if slice.draws {
                     self.running.set_decoding(slice.at, true);

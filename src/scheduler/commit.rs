@@ -3,16 +3,16 @@
 use super::sequence::PromptLogprobs;
 use super::step::{Planned, StepUnderWay};
 use super::{FinishReason, Scheduler, SequenceEvent};
-use crate::batch::{DrawError, PositionLogprobs, Sampled};
+use crate::batch::{DrawError, PositionLogprobs, Sampled, TokenId};
 
 impl Scheduler {
     /// Every slice was computed.
     pub(super) fn commit_done(&mut self, step: StepUnderWay, reports: Vec<Sampled>, events: &mut Vec<SequenceEvent>) {
         let mut reports = reports.into_iter();
         for slice in &step.planned {
-            // It may have ended since the step was planned, in the commit before or by a cancel:
-            // then its report is dropped.
-            let is_wanted = !self.running[slice.at].is_gone();
+            // It may have ended since the step was planned, in the commit before or by a cancel, or
+            // draws under the wrong mask: then its report is dropped.
+            let is_wanted = !self.running[slice.at].is_gone() && !slice.is_void;
             if is_wanted {
                 self.totals.prefill_tokens += slice.prefill_tokens as u64;
                 if !step.is_presumed {
@@ -69,12 +69,10 @@ impl Scheduler {
                 } else {
                     events.push(SequenceEvent::Token { seq, token, logprobs });
                     let index = runner.append(token, &mut self.sequences);
-                    if runner.is_masked
-                        && let Some(masks) = &self.sequences[runner.place].sampling.masks
-                    {
-                        masks.0.drawn(index, token);
+                    if runner.outlook.heeds(index, token) {
+                        self.tell_masks(at, index, token);
                     }
-                    if !runner.is_complete() {
+                    if !self.running[at].is_complete() {
                         self.running.set_decoding(at, true);
                         return;
                     }
@@ -85,6 +83,20 @@ impl Scheduler {
         self.finish(at, reason, logprobs, events);
         if reason == FinishReason::NotFinite {
             self.forget_computed();
+        }
+    }
+
+    /// Tells the masks of the sequence at `at` that draw `index` gave `token`. If that changes what
+    /// the next draw may give, one that is planned ahead is void.
+    fn tell_masks(&mut self, at: usize, index: u32, token: TokenId) {
+        let runner = &mut self.running[at];
+        let Some(masks) = &self.sequences[runner.place].sampling.masks else { return };
+        masks.0.drawn(index, token);
+        runner.outlook = masks.0.outlook();
+        if !runner.outlook.covers(index + 1)
+            && let Some(ahead) = self.under_way.first_mut()
+        {
+            ahead.void(at);
         }
     }
 

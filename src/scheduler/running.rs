@@ -11,7 +11,7 @@ use super::block_pool::BlockPools;
 use super::block_tables::{BlockTables, Tables};
 use super::geometry::Geometry;
 use super::sequence::{PromptLogprobs, Sequence, SequenceIndex, Sequences};
-use crate::batch::{SeqId, TokenId};
+use crate::batch::{MaskOutlook, SeqId, TokenId};
 
 /// So many generated tokens go to their sequence together: each visit there costs a walk to far
 /// memory.
@@ -33,8 +33,8 @@ pub(super) struct Runner {
     is_returning: bool,
     /// Whether its draws need all its tokens.
     pub(super) needs_history: bool,
-    /// Whether what it may draw follows from what it drew before.
-    pub(super) is_masked: bool,
+    /// How far what it may draw does not depend on what it drew before.
+    pub(super) outlook: MaskOutlook,
     /// Whether log-probabilities of its prompt are gathered.
     pub(super) awaits_prompt_logprobs: bool,
     /// The last of its tokens.
@@ -76,7 +76,7 @@ impl Runner {
             decoding: false,
             is_returning: sequence.advances_at > 0,
             needs_history: sequence.sampling.needs_history(),
-            is_masked: sequence.sampling.masks.is_some(),
+            outlook: sequence.sampling.masks.as_ref().map_or(MaskOutlook::FREE, |masks| masks.0.outlook()),
             awaits_prompt_logprobs: matches!(sequence.prompt_logprobs, PromptLogprobs::Gathering(_)),
             last: *sequence.tokens.last().expect("a prompt without tokens is rejected"),
             awaited_of: None,
@@ -147,7 +147,7 @@ impl Runner {
     /// Whether its next draw has to wait for the commit of the step under way, which tells what it
     /// may draw.
     pub(super) fn awaits_mask(&self) -> bool {
-        self.is_masked && self.awaited_of.is_some()
+        self.awaited_of.is_some() && !self.outlook.covers(self.generated_count)
     }
 
     /// Appends a generated token, or puts it where it is awaited; which of the generated tokens it

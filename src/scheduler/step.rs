@@ -23,6 +23,9 @@ pub(super) struct Planned {
     pub(super) draws: bool,
     /// Whether it asks for log-probabilities of the prompt.
     pub(super) reports_prompt: bool,
+    /// It was planned ahead, and the token that it awaited changed what it may draw: its report is
+    /// dropped, and the sequence goes on as if it had not been in the step.
+    pub(super) is_void: bool,
 }
 
 /// A step that the engine was given, as far as its commit needs it.
@@ -44,6 +47,16 @@ impl StepUnderWay {
     pub(super) fn decoding_count(&self) -> usize {
         // They come first.
         self.planned.partition_point(|slice| slice.prefill_tokens == 0)
+    }
+
+    /// The decode slice of the runner at `at`, if it has one, counts for nothing.
+    pub(super) fn void(&mut self, at: usize) {
+        // They are in the order of the line.
+        let decoding_count = self.decoding_count();
+        let decoding = &mut self.planned[..decoding_count];
+        if let Ok(found) = decoding.binary_search_by_key(&at, |slice| slice.at) {
+            decoding[found].is_void = true;
+        }
     }
 
     /// Tokens that it prefills.
@@ -119,7 +132,7 @@ impl PlannedStep {
         self.says_more |= reports_prompt || draws && runner.needs_history;
         self.earlier.overwrite(self.planned.len(), slice, &mut self.batch.slices);
         let prefill_tokens = if runner.decoding { 0 } else { len };
-        self.planned.push(Planned { at, end, prefill_tokens, draws, reports_prompt });
+        self.planned.push(Planned { at, end, prefill_tokens, draws, reports_prompt, is_void: false });
     }
 
     /// Appends the prefill slices; the batch is complete then. Answers what its commit will need.

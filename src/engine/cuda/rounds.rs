@@ -169,10 +169,11 @@ impl HostRound {
                 self.edit(begin, *token, |edit| edit.seen = edit.seen.max(1) + generated);
             }
         }
-        if sampling.masks_stops(draw.generated_count, allowed) {
-            for token in &sampling.stop_tokens {
-                self.edit(begin, *token, |edit| edit.is_masked = 1);
-            }
+        let masks_stops = sampling.masks_stops(draw.generated_count, allowed);
+        let stops = masks_stops.then_some(sampling.stop_tokens.as_slice());
+        let excepted = if let Allowed::Except(tokens) = allowed { Some(&**tokens) } else { None };
+        for token in stops.into_iter().chain(excepted).flatten() {
+            self.edit(begin, *token, |edit| edit.is_masked = 1);
         }
         for edit in &self.edits[begin..] {
             self.edit_of[edit.token as usize] = 0;
@@ -182,7 +183,8 @@ impl HostRound {
     /// The place of a row's mask; -1 if it has none.
     fn add_mask(&mut self, allowed: &Allowed, vocab_size: usize) -> i32 {
         let words = match allowed {
-            Allowed::All => return -1,
+            // What is excepted is among the edits.
+            Allowed::All | Allowed::Except(_) => return -1,
             Allowed::Only(words) => words,
             Allowed::Nothing => {
                 self.dead.push(self.draws.len());

@@ -258,11 +258,22 @@ fn broken_rows_and_masks_are_reported() {
     let words = draw_on_device(&device, &logits, &greedy, &config);
     let tokens: Vec<_> = words.chunks_exact(REPORT_WORDS).map(reported_token).collect();
     assert_eq!(tokens, [7, 3, 7].map(|token| Ok(TokenId(token))));
+    // One that allows all but the likeliest, with a stop token that waits.
+    let excepting = |sampling: Sampling| {
+        let masks = Some(Masks(Arc::new(Fixed(Allowed::Except([7, 70].map(TokenId).into())))));
+        Draw { sampling: Arc::new(Sampling { masks, min_tokens: 1, stop_tokens: vec![TokenId(0)], ..sampling }), ..draw(0.0) }
+    };
+    let greedy = batch_of(vec![draw(0.0), excepting(Sampling::default()), draw(0.0)]);
+    let tokens: Vec<_> =
+        draw_on_device(&device, &logits, &greedy, &config).chunks_exact(REPORT_WORDS).map(reported_token).collect();
+    assert_eq!(tokens, [7, 1, 7].map(|token| Ok(TokenId(token))));
     for seed in 0..8 {
         let sampling = Sampling { temperature: 1.0, seed, top_p: 0.9, ..Sampling::default() };
-        let batch = batch_of(vec![masked(sampling)]);
-        let token = reported_token(&draw_on_device(&device, &logits[..40], &batch, &config)).unwrap();
-        assert_eq!(Sampler::new(40).draw(&logits[..40], batch.slices[0].draw.as_ref().unwrap()), Ok(token));
+        for draw in [masked(sampling.clone()), excepting(sampling)] {
+            let batch = batch_of(vec![draw]);
+            let token = reported_token(&draw_on_device(&device, &logits[..40], &batch, &config)).unwrap();
+            assert_eq!(Sampler::new(40).draw(&logits[..40], batch.slices[0].draw.as_ref().unwrap()), Ok(token));
+        }
     }
 }
 

@@ -97,14 +97,21 @@ impl Sampler {
         if sampling.needs_history() {
             self.penalise(sampling, draw);
         }
-        if let Allowed::Only(words) = allowed {
-            mask(&mut self.adjusted, words);
+        match allowed {
+            Allowed::Only(words) => mask(&mut self.adjusted, words),
+            Allowed::Except(tokens) => self.take_out(tokens),
+            Allowed::All | Allowed::Nothing => {}
         }
         if sampling.masks_stops(draw.generated_count, allowed) {
-            for token in &sampling.stop_tokens {
-                if let Some(logit) = self.adjusted.get_mut(token.0 as usize) {
-                    *logit = f32::NEG_INFINITY;
-                }
+            self.take_out(&sampling.stop_tokens);
+        }
+    }
+
+    /// Takes `tokens` out of the draw.
+    fn take_out(&mut self, tokens: &[TokenId]) {
+        for token in tokens {
+            if let Some(logit) = self.adjusted.get_mut(token.0 as usize) {
+                *logit = f32::NEG_INFINITY;
             }
         }
     }

@@ -386,3 +386,22 @@ fn a_mask_goes_before_everything_that_chooses() {
     let nothing = Sampling { masks: masks(Allowed::Nothing), ..Sampling::default() };
     assert_eq!(Sampler::new(50).draw(&logits, &draw_of(nothing, 0)), Err(DrawError::NothingAllowed));
 }
+
+#[test]
+fn what_is_excepted_is_out_of_the_draw_and_nothing_else() {
+    let logits: Vec<f32> = (0..50).map(|token| (token % 10) as f32 / 4.0).collect();
+    let sampling = |allowed| Sampling { masks: Some(crate::batch::Masks(Arc::new(Fixed(allowed)))), ..Sampling::default() };
+    let excepted = Allowed::Except([9, 19, 29, 49, 70].map(TokenId).into());
+    assert_eq!(Sampler::new(50).draw(&logits, &draw_of(sampling(excepted.clone()), 0)), Ok(TokenId(39)));
+    let words: Vec<u32> = (0..2)
+        .map(|word| (0..32).fold(0, |bits, bit| bits | u32::from(excepted.has(TokenId(32 * word + bit))) << bit))
+        .collect();
+    for seed in 0..200 {
+        let warm = |allowed| Sampling { seed, temperature: 1.0, ..sampling(allowed) };
+        let drawn = |allowed| Sampler::new(50).draw(&logits, &draw_of(warm(allowed), 3)).unwrap();
+        assert_eq!(drawn(excepted.clone()), drawn(Allowed::Only(words.clone().into())), "as with all others allowed");
+    }
+    // A stop token waits for `min_tokens`: there is always something else.
+    let least = Sampling { min_tokens: 3, stop_tokens: vec![TokenId(39)], ..sampling(excepted) };
+    assert_eq!(Sampler::new(50).draw(&logits, &draw_of(least, 0)), Ok(TokenId(8)));
+}

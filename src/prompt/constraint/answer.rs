@@ -10,6 +10,7 @@ use std::sync::Arc;
 use llguidance::Matcher;
 
 use super::grammar::{Grammar, Grammars};
+use super::set;
 use crate::batch::{Allowed, TokenId};
 use crate::prompt::harmony::parser::ParserStart;
 use crate::prompt::tokenizer::ControlTokens;
@@ -324,12 +325,5 @@ impl ConstrainedAnswer {
             true => Err("no token goes on".to_owned()),
             false => Ok(Allowed::Only(words.into())),
         }
-    }
-}
-
-/// Sets the bits of `tokens`.
-fn set(words: &mut [u32], tokens: impl Iterator<Item = TokenId>) {
-    for TokenId(token) in tokens {
-        words[(token / u32::BITS) as usize] |= 1 << (token % u32::BITS);
     }
 }

@@ -136,8 +136,9 @@ impl Grammars {
     /// Builds the tree of all tokens, if it is not built: the first grammar need not wait for it
     /// then.
     pub fn warm_up(&self) {
-        let _ = self.factory();
+        // Every chat needs these, a form the tree too.
         self.sorted();
+        let _ = self.factory();
     }
 
     /// The tokens with which `text` may begin.
@@ -149,7 +150,8 @@ impl Grammars {
         })
     }
 
-    fn sorted(&self) -> &[TokenId] {
+    /// The tokens that are text, by their bytes.
+    pub(super) fn sorted(&self) -> &[TokenId] {
         self.sorted.get_or_init(|| {
             let ids = (0..).take(self.tokenizer.vocab_size()).map(TokenId);
             let mut sorted: Vec<TokenId> = ids.filter(|token| self.is_text(*token)).collect();

@@ -11,9 +11,21 @@
 mod answer;
 mod gbnf;
 mod grammar;
+mod headers;
+mod held;
 mod schema;
 #[cfg(test)]
 mod tests;
 
 pub use answer::{AnswerRules, Calls, ConstrainedAnswer};
 pub use grammar::{Grammar, GrammarError, Grammars, STACK_BYTES};
+pub use headers::{HeaderTable, HeaderTables};
+
+use crate::batch::TokenId;
+
+/// Sets the bits of `tokens`.
+fn set(words: &mut [u32], tokens: impl Iterator<Item = TokenId>) {
+    for TokenId(token) in tokens {
+        words[(token / u32::BITS) as usize] |= 1 << (token % u32::BITS);
+    }
+}

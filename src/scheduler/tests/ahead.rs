@@ -1,7 +1,8 @@
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::batch::{Allowed, Masks, TokenMasks};
+use crate::batch::{Allowed, MaskOutlook, Masks, TokenMasks};
 
 impl Stage {
     /// Plans the step after the one under way, if that can be planned.
@@ -17,6 +18,8 @@ impl Stage {
             ahead = self.plan_ahead();
             ahead_count += usize::from(ahead.is_some());
             let result = self.compute(&batch);
+            // What was planned ahead of a step that is lost is lost with it.
+            ahead = ahead.filter(|_| matches!(result, StepResult::Done(_)));
             self.commit(result);
         }
         let counts = self.scheduler.counts();
@@ -243,6 +246,113 @@ fn masks_follow_a_sequence_through_preemption_and_lost_steps() {
     for (len, seq) in seqs {
         assert_eq!(stage.heard(seq).0, alone(len, 9), "the prompt of {len} tokens");
     }
+}
+
+/// Allows all tokens below 400 but 17. Draw 12, and one behind a token that turns, may give 450 to
+/// 479 alone.
+#[derive(Debug, Default)]
+struct Turning(Mutex<TurningState>);
+
+#[derive(Debug, Default)]
+struct TurningState {
+    turned: Option<u32>,
+    is_past: bool,
+}
+
+impl Turning {
+    fn sampling() -> Sampling {
+        Sampling { masks: Some(Masks(Arc::new(Self::default()))), ..Sampling::default() }
+    }
+
+    /// One of those whose bit is heeded does not turn.
+    fn turns(token: TokenId) -> bool {
+        token.0 % 8 == 3 && token.0 >= 64
+    }
+}
+
+impl TokenMasks for Turning {
+    fn drawn(&self, index: u32, token: TokenId) {
+        let mut state = self.0.lock().unwrap();
+        state.turned = (index == 11 || Self::turns(token)).then_some(index + 1);
+        state.is_past = index >= 12;
+    }
+
+    fn outlook(&self) -> MaskOutlook {
+        let state = self.0.lock().unwrap();
+        let turns = (0..8).fold(0, |bits, at| bits | MaskOutlook::bit(TokenId(8 * at + 3)));
+        match state.turned {
+            Some(_) => MaskOutlook::NEXT,
+            None => MaskOutlook { until: if state.is_past { u32::MAX } else { 12 }, turns },
+        }
+    }
+
+    fn allowed(&self, index: u32) -> Allowed {
+        match self.0.lock().unwrap().turned {
+            Some(turned) if turned == index => {
+                Allowed::Only((0..16).map(|word| if word == 14 { u32::MAX << 2 } else { 0 }).collect())
+            }
+            _ => Allowed::Except((400..512).chain([17]).map(TokenId).collect()),
+        }
+    }
+}
+
+#[test]
+fn a_mask_that_holds_on_is_planned_ahead_and_one_that_changed_is_drawn_again() {
+    let prompts = [5, 37, 2, 9, 11, 3];
+    let run = |ahead: bool, limits: SchedulerLimits, faults: Vec<EngineFault>| {
+        let mut stage = Stage::with(limits, FakeAnswer::Hash { seed: 1 }, faults);
+        let seqs = prompts.map(|len| stage.submit_sampled(len, 60, Turning::sampling()));
+        let steps_count = if ahead { stage.finish_ahead() } else { stage.finish().len() };
+        (seqs.map(|seq| stage.heard(seq).0), steps_count, stage.scheduler.counts().preemptions_total)
+    };
+    let (in_turn, _, _) = run(false, limits(), Vec::new());
+    let mut turns_count = 0;
+    for tokens in &in_turn {
+        for (index, token) in tokens.iter().enumerate() {
+            let is_turned = index == 12 || index > 0 && Turning::turns(tokens[index - 1]);
+            assert_eq!((450..480).contains(&token.0), is_turned, "draw {index}: {tokens:?}");
+            assert!(is_turned || token.0 < 400 && token.0 != 17);
+            turns_count += usize::from(is_turned && index != 12);
+        }
+    }
+    assert!(turns_count > 10, "{turns_count}");
+    let (ahead, ahead_count, _) = run(true, limits(), Vec::new());
+    assert_eq!(ahead, in_turn);
+    assert!(ahead_count > 60, "{ahead_count} steps were planned ahead");
+    let tight = SchedulerLimits { global_blocks: 26, sliding_blocks: 14, ..limits() };
+    let faults = vec![EngineFault::FailsAtStep(20), EngineFault::FailsAtStep(41)];
+    let (preempted, _, preemptions_count) = run(true, tight, faults);
+    assert_eq!(preempted, in_turn, "after preemptions and lost steps too");
+    assert!(preemptions_count > 0);
+}
+
+#[test]
+fn of_a_slice_that_is_void_nothing_is_kept_and_the_others_go_on() {
+    let turn = TokenId(75);
+    let answer = FakeAnswer::Script { tokens: vec![TokenId(100), TokenId(100), turn], stop: TokenId(101) };
+    let mut stage = Stage::with(limits(), answer, Vec::new());
+    let (held, free) = (stage.submit_sampled(3, 9, Turning::sampling()), stage.submit(4, 9));
+    stage.settle(2);
+    stage.step();
+    let batch = stage.plan().unwrap();
+    let ahead = stage.plan_ahead().unwrap();
+    assert_eq!(slices(&ahead), [(held, 1), (free, 1)], "both go on without waiting");
+    let result = stage.compute(&batch);
+    stage.commit(result);
+    assert_eq!(stage.heard(held).0.last(), Some(&turn));
+    // The slice under way draws under the mask of before; its sequence is in the next one again.
+    let next = stage.plan_ahead().unwrap();
+    assert_eq!(slices(&next), [(held, 1), (free, 1)]);
+    let place = |batch: &Batch, at: usize| (batch.slices[at].start, batch.slices[at].draw.as_ref().unwrap().generated_count);
+    assert_eq!(place(&ahead, 0), place(&next, 0), "the same token is computed, and the same draw made");
+    assert_eq!(place(&next, 1), (place(&ahead, 1).0 + 1, place(&ahead, 1).1 + 1));
+    let result = stage.compute(&ahead);
+    stage.commit(result);
+    assert_eq!(stage.heard(held).0.last(), Some(&turn), "nothing comes of it");
+    let result = stage.compute(&next);
+    stage.commit(result);
+    assert!((450..480).contains(&stage.heard(held).0.last().unwrap().0));
+    assert_eq!((stage.heard(held).0.len(), stage.heard(free).0.len()), (4, 5));
 }
 
 #[test]

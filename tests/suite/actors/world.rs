@@ -200,6 +200,7 @@ impl World {
             clock,
             scheduling: plan.scheduling,
             date: Some("2025-11-22".to_owned()),
+            header_grammar: false,
             text_threads: 2,
             preparing_max_count: plan.preparing_max_count,
             stream_threads: 2,

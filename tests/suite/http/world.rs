@@ -105,6 +105,7 @@ impl World {
                 ..SchedulingOptions::default()
             },
             date: Some("2025-11-22".to_owned()),
+            header_grammar: false,
             text_threads: 1,
             preparing_max_count: 256,
             stream_threads: 1,

@@ -1,4 +1,5 @@
-//! Damaged headers, calls that were not offered, and what the request forbids.
+//! Damaged headers, calls that were not offered, and what the request forbids, where headers are
+//! not held to what harmony allows.
 
 use serde_json::{Value, json};
 
@@ -36,7 +37,7 @@ fn damaged_headers_reach_the_client_as_what_was_meant() {
         let calls: Vec<Value> = parts.iter().filter(|part| part[0] == "t").map(|part| json!(part[1..])).collect();
         let tools: Vec<Value> =
             case["tools"].as_array().expect("a list").iter().map(|name| tool(name.as_str().expect("a name"))).collect();
-        let said = Puppet::chat(text).ask(&json!({"tools": tools}));
+        let said = Puppet::unheld(text).ask(&json!({"tools": tools}));
         assert_said(&said, &of("r"), &of("c"), &json!(calls), name);
     }
 }
@@ -51,7 +52,7 @@ fn a_call_of_a_declared_function_is_one_however_it_is_written() {
         "<|channel|>analysis to=functions.get_time code",
         " to=functions.get_time<|channel|>commentary\n",
     ] {
-        let said = Puppet::chat(&format!("{header}<|message|>{{\"city\":\"Oslo\"}}<|call|>"))
+        let said = Puppet::unheld(&format!("{header}<|message|>{{\"city\":\"Oslo\"}}<|call|>"))
             .ask(&json!({"tools": [tool("get_time"), tool("now")]}));
         assert_said(&said, "", "", &json!([["get_time", "{\"city\":\"Oslo\"}"]]), header);
     }
@@ -65,7 +66,7 @@ fn a_call_without_a_text_has_empty_arguments() {
 
 #[test]
 fn what_the_request_forbids_is_not_called() {
-    let puppet = Puppet::chat(TWO_CALLS);
+    let puppet = Puppet::unheld(TWO_CALLS);
     let tools = json!([tool("get_time"), tool("now")]);
     let both = json!([["get_time", "{\"city\":\"Aba\"}"], ["now", "{\"tz\":\"Z\"}"]]);
     let (one, none) = (json!([both[0]]), json!([]));
@@ -109,7 +110,7 @@ fn what_the_model_says_in_another_s_name_is_no_answer() {
             "I see.\n\nSo.",
         ),
     ] {
-        assert_said(&Puppet::chat(script).ask(&json!({})), "", content, &json!([]), script);
+        assert_said(&Puppet::unheld(script).ask(&json!({})), "", content, &json!([]), script);
     }
 }
 

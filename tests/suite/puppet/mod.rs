@@ -9,6 +9,7 @@ mod answers;
 mod checkpoint;
 mod damage;
 mod forms;
+mod headers;
 mod lists;
 mod script;
 
@@ -39,12 +40,21 @@ impl Puppet {
         Self::saying(&Script::of(script), CHAT)
     }
 
+    /// As [`Puppet::chat`], by a server that lets the model write its headers as it likes.
+    pub(crate) fn unheld(script: &str) -> Self {
+        Self::started(&Script::of(script), CHAT, &["--header-grammar", "off"])
+    }
+
     /// Says `script` after a prompt that ends in `after`.
     pub(crate) fn saying(script: &Script, after: &str) -> Self {
+        Self::started(script, after, &[])
+    }
+
+    fn started(script: &Script, after: &str, more: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         checkpoint::write(folder.path(), script, &Script::of_prompt(after));
         let place = folder.path().to_str().expect("UTF-8");
-        let options = ["--model", place, "--kv-bytes", "16MiB", "--threads", "1"];
+        let options = [&["--model", place, "--kv-bytes", "16MiB", "--threads", "1"], more].concat();
         Self { server: Server::of(&mut command(&options)), tokens_count: script.len(), _folder: folder }
     }
 
