@@ -134,6 +134,7 @@ fn request(index: usize, turn: u32) -> Generate {
         choices_count: 1,
         // They end at different times from the beginning.
         max_tokens: Some(if turn == 0 { 1 + index as u32 % MAX_TOKENS } else { MAX_TOKENS }),
+        cuts_at_context: false,
         sampling: Sampling::default(),
         written: WrittenNumbers::default(),
         seed: None,

@@ -106,6 +106,7 @@ pub(super) fn generate(input: ResponseInput) -> Generate {
         inputs: vec![input],
         choices_count: 1,
         max_tokens: Some(10),
+        cuts_at_context: false,
         sampling: Sampling::default(),
         written: WrittenNumbers::default(),
         seed: None,

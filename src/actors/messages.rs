@@ -84,6 +84,8 @@ pub struct Generate {
     pub choices_count: u32,
     /// Most tokens to generate a choice; `None`: as many as the context has room for.
     pub max_tokens: Option<u32>,
+    /// More than the context has room for behind a prompt is as many as it has, and not refused.
+    pub cuts_at_context: bool,
     /// How to draw. Stop tokens given by the client; the model's own are added unless `ignore_eos`.
     pub sampling: Sampling,
     /// The numbers of `sampling` as the client gave them (for the cache key).

@@ -76,8 +76,8 @@ impl TextWork {
         let stop = Arc::new(StopSet::new(&generate.stop_strings));
         for prompt in prompts? {
             let max_tokens = match generate.max_tokens {
-                Some(max_tokens) => max_tokens,
-                None => room(prompt.report.tokens.len(), limits, prompt.param)?,
+                Some(max_tokens) if !generate.cuts_at_context => max_tokens,
+                asked => room(prompt.report.tokens.len(), limits, prompt.param)?.min(asked.unwrap_or(u32::MAX)),
             };
             // Each choice gets a copy of the prompt: what the scheduler would refuse is not copied
             // first.

@@ -69,6 +69,12 @@ fn an_open_limit_is_the_room_that_the_context_has_left() {
     assert_eq!(open(1).unwrap().sequences[0].max_tokens, 999);
     assert_eq!(open(999).unwrap().sequences[0].max_tokens, 1);
     assert!(matches!(open(1_000), Err(Refusal::Invalid { code: Some("context_length_exceeded"), .. })));
+    let cut = |asked, count| {
+        let request = Generate { max_tokens: Some(asked), cuts_at_context: true, ..generate(tokens(count)) };
+        work().prepare(request, &LIMITS).map(|prepared| prepared.sequences[0].max_tokens)
+    };
+    assert_eq!([cut(7, 10).unwrap(), cut(32_000, 10).unwrap(), cut(990, 10).unwrap()], [7, 990, 990]);
+    assert!(cut(7, 1_000).is_err(), "a prompt without room behind it is refused all the same");
 }
 
 #[test]

@@ -115,13 +115,10 @@ pub(super) enum ApiError {
     },
 }
 
-/// What the log says of a request that is refused: which rule, and which field of it. Never a
-/// value, which may be a user's text.
+/// What a request was refused with, for the border. Its log says which rule and which field; never
+/// the message, which may hold a user's text. Routes of other APIs have it in their own form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Complaint {
-    pub(super) code: Option<&'static str>,
-    pub(super) param: Option<String>,
-}
+pub(super) struct Complaint(pub(super) ErrorObject);
 
 /// How an error looks in HTTP.
 struct Face {
@@ -211,8 +208,9 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         let face = self.face();
-        let mut response = HttpResponse::build(face.status).json(self.object().body());
-        response.extensions_mut().insert(Complaint { code: face.code, param: face.param });
+        let object = self.object();
+        let mut response = HttpResponse::build(face.status).json(object.clone().body());
+        response.extensions_mut().insert(Complaint(object));
         let headers = response.headers_mut();
         if let Some(seconds) = face.retry_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -5,9 +5,9 @@
 //! begins, and the failure of one request ends that request alone. A client that leaves drops the
 //! body or the waiting handler, and with it the parts: that is how a response is cancelled.
 //!
-//! A conversation is a folder: `chat`, `completions`, `responses`, `legacy`. What they share of an
-//! answer is in `answer`, what all routes read alike in `wire`; a request passes `listen` and
-//! `middleware` before `routes` finds its handler, which works with `state`.
+//! A conversation is a folder: `chat`, `completions`, `responses`, `messages`, `legacy`. What they
+//! share of an answer is in `answer`, what all routes read alike in `wire`; a request passes
+//! `listen` and `middleware` before `routes` finds its handler, which works with `state`.
 //!
 //! Absent on purpose: scheduling, text work, the model. A page from elsewhere cannot read an
 //! answer, unless its origin is named.
@@ -19,6 +19,7 @@ mod completions;
 mod errors;
 mod legacy;
 mod listen;
+mod messages;
 mod middleware;
 mod models;
 pub mod observe;

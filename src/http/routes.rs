@@ -9,6 +9,7 @@ use crate::http::chat;
 use crate::http::completions;
 use crate::http::errors::ApiError;
 use crate::http::legacy::generate;
+use crate::http::messages;
 use crate::http::models;
 use crate::http::page;
 use crate::http::responses::{self, conversations, kept};
@@ -40,6 +41,8 @@ pub(super) fn configure(config: &mut ServiceConfig) {
             [on_get(conversations::get_item), on_delete(conversations::delete_item)],
             "GET, HEAD, DELETE",
         ))
+        .service(post("/v1/messages", messages::create))
+        .service(post("/v1/messages/count_tokens", messages::count_tokens))
         .service(post("/generate", generate::generate))
         .service(post("/generate/stream", generate::stream))
         .service(post("/cancel/{request_id}", generate::cancel))

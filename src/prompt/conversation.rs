@@ -68,7 +68,7 @@ impl Message {
 /// A function that the model may call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tool {
-    /// Its name: `^[A-Za-z0-9_-]{1,64}$`.
+    /// Its name: `^[A-Za-z0-9_-]{1,128}$`.
     pub name: String,
     /// What it does.
     pub description: Option<String>,

@@ -7,6 +7,7 @@ use crate::http::chat::answer::ChatEncoder;
 use crate::http::completions::answer::CompletionEncoder;
 use crate::http::legacy::event_answer::EventEncoder;
 use crate::http::legacy::text_answer::TextEncoder;
+use crate::http::messages::answer::MessagesEncoder;
 use crate::http::responses::answer::ResponsesEncoder;
 use crate::http::wire::error::ErrorObject;
 
@@ -48,6 +49,8 @@ pub(crate) enum Encoder {
     Completion(Box<CompletionEncoder>),
     /// Typed events.
     Events(Box<EventEncoder>),
+    /// Events of a message and its blocks.
+    Messages(Box<MessagesEncoder>),
     /// Events of a response and its items.
     Responses(Box<ResponsesEncoder>),
     /// `{"text": …}`.
@@ -61,6 +64,7 @@ impl Encoder {
             Self::Chat(encoder) => encoder.begin(out),
             Self::Completion(encoder) => encoder.begin(out),
             Self::Events(encoder) => encoder.begin(out),
+            Self::Messages(encoder) => encoder.begin(out),
             Self::Responses(encoder) => encoder.begin(out),
             Self::Text(_) => {}
         }
@@ -79,6 +83,7 @@ impl Encoder {
             Self::Chat(encoder) => encoder.part(part, out),
             Self::Completion(encoder) => encoder.part(part, out),
             Self::Events(encoder) => encoder.part(part, out),
+            Self::Messages(encoder) => encoder.part(part, out),
             Self::Responses(encoder) => encoder.part(part, out),
             Self::Text(encoder) => encoder.part(part, out),
         }
@@ -89,7 +94,15 @@ impl Encoder {
     pub(crate) fn last_work(&mut self) -> Option<impl FnOnce() + Send + use<>> {
         match self {
             Self::Responses(encoder) => encoder.last_work(),
-            Self::Chat(_) | Self::Completion(_) | Self::Events(_) | Self::Text(_) => None,
+            Self::Chat(_) | Self::Completion(_) | Self::Events(_) | Self::Messages(_) | Self::Text(_) => None,
+        }
+    }
+
+    /// What shows in silence that the stream is alive, in dialects that have an event for it.
+    pub(crate) fn ping(&self) -> Option<Frame> {
+        match self {
+            Self::Messages(_) => Some(MessagesEncoder::ping()),
+            Self::Chat(_) | Self::Completion(_) | Self::Events(_) | Self::Responses(_) | Self::Text(_) => None,
         }
     }
 
@@ -99,6 +112,7 @@ impl Encoder {
             Self::Chat(encoder) => encoder.fail(error, out),
             Self::Completion(_) => out.extend([Frame::json(&error.body()), Frame::done()]),
             Self::Events(encoder) => encoder.fail(&error, out),
+            Self::Messages(encoder) => encoder.fail(&error, out),
             Self::Responses(encoder) => encoder.fail(error, out),
             Self::Text(encoder) => encoder.fail(&error, out),
         }

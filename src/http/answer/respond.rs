@@ -35,6 +35,7 @@ pub(in crate::http) fn order(
         inputs,
         choices_count: generation.choices_count,
         max_tokens: generation.max_tokens,
+        cuts_at_context: generation.cuts_at_context,
         sampling: generation.sampling.clone(),
         written: generation.written,
         seed: generation.seed,

@@ -86,10 +86,10 @@ impl Events {
 }
 
 impl Events {
-    /// Nothing is to be sent; after long silence a comment.
+    /// Nothing is to be sent; after long silence a comment, or the dialect's own event for it.
     fn silent(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<sse::Event, Infallible>>> {
-        let comment = |_| Some(Ok(sse::Event::Comment("keep-alive".into())));
-        self.silence.poll_tick(context).map(comment)
+        let alive = |_| self.encoder.ping().map_or_else(|| sse::Event::Comment("keep-alive".into()), event);
+        self.silence.poll_tick(context).map(|tick| Some(Ok(alive(tick))))
     }
 }
 

@@ -17,6 +17,7 @@ use futures_util::FutureExt;
 
 use crate::http::errors::{ApiError, Complaint};
 use crate::http::listen::connection::Answering;
+use crate::http::messages::error as messages_error;
 use crate::http::middleware::cors::{Allowance, AllowedOrigin};
 use crate::http::middleware::key::{Access, KeyRing, MetricsAccess, is_given};
 use crate::http::middleware::unread_body::{BodyShare, until_sent};
@@ -58,8 +59,9 @@ pub(in crate::http) async fn pass(
     let line = format!("{} {}", clip(request.method().as_str()), quoted(request.path()));
     let allowance = Allowance::of(&border.cors_origins, &request);
     let (routine, version) = (is_routine(request.path()), request.version());
-    let mut visit =
-        Visit { line, id: id.0.clone(), status: None, complaint: None, answering, held, allowance, routine, version };
+    let is_messages = messages_error::is_route(request.path());
+    let (id_text, status, complaint) = (id.0.clone(), None, None);
+    let mut visit = Visit { line, id: id_text, status, complaint, answering, held, allowance, routine, is_messages, version };
     if let Some(response) = border.turn_back(&request, visit.allowance.as_ref()) {
         let (request, _) = request.into_parts();
         return Ok(ServiceResponse::new(request, visit.leave(response)));
@@ -96,6 +98,8 @@ struct Visit {
     allowance: Option<Allowance>,
     /// A probe or a scrape.
     routine: bool,
+    /// For a route of Anthropic's API, whose answers have heads and errors of their own.
+    is_messages: bool,
     /// The version of HTTP that the client speaks.
     version: Version,
 }
@@ -104,7 +108,6 @@ impl Visit {
     /// The request is answered: the response is told the id, unless it has one of its own that
     /// names the same request, and takes the body along.
     fn leave(&mut self, mut response: HttpResponse) -> HttpResponse {
-        self.status = Some(response.status().as_u16());
         self.complaint = response.extensions_mut().remove();
         if let Some(own) = response.headers().get(REQUEST_ID) {
             self.id = String::from_utf8_lossy(own.as_bytes()).into_owned();
@@ -112,6 +115,10 @@ impl Visit {
             let id = HeaderValue::from_str(&self.id).expect("hexadecimal digits are a header value");
             response.headers_mut().insert(REQUEST_ID, id);
         }
+        if self.is_messages {
+            response = messages_error::of_route(response, self.complaint.as_ref(), &self.id);
+        }
+        self.status = Some(response.status().as_u16());
         if let Some(allowance) = &self.allowance {
             allowance.tell(response.headers_mut());
         }
@@ -129,7 +136,7 @@ impl Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         let (code, param) = match &self.complaint {
-            Some(Complaint { code, param }) => (*code, param.as_deref().map(clip)),
+            Some(Complaint(object)) => (object.code, object.param.as_deref().map(clip)),
             None => (None, None),
         };
         // 499 is how nginx logs a client that left before its answer.

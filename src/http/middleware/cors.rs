@@ -93,7 +93,7 @@ impl Allowance {
     pub(in crate::http) fn tell(&self, headers: &mut HeaderMap) {
         let read: [(HeaderName, HeaderValue); 2] = [
             (ACCESS_CONTROL_ALLOW_ORIGIN, self.0.clone()),
-            (ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, retry-after")),
+            (ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("x-request-id, request-id, retry-after")),
         ];
         for (name, value) in read {
             headers.insert(name, value);

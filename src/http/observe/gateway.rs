@@ -255,6 +255,7 @@ fn one_token() -> Generate {
         inputs: vec![ResponseInput::Tokens(vec![TokenId(0)])],
         choices_count: 1,
         max_tokens: Some(1),
+        cuts_at_context: false,
         sampling: Sampling::default(),
         written: WrittenNumbers::default(),
         seed: None,

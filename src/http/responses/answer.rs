@@ -6,20 +6,21 @@
 use serde::Serialize;
 
 use crate::actors::budget::{MEMORY_FULL, NoRoom, Reserved, Use};
-use crate::actors::messages::{Finish, FinishKind, KeyId, Part, PartKind, TokenText};
+use crate::actors::messages::{Finish, FinishKind, Part, PartKind, TokenText};
 use crate::clock;
+use crate::http::answer::blocks::{BlockCutter, TextKind};
 use crate::http::answer::encoder::{Frame, to_json};
 use crate::http::answer::logprobs::ChatToken;
 use crate::http::answer::progress::AnswerProgress;
+use crate::http::answer::sealing::Sealing;
 use crate::http::answer::whole::{Broken, Gather};
 use crate::http::responses::echoed::SAVED_COPIES;
 use crate::http::responses::object::{
     IncompleteDetails, ItemKind, ItemObject, OutputItem, OutputStatus, PartObject, ResponseFailure, ResponseObject,
     ResponseState,
 };
-use crate::http::responses::stored::{Saving, owner_bytes};
+use crate::http::responses::stored::Saving;
 use crate::http::wire::error::{ErrorObject, SERVER};
-use crate::store::ResponseStore;
 
 /// How often a text is in memory at most while the end of its item waits to be read: kept, and in
 /// the three events that end the item and the one that ends the response.
@@ -32,24 +33,13 @@ pub(crate) struct ResponsesEncoder {
     progress: AnswerProgress,
     shows_reasoning: bool,
     events: EventWriter,
-    /// Line feeds that still separate the open item from an earlier one of its kind: as one text
-    /// they would be joined by a blank line.
-    separators_count: usize,
+    cutter: BlockCutter,
     /// What the answer holds; `None` where it is counted elsewhere.
     memory: Option<Reserved>,
     /// Seals reasoning.
     sealing: Option<Sealing>,
     /// Keeps the response once it has ended.
     saving: Option<Saving>,
-}
-
-/// What reasoning is sealed with, and for which owner.
-#[derive(Debug)]
-pub(crate) struct Sealing {
-    /// The store, whose key it is.
-    pub(crate) store: ResponseStore,
-    /// The key that the request came with.
-    pub(crate) owner: KeyId,
 }
 
 /// Numbers events and writes them down; none for an answer in one piece.
@@ -126,7 +116,8 @@ impl ResponsesEncoder {
         memory: Option<Reserved>,
     ) -> Self {
         let events = EventWriter { is_stream: memory.is_some(), next: 0 };
-        Self { response, progress, shows_reasoning, events, separators_count: 0, memory, sealing: None, saving: None }
+        let cutter = BlockCutter::default();
+        Self { response, progress, shows_reasoning, events, cutter, memory, sealing: None, saving: None }
     }
 
     /// Reasoning is sealed, beside its text, so.
@@ -168,10 +159,11 @@ impl ResponsesEncoder {
         self.progress.take(part);
         match &part.kind {
             PartKind::Prompt => {}
-            PartKind::Reasoning(text) if self.shows_reasoning => self.text(ItemKind::Reasoning, text, &[], out),
+            PartKind::Reasoning(text) if self.shows_reasoning => self.text(TextKind::Reasoning, text, &[], out),
             PartKind::Reasoning(_) => {}
-            PartKind::Content(text) => self.text(ItemKind::Message, text, &part.logprobs, out),
+            PartKind::Content(text) => self.text(TextKind::Answer, text, &part.logprobs, out),
             PartKind::ToolCallStart { id, name, .. } => {
+                self.cutter.end_block();
                 self.close(OutputStatus::Completed, out);
                 self.open(ItemKind::Call { call_id: id.clone(), name: name.clone() }, out);
             }
@@ -233,27 +225,21 @@ impl ResponsesEncoder {
     }
 
     /// More text of an item of that kind, which is the open one or a new one.
-    fn text(&mut self, kind: ItemKind, text: &str, logprobs: &[TokenText], out: &mut impl Extend<Frame>) {
+    fn text(&mut self, kind: TextKind, text: &str, logprobs: &[TokenText], out: &mut impl Extend<Frame>) {
         if text.is_empty() && logprobs.is_empty() {
             return;
         }
-        let open = self.response.output.last().filter(|item| item.status == OutputStatus::InProgress);
-        if open.is_none_or(|item| item.kind != kind) {
-            let again = self.response.output.iter().any(|item| item.kind == kind);
+        let cut = self.cutter.cut(kind, text);
+        if cut.begins {
             self.close(OutputStatus::Completed, out);
-            self.open(kind, out);
-            self.separators_count = if again { 2 } else { 0 };
+            let item = match kind {
+                TextKind::Reasoning => ItemKind::Reasoning,
+                TextKind::Answer => ItemKind::Message,
+            };
+            self.open(item, out);
         }
-        let kept = text.trim_start_matches(|c| {
-            let separates = c == '\n' && self.separators_count > 0;
-            self.separators_count -= usize::from(separates);
-            separates
-        });
-        if !kept.is_empty() {
-            self.separators_count = 0;
-        }
-        if !(kept.is_empty() && logprobs.is_empty()) {
-            self.more(kept, logprobs, out);
+        if !(cut.text.is_empty() && logprobs.is_empty()) {
+            self.more(cut.text, logprobs, out);
         }
     }
 
@@ -301,8 +287,8 @@ impl ResponsesEncoder {
     fn close(&mut self, status: OutputStatus, out: &mut impl Extend<Frame>) {
         let Some(last) = self.response.output.last_mut().filter(|item| item.status == OutputStatus::InProgress) else { return };
         last.status = status;
-        if let (ItemKind::Reasoning, Some(Sealing { store, owner })) = (&last.kind, &self.sealing) {
-            last.sealed = Some(store.seal().seal(&owner_bytes(*owner), &last.text));
+        if let (ItemKind::Reasoning, Some(sealing)) = (&last.kind, &self.sealing) {
+            last.sealed = Some(sealing.seal(&last.text));
         }
         let output_index = self.response.output.len() - 1;
         let item = &self.response.output[output_index];

@@ -14,16 +14,18 @@ use uuid::Uuid;
 use crate::actors::budget::{Reserved, Use};
 use crate::clock;
 use crate::http::body::{BODY_FACTOR, ReadBody, away, read_json};
+use crate::http::answer::sealing::owner_bytes;
 use crate::http::errors::ApiError;
 use crate::http::middleware::key::Access;
-use crate::http::responses::items::{self, InputItem};
+use crate::http::responses::items;
 use crate::http::responses::kept::{ItemsQuery, page};
 use crate::http::responses::labels;
-use crate::http::responses::stored::{listed_item, owner_bytes, seen_by};
+use crate::http::responses::stored::{listed_item, seen_by};
 use crate::http::state::{AppState, Sender, access};
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::{WireError, clip};
 use crate::http::wire::fields::{RequestFields, note_unknown, unfit};
+use crate::http::wire::history::InputItem;
 use crate::store::{ResponseStore, StoreError, StoredRecord};
 
 /// How ids of conversations begin; others are not looked for.

@@ -1,8 +1,9 @@
 use crate::http::responses::items::*;
+use crate::http::wire::history::history;
 use crate::http::wire::samples::{blame, value};
 
 fn messages(json: &str) -> Result<Vec<Message>, WireError> {
-    history(None, read(value(json), "input")?, |sealed| sealed.strip_prefix("sealed ").map(str::to_owned))
+    history(None, read(value(json), "input")?, &CALLS, |sealed| sealed.strip_prefix("sealed ").map(str::to_owned))
 }
 
 fn user(content: &str) -> Message {
@@ -25,7 +26,7 @@ fn result(call_id: &str, content: &str) -> Message {
 #[test]
 fn a_text_is_a_users_message_and_instructions_come_first() {
     assert_eq!(messages(r#""hi""#).unwrap(), [user("hi")]);
-    let behind = history(Some("Be brief.".to_owned()), read(value(r#""hi""#), "input").unwrap(), |_| None).unwrap();
+    let behind = history(Some("Be brief.".to_owned()), read(value(r#""hi""#), "input").unwrap(), &CALLS, |_| None).unwrap();
     assert_eq!(behind, [Message::Developer { content: "Be brief.".to_owned() }, user("hi")]);
 }
 

@@ -23,18 +23,20 @@ use crate::clock;
 use crate::http::answer::encoder::{Encoder, to_json};
 use crate::http::answer::progress::AnswerProgress;
 use crate::http::answer::respond;
+use crate::http::answer::sealing::Sealing;
 use crate::http::body::{ReadBody, away, read_json};
 use crate::http::errors::ApiError;
 use crate::http::middleware::key::Access;
-use crate::http::responses::answer::{ResponsesEncoder, Sealing};
-use crate::http::responses::items::{InputItem, history};
+use crate::http::responses::answer::ResponsesEncoder;
 use crate::http::responses::kept::BackgroundRun;
 use crate::http::responses::object::ResponseState;
 use crate::http::responses::request::ResponsesRequest;
-use crate::http::responses::stored::{Saving, owner_bytes};
+use crate::http::responses::stored::Saving;
 use crate::http::state::{AppState, Sender, access, dialect, response_id};
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::WireError;
+use crate::http::wire::history::{InputItem, history};
+use crate::http::wire::tools::place_of;
 use crate::prompt::conversation::Message;
 
 /// The handler of `POST /v1/responses`.
@@ -167,8 +169,8 @@ async fn messages(
                 item => all.push(item),
             }
         }
-        let owner = owner_bytes(access.key);
-        Ok(history(instructions, all, |sealed| store.seal().open(&owner, sealed))?)
+        let sealing = Sealing { store, owner: access.key };
+        Ok(history(instructions, all, &items::CALLS, |sealed| sealing.open(sealed))?)
     };
     away(is_away, expand).await?
 }
@@ -212,9 +214,20 @@ fn as_asked(refusal: Refusal, prompt_name: &str, tool_places: &[usize]) -> Refus
 
 /// `tools[0].function.parameters…` of the functions alone as the path in the request.
 fn tool_path(param: &str, tool_places: &[usize]) -> Option<String> {
-    let (index, rest) = param.strip_prefix("tools[")?.split_once("].function")?;
-    let place = tool_places.get(index.parse::<usize>().ok()?)?;
+    let (place, rest) = place_of(param, tool_places)?;
     Some(format!("tools[{place}]{rest}"))
+}
+
+/// The conversation that a body asks for, if it continues none; for the tests of other APIs.
+#[cfg(test)]
+pub(in crate::http) fn conversation_of(
+    body: serde_json::Value,
+    terms: &Terms<'_>,
+) -> crate::prompt::conversation::Conversation {
+    let ResponsesRequest { conversation, instructions, items, .. } =
+        ResponsesRequest::read(body, terms, "resp_00ff").expect("a body that can be served");
+    let messages = history(instructions, items, &items::CALLS, |_| None).expect("a history");
+    crate::prompt::conversation::Conversation { messages, ..conversation }
 }
 
 #[cfg(test)]

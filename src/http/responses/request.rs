@@ -1,13 +1,12 @@
 //! The body of `/v1/responses`.
 
-use std::collections::{BTreeSet, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashSet;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::http::responses::echoed::{AskedFields, EchoedFields, EffectiveValues, told_format, told_tools};
-use crate::http::responses::items::{self, InputItem};
+use crate::http::responses::items;
 use crate::http::responses::labels;
 use crate::http::responses::stored::listed_input;
 use crate::http::wire::defaults::Terms;
@@ -15,11 +14,12 @@ use crate::http::wire::error::{WireError, quoted};
 use crate::http::wire::fields::{RequestFields, note_unknown, text, unfit};
 use crate::http::wire::foreign;
 use crate::http::wire::form::FormRequest;
+use crate::http::wire::history::InputItem;
 use crate::http::wire::parts::check_modalities;
 use crate::http::wire::reasoning::Reasoning;
 use crate::http::wire::sampling::{Generation, TOP_LOGPROBS_MAX, token_count};
 use crate::http::wire::streaming::Streaming;
-use crate::http::wire::tools::{Tools, listed, refuse_older, tool};
+use crate::http::wire::tools::{Tools, listed, note_tool, refuse_older, tool};
 use crate::prompt::conversation::{Conversation, Tool};
 
 /// Tools that OpenAI runs itself, or that are no functions. Its clients offer them unasked, so they
@@ -147,7 +147,7 @@ impl ResponsesRequest {
     pub(crate) fn read(body: Value, terms: &Terms<'_>, id: &str) -> Result<Self, WireError> {
         let mut fields = RequestFields::of(body, "")?;
         let model = terms.model(&mut fields)?;
-        refuse_moved(&fields)?;
+        foreign::refuse_moved(&fields, &MOVED, "chats", |value| !foreign::is_void(value))?;
         labels::check(&fields)?;
         let asked = AskedFields::of(&fields);
         let mut keeping = Keeping::read(&mut fields)?;
@@ -178,7 +178,8 @@ impl ResponsesRequest {
         generation.set_form(form)?;
         check_modalities(&mut fields)?;
         labels::read(&mut fields)?;
-        refuse(&mut fields)?;
+        foreign::refuse_these(&mut fields, &REFUSED)?;
+        foreign::refuse(&mut fields)?;
         note_unknown(fields);
         let echoed = EchoedFields::new(
             &asked,
@@ -232,14 +233,6 @@ fn served_tools(fields: &mut RequestFields) -> Result<(Vec<Tool>, Vec<usize>), W
     Ok((tools, places))
 }
 
-/// Says once that a type of tool is offered to no model here.
-fn note_tool(kind: &'static str) {
-    static NOTED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
-    if NOTED.lock().unwrap_or_else(PoisonError::into_inner).insert(kind) {
-        tracing::info!(kind, "requests offer a type of tool that is not served: the model is not told of it");
-    }
-}
-
 /// How many likely tokens are shown at each place of the answer, if any are asked for; and whether
 /// reasoning is sealed.
 fn included(fields: &mut RequestFields) -> Result<(Option<u32>, bool), WireError> {
@@ -276,25 +269,6 @@ fn generation(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Generatio
         return Err(WireError::Unsupported { param: fields.path_of("n"), message });
     }
     Ok(generation)
-}
-
-fn refuse_moved(fields: &RequestFields) -> Result<(), WireError> {
-    let is_asked = |name: &str| fields.peek(name).is_some_and(|value| !foreign::is_void(value));
-    match MOVED.into_iter().find(|(name, _)| is_asked(name)) {
-        None => Ok(()),
-        Some((name, here)) => {
-            let message = format!("is a field of chats; this route has {here}");
-            Err(WireError::Unsupported { param: fields.path_of(name), message })
-        }
-    }
-}
-
-fn refuse(fields: &mut RequestFields) -> Result<(), WireError> {
-    if let Some(name) = REFUSED.iter().find(|name| fields.peek(name).is_some_and(|value| !foreign::is_void(value))) {
-        let message = "this server does not do that, and an answer without it would be another one; leave it out".to_owned();
-        return Err(WireError::Unsupported { param: fields.path_of(name), message });
-    }
-    foreign::refuse(fields)
 }
 
 #[cfg(test)]

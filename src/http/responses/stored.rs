@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use crate::actors::budget::{Reserved, Use};
 use crate::actors::messages::KeyId;
 use crate::http::answer::encoder::to_json;
+use crate::http::answer::sealing::owner_bytes;
 use crate::http::body::BODY_FACTOR;
 use crate::http::errors::ApiError;
 use crate::http::middleware::key::Access;
-use crate::http::responses::conversations;
-use crate::http::responses::items::{self, InputItem};
+use crate::http::responses::{conversations, items};
 use crate::http::wire::error::{WireError, clip};
+use crate::http::wire::history::InputItem;
 use crate::store::{ResponseStore, StoreError, StoredRecord};
 
 /// Most turns of a conversation that is continued by id.
@@ -100,11 +101,6 @@ impl Saving {
     pub(crate) fn bytes(&self) -> u64 {
         2 * self.input.get().len() as u64
     }
-}
-
-/// An owner as the store has it.
-pub(crate) fn owner_bytes(owner: KeyId) -> Vec<u8> {
-    owner.0.map_or_else(Vec::new, |id| id.to_vec())
 }
 
 /// `input` as it is kept and listed: items with a type, an id and parts.

@@ -77,15 +77,38 @@ const REFUSED: &[(&str, Neutral)] = &[
 
 /// Refuses what is left of these fields. A route that serves one of them takes it out before.
 pub(crate) fn refuse(fields: &mut RequestFields) -> Result<(), WireError> {
-    for (name, neutral) in REFUSED {
-        let param = fields.path_of(name);
-        if fields.take(name).is_some_and(|value| !asks_for_nothing(&value, *neutral)) {
-            let message =
-                "this server does not do that, and an answer without it would be another one; leave it out".to_owned();
-            return Err(WireError::Unsupported { param, message });
-        }
+    REFUSED.iter().try_for_each(|(name, neutral)| refuse_one(fields, name, *neutral))
+}
+
+/// Refuses fields of one route that have no default of their own.
+pub(crate) fn refuse_these(fields: &mut RequestFields, names: &[&str]) -> Result<(), WireError> {
+    names.iter().try_for_each(|name| refuse_one(fields, name, Empty))
+}
+
+fn refuse_one(fields: &mut RequestFields, name: &str, neutral: Neutral) -> Result<(), WireError> {
+    let param = fields.path_of(name);
+    if fields.take(name).is_some_and(|value| !asks_for_nothing(&value, neutral)) {
+        let message = "this server does not do that, and an answer without it would be another one; leave it out".to_owned();
+        return Err(WireError::Unsupported { param, message });
     }
     Ok(())
+}
+
+/// Refuses a field of another API whose value `asks` for something that has another name here:
+/// `moved` has pairs of both.
+pub(crate) fn refuse_moved(
+    fields: &RequestFields,
+    moved: &[(&str, &str)],
+    whose: &str,
+    asks: impl Fn(&Value) -> bool,
+) -> Result<(), WireError> {
+    match moved.iter().find(|(name, _)| fields.peek(name).is_some_and(&asks)) {
+        None => Ok(()),
+        Some((name, here)) => {
+            let message = format!("is a field of {whose}; this route has {here}");
+            Err(WireError::Unsupported { param: fields.path_of(name), message })
+        }
+    }
 }
 
 /// Whether the value of a field with no default of its own asks for nothing.

@@ -10,6 +10,8 @@ use crate::http::wire::tools::function_name;
 use crate::prompt::conversation::{AnswerForm, NamedSchema};
 
 const KINDS: &str = "\"text\", \"json_object\" or \"json_schema\"";
+/// What the model knows a schema by that has no name.
+const UNNAMED: &str = "answer";
 
 /// What a field holds that asks for a form.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +80,19 @@ impl FormRequest {
         asked.or_by_other_names(fields)
     }
 
+    /// Reads `format` of `config`, Anthropic's `output_config`, or its older name `output_format`:
+    /// a schema without a name. The model is told of it under one.
+    pub(crate) fn read_unnamed(config: Option<RequestFields>, fields: &mut RequestFields) -> Result<Self, WireError> {
+        let newer = config.map(|mut config| config.object("format")).transpose()?.flatten();
+        let older = fields.object("output_format")?;
+        if newer.is_some() && older.is_some() {
+            let message = "asks for a form, and so does output_config.format; give one of them".to_owned();
+            return Err(WireError::Conflict { param: fields.path_of("output_format"), message });
+        }
+        let asked = newer.or(older).map(unnamed).transpose()?.unwrap_or_default();
+        asked.or_by_other_names(fields)
+    }
+
     fn or_by_other_names(mut self, fields: &mut RequestFields) -> Result<Self, WireError> {
         for form in by_other_names(fields)? {
             if let Some(before) = &self.form {
@@ -133,13 +148,27 @@ impl FormRequest {
 fn named(named: &mut RequestFields, is_flat: bool) -> Result<FormRequest, WireError> {
     let name = match is_flat {
         true => function_name(named)?,
-        false => named.text("name")?.unwrap_or_else(|| "answer".to_owned()),
+        false => named.text("name")?.unwrap_or_else(|| UNNAMED.to_owned()),
     };
     let description = named.text("description")?;
     named.flag("strict")?;
     let schema = named.required("schema", "a JSON schema")?;
     check_schema(&schema, &named.path_of("schema"), is_flat)?;
     Ok(FormRequest::of(named.path_of("schema"), schema, Some((name, description))))
+}
+
+/// A schema without a name, as Anthropic has it.
+fn unnamed(mut format: RequestFields) -> Result<FormRequest, WireError> {
+    let path = format.path_of("type");
+    let kind = text(format.required("type", "\"json_schema\"")?, &path)?;
+    if kind != "json_schema" {
+        let message = format!("{} is not supported; only \"json_schema\" is", quoted(&kind));
+        return Err(WireError::Unsupported { param: path, message });
+    }
+    let schema = format.required("schema", "a JSON schema, as an object")?;
+    let path = format.path_of("schema");
+    check_schema(&schema, &path, true)?;
+    Ok(FormRequest::of(path, schema, Some((UNNAMED.to_owned(), None))))
 }
 
 /// A schema may be `true` or `false` too, for which typed clients have no place.

@@ -2,7 +2,8 @@
 //!
 //! [`document`] turns bytes into a tree that holds no key twice, [`fields`] reads the tree and
 //! knows where it is, so that each complaint names its parameter. `sampling`, `streaming`, `form`,
-//! `tools`, `reasoning` and `foreign` read the fields that several routes have.
+//! `tools`, `reasoning` and `foreign` read the fields that several routes have; `history` makes
+//! messages of items.
 //!
 //! Promises: unknown fields are accepted, null is as good as absent, and no input panics.
 //! Absent on purpose: sockets, clocks, randomness; ids, times and drawn seeds come in as arguments.
@@ -13,6 +14,7 @@ pub(crate) mod error;
 pub(crate) mod fields;
 pub(crate) mod foreign;
 pub(crate) mod form;
+pub(crate) mod history;
 pub(crate) mod models;
 pub(crate) mod parts;
 pub(crate) mod reasoning;

@@ -40,7 +40,7 @@ impl Reasoning {
 }
 
 /// gpt-oss knows three efforts and always thinks: the names of other models mean the nearest.
-fn effort(fields: &mut RequestFields, name: &str) -> Result<Option<ReasoningEffort>, WireError> {
+pub(crate) fn effort(fields: &mut RequestFields, name: &str) -> Result<Option<ReasoningEffort>, WireError> {
     let path = fields.path_of(name);
     match fields.text(name)?.as_deref() {
         None => Ok(None),

@@ -33,6 +33,8 @@ pub(crate) struct Generation {
     pub(crate) choices_count: u32,
     /// Most tokens of a choice; `None` is as many as there is room for.
     pub(crate) max_tokens: Option<u32>,
+    /// More than there is room for is as many as there is room for, and not refused.
+    pub(crate) cuts_at_context: bool,
     /// How to draw.
     pub(crate) sampling: Sampling,
     /// Numbers of `sampling` as the request writes them, or as they are assumed.
@@ -83,11 +85,12 @@ impl Generation {
         Ok(Self {
             choices_count: fields.count("n", 1..=CHOICES_MAX)?.unwrap_or(1),
             max_tokens,
+            cuts_at_context: false,
             sampling,
             written,
             seed,
             form: None,
-            stop_strings: stop_strings(fields)?,
+            stop_strings: stop_strings(fields, "stop")?,
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
             cache_salt,
             has_cache_key: cache_key(fields)?,
@@ -176,9 +179,10 @@ fn min_tokens(fields: &mut RequestFields, max_tokens: Option<u32>, terms: &Terms
     }
 }
 
-fn stop_strings(fields: &mut RequestFields) -> Result<Vec<String>, WireError> {
-    let path = fields.path_of("stop");
-    let strings = match fields.take("stop") {
+/// Texts that end a choice, as the field `name` has them.
+pub(crate) fn stop_strings(fields: &mut RequestFields, name: &str) -> Result<Vec<String>, WireError> {
+    let path = fields.path_of(name);
+    let strings = match fields.take(name) {
         None => return Ok(Vec::new()),
         // OpenAI takes an empty string for none.
         Some(Value::String(only)) if only.is_empty() => return Ok(Vec::new()),

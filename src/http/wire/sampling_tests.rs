@@ -13,6 +13,7 @@ fn nothing_said_is_the_defaults_with_a_drawn_seed() {
     let expected = Generation {
         choices_count: 1,
         max_tokens: None,
+        cuts_at_context: false,
         sampling,
         written: WrittenNumbers { temperature: 1.0, top_p: 1.0 },
         seed: None,

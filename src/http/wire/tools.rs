@@ -1,6 +1,7 @@
 //! `tools` and `tool_choice`: the functions that the model may call.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -10,9 +11,28 @@ use crate::http::wire::parts::check_type;
 use crate::prompt::conversation::Tool;
 
 const TOOLS_MAX: usize = 128;
-const NAME_MAX_BYTES: usize = 64;
 const CHOICES: &str = "auto, none, required, or an object that names a function or allowed_tools";
-const NAME_EXPECTED: &str = "1 to 64 characters of A-Z a-z 0-9 _ -";
+
+/// How an API writes a function.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct FunctionForm {
+    /// The field of its parameters.
+    pub(in crate::http) parameters: &'static str,
+    /// A function without that field is refused.
+    pub(in crate::http) needs_parameters: bool,
+    /// Longest name, in bytes.
+    pub(in crate::http) name_max_bytes: usize,
+    /// The same in words.
+    pub(in crate::http) name_expected: &'static str,
+}
+
+/// As OpenAI has it.
+const OPENAI: FunctionForm = FunctionForm {
+    parameters: "parameters",
+    needs_parameters: false,
+    name_max_bytes: 64,
+    name_expected: "1 to 64 characters of A-Z a-z 0-9 _ -",
+};
 
 /// The functions that the model may call, and what it must.
 #[derive(Debug, Default, PartialEq)]
@@ -47,7 +67,7 @@ impl Tools {
             Some(Value::String(choice)) => match choice.as_str() {
                 "auto" => Self { tools, ..Self::default() },
                 "none" => Self::default(),
-                "required" => required(tools, path)?,
+                "required" => Self::required(tools, path, "required")?,
                 _ => return Err(unfit(&path, &Value::String(choice), CHOICES)),
             },
             Some(object @ Value::Object(_)) => match object["type"].as_str() {
@@ -57,6 +77,16 @@ impl Tools {
             Some(other) => return Err(unfit(&path, &other, CHOICES)),
         };
         Ok(Self { single_call, ..chosen })
+    }
+
+    /// One of the functions must be called, as the choice `said` at `path` has it. Of a single one
+    /// the call is forced, by ending the prompt behind its header.
+    pub(in crate::http) fn required(tools: Vec<Tool>, path: String, said: &str) -> Result<Self, WireError> {
+        match tools.as_slice() {
+            [] => Err(WireError::Conflict { param: path, message: format!("{said:?} needs a tool in tools") }),
+            [only] => Ok(Self { forced: Some(only.name.clone()), tools, ..Self::default() }),
+            _ => Ok(Self { must_call: true, tools, ..Self::default() }),
+        }
     }
 }
 
@@ -102,39 +132,61 @@ pub(in crate::http) fn listed(fields: &mut RequestFields) -> Result<Vec<RequestF
     list.into_iter().enumerate().map(|(index, value)| RequestFields::of(value, &format!("{path}[{index}]"))).collect()
 }
 
+/// Says once that a type of tool is offered to no model here.
+pub(in crate::http) fn note_tool(kind: &'static str) {
+    static NOTED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    if NOTED.lock().unwrap_or_else(PoisonError::into_inner).insert(kind) {
+        tracing::info!(kind, "requests offer a type of tool that is not served: the model is not told of it");
+    }
+}
+
+/// Where a function stands in the request that `param` names as `tools[0].function…` among the
+/// functions alone, of which `places` tells the places; and the rest of the path.
+pub(in crate::http) fn place_of<'a>(param: &'a str, places: &[usize]) -> Option<(usize, &'a str)> {
+    let (index, rest) = param.strip_prefix("tools[")?.split_once("].function")?;
+    Some((*places.get(index.parse::<usize>().ok()?)?, rest))
+}
+
 /// A function that is offered, whose name is none of `names`.
 pub(in crate::http) fn tool(function: &mut RequestFields, names: &mut HashSet<String>) -> Result<Tool, WireError> {
+    tool_as(&OPENAI, function, names)
+}
+
+/// The same, written in another form.
+pub(in crate::http) fn tool_as(
+    form: &FunctionForm,
+    function: &mut RequestFields,
+    names: &mut HashSet<String>,
+) -> Result<Tool, WireError> {
     let name_path = function.path_of("name");
-    let name = function_name(function)?;
+    let name = name_as(form, function)?;
     if !names.insert(name.clone()) {
         let message = format!("{name:?} is the name of an earlier tool");
         return Err(WireError::Conflict { param: name_path, message });
     }
     let description = function.text("description")?;
     let strict = function.flag("strict")?.unwrap_or(false);
-    let parameters = function.object("parameters")?.map(|schema| Value::Object(schema.into_rest()));
+    let parameters = function.object(form.parameters)?.map(|schema| Value::Object(schema.into_rest()));
+    if parameters.is_none() && form.needs_parameters {
+        return Err(WireError::Missing { param: function.path_of(form.parameters), expected: "a JSON schema, as an object" });
+    }
     Ok(Tool { name, description, parameters, strict })
 }
 
 /// `name`: plain characters only, so that no name can hold harmony's control text.
 pub(in crate::http) fn function_name(function: &mut RequestFields) -> Result<String, WireError> {
-    let path = function.path_of("name");
-    let name = text(function.required("name", NAME_EXPECTED)?, &path)?;
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-    if name.is_empty() || name.len() > NAME_MAX_BYTES || !name.bytes().all(plain) {
-        return Err(unfit(&path, &Value::String(name), NAME_EXPECTED));
-    }
-    Ok(name)
+    name_as(&OPENAI, function)
 }
 
-/// One of the functions must be called. Of a single one the call is forced, by ending the prompt
-/// behind its header.
-fn required(tools: Vec<Tool>, path: String) -> Result<Tools, WireError> {
-    match tools.as_slice() {
-        [] => Err(WireError::Conflict { param: path, message: "\"required\" needs a tool in tools".to_owned() }),
-        [only] => Ok(Tools { forced: Some(only.name.clone()), tools, ..Tools::default() }),
-        _ => Ok(Tools { must_call: true, tools, ..Tools::default() }),
+/// The same, as long as the form allows.
+pub(in crate::http) fn name_as(form: &FunctionForm, function: &mut RequestFields) -> Result<String, WireError> {
+    let path = function.path_of("name");
+    let name = text(function.required("name", form.name_expected)?, &path)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if name.is_empty() || name.len() > form.name_max_bytes || !name.bytes().all(plain) {
+        return Err(unfit(&path, &Value::String(name), form.name_expected));
     }
+    Ok(name)
 }
 
 fn named(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireError> {
@@ -164,12 +216,12 @@ fn allowed(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireErr
     if list.is_empty() || list.len() > TOOLS_MAX {
         return Err(unfit(&path, &Value::Array(list), &format!("an array of 1 to {TOOLS_MAX} functions")));
     }
-    let known = |(index, value)| {
+    let name_in = |(index, value)| {
         let mut choice = RequestFields::of(value, &format!("{path}[{index}]"))?;
         check_type(&mut choice, "function")?;
         known_name(&tools, &mut choice)
     };
-    let callable: Vec<String> = list.into_iter().enumerate().map(known).collect::<Result<_, _>>()?;
+    let callable: Vec<String> = list.into_iter().enumerate().map(name_in).collect::<Result<_, _>>()?;
     match callable.as_slice() {
         [only] if must_call => Ok(Tools { forced: Some(only.clone()), tools, ..Tools::default() }),
         _ => Ok(Tools { callable: Some(callable), must_call, tools, ..Tools::default() }),
@@ -186,10 +238,14 @@ fn known_name(tools: &[Tool], choice: &mut RequestFields) -> Result<String, Wire
             (function.required("name", "the name of a tool")?, function.path_of("name"))
         }
     };
-    let (name, path) = (text(value.0, &value.1)?, value.1);
+    known(tools, text(value.0, &value.1)?, &value.1)
+}
+
+/// `name`, given at `path`, which is that of one of `tools`.
+pub(in crate::http) fn known(tools: &[Tool], name: String, path: &str) -> Result<String, WireError> {
     match tools.iter().any(|tool| tool.name == name) {
         true => Ok(name),
-        false => Err(unfit(&path, &Value::String(clip(&name)), "the name of a function in tools")),
+        false => Err(unfit(path, &Value::String(clip(&name)), "the name of a function in tools")),
     }
 }
 

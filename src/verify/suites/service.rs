@@ -47,6 +47,7 @@ pub(super) async fn serve(
             inputs: vec![ResponseInput::Chat(Conversation { messages, ..Conversation::default() })],
             choices_count: 1,
             max_tokens: Some(u32::try_from(bench.context_tokens / 2).unwrap_or(u32::MAX).min(1024)),
+            cuts_at_context: false,
             sampling: Sampling { temperature: 0.0, ..Sampling::default() },
             written: WrittenNumbers::default(),
             seed: None,

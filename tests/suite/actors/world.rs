@@ -325,6 +325,7 @@ pub(super) fn plain(request_id: &str, prompt: &str, max_tokens: u32) -> Generate
         inputs: vec![ResponseInput::Text(prompt.to_owned())],
         choices_count: 1,
         max_tokens: Some(max_tokens),
+        cuts_at_context: false,
         sampling: Sampling::default(),
         written: WrittenNumbers::default(),
         seed: None,

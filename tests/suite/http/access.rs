@@ -146,7 +146,7 @@ async fn pages_of_named_origins_may_read_the_answers() {
     let body = r#"{"messages":[{"role":"user","content":"x"}],"max_tokens":4,"stream":true}"#;
     let reply = super::client::post_with(world.address, "/v1/chat/completions", "Origin: http://any.example\r\n", body).await;
     assert_eq!((reply.status, reply.header("access-control-allow-origin")), (200, Some("*")), "a stream too");
-    assert_eq!(reply.header("access-control-expose-headers"), Some("x-request-id, retry-after"));
+    assert_eq!(reply.header("access-control-expose-headers"), Some("x-request-id, request-id, retry-after"));
     world.close().await;
 }
 

@@ -13,6 +13,7 @@ mod leaving;
 mod lists;
 mod loaded;
 mod memory;
+mod messages;
 mod observe;
 mod page;
 mod parameters;

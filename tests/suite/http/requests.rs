@@ -173,10 +173,12 @@ async fn a_panic_is_one_answer_and_tells_nothing() {
 #[actix_rt::test]
 async fn refused_requests_are_counted() {
     let world = World::open(Plan::default()).await;
-    for (path, body) in [(CHAT, "{}"), ("/v1/completions", "{}"), ("/generate", "[]"), ("/generate/stream", "{}")] {
+    for (path, body) in
+        [(CHAT, "{}"), ("/v1/completions", "{}"), ("/generate", "[]"), ("/generate/stream", "{}"), ("/v1/messages", "{}")]
+    {
         assert_eq!(post(world.address, path, body).await.status, 400);
     }
     let stats = world.backend.metrics.stats(world.backend.clock.now());
-    assert_eq!((stats.rejected, stats.requests.total), (4, 0));
+    assert_eq!((stats.rejected, stats.requests.total), (5, 0));
     world.close().await;
 }
