@@ -25,6 +25,7 @@ mod models;
 pub mod observe;
 mod options;
 mod page;
+mod render;
 mod responses;
 mod routes;
 mod state;

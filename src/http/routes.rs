@@ -12,6 +12,7 @@ use crate::http::legacy::generate;
 use crate::http::messages;
 use crate::http::models;
 use crate::http::page;
+use crate::http::render;
 use crate::http::responses::{self, conversations, kept};
 use crate::http::tokens;
 use crate::http::wire::error::clip;
@@ -20,6 +21,7 @@ use crate::http::wire::error::clip;
 pub(super) fn configure(config: &mut ServiceConfig) {
     config
         .service(post("/v1/chat/completions", chat::completions))
+        .service(post("/v1/chat/completions/render", render::chat))
         .service(post("/v1/completions", completions::completions))
         .service(post("/v1/responses", responses::create))
         .service(routed("/v1/responses/{id}", [on_get(kept::get), on_delete(kept::delete)], "GET, HEAD, DELETE"))
@@ -43,6 +45,8 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         ))
         .service(post("/v1/messages", messages::create))
         .service(post("/v1/messages/count_tokens", messages::count_tokens))
+        .service(post("/v1/messages/render", messages::render))
+        .service(post("/apply-template", render::apply_template))
         .service(post("/generate", generate::generate))
         .service(post("/generate/stream", generate::stream))
         .service(post("/cancel/{request_id}", generate::cancel))

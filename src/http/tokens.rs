@@ -12,7 +12,7 @@ use crate::http::wire::tokens::{DetokenizeAnswer, TokenizeAnswer, TokenizeReques
 
 /// What a token takes in an answer that lists it, as text and as JSON: the longest of o200k have
 /// 128 bytes, a usual one has five.
-const TOKEN_BYTES: u64 = 80;
+pub(super) const TOKEN_BYTES: u64 = 80;
 
 /// The tokens of a text or a chat.
 pub(super) async fn tokenize(request: HttpRequest, payload: Payload, state: Data<AppState>) -> Result<HttpResponse, ApiError> {

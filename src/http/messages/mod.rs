@@ -22,6 +22,7 @@ use crate::http::body::{ReadBody, read_json};
 use crate::http::errors::ApiError;
 use crate::http::messages::answer::{MessagesEncoder, TokensCount};
 use crate::http::messages::request::{MessagesRequest, MessagesRoute};
+use crate::http::render::{self, Renderable};
 use crate::http::state::{AppState, Sender, access, dialect, response_id};
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::tools::place_of;
@@ -55,6 +56,19 @@ pub(in crate::http) async fn create(
         return Ok(respond::in_stream(&request, &state, &id, parts, Encoder::Messages(Box::new(encoder))));
     }
     respond::in_one_piece(&state, &id, parts, encoder, |encoder| to_json(&encoder.object())).await
+}
+
+/// The handler of `POST /v1/messages/render`.
+pub(in crate::http) async fn render(
+    request: HttpRequest,
+    payload: Payload,
+    state: Data<AppState>,
+) -> Result<HttpResponse, ApiError> {
+    let (ReadBody { asked, memory }, sender) = read(&request, payload, &state, MessagesRoute::Create).await?;
+    let MessagesRequest { model, conversation, generation, streaming, .. } = asked;
+    let (request_id, stream, owner) = (response_id(&request, "msg_"), streaming.on, sender.owner);
+    let asked = Renderable { request_id, model, conversation, generation, stream, owner, memory };
+    render::answer(state, asked).await
 }
 
 /// The handler of `POST /v1/messages/count_tokens`.

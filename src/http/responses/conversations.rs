@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::actors::budget::{Reserved, Use};
 use crate::clock;
-use crate::http::body::{BODY_FACTOR, ReadBody, away, read_json};
 use crate::http::answer::sealing::owner_bytes;
+use crate::http::body::{BODY_FACTOR, ReadBody, away, read_json};
 use crate::http::errors::ApiError;
 use crate::http::middleware::key::Access;
 use crate::http::responses::items;

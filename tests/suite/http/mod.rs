@@ -19,6 +19,7 @@ mod page;
 mod parameters;
 mod prefix;
 mod probes;
+mod rendered;
 mod requests;
 mod responses;
 mod sockets;
