@@ -136,6 +136,7 @@ impl Bench {
             sliding_blocks: batch.sliding_blocks.len()..batch.sliding_blocks.len() + table,
             sliding_first: 0,
             draw: Some(draw),
+            drafts: 0,
             prompt_targets: None,
         });
         // Knuth's multiplicative hash: as good as random.

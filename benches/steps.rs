@@ -53,6 +53,7 @@ impl Engine for Pacemaker {
             step_slices_max: self.sequences_count,
             context_tokens_max: 4_096,
             vocab_size: VOCAB_SIZE,
+            slice_drafts_max: 0,
             steps_max: self.steps_max,
             global_block_bytes: 1,
             sliding_block_bytes: 1,

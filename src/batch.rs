@@ -284,6 +284,19 @@ pub struct Draw {
     pub history_prompt_len: usize,
 }
 
+impl Draw {
+    /// The same for the token that is drawn so many draws later.
+    ///
+    /// # Panics
+    /// If it needs a history: what is drawn in between is not in it.
+    #[must_use]
+    pub fn later(&self, draws_count: usize) -> Self {
+        assert!(!self.sampling.needs_history() || draws_count == 0, "a draw with a history follows from the draw before it");
+        let later = u32::try_from(draws_count).expect("a slice has a few drafts");
+        Self { generated_count: self.generated_count + later, ..self.clone() }
+    }
+}
+
 /// A sequence's share of a step: consecutive tokens of one sequence.
 #[derive(Debug, Clone)]
 pub struct Slice {
@@ -304,6 +317,10 @@ pub struct Slice {
     /// Draw a token after the slice's last position; `None` for a slice that does not reach the
     /// sequence's end.
     pub draw: Option<Draw>,
+    /// How many of its last tokens are drafts: guesses at what is drawn. A token is drawn after
+    /// each of the tokens from the one before them on, as if the guesses before it were right; zero
+    /// unless it draws. A draw with a history or with masks has none.
+    pub drafts: usize,
     /// Report log-probabilities of prompt tokens that this slice predicts; `None` unless they are
     /// wanted.
     pub prompt_targets: Option<Box<PromptTargets>>,
@@ -396,7 +413,7 @@ pub enum DrawError {
 }
 
 /// What a step reports of one slice: one for each slice that draws or reports prompt
-/// log-probabilities, in batch order.
+/// log-probabilities, in batch order, and one more for each of its drafts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampled {
     /// The sequence.
@@ -439,6 +456,8 @@ pub struct EngineLimits {
     pub context_tokens_max: usize,
     /// Rows of the vocabulary.
     pub vocab_size: usize,
+    /// Most drafts of a slice; zero if it verifies none.
+    pub slice_drafts_max: usize,
     /// Most steps that may be under way: 2 if it takes the next one while it computes one, else 1.
     pub steps_max: usize,
     /// Bytes of one global block over all its layers, keys and values.

@@ -125,6 +125,8 @@ pub struct BatchProfile {
     pub prefill_slice_tokens: Bounded<1, 1_048_576>,
     /// Percent of what running answers are expected to grow by that an admission leaves free.
     pub growth_reserve_percent: Bounded<0, 100>,
+    /// Most tokens of a step that are guessed, over all sequences that decode.
+    pub draft_budget_tokens: Bounded<0, 4_096>,
 }
 
 impl Default for BatchProfile {
@@ -136,6 +138,7 @@ impl Default for BatchProfile {
             token_budget_tokens: Bounded(1_024),
             prefill_slice_tokens: Bounded(256),
             growth_reserve_percent: Bounded(10),
+            draft_budget_tokens: Bounded(16),
         }
     }
 }

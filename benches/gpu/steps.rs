@@ -142,6 +142,7 @@ impl Run<'_> {
             sliding_blocks: sliding..batch.sliding_blocks.len(),
             sliding_first,
             draw,
+            drafts: 0,
             prompt_targets: None,
         });
     }

@@ -10,6 +10,7 @@ const LIMITS: EngineLimits = EngineLimits {
     step_slices_max: 8,
     context_tokens_max: 128,
     vocab_size: 100,
+    slice_drafts_max: 0,
     steps_max: 1,
     global_block_bytes: 1,
     sliding_block_bytes: 1,

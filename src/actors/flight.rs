@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::actors::registry::LiveEntry;
 use crate::actors::snapshot::{PromptSlice, StepTrace};
 use crate::batch::Micros;
-use crate::scheduler::SchedulerCounts;
+use crate::scheduler::{DraftCounts, SchedulerCounts};
 
 /// Steps that are kept: 12 s of steps of 3 ms, each in less than 200 bytes and 24 a slice.
 const STEPS_MAX_COUNT: usize = 4_096;
@@ -54,6 +54,14 @@ impl RecordedStep {
         if self.slices.len() < SLICES_MAX_COUNT {
             self.slices.push(slice);
         }
+    }
+
+    /// Of its tokens so many were guessed, and so many of those were right.
+    pub(super) fn drafted(mut self, before: &DraftCounts, after: &DraftCounts) -> Self {
+        let more = |after: u64, before: u64| u32::try_from(after - before).unwrap_or(u32::MAX);
+        self.trace.draft_tokens = more(after.draft_tokens_total, before.draft_tokens_total);
+        self.trace.accepted_draft_tokens = more(after.accepted_tokens_total, before.accepted_tokens_total);
+        self
     }
 
     /// It was computed from `began` to `ended`, and drew so many tokens; `None`: it was lost.

@@ -75,6 +75,8 @@ pub struct SchedulingOptions {
     pub priority_level: Duration,
     /// Percent of what running answers are expected to grow by that an admission leaves free.
     pub growth_reserve_percent: usize,
+    /// Most tokens of a step that are guessed; zero: none.
+    pub draft_budget_tokens: usize,
     /// Whether what prompts have in common with earlier ones is kept and found computed.
     pub prefix_cache: bool,
 }
@@ -93,6 +95,7 @@ impl Default for SchedulingOptions {
             waiting_max: Duration::ZERO,
             priority_level: Duration::ZERO,
             growth_reserve_percent: 0,
+            draft_budget_tokens: 0,
             prefix_cache: false,
         }
     }
@@ -120,6 +123,8 @@ impl SchedulingOptions {
             waiting_max_micros: micros(self.waiting_max),
             priority_micros: micros(self.priority_level),
             growth_reserve_percent: self.growth_reserve_percent,
+            draft_budget_tokens: self.draft_budget_tokens,
+            slice_drafts_max: engine.slice_drafts_max,
             prefix_cache: self.prefix_cache.then(hash_key),
         }
     }

@@ -51,6 +51,8 @@ pub(super) struct LiveEntry {
     outcome: OnceLock<RequestOutcome>,
     prompt_tokens: AtomicUsize,
     completion_tokens: AtomicU64,
+    draft_tokens: AtomicU64,
+    accepted_draft_tokens: AtomicU64,
     cancelled: AtomicBool,
 }
 
@@ -114,6 +116,12 @@ impl LiveEntry {
         self.completion_tokens.fetch_add(tokens, Ordering::Relaxed);
     }
 
+    /// Notes that so many of its tokens were guessed, and how many of them were right.
+    pub(super) fn add_drafts(&self, draft_tokens: usize, accepted_tokens: usize) {
+        self.draft_tokens.fetch_add(draft_tokens as u64, Ordering::Relaxed);
+        self.accepted_draft_tokens.fetch_add(accepted_tokens as u64, Ordering::Relaxed);
+    }
+
     /// Notes that it is to end; the scheduler looks when it takes the request.
     pub(super) fn set_cancelled(&self) {
         self.cancelled.store(true, Ordering::SeqCst);
@@ -155,6 +163,8 @@ impl LiveEntry {
             age_micros,
             prompt_tokens: self.prompt_tokens.load(Ordering::Relaxed),
             completion_tokens: self.completion_tokens.load(Ordering::Relaxed),
+            draft_tokens: self.draft_tokens.load(Ordering::Relaxed),
+            accepted_draft_tokens: self.accepted_draft_tokens.load(Ordering::Relaxed),
             session: self.session.clone(),
             first_text: self.marks.parts(&timeline, age_micros),
             timeline,
@@ -218,6 +228,8 @@ impl Registry {
                     outcome: OnceLock::new(),
                     prompt_tokens: AtomicUsize::new(0),
                     completion_tokens: AtomicU64::new(0),
+                    draft_tokens: AtomicU64::new(0),
+                    accepted_draft_tokens: AtomicU64::new(0),
                     cancelled: AtomicBool::new(false),
                 });
                 vacant.insert(Arc::clone(&live));

@@ -111,6 +111,9 @@ impl Routes {
             }
             SequenceEvent::SentBack { seq } => self.first(seq).into_iter().for_each(|live| live.sent_back()),
             SequenceEvent::Resumed { seq } => self.first(seq).into_iter().for_each(|live| live.resumed()),
+            SequenceEvent::Drafted { seq, draft_tokens, accepted_tokens } => {
+                self.live(seq).into_iter().for_each(|(live, _)| live.add_drafts(draft_tokens, accepted_tokens));
+            }
             SequenceEvent::PromptLogprobs { seq, logprobs } => self.add(seq, ChoiceEventKind::Prompt(logprobs)),
             SequenceEvent::Token { seq, token, logprobs } => self.add(seq, ChoiceEventKind::Token { token, logprobs }),
             SequenceEvent::Finished { seq, reason, logprobs } => {

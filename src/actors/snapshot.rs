@@ -5,7 +5,7 @@ use crate::actors::messages::KeyId;
 use crate::batch::{BlockUse, Micros};
 use crate::metrics::RequestOutcome;
 pub use crate::prompt::builder::BuilderCounts;
-pub use crate::scheduler::{BlockMap, PrefixCounts, SchedulerCounts, SchedulerView, SequenceView, ViewSize};
+pub use crate::scheduler::{BlockMap, DraftCounts, PrefixCounts, SchedulerCounts, SchedulerView, SequenceView, ViewSize};
 
 /// What the engine is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +135,10 @@ pub struct StepTrace {
     pub tokens_count: usize,
     /// Tokens that it drew for sequences that still wanted them.
     pub drawn_count: usize,
+    /// Tokens that were guessed for it, and how many of them were right.
+    pub draft_tokens: u32,
+    /// See there.
+    pub accepted_draft_tokens: u32,
     /// Sequences that were being prefilled once it was planned.
     pub prefilling_count: usize,
     /// Sequences that decoded.
@@ -177,6 +181,10 @@ pub struct LiveRequest {
     pub prompt_tokens: usize,
     /// Tokens generated so far, all choices together.
     pub completion_tokens: u64,
+    /// Of its tokens so many were guessed before they were drawn, and so many of those were right.
+    pub draft_tokens: u64,
+    /// See there.
+    pub accepted_draft_tokens: u64,
     /// The conversation that it belongs to.
     pub session: Option<String>,
     /// What happened to it so far.

@@ -165,6 +165,7 @@ fn scheduling(profile: &Profile, prefix_cache: bool) -> SchedulingOptions {
         waiting_max: Duration::from_secs(queue.waiting_max_seconds.get()),
         priority_level: Duration::from_secs(queue.priority_seconds.get()),
         growth_reserve_percent: batch.growth_reserve_percent.count(),
+        draft_budget_tokens: batch.draft_budget_tokens.count(),
         prefix_cache,
     }
 }

@@ -36,7 +36,8 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
     }
     print(&format!(
         "{count} worlds are sound: {} steps of {} slices, {} tokens; sequences: {} taken, {} finished, {} cancelled, {} \
-         preempted, {} found {} tokens computed, {} resumed so; {} requests rejected, {} steps lost, {} held, {} planned ahead\n",
+         preempted, {} found {} tokens computed, {} resumed so; {} requests rejected, {} steps lost, {} held, {} planned ahead; \
+         {} of {} guessed tokens right\n",
         sum.steps_total,
         sum.slices_total,
         sum.tokens_total,
@@ -50,6 +51,8 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
         sum.rejected_total,
         sum.lost_total,
         sum.held_total,
-        sum.ahead_total
+        sum.ahead_total,
+        sum.accepted_tokens_total,
+        sum.draft_tokens_total
     ))
 }

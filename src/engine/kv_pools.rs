@@ -71,8 +71,8 @@ impl KvPools {
         }
     }
 
-    /// What an engine with these blocks can hold and compute; `block_bytes` as for
-    /// [`Self::within`].
+    /// What an engine with these blocks can hold and compute, if it verifies no drafts and takes
+    /// one step at a time; `block_bytes` as for [`Self::within`].
     pub(super) fn limits(
         &self,
         config: &ModelConfig,
@@ -89,6 +89,7 @@ impl KvPools {
             step_slices_max,
             context_tokens_max: config.context_tokens_max,
             vocab_size: config.vocab_size,
+            slice_drafts_max: 0,
             steps_max: 1,
             global_block_bytes: block_bytes(KvGroup::Global),
             sliding_block_bytes: block_bytes(KvGroup::Sliding),

@@ -37,7 +37,8 @@ pub trait Engine: Send {
     fn begin(&mut self, batch: &Batch) -> Result<(), EngineError>;
 
     /// Waits for the oldest step under way, and appends to `sampled` a report for each slice that
-    /// draws or reports prompt log-probabilities, in batch order.
+    /// draws or reports prompt log-probabilities, in batch order, and behind it one for each of its
+    /// drafts.
     ///
     /// # Errors
     /// As [`Engine::begin`]; every step under way is lost.
@@ -91,6 +92,8 @@ fn check_batch(limits: &EngineLimits, batch: &Batch) {
         assert!(slice.tokens.start == next && !slice.is_empty(), "{:?}: tokens {:?} after {next}", slice.seq, slice.tokens);
         assert!(slice.end() <= limits.context_tokens_max, "{:?} ends at {}", slice.seq, slice.end());
         next = slice.tokens.end;
+        let drafts_max = if slice.draw.is_some() { limits.slice_drafts_max.min(slice.len() - 1) } else { 0 };
+        assert!(slice.drafts <= drafts_max, "{:?}: {} drafts, at most {drafts_max}", slice.seq, slice.drafts);
         let last = (slice.end() - 1) / limits.block_tokens;
         let first_seen = (slice.start + 1).saturating_sub(limits.sliding_window_tokens) / limits.block_tokens;
         let covers = |table: &Range<usize>, from: usize, first: usize| from <= first && from + table.len() > last;

@@ -13,12 +13,14 @@ pub(super) struct Wanted {
     pub(super) report: usize,
     /// The prompt token whose log-probability is asked for; `None` asks for a draw.
     pub(super) target: Option<TokenId>,
+    /// Which of the slice's draws it is, counted from zero: one for each draft before it.
+    pub(super) draw: usize,
     /// How many likeliest tokens are to be reported; `None` asks for no log-probabilities.
     pub(super) top_count: Option<u32>,
 }
 
-/// Adds an empty report for each slice that asks for one, and lists the rows that they need: a
-/// slice's prompt targets in order, then its draw.
+/// Adds an empty report for each slice that asks for one, and for each of its drafts, and lists the
+/// rows that they need: a slice's prompt targets in order, then its draws.
 pub(super) fn list_wanted(batch: &Batch, sampled: &mut Vec<Sampled>, wanted: &mut Vec<Wanted>) {
     wanted.clear();
     for (index, slice) in batch.slices.iter().enumerate() {
@@ -30,12 +32,23 @@ pub(super) fn list_wanted(batch: &Batch, sampled: &mut Vec<Sampled>, wanted: &mu
             assert!(targets.tokens.len() <= slice.len(), "{:?}: more prompt targets than tokens", slice.seq);
             let rows = slice.tokens.clone().zip(&targets.tokens);
             let top_count = Some(targets.top_count);
-            wanted.extend(rows.map(|(row, target)| Wanted { row, slice: index, report, target: Some(*target), top_count }));
+            let wanted_of = |(row, target): (usize, &TokenId)| Wanted {
+                row,
+                slice: index,
+                report,
+                target: Some(*target),
+                draw: 0,
+                top_count,
+            };
+            wanted.extend(rows.map(wanted_of));
         }
         if let Some(draw) = &slice.draw {
-            let top_count = draw.sampling.logprobs;
-            wanted.push(Wanted { row: slice.tokens.end - 1, slice: index, report, target: None, top_count });
+            let (top_count, first) = (draw.sampling.logprobs, slice.tokens.end - 1 - slice.drafts);
+            let wanted_of =
+                |draw| Wanted { row: first + draw, slice: index, report: report + draw, target: None, draw, top_count };
+            wanted.extend((0..=slice.drafts).map(wanted_of));
         }
-        sampled.push(Sampled { seq: slice.seq, token: None, logprobs: None, prompt_logprobs: Vec::new() });
+        let empty = || Sampled { seq: slice.seq, token: None, logprobs: None, prompt_logprobs: Vec::new() };
+        sampled.extend(std::iter::repeat_with(empty).take(1 + slice.drafts));
     }
 }

@@ -125,6 +125,7 @@ fn draw(engine: &mut dyn Engine, tokens: &[TokenId], start: usize) -> Result<Tok
             sliding_blocks: 0..blocks - sliding_first,
             sliding_first,
             draw: Some(greedy),
+            drafts: 0,
             prompt_targets: None,
         }],
         sliding_blocks: table[sliding_first..].to_vec(),

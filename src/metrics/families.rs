@@ -198,6 +198,9 @@ pub(super) struct StateFamilies {
     prefix_queries: CounterNames<2>,
     prefix_hits: CounterNames<2>,
     prefix_hits_by_reason: IntCounterVec,
+    drafts: CounterNames<2>,
+    draft_tokens: CounterNames<2>,
+    accepted_draft_tokens: CounterNames<2>,
     /// Held while the scheduler's totals are counted.
     counting: Mutex<()>,
 }
@@ -244,6 +247,18 @@ impl StateFamilies {
                 "reason",
                 &["prefix", "resumed"],
             ),
+            drafts: make.counts(
+                ["antiphon_drafts_total", "vllm:spec_decode_num_drafts_total"],
+                "How often tokens of an answer were guessed before they were drawn.",
+            ),
+            draft_tokens: make.counts(
+                ["antiphon_draft_tokens_total", "vllm:spec_decode_num_draft_tokens_total"],
+                "Tokens of answers that were guessed before they were drawn.",
+            ),
+            accepted_draft_tokens: make.counts(
+                ["antiphon_accepted_draft_tokens_total", "vllm:spec_decode_num_accepted_tokens_total"],
+                "Guessed tokens that were what was drawn.",
+            ),
             counting: Mutex::new(()),
         };
         // Every group and state is exposed from the start.
@@ -270,10 +285,17 @@ impl StateFamilies {
         self.kv_bytes.set(kv_in_use_bytes as f64);
         // The scheduler counts since the start; the counters take the difference.
         let _alone = lock(&self.counting);
-        let found = &scheduler.prefix_cache;
-        self.preemptions.add(scheduler.preemptions_total.saturating_sub(self.preemptions.get()));
-        self.prefix_queries.add(found.queried_tokens_total.saturating_sub(self.prefix_queries.get()));
-        self.prefix_hits.add(found.hit_tokens_total.saturating_sub(self.prefix_hits.get()));
+        let (found, drafts) = (&scheduler.prefix_cache, &scheduler.drafts);
+        for (counter, total) in [
+            (&self.preemptions, scheduler.preemptions_total),
+            (&self.prefix_queries, found.queried_tokens_total),
+            (&self.prefix_hits, found.hit_tokens_total),
+            (&self.drafts, drafts.drafts_total),
+            (&self.draft_tokens, drafts.draft_tokens_total),
+            (&self.accepted_draft_tokens, drafts.accepted_tokens_total),
+        ] {
+            counter.add(total.saturating_sub(counter.get()));
+        }
         for (reason, total) in [("prefix", found.hits_total), ("resumed", found.resumed_total)] {
             let hits = self.prefix_hits_by_reason.with_label_values(&[reason]);
             hits.inc_by(total.saturating_sub(hits.get()));

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::window::{Ended, Rate, Recent};
 use super::*;
 use crate::batch::BlockUse;
+use crate::scheduler::DraftCounts;
 
 fn tags() -> ModelTags {
     ModelTags {
@@ -121,10 +122,15 @@ fn the_schedulers_totals_become_counters() {
     let mut state = SchedulerCounts { global_blocks, sliding_blocks, ..SchedulerCounts::default() };
     for preemptions_total in [0, 3, 3, 5] {
         state.preemptions_total = preemptions_total;
+        let [drafts_total, draft_tokens_total, accepted_tokens_total] = [2, 7, 3].map(|times| times * preemptions_total);
+        state.drafts = DraftCounts { drafts_total, draft_tokens_total, accepted_tokens_total };
         metrics.scheduler(&state, 16, 0);
     }
     let text = metrics.exposition(Names::All, Micros(0));
     assert_eq!(samples(&text, "vllm:num_preemptions_total", &[]), [5.0]);
+    for (name, total) in [("drafts", 10.0), ("draft_tokens", 35.0), ("accepted_tokens", 15.0)] {
+        assert_eq!(samples(&text, &format!("vllm:spec_decode_num_{name}_total"), &[]), [total], "{name}");
+    }
     assert_eq!(samples(&text, "vllm:kv_cache_usage_perc", &[]), [0.5], "the fuller group's");
     let size = ["block_size=\"16\"", "num_gpu_blocks=\"8\""];
     assert_eq!(samples(&text, "vllm:cache_config_info", &size), [1.0], "what vllm-router multiplies the usage with");

@@ -24,6 +24,8 @@
 //!   to gain, and a request that arrives meanwhile would wait for the next one too.
 //! * No sequence in it draws with a history, which would lack a token, and no sequence of either
 //!   awaits log-probabilities of its prompt.
+//! * No sequence in it has drafts, for how many tokens it draws is not known, and none repeats what
+//!   stood before, which is worth more than planning ahead (`speculation`).
 //! * No suspects are tried, and no window holds a sequence.
 //! * Few in the line of those that run have ended, and none was admitted that goes before others:
 //!   the line is tidied between a commit and a plan, where no step knows its places.
@@ -46,7 +48,7 @@ const LITTLE_TOKENS: usize = 256;
 
 impl Scheduler {
     /// Whether the next step can be planned beside the one under way.
-    pub(super) fn can_be_followed(&self) -> bool {
+    pub(super) fn can_be_followed(&mut self) -> bool {
         let [step] = self.under_way.as_slice() else { return false };
         let is_short = step.prefill_tokens() <= LITTLE_TOKENS;
         is_short
@@ -54,6 +56,7 @@ impl Scheduler {
             && self.suspects.is_empty()
             && self.running.is_tidy()
             && self.running.is_in_order()
+            && !self.guesses_next()
     }
 
     /// Presumes that the step under way ends well; its commit settles the tokens.
@@ -96,14 +99,19 @@ impl Scheduler {
         }
     }
 
-    /// Whether there are blocks for the next slice of all that run, however long it may be. What
-    /// those need that return is kept for them.
+    /// Whether there are blocks for the next slice of all that run, however long it may be.
     fn suffices_for_all(&self) -> bool {
+        self.next_missing().fit(self.available())
+    }
+
+    /// Blocks that the next slices take of all that run, however long they may be. What those need
+    /// that return is kept for them.
+    pub(super) fn next_missing(&self) -> BlockCounts {
         let mut missing = BlockCounts::default();
         for runner in self.running.iter().filter(|runner| !runner.is_complete() && !runner.is_returning()) {
             let end = runner.computed + runner.pending().min(self.geometry.slice_tokens_max);
             missing = missing.plus(runner.tables.missing(end, &self.geometry));
         }
-        missing.fit(self.available())
+        missing
     }
 }

@@ -8,6 +8,7 @@ use crate::batch::{DrawError, PositionLogprobs, Sampled, TokenId};
 impl Scheduler {
     /// Every slice was computed.
     pub(super) fn commit_done(&mut self, step: StepUnderWay, reports: Vec<Sampled>, events: &mut Vec<SequenceEvent>) {
+        let (step, reports) = self.settle_drafts(step, reports, events);
         let mut reports = reports.into_iter();
         for slice in &step.planned {
             // It may have ended since the step was planned, in the commit before or by a cancel, or
@@ -122,6 +123,7 @@ impl Scheduler {
         self.forget_computed();
         // What was planned ahead of this is lost with it, and no sequence of it is suspected.
         self.under_way.clear();
+        self.stop_guessing(&step);
         for &Planned { at, end, .. } in &step.planned {
             let runner = &self.running[at];
             let seq = runner.seq;

@@ -44,6 +44,11 @@ pub struct SchedulerLimits {
     pub priority_micros: u64,
     /// Percent of what running answers are expected to grow by that an admission leaves free.
     pub growth_reserve_percent: usize,
+    /// Most tokens of a step that are drafts, over all that decode; none if that is less than one
+    /// for each of them.
+    pub draft_budget_tokens: usize,
+    /// Most drafts of a slice, by the engine; zero: it verifies none.
+    pub slice_drafts_max: usize,
     /// The key under which filled blocks are kept for prompts that begin the same; `None` keeps
     /// none.
     pub prefix_cache: Option<HashKey>,
@@ -69,6 +74,8 @@ impl Default for SchedulerLimits {
             waiting_max_micros: 0,
             priority_micros: 0,
             growth_reserve_percent: 0,
+            draft_budget_tokens: 0,
+            slice_drafts_max: 0,
             prefix_cache: None,
         }
     }

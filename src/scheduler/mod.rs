@@ -11,7 +11,8 @@
 //! some are left free (`growth`); when the engine fails all do, and the sequences of the lost step
 //! are tried alone (`suspects`). Steps may be held for company (`windows`). What a prompt has in
 //! common with earlier ones is found computed (`reuse`). Priorities are in the order of ids
-//! (`ids`). The sequences of one request take turns with those of others, and fail together
+//! (`ids`). What a sequence repeats is guessed, and several of its tokens are computed in one step
+//! (`speculation`). The sequences of one request take turns with those of others, and fail together
 //! (`turns`).
 //!
 //! A new feature is a file and a call in `planning` or `commit`, never a branch inside their loops.
@@ -32,7 +33,7 @@ use self::step::{PlannedStep, StepUnderWay};
 use self::suspects::Suspects;
 use self::turns::Turns;
 use self::windows::HeldTime;
-use crate::batch::{Batch, BlockUse, Micros, PositionLogprobs, SeqId, StepResult, TokenId};
+use crate::batch::{Batch, BlockUse, Micros, SeqId, StepResult};
 
 mod admission;
 mod ahead;
@@ -41,6 +42,7 @@ mod block_tables;
 mod chain_hash;
 mod check;
 mod commit;
+mod event;
 mod forecast;
 mod geometry;
 mod growth;
@@ -49,11 +51,13 @@ mod limits;
 mod planning;
 mod preemption;
 mod prefix_cache;
+mod prompt_lookup;
 mod queue;
 mod recency;
 mod reuse;
 mod running;
 mod sequence;
+mod speculation;
 mod step;
 mod suspects;
 mod table;
@@ -65,109 +69,11 @@ mod windows;
 
 pub use self::admission::{NewSequence, Reject};
 pub use self::chain_hash::{CacheSalt, HashKey};
+pub use self::event::{FinishReason, SequenceEvent};
 pub use self::limits::SchedulerLimits;
 pub use self::reuse::{Miss, PrefixCounts};
+pub use self::speculation::DraftCounts;
 pub use self::view::{BlockCell, BlockMap, SchedulerView, SequenceView, ViewSize};
-
-/// Why a sequence ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FinishReason {
-    /// A stop token was drawn (which one).
-    Stop(TokenId),
-    /// The tokens asked for are generated.
-    Length,
-    /// It was cancelled. For the layer that tells a reader so: the core reports no event of a
-    /// cancelled sequence.
-    Cancelled,
-    /// It waited longer than the queue allows.
-    QueueTimeout,
-    /// The engine failed whenever this sequence ran, alone in the end.
-    EngineFailed,
-    /// Its logits were not finite.
-    NotFinite,
-    /// Its masks allowed no token.
-    NothingAllowed,
-    /// Another sequence of its request failed, for the reason that is reported there.
-    RequestFailed,
-}
-
-impl FinishReason {
-    /// Whether the sequence failed, and its request with it.
-    #[must_use]
-    pub fn is_failure(self) -> bool {
-        match self {
-            Self::Stop(_) | Self::Length | Self::Cancelled => false,
-            Self::QueueTimeout | Self::EngineFailed | Self::NotFinite | Self::NothingAllowed | Self::RequestFailed => true,
-        }
-    }
-}
-
-/// Something that happened to a sequence in a commit or a plan.
-#[derive(Debug, Clone, PartialEq)]
-pub enum SequenceEvent {
-    /// A later sequence of a request enters the queue; the first event of it.
-    Entered {
-        /// The request, by the id of its first sequence.
-        request: SeqId,
-        /// Which of the request's sequences it is, counted from zero.
-        index: usize,
-        /// The sequence, from now on.
-        seq: SeqId,
-    },
-    /// The sequence runs for the first time.
-    Began {
-        /// The sequence.
-        seq: SeqId,
-        /// Tokens of its prompt.
-        prompt_tokens: usize,
-        /// Those of them, from the first on, that were found computed.
-        cached_tokens: usize,
-        /// Those of the others that a cache with everything would have had.
-        missed_tokens: usize,
-        /// Why none were found; also `None` if prefixes are not kept.
-        miss: Option<Miss>,
-        /// How long the prefill window held it, in microseconds, of the time that it waited.
-        held_micros: u64,
-    },
-    /// It gave its blocks back and waits again: for want of blocks, or because the engine lost
-    /// them.
-    SentBack {
-        /// The sequence.
-        seq: SeqId,
-    },
-    /// It runs again.
-    Resumed {
-        /// The sequence.
-        seq: SeqId,
-    },
-    /// The prompt is computed and the log-probabilities of its tokens (from the second on) are
-    /// known; only if asked for.
-    PromptLogprobs {
-        /// The sequence.
-        seq: SeqId,
-        /// One for each prompt token but the first.
-        logprobs: Vec<PositionLogprobs>,
-    },
-    /// A token was generated.
-    Token {
-        /// The sequence.
-        seq: SeqId,
-        /// The token; never a stop token, unless the sequence has none.
-        token: TokenId,
-        /// Its log-probabilities, if asked for.
-        logprobs: Option<Box<PositionLogprobs>>,
-    },
-    /// The sequence ended; the last event of it, exactly one. A stop token that ended it is inside
-    /// the reason.
-    Finished {
-        /// The sequence.
-        seq: SeqId,
-        /// Why.
-        reason: FinishReason,
-        /// The ending stop token's log-probabilities, if asked for.
-        logprobs: Option<Box<PositionLogprobs>>,
-    },
-}
 
 /// What to do next.
 #[derive(Debug)]
@@ -207,6 +113,8 @@ pub struct SchedulerCounts {
     pub decode_tokens_total: u64,
     /// What prompts found computed.
     pub prefix_cache: PrefixCounts,
+    /// What was guessed.
+    pub drafts: DraftCounts,
 }
 
 impl SchedulerCounts {
@@ -242,6 +150,7 @@ pub struct Scheduler {
     suspects: Suspects,
     turns: Turns,
     reuse: Reuse,
+    drafts: DraftCounts,
     held: HeldTime,
     /// What is to be reported of those that began to run, were sent back, or run again.
     moves: Vec<SequenceEvent>,
@@ -279,6 +188,7 @@ impl Scheduler {
             suspects: Suspects::default(),
             turns: Turns::default(),
             reuse: Reuse::default(),
+            drafts: DraftCounts::default(),
             held: HeldTime::default(),
             moves: Vec::new(),
             observed: RecentSteps::default(),
@@ -433,6 +343,7 @@ impl Scheduler {
             prefill_tokens_total: self.totals.prefill_tokens,
             decode_tokens_total: self.totals.decode_tokens,
             prefix_cache: self.reuse.counts,
+            drafts: self.drafts,
         }
     }
 

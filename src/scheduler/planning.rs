@@ -17,6 +17,7 @@ impl Scheduler {
             self.choose_apart();
             return None;
         }
+        self.guess();
         let room = self.catch_up(self.running.decoding_count(), |_, _| true);
         let gate = self.gate(now, room);
         if let Some(until) = self.decode_hold(gate) {

@@ -197,6 +197,18 @@ impl Runner {
         }
     }
 
+    /// The token at `position`.
+    pub(super) fn token(&self, position: usize, sequences: &Sequences) -> TokenId {
+        let tokens = &sequences[self.place].tokens;
+        tokens.get(position).copied().unwrap_or_else(|| self.latest[position - tokens.len()])
+    }
+
+    /// Whether what it draws next can be guessed and verified: it decodes, and what a draw may give
+    /// does not follow from the draws before it.
+    pub(super) fn can_guess(&self) -> bool {
+        self.decoding && !self.needs_history && !self.is_masked && !self.is_returning && self.awaited_of.is_none()
+    }
+
     /// Gives back the sliding blocks that no later token of it sees.
     pub(super) fn slide(&mut self, geometry: &Geometry, tables: &mut Tables, pools: &mut BlockPools) {
         let ends = [self.prompt_len(), self.known_tokens];

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::NewSequence;
 use super::chain_hash::{CacheSalt, ChainHash};
+use super::speculation::Drafting;
 use crate::batch::{Micros, PositionLogprobs, Sampling, SeqId, TokenId};
 
 /// Log-probabilities of a prompt's tokens, gathered over the slices of its prefill.
@@ -46,6 +47,8 @@ pub(super) struct Sequence {
     pub(super) advances_at: usize,
     /// While it waits: the hashes of its leading blocks, as far as they were looked up.
     pub(super) hashes: Vec<ChainHash>,
+    /// What its drafts are taken from, once there were any to look for.
+    pub(super) drafting: Option<Box<Drafting>>,
 }
 
 impl Sequence {
@@ -69,6 +72,7 @@ impl Sequence {
             has_run: false,
             advances_at: 0,
             hashes: Vec::new(),
+            drafting: None,
         }
     }
 

@@ -8,14 +8,14 @@ use super::block_tables::Tables;
 use super::geometry::Geometry;
 use super::running::{Runner, RunningSequences};
 use super::sequence::Sequences;
-use crate::batch::{Awaited, Batch, Draw, Micros, PromptTargets, SeqId, Slice};
+use crate::batch::{Awaited, Batch, Draw, Micros, PromptTargets, SeqId, Slice, TokenId};
 
 /// A slice of the step, as far as its commit needs it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Planned {
     /// Index of its runner.
     pub(super) at: usize,
-    /// One past the position of its last token.
+    /// One past the position of its last token that is no draft.
     pub(super) end: usize,
     /// How many tokens it prefills; none if it decodes.
     pub(super) prefill_tokens: usize,
@@ -26,6 +26,15 @@ pub(super) struct Planned {
     /// It was planned ahead, and the token that it awaited changed what it may draw: its report is
     /// dropped, and the sequence goes on as if it had not been in the step.
     pub(super) is_void: bool,
+    /// How many drafts stand behind its last token, which asks for a token more each.
+    pub(super) drafts: u8,
+}
+
+impl Planned {
+    /// How many reports come of it.
+    pub(super) fn reports_count(&self) -> usize {
+        usize::from(self.draws || self.reports_prompt) + usize::from(self.drafts)
+    }
 }
 
 /// A step that the engine was given, as far as its commit needs it.
@@ -33,8 +42,10 @@ pub(super) struct Planned {
 pub(super) struct StepUnderWay {
     /// Its slices, in the batch's order.
     pub(super) planned: Vec<Planned>,
+    /// The drafts of its slices, one slice after another.
+    pub(super) drafts: Vec<TokenId>,
     /// The next step cannot be planned before this one commits: a draw needs its history, or
-    /// log-probabilities of a prompt are reported.
+    /// log-probabilities of a prompt are reported, or how many tokens are drawn is not known.
     pub(super) blocks_planning_ahead: bool,
     /// Whether its end was presumed: only what it draws is to be settled.
     pub(super) is_presumed: bool,
@@ -83,6 +94,11 @@ pub(super) struct PlannedStep {
     pub(super) prefills: Vec<(usize, usize)>,
     /// Whether a sequence that runs lacked blocks for a slice.
     pub(super) lacks_blocks: bool,
+    /// What is guessed of sequences that decode, in the order of service; taken as their slices are
+    /// written.
+    pub(super) guesses: VecDeque<(SeqId, Vec<TokenId>)>,
+    /// What of that is written.
+    drafts: Vec<TokenId>,
     /// The slices that are written, in the batch's order.
     pub(super) planned: Vec<Planned>,
     /// As in [`StepUnderWay`].
@@ -112,6 +128,8 @@ impl PlannedStep {
     pub(super) fn withdraw(&mut self) {
         self.prefills.clear();
         self.planned.clear();
+        self.guesses.clear();
+        self.drafts.clear();
         self.lacks_blocks = false;
         self.says_more = false;
     }
@@ -121,18 +139,34 @@ impl PlannedStep {
         self.planned.is_empty() && self.prefills.is_empty()
     }
 
-    /// Appends a slice of the next `len` tokens of the runner at `at`.
+    /// Appends a slice of the next `len` tokens of the runner at `at`, and what is guessed of it.
     pub(super) fn write(&mut self, at: usize, len: usize, material: Material<'_>) {
         let runner = &material.running[at];
         let end = runner.computed + len;
         let draws = end == runner.tokens_count;
         let draw = draws.then(|| self.draw(runner, material.sequences));
-        let slice = slice(&mut self.batch, runner, end, draw, material);
+        let drafts = self.guesses_of(runner);
+        let slice = slice(&mut self.batch, runner, (end, &drafts), draw, material);
         let reports_prompt = slice.prompt_targets.is_some();
-        self.says_more |= reports_prompt || draws && runner.needs_history;
+        self.says_more |= reports_prompt || draws && runner.needs_history || !drafts.is_empty();
         self.earlier.overwrite(self.planned.len(), slice, &mut self.batch.slices);
         let prefill_tokens = if runner.decoding { 0 } else { len };
-        self.planned.push(Planned { at, end, prefill_tokens, draws, reports_prompt, is_void: false });
+        self.drafts.extend_from_slice(&drafts);
+        let drafts = u8::try_from(drafts.len()).expect("a slice has a few drafts");
+        self.planned.push(Planned { at, end, prefill_tokens, draws, reports_prompt, drafts, is_void: false });
+    }
+
+    /// What is guessed of `runner`. To be asked in the order of service.
+    fn guesses_of(&mut self, runner: &Runner) -> Vec<TokenId> {
+        while let Some((seq, _)) = self.guesses.front()
+            && *seq <= runner.seq
+            && let Some((seq, drafts)) = self.guesses.pop_front()
+        {
+            if seq == runner.seq {
+                return drafts;
+            }
+        }
+        Vec::new()
     }
 
     /// Appends the prefill slices; the batch is complete then. Answers what its commit will need.
@@ -143,7 +177,8 @@ impl PlannedStep {
         }
         self.batch.slices.truncate(self.planned.len());
         let planned = std::mem::replace(&mut self.planned, std::mem::take(&mut self.spare));
-        StepUnderWay { planned, blocks_planning_ahead: self.says_more, is_presumed: false, given: now }
+        let drafts = std::mem::take(&mut self.drafts);
+        StepUnderWay { planned, drafts, blocks_planning_ahead: self.says_more, is_presumed: false, given: now }
     }
 
     /// Takes back the memory of a step that is committed.
@@ -222,9 +257,15 @@ impl Earlier {
     }
 }
 
-/// A slice of the tokens of `runner` before `end`; they and its block tables are appended to
-/// `batch`.
-fn slice(batch: &mut Batch, runner: &Runner, end: usize, draw: Option<Draw>, material: Material<'_>) -> Slice {
+/// A slice of the tokens of `runner` before `end` and of its `drafts`; they and its block tables
+/// are appended to `batch`.
+fn slice(
+    batch: &mut Batch,
+    runner: &Runner,
+    (end, drafts): (usize, &[TokenId]),
+    draw: Option<Draw>,
+    material: Material<'_>,
+) -> Slice {
     let Material { sequences, tables, geometry, .. } = material;
     let start = runner.computed;
     let tokens_from = batch.tokens.len();
@@ -234,8 +275,10 @@ fn slice(batch: &mut Batch, runner: &Runner, end: usize, draw: Option<Draw>, mat
     } else {
         batch.tokens.extend_from_slice(&sequences[runner.place].tokens[start..end]);
     }
+    batch.tokens.extend_from_slice(drafts);
     let global_from = batch.global_blocks.len();
-    batch.global_blocks.extend_from_slice(&runner.tables.global(tables)[..geometry.blocks(end)]);
+    let global_blocks = geometry.blocks(end + drafts.len());
+    batch.global_blocks.extend_from_slice(&runner.tables.global(tables)[..global_blocks]);
     let sliding_from = batch.sliding_blocks.len();
     batch.sliding_blocks.extend_from_slice(runner.tables.sliding(tables));
     Slice {
@@ -246,6 +289,7 @@ fn slice(batch: &mut Batch, runner: &Runner, end: usize, draw: Option<Draw>, mat
         sliding_blocks: sliding_from..batch.sliding_blocks.len(),
         sliding_first: runner.tables.sliding_first(),
         draw,
+        drafts: drafts.len(),
         prompt_targets: runner.awaits_prompt_logprobs.then(|| Box::new(prompt_targets(runner, end, sequences))),
     }
 }

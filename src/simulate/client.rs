@@ -2,7 +2,6 @@
 //! it got.
 
 use crate::batch::{DrawError, EngineLimits, Micros, PositionLogprobs, SeqId, Slice, TokenId};
-use crate::engine::fake::FakeAnswer;
 use crate::scheduler::{CacheSalt, FinishReason, NewSequence, SequenceEvent};
 
 use super::config::{Config, ROT};
@@ -128,8 +127,11 @@ impl SimulatedClient {
             let began = self.began.or(config.limits.prefix_cache.is_none().then_some(0));
             expect(began == Some(slice.start), || format!("begins at {}, and {began:?} was said", slice.start))?;
         }
-        expect(self.tokens.get(slice.start..slice.end()) == Some(tokens), || "computes tokens that it has not".into())?;
-        expect(slice.draw.is_some() == (slice.end() == self.tokens.len()), || "draws where it does not end".into())?;
+        let (end, tokens) = (slice.end() - slice.drafts, &tokens[..slice.len() - slice.drafts]);
+        expect(self.tokens.get(slice.start..end) == Some(tokens), || "computes tokens that it has not".into())?;
+        expect(slice.draw.is_some() == (end == self.tokens.len()), || "draws where it does not end".into())?;
+        let left_count = self.new.max_tokens as usize - self.generated();
+        expect(slice.drafts < left_count || slice.drafts == 0, || format!("{} drafts, {left_count} left", slice.drafts))?;
         if let Some(draw) = &slice.draw {
             expect(draw.generated_count as usize == self.generated(), || "miscounts what was generated".into())?;
         }
@@ -147,6 +149,16 @@ impl SimulatedClient {
         if self.accused_until.is_some_and(|until| end >= until) {
             self.accused_until = None;
         }
+    }
+
+    /// A step with its slice was computed, of which these tokens were guessed, and it has got what
+    /// came of it since it had `tokens_count`.
+    pub(super) fn drafted(&mut self, drafts: &[TokenId], tokens_count: usize) -> Result<(), String> {
+        let got = &self.tokens[tokens_count..];
+        let right_count = got.iter().zip(drafts).take_while(|(token, draft)| token == draft).count();
+        expect(got.len() == 1 + right_count, || format!("got {got:?} of a slice with the drafts {drafts:?}"))?;
+        self.computed_to(self.tokens.len() - 1);
+        Ok(())
     }
 
     /// A step with its slice was lost.
@@ -177,6 +189,10 @@ impl SimulatedClient {
             }
             SequenceEvent::Resumed { .. } => {
                 expect(std::mem::replace(&mut self.away, false), || "goes on, and was not away".into()).map(|()| false)
+            }
+            SequenceEvent::Drafted { draft_tokens, accepted_tokens, .. } => {
+                let right = accepted_tokens <= draft_tokens;
+                expect(right, || format!("{accepted_tokens} of {draft_tokens} are right")).map(|()| false)
             }
             SequenceEvent::PromptLogprobs { logprobs, .. } => self.take_prompt_logprobs(logprobs).map(|()| false),
             SequenceEvent::Token { token, logprobs, .. } => {
@@ -246,9 +262,8 @@ impl SimulatedClient {
             return Err(DrawError::NotFinite);
         }
         let seen = self.tokens.len().saturating_sub(limits.sliding_window_tokens);
-        let answer = FakeAnswer::Hash { seed: config.answer_seed };
         let generated = u32::try_from(self.generated()).expect("sequences are short");
-        answer.next(&self.tokens, &self.tokens[seen..], &self.new.sampling, generated, limits.vocab_size)
+        config.answer.next(&self.tokens, &self.tokens[seen..], &self.new.sampling, generated, limits.vocab_size)
     }
 }
 

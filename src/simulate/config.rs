@@ -25,8 +25,8 @@ const LONG_TOKENS: usize = 700;
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub(super) limits: SchedulerLimits,
-    /// Seed of the engine's answers.
-    pub(super) answer_seed: u64,
+    /// What the engine draws.
+    pub(super) answer: FakeAnswer,
     /// Requests that arrive before each plan.
     pub(super) arrivals: f64,
     /// Of those, how many arrive while a step computes.
@@ -61,12 +61,23 @@ pub(super) struct Config {
     salts: usize,
 }
 
+/// What is drawn where answers are guessed mostly repeats something.
+fn answer(rng: &mut Rng, guesses: bool) -> FakeAnswer {
+    let seed = rng.uniform(0..=usize::MAX - 1) as u64;
+    if guesses && rng.chance(0.8) {
+        FakeAnswer::Echo { seed, period: rng.magnitude(1..=40), changes_one_of: rng.magnitude(2..=64) as u64 }
+    } else {
+        FakeAnswer::Hash { seed }
+    }
+}
+
 impl Config {
     pub(super) fn new(rng: &mut Rng) -> Self {
         let block_tokens = rng.magnitude(1..=32);
         let global_blocks = rng.magnitude(8..=512);
         let sliding_blocks = rng.magnitude(8..=512);
         let token_budget_tokens = rng.magnitude(16..=4096);
+        let guesses = rng.chance(0.5);
         let micros = |rng: &mut Rng, max: usize| if rng.chance(0.5) { 0 } else { rng.magnitude(1..=max) as u64 };
         let limits = SchedulerLimits {
             block_tokens,
@@ -84,6 +95,8 @@ impl Config {
             waiting_max_micros: if rng.chance(0.7) { 0 } else { rng.magnitude(1_000..=10_000_000) as u64 },
             priority_micros: micros(rng, 10_000_000),
             growth_reserve_percent: rng.pick(&[0, 25, 100]),
+            draft_budget_tokens: if guesses { rng.magnitude(1..=256) } else { 0 },
+            slice_drafts_max: if guesses { rng.magnitude(1..=31) } else { 0 },
             prefix_cache: rng.chance(0.8).then(|| HashKey([rng.uniform(0..=usize::MAX - 1) as u64, 7])),
         };
         let sometimes =
@@ -96,7 +109,7 @@ impl Config {
             salts,
             documents: Vec::new(),
             limits,
-            answer_seed: rng.uniform(0..=usize::MAX - 1) as u64,
+            answer: answer(rng, guesses),
             arrivals: rng.magnitude(1..=100) as f64 / 10.0,
             arrives_in_flight: sometimes(rng, 1.0),
             cancel: sometimes(rng, 0.5),
@@ -133,11 +146,12 @@ impl Config {
                 step_slices_max: self.limits.running_max_count,
                 context_tokens_max: self.limits.context_tokens_max,
                 vocab_size: VOCAB_SIZE,
+                slice_drafts_max: self.limits.slice_drafts_max,
                 steps_max: 2,
                 global_block_bytes: 1,
                 sliding_block_bytes: 1,
             },
-            answer: FakeAnswer::Hash { seed: self.answer_seed },
+            answer: self.answer.clone(),
             faults,
             ..FakeOptions::default()
         }

@@ -70,6 +70,10 @@ pub struct WorldReport {
     pub hit_tokens_total: u64,
     /// Preempted sequences of which some were.
     pub resumed_total: u64,
+    /// Tokens that were guessed.
+    pub draft_tokens_total: u64,
+    /// Those of them that were right.
+    pub accepted_tokens_total: u64,
     /// Plans that held a step although something could be computed.
     pub held_total: u64,
     /// What was wrong, if anything was; the world ended there.
@@ -93,6 +97,8 @@ impl WorldReport {
         self.hit_tokens_total += other.hit_tokens_total;
         self.resumed_total += other.resumed_total;
         self.held_total += other.held_total;
+        self.draft_tokens_total += other.draft_tokens_total;
+        self.accepted_tokens_total += other.accepted_tokens_total;
     }
 }
 

@@ -2,7 +2,7 @@
 //! engine and clients.
 
 use super::world::World;
-use crate::batch::{Batch, BlockId, Sampled, StepResult, TokenId};
+use crate::batch::{Batch, BlockId, Sampled, SeqId, StepResult, TokenId};
 
 /// Lives through worlds and lets `spoil` change one thing; answers what the first world that was
 /// spoilt said.
@@ -23,7 +23,11 @@ fn spoilt(mut spoil: impl FnMut(&mut Batch, &mut Vec<Sampled>) -> bool, before_c
                     let spoilt_result = !before_computing && spoil(&mut batch, &mut sampled);
                     world.commit(&batch, StepResult::Done(sampled)).map(|()| spoilt_result)
                 }
-                Ok(StepResult::Lost) => world.commit(&batch, StepResult::Lost).map(|()| false),
+                // Whatever was spoilt is lost with it, before it was looked at.
+                Ok(StepResult::Lost) => {
+                    assert_eq!(world.commit(&batch, StepResult::Lost), Ok(()), "the world of seed {seed}");
+                    continue;
+                }
                 Err(wrong) => Err(wrong),
             };
             match result {
@@ -39,7 +43,8 @@ fn spoilt(mut spoil: impl FnMut(&mut Batch, &mut Vec<Sampled>) -> bool, before_c
 fn a_wrong_full_block_is_noticed() {
     let wrong = spoilt(
         |batch, _| {
-            let slice = batch.slices.iter().find(|slice| slice.global_blocks.len() > 2);
+            // Both are read: what a slice writes itself it finds wherever it lies.
+            let slice = batch.slices.iter().find(|slice| slice.len() == 1 && slice.global_blocks.len() > 3);
             slice.map(|slice| batch.global_blocks.swap(slice.global_blocks.start, slice.global_blocks.start + 1)).is_some()
         },
         true,
@@ -73,6 +78,26 @@ fn a_missing_block_is_noticed() {
         true,
     );
     assert!(wrong.contains("has no Global block"), "{wrong}");
+}
+
+#[test]
+fn a_draft_that_is_taken_although_another_token_is_drawn_is_noticed() {
+    let mut drafts: Vec<(SeqId, Vec<TokenId>)> = Vec::new();
+    let wrong = spoilt(
+        |batch, sampled| {
+            drafts.clear();
+            for slice in batch.slices.iter().filter(|slice| slice.drafts > 0) {
+                drafts.push((slice.seq, batch.tokens[slice.tokens.end - slice.drafts..slice.tokens.end].to_vec()));
+            }
+            drafts.iter().any(|(seq, drafts)| {
+                let mut reports = sampled.iter_mut().filter(|report| report.seq == *seq).zip(drafts);
+                let wrong = reports.find(|(report, draft)| report.token != Some(Ok(**draft)));
+                wrong.map(|(report, draft)| report.token = Some(Ok(*draft))).is_some()
+            })
+        },
+        false,
+    );
+    assert!(wrong.contains("alone it gets"), "{wrong}");
 }
 
 #[test]

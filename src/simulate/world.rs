@@ -345,19 +345,29 @@ impl World {
         self.report.slices_total += batch.slices.len() as u64;
         let alone = batch.slices.len() == 1;
         let mut drew = BTreeSet::new();
+        let mut drafted = Vec::new();
         for slice in &batch.slices {
             let Some(client) = self.clients.get_mut(&slice.seq) else { continue };
             if done {
-                client.computed_to(slice.end());
+                client.computed_to(slice.end() - slice.drafts);
+                if slice.drafts > 0 {
+                    drafted.push((slice, client.tokens.len()));
+                }
                 drew.extend(slice.draw.as_ref().map(|_| slice.seq));
             } else {
-                client.lost(slice.end(), alone);
+                client.lost(slice.end() - slice.drafts, alone);
             }
         }
         if !done {
             self.clients.values_mut().for_each(|client| (client.computed, client.returns_to) = (0, None));
         }
-        self.take_events(&events, &drew)
+        self.take_events(&events, &drew)?;
+        for (slice, tokens_count) in drafted {
+            let Some(client) = self.clients.get_mut(&slice.seq) else { continue };
+            let drafts = &batch.tokens[slice.tokens.end - slice.drafts..slice.tokens.end];
+            client.drafted(drafts, tokens_count).map_err(|wrong| format!("sequence {}: {wrong}", slice.seq.0))?;
+        }
+        Ok(())
     }
 
     fn take_entered(&mut self, first: SeqId, index: usize, seq: SeqId) -> Result<(), String> {
@@ -386,6 +396,11 @@ impl World {
                 | SequenceEvent::SentBack { seq }
                 | SequenceEvent::Resumed { seq }
                 | SequenceEvent::PromptLogprobs { seq, .. } => (*seq, false),
+                SequenceEvent::Drafted { seq, draft_tokens, accepted_tokens } => {
+                    self.report.draft_tokens_total += *draft_tokens as u64;
+                    self.report.accepted_tokens_total += *accepted_tokens as u64;
+                    (*seq, false)
+                }
                 SequenceEvent::Token { seq, .. } => (*seq, true),
                 SequenceEvent::Finished { seq, .. } => (*seq, false),
             };

@@ -41,6 +41,9 @@ pub(crate) const DEMANDED: &[&str] = &[
     "vllm:num_preemptions_total",
     "vllm:prefix_cache_queries_total",
     "vllm:prefix_cache_hits_total",
+    "vllm:spec_decode_num_drafts_total",
+    "vllm:spec_decode_num_draft_tokens_total",
+    "vllm:spec_decode_num_accepted_tokens_total",
 ];
 
 /// The exposition of a server to which everything happened once.

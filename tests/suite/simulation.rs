@@ -40,6 +40,8 @@ fn two_hundred_and_fifty_worlds_hold_every_invariant() {
         sum.hits_total,
         sum.hit_tokens_total,
         sum.resumed_total,
+        sum.accepted_tokens_total,
+        sum.draft_tokens_total - sum.accepted_tokens_total,
     ];
     for rare in rare {
         assert!(rare > 100, "{sum:?}");

@@ -32,6 +32,10 @@ use scratch::Scratch;
 use std::sync::Arc;
 use weights::Weights;
 
+/// Most drafts of a slice: with the token before them half of the rows whose logits are computed at
+/// once.
+const SLICE_DRAFTS_MAX: usize = LOGIT_ROWS_MAX / 2 - 1;
+
 /// A GPT-OSS model on the CPU.
 #[derive(Debug)]
 pub struct CpuEngine {
@@ -92,7 +96,10 @@ impl CpuEngine {
         let memory = |group: &KvGroup| KvMemory::with_format(kv_layout(config, block_tokens, pools.blocks(*group)), format);
         let block_bytes = |group| block_bytes(config, format, block_tokens, group);
         Self {
-            limits: pools.limits(config, step_tokens_max, step_slices_max, block_bytes),
+            limits: EngineLimits {
+                slice_drafts_max: SLICE_DRAFTS_MAX,
+                ..pools.limits(config, step_tokens_max, step_slices_max, block_bytes)
+            },
             weights: weights.0,
             rope: Rope::new(config.rope.theta, config.head_dim, &config.rope.scaling),
             kv: config.layers.iter().map(memory).collect(),
@@ -183,7 +190,10 @@ fn report_row(sampler: &mut Sampler, slice: &Slice, wanted: Wanted, logits: &[f3
         return;
     }
     let Some(draw) = &slice.draw else { return };
-    let token = sampler.draw(logits, draw);
+    let token = match wanted.draw {
+        0 => sampler.draw(logits, draw),
+        later => sampler.draw(logits, &draw.later(later)),
+    };
     if let (Ok(token), Some(top_count)) = (token, draw.sampling.logprobs) {
         report.logprobs = Some(Box::new(sampler.logprobs(logits, token, top_count)));
     }

@@ -30,6 +30,7 @@ fn batch_of(tokens: &[u32], sampling: Sampling) -> Batch {
         sliding_blocks: 0..1,
         sliding_first: 0,
         draw: Some(Draw { sampling: Arc::new(sampling), generated_count: 0, history: Vec::new(), history_prompt_len: 0 }),
+        drafts: 0,
         prompt_targets: None,
     };
     Batch {

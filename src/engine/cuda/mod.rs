@@ -231,7 +231,7 @@ impl CudaEngine {
         // What is shown is not drawn.
         self.drawn.clear();
         self.forward_now()?;
-        let wanted = |row| Wanted { row, slice: 0, report: 0, target: None, top_count: None };
+        let wanted = |row| Wanted { row, slice: 0, report: 0, target: None, draw: 0, top_count: None };
         let every: Vec<Wanted> = (0..batch.tokens.len()).map(wanted).collect();
         for rows in every.chunks(self.options.logit_rows()) {
             let sizes = RoundSizes { rows: rows.len(), edits: 0 };

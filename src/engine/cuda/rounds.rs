@@ -4,6 +4,8 @@
 //! tokens) are gathered by token on the host, so that the device touches each logit once; which
 //! tokens a grammar allows goes beside it, a bit each.
 
+use std::borrow::Cow;
+
 use super::memory::CudaOptions;
 use crate::batch::{Allowed, Batch, Draw, DrawError, PositionLogprobs, Sampled, Slice, TokenId, TokenLogprob};
 use crate::engine::config::ModelConfig;
@@ -130,6 +132,10 @@ impl HostRound {
             return RowDraw { is_draw: 0, wants_logprobs: 1, target, top_count, ..RowDraw::default() };
         }
         let Some(draw) = &slice.draw else { return RowDraw { is_draw: 0, ..RowDraw::default() } };
+        let draw = &match wanted.draw {
+            0 => Cow::Borrowed(draw),
+            later => Cow::Owned(draw.later(later)),
+        };
         let (sampling, edit) = (&*draw.sampling, self.edits.len());
         let allowed = sampling.allowed(draw.generated_count);
         self.add_edits(draw, &allowed);

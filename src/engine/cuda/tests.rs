@@ -85,6 +85,7 @@ fn batch_of(draws: Vec<Draw>) -> Batch {
         sliding_blocks: 0..0,
         sliding_first: 0,
         draw: Some(draw),
+        drafts: 0,
         prompt_targets: None,
     };
     Batch { slices: draws.into_iter().enumerate().map(slice).collect(), ..Batch::default() }
@@ -409,6 +410,7 @@ fn prompt_targets_report_and_do_not_draw() {
         sliding_blocks: 0..0,
         sliding_first: 0,
         draw: None,
+        drafts: 0,
         prompt_targets: Some(Box::new(PromptTargets { tokens: vec![TokenId(5), TokenId(6)], top_count: 2 })),
     };
     let batch = Batch { tokens: vec![TokenId(0), TokenId(5)], slices: vec![slice], ..Batch::default() };
@@ -422,4 +424,33 @@ fn prompt_targets_report_and_do_not_draw() {
     assert_eq!(words[..2], [0, 1]);
     let expected = RowDraw { is_draw: 0, wants_logprobs: 1, target: 6, top_count: 2, ..RowDraw::default() };
     assert_eq!(words[4 + 20..4 + 40], expected.words());
+}
+
+#[test]
+fn a_slice_with_drafts_draws_after_each_of_them_with_an_index_of_its_own() {
+    let sampling = Arc::new(Sampling { temperature: 1.0, logprobs: Some(1), ..Sampling::default() });
+    let slice = Slice {
+        seq: SeqId(1),
+        tokens: 0..4,
+        start: 7,
+        global_blocks: 0..0,
+        sliding_blocks: 0..0,
+        sliding_first: 0,
+        draw: Some(Draw { sampling, generated_count: 5, history: Vec::new(), history_prompt_len: 0 }),
+        drafts: 2,
+        prompt_targets: None,
+    };
+    let batch = Batch { tokens: [1, 2, 3, 4].map(TokenId).into(), slices: vec![slice], ..Batch::default() };
+    let (mut sampled, mut wanted) = (Vec::new(), Vec::new());
+    list_wanted(&batch, &mut sampled, &mut wanted);
+    assert_eq!(sampled.len(), 3);
+    assert_eq!(wanted.iter().map(|wanted| (wanted.row, wanted.report)).collect::<Vec<_>>(), [(1, 0), (2, 1), (3, 2)]);
+    let mut round = HostRound::new(40);
+    let config = ModelConfig { vocab_size: 40, ..golden("g2").config().clone() };
+    assert_eq!(round.fill(&batch, &wanted, &config, &OPTIONS), 3);
+    let mut words = vec![0; round.sizes().words()];
+    round.write(&wanted, &round.sizes(), &mut words);
+    let index = RowDraw { index: u32::MAX, ..RowDraw::default() }.words().iter().position(|word| *word == u32::MAX);
+    let index = 4 + index.expect("a draw has an index");
+    assert_eq!([0, 20, 40].map(|row| words[row + index]), [5, 6, 7]);
 }

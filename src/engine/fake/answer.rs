@@ -11,6 +11,16 @@ pub enum FakeAnswer {
         /// Another seed gives other tokens.
         seed: u64,
     },
+    /// The token that stood so many tokens before, but for one of some draws, which is as by
+    /// [`FakeAnswer::Hash`]: what repeats its prompt and itself with changes.
+    Echo {
+        /// As there.
+        seed: u64,
+        /// How many tokens before.
+        period: usize,
+        /// One of so many draws is a change.
+        changes_one_of: u64,
+    },
     /// Always these tokens, then the stop token for ever.
     Script {
         /// The generated tokens, in order.
@@ -39,11 +49,18 @@ impl FakeAnswer {
         vocab_size: usize,
     ) -> Result<TokenId, DrawError> {
         let vocab_size = u32::try_from(vocab_size).unwrap_or(u32::MAX);
+        let by_hash = |seed: u64| {
+            let draw_seed = if sampling.temperature > 0.0 { sampling.seed } else { 0 };
+            mix(hash(full) ^ hash(sliding).rotate_left(1) ^ mix(seed) ^ mix(draw_seed).rotate_left(2))
+        };
+        let of_vocabulary = |hash: u64| TokenId((hash % u64::from(vocab_size.max(1))) as u32);
         let wanted = match self {
-            Self::Hash { seed } => {
-                let draw_seed = if sampling.temperature > 0.0 { sampling.seed } else { 0 };
-                let hash = mix(hash(full) ^ hash(sliding).rotate_left(1) ^ mix(*seed) ^ mix(draw_seed).rotate_left(2));
-                TokenId((hash % u64::from(vocab_size.max(1))) as u32)
+            Self::Hash { seed } => of_vocabulary(by_hash(*seed)),
+            Self::Echo { seed, period, changes_one_of } => {
+                let hash = by_hash(*seed);
+                let echoed = full.len().checked_sub(*period).and_then(|at| full.get(at));
+                let is_change = (hash >> 32).is_multiple_of(*changes_one_of);
+                echoed.filter(|_| !is_change).copied().unwrap_or(of_vocabulary(hash))
             }
             Self::Script { tokens, stop } => *tokens.get(generated_count as usize).unwrap_or(stop),
         };

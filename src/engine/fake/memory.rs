@@ -108,8 +108,18 @@ pub(super) struct SliceReading {
     pub(super) global: Vec<TokenId>,
     /// What stands for each of them and those before it.
     contexts: Vec<u64>,
-    /// What the slice's last token sees, from the sliding group.
-    pub(super) sliding: Vec<TokenId>,
+    /// What those of the slice's tokens see that a token is drawn after, from the sliding group.
+    sliding: Vec<TokenId>,
+}
+
+impl SliceReading {
+    /// What stands before the draw behind so many of `drafts` drafts: in the global group, and in
+    /// the sliding one, whose window is of `window_tokens`.
+    pub(super) fn before_draw(&self, draw: usize, drafts: usize, window_tokens: usize) -> (&[TokenId], &[TokenId]) {
+        let behind = drafts - draw;
+        let (global, sliding) = (&self.global[..self.global.len() - behind], &self.sliding[..self.sliding.len() - behind]);
+        (global, &sliding[sliding.len().saturating_sub(window_tokens)..])
+    }
 }
 
 /// The slots of both groups.
@@ -190,7 +200,7 @@ impl FakeMemory {
             reading.global.push(held.token);
             reading.contexts.push(context);
         }
-        let last_sees_from = slice.end().saturating_sub(self.limits.sliding_window_tokens);
+        let last_sees_from = (slice.end() - slice.drafts).saturating_sub(self.limits.sliding_window_tokens);
         for position in self.first_seen(slice)..slice.end() {
             let held = self.held(batch, slice, KvGroup::Sliding, position, |_| reading.contexts[position])?;
             if position >= last_sees_from {
@@ -247,6 +257,16 @@ impl FakeMemory {
         }
     }
 
+    /// Most drafts of a slice: none where a draw follows from the draws before it.
+    fn drafts_max(&self, slice: &Slice) -> usize {
+        match &slice.draw {
+            Some(draw) if !draw.sampling.needs_history() && draw.sampling.masks.is_none() => {
+                self.limits.slice_drafts_max.min(slice.len() - 1)
+            }
+            _ => 0,
+        }
+    }
+
     fn check_shape(&self, batch: &Batch) -> Result<(), Violation> {
         let (tokens, slices) = (batch.tokens.len(), batch.slices.len());
         let (tokens_max, slices_max) = (self.limits.step_tokens_max, self.limits.step_slices_max);
@@ -277,7 +297,10 @@ impl FakeMemory {
             if !seen.insert(slice.seq) {
                 return malformed("its sequence has another slice");
             }
-            let decode = slice.len() == 1 && slice.draw.as_ref().is_some_and(|draw| draw.generated_count > 0);
+            if slice.drafts > self.drafts_max(slice) {
+                return malformed("more drafts than it may have");
+            }
+            let decode = slice.len() == 1 + slice.drafts && slice.draw.as_ref().is_some_and(|draw| draw.generated_count > 0);
             if decode && prefill_seen {
                 return malformed("a decode slice after a prefill slice");
             }

@@ -97,6 +97,7 @@ impl Default for FakeOptions {
                 step_slices_max: 256,
                 context_tokens_max: 4096,
                 vocab_size: 512,
+                slice_drafts_max: 15,
                 steps_max: 2,
                 global_block_bytes: 4096,
                 sliding_block_bytes: 4096,
@@ -247,19 +248,20 @@ impl FakeEngine {
         for slice in &batch.slices {
             // Every slice is read, also one that draws nothing: the real engine reads for it too.
             self.memory.read(batch, slice, &mut self.reading)?;
-            let report = (slice.draw.is_some() || slice.prompt_targets.is_some()).then(|| self.report(slice));
-            let token = report.as_ref().and_then(|report| report.token);
+            let reports_count = if slice.draw.is_some() || slice.prompt_targets.is_some() { 1 + slice.drafts } else { 0 };
+            sampled.extend((0..reports_count).map(|draw| self.report(slice, draw)));
+            let token = if reports_count == 0 { None } else { sampled.last().and_then(|report| report.token) };
             self.drawn.push(token.map(|token| token.unwrap_or(TokenId(0))));
-            sampled.extend(report);
         }
         Ok(())
     }
 
-    fn report(&self, slice: &Slice) -> Sampled {
+    /// The report of a slice, or of its draw behind so many drafts.
+    fn report(&self, slice: &Slice, draws_count: usize) -> Sampled {
         let vocab_size = self.options.limits.vocab_size;
-        let tokens = &self.reading.global;
+        let (tokens, sliding) = self.reading.before_draw(draws_count, slice.drafts, self.options.limits.sliding_window_tokens);
         let mut report = Sampled { seq: slice.seq, token: None, logprobs: None, prompt_logprobs: Vec::new() };
-        if let Some(draw) = &slice.draw {
+        if let Some(draw) = slice.draw.as_ref().map(|draw| draw.later(draws_count)) {
             let broken = self.options.faults.iter().any(|fault| match *fault {
                 EngineFault::NotFiniteOnToken(token) => tokens.contains(&token),
                 EngineFault::NotFiniteFor { seq, generated_count } => {
@@ -270,7 +272,7 @@ impl FakeEngine {
             let options = &self.options;
             let token = match broken {
                 true => Err(DrawError::NotFinite),
-                false => options.answer.next(tokens, &self.reading.sliding, &draw.sampling, draw.generated_count, vocab_size),
+                false => options.answer.next(tokens, sliding, &draw.sampling, draw.generated_count, vocab_size),
             };
             if let (Ok(token), Some(top)) = (token, draw.sampling.logprobs) {
                 report.logprobs = Some(Box::new(answer::logprobs(tokens, token, top, vocab_size)));

@@ -37,6 +37,7 @@ fn add(batch: &mut Batch, seq: u64, start: usize, tokens: &[u32], global: &[u32]
             history: Vec::new(),
             history_prompt_len: 0,
         }),
+        drafts: 0,
         prompt_targets: None,
     });
     batch.tokens.extend(tokens.iter().copied().map(TokenId));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::actors::snapshot::{ModelLimits, PrefixCounts, Snapshot};
+use crate::actors::snapshot::{DraftCounts, ModelLimits, PrefixCounts, Snapshot};
 use crate::batch::BlockUse;
 use crate::http::observe::health::ModelReport;
 use crate::metrics::{Gpu, ModelTags, RequestCounts, Stats};
@@ -36,6 +36,7 @@ pub(super) struct StatsReport<'a> {
     gpu_routing: GpuRouting<'a>,
     kv: GroupedBlocks,
     prefix_cache: PrefixCacheCounts,
+    speculation: SpeculationCounts,
     scheduler: SequenceCounts,
 }
 
@@ -134,6 +135,28 @@ impl PrefixCacheCounts {
     }
 }
 
+/// What was guessed of answers before it was drawn, since the start.
+#[derive(Debug, Serialize)]
+struct SpeculationCounts {
+    drafts: u64,
+    draft_tokens: u64,
+    accepted_tokens: u64,
+    /// The share of them, 0 to 1.
+    acceptance_rate: f64,
+}
+
+impl SpeculationCounts {
+    fn of(counts: DraftCounts) -> Self {
+        let DraftCounts { drafts_total, draft_tokens_total, accepted_tokens_total } = counts;
+        Self {
+            drafts: drafts_total,
+            draft_tokens: draft_tokens_total,
+            accepted_tokens: accepted_tokens_total,
+            acceptance_rate: accepted_tokens_total as f64 / draft_tokens_total.max(1) as f64,
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct SequenceCounts {
     waiting: usize,
@@ -189,6 +212,7 @@ pub(super) fn report<'a>(
             sliding: KvBlocks::of(scheduler.sliding_blocks),
         },
         prefix_cache: PrefixCacheCounts::of(scheduler.prefix_cache),
+        speculation: SpeculationCounts::of(scheduler.drafts),
         scheduler: SequenceCounts {
             waiting: scheduler.waiting_count,
             prefill: scheduler.prefill_count,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::batch::{EngineLimits, Sampling};
+use crate::batch::{EngineLimits, Sampling, TokenId};
 use crate::engine::fake::{EngineFault, FakeAnswer, FakeEngine, FakeError, FakeOptions};
 
 mod admission;
@@ -15,6 +15,7 @@ mod memory;
 mod prefix;
 mod priorities;
 mod results;
+mod speculation;
 mod turns;
 mod view;
 mod windows;

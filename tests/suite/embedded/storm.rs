@@ -79,7 +79,9 @@ fn visit(server: &Server, phase: Phase, client: u64, turn: u64) {
             thread::sleep(moment);
         }
         Phase::LastToken => drop(read_until(&mut socket, "\"finish_reason\":\"length\"")),
-        Phase::Whole => thread::sleep(moment),
+        // Nothing tells that it decodes, and a step with drafts takes longer, in a debug build most of
+        // all: its draws are not optimised.
+        Phase::Whole => thread::sleep(4 * moment),
     }
     match WAYS[usize::try_from((client + turn) % 3).expect("small")] {
         Way::Fin => {}

@@ -138,6 +138,7 @@ impl<E: Shows> Driver<E> {
             sliding_blocks: range(batch.sliding_blocks.len(), sequence.sliding.len()),
             sliding_first: sequence.sliding_first,
             draw,
+            drafts: 0,
             prompt_targets: None,
         });
         batch.tokens.extend(&sequence.tokens[sequence.computed..end]);

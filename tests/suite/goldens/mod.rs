@@ -15,6 +15,8 @@ mod prefix;
 mod ranks;
 mod reports;
 mod rounded;
+mod served;
+mod speculation;
 
 use antiphon::batch::TokenId;
 use driver::{Driver, Sequence, Shows};

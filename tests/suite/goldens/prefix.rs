@@ -1,109 +1,15 @@
 //! What the prefix cache changes: how much is computed, and not a bit of any answer.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use antiphon::batch::{Batch, Micros, Sampled, Sampling, SeqId, StepResult, TokenId};
-use antiphon::engine::Engine;
-use antiphon::engine::cpu::{CpuEngine, CpuOptions, Format, Math};
-use antiphon::scheduler::{CacheSalt, HashKey, NewSequence, Plan, Scheduler, SchedulerLimits, SequenceEvent};
+use antiphon::batch::TokenId;
+use antiphon::engine::cpu::{CpuOptions, Format, Math};
 
 use super::files::Golden;
+use super::served::{Answer, Served, Server};
 
 /// Long enough that many an answer needs a block of its own.
 const ANSWER_TOKENS: u32 = 9;
-
-/// Tokens and the bits of their log-probabilities, the likeliest ones' too.
-type Answer = Vec<(TokenId, Vec<u32>)>;
-
-/// The core on the embedded model.
-struct Server {
-    core: Scheduler,
-    engine: CpuEngine,
-    now: Micros,
-    events: Vec<SequenceEvent>,
-}
-
-impl Server {
-    fn start(golden: &Golden, blocks: usize, caches: bool, (math, dense): (Math, Format)) -> Self {
-        let options = CpuOptions {
-            threads: 2,
-            block_tokens: CpuOptions::BLOCK_TOKENS,
-            global_blocks: blocks,
-            sliding_blocks: blocks,
-            step_tokens_max: 256,
-            step_slices_max: 16,
-            math,
-            dense,
-            isa: None,
-        };
-        let engine = CpuEngine::load(Arc::clone(&golden.checkpoint), &options, &mut |_| {});
-        let engine_limits = engine.limits();
-        let limits = SchedulerLimits {
-            block_tokens: engine_limits.block_tokens,
-            global_blocks: blocks,
-            sliding_blocks: blocks,
-            sliding_window_tokens: engine_limits.sliding_window_tokens,
-            context_tokens_max: engine_limits.context_tokens_max.min(blocks * engine_limits.block_tokens),
-            token_budget_tokens: 256,
-            prefill_slice_tokens: 64,
-            running_max_count: 16,
-            waiting_max_count: 1_000,
-            waiting_max_tokens: 1 << 20,
-            prefix_cache: caches.then_some(HashKey([3, 5])),
-            ..SchedulerLimits::default()
-        };
-        Self { core: Scheduler::new(limits), engine, now: Micros(0), events: Vec::new() }
-    }
-
-    fn submit(&mut self, prompt: &[TokenId], max_tokens: u32) -> SeqId {
-        let sampling = Arc::new(Sampling { logprobs: Some(3), ..Sampling::default() });
-        let cache_salt = CacheSalt::default();
-        let new = NewSequence { prompt: prompt.to_vec(), max_tokens, sampling, cache_salt, in_session: false, priority: 0 };
-        self.core.submit(new, self.now).expect("the queue has room")
-    }
-
-    fn step(&mut self) -> bool {
-        self.now = self.now.plus(1_000);
-        let Plan::Step(batch) = self.core.plan(self.now, &mut self.events) else { return false };
-        let batch: Batch = batch.clone();
-        let mut sampled: Vec<Sampled> = Vec::new();
-        self.engine.execute(&batch, &mut sampled).expect("the CPU does not fail");
-        self.core.commit(StepResult::Done(sampled), self.now, &mut self.events);
-        true
-    }
-
-    /// The answers to all prompts, which run beside each other, and how many of their tokens were
-    /// found computed.
-    fn serve(&mut self, prompts: &[&[TokenId]], max_tokens: u32) -> (Vec<Answer>, Vec<usize>) {
-        let seqs: Vec<SeqId> = prompts.iter().map(|prompt| self.submit(prompt, max_tokens)).collect();
-        while self.step() {}
-        let answers = seqs.iter().map(|seq| self.answer(*seq)).collect();
-        let found = seqs.iter().map(|seq| self.found(*seq)).collect();
-        self.events.clear();
-        (answers, found)
-    }
-
-    fn answer(&self, seq: SeqId) -> Answer {
-        let heard = self.events.iter().filter_map(|event| match event {
-            SequenceEvent::Token { seq: of, token, logprobs: Some(logprobs) } if *of == seq => {
-                let all = std::iter::once(&logprobs.chosen).chain(&logprobs.top);
-                let bits = all.flat_map(|logprob| [logprob.token.0, logprob.rank, logprob.logprob.to_bits()]);
-                Some((*token, bits.collect()))
-            }
-            _ => None,
-        });
-        heard.collect()
-    }
-
-    fn found(&self, seq: SeqId) -> usize {
-        let found = self.events.iter().find_map(|event| match event {
-            SequenceEvent::Began { seq: of, cached_tokens, .. } if *of == seq => Some(*cached_tokens),
-            _ => None,
-        });
-        found.unwrap_or(0)
-    }
-}
 
 /// So many prompts of 20 to 300 tokens; half of them begin as others do.
 fn prompts(count: usize, vocab_size: usize) -> Vec<Vec<TokenId>> {
@@ -132,12 +38,12 @@ fn check(math: (Math, Format), count: usize) -> u64 {
     let prompts = prompts(count, golden.checkpoint.config().vocab_size);
     let all: Vec<&[TokenId]> = prompts.iter().map(Vec::as_slice).collect();
     let cold: Vec<Answer> = {
-        let mut cold = Server::start(&golden, 512, false, math);
+        let mut cold = Server::start(&golden, Served { blocks: 512, math, ..Served::default() });
         all.iter().map(|prompt| cold.serve(&[prompt], ANSWER_TOKENS).0.remove(0)).collect()
     };
     // Room for all of them: first answers, which find what others have computed, then second ones,
     // which find nearly everything.
-    let mut warm = Server::start(&golden, 25 * count, true, math);
+    let mut warm = Server::start(&golden, Served { blocks: 25 * count, caches: true, math, ..Served::default() });
     let (mut middle_count, mut found_all) = (0, 0);
     for (index, prompt) in all.iter().enumerate() {
         let (answers, found) = warm.serve(&[prompt], ANSWER_TOKENS);
@@ -153,7 +59,7 @@ fn check(math: (Math, Format), count: usize) -> u64 {
     assert!(middle_count > count / 5, "{middle_count} of {count} prompts went on from the middle of another");
     assert_eq!(found_all, count, "the second time everything but the last block is found");
     // Beside others, in a memory so small that blocks are evicted and sequences preempted.
-    let mut tight = Server::start(&golden, 48, true, math);
+    let mut tight = Server::start(&golden, Served { blocks: 48, caches: true, math, ..Served::default() });
     let mut found_tokens = 0;
     for round in 0..2 {
         for (first, together) in all.chunks(7).enumerate() {
@@ -184,7 +90,7 @@ fn cold_equals_warm_bit_for_bit() {
 #[test]
 fn a_conversation_computes_only_what_is_new_in_each_of_twenty_turns() {
     let golden = Golden::tiny();
-    let mut server = Server::start(&golden, 400, true, (Math::Int16, Format::Bf16));
+    let mut server = Server::start(&golden, Served { blocks: 400, caches: true, ..Served::default() });
     let news = prompts(20, golden.checkpoint.config().vocab_size);
     let mut history: Vec<TokenId> = Vec::new();
     for (turn, new) in news.iter().enumerate() {

@@ -23,6 +23,7 @@ mod rendered;
 mod requests;
 mod responses;
 mod sockets;
+mod speculation;
 mod timeline;
 mod turns;
 mod world;

@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) running_max_count: usize,
     /// Most sequences that wait.
     pub(super) waiting_max_count: usize,
+    /// Most tokens of a step that are guessed. None, as a rule: what repeats would be over soon.
+    pub(super) draft_budget_tokens: usize,
     /// KV blocks of each group.
     pub(super) blocks_count: usize,
     /// What requests may hold in memory.
@@ -59,6 +61,7 @@ impl Default for Plan {
             faults: Vec::new(),
             running_max_count: 64,
             waiting_max_count: 256,
+            draft_budget_tokens: 0,
             blocks_count: 4096,
             memory_budget_bytes: 1 << 30,
             http,
@@ -101,6 +104,7 @@ impl World {
                 waiting_max_tokens: 1 << 20,
                 priority_level: Duration::from_secs(10),
                 growth_reserve_percent: 25,
+                draft_budget_tokens: plan.draft_budget_tokens,
                 prefix_cache: true,
                 ..SchedulingOptions::default()
             },
