@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::engine::fake::{FakeEngine, FakeOptions};
 use crate::metrics::{Metrics, ModelTags};
 use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
-use crate::prompt::constraint::Grammars;
+use crate::prompt::constraint::{Grammars, HeaderTables};
 use crate::prompt::tokenizer::Tokenizer;
 
 /// What must come, on any machine: a bound that only a hang reaches, and that says where.
@@ -52,9 +52,10 @@ pub(super) fn text_work() -> TextWork {
         builder: builder(),
         tokenizer: tokenizer(),
         date: Some("2025-11-22".to_owned()),
+        headers: Arc::new(HeaderTables::new(Arc::clone(&grammars))),
+        header_grammar: false,
         compiler: Arc::new(Compiler::new(grammars)),
         masks,
-        headers: None,
     }
 }
 

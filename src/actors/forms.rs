@@ -7,7 +7,7 @@ use crate::actors::masks::MaskThreads;
 use crate::actors::messages::{AskedForm, Refusal};
 use crate::actors::prepare::TextWork;
 use crate::batch::Masks;
-use crate::prompt::constraint::{AnswerRules, Calls, Grammar, HeaderTable};
+use crate::prompt::constraint::{AnswerRules, Calls, Grammar, HeaderTable, ThinkingBounds};
 use crate::prompt::conversation::{AnswerForm, Conversation, Tool};
 use crate::prompt::harmony::parser::ParserStart;
 
@@ -23,12 +23,12 @@ pub(super) enum HeldTo {
 }
 
 impl HeldTo {
-    /// The masks of a sequence whose answer begins.
-    pub(super) fn masks(&self, threads: &MaskThreads) -> Option<Masks> {
+    /// The masks of a sequence whose answer begins, and thinks within `thinking`.
+    pub(super) fn masks(&self, threads: &MaskThreads, thinking: ThinkingBounds) -> Option<Masks> {
         match self {
             Self::Nothing => None,
-            Self::Headers(table) => Some(table.masks(u32::MAX)),
-            Self::Form(rules) => Some(threads.masks(rules.begin())),
+            Self::Headers(table) => Some(table.masks(thinking)),
+            Self::Form(rules) => Some(threads.masks(rules.begin_within(thinking))),
         }
     }
 
@@ -61,7 +61,13 @@ impl TextWork {
         let is_held = must_call || conversation.callable.is_some() || conversation.offered().any(|(_, tool)| tool.strict);
         if answer.is_none() && !is_held {
             let names = || conversation.offered().map(|(_, tool)| tool.name.clone()).collect::<Vec<_>>();
-            return Ok(self.headers.as_ref().map_or(HeldTo::Nothing, |tables| HeldTo::Headers(tables.table(&names()))));
+            // A bound that was asked for is kept, even where headers are the model's.
+            let thinking = conversation.thinking;
+            let is_bounded = thinking.budget_tokens.is_some() || thinking.answer_tokens.is_some_and(|tokens| tokens > 0);
+            return Ok(match self.header_grammar || is_bounded {
+                true => HeldTo::Headers(self.headers.table(&names())),
+                false => HeldTo::Nothing,
+            });
         }
         let call = |(index, tool): (usize, &Tool)| {
             let grammar = (must_call || tool.strict).then(|| self.arguments(index, tool)).transpose()?;

@@ -14,10 +14,11 @@ use tokio::sync::oneshot;
 
 use crate::actors::budget::Reserved;
 use crate::actors::concurrency_limit::Pass;
+use crate::actors::ends::TextEnd;
 use crate::actors::messages::{Accepted, Cached, Generate, KeyId, PromptReport, Refusal, ResponseInput};
 use crate::actors::registry::{ResponseId, Ticket};
 use crate::actors::snapshot::{SchedulerLook, ViewSize};
-use crate::actors::text::{TextEnd, TextRules};
+use crate::actors::text::TextRules;
 use crate::batch::{PositionLogprobs, TokenId};
 use crate::metrics::RequestRecord;
 use crate::scheduler::NewSequence;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::actors::budget::Reserved;
 use crate::actors::parts::PartReceiver;
 use crate::batch::{Sampling, TokenId, TokenLogprob};
-use crate::prompt::conversation::{AnswerForm, Conversation};
+use crate::prompt::conversation::{AnswerForm, Conversation, ThinkingStop};
 use crate::scheduler::Miss;
 
 /// Which key a request came with: tells keys apart and reveals none. The default is that of a
@@ -25,6 +25,7 @@ impl std::fmt::Debug for KeyId {
 
 /// What a response begins with.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are few of each request, and a chat is the most usual")]
 pub enum ResponseInput {
     /// A conversation: rendered as harmony, and the answer is parsed as harmony.
     Chat(Conversation),
@@ -335,6 +336,8 @@ pub struct Finish {
     pub reasoning_tokens: u32,
     /// Tokens generated in all.
     pub completion_tokens: u32,
+    /// What ended its analysis, if the model would have gone on.
+    pub thinking_stop: Option<ThinkingStop>,
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod budget;
 mod coalesce;
 mod compiler;
 mod concurrency_limit;
+mod ends;
 mod engine_seat;
 mod engine_thread;
 #[cfg(test)]

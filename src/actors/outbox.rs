@@ -185,8 +185,9 @@ mod tests {
 
     #[test]
     fn a_response_ended_as_the_worst_of_its_choices() {
-        let finish =
-            |choice, kind| part(choice, PartKind::Finished(Finish { kind, reasoning_tokens: 0, completion_tokens: 0 }), 0);
+        let finish = |choice, kind| {
+            part(choice, PartKind::Finished(Finish { kind, reasoning_tokens: 0, completion_tokens: 0, thinking_stop: None }), 0)
+        };
         let mut outbox = outbox(1 << 20);
         outbox.push(finish(1, FinishKind::Stop { matched: None })).unwrap();
         assert!(outbox.has_finished(1) && !outbox.has_finished(0));
@@ -218,7 +219,7 @@ mod tests {
 
     #[test]
     fn without_memory_texts_are_refused_and_ends_are_taken() {
-        let end = || Finish { kind: FinishKind::Length, reasoning_tokens: 0, completion_tokens: 0 };
+        let end = || Finish { kind: FinishKind::Length, reasoning_tokens: 0, completion_tokens: 0, thinking_stop: None };
         let mut outbox = outbox(10_000);
         while outbox.push(content(0, "more and more", 1)).is_ok() {}
         let memory = outbox.memory.clone();

@@ -15,8 +15,8 @@ use crate::actors::text::{TextForm, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::local_date;
 use crate::prompt::builder::{KeyParameters, PromptBuilder, PromptError, Salt};
-use crate::prompt::constraint::{AnswerRules, Grammar, HeaderTables};
-use crate::prompt::conversation::Conversation;
+use crate::prompt::constraint::{AnswerRules, Grammar, HeaderTables, ThinkingBounds};
+use crate::prompt::conversation::{Conversation, ThinkingLimits};
 use crate::prompt::harmony::parser::ParserRules;
 use crate::prompt::stop::StopSet;
 use crate::prompt::tokenizer::Tokenizer;
@@ -35,8 +35,10 @@ pub(super) struct TextWork {
     pub(super) compiler: Arc<Compiler>,
     /// Find out which tokens go on with an answer that must be so.
     pub(super) masks: MaskThreads,
-    /// The headers that every chat's answer is held to; `None` holds it to none.
-    pub(super) headers: Option<Arc<HeaderTables>>,
+    /// The headers that chats' answers are held to.
+    pub(super) headers: Arc<HeaderTables>,
+    /// Whether every chat's is.
+    pub(super) header_grammar: bool,
 }
 
 /// A prompt, of whatever kind.
@@ -44,8 +46,9 @@ struct AnyPrompt {
     report: PromptReport,
     reading: TextForm,
     param: &'static str,
-    /// What its answers must be.
+    /// What its answers must be, and how long they may think.
     answer: HeldTo,
+    thinking: ThinkingLimits,
 }
 
 impl TextWork {
@@ -93,7 +96,8 @@ impl TextWork {
             };
             for _ in 0..generate.choices_count {
                 let seed = sampling.seed.wrapping_add(prepared.sequences.len() as u64);
-                let masks = prompt.answer.masks(&self.masks);
+                let thinking = ThinkingBounds::new(prompt.thinking, max_tokens, self.header_grammar, &self.tokenizer);
+                let masks = prompt.answer.masks(&self.masks, thinking.clone());
                 prepared.sequences.push(NewSequence {
                     prompt: prompt.report.tokens.to_vec(),
                     max_tokens,
@@ -107,6 +111,7 @@ impl TextWork {
                     reading: reading.clone(),
                     stop: Arc::clone(&stop),
                     coalescing: generate.coalescing,
+                    thinking,
                 });
             }
             prepared.param = prompt.param;
@@ -155,6 +160,7 @@ impl TextWork {
             },
             reading: TextForm::Plain,
             param: "prompt",
+            thinking: ThinkingLimits::default(),
             answer: form.map_or(HeldTo::Nothing, |grammar| {
                 HeldTo::Form(Arc::new(AnswerRules::of_text(self.compiler.grammars(), Arc::clone(grammar))))
             }),
@@ -174,7 +180,7 @@ impl TextWork {
                 };
                 let answer = self.chat_rules(&conversation, &built.parser_start, form)?;
                 let reading = TextForm::Harmony(built.parser_start, rules_of(&conversation));
-                Ok(AnyPrompt { report, reading, param: "messages", answer })
+                Ok(AnyPrompt { report, reading, param: "messages", answer, thinking: conversation.thinking })
             }
             ResponseInput::Text(text) => {
                 let mut tokens = Vec::new();

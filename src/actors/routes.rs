@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::actors::ends::TextEnd;
 use crate::actors::flight::{RecordedSlice, RecordedStep};
 use crate::actors::mail::{ChoiceEvent, ChoiceEventKind, Feed};
 use crate::actors::messages::Cached;
 use crate::actors::registry::{LiveEntry, ResponseId};
 use crate::actors::snapshot::{Owner, Phase};
-use crate::actors::text::TextEnd;
 use crate::actors::ttft::BegunPrompt;
 use crate::batch::{Batch, SeqId};
 use crate::scheduler::{FinishReason, SequenceEvent};

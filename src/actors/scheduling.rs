@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::actors::budget::{Budget, Reserved};
+use crate::actors::ends::TextEnd;
 use crate::actors::engine_seat::{EngineSeat, HEARTBEAT_MICROS, SeatCommand};
 use crate::actors::engine_thread::{EngineJob, JobReport};
 use crate::actors::guard::guarded;
@@ -31,7 +32,7 @@ use crate::actors::status::Status;
 use crate::actors::stepper::{Next, Stepper};
 use crate::actors::stream::{PARTS_MAX_COUNT, StreamActor, StreamSetup};
 use crate::actors::stream_threads::StreamThreads;
-use crate::actors::text::{TextEnd, TextRules};
+use crate::actors::text::TextRules;
 use crate::batch::{Batch, Micros, Sampled, StepResult};
 use crate::clock::Clock;
 use crate::metrics::Metrics;

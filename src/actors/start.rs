@@ -77,7 +77,8 @@ pub fn start(options: StartOptions) -> Result<Service, StartError> {
         tokenizer: Arc::clone(&options.tokenizer),
         date: options.date,
         masks: MaskThreads::start(&grammars).map_err(masks)?,
-        headers: options.header_grammar.then(|| Arc::new(HeaderTables::new(Arc::clone(&grammars)))),
+        headers: Arc::new(HeaderTables::new(Arc::clone(&grammars))),
+        header_grammar: options.header_grammar,
         compiler: Arc::new(Compiler::new(grammars)),
     };
     let request = RequestActor {

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use crate::actors::ends::TextEnd;
 use crate::actors::flight::RecordedStep;
 use crate::actors::mail::Feed;
 use crate::actors::registry::{LiveEntry, ResponseId};
 use crate::actors::routes::Routes;
 use crate::actors::snapshot::{SchedulerLook, SequenceView, ViewSize};
 use crate::actors::status::Status;
-use crate::actors::text::TextEnd;
 use crate::actors::token_rate::TokenRate;
 use crate::batch::{Batch, Micros, SeqId, StepResult};
 use crate::metrics::{Metrics, StepRecord};

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::actors::budget::{MEMORY_FULL, NoRoom, Reserved};
+use crate::actors::ends::TextEnd;
 use crate::actors::guard::{guarded, log_failure};
 use crate::actors::mail::{Cancel, CancelChoice, CancelledBy, ChoiceEvent, ChoiceEventKind, Feed, Visitor};
 use crate::actors::messages::{Finish, FinishKind, Part, PartKind};
@@ -21,7 +22,7 @@ use crate::actors::outbox::Outbox;
 use crate::actors::registry::Ticket;
 use crate::actors::scheduling::SchedulerActor;
 use crate::actors::snapshot::Phase;
-use crate::actors::text::{AfterToken, ChoiceText, TextEnd, TextRules};
+use crate::actors::text::{AfterToken, ChoiceText, TextRules};
 use crate::batch::Micros;
 use crate::clock::Clock;
 use crate::metrics::{Metrics, RequestOutcome, RequestRecord};
@@ -157,7 +158,7 @@ impl StreamActor {
             }
             let kind = FinishKind::Failed { code, message: message.to_owned() };
             let (completion_tokens, cached) = (text.completion_tokens(), text.cached());
-            let finish = Finish { kind, reasoning_tokens: 0, completion_tokens };
+            let finish = Finish { kind, reasoning_tokens: 0, completion_tokens, thinking_stop: None };
             let (tokens, logprobs) = (Vec::new(), Vec::new());
             let kind = PartKind::Finished(finish);
             let end = Part { choice, kind, tokens, logprobs, completion_tokens, reasoning_tokens: 0, cached };

@@ -30,7 +30,13 @@ fn open(
 
 fn rules(reading: TextForm, stop_strings: &[String]) -> TextRules {
     let stop = Arc::new(StopSet::new(stop_strings));
-    TextRules { tokenizer: tokenizer(), reading, stop, coalescing: Coalescing { max_ms: 0, max_chars: 0 } }
+    TextRules {
+        tokenizer: tokenizer(),
+        reading,
+        stop,
+        coalescing: Coalescing { max_ms: 0, max_chars: 0 },
+        thinking: crate::prompt::constraint::ThinkingBounds::free(),
+    }
 }
 
 /// As [`open`], beside this scheduler.

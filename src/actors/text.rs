@@ -11,9 +11,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::actors::coalesce::Coalescer;
+use crate::actors::ends::TextEnd;
 use crate::actors::held_logprobs::HeldLogprobs;
 use crate::actors::messages::{Cached, Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
 use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
+use crate::prompt::constraint::ThinkingBounds;
 use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::harmony::parser::{EventKind, ParsedEvent, Parser, ParserRules, ParserStart};
 use crate::prompt::harmony::recovery::RecoveryCounts;
@@ -36,6 +38,8 @@ pub(super) struct TextRules {
     pub(super) stop: Arc<StopSet>,
     /// How text is gathered.
     pub(super) coalescing: Coalescing,
+    /// How far the analysis may go.
+    pub(super) thinking: ThinkingBounds,
 }
 
 /// What the tokens of an answer are.
@@ -48,20 +52,6 @@ pub(super) enum TextForm {
     /// Something at which the reader panics, to see what becomes of the others.
     #[cfg(test)]
     Poison,
-}
-
-/// Why the tokens of a choice end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum TextEnd {
-    /// The scheduler says so.
-    Finished(FinishReason),
-    /// It failed outside the scheduler.
-    Failed {
-        /// The code for the client.
-        code: &'static str,
-        /// The sentence for the client.
-        message: String,
-    },
 }
 
 /// What a choice needs after a token.
@@ -99,6 +89,7 @@ pub(super) struct ChoiceText {
     reader: TokenReader,
     stop: StopStrings,
     coalescer: Coalescer,
+    thinking: ThinkingBounds,
     channel: TextPart,
     /// Whether a message is open of which something came.
     in_message: bool,
@@ -137,6 +128,7 @@ impl ChoiceText {
             reader,
             stop: StopStrings::new(Arc::clone(&rules.stop)),
             coalescer: Coalescer::new(rules.coalescing),
+            thinking: rules.thinking.clone(),
             channel: TextPart::Content,
             in_message: false,
             reasoned: false,
@@ -240,7 +232,7 @@ impl ChoiceText {
             return self.end(FinishKind::Stop { matched: Some(matched) }, Vec::new(), out);
         }
         self.release_stop(now);
-        let kind = self.finish_kind(end);
+        let kind = end.kind(self.complete());
         self.end(kind, stop_logprobs, out);
     }
 
@@ -448,7 +440,8 @@ impl ChoiceText {
         }
         self.logprobs.extend(stop_logprobs);
         let (completion_tokens, reasoning_tokens) = (self.completion_tokens, self.reasoning_tokens());
-        let part = self.part(PartKind::Finished(Finish { kind, reasoning_tokens, completion_tokens }));
+        let thinking_stop = self.thinking.stopped_by();
+        let part = self.part(PartKind::Finished(Finish { kind, reasoning_tokens, completion_tokens, thinking_stop }));
         out.push(part);
         self.ended = true;
     }
@@ -456,32 +449,6 @@ impl ChoiceText {
     /// How the choice ends if the model ends it.
     fn complete(&self) -> FinishKind {
         if self.tool_calls_count > 0 { FinishKind::ToolCalls } else { FinishKind::Stop { matched: None } }
-    }
-
-    fn finish_kind(&self, end: TextEnd) -> FinishKind {
-        let failed = |code, message: &str| FinishKind::Failed { code, message: message.to_owned() };
-        match end {
-            TextEnd::Finished(FinishReason::Stop(_)) => self.complete(),
-            TextEnd::Finished(FinishReason::Length) => FinishKind::Length,
-            TextEnd::Finished(FinishReason::Cancelled) => FinishKind::Cancelled,
-            TextEnd::Finished(FinishReason::QueueTimeout) => {
-                failed("queue_timeout", "The request waited too long for its turn; try again later.")
-            }
-            TextEnd::Finished(FinishReason::EngineFailed) => {
-                failed("engine_failed", "The engine failed while it computed this response.")
-            }
-            TextEnd::Finished(FinishReason::NotFinite) => {
-                failed("model_numeric_error", "The model computed values that are not finite.")
-            }
-            TextEnd::Finished(FinishReason::NothingAllowed) => failed(
-                "constraint_dead_end",
-                "No token goes on with this answer in the form that was asked for: its schema or grammar has a dead end here.",
-            ),
-            TextEnd::Finished(FinishReason::RequestFailed) => {
-                failed("request_failed", "Another part of the request failed, and its parts succeed or fail together.")
-            }
-            TextEnd::Failed { code, message } => FinishKind::Failed { code, message },
-        }
     }
 
     fn token_text(&self, position: &PositionLogprobs) -> TokenText {

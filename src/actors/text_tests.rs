@@ -7,7 +7,13 @@ use crate::actors::fixtures::{VOCAB_SIZE, tokenizer};
 
 fn rules(reading: TextForm, stop_strings: &[&str], coalescing: Coalescing) -> TextRules {
     let stop_strings: Vec<String> = stop_strings.iter().map(|string| (*string).to_owned()).collect();
-    TextRules { tokenizer: tokenizer(), reading, stop: Arc::new(StopSet::new(&stop_strings)), coalescing }
+    TextRules {
+        tokenizer: tokenizer(),
+        reading,
+        stop: Arc::new(StopSet::new(&stop_strings)),
+        coalescing,
+        thinking: ThinkingBounds::free(),
+    }
 }
 
 const AT_ONCE: Coalescing = Coalescing { max_ms: 0, max_chars: 0 };

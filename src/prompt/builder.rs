@@ -197,9 +197,10 @@ impl PromptBuilder {
 /// All that a prompt is built from, unambiguously: what a hit is compared by. The tools are written
 /// as text, for the order of a schema's keys reaches the prompt, but is not part of its equality.
 fn input_bytes(conversation: &Conversation, date: &str) -> Vec<u8> {
-    // Which calls the answer may hold, and how many, is no part of the prompt, but for one that is
-    // forced.
-    let Conversation { messages, tools, effort, forced_tool, schema, must_call: _, callable: _, single_call: _ } = conversation;
+    // Which calls the answer may hold, how many, and how long it may think, is no part of the
+    // prompt, but for a call that is forced.
+    let Conversation { messages, tools, effort, forced_tool, schema, thinking: _, must_call: _, callable: _, single_call: _ } =
+        conversation;
     let tools: Vec<_> =
         tools.iter().map(|tool| (&tool.name, &tool.description, tool.parameters.as_ref().map(Value::to_string))).collect();
     let schema = schema.as_ref().map(|named| (&named.name, &named.description, named.schema.to_string()));

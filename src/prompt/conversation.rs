@@ -143,6 +143,25 @@ pub enum ReasoningEffort {
     High,
 }
 
+/// How much of an answer its analysis may take. The default leaves both to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ThinkingLimits {
+    /// Most tokens of analysis; with zero there is none. `None` is no bound but the answer's.
+    pub budget_tokens: Option<u32>,
+    /// So many tokens of the answer are kept for what the reader gets; zero keeps none. `None` is
+    /// the server's share.
+    pub answer_tokens: Option<u32>,
+}
+
+/// What ended an analysis that the model would have gone on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThinkingStop {
+    /// It took what the request gave it.
+    Budget,
+    /// The rest of the answer's tokens was kept for what the reader gets.
+    Answer,
+}
+
 /// What a prompt is built from, and what its answer may be.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Conversation {
@@ -152,6 +171,8 @@ pub struct Conversation {
     pub tools: Vec<Tool>,
     /// How much to think.
     pub effort: ReasoningEffort,
+    /// How much of the answer that may take. The prompt does not say so.
+    pub thinking: ThinkingLimits,
     /// The answer must be a call of this function: the prompt ends behind that call's header.
     pub forced_tool: Option<String>,
     /// The answer must be a call, of whichever function. The prompt does not say so.

@@ -35,7 +35,7 @@ async fn next(events: &mut Events) -> Option<String> {
 }
 
 fn finished(kind: FinishKind) -> Part {
-    part(PartKind::Finished(Finish { kind, reasoning_tokens: 0, completion_tokens: 0 }))
+    part(PartKind::Finished(Finish { kind, reasoning_tokens: 0, completion_tokens: 0, thinking_stop: None }))
 }
 
 const KEEP_ALIVE: Duration = Duration::from_millis(200);

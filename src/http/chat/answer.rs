@@ -12,6 +12,7 @@ use crate::http::answer::logprobs::ChatLogprobs;
 use crate::http::answer::progress::{AnswerProgress, Usage, stop_reason};
 use crate::http::answer::whole::{GatheredAnswer, WholeChoice};
 use crate::http::wire::error::{ErrorBody, ErrorObject};
+use crate::prompt::conversation::ThinkingStop;
 
 /// What an answer is made with.
 #[derive(Debug)]
@@ -85,6 +86,24 @@ struct NamedMetadata<'a> {
     antiphon: Option<&'a Metadata>,
 }
 
+/// What more there is to say of an end.
+#[derive(Serialize)]
+struct FinishDetails {
+    /// What ended the analysis: the budget that the request gave it, or the tokens that are kept
+    /// for the answer.
+    reasoning_stopped_by: &'static str,
+}
+
+impl FinishDetails {
+    fn of(finish: &Finish) -> Option<Self> {
+        let reasoning_stopped_by = match finish.thinking_stop? {
+            ThinkingStop::Budget => "thinking_token_budget",
+            ThinkingStop::Answer => "reserve_answer_tokens",
+        };
+        Some(Self { reasoning_stopped_by })
+    }
+}
+
 #[derive(Serialize, Default)]
 struct ChunkChoice<'a> {
     index: u32,
@@ -94,6 +113,8 @@ struct ChunkChoice<'a> {
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finish_details: Option<FinishDetails>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_ids: Option<Vec<u32>>,
 }
@@ -179,6 +200,7 @@ impl ChatEncoder {
             logprobs: self.answer.shown.logprobs.then(|| ChatLogprobs::of(&[])),
             finish_reason: Some(self.progress.finish_reason(part.choice, finish)),
             stop_reason: stop_reason(finish),
+            finish_details: FinishDetails::of(finish),
             ..self.choice(part)
         };
         let end = match finish.kind {
@@ -312,6 +334,8 @@ struct WholeChat<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    finish_details: Option<FinishDetails>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     token_ids: Option<Vec<u32>>,
 }
 
@@ -352,6 +376,7 @@ impl ChatAnswer {
             logprobs: self.shown.logprobs.then(|| ChatLogprobs::of(&choice.logprobs)),
             finish_reason: whole.progress.finish_reason(index as u32, finish),
             stop_reason: stop_reason(finish),
+            finish_details: FinishDetails::of(finish),
             token_ids: self.token_ids.as_ref().map(|_| ids(&choice.tokens)),
         });
         to_json(&Completion {

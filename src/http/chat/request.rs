@@ -48,7 +48,7 @@ impl ChatRequest {
         let mut fields = RequestFields::of(body, "")?;
         let model = terms.model(&mut fields)?;
         let messages = history(&mut fields, form)?;
-        let Reasoning { effort, include } = Reasoning::read(&mut fields)?;
+        let Reasoning { effort, include, thinking } = Reasoning::read(&mut fields)?;
         let Tools { tools, callable, forced, must_call, single_call } = Tools::read(&mut fields)?;
         let mut generation = Generation::read(&mut fields, terms)?;
         generation.sampling.logprobs = logprobs(&mut fields)?;
@@ -60,7 +60,7 @@ impl ChatRequest {
         foreign::refuse(&mut fields)?;
         note_unknown(fields);
         let conversation =
-            Conversation { messages, tools, effort, forced_tool: forced, must_call, callable, single_call, schema };
+            Conversation { messages, tools, effort, thinking, forced_tool: forced, must_call, callable, single_call, schema };
         Ok(Self { model, conversation, generation, streaming, return_token_ids, include_reasoning: include })
     }
 }

@@ -72,7 +72,10 @@ fn what_would_be_ignored_is_refused() {
         (r#","modalities":["text","audio"]"#, "modalities[1]"),
         (r#","reasoning_effort":"much""#, "reasoning_effort"),
         (r#","reasoning":{"effort":7}"#, "reasoning.effort"),
-        (r#","reasoning":{"max_tokens":7}"#, "reasoning.max_tokens"),
+        (r#","reasoning":{"max_tokens":-7}"#, "reasoning.max_tokens"),
+        (r#","thinking_token_budget":"many""#, "thinking_token_budget"),
+        (r#","reserve_answer_tokens":-1"#, "reserve_answer_tokens"),
+        (r#","reasoning_format":"raw""#, "reasoning_format"),
         (r#","chat_template_kwargs":{"reasoning_effort":"much"}"#, "chat_template_kwargs.reasoning_effort"),
         (r#","chat_template_kwargs":{"model_identity":"a cat"}"#, "chat_template_kwargs.model_identity"),
         (r#","guided_json":"{""#, "guided_json"),
@@ -90,7 +93,6 @@ fn what_would_be_ignored_is_refused() {
         (r#","echo":true"#, "echo"),
         (r#","skip_special_tokens":false"#, "skip_special_tokens"),
         (r#","typical_p":0.5"#, "typical_p"),
-        (r#","thinking_token_budget":5"#, "thinking_token_budget"),
     ] {
         assert_eq!(blame(read(rest)).0, param, "{rest}");
     }
@@ -170,9 +172,29 @@ fn effort_has_several_names_and_its_values_mean_the_nearest() {
     let all = r#","reasoning_effort":"low","reasoning":{"effort":"high"},"chat_template_kwargs":{"reasoning_effort":"high"}"#;
     assert_eq!(read(all).unwrap().conversation.effort, Low, "the first name wins");
     assert_eq!(read(r#","reasoning_effort":null"#).unwrap().conversation.effort, Medium);
-    for rest in [r#","include_reasoning":false"#, r#","reasoning":{"exclude":true}"#] {
+    for rest in [r#","include_reasoning":false"#, r#","reasoning":{"exclude":true}"#, r#","reasoning_format":"hidden""#] {
         assert!(!read(rest).unwrap().include_reasoning && read("").unwrap().include_reasoning);
     }
+}
+
+#[test]
+fn a_budget_of_thinking_has_several_names() {
+    let thinking = |rest: &str| read(rest).unwrap().conversation.thinking;
+    for rest in [
+        r#","thinking_token_budget":7"#,
+        r#","max_thinking_tokens":7"#,
+        r#","reasoning":{"max_tokens":7}"#,
+        r#","chat_template_kwargs":{"thinking_budget":7}"#,
+        r#","thinking_token_budget":7,"reasoning":{"max_tokens":8,"effort":"none"}"#,
+    ] {
+        assert_eq!(thinking(rest).budget_tokens, Some(7), "{rest}");
+    }
+    for value in ["minimal", "low", "xhigh"] {
+        assert_eq!(thinking(&format!(r#","reasoning_effort":"{value}""#)), Default::default(), "{value}");
+    }
+    assert_eq!(thinking(r#","reasoning_effort":"none""#).budget_tokens, Some(0), "no analysis");
+    assert_eq!(thinking(r#","reserve_answer_tokens":0"#).answer_tokens, Some(0));
+    assert_eq!(thinking(r#","reasoning_format":"parsed""#), Default::default());
 }
 
 #[test]

@@ -54,13 +54,13 @@ impl TextRequest {
             return Err(WireError::Unsupported { param: fields.path_of("stream"), message });
         }
         // Every text of this stream is the answer's: the analysis is never shown.
-        let Reasoning { effort, .. } = Reasoning::read(&mut fields)?;
+        let Reasoning { effort, thinking, .. } = Reasoning::read(&mut fields)?;
         foreign::refuse(&mut fields)?;
         note_unknown(fields);
         let developer = instructions.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
         let developer = (!developer.is_empty()).then_some(Message::Developer { content: developer });
         let messages = developer.into_iter().chain([Message::User { content: prompt }]).collect();
-        let conversation = Conversation { messages, effort, ..Conversation::default() };
+        let conversation = Conversation { messages, effort, thinking, ..Conversation::default() };
         Ok(Self { conversation, generation, coalescing: streaming.coalescing })
     }
 }

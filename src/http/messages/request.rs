@@ -14,7 +14,7 @@ use crate::http::wire::reasoning::effort;
 use crate::http::wire::sampling::{Generation, stop_strings};
 use crate::http::wire::streaming::Streaming;
 use crate::http::wire::tools::Tools;
-use crate::prompt::conversation::{Conversation, Message, ReasoningEffort};
+use crate::prompt::conversation::{Conversation, Message, ReasoningEffort, ThinkingLimits};
 
 /// Fields of OpenAI's APIs, and what asks for the same here.
 const MOVED: [(&str, &str); 11] = [
@@ -113,8 +113,11 @@ impl MessagesRequest {
         let messages = said(&mut fields, route, open)?;
         let mut config = fields.object("output_config")?;
         let asked = config.as_mut().map(|config| effort(config, "effort")).transpose()?.flatten();
-        let (by_budget, thinking) = thinking(&mut fields)?;
-        let effort = asked.or(by_budget).unwrap_or(ReasoningEffort::Medium);
+        let Thinking { budget_tokens, shown } = thinking(&mut fields)?;
+        let by_budget = budget_tokens.map(effort_of);
+        let effort = asked.map(|asked| asked.effort).or(by_budget).unwrap_or(ReasoningEffort::Medium);
+        let none = asked.filter(|asked| !asked.thinks).map(|_| 0);
+        let thinking = ThinkingLimits { budget_tokens: budget_tokens.or(none), answer_tokens: None };
         let (offered, tool_places) = tools::served(&mut fields)?;
         let Tools { tools, callable, forced, must_call, single_call } = tools::chosen(offered, &mut fields)?;
         let mut generation = generation(&mut fields, route, terms)?;
@@ -128,8 +131,8 @@ impl MessagesRequest {
         TOLERATED.iter().for_each(|name| drop(fields.take(name)));
         note_unknown(fields);
         let conversation =
-            Conversation { messages, tools, effort, forced_tool: forced, must_call, callable, single_call, schema };
-        Ok(Self { model, conversation, tool_places, generation, streaming, thinking })
+            Conversation { messages, tools, effort, thinking, forced_tool: forced, must_call, callable, single_call, schema };
+        Ok(Self { model, conversation, tool_places, generation, streaming, thinking: shown })
     }
 }
 
@@ -165,33 +168,45 @@ fn is_marked(fields: &RequestFields) -> bool {
         || messages.is_some_and(|list| list.iter().any(|message| in_list(message.get("content"))))
 }
 
-/// The effort that `thinking` asks for, if it does, and what of the analysis is shown.
-fn thinking(fields: &mut RequestFields) -> Result<(Option<ReasoningEffort>, ThinkingShown), WireError> {
-    let Some(mut thinking) = fields.object("thinking")? else { return Ok((None, ThinkingShown::Nothing)) };
+/// What a request says of thinking.
+struct Thinking {
+    /// Most tokens of analysis, if it says so.
+    budget_tokens: Option<u32>,
+    /// What of the analysis the answer holds.
+    shown: ThinkingShown,
+}
+
+/// Reads `thinking`.
+fn thinking(fields: &mut RequestFields) -> Result<Thinking, WireError> {
+    let unseen = |budget_tokens| Thinking { budget_tokens, shown: ThinkingShown::Nothing };
+    let Some(mut thinking) = fields.object("thinking")? else { return Ok(unseen(None)) };
     let path = thinking.path_of("type");
     let kind = text(thinking.required("type", THINKING)?, &path)?;
-    let effort = match kind.as_str() {
-        "enabled" => Some(by_budget(&mut thinking)?),
+    let budget_tokens = match kind.as_str() {
+        "enabled" => {
+            let path = thinking.path_of("budget_tokens");
+            let missing = WireError::Missing { param: path, expected: "a number of tokens" };
+            Some(thinking.count("budget_tokens", BUDGET_MIN_TOKENS..=u32::MAX)?.ok_or(missing)?)
+        }
         "adaptive" | "between_tools" => None,
-        // gpt-oss always thinks: as little as it can, and unseen.
-        "disabled" => return Ok((Some(ReasoningEffort::Low), ThinkingShown::Nothing)),
+        "disabled" => return Ok(unseen(Some(0))),
         _ => return Err(unfit(&path, &Value::String(kind), THINKING)),
     };
     let path = thinking.path_of("display");
-    match thinking.text("display")?.as_deref() {
-        None | Some("summarized") => Ok((effort, ThinkingShown::Text)),
-        Some("omitted") => Ok((effort, ThinkingShown::Sealed)),
-        Some(other) => Err(unfit(&path, &Value::String(other.to_owned()), "summarized or omitted")),
-    }
+    let shown = match thinking.text("display")?.as_deref() {
+        None | Some("summarized") => ThinkingShown::Text,
+        Some("omitted") => ThinkingShown::Sealed,
+        Some(other) => return Err(unfit(&path, &Value::String(other.to_owned()), "summarized or omitted")),
+    };
+    Ok(Thinking { budget_tokens, shown })
 }
 
-fn by_budget(thinking: &mut RequestFields) -> Result<ReasoningEffort, WireError> {
-    let path = thinking.path_of("budget_tokens");
-    let missing = WireError::Missing { param: path, expected: "a number of tokens" };
-    match thinking.count("budget_tokens", BUDGET_MIN_TOKENS..=u32::MAX)?.ok_or(missing)? {
-        HIGH_BUDGET_TOKENS.. => Ok(ReasoningEffort::High),
-        MEDIUM_BUDGET_TOKENS.. => Ok(ReasoningEffort::Medium),
-        _ => Ok(ReasoningEffort::Low),
+/// The effort of a request that names a budget alone.
+fn effort_of(budget_tokens: u32) -> ReasoningEffort {
+    match budget_tokens {
+        HIGH_BUDGET_TOKENS.. => ReasoningEffort::High,
+        MEDIUM_BUDGET_TOKENS.. => ReasoningEffort::Medium,
+        _ => ReasoningEffort::Low,
     }
 }
 

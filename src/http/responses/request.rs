@@ -163,7 +163,7 @@ impl ResponsesRequest {
         if items.is_empty() && instructions.is_none() && !keeping.goes_on() {
             return Err(unfit(&path, &Value::Array(Vec::new()), "at least one item, or instructions"));
         }
-        let Reasoning { effort, include } = Reasoning::read(&mut fields)?;
+        let Reasoning { effort, include, thinking } = Reasoning::read(&mut fields)?;
         let (offered, tool_places) = served_tools(&mut fields)?;
         let told_tools = told_tools(&offered);
         let Tools { tools, callable, forced, must_call, single_call } = Tools::chosen(offered, &mut fields)?;
@@ -196,7 +196,7 @@ impl ResponsesRequest {
         );
         let messages = Vec::new();
         let conversation =
-            Conversation { messages, tools, effort, forced_tool: forced, must_call, callable, single_call, schema };
+            Conversation { messages, tools, effort, thinking, forced_tool: forced, must_call, callable, single_call, schema };
         Ok(Self {
             model,
             conversation,

@@ -75,7 +75,7 @@ pub(in crate::http) fn content(choice: u32, text: &str, completion_tokens: u32) 
 }
 
 pub(in crate::http) fn finished(choice: u32, kind: FinishKind, completion_tokens: u32) -> Part {
-    let finish = Finish { kind, reasoning_tokens: 1, completion_tokens };
+    let finish = Finish { kind, reasoning_tokens: 1, completion_tokens, thinking_stop: None };
     Part { reasoning_tokens: 1, ..part(choice, PartKind::Finished(finish), &[], completion_tokens) }
 }
 

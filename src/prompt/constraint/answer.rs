@@ -11,6 +11,7 @@ use llguidance::Matcher;
 
 use super::grammar::{Grammar, Grammars};
 use super::set;
+use super::thinking::ThinkingBounds;
 use crate::batch::{Allowed, TokenId};
 use crate::prompt::harmony::parser::ParserStart;
 use crate::prompt::tokenizer::ControlTokens;
@@ -23,6 +24,8 @@ struct Text {
     ends: Vec<TokenId>,
     /// Another message may follow.
     goes_on: bool,
+    /// It is analysis.
+    thinks: bool,
 }
 
 /// A part of a header.
@@ -75,7 +78,7 @@ impl AnswerRules {
     #[must_use]
     pub fn of_text(grammars: &Arc<Grammars>, grammar: Arc<Grammar>) -> Self {
         let ends = grammars.tokenizer().control().response_ends();
-        Self::beginning(grammars, Begin::Text(Text { grammar: Some(grammar), ends, goes_on: false }), Vec::new())
+        Self::beginning(grammars, Begin::Text(Text { grammar: Some(grammar), ends, goes_on: false, thinks: false }), Vec::new())
     }
 
     /// Rules for a chat whose prompt ends at `start`. The final message is `answer`'s, or any text;
@@ -137,11 +140,17 @@ impl AnswerRules {
     /// The answer of one sequence, before its first token.
     #[must_use]
     pub fn begin(self: &Arc<Self>) -> ConstrainedAnswer {
+        self.begin_within(ThinkingBounds::free())
+    }
+
+    /// As [`AnswerRules::begin`], for an answer that thinks within `thinking`.
+    #[must_use]
+    pub fn begin_within(self: &Arc<Self>, thinking: ThinkingBounds) -> ConstrainedAnswer {
         let state = match &self.begin {
-            Begin::Header(openings) => AnswerState::of_header(openings),
+            Begin::Header(openings) => AnswerState::of_header(openings, thinking.may_begin(0, 0)),
             Begin::Text(text) => AnswerState::of_text(text.clone()),
         };
-        ConstrainedAnswer { rules: Arc::clone(self), state }
+        ConstrainedAnswer { rules: Arc::clone(self), state, thinking, drawn: 0, began: 0, thought: 0 }
     }
 }
 
@@ -162,12 +171,12 @@ impl HeaderWriter {
 
     /// A message of any text after which another one comes.
     fn message(&self, channel: &str) -> HeaderOpening {
-        let text = Text { grammar: None, ends: vec![self.control.end], goes_on: true };
+        let text = Text { grammar: None, ends: vec![self.control.end], goes_on: true, thinks: channel == "analysis" };
         HeaderOpening { header: self.header(channel), text }
     }
 
     fn last(&self, grammar: Option<Arc<Grammar>>) -> HeaderOpening {
-        let text = Text { grammar, ends: vec![self.control.return_], goes_on: false };
+        let text = Text { grammar, ends: vec![self.control.return_], goes_on: false, thinks: false };
         HeaderOpening { header: self.header("final"), text }
     }
 
@@ -190,7 +199,7 @@ impl HeaderWriter {
     }
 
     fn call_text(&self, grammar: Option<Arc<Grammar>>) -> Text {
-        Text { grammar, ends: vec![self.control.call], goes_on: false }
+        Text { grammar, ends: vec![self.control.call], goes_on: false, thinks: false }
     }
 
     /// `opening` behind a message that ended.
@@ -217,8 +226,10 @@ enum AnswerState {
 }
 
 impl AnswerState {
-    fn of_header(openings: &Arc<[HeaderOpening]>) -> Self {
-        let places = (0..openings.len()).map(|opening| Place { opening, part: 0, written: 0 }).collect();
+    /// At the beginning of a header, which opens the answer unless the model may think.
+    fn of_header(openings: &Arc<[HeaderOpening]>, thinks: bool) -> Self {
+        let may_open = |opening: &usize| thinks || !openings[*opening].text.goes_on;
+        let places = (0..openings.len()).filter(may_open).map(|opening| Place { opening, part: 0, written: 0 }).collect();
         Self::Header { openings: Arc::clone(openings), places }
     }
 
@@ -232,6 +243,11 @@ impl AnswerState {
 pub struct ConstrainedAnswer {
     rules: Arc<AnswerRules>,
     state: AnswerState,
+    thinking: ThinkingBounds,
+    /// Tokens taken, those before the text at hand, and those of analysis that ended.
+    drawn: u32,
+    began: u32,
+    thought: u32,
 }
 
 impl std::fmt::Debug for ConstrainedAnswer {
@@ -246,6 +262,8 @@ impl ConstrainedAnswer {
     /// # Errors
     /// What the grammar said, if it cannot follow; nothing is allowed then.
     pub fn take(&mut self, token: TokenId) -> Result<(), String> {
+        let index = self.drawn;
+        self.drawn += 1;
         match &mut self.state {
             AnswerState::Over => {}
             AnswerState::Header { openings, places } => {
@@ -266,14 +284,24 @@ impl ConstrainedAnswer {
                 let whole = next.iter().map(|place| (&openings[place.opening], place.part));
                 let found = whole.filter(|(opening, part)| *part == opening.header.len()).map(|(opening, _)| opening).next();
                 match found {
-                    Some(opening) => self.state = AnswerState::of_text(opening.text.clone()),
+                    Some(opening) => {
+                        self.began = self.drawn;
+                        self.state = AnswerState::of_text(opening.text.clone());
+                    }
                     None => *places = next,
                 }
             }
             AnswerState::Text { text, matcher } => {
                 if text.ends.contains(&token) {
+                    if text.thinks {
+                        self.thinking.note_end(index, self.began, self.thought);
+                        self.thought += index - self.began;
+                    }
                     self.state = match text.goes_on {
-                        true => AnswerState::of_header(&self.rules.later),
+                        true => {
+                            let thinks = self.thinking.may_begin(self.drawn, self.thought);
+                            AnswerState::of_header(&self.rules.later, thinks)
+                        }
                         false => AnswerState::Over,
                     };
                 } else if let Some(matcher) = matcher {
@@ -305,6 +333,9 @@ impl ConstrainedAnswer {
                 for text in texts {
                     set(&mut words, self.rules.grammars.beginnings(text));
                 }
+            }
+            AnswerState::Text { text, .. } if text.thinks && self.drawn >= self.thinking.until(self.began, self.thought) => {
+                set(&mut words, text.ends.iter().copied());
             }
             AnswerState::Text { text, matcher: None } => {
                 words.copy_from_slice(&self.rules.text_tokens);

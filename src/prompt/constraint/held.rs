@@ -9,6 +9,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::headers::{HeaderStarts, HeaderStep, HeaderTable, MessageKind};
+use super::thinking::ThinkingBounds;
 use crate::batch::{Allowed, MaskOutlook, Masks, TokenId, TokenMasks};
 
 /// Where in its answer a sequence is.
@@ -35,39 +36,26 @@ struct HeldState {
 #[derive(Debug)]
 struct HeldHeaders {
     table: Arc<HeaderTable>,
-    /// Most tokens of analysis.
-    thinking_max_tokens: u32,
+    thinking: ThinkingBounds,
     state: Mutex<HeldState>,
 }
 
 impl HeaderTable {
-    /// The masks of one sequence, before its first token. Its analysis takes
-    /// `thinking_max_tokens` at most.
+    /// The masks of one sequence, before its first token, which thinks within `thinking`.
     #[must_use]
-    pub fn masks(self: &Arc<Self>, thinking_max_tokens: u32) -> Masks {
-        let mut held = HeldHeaders {
-            table: Arc::clone(self),
-            thinking_max_tokens,
-            state: Mutex::new(HeldState { place: HeldPlace::Over, thought: 0 }),
-        };
-        let place = HeldPlace::Header(held.starts(0).given);
-        held.state = Mutex::new(HeldState { place, thought: 0 });
-        Masks(Arc::new(held))
+    pub fn masks(self: &Arc<Self>, thinking: ThinkingBounds) -> Masks {
+        let place = HeldPlace::Header(self.starts(&thinking, 0, 0).given);
+        let state = Mutex::new(HeldState { place, thought: 0 });
+        Masks(Arc::new(HeldHeaders { table: Arc::clone(self), thinking, state }))
+    }
+
+    /// Where headers begin whose first token is draw `draw`, after `thought` tokens of analysis.
+    fn starts(&self, thinking: &ThinkingBounds, draw: u32, thought: u32) -> HeaderStarts {
+        if thinking.may_begin(draw, thought) { self.open } else { self.closing }
     }
 }
 
 impl HeldHeaders {
-    /// Where headers begin after `thought` tokens of analysis.
-    fn starts(&self, thought: u32) -> HeaderStarts {
-        if thought < self.thinking_max_tokens { self.table.open } else { self.table.closing }
-    }
-
-    /// The draw at which an analysis ends that began with draw `began`, after `thought` tokens of
-    /// others.
-    fn thinks_until(&self, began: u32, thought: u32) -> u32 {
-        began.saturating_add(self.thinking_max_tokens.saturating_sub(thought))
-    }
-
     fn state(&self) -> HeldState {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -85,9 +73,10 @@ impl HeldHeaders {
             HeldPlace::Text { kind: MessageKind::Final, .. } if token == control.end => HeldPlace::Ended,
             HeldPlace::Text { kind, began } if token == control.end => {
                 if kind == MessageKind::Analysis {
+                    self.thinking.note_end(index, began, thought);
                     thought = thought.saturating_add(index - began);
                 }
-                HeldPlace::Header(self.starts(thought).later)
+                HeldPlace::Header(self.table.starts(&self.thinking, index.saturating_add(1), thought).later)
             }
             HeldPlace::Text { .. } if !control.ends_response(token) => state.place,
             HeldPlace::Text { .. } | HeldPlace::Ended | HeldPlace::Over => HeldPlace::Over,
@@ -108,7 +97,7 @@ impl TokenMasks for HeldHeaders {
         match place {
             HeldPlace::Header(_) | HeldPlace::Ended => MaskOutlook::NEXT,
             HeldPlace::Text { kind, began } => {
-                let until = if kind == MessageKind::Analysis { self.thinks_until(began, thought) } else { u32::MAX };
+                let until = if kind == MessageKind::Analysis { self.thinking.until(began, thought) } else { u32::MAX };
                 let ends = control.response_ends().into_iter().chain([control.end]);
                 MaskOutlook { until, turns: ends.map(MaskOutlook::bit).fold(0, |bits, bit| bits | bit) }
             }
@@ -120,7 +109,7 @@ impl TokenMasks for HeldHeaders {
         let HeldState { place, thought } = self.state();
         match place {
             HeldPlace::Header(node) => self.table.mask(node),
-            HeldPlace::Text { kind: MessageKind::Analysis, began } if index >= self.thinks_until(began, thought) => {
+            HeldPlace::Text { kind: MessageKind::Analysis, began } if index >= self.thinking.until(began, thought) => {
                 self.table.only_end.clone()
             }
             HeldPlace::Text { kind, .. } => self.table.text_mask(kind),

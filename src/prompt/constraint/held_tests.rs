@@ -2,6 +2,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::*;
 use crate::prompt::constraint::{Grammars, HeaderTables};
+use crate::prompt::conversation::{ThinkingLimits, ThinkingStop};
 use crate::prompt::harmony::parser::{EventKind, Parser, ParserRules, ParserStart};
 use crate::prompt::tokenizer::Tokenizer;
 
@@ -21,6 +22,7 @@ fn table(functions: &[&str]) -> Arc<HeaderTable> {
 /// A sequence that is told what a scheduler tells.
 struct Told {
     table: Arc<HeaderTable>,
+    thinking: ThinkingBounds,
     masks: Masks,
     outlook: MaskOutlook,
     said: Vec<TokenId>,
@@ -29,8 +31,10 @@ struct Told {
 
 impl Told {
     fn of(table: &Arc<HeaderTable>, thinking_max_tokens: u32) -> Self {
-        let masks = table.masks(thinking_max_tokens);
-        Self { table: Arc::clone(table), outlook: masks.0.outlook(), masks, said: Vec::new(), told_count: 0 }
+        let limits = ThinkingLimits { budget_tokens: Some(thinking_max_tokens), ..ThinkingLimits::default() };
+        let thinking = ThinkingBounds::new(limits, u32::MAX, false, table.grammars.tokenizer());
+        let masks = table.masks(thinking.clone());
+        Self { table: Arc::clone(table), thinking, outlook: masks.0.outlook(), masks, said: Vec::new(), told_count: 0 }
     }
 
     fn allowed(&self) -> Allowed {
@@ -259,6 +263,7 @@ fn thinking_ends_when_it_took_what_it_may_and_the_answer_is_opened() {
             }
             assert_eq!(told.choices(), ["<|end|>"]);
             told.say_text("<|end|><|start|>assistant");
+            assert_eq!(told.thinking.stopped_by(), Some(ThinkingStop::Budget));
         }
         told.say_text("<|channel|>");
         let names = told.choices();
@@ -274,6 +279,52 @@ fn thinking_ends_when_it_took_what_it_may_and_the_answer_is_opened() {
     told.say_text("<|end|><|start|>assistant<|channel|>analysis<|message|>");
     told.say(TokenId(97));
     assert_eq!(told.choices(), ["<|end|>"]);
+}
+
+/// Of each length an answer is opened in time, and has the tokens that were kept for it.
+#[test]
+fn an_answer_is_opened_while_it_has_room() {
+    let table = table(&["get"]);
+    let tokenizer = Arc::clone(table.grammars.tokenizer());
+    for (max_tokens, kept) in [(8, None), (16, None), (40, None), (400, None), (4_000, None), (60, Some(20)), (60, Some(0))] {
+        let limits = ThinkingLimits { answer_tokens: kept, ..ThinkingLimits::default() };
+        let thinking = ThinkingBounds::new(limits, max_tokens, true, &tokenizer);
+        let masks = table.masks(thinking.clone());
+        // A model that thinks for ever, and answers when it must.
+        let (mut said, mut outlook, control) = (Vec::new(), masks.0.outlook(), *tokenizer.control());
+        let word = |text: &str| tokenizer.encode_text(text)[0];
+        let wanted = [
+            control.channel,
+            word("analysis"),
+            word("assistant"),
+            word("final"),
+            control.message,
+            TokenId(97),
+            control.end,
+            control.start,
+        ];
+        while said.len() < max_tokens as usize {
+            let index = said.len() as u32;
+            let allowed = masks.0.allowed(index);
+            let token = wanted.into_iter().chain((0..2_048).map(TokenId)).find(|token| allowed.has(*token)).unwrap();
+            if outlook.heeds(index, token) {
+                masks.0.drawn(index, token);
+                outlook = masks.0.outlook();
+            }
+            said.push(token);
+        }
+        let (events, reasoning_tokens) = read(&said, &["get"]);
+        let content: String = events
+            .iter()
+            .filter_map(|event| if let EventKind::Content(text) = event { Some(text.as_str()) } else { None })
+            .collect();
+        let expected = kept.unwrap_or(max_tokens / 4).min(512);
+        assert!(content.len() >= expected as usize, "{max_tokens}: {}", content.len());
+        assert_eq!(content.is_empty(), kept == Some(0), "{max_tokens}");
+        let stop = (reasoning_tokens > 0 && kept != Some(0)).then_some(ThinkingStop::Answer);
+        assert_eq!(thinking.stopped_by(), stop, "{max_tokens}");
+        assert_eq!(reasoning_tokens > 0, max_tokens > 20, "{max_tokens}: {reasoning_tokens}");
+    }
 }
 
 #[test]

@@ -16,10 +16,12 @@ mod held;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod thinking;
 
 pub use answer::{AnswerRules, Calls, ConstrainedAnswer};
 pub use grammar::{Grammar, GrammarError, Grammars, STACK_BYTES};
 pub use headers::{HeaderTable, HeaderTables};
+pub use thinking::ThinkingBounds;
 
 use crate::batch::TokenId;
 

@@ -296,7 +296,7 @@ pub(super) fn said(choice: u32, parts: &[Part]) -> Said {
         reasoning: String::new(),
         tokens: Vec::new(),
         pieces: Vec::new(),
-        finish: Finish { kind: FinishKind::Cancelled, reasoning_tokens: 0, completion_tokens: 0 },
+        finish: Finish { kind: FinishKind::Cancelled, reasoning_tokens: 0, completion_tokens: 0, thinking_stop: None },
     };
     for (index, part) in parts.iter().enumerate() {
         said.tokens.extend(&part.tokens);

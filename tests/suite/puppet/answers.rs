@@ -31,7 +31,7 @@ fn an_answer_cut_anywhere_is_the_beginning_of_the_whole() {
     let text = |said: &Value, key: &str| said[key].as_str().unwrap_or_default().to_owned();
     let mut before = (0, 0);
     for max_tokens in 1..puppet.tokens_count {
-        let said = puppet.ask(&json!({"max_tokens": max_tokens}));
+        let said = puppet.ask(&json!({"max_tokens": max_tokens, "reserve_answer_tokens": 0}));
         assert_eq!(said["finish_reason"], "length", "{max_tokens}: {said}");
         let (reasoning, content) = (text(&said, "reasoning"), text(&said, "content"));
         assert!(text(&whole, "reasoning").starts_with(&reasoning) && text(&whole, "content").starts_with(&content), "{said}");
