@@ -319,7 +319,8 @@ pub struct Slice {
     pub draw: Option<Draw>,
     /// How many of its last tokens are drafts: guesses at what is drawn. A token is drawn after
     /// each of the tokens from the one before them on, as if the guesses before it were right; zero
-    /// unless it draws. A draw with a history or with masks has none.
+    /// unless it draws. A draw with a history has none, and one with masks no more than have the
+    /// mask from before them.
     pub drafts: usize,
     /// Report log-probabilities of prompt tokens that this slice predicts; `None` unless they are
     /// wanted.

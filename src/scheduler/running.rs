@@ -203,10 +203,17 @@ impl Runner {
         tokens.get(position).copied().unwrap_or_else(|| self.latest[position - tokens.len()])
     }
 
-    /// Whether what it draws next can be guessed and verified: it decodes, and what a draw may give
-    /// does not follow from the draws before it.
+    /// Whether what it draws next can be guessed and verified: it decodes, and no draw needs the
+    /// tokens before it.
     pub(super) fn can_guess(&self) -> bool {
-        self.decoding && !self.needs_history && !self.is_masked && !self.is_returning && self.awaited_of.is_none()
+        self.decoding && !self.needs_history && !self.is_returning && self.awaited_of.is_none()
+    }
+
+    /// How many of these guesses may stand before a draw under the mask that holds now: none that
+    /// its masks are told of, for they may change it.
+    pub(super) fn unheeded_count(&self, drafts: &[TokenId]) -> usize {
+        let draws = drafts.iter().zip(self.generated_count..);
+        draws.take_while(|(token, index)| !self.outlook.heeds(*index, **token)).count()
     }
 
     /// Gives back the sliding blocks that no later token of it sees.

@@ -24,8 +24,9 @@
 //!   that decode. So a large batch has none: there a row more costs what it brings.
 //! * A sequence guesses as far as its guesses were right lately. Where they do not pay it pauses,
 //!   longer each time.
-//! * Draws with a history or with masks follow from the draws before: those sequences do not guess.
-//!   Nor does one that returns, or that was in a lost step with drafts.
+//! * Draws with a history follow from the draws before: those sequences do not guess. One with masks
+//!   guesses as far as its mask holds on (`MaskOutlook`), and up to a token that may change it. Nor
+//!   does one guess that returns, or that was in a lost step with drafts.
 //! * A step with drafts is not followed by one that is planned ahead, and where a sequence could
 //!   guess no step is planned ahead of its next token (`ahead`).
 
@@ -172,7 +173,8 @@ impl Scheduler {
         }
         let drafting = sequences[runner.place].drafting.take();
         let mut drafting = drafting.unwrap_or_else(|| Box::new(Drafting::new(runner.tokens_count)));
-        let drafts = drafting.guess(runner.tokens_count, most, |position| runner.token(position, sequences));
+        let mut drafts = drafting.guess(runner.tokens_count, most, |position| runner.token(position, sequences));
+        drafts.truncate(runner.unheeded_count(&drafts));
         sequences[runner.place].drafting = Some(drafting);
         drafts
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::answer::mix;
-use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, PromptTargets, SeqId, Slice, TokenId};
+use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, MaskOutlook, PromptTargets, SeqId, Slice, TokenId};
 
 /// What a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,8 +260,10 @@ impl FakeMemory {
     /// Most drafts of a slice: none where a draw follows from the draws before it.
     fn drafts_max(&self, slice: &Slice) -> usize {
         match &slice.draw {
-            Some(draw) if !draw.sampling.needs_history() && draw.sampling.masks.is_none() => {
-                self.limits.slice_drafts_max.min(slice.len() - 1)
+            Some(draw) if !draw.sampling.needs_history() => {
+                let outlook = draw.sampling.masks.as_ref().map_or(MaskOutlook::FREE, |masks| masks.0.outlook());
+                let covered = outlook.until.saturating_sub(draw.generated_count.saturating_add(1)) as usize;
+                self.limits.slice_drafts_max.min(slice.len() - 1).min(covered)
             }
             _ => 0,
         }

@@ -251,7 +251,7 @@ fn masks_follow_a_sequence_through_preemption_and_lost_steps() {
 /// Allows all tokens below 400 but 17. Draw 12, and one behind a token that turns, may give 450 to
 /// 479 alone.
 #[derive(Debug, Default)]
-struct Turning(Mutex<TurningState>);
+pub(super) struct Turning(Mutex<TurningState>);
 
 #[derive(Debug, Default)]
 struct TurningState {
@@ -260,7 +260,7 @@ struct TurningState {
 }
 
 impl Turning {
-    fn sampling() -> Sampling {
+    pub(super) fn sampling() -> Sampling {
         Sampling { masks: Some(Masks(Arc::new(Self::default()))), ..Sampling::default() }
     }
 

@@ -1,5 +1,6 @@
 //! Drafts: fewer steps, and the same answers.
 
+use super::ahead::Turning;
 use super::*;
 use crate::batch::{Allowed, Masks, TokenMasks};
 
@@ -161,6 +162,24 @@ fn a_draw_that_follows_from_the_draws_before_is_not_guessed() {
         stage.submit_sampled(15, 60, sampling);
         stage.finish();
         assert_eq!(stage.scheduler.counts().drafts, DraftCounts::default());
+    }
+}
+
+/// What its mask gives is drawn where the mask changes, whether it was guessed or not.
+#[test]
+fn under_a_mask_that_holds_on_a_sequence_guesses() {
+    for period in [7, 11, 13] {
+        let echo = FakeAnswer::Echo { seed: 5, period, changes_one_of: 25 };
+        let run = |limits: SchedulerLimits| {
+            let mut stage = Stage::with(limits, echo.clone(), Vec::new());
+            let seqs = [15, 20].map(|len| stage.submit_sampled(len, 120, Turning::sampling()));
+            let steps_count = stage.finish().len();
+            (seqs.map(|seq| stage.heard(seq).0), steps_count, stage.scheduler.counts().drafts.accepted_tokens_total)
+        };
+        let (plain, slow_count, _) = run(limits());
+        let (fast, fast_count, accepted_tokens) = run(guessing());
+        assert_eq!(fast, plain);
+        assert!(fast_count < slow_count && accepted_tokens > 20, "{fast_count} of {slow_count} steps, {accepted_tokens}");
     }
 }
 
