@@ -10,16 +10,19 @@ impl Stage {
         self.scheduler.plan_ahead(self.now, &mut self.events).cloned()
     }
 
-    /// As [`Stage::finish`], with every step planned ahead that can be; answers how many were.
+    /// As [`Stage::finish`], with every step planned ahead that can be, and computed before the one
+    /// before it is committed, as a device may; answers how many were.
     fn finish_ahead(&mut self) -> usize {
-        let (mut ahead, mut ahead_count) = (None, 0);
+        let (mut ahead, mut ahead_count): (Option<StepResult>, usize) = (None, 0);
         while ahead.is_some() || self.scheduler.counts().waiting_count + self.running_count() > 0 {
-            let batch = ahead.take().unwrap_or_else(|| self.plan().expect("there is something to compute"));
-            ahead = self.plan_ahead();
-            ahead_count += usize::from(ahead.is_some());
-            let result = self.compute(&batch);
+            let result = ahead.take().unwrap_or_else(|| {
+                let batch = self.plan().expect("there is something to compute");
+                self.compute(&batch)
+            });
             // What was planned ahead of a step that is lost is lost with it.
-            ahead = ahead.filter(|_| matches!(result, StepResult::Done(_)));
+            let next = self.plan_ahead().filter(|_| matches!(result, StepResult::Done(_)));
+            ahead_count += usize::from(next.is_some());
+            ahead = next.map(|batch| self.compute(&batch));
             self.commit(result);
         }
         let counts = self.scheduler.counts();
