@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::actors::registry::LiveEntry;
 use crate::actors::snapshot::{PromptSlice, StepTrace};
-use crate::batch::Micros;
+use crate::batch::{Micros, StepWork};
 use crate::scheduler::{DraftCounts, SchedulerCounts};
 
 /// Steps that are kept: 12 s of steps of 3 ms, each in less than 200 bytes and 24 a slice.
@@ -64,9 +64,13 @@ impl RecordedStep {
         self
     }
 
+    /// It is to compute this.
+    pub(super) fn computes(&mut self, work: StepWork) {
+        self.trace.work = work;
+    }
+
     /// It was computed from `began` to `ended`, and drew so many tokens; `None`: it was lost.
-    pub(super) fn ended(mut self, tokens: usize, drawn: Option<usize>, began: Micros, ended: Micros) -> Self {
-        self.trace.tokens_count = tokens;
+    pub(super) fn ended(mut self, drawn: Option<usize>, began: Micros, ended: Micros) -> Self {
         self.trace.drawn_count = drawn.unwrap_or(0);
         self.trace.is_lost = drawn.is_none();
         (self.trace.began, self.trace.ended) = (began, ended);
@@ -120,7 +124,7 @@ mod tests {
         let counts = SchedulerCounts::default();
         for step in 0..STEPS_MAX_COUNT as u64 + 3 {
             let planned = RecordedStep::planned(Micros(step), false, &counts, &counts);
-            recorder.record(planned.ended(7, Some(2), Micros(step), Micros(step + 1)));
+            recorder.record(planned.ended(Some(2), Micros(step), Micros(step + 1)));
         }
         assert!(size_of::<RecordedStep>() < 200 && size_of::<RecordedSlice>() == 24);
         let steps = recorder.steps();

@@ -106,16 +106,10 @@ impl SchedulingOptions {
     #[must_use]
     pub(super) fn core_limits(&self, engine: &EngineLimits) -> SchedulerLimits {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let token_budget_tokens = self.token_budget_tokens.min(engine.step_tokens_max);
-        SchedulerLimits {
-            block_tokens: engine.block_tokens,
-            global_blocks: engine.global_blocks,
-            sliding_blocks: engine.sliding_blocks,
-            sliding_window_tokens: engine.sliding_window_tokens,
-            context_tokens_max: context_tokens_max(engine),
-            token_budget_tokens,
-            prefill_slice_tokens: self.prefill_slice_tokens.min(token_budget_tokens),
-            running_max_count: self.running_max_count.min(engine.step_slices_max),
+        let limits = SchedulerLimits {
+            token_budget_tokens: self.token_budget_tokens,
+            prefill_slice_tokens: self.prefill_slice_tokens,
+            running_max_count: self.running_max_count,
             waiting_max_count: self.waiting_max_count,
             waiting_max_tokens: self.waiting_max_tokens,
             prefill_window_micros: micros(self.prefill_window),
@@ -126,7 +120,9 @@ impl SchedulingOptions {
             draft_budget_tokens: self.draft_budget_tokens,
             slice_drafts_max: engine.slice_drafts_max,
             prefix_cache: self.prefix_cache.then(hash_key),
-        }
+            ..SchedulerLimits::default()
+        };
+        limits.within(engine)
     }
 
     /// What clients may ask for.
@@ -148,10 +144,4 @@ impl SchedulingOptions {
 fn hash_key() -> HashKey {
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     HashKey([high, low])
-}
-
-/// The model's context, or what the KV memory has room for if that is less: then a request that
-/// leaves `max_tokens` open gets as many as fit.
-fn context_tokens_max(engine: &EngineLimits) -> usize {
-    engine.context_tokens_max.min(engine.global_blocks * engine.block_tokens)
 }

@@ -16,7 +16,7 @@ use crate::actors::messages::Cached;
 use crate::actors::registry::{LiveEntry, ResponseId};
 use crate::actors::snapshot::{Owner, Phase};
 use crate::actors::ttft::BegunPrompt;
-use crate::batch::{Batch, SeqId};
+use crate::batch::{Batch, SeqId, StepWork};
 use crate::scheduler::{FinishReason, SequenceEvent};
 
 /// Steps that a StreamActor may lag behind before its response is given up: seconds of the fastest
@@ -83,6 +83,7 @@ impl Routes {
     /// The sequences of a planned step that compute their prompt are in prefill now; `step` gets
     /// their slices.
     pub(super) fn planned(&self, batch: &Batch, step: &mut RecordedStep) {
+        step.computes(StepWork::of(batch));
         for slice in &batch.slices {
             if slice.draw.as_ref().is_some_and(|draw| draw.generated_count > 0) {
                 continue;

@@ -2,7 +2,7 @@
 //! never asked of an actor.
 
 use crate::actors::messages::KeyId;
-use crate::batch::{BlockUse, Micros};
+use crate::batch::{BlockUse, Micros, StepWork};
 use crate::metrics::RequestOutcome;
 pub use crate::prompt::builder::BuilderCounts;
 pub use crate::scheduler::{BlockMap, DraftCounts, PrefixCounts, SchedulerCounts, SchedulerView, SequenceView, ViewSize};
@@ -131,8 +131,8 @@ pub struct StepTrace {
     pub ended: Micros,
     /// It failed.
     pub is_lost: bool,
-    /// Tokens that it computed.
-    pub tokens_count: usize,
+    /// What it computed.
+    pub work: StepWork,
     /// Tokens that it drew for sequences that still wanted them.
     pub drawn_count: usize,
     /// Tokens that were guessed for it, and how many of them were right.

@@ -161,7 +161,7 @@ impl Stepper {
         let drawn = (after.decode_tokens_total - before.decode_tokens_total) as usize;
         let step = self.under_way.pop_front().expect("a step that is committed was planned");
         let step = step.drafted(&before.drafts, &after.drafts);
-        self.status.flight().record(step.ended(batch.tokens.len(), computed.then_some(drawn), began, now));
+        self.status.flight().record(step.ended(computed.then_some(drawn), began, now));
         if !computed {
             // What was planned ahead of it is lost with it.
             self.under_way.clear();

@@ -1,6 +1,7 @@
 //! What the scheduler may use.
 
 use super::chain_hash::HashKey;
+use crate::batch::EngineLimits;
 
 /// What the scheduler may use: the engine's limits and the profile's choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,26 @@ impl Default for SchedulerLimits {
 }
 
 impl SchedulerLimits {
+    /// These limits, as far as an engine can: what it has is named, what it cannot is cut.
+    ///
+    /// The context is the model's, or what the KV memory has room for if that is less: then a
+    /// request that leaves `max_tokens` open gets as many as fit.
+    #[must_use]
+    pub fn within(self, engine: &EngineLimits) -> Self {
+        let token_budget_tokens = self.token_budget_tokens.min(engine.step_tokens_max);
+        Self {
+            block_tokens: engine.block_tokens,
+            global_blocks: engine.global_blocks,
+            sliding_blocks: engine.sliding_blocks,
+            sliding_window_tokens: engine.sliding_window_tokens,
+            context_tokens_max: engine.context_tokens_max.min(engine.global_blocks * engine.block_tokens),
+            token_budget_tokens,
+            prefill_slice_tokens: self.prefill_slice_tokens.min(token_budget_tokens),
+            running_max_count: self.running_max_count.min(engine.step_slices_max),
+            ..self
+        }
+    }
+
     /// Most sequences that run at once, within both limits.
     pub(super) fn running_max(&self) -> usize {
         self.running_max_count.min(self.token_budget_tokens)
