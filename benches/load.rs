@@ -37,6 +37,7 @@ fn load(runtime: &Runtime, address: SocketAddr, users_count: usize, times: usize
         requests_max: Some(users_count * times),
         duration: None,
         output_tokens: 1,
+        output_tokens_min: 1,
         ignore_eos: false,
         temperature: 0.0,
         turns: 1,

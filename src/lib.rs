@@ -7,9 +7,11 @@
 pub mod actors;
 pub mod app;
 pub mod batch;
+pub mod capacity;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod cost;
 pub mod engine;
 pub mod http;
 pub mod load;

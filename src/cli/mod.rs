@@ -15,6 +15,7 @@ mod inspect;
 mod layers;
 mod load;
 mod options;
+mod presets;
 mod serve;
 mod settings;
 mod simulate;

@@ -9,6 +9,24 @@ use crate::batch::{EngineLimits, KvGroup};
 /// kept would be computed again.
 const PREFIX_TOKENS: usize = 1_024;
 
+/// What of a model decides how many blocks it needs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ContextShape {
+    /// Most tokens of a sequence.
+    pub(super) context_tokens_max: usize,
+    /// How many tokens a sliding layer sees.
+    pub(super) sliding_window_tokens: usize,
+    /// Rows of the vocabulary.
+    pub(super) vocab_size: usize,
+}
+
+impl From<&ModelConfig> for ContextShape {
+    fn from(config: &ModelConfig) -> Self {
+        let &ModelConfig { context_tokens_max, sliding_window_tokens, vocab_size, .. } = config;
+        Self { context_tokens_max, sliding_window_tokens, vocab_size }
+    }
+}
+
 /// The blocks of both groups.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KvPools {
@@ -29,17 +47,18 @@ impl KvPools {
     /// window for every [`PREFIX_TOKENS`] of it. Either gets at least what one window and one
     /// step need, whatever `kv_bytes` says. A pool may hold less than the longest context.
     pub(super) fn within(
-        config: &ModelConfig,
+        model: impl Into<ContextShape>,
         kv_bytes: u64,
         block_tokens: usize,
         sequences_max: usize,
         step_tokens_max: usize,
         block_bytes: impl Fn(KvGroup) -> usize,
     ) -> Self {
-        let context_blocks = config.context_tokens_max.div_ceil(block_tokens);
+        let model = model.into();
+        let context_blocks = model.context_tokens_max.div_ceil(block_tokens);
         // A window that begins within a block and the block that is being filled touch one block
         // more each.
-        let window_blocks = config.sliding_window_tokens.div_ceil(block_tokens).saturating_add(2).min(context_blocks);
+        let window_blocks = model.sliding_window_tokens.div_ceil(block_tokens).saturating_add(2).min(context_blocks);
         let step_blocks = step_tokens_max.div_ceil(block_tokens);
         let least = window_blocks + step_blocks;
         let blocks_in = |bytes: u64, group| {
@@ -75,20 +94,21 @@ impl KvPools {
     /// one step at a time; `block_bytes` as for [`Self::within`].
     pub(super) fn limits(
         &self,
-        config: &ModelConfig,
+        model: impl Into<ContextShape>,
         step_tokens_max: usize,
         step_slices_max: usize,
         block_bytes: impl Fn(KvGroup) -> usize,
     ) -> EngineLimits {
+        let model = model.into();
         EngineLimits {
             block_tokens: self.block_tokens,
             global_blocks: self.global_blocks,
             sliding_blocks: self.sliding_blocks,
-            sliding_window_tokens: config.sliding_window_tokens,
+            sliding_window_tokens: model.sliding_window_tokens,
             step_tokens_max,
             step_slices_max,
-            context_tokens_max: config.context_tokens_max,
-            vocab_size: config.vocab_size,
+            context_tokens_max: model.context_tokens_max,
+            vocab_size: model.vocab_size,
             slice_drafts_max: 0,
             steps_max: 1,
             global_block_bytes: block_bytes(KvGroup::Global),

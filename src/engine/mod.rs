@@ -15,6 +15,7 @@ pub mod fake;
 mod kv_pools;
 pub mod place;
 pub mod sampling;
+pub mod simulated;
 mod wanted;
 pub mod warm_up;
 

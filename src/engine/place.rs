@@ -15,8 +15,10 @@ use super::cpu::{CpuEngine, CpuOptions, Format, Isa, Math, MemoryPlan, available
 use super::cuda::{
     CudaEngine, CudaEngineError, CudaModel, CudaOptions, CudaPlan, CudaRanks, DeviceMemory, MatrixInstruction, check_experts,
 };
+use super::simulated::{MadeUpWords, SimulatedEngine, limits};
 use super::warm_up::{Golden, compare};
 use super::{Engine, EngineError, EngineFactory};
+use crate::cost::CostModel;
 
 /// Of the memory that is available, KV memory takes one part in so many unless told otherwise: the
 /// weights of a large model must stay in memory beside it.
@@ -149,6 +151,18 @@ pub fn place(options: &PlaceOptions, model: &str, checkpoint: &Arc<Checkpoint>) 
         },
     }
     Ok(Placed { engine: cpu_engine(options, model, checkpoint)?, gpus: Vec::new() })
+}
+
+/// Places a simulated engine of `cost`, which says `words` in a vocabulary of `vocab_size` rows.
+#[must_use]
+pub fn simulated(options: &PlaceOptions, cost: &Arc<CostModel>, words: MadeUpWords, vocab_size: usize) -> Placed {
+    let limits = limits(cost, options.kv_bytes, vocab_size, options.sequences_max, options.step_tokens_max);
+    let CostModel { name, kind, source, .. } = &**cost;
+    let kind = kind.name();
+    tracing::warn!(cost_model = name, kind, source, "SIMULATED: steps wait as long as a cost model says, answers are made up");
+    let (cost, words) = (Arc::clone(cost), Arc::new(words));
+    let made = move || SimulatedEngine::new(limits, Arc::clone(&cost), Arc::clone(&words));
+    Placed { engine: Box::new(move || Ok(Box::new(made()) as Box<dyn Engine>)), gpus: Vec::new() }
 }
 
 /// Compares every engine that `engine` makes with the model's goldens before it is given out.

@@ -1,6 +1,8 @@
 //! The body of a request, in the form of its route.
 
 use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
 use super::options::LoadOptions;
@@ -13,13 +15,14 @@ pub(super) struct PromptMessage {
     pub(super) text: String,
 }
 
-/// The body that asks for the next answer of a conversation.
-pub(super) fn body(options: &LoadOptions, history: &[PromptMessage]) -> Bytes {
+/// The body that asks for the answer of a conversation's `turn`.
+pub(super) fn body(options: &LoadOptions, history: &[PromptMessage], index: usize, turn: usize) -> Bytes {
     let messages = || history.iter().map(|message| json!({"role": message.role, "content": message.text})).collect::<Vec<_>>();
     let text = || history.iter().map(|message| message.text.as_str()).collect::<Vec<_>>().join("\n\n");
     let mut body = json!({"model": options.model, "temperature": options.temperature, "stream": true});
     let limit = if options.api == Api::Responses { "max_output_tokens" } else { "max_tokens" };
-    body[limit] = json!(options.output_tokens);
+    let mut random = SmallRng::seed_from_u64(options.seed ^ (index as u64).wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ turn as u64);
+    body[limit] = json!(random.random_range(options.output_tokens_min..=options.output_tokens));
     if options.ignore_eos {
         body["ignore_eos"] = Value::Bool(true);
     }
@@ -37,4 +40,33 @@ pub(super) fn body(options: &LoadOptions, history: &[PromptMessage]) -> Bytes {
         body["stream_options"] = json!({"include_usage": true});
     }
     body.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::options;
+    use super::super::options::Arrivals;
+    use super::*;
+
+    #[test]
+    fn answers_are_asked_for_between_both_lengths_by_the_seed() {
+        let options = |seed| LoadOptions {
+            output_tokens_min: 10,
+            output_tokens: 13,
+            seed,
+            ..options(Arrivals::Closed { concurrency: 1 })
+        };
+        let asked = |seed: u64, index: usize, turn: usize| {
+            let body: Value = serde_json::from_slice(&body(&options(seed), &[], index, turn)).expect("JSON");
+            body["max_tokens"].as_u64().expect("a limit")
+        };
+        let all: Vec<u64> = (0..100).map(|index| asked(1, index, 0)).collect();
+        assert_eq!(all, (0..100).map(|index| asked(1, index, 0)).collect::<Vec<_>>());
+        for limit in 10..=13 {
+            assert!(all.iter().filter(|asked| **asked == limit).count() > 10, "{limit} in {all:?}");
+        }
+        assert!(all.iter().all(|asked| (10..=13).contains(asked)));
+        assert_ne!(all, (0..100).map(|index| asked(2, index, 0)).collect::<Vec<_>>());
+        assert_ne!(all, (0..100).map(|index| asked(1, index, 1)).collect::<Vec<_>>());
+    }
 }

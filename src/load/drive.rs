@@ -90,7 +90,7 @@ async fn warm_up(client: &Client, options: &LoadOptions, prompts: &Prompts) {
     for index in 0..options.warmup {
         let history = opening(prompts, usize::MAX - index, 0);
         let place = PlannedRequest { index, turn: 0, origin: Instant::now() };
-        let asked = body(options, &history);
+        let asked = body(options, &history, index, 0);
         Box::pin(attempt(client, options, asked, place, Whim::Stay, &shared)).await;
     }
 }
@@ -145,7 +145,7 @@ impl DriveContext {
             let origin = if turn == 0 { origin } else { Instant::now() };
             let place = PlannedRequest { index, turn, origin };
             self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
-            let asked = body(&self.options, &history);
+            let asked = body(&self.options, &history, index, turn);
             let whim = self.whim(index, turn);
             let (record, text) = Box::pin(attempt(&self.client, &self.options, asked, place, whim, &self.shared)).await;
             self.shared.in_flight.fetch_sub(1, Ordering::Relaxed);

@@ -17,6 +17,7 @@ pub(super) fn options(arrivals: Arrivals) -> LoadOptions {
         requests_max: None,
         duration: None,
         output_tokens: 8,
+        output_tokens_min: 8,
         ignore_eos: false,
         temperature: 0.0,
         turns: 1,

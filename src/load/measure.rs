@@ -33,8 +33,9 @@ pub(super) struct Sums {
 /// Longer times, in microseconds, count as this: a day.
 const TIME_US_MAX: u64 = 24 * 3600 * 1_000_000;
 
-/// A histogram of microseconds.
-pub(super) fn histogram() -> Histogram<u64> {
+/// A histogram of microseconds, up to a day, with three digits.
+#[must_use]
+pub fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, TIME_US_MAX, 3).expect("three digits of a day are allowed")
 }
 

@@ -27,10 +27,12 @@ pub use compare::{Comparison, compare};
 pub use csv_file::write_csv;
 pub use drive::drive;
 pub use html::html;
+pub use measure::histogram;
 pub use options::{Arrivals, GoodputTargets, LoadOptions, SweepOptions};
 pub use prompts::{PromptSource, Prompts};
 pub use record::{AttemptOutcome, Record};
 pub use report::{EndCounts, ErrorCount, LatencySummary, LoadReport, LoadRun, Quantiles, RunSample, SweepFinding, TokenCount};
+pub use schedule::times;
 pub use sweep::sweep;
 pub use table::table;
 

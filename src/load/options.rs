@@ -99,6 +99,8 @@ pub struct LoadOptions {
     pub duration: Option<Duration>,
     /// Tokens of an answer at most.
     pub output_tokens: u32,
+    /// And at least: each answer is asked for with a limit between the two, by the seed.
+    pub output_tokens_min: u32,
     /// Ask for exactly as many tokens, where the server knows how (`ignore_eos`).
     pub ignore_eos: bool,
     /// The temperature.

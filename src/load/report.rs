@@ -98,7 +98,8 @@ impl Quantiles {
     }
 
     /// Quantiles of a histogram in microseconds, within 0.1 %.
-    pub(super) fn of_histogram(histogram: &Histogram<u64>) -> Option<Self> {
+    #[must_use]
+    pub fn of_histogram(histogram: &Histogram<u64>) -> Option<Self> {
         let at = |share: f64| histogram.value_at_quantile(share) as f64 / 1e3;
         (!histogram.is_empty()).then(|| Self {
             count: histogram.len(),

@@ -5,8 +5,9 @@ use rand::{Rng, SeedableRng};
 
 use super::options::Arrivals;
 
-/// The intended times of an open loop, in seconds from its start, without end.
-pub(super) fn times(arrivals: Arrivals, seed: u64) -> impl Iterator<Item = f64> + Send {
+/// The intended times of an open loop, in seconds from its start, without end; none of a closed
+/// one.
+pub fn times(arrivals: Arrivals, seed: u64) -> impl Iterator<Item = f64> + Send + use<> {
     let mut random = SmallRng::seed_from_u64(seed ^ 0x7363_6865_6475_6c65);
     let (mut next, mut index) = (0.0, 0_usize);
     std::iter::from_fn(move || {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::super::failure::CommandFailure;
+use super::super::presets::{self, Asked};
 use super::super::serve::setting_args;
 use super::super::settings::QUIET_LOG_HELP;
 use super::api;
@@ -25,6 +26,9 @@ pub(super) struct LoadArguments {
     pub(super) sweep: Option<SweepOptions>,
     pub(super) rounds: usize,
     pub(super) failed_share_max: f64,
+    /// Whether a server of our own keeps what prompts have in common; `None` leaves it to its
+    /// settings.
+    pub(super) prefix_cache: Option<String>,
     pub(super) json: Option<String>,
     pub(super) csv: Option<String>,
     pub(super) html: Option<String>,
@@ -51,6 +55,7 @@ pub(super) fn command() -> Command {
         .arg(value("api", "ROUTE", "chat, completions, responses, generate or generate-stream").default_value("chat"))
         .arg(value("request-model", "NAME", "The model to ask for [default: the first that the server names]"))
         .arg(value("ca-file", "FILE", "Certificates (PEM) to trust in place of the usual ones"))
+        .arg(presets::argument())
         .next_help_heading("When requests are sent")
         .arg(value("concurrency", "N", "Closed loop: so many users; each asks again once it has an answer [default: 8]"))
         .arg(value("rate", "R", "Open loop: so many requests a second, whatever the server does"))
@@ -72,7 +77,7 @@ pub(super) fn command() -> Command {
                 .default_value("0"),
         )
         .arg(value("turns", "N", "Requests of a conversation, each with the history before it").default_value("1"))
-        .arg(value("output-tokens", "N", "Tokens of an answer at most").default_value("64"))
+        .arg(value("output-tokens", "N|N-M", "Tokens of an answer at most, or a limit between the two for each [default: 64]"))
         .arg(flag("ignore-eos", "Answers of exactly so many tokens, where the server knows ignore_eos"))
         .arg(value("temperature", "T", "The temperature").default_value("0"))
         .arg(value("seed", "N", "What every random choice comes from").default_value("0"))
@@ -111,43 +116,10 @@ fn limits(command: Command, value: impl Fn(&'static str, &'static str, &'static 
         .arg(value("failures-in-a-row", "N", "After so many the load is broken off").default_value("50"))
 }
 
-struct Read<'a>(&'a ArgMatches);
-
-impl Read<'_> {
-    fn text(&self, name: &str) -> Option<String> {
-        self.0.get_one::<String>(name).cloned()
-    }
-
-    /// A value within bounds, if it is given.
-    fn maybe<T: std::str::FromStr + PartialOrd + Copy>(
-        &self,
-        name: &str,
-        expected: &str,
-        least: T,
-        most: T,
-    ) -> Result<Option<T>, CommandFailure> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        let value = text.parse().ok().filter(|value| *value >= least && *value <= most);
-        value.map(Some).ok_or_else(|| CommandFailure::Usage(format!("--{name} is `{text}`; expected {expected}")))
-    }
-
-    fn count(&self, name: &str, least: usize) -> Result<Option<usize>, CommandFailure> {
-        self.maybe(name, &format!("a whole number from {least} to 10000000"), least, 10_000_000)
-    }
-
-    fn share(&self, name: &str) -> Result<f64, CommandFailure> {
-        Ok(self.maybe(name, "a share from 0 to 1", 0.0, 1.0)?.unwrap_or_default())
-    }
-
-    fn positive(&self, name: &str) -> Result<Option<f64>, CommandFailure> {
-        self.maybe(name, "a number above 0", f64::MIN_POSITIVE, 1e9)
-    }
-}
-
 impl LoadArguments {
     /// Reads the command line.
     pub(super) fn read(matches: &ArgMatches) -> Result<Self, CommandFailure> {
-        let read = Read(matches);
+        let read = Asked::new(matches)?;
         let urls: Vec<String> = matches.get_many::<String>("url").map(|urls| urls.cloned().collect()).unwrap_or_default();
         if urls.is_empty() && !matches.get_flag("embedded") {
             return Err(CommandFailure::Usage(
@@ -157,6 +129,7 @@ impl LoadArguments {
         if urls.len() > 2 {
             return Err(CommandFailure::Usage(format!("{} servers are named; expected one, or two to compare", urls.len())));
         }
+        let text = |name: &str| read.text(name).map(str::to_owned);
         let rounds = read.count("rounds", 1)?.unwrap_or(if urls.len() == 2 { 3 } else { 1 });
         let sweep = matches.get_flag("sweep").then_some(());
         let sweep = match sweep {
@@ -168,17 +141,18 @@ impl LoadArguments {
         };
         Ok(Self {
             urls,
-            ca_file: read.text("ca-file"),
-            model: read.text("request-model"),
+            ca_file: text("ca-file"),
+            model: text("request-model"),
             source: source(&read)?,
-            prefix_tokens: read.maybe("shared-prefix-tokens", "a whole number", 0, 10_000_000)?.unwrap_or(0),
+            prefix_tokens: read.within("shared-prefix-tokens", "a whole number", 0, 10_000_000)?.unwrap_or(0),
             load: load(&read)?,
             sweep,
             rounds,
             failed_share_max: read.share("failed-max")?,
-            json: read.text("json"),
-            csv: read.text("csv"),
-            html: read.text("html"),
+            prefix_cache: text("prefix-cache"),
+            json: text("json"),
+            csv: text("csv"),
+            html: text("html"),
         })
     }
 
@@ -191,7 +165,11 @@ impl LoadArguments {
             PromptSource::Random { from, to } => format!("random prompts of {from} to {to} tokens"),
         };
         let load = &self.load;
-        let mut text = format!("{prompts}, answers of at most {} tokens, temperature {}", load.output_tokens, load.temperature);
+        let limit = match (load.output_tokens_min, load.output_tokens) {
+            (least, most) if least == most => most.to_string(),
+            (least, most) => format!("{least} to {most}"),
+        };
+        let mut text = format!("{prompts}, answers of at most {limit} tokens, temperature {}", load.temperature);
         if self.prefix_tokens > 0 {
             text.push_str(&format!(", {} tokens shared by all", self.prefix_tokens));
         }
@@ -208,21 +186,17 @@ impl LoadArguments {
     }
 }
 
-fn source(read: &Read<'_>) -> Result<PromptSource, CommandFailure> {
+fn source(read: &Asked<'_>) -> Result<PromptSource, CommandFailure> {
     if let Some(path) = read.text("prompts") {
-        return Ok(PromptSource::File(path));
+        return Ok(PromptSource::File(path.to_owned()));
     }
-    let Some(text) = read.text("prompt-tokens") else { return Ok(PromptSource::BuiltIn) };
-    let (from, to) = text.split_once('-').unwrap_or((&text, &text));
-    match (from.parse(), to.parse()) {
-        (Ok(from), Ok(to)) if 0 < from && from <= to && to <= 10_000_000 => Ok(PromptSource::Random { from, to }),
-        _ => Err(CommandFailure::Usage(format!("--prompt-tokens is `{text}`; expected tokens such as 512, or 100-900"))),
-    }
+    let tokens = read.tokens("prompt-tokens")?;
+    Ok(tokens.map_or(PromptSource::BuiltIn, |(from, to)| PromptSource::Random { from, to }))
 }
 
-fn arrivals(read: &Read<'_>) -> Result<Arrivals, CommandFailure> {
+fn arrivals(read: &Asked<'_>) -> Result<Arrivals, CommandFailure> {
     let how = read.text("arrivals").unwrap_or_default();
-    let constant = match how.as_str() {
+    let constant = match how {
         "poisson" => false,
         "constant" => true,
         _ => return Err(CommandFailure::Usage(format!("--arrivals is `{how}`; expected poisson or constant"))),
@@ -235,17 +209,20 @@ fn arrivals(read: &Read<'_>) -> Result<Arrivals, CommandFailure> {
         (_, Some(rate), _) => Ok(if constant { Arrivals::Constant { rate } } else { Arrivals::Poisson { rate } }),
         (_, _, Some(count)) => Ok(Arrivals::Bursts { count, every_s: read.positive("burst-every")?.unwrap_or(5.0) }),
         // A sweep sets the rate, and takes from here how its requests arrive.
-        _ if read.0.get_flag("sweep") && constant => Ok(Arrivals::Constant { rate: 1.0 }),
+        _ if read.flag("sweep") && constant => Ok(Arrivals::Constant { rate: 1.0 }),
         (concurrency, ..) => Ok(Arrivals::Closed { concurrency: concurrency.unwrap_or(8) }),
     }
 }
 
-fn load(read: &Read<'_>) -> Result<LoadOptions, CommandFailure> {
+fn load(read: &Asked<'_>) -> Result<LoadOptions, CommandFailure> {
     let name = read.text("api").unwrap_or_default();
     let expected = "chat, completions, responses, generate or generate-stream";
-    let api = api(&name).ok_or_else(|| CommandFailure::Usage(format!("--api is `{name}`; expected {expected}")))?;
+    let api = api(name).ok_or_else(|| CommandFailure::Usage(format!("--api is `{name}`; expected {expected}")))?;
     let duration = read.positive("duration")?.map(Duration::from_secs_f64);
-    let requests = read.count("requests", 1)?;
+    let arrivals = arrivals(read)?;
+    let users = if let Arrivals::Closed { concurrency } = arrivals { Some(concurrency) } else { None };
+    let requests = read.conversations(users)?;
+    let (output_tokens_min, output_tokens) = read.tokens("output-tokens")?.unwrap_or((64, 64));
     let (disconnect_rate, abort_rate) = (read.share("disconnect-rate")?, read.share("abort-rate")?);
     if disconnect_rate + abort_rate > 1.0 {
         return Err(CommandFailure::Usage("--disconnect-rate and --abort-rate add up to more than 1".to_owned()));
@@ -253,12 +230,13 @@ fn load(read: &Read<'_>) -> Result<LoadOptions, CommandFailure> {
     Ok(LoadOptions {
         api,
         model: String::new(),
-        arrivals: arrivals(read)?,
+        arrivals,
         requests_max: requests.or(if duration.is_none() { Some(100) } else { None }),
         duration,
-        output_tokens: read.maybe("output-tokens", "a whole number from 1", 1, 10_000_000)?.unwrap_or(64),
-        ignore_eos: read.0.get_flag("ignore-eos"),
-        temperature: read.maybe("temperature", "a number from 0 to 2", 0.0, 2.0)?.unwrap_or(0.0),
+        output_tokens,
+        output_tokens_min,
+        ignore_eos: read.flag("ignore-eos"),
+        temperature: read.within("temperature", "a number from 0 to 2", 0.0, 2.0)?.unwrap_or(0.0),
         turns: read.count("turns", 1)?.unwrap_or(1),
         disconnect_rate,
         abort_rate,
@@ -270,7 +248,7 @@ fn load(read: &Read<'_>) -> Result<LoadOptions, CommandFailure> {
             e2e_ms: read.positive("target-e2e")?,
             share: read.share("target-share")?,
         },
-        seed: read.maybe("seed", "a whole number", 0, u64::MAX)?.unwrap_or(0),
+        seed: read.within("seed", "a whole number", 0, u64::MAX)?.unwrap_or(0),
         progress: true,
         failures_max: read.count("failures-in-a-row", 1)?.unwrap_or(50),
     })

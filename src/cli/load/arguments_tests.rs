@@ -4,7 +4,7 @@ use super::*;
 
 fn read(args: &[&str]) -> Result<Arrivals, CommandFailure> {
     let matches = command().try_get_matches_from([&["load"], args].concat()).expect("the options are known");
-    arrivals(&Read(&matches))
+    arrivals(&Asked::new(&matches)?)
 }
 
 #[test]

@@ -51,6 +51,10 @@ pub(super) fn run(matches: &ArgMatches) -> Result<(), CommandFailure> {
     }
     // Its log would stand between the lines of the bar.
     let layers = layers(matches, &variable)?.or("log_level", "warn");
+    let layers = match &asked.prefix_cache {
+        Some(switch) => layers.or("prefix_cache", switch),
+        None => layers,
+    };
     // All of its users come from one address.
     let default = Setting::named(CONNECTIONS_SETTING).and_then(|setting| setting.default.parse().ok());
     let most = default.expect("the setting is there, and its default a number");

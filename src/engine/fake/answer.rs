@@ -64,22 +64,36 @@ impl FakeAnswer {
             }
             Self::Script { tokens, stop } => *tokens.get(generated_count as usize).unwrap_or(stop),
         };
-        let allowed = sampling.allowed(generated_count);
-        if allowed == Allowed::Nothing {
-            return Err(DrawError::NothingAllowed);
-        }
-        let masks_stops = sampling.masks_stops(generated_count, &allowed);
-        let masked = |token: &TokenId| !allowed.has(*token) || masks_stops && sampling.stop_tokens.contains(token);
-        (0..vocab_size)
-            .map(|i| TokenId(wanted.0.wrapping_add(i) % vocab_size))
-            .find(|token| !masked(token))
-            .ok_or(DrawError::NotFinite)
+        first_allowed(wanted, sampling, generated_count, vocab_size)
     }
+}
+
+/// The first token from `wanted` on, around the vocabulary, that the sampling lets draw
+/// `generated_count` give.
+///
+/// # Errors
+/// As [`FakeAnswer::next`].
+pub(in crate::engine) fn first_allowed(
+    wanted: TokenId,
+    sampling: &Sampling,
+    generated_count: u32,
+    vocab_size: u32,
+) -> Result<TokenId, DrawError> {
+    let allowed = sampling.allowed(generated_count);
+    if allowed == Allowed::Nothing {
+        return Err(DrawError::NothingAllowed);
+    }
+    let masks_stops = sampling.masks_stops(generated_count, &allowed);
+    let masked = |token: &TokenId| !allowed.has(*token) || masks_stops && sampling.stop_tokens.contains(token);
+    (0..vocab_size)
+        .map(|i| TokenId(wanted.0.wrapping_add(i) % vocab_size))
+        .find(|token| !masked(token))
+        .ok_or(DrawError::NotFinite)
 }
 
 /// Log-probabilities of `chosen` after `before`: it is always the likeliest; the others follow it
 /// in the vocabulary.
-pub(super) fn logprobs(before: &[TokenId], chosen: TokenId, top_count: u32, vocab_size: usize) -> PositionLogprobs {
+pub(in crate::engine) fn logprobs(before: &[TokenId], chosen: TokenId, top_count: u32, vocab_size: usize) -> PositionLogprobs {
     let vocab_size = u32::try_from(vocab_size).unwrap_or(u32::MAX).max(1);
     let likeliest = -((hash(before) % 1000) as f32) / 1000.0;
     let at = |i: u32| TokenLogprob {
@@ -94,8 +108,11 @@ fn hash(tokens: &[TokenId]) -> u64 {
     tokens.iter().fold(tokens.len() as u64, |hash, token| mix(hash ^ u64::from(token.0)))
 }
 
+/// A number that looks drawn at random, the same for the same `value`.
+///
 /// Source: the finalizer of SplitMix64, Steele, Lea and Flood 2014.
-pub(super) fn mix(value: u64) -> u64 {
+#[must_use]
+pub fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -39,6 +39,8 @@ mod memory;
 mod tests;
 
 pub use self::answer::FakeAnswer;
+pub use self::answer::mix;
+pub(super) use self::answer::{first_allowed, logprobs};
 pub use self::memory::{SlotContent, Violation};
 
 /// Something that goes wrong in a [`FakeEngine`]. Steps count from zero, over all engines made by
@@ -275,7 +277,7 @@ impl FakeEngine {
                 false => options.answer.next(tokens, sliding, &draw.sampling, draw.generated_count, vocab_size),
             };
             if let (Ok(token), Some(top)) = (token, draw.sampling.logprobs) {
-                report.logprobs = Some(Box::new(answer::logprobs(tokens, token, top, vocab_size)));
+                report.logprobs = Some(Box::new(logprobs(tokens, token, top, vocab_size)));
             }
             report.token = Some(token);
         }
@@ -285,7 +287,7 @@ impl FakeEngine {
                     .tokens
                     .iter()
                     .enumerate()
-                    .map(|(i, target)| answer::logprobs(&tokens[..=slice.start + i], *target, targets.top_count, vocab_size)),
+                    .map(|(i, target)| logprobs(&tokens[..=slice.start + i], *target, targets.top_count, vocab_size)),
             );
         }
         report

@@ -24,6 +24,7 @@ pub(crate) fn options(arrivals: Arrivals, requests: usize) -> LoadOptions {
         requests_max: Some(requests),
         duration: None,
         output_tokens: 8,
+        output_tokens_min: 8,
         ignore_eos: false,
         temperature: 0.0,
         turns: 1,

@@ -1,21 +1,20 @@
-//! `antiphon simulate`: the scheduler core through seeded worlds, as the tests do, for as many
-//! seeds as one likes.
+//! `antiphon simulate` without a load: the scheduler core through seeded worlds, as the tests do,
+//! for as many seeds as one likes.
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, value_parser};
 
-use super::failure::{CommandFailure, print};
+use crate::cli::failure::{CommandFailure, print};
 use crate::simulate::{self, Options, WorldReport};
 
-/// The command's options.
-pub(super) fn command() -> Command {
+/// The options.
+pub(super) fn arguments() -> [Arg; 2] {
     let number = |name: &'static str, default: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name("NUMBER").default_value(default).value_parser(value_parser!(u64)).help(help)
     };
-    Command::new("simulate")
-        .about("Live through seeded worlds of the scheduler, and check everything after every call")
-        .arg(number("seed", "0", "the first seed"))
-        .arg(number("worlds", "200", "how many seeds, one after another"))
-        .arg(number("turns", "80", "how long the eventful part of a world lasts"))
+    [
+        number("worlds", "200", "how many seeds, one after another"),
+        number("turns", "80", "how long the eventful part of a world lasts"),
+    ]
 }
 
 /// Lives through the worlds; a world that goes wrong is a failure that names its seed.
