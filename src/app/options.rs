@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::keys::KeySources;
+use crate::cost::CostModel;
 use crate::engine::checkpoint::LinkPolicy;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::MatrixInstruction;
@@ -115,8 +116,10 @@ pub struct ServeOptions {
     pub response_store_bytes: u64,
     /// For how many days after their last use.
     pub response_store_days: u64,
-    /// Where to compute.
+    /// Where to compute, unless that is simulated.
     pub device: Device,
+    /// How long steps take in place of computing them; `None` computes.
+    pub simulated: Option<CostModel>,
     /// Threads that compute; `None` takes the machine's.
     pub threads: Option<usize>,
     /// How the CPU multiplies MXFP4 weights.

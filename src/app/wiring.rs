@@ -12,13 +12,16 @@ use crate::actors::messages::Coalescing;
 use crate::actors::service::Service;
 use crate::actors::{self, SchedulingOptions, StartOptions};
 use crate::clock::{self, Clock};
+use crate::cost::CostModel;
 use crate::engine::checkpoint::Checkpoint;
 use crate::engine::place::{self, PlaceOptions, Placed};
+use crate::engine::simulated::MadeUpWords;
 use crate::http::observe::{LatencyTargets, ObservedState, ServerFacts, ShownSetting};
 use crate::http::{self, Backend, HttpOptions, KeyRing, RequestDefaults, ServerHandle};
 use crate::metrics::{Gpu, LogWatch, Metrics, ModelTags};
 use crate::profile::{Profile, StreamProfile, built_in_names};
 use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
+use crate::prompt::tokenizer::Tokenizer;
 use crate::source::{self, HubSettings, ModelFiles, TerminalProgress};
 use crate::store::{ResponseStore, StoreError, StoreLimits};
 
@@ -67,13 +70,20 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: OpenedModel) 
     let OpenedModel { files, model, keys } = found;
     let full_name = files.name.clone();
     let (checkpoint, tokenizer) = (Arc::new(model.checkpoint), Arc::new(model.tokenizer));
-    let Placed { engine, gpus } = place::place(&place_options(options), &files.name, &checkpoint)?;
-    let engine = place::compared(engine, model.goldens);
+    let simulated = options.simulated.as_ref().map(|cost| simulate(options, cost, &tokenizer, &checkpoint));
+    let is_simulated = simulated.is_some();
+    let Placed { engine, gpus } = match simulated {
+        Some(placed) => placed,
+        None => {
+            let Placed { engine, gpus } = place::place(&place_options(options), &files.name, &checkpoint)?;
+            Placed { engine: place::compared(engine, model.goldens), gpus }
+        }
+    };
     let tags = ModelTags {
         model_id: files.model_id.clone(),
         model_size: files.model_size.clone(),
         dtype: checkpoint.expert_form().dtype().to_owned(),
-        gpu_mode: gpu_mode(gpus.len()).to_owned(),
+        gpu_mode: if is_simulated { SIMULATED } else { gpu_mode(gpus.len()) }.to_owned(),
         prompt_version: options.prompt_version.clone(),
     };
     let gpus = gpus.into_iter().map(|gpu| Gpu { index: gpu.index, name: gpu.name, used_bytes: gpu.used_bytes });
@@ -143,6 +153,27 @@ fn place_options(options: &ServeOptions) -> PlaceOptions {
     }
 }
 
+/// The tag `gpu_mode` of a model whose steps are not computed.
+const SIMULATED: &str = "simulated";
+
+/// An engine that takes as long as `cost` says, and answers with words of the model's vocabulary.
+fn simulate(options: &ServeOptions, cost: &CostModel, tokenizer: &Tokenizer, checkpoint: &Checkpoint) -> Placed {
+    let control = tokenizer.control();
+    // A chat's prompt ends with the role; behind it comes the channel of what is for the reader.
+    let mut said = tokenizer.encode_text("assistant");
+    said.drain(..said.len().saturating_sub(1));
+    said.push(control.channel);
+    tokenizer.encode_text_into("final", &mut said);
+    said.push(control.message);
+    let words = MadeUpWords {
+        header: said.windows(2).map(|pair| (pair[0], pair[1])).collect(),
+        text: tokenizer.encode_text(&format!("This answer is made up: the server simulates {}. ", cost.name)),
+        end: control.return_,
+        answer_tokens: cost.engine.answer_tokens.count(),
+    };
+    place::simulated(&place_options(options), &Arc::new(cost.clone()), words, checkpoint.config().vocab_size)
+}
+
 /// The tag `gpu_mode` of a model on so many GPUs.
 fn gpu_mode(gpus_count: usize) -> &'static str {
     match gpus_count {
@@ -196,6 +227,7 @@ fn http_options(options: &ServeOptions, tags: ModelTags, keys: KeyRing, checkpoi
         top_p: drawn.top_p.unwrap_or(assumed.top_p),
         top_k: drawn.top_k.unwrap_or(assumed.top_k),
     };
+    http.simulated = options.simulated.as_ref().map(|cost| cost.name.clone());
     http.dialect = options.sse_dialect;
     http.coalescing = coalescing(&options.profile.stream);
     http.profiles = profile_coalescing(&options.profile);

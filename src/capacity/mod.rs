@@ -2,8 +2,8 @@
 //! time and a cost model.
 //!
 //! Owns: loads (traces, and made up from a seed), replicas, the choice of a replica, the figures.
-//! Promises: the core is the one that serves, and its calls are those that the actors make; the
-//! same load and options give the same figures; a line of a trace that makes no sense is refused
+//! Promises: the core is the one that serves, and its calls are those that the actors make. The
+//! same load and options give the same figures. A line of a trace that makes no sense is refused
 //! with its number and reason. Absent on purpose: clocks, threads, text, the network.
 //!
 //! What is not in it: tokens that are no text (the header of a chat's answer), clients that leave,

@@ -77,9 +77,9 @@ pub(super) fn parse(path: &str, text: &str) -> Result<Vec<TraceRequest>, Capacit
         return Err(reader.wrong(hole as u64 + 1, "an empty line".to_owned(), "a request a line"));
     }
     if text.trim_start().starts_with('{') {
-        reader.read_json(text)?
+        reader.read_json(text)?;
     } else {
-        reader.read_csv(text)?
+        reader.read_csv(text)?;
     }
     if reader.requests.is_empty() {
         return Err(reader.wrong(1, "no request".to_owned(), "a request a line"));

@@ -10,6 +10,7 @@ use crate::app::{
     AllowedOrigin, Dialect, KeySources, KeyTexts, MetricsAccess, ResponseStorePlace, Secret, ServeOptions, ShownValue,
     read_key_file,
 };
+use crate::cost::{CostError, CostModel, built_in_names};
 use crate::engine::checkpoint::LinkPolicy;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::MatrixInstruction;
@@ -25,6 +26,9 @@ pub(super) enum OptionsError {
     /// The profile makes no sense.
     #[error("{error}; given by {origin}")]
     Profile { error: ProfileError, origin: Origin },
+    /// The cost model makes no sense.
+    #[error("{error}; given by {origin}")]
+    CostModel { error: CostError, origin: Origin },
     /// What was set over the profile does not agree with the rest of it.
     #[error("profile {name} with what was set over it: {message}")]
     Disagreement { name: String, message: String },
@@ -46,7 +50,10 @@ impl OptionsError {
     /// Whether the command line is to blame.
     fn is_usage(&self) -> bool {
         let origin = match self {
-            Self::Setting(SettingError { origin, .. }) | Self::Profile { origin, .. } | Self::KeyFile { origin, .. } => origin,
+            Self::Setting(SettingError { origin, .. })
+            | Self::Profile { origin, .. }
+            | Self::CostModel { origin, .. }
+            | Self::KeyFile { origin, .. } => origin,
             Self::Disagreement { .. } | Self::EmptyKey => return false,
         };
         matches!(origin, Origin::Flag(_))
@@ -93,7 +100,9 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
             .read("response_store_bytes", "a size from 1MiB to 1TiB", |text| size_within(text, 1 << 20, 1 << 40))?,
         response_store_days: layers
             .read("response_store_days", "a whole number from 1 to 36500", |text| within(text, 1, 36_500))?,
-        device: layers.read("device", "auto, cpu or cuda:N", device)?,
+        device: layers
+            .read("device", "auto, cpu, cuda:N or sim", |text| if text == SIM { Some(Device::Cpu) } else { device(text) })?,
+        simulated: simulated(layers)?,
         threads: layers
             .read("threads", "auto or a whole number from 1 to 1024", |text| automatic(text, |text| within(text, 1, 1024)))?,
         cpu_math: layers.read("cpu_math", "exact, int16 or fast", cpu_math)?,
@@ -122,6 +131,24 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         profile,
         shown,
     })
+}
+
+/// The device that computes nothing.
+const SIM: &str = "sim";
+
+/// The cost model of a device that is simulated.
+fn simulated(layers: &Layers) -> Result<Option<CostModel>, OptionsError> {
+    let (device, Given { text, origin }) = (layers.value("device").text, layers.value("cost_model"));
+    let wrong = |expected: String| {
+        let (name, value, origin) = ("cost_model", text.clone(), origin.clone());
+        Err(OptionsError::Setting(SettingError { name, value, expected, origin }))
+    };
+    match (device.trim() == SIM, text.as_str()) {
+        (false, "none") => Ok(None),
+        (true, "none") => wrong(format!("the model that --device sim takes: {}, or a .toml file", built_in_names().join(", "))),
+        (false, _) => wrong("--device sim beside it, for no other device waits as a cost model says".to_owned()),
+        (true, text) => CostModel::load(text).map(Some).map_err(|error| OptionsError::CostModel { error, origin }),
+    }
 }
 
 /// A count of threads.

@@ -110,7 +110,7 @@ fn nonsense_is_refused_with_what_was_expected_and_who_gave_it() {
         ("error_rate_max", "nan", "a number from 0 to 1"),
         ("error_rate_max", "inf", "a number from 0 to 1"),
     ];
-    nonsense.extend(["gpu", "cuda:", "cuda:x", "cuda:-1"].map(|device| ("device", device, "auto, cpu or cuda:N")));
+    nonsense.extend(["gpu", "cuda:", "cuda:x", "cuda:-1"].map(|device| ("device", device, "auto, cpu, cuda:N or sim")));
     nonsense.extend(
         ["2026-02-30", "2026-2-3", "26-02-03", "2026-13-01", "yesterday", "2026-11-22-1"]
             .map(|date| ("system_date", date, "today or a date such as 2026-11-22")),

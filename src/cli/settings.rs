@@ -104,7 +104,18 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     plain("response_store_bytes", "SIZE", "64MiB", "most that is kept of them; the least recently used go"),
     plain("response_store_days", "DAYS", "30", "how long after their last use they are kept"),
-    plain("device", "DEVICE", "auto", "where to compute: auto, cpu or cuda:N"),
+    plain(
+        "device",
+        "DEVICE",
+        "auto",
+        "where to compute: auto, cpu or cuda:N; sim waits as long as --cost-model says, and makes answers up",
+    ),
+    plain(
+        "cost_model",
+        "NAME|FILE",
+        "none",
+        "how long steps take with --device sim: h200-20b and others (antiphon simulate --help), or a .toml file",
+    ),
     plain("threads", "COUNT", "auto", "threads that compute; auto takes as many as there are cores"),
     plain(
         "cpu_math",

@@ -160,7 +160,7 @@ mod tests {
             };
             let exact = StepCosts::from_terms([900.0, 20.0, 150.0, 0.3, 0.01]).micros(&work);
             let noise = 1.0 + (index * 7 % 11) as f64 / 500.0 - 0.01;
-            let times = if index % disturbed == 0 { 4.0 } else { 1.0 };
+            let times = if index.is_multiple_of(disturbed) { 4.0 } else { 1.0 };
             ObservedStep { work, micros: exact * noise * times }
         };
         let built = (1..200).map(|index| (f64::from(index), 80.0 + 2.0 * f64::from(index))).collect();

@@ -6,17 +6,16 @@ use actix_web::web::{Data, Path};
 use crate::http::errors::ApiError;
 use crate::http::state::AppState;
 use crate::http::wire::error::{WireError, quoted};
-use crate::http::wire::models::{ModelEntry, ModelList, VersionAnswer};
+use crate::http::wire::models::{ModelEntry, ModelFacts, ModelList, VersionAnswer};
 
 /// The model under all its names.
 pub(super) async fn list(state: Data<AppState>) -> HttpResponse {
-    HttpResponse::Ok().json(ModelList::new(&state.names, state.started, context_tokens_max(&state)))
+    HttpResponse::Ok().json(ModelList::new(&facts(&state)))
 }
 
 /// The model under one of its names, which may hold slashes.
 pub(super) async fn one(name: Path<String>, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
-    let unlisted = &state.options.unlisted_names;
-    match ModelEntry::new(&name, &state.names, unlisted, state.started, context_tokens_max(&state)) {
+    match ModelEntry::new(&name, &facts(&state), &state.options.unlisted_names) {
         Some(entry) => Ok(HttpResponse::Ok().json(entry)),
         None => Err(WireError::UnknownModel { asked: quoted(&name), served: state.names.join(", ") }.into()),
     }
@@ -27,6 +26,11 @@ pub(super) async fn version() -> HttpResponse {
     HttpResponse::Ok().json(VersionAnswer { version: crate::VERSION })
 }
 
-fn context_tokens_max(state: &AppState) -> Option<usize> {
-    state.backend.service.limits().map(|limits| limits.context_tokens_max)
+fn facts(state: &AppState) -> ModelFacts<'_> {
+    ModelFacts {
+        names: &state.names,
+        created: state.started,
+        context_tokens_max: state.backend.service.limits().map(|limits| limits.context_tokens_max),
+        simulated: state.options.simulated.as_deref(),
+    }
 }

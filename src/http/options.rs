@@ -43,6 +43,8 @@ pub struct HttpOptions {
     pub cors_origins: Vec<AllowedOrigin>,
     /// What the model is called, as `/v1/models` and `metadata` show it.
     pub model: ModelTags,
+    /// The cost model that stands in for a machine, if steps are simulated: every answer says so.
+    pub simulated: Option<String>,
     /// Other names under which it may be asked for.
     pub aliases: Vec<String>,
     /// Names that are taken too, and not listed: the name it was started by, its name on the hub.
@@ -91,6 +93,7 @@ impl HttpOptions {
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
             model,
+            simulated: None,
             aliases: Vec::new(),
             unlisted_names: Vec::new(),
             sampling: RequestDefaults::default(),

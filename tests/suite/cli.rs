@@ -19,7 +19,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_antiphon");
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The command, with no variable that this machine may have set for it.
-fn antiphon(arguments: &[&str]) -> Command {
+pub(crate) fn antiphon(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     let ours = |name: &std::ffi::OsString| {
         let name = name.to_string_lossy();
@@ -32,14 +32,14 @@ fn antiphon(arguments: &[&str]) -> Command {
     command
 }
 
-fn ended(command: &mut Command) -> (i32, String, String) {
+pub(crate) fn ended(command: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("the binary starts");
     let text = |bytes| String::from_utf8(bytes).expect("it prints UTF-8");
     (status.code().expect("it exits by itself"), text(stdout), text(stderr))
 }
 
 /// Runs a command that must fail: nothing on standard output, one line on standard error.
-fn refused(command: &mut Command, code: i32) -> String {
+pub(crate) fn refused(command: &mut Command, code: i32) -> String {
     let (found, output, error) = ended(command);
     assert_eq!((found, output.as_str()), (code, ""), "{error}");
     let line = error.strip_suffix('\n').expect("a line").strip_prefix("antiphon: ").expect("it says who speaks");

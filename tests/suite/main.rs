@@ -16,6 +16,7 @@ mod metrics;
 mod promises;
 mod prompt;
 mod puppet;
+mod simulated;
 mod simulation;
 mod source;
 mod supply;

@@ -26,9 +26,9 @@ fn an_answer_has_its_header_then_the_text_and_ends_where_the_request_knows_the_e
         };
         (0..8).map(next).collect::<Vec<u32>>()
     };
-    assert_eq!(said(1, &sampling), [2, 3, 22, 20, 21, 22, 9, 9], "behind what a chat's prompt ends with");
-    assert_eq!(said(7, &sampling), [20, 21, 22, 20, 21, 22, 9, 9], "behind anything else");
-    assert_eq!(said(7, &Sampling::default())[6..], [20, 21], "a request that ignores the end has none");
+    assert_eq!(said(1, &sampling), [2, 3, 20, 21, 22, 20, 9, 9], "behind what a chat's prompt ends with");
+    assert_eq!(said(7, &sampling), [21, 22, 20, 21, 22, 20, 9, 9], "behind anything else");
+    assert_eq!(said(7, &Sampling::default())[6..], [21, 22], "a request that ignores the end has none");
     let late = Sampling { min_tokens: 8, ..sampling };
     assert!(!said(7, &late).contains(&9), "min_tokens holds");
 }

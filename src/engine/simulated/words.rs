@@ -31,7 +31,8 @@ impl MadeUpWords {
         let wanted = match heading {
             _ if ends => self.end,
             Some((_, token)) => *token,
-            None => self.text[at % self.text.len()],
+            // Behind a header the text begins where it does; without one somewhere in it.
+            None => self.text[(at + self.text.len() - self.header.len() % self.text.len()) % self.text.len()],
         };
         first_allowed(wanted, sampling, index, u32::try_from(vocab_size).unwrap_or(u32::MAX))
     }

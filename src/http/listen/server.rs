@@ -9,6 +9,7 @@ use actix_http::error::DispatchError;
 use actix_http::{Extensions, HttpService};
 use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::AppConfig;
+use actix_web::http::header::HeaderValue;
 use actix_web::middleware::from_fn;
 use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Data, ServiceConfig};
@@ -131,6 +132,7 @@ where
         metrics_access: options.metrics_access,
         hosts,
         cors_origins: options.cors_origins.clone(),
+        simulated: options.simulated.as_ref().and_then(|name| HeaderValue::from_str(name).ok()),
         metrics: backend.metrics.clone(),
     });
     let most = (options.connections_max_count, options.address_connections_max_count);

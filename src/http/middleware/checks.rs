@@ -30,6 +30,9 @@ use crate::metrics::Metrics;
 /// The header under which every answer tells its id.
 pub(in crate::http) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// The header that names the cost model of a simulated engine.
+const SIMULATED: HeaderName = HeaderName::from_static("x-antiphon-simulated");
+
 /// Paths that tell of the server as a whole, and need no key if the operator says so.
 const METRICS_PATHS: [&str; 5] = ["/metrics", "/stats", "/memory_stats", "/v1/loads", "/get_load"];
 
@@ -43,6 +46,8 @@ pub(in crate::http) struct Border {
     pub(in crate::http) hosts: Option<Vec<String>>,
     /// Origins whose pages may read the answers.
     pub(in crate::http) cors_origins: Vec<AllowedOrigin>,
+    /// The cost model of a simulated engine, which every answer names.
+    pub(in crate::http) simulated: Option<HeaderValue>,
     /// Counts the panics.
     pub(in crate::http) metrics: Metrics,
 }
@@ -60,8 +65,20 @@ pub(in crate::http) async fn pass(
     let allowance = Allowance::of(&border.cors_origins, &request);
     let (routine, version) = (is_routine(request.path()), request.version());
     let is_messages = messages_error::is_route(request.path());
-    let (id_text, status, complaint) = (id.0.clone(), None, None);
-    let mut visit = Visit { line, id: id_text, status, complaint, answering, held, allowance, routine, is_messages, version };
+    let (id_text, simulated) = (id.0.clone(), border.simulated.clone());
+    let mut visit = Visit {
+        line,
+        id: id_text,
+        status: None,
+        complaint: None,
+        answering,
+        held,
+        allowance,
+        simulated,
+        routine,
+        is_messages,
+        version,
+    };
     if let Some(response) = border.turn_back(&request, visit.allowance.as_ref()) {
         let (request, _) = request.into_parts();
         return Ok(ServiceResponse::new(request, visit.leave(response)));
@@ -96,6 +113,8 @@ struct Visit {
     held: Option<BodyShare>,
     /// For a request of a page that may read the answer.
     allowance: Option<Allowance>,
+    /// The cost model of a simulated engine.
+    simulated: Option<HeaderValue>,
     /// A probe or a scrape.
     routine: bool,
     /// For a route of Anthropic's API, whose answers have heads and errors of their own.
@@ -119,6 +138,9 @@ impl Visit {
             response = messages_error::of_route(response, self.complaint.as_ref(), &self.id);
         }
         self.status = Some(response.status().as_u16());
+        if let Some(simulated) = self.simulated.take() {
+            response.headers_mut().insert(SIMULATED, simulated);
+        }
         if let Some(allowance) = &self.allowance {
             allowance.tell(response.headers_mut());
         }

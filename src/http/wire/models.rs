@@ -19,34 +19,45 @@ pub(crate) struct ModelEntry<'a> {
     root: &'a str,
     parent: Option<()>,
     max_model_len: Option<usize>,
+    /// The cost model, where answers are made up; else absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    simulated: Option<&'a str>,
+}
+
+/// What is said of the model under any name.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ModelFacts<'a> {
+    /// All its names, its id first.
+    pub(crate) names: &'a [String],
+    /// When the server started, in seconds since 1970.
+    pub(crate) created: u64,
+    /// Most tokens of a sequence, once that is known.
+    pub(crate) context_tokens_max: Option<usize>,
+    /// The cost model, if its steps are simulated.
+    pub(crate) simulated: Option<&'a str>,
 }
 
 impl<'a> ModelList<'a> {
-    /// All `names`, the model's id first. `created` is when the server started.
-    pub(crate) fn new(names: &'a [String], created: u64, context_tokens_max: Option<usize>) -> Self {
-        let data = names.iter().filter_map(|name| ModelEntry::new(name, names, &[], created, context_tokens_max)).collect();
+    /// The model under all its names.
+    pub(crate) fn new(facts: &ModelFacts<'a>) -> Self {
+        let data = facts.names.iter().filter_map(|name| ModelEntry::new(name, facts, &[])).collect();
         Self { object: "list", data }
     }
 }
 
 impl<'a> ModelEntry<'a> {
-    /// The model under `name`; `None` if it is neither one of `names` nor of `unlisted`.
-    pub(crate) fn new(
-        name: &str,
-        names: &'a [String],
-        unlisted: &'a [String],
-        created: u64,
-        context_tokens_max: Option<usize>,
-    ) -> Option<Self> {
-        let id = names.iter().chain(unlisted).find(|known| *known == name)?;
+    /// The model under `name`; `None` if it is neither one of its names nor of `unlisted`.
+    pub(crate) fn new(name: &str, facts: &ModelFacts<'a>, unlisted: &'a [String]) -> Option<Self> {
+        let id = facts.names.iter().chain(unlisted).find(|known| *known == name)?;
         Some(Self {
             id,
             object: "model",
-            created,
+            created: facts.created,
             owned_by: "antiphon",
-            root: &names[0],
+            root: &facts.names[0],
             parent: None,
-            max_model_len: context_tokens_max,
+            max_model_len: facts.context_tokens_max,
+            simulated: facts.simulated,
         })
     }
 }

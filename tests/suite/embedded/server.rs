@@ -110,7 +110,7 @@ impl Server {
         serde_json::from_str(&self.ask("GET", "/stats", "")).expect("JSON")
     }
 
-    pub(super) fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
         assert!(Command::new("kill").args([name, &id]).status().expect("kill runs").success());
     }
