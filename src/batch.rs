@@ -377,7 +377,7 @@ pub struct Batch {
 /// What a step computes, counted: what its time depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StepWork {
-    /// Tokens of slices that prefill.
+    /// Tokens of slices that prefill, and of those with drafts, which are computed alike.
     pub prefill_tokens: u64,
     /// Slices that decode, of one token each.
     pub decode_sequences: u64,

@@ -21,8 +21,8 @@ fn slow_machine(folder: &std::path::Path) -> String {
         .replace("answer_tokens = 256", "answer_tokens = 9")
         .replace("name = \"h200-20b\"", "name = \"slow\"");
     let path = folder.join("slow.toml");
-    fs::write(&path, text).unwrap();
-    path.to_str().unwrap().to_owned()
+    fs::write(&path, text).expect("the folder can be written");
+    path.to_str().expect("a path of text").to_owned()
 }
 
 #[test]
@@ -140,11 +140,11 @@ fn a_simulated_server_waits_as_its_model_says_and_says_that_it_is_one() {
 /// A model that is fitted to the steps of that server is the model that it waits by, and what its
 /// own work adds.
 fn fitted(server: &Server, folder: &std::path::Path) {
-    let out = folder.join("fit.toml").to_str().unwrap().to_owned();
+    let out = folder.join("fit.toml").to_str().expect("a path of text").to_owned();
     let url = format!("http://{}", server.address());
     let (code, said, error) = ended(&mut antiphon(&["simulate", "fit", "--url", &url, "--name", "again", "--out", &out]));
     assert_eq!((code, error.as_str()), (0, ""), "{said}");
-    let text = fs::read_to_string(&out).unwrap();
+    let text = fs::read_to_string(&out).expect("the model is written");
     let cost = |key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{key} = "))).expect("a cost");
         line.parse::<f64>().expect("a number")

@@ -62,6 +62,7 @@ fn step(tokens: &[u32], start: usize, awaited: bool) -> Batch {
             sliding_blocks: 0..1,
             sliding_first: 0,
             draw: Some(draw),
+            drafts: 0,
             prompt_targets: None,
         }],
         global_blocks: vec![BlockId(0)],
