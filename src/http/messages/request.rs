@@ -10,7 +10,7 @@ use crate::http::wire::foreign;
 use crate::http::wire::form::FormRequest;
 use crate::http::wire::history::history;
 use crate::http::wire::parts::check_modalities;
-use crate::http::wire::reasoning::effort;
+use crate::http::wire::reasoning::{Reasoning, effort};
 use crate::http::wire::sampling::{Generation, stop_strings};
 use crate::http::wire::streaming::Streaming;
 use crate::http::wire::tools::Tools;
@@ -113,11 +113,12 @@ impl MessagesRequest {
         let messages = said(&mut fields, route, open)?;
         let mut config = fields.object("output_config")?;
         let asked = config.as_mut().map(|config| effort(config, "effort")).transpose()?.flatten();
-        let Thinking { budget_tokens, shown } = thinking(&mut fields)?;
-        let by_budget = budget_tokens.map(effort_of);
-        let effort = asked.map(|asked| asked.effort).or(by_budget).unwrap_or(ReasoningEffort::Medium);
-        let none = asked.filter(|asked| !asked.thinks).map(|_| 0);
-        let thinking = ThinkingLimits { budget_tokens: budget_tokens.or(none), answer_tokens: None };
+        let AskedThinking { effort: by_budget, budget_tokens, shown } = thinking(&mut fields)?;
+        // Its efforts have moved; other servers' names for a budget are taken.
+        let Reasoning { effort, include, thinking } = Reasoning::read(&mut fields)?;
+        let effort = asked.map(|asked| asked.effort).or(by_budget).unwrap_or(effort);
+        let limits = ThinkingLimits { budget_tokens: budget_tokens.or(thinking.budget_tokens), ..thinking };
+        let thinking = if include { shown } else { ThinkingShown::Nothing };
         let (offered, tool_places) = tools::served(&mut fields)?;
         let Tools { tools, callable, forced, must_call, single_call } = tools::chosen(offered, &mut fields)?;
         let mut generation = generation(&mut fields, route, terms)?;
@@ -130,9 +131,18 @@ impl MessagesRequest {
         foreign::refuse(&mut fields)?;
         TOLERATED.iter().for_each(|name| drop(fields.take(name)));
         note_unknown(fields);
-        let conversation =
-            Conversation { messages, tools, effort, thinking, forced_tool: forced, must_call, callable, single_call, schema };
-        Ok(Self { model, conversation, tool_places, generation, streaming, thinking: shown })
+        let conversation = Conversation {
+            messages,
+            tools,
+            effort,
+            thinking: limits,
+            forced_tool: forced,
+            must_call,
+            callable,
+            single_call,
+            schema,
+        };
+        Ok(Self { model, conversation, tool_places, generation, streaming, thinking })
     }
 }
 
@@ -168,41 +178,44 @@ fn is_marked(fields: &RequestFields) -> bool {
         || messages.is_some_and(|list| list.iter().any(|message| in_list(message.get("content"))))
 }
 
-/// What a request says of thinking.
-struct Thinking {
-    /// Most tokens of analysis, if it says so.
+/// What `thinking` asks for.
+#[derive(Debug)]
+struct AskedThinking {
+    effort: Option<ReasoningEffort>,
+    /// Most tokens of analysis.
     budget_tokens: Option<u32>,
-    /// What of the analysis the answer holds.
     shown: ThinkingShown,
 }
 
-/// Reads `thinking`.
-fn thinking(fields: &mut RequestFields) -> Result<Thinking, WireError> {
-    let unseen = |budget_tokens| Thinking { budget_tokens, shown: ThinkingShown::Nothing };
-    let Some(mut thinking) = fields.object("thinking")? else { return Ok(unseen(None)) };
+fn thinking(fields: &mut RequestFields) -> Result<AskedThinking, WireError> {
+    let mut asked = AskedThinking { effort: None, budget_tokens: None, shown: ThinkingShown::Nothing };
+    let Some(mut thinking) = fields.object("thinking")? else { return Ok(asked) };
     let path = thinking.path_of("type");
     let kind = text(thinking.required("type", THINKING)?, &path)?;
-    let budget_tokens = match kind.as_str() {
+    match kind.as_str() {
         "enabled" => {
-            let path = thinking.path_of("budget_tokens");
-            let missing = WireError::Missing { param: path, expected: "a number of tokens" };
-            Some(thinking.count("budget_tokens", BUDGET_MIN_TOKENS..=u32::MAX)?.ok_or(missing)?)
+            let param = thinking.path_of("budget_tokens");
+            let missing = WireError::Missing { param, expected: "a number of tokens" };
+            let budget_tokens = thinking.count("budget_tokens", BUDGET_MIN_TOKENS..=u32::MAX)?.ok_or(missing)?;
+            (asked.effort, asked.budget_tokens) = (Some(by_budget(budget_tokens)), Some(budget_tokens));
         }
-        "adaptive" | "between_tools" => None,
-        "disabled" => return Ok(unseen(Some(0))),
+        "adaptive" | "between_tools" => {}
+        "disabled" => {
+            (asked.effort, asked.budget_tokens) = (Some(ReasoningEffort::Low), Some(0));
+            return Ok(asked);
+        }
         _ => return Err(unfit(&path, &Value::String(kind), THINKING)),
-    };
+    }
     let path = thinking.path_of("display");
-    let shown = match thinking.text("display")?.as_deref() {
+    asked.shown = match thinking.text("display")?.as_deref() {
         None | Some("summarized") => ThinkingShown::Text,
         Some("omitted") => ThinkingShown::Sealed,
         Some(other) => return Err(unfit(&path, &Value::String(other.to_owned()), "summarized or omitted")),
     };
-    Ok(Thinking { budget_tokens, shown })
+    Ok(asked)
 }
 
-/// The effort of a request that names a budget alone.
-fn effort_of(budget_tokens: u32) -> ReasoningEffort {
+fn by_budget(budget_tokens: u32) -> ReasoningEffort {
     match budget_tokens {
         HIGH_BUDGET_TOKENS.. => ReasoningEffort::High,
         MEDIUM_BUDGET_TOKENS.. => ReasoningEffort::Medium,

@@ -116,23 +116,26 @@ fn more_tokens_than_the_context_holds_are_taken() {
 fn thinking_and_effort_mean_one_of_three() {
     use ReasoningEffort::{High, Low, Medium};
     use ThinkingShown::{Nothing, Sealed, Text};
-    for (rest, effort, shown) in [
-        ("", Medium, Nothing),
-        (r#","thinking":{"type":"disabled"}"#, Low, Nothing),
-        (r#","thinking":{"type":"enabled","budget_tokens":1024}"#, Low, Text),
-        (r#","thinking":{"type":"enabled","budget_tokens":4999}"#, Low, Text),
-        (r#","thinking":{"type":"enabled","budget_tokens":5000}"#, Medium, Text),
-        (r#","thinking":{"type":"enabled","budget_tokens":9999}"#, Medium, Text),
-        (r#","thinking":{"type":"enabled","budget_tokens":31999,"display":"summarized"}"#, High, Text),
-        (r#","thinking":{"type":"enabled","budget_tokens":10000,"display":"omitted"}"#, High, Sealed),
-        (r#","thinking":{"type":"adaptive"}"#, Medium, Text),
-        (r#","thinking":{"type":"between_tools"}"#, Medium, Text),
-        (r#","thinking":{"type":"adaptive"},"output_config":{"effort":"max"}"#, High, Text),
-        (r#","thinking":{"type":"disabled"},"output_config":{"effort":"high"}"#, High, Nothing),
-        (r#","output_config":{"effort":"low"}"#, Low, Nothing),
+    for (rest, effort, budget_tokens, shown) in [
+        ("", Medium, None, Nothing),
+        (r#","thinking":{"type":"disabled"}"#, Low, Some(0), Nothing),
+        (r#","thinking":{"type":"enabled","budget_tokens":1024}"#, Low, Some(1_024), Text),
+        (r#","thinking":{"type":"enabled","budget_tokens":4999}"#, Low, Some(4_999), Text),
+        (r#","thinking":{"type":"enabled","budget_tokens":5000}"#, Medium, Some(5_000), Text),
+        (r#","thinking":{"type":"enabled","budget_tokens":9999}"#, Medium, Some(9_999), Text),
+        (r#","thinking":{"type":"enabled","budget_tokens":31999,"display":"summarized"}"#, High, Some(31_999), Text),
+        (r#","thinking":{"type":"enabled","budget_tokens":10000,"display":"omitted"}"#, High, Some(10_000), Sealed),
+        (r#","thinking":{"type":"adaptive"}"#, Medium, None, Text),
+        (r#","thinking":{"type":"between_tools"}"#, Medium, None, Text),
+        (r#","thinking":{"type":"adaptive"},"output_config":{"effort":"max"}"#, High, None, Text),
+        (r#","thinking":{"type":"adaptive"},"thinking_token_budget":7"#, Medium, Some(7), Text),
+        (r#","thinking":{"type":"adaptive"},"reasoning_format":"hidden""#, Medium, None, Nothing),
+        (r#","thinking":{"type":"disabled"},"output_config":{"effort":"high"}"#, High, Some(0), Nothing),
+        (r#","output_config":{"effort":"low"}"#, Low, None, Nothing),
     ] {
-        let request = read(rest).unwrap();
-        assert_eq!((request.conversation.effort, request.thinking), (effort, shown), "{rest}");
+        let MessagesRequest { conversation, thinking, .. } = read(rest).unwrap();
+        let told = (conversation.effort, conversation.thinking.budget_tokens, thinking);
+        assert_eq!(told, (effort, budget_tokens, shown), "{rest}");
     }
 }
 

@@ -54,7 +54,7 @@ impl Reasoning {
 pub(crate) struct AskedEffort {
     pub(crate) effort: ReasoningEffort,
     /// There is an analysis at all.
-    pub(crate) thinks: bool,
+    thinks: bool,
 }
 
 /// gpt-oss knows three efforts: the names of other models mean the nearest, and `none` no analysis.
