@@ -67,13 +67,11 @@ pub(super) fn fit(matches: &ArgMatches) -> Result<(), CommandFailure> {
     let source = format!("fitted to {} steps of {places}", observed.steps.len());
     let (model, quality) = fit_model(name, source, &observed, engine).map_err(anyhow::Error::from)?;
     let said = format!(
-        "{} steps, {} left out as disturbed; half are off by at most {:.1} %, 95 % by at most {:.1} %; all together {:.3} times what \
-         was observed\n",
+        "{} steps, {} left out as disturbed; half are off by at most {:.1} %, 95 % by at most {:.1} %\n",
         quality.steps,
         quality.left_out,
         100.0 * quality.error_p50,
-        100.0 * quality.error_p95,
-        quality.sum_ratio
+        100.0 * quality.error_p95
     );
     match text("out") {
         Some(path) => {
