@@ -100,8 +100,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
             .read("response_store_bytes", "a size from 1MiB to 1TiB", |text| size_within(text, 1 << 20, 1 << 40))?,
         response_store_days: layers
             .read("response_store_days", "a whole number from 1 to 36500", |text| within(text, 1, 36_500))?,
-        device: layers
-            .read("device", "auto, cpu, cuda:N or sim", |text| if text == SIM { Some(Device::Cpu) } else { device(text) })?,
+        device: layers.read("device", "auto, cpu, cuda:N or sim", computing_device)?,
         simulated: simulated(layers)?,
         threads: layers
             .read("threads", "auto or a whole number from 1 to 1024", |text| automatic(text, |text| within(text, 1, 1024)))?,
@@ -135,6 +134,11 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
 
 /// The device that computes nothing.
 const SIM: &str = "sim";
+
+/// The device of that name; one that is simulated takes the place of the CPU's.
+fn computing_device(text: &str) -> Option<Device> {
+    if text == SIM { Some(Device::Cpu) } else { device(text) }
+}
 
 /// The cost model of a device that is simulated.
 fn simulated(layers: &Layers) -> Result<Option<CostModel>, OptionsError> {

@@ -1,11 +1,12 @@
-//! Responses that clients asked to be kept: records of bytes by id, in one file or in memory.
+//! Responses and conversations that clients asked to be kept: records of bytes by id, in one file
+//! or in memory.
 //!
 //! Owns: the file, and the key that reasoning is sealed with. Promises: what is kept is bounded by
 //! age and by size, least recently used first. A record is found as soon as it is put, and reaches
 //! the disk within 0.2 s, or by [`ResponseStore::flush`]. A file that is damaged, or another
-//! program's, is moved aside; one that cannot be written, or is removed while it is open, is opened
-//! again every 5 s. Every call may wait for the disk: callers are no threads that serve
-//! connections. Absent on purpose: what a record says, and the clock.
+//! program's, is moved aside at the start; one that cannot be written, or is removed while it is
+//! open, is opened again every 5 s. Every call may wait for the disk: callers are no threads that
+//! serve connections. Absent on purpose: what a record says, and the clock.
 
 mod file;
 mod flusher;

@@ -1,8 +1,9 @@
 //! `/v1/conversations`: items under one id, which responses are asked with and added to.
 //!
-//! A conversation is one record of the store, read and written whole: its items, and its labels.
-//! Promises: items are those that `input` of a response takes, checked when they are added; a
-//! response that ends adds what it was asked with and what it said, one that failed nothing.
+//! A conversation is one record of the store, read and written whole: its items, and its labels. So
+//! its size is bounded. Promises: items are those that `input` of a response takes, checked when
+//! they are added; a response that ends adds what it was asked with and what it said, one that
+//! failed nothing.
 
 use actix_web::web::{Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
@@ -20,7 +21,7 @@ use crate::http::middleware::key::Access;
 use crate::http::responses::items;
 use crate::http::responses::kept::{ItemsQuery, page};
 use crate::http::responses::labels;
-use crate::http::responses::stored::{listed_item, seen_by};
+use crate::http::responses::stored::{listed_item, referenced_value, seen_by};
 use crate::http::state::{AppState, Sender, access};
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::{WireError, clip};
@@ -32,6 +33,13 @@ use crate::store::{ResponseStore, StoreError, StoredRecord};
 const PREFIX: &str = "conv_";
 /// Most items that are added by one request, as OpenAI has it.
 const ITEMS_MAX: usize = 20;
+
+/// Largest record, in bytes: some ten contexts of gpt-oss. Each turn writes it anew, and reading it
+/// takes [`BODY_FACTOR`] times as much memory.
+const RECORD_MAX_BYTES: usize = 4 << 20;
+
+/// Longest id of an item that is kept as it came.
+const ID_MAX_BYTES: usize = 64;
 
 /// A conversation as it is kept.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,15 +59,29 @@ impl ConversationRecord {
         })
     }
 
-    fn bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a tree of JSON is written as JSON")
+    /// The record; `param` is what made it too large, if it is.
+    fn bytes(&self, param: &str) -> Result<Vec<u8>, ApiError> {
+        let bytes = serde_json::to_vec(self).expect("a tree of JSON is written as JSON");
+        if bytes.len() > RECORD_MAX_BYTES { Err(too_large(param, RECORD_MAX_BYTES as u64)) } else { Ok(bytes) }
     }
 
-    /// Adds items, which get what they lack; as they are listed.
+    /// Adds items, which get what they lack; as they are listed. A call that is there already, or
+    /// its output, is not added again: two turns at once may bring the same. An id that is taken, or
+    /// no id as clients write them, is replaced, for lists go on behind an id.
     fn add(&mut self, id: &str, items: Vec<Value>) -> &[Value] {
         let digits = id.strip_prefix(PREFIX).unwrap_or(id);
         let begin = self.items.len();
-        for item in items {
+        for mut item in items {
+            let same = |key: &str, own: &Value| item[key].is_string() && own[key] == item[key];
+            if self.items.iter().any(|own| own["type"] == item["type"] && same("call_id", own)) {
+                continue;
+            }
+            let is_good = item["id"].as_str().is_some_and(|id| (1..=ID_MAX_BYTES).contains(&id.len()));
+            if (!is_good || self.items.iter().any(|own| same("id", own)))
+                && let Some(fields) = item.as_object_mut()
+            {
+                fields.remove("id");
+            }
             self.items.push(listed_item(item, digits, self.next));
             self.next += 1;
         }
@@ -80,6 +102,11 @@ fn unknown(id: &str, param: Option<&'static str>) -> ApiError {
     ApiError::UnknownConversation { what: "Conversation", id: clip(id), param }
 }
 
+fn too_large(param: &str, bytes_max: u64) -> ApiError {
+    let message = format!("makes the conversation larger than {bytes_max} bytes; begin another one");
+    WireError::Unsupported { param: param.to_owned(), message }.into()
+}
+
 /// The record of the conversation `id`, if `access` may see it; `param` names it, if not the path.
 fn find(
     store: &ResponseStore,
@@ -92,31 +119,33 @@ fn find(
     found.filter(|record| seen_by(access, record)).ok_or_else(|| unknown(id, param))
 }
 
-/// Changes the conversation `id`; what `work` says of it.
+/// Changes the conversation `id` by `param` of a request; what `work` says of it. One change is
+/// made at a time.
 fn change<T>(
     store: &ResponseStore,
     id: &str,
+    param: &str,
     work: impl FnOnce(&mut ConversationRecord) -> Result<T, ApiError>,
 ) -> Result<T, ApiError> {
     let mut result = Err(unknown(id, None));
     let changed = store.update(id, clock::unix_seconds(), |record| {
-        let mut conversation = match ConversationRecord::read(record) {
-            Ok(conversation) => conversation,
-            Err(error) => {
-                result = Err(error);
-                return None;
-            }
-        };
-        result = work(&mut conversation);
-        result.is_ok().then(|| conversation.bytes())
+        let changed = ConversationRecord::read(record).and_then(|mut conversation| {
+            let told = work(&mut conversation)?;
+            Ok((told, conversation.bytes(param)?))
+        });
+        let (told, bytes) = changed.map_or_else(|error| (Err(error), None), |(told, bytes)| (Ok(told), Some(bytes)));
+        result = told;
+        bytes
     });
-    match changed {
-        Ok(_) => result,
-        Err(StoreError::TooLarge { bytes_max, .. }) => {
-            let message = format!("make the conversation larger than the response store, which holds {bytes_max} bytes");
-            Err(WireError::Unsupported { param: "items".to_owned(), message }.into())
-        }
-        Err(error) => Err(error.into()),
+    changed.map_err(|error| stored(param, error))?;
+    result
+}
+
+/// What a store says of a conversation that `param` of a request changed.
+fn stored(param: &str, error: StoreError) -> ApiError {
+    match error {
+        StoreError::TooLarge { bytes_max, .. } => too_large(param, bytes_max),
+        error => error.into(),
     }
 }
 
@@ -140,7 +169,8 @@ pub(super) fn said(
 }
 
 /// Adds to the conversation `id` what a response was asked with and what it said, unless it failed.
-pub(super) fn add_turn(store: &ResponseStore, id: &str, input: &RawValue, response: &RawValue) {
+/// An item that was asked with by its id is added itself: its response may be forgotten first.
+pub(super) fn add_turn(store: &ResponseStore, access: Access, id: &str, input: &RawValue, response: &RawValue) {
     #[derive(Deserialize)]
     struct Said {
         status: String,
@@ -149,18 +179,22 @@ pub(super) fn add_turn(store: &ResponseStore, id: &str, input: &RawValue, respon
     let read = || -> Option<(Vec<Value>, Said)> {
         Some((serde_json::from_str(input.get()).ok()?, serde_json::from_str(response.get()).ok()?))
     };
-    let Some((mut items, Said { status, output })) = read() else { return };
+    let Some((asked, Said { status, output })) = read() else { return };
     if !["completed", "incomplete"].contains(&status.as_str()) {
         return;
     }
-    items.extend(output);
-    let added = change(store, id, |conversation| {
+    let itself = |item: Value| match item["type"].as_str() {
+        Some("item_reference") => referenced_value(store, access, item["id"].as_str()?, clock::unix_seconds()).ok().flatten(),
+        _ => Some(item),
+    };
+    let items = asked.into_iter().filter_map(itself).chain(output).collect();
+    let added = change(store, id, "conversation", |conversation| {
         conversation.add(id, items);
         Ok(())
     });
     // A conversation that was deleted meanwhile has no turns.
     if let Err(error) = added {
-        tracing::info!(id, %error, "a turn is not added to its conversation");
+        tracing::warn!(id, %error, "a turn is not added to its conversation");
     }
 }
 
@@ -203,8 +237,10 @@ async fn with<T: Send + 'static>(
     work: impl FnOnce(&ResponseStore, &str, StoredRecord) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let (store, id) = (check_store(state)?, id.to_owned());
+    let memory = state.backend.service.budget().open();
     away(true, move || {
         let record = find(&store, access, &id, None, clock::unix_seconds())?;
+        memory.grow(Use::Request, BODY_FACTOR * record.bytes.len() as u64)?;
         work(&store, &id, record)
     })
     .await?
@@ -230,7 +266,7 @@ pub(in crate::http) async fn create(
         let (id, now) = (format!("{PREFIX}{}", Uuid::new_v4().simple()), clock::unix_seconds());
         let mut conversation = ConversationRecord { created_at: now, metadata, items: Vec::new(), next: 0 };
         conversation.add(&id, items);
-        store.put(&id, &owner_bytes(owner), &conversation.bytes(), now)?;
+        store.put(&id, &owner_bytes(owner), &conversation.bytes("items")?, now).map_err(|error| stored("items", error))?;
         Ok::<_, ApiError>(conversation.object(&id))
     })
     .await??;
@@ -264,7 +300,7 @@ pub(in crate::http) async fn update(
     let ReadBody { asked: metadata, memory } = read_json(&request, payload, &state, understand).await?;
     let relabel = move |store: &ResponseStore, id: &str, _: StoredRecord| {
         let _memory = memory;
-        change(store, id, |conversation| {
+        change(store, id, "metadata", |conversation| {
             conversation.metadata = metadata;
             Ok(conversation.object(id))
         })
@@ -302,7 +338,7 @@ pub(in crate::http) async fn add_items(
     let ReadBody { asked: items, memory } = read_json(&request, payload, &state, understand).await?;
     let add = move |store: &ResponseStore, id: &str, _: StoredRecord| {
         let _memory = memory;
-        change(store, id, |conversation| {
+        change(store, id, "items", |conversation| {
             let mut added = conversation.add(id, items).to_vec();
             let query = ItemsQuery { limit: Some(ITEMS_MAX.to_string()), order: Some("asc".to_owned()), after: None };
             Ok(page(&mut added, &query)?)
@@ -349,7 +385,7 @@ pub(in crate::http) async fn delete_item(
 ) -> Result<HttpResponse, ApiError> {
     let (id, item_id) = path.into_inner();
     let remove = move |store: &ResponseStore, id: &str, _: StoredRecord| {
-        change(store, id, |conversation| {
+        change(store, id, "item", |conversation| {
             let place = conversation.place_of(&item_id)?;
             conversation.items.remove(place);
             Ok(conversation.object(id))

@@ -136,7 +136,7 @@ fn told(state: &AppState, id: &str, found: &KeptResponse) -> Result<String, ApiE
     }
     let mut response: Value = serde_json::from_str(record.response()).map_err(|_| ApiError::StoreFailed)?;
     response["status"] = json!("failed");
-    let message = "the server stopped before the response was done".to_owned();
+    let message = "the server stopped, or could not keep it, before the response was done".to_owned();
     response["error"] = json!(ResponseFailure::new("server_shutdown", message));
     Ok(response.to_string())
 }

@@ -51,7 +51,7 @@ pub(in crate::http) async fn create(
     let asked = read(&request, payload, &state, &id).await.map_err(|error| state.refused(error))?;
     let (ReadBody { mut asked, memory }, sender) = asked;
     let kept = state.backend.service.budget().open();
-    let saving = saving(&state, &mut asked, &id, &sender).map_err(|error| state.refused(error))?;
+    let saving = saving(&state, &mut asked, &id, access(&request)).map_err(|error| state.refused(error))?;
     let held = asked.echoed.bytes(saving.is_some()) + saving.as_ref().map_or(0, Saving::bytes);
     kept.grow(Use::Request, held).map_err(|none| state.refused(none.into()))?;
     let instructions_bytes = asked.instructions.as_ref().map_or(0, String::len);
@@ -110,7 +110,7 @@ async fn read(
 
 /// How the response is kept, if it is: nothing is by a server that keeps nothing, which is an error
 /// only for what is asked for later.
-fn saving(state: &AppState, asked: &mut ResponsesRequest, id: &str, sender: &Sender) -> Result<Option<Saving>, ApiError> {
+fn saving(state: &AppState, asked: &mut ResponsesRequest, id: &str, access: Access) -> Result<Option<Saving>, ApiError> {
     let (store, keeping) = (&state.options.responses, &asked.keeping);
     if !store.is_on() {
         let later = [
@@ -125,15 +125,16 @@ fn saving(state: &AppState, asked: &mut ResponsesRequest, id: &str, sender: &Sen
         }
         return Ok(None);
     }
-    // The answer says `store: false` then; what can only be answered later is refused by the store.
-    if store.problem().is_some() && !keeping.background {
+    // The answer says `store: false` then. What is found later alone, and a conversation, which
+    // would miss a turn, are refused by the store.
+    if store.problem().is_some() && !keeping.background && keeping.conversation.is_none() {
         return Ok(None);
     }
     let Some(input) = asked.input.take() else { return Ok(None) };
     Ok(Some(Saving {
         store: store.clone(),
         id: id.to_owned(),
-        owner: sender.owner,
+        access,
         input,
         previous: keeping.previous.clone(),
         conversation: keeping.conversation.clone(),
@@ -188,7 +189,7 @@ async fn in_background(
     let run = BackgroundRun::begin(state.clone(), id.to_owned());
     let begun = to_json(&encoder.object());
     let answer = begun.clone();
-    away(true, move || saving.save_under_way(begun, clock::unix_seconds())).await?;
+    away(true, move || saving.save_under_way(begun, clock::unix_seconds())).await??;
     actix_rt::spawn(run.finish(parts, encoder, kept));
     Ok(respond::named(kept::answer(answer), id))
 }

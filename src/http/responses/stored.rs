@@ -1,8 +1,9 @@
 //! Responses that are kept: what of them the store holds, and what is made of it again.
 //!
 //! A record is the response as its client got it, the items that it was asked with, and the
-//! response before it. A conversation is a chain of records: each turn keeps its own items alone,
-//! so that a long conversation is written once.
+//! response before it. What was said is a chain of records: each turn keeps its own items alone, so
+//! that much of it is written once. A conversation with an id of its own is another thing
+//! (`conversations`).
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -55,7 +56,8 @@ pub(crate) struct KeptHead {
 pub(crate) struct Saving {
     pub(crate) store: ResponseStore,
     pub(crate) id: String,
-    pub(crate) owner: KeyId,
+    /// What the request may see: what it refers to is looked up so.
+    pub(crate) access: Access,
     /// The items that it was asked with.
     pub(crate) input: Box<RawValue>,
     /// The response that it continues.
@@ -72,22 +74,27 @@ impl Saving {
     pub(crate) fn save(&self, response: String, now_seconds: u64) {
         let response = RawValue::from_string(response).expect("a response is written as JSON");
         if self.keeps_response {
-            self.save_by(&response, |owner, record| self.store.put(&self.id, owner, record, now_seconds));
+            // It is logged.
+            let _ = self.save_by(&response, |owner, record| self.store.put(&self.id, owner, record, now_seconds));
         }
         if let Some(conversation) = &self.conversation {
-            conversations::add_turn(&self.store, conversation, &self.input, &response);
+            conversations::add_turn(&self.store, self.access, conversation, &self.input, &response);
         }
     }
 
     /// The same for a response that is kept again once it has ended.
-    pub(crate) fn save_under_way(&self, response: String, now_seconds: u64) {
+    ///
+    /// # Errors
+    /// Those of the store: the client could not find it.
+    pub(crate) fn save_under_way(&self, response: String, now_seconds: u64) -> Result<(), StoreError> {
         let response = RawValue::from_string(response).expect("a response is written as JSON");
-        self.save_by(&response, |owner, record| self.store.put_under_way(&self.id, owner, record, now_seconds));
+        self.save_by(&response, |owner, record| self.store.put_under_way(&self.id, owner, record, now_seconds))
     }
 
-    fn save_by(&self, response: &RawValue, put: impl FnOnce(&[u8], &[u8]) -> Result<(), StoreError>) {
+    fn save_by(&self, response: &RawValue, put: impl FnOnce(&[u8], &[u8]) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let record = to_json(&WrittenRecord { response, input: &self.input, previous: self.previous.as_deref() });
-        match put(&owner_bytes(self.owner), record.as_bytes()) {
+        let put = put(&owner_bytes(self.access.key), record.as_bytes());
+        match &put {
             Ok(()) => {}
             // What a client sends makes no line of an error.
             Err(error @ StoreError::TooLarge { .. }) => tracing::info!(id = self.id, %error, "a response is not kept"),
@@ -95,6 +102,7 @@ impl Saving {
             Err(error @ StoreError::Failed(_)) => tracing::debug!(id = self.id, %error, "a response is not kept"),
             Err(error) => tracing::error!(id = self.id, %error, "a response is not kept"),
         }
+        put
     }
 
     /// Memory that it holds: the items, and those of the record once it is written.
@@ -286,14 +294,24 @@ pub(crate) fn referenced(
         let expected = "the id of an item of a response that is kept".to_owned();
         WireError::Unfit { param: param.to_owned(), found: format!("the id {:?}", clip(id)), expected }
     };
-    let digits = id.split_once('_').and_then(|(_, digits)| digits.get(..32)).ok_or_else(unknown)?;
+    let item = referenced_value(store, access, id, now_seconds)?.ok_or_else(unknown)?;
+    Ok(items::read(Value::Array(vec![item]), param)?)
+}
+
+/// The same as it was kept, if it is there.
+pub(super) fn referenced_value(
+    store: &ResponseStore,
+    access: Access,
+    id: &str,
+    now_seconds: u64,
+) -> Result<Option<Value>, ApiError> {
+    let Some(digits) = id.split_once('_').and_then(|(_, digits)| digits.get(..32)) else { return Ok(None) };
     let found = match find(store, access, &format!("{PREFIX}{digits}"), now_seconds) {
-        Err(ApiError::UnknownResponse { .. }) => return Err(unknown().into()),
+        Err(ApiError::UnknownResponse { .. }) => return Ok(None),
         found => found?,
     };
     let record = found.read()?;
     let mut items = record.output()?;
     items.extend(record.input()?);
-    let item = items.into_iter().find(|item| item["id"] == id).ok_or_else(unknown)?;
-    Ok(items::read(Value::Array(vec![item]), param)?)
+    Ok(items.into_iter().find(|item| item["id"] == id))
 }

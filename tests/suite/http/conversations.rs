@@ -168,3 +168,75 @@ async fn a_conversation_is_its_owners_and_fits_the_store() {
     assert!(refused.error()["message"].as_str().unwrap().contains("--response-store off"), "{refused:?}");
     world.close().await;
 }
+
+/// What one turn brought must not stand in the way of the next.
+#[actix_rt::test]
+async fn a_conversation_stands_by_itself() {
+    let world = world().await;
+    let kept = told(&world, "/v1/responses", json!({"input": "One?"})).await;
+    let conversation = told(&world, PATH, json!({})).await;
+    let reference = json!({"type": "item_reference", "id": kept["output"][1]["id"]});
+    let call = json!({"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}"});
+    let output = json!({"type": "function_call_output", "call_id": "call_1", "output": "1"});
+    let user = json!({"role": "user", "content": "Two?"});
+    let asked = |input: Value| json!({"input": input, "conversation": conversation["id"]});
+    told(&world, "/v1/responses", asked(json!([user, reference, user]))).await;
+    assert_eq!(delete(&world, &format!("/v1/responses/{}", kept["id"].as_str().unwrap())).await.status, 200);
+    told(&world, "/v1/responses", asked(json!([user, call, output]))).await;
+    // The same call again, as a turn beside that one would bring it.
+    told(&world, &format!("{}/items", path_of(&conversation)), json!({"items": [call, output]})).await;
+    let last = told(&world, "/v1/responses", asked(json!("Three?"))).await;
+    assert_eq!(last["status"], "completed");
+    let names = listed(&world, &conversation).await;
+    assert_eq!(names.iter().filter(|name| name.starts_with("function_call")).count(), 2, "{names:?}");
+    assert_eq!(names[..3], ["user", "assistant", "user"], "the item itself, not its id");
+    // Ids that clients send again would make lists begin again behind them.
+    let named = |id: &str| json!({"role": "user", "id": id, "content": "x"});
+    let items = json!({"items": [named("m"), named("m"), named(""), named(&"m".repeat(65))]});
+    let added = told(&world, &format!("{}/items", path_of(&conversation)), items).await;
+    let ids = added["data"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned());
+    let ids: std::collections::BTreeSet<String> = ids.filter(|id| (1..=64).contains(&id.len())).collect();
+    assert!(ids.len() == 4 && ids.contains("m"), "{ids:?}");
+    world.close().await;
+}
+
+#[actix_rt::test]
+async fn a_conversation_has_a_size_that_it_cannot_grow_beyond() {
+    let world = world().await;
+    let conversation = told(&world, PATH, json!({})).await;
+    let items = format!("{}/items", path_of(&conversation));
+    let large = json!({"items": [{"role": "user", "content": "x".repeat(1_500_000)}]}).to_string();
+    for status in [200, 200, 400] {
+        assert_eq!(post(world.address, &items, &large).await.status, status);
+    }
+    let refused = post(world.address, &items, &large).await;
+    assert_eq!(refused.error()["param"], "items");
+    assert_eq!(listed(&world, &conversation).await.len(), 2, "as it was");
+    world.assert_empty().await;
+    world.close().await;
+}
+
+/// A store whose file cannot be opened again: an answer that nothing is found of is an error, and
+/// another says that it is not kept.
+#[actix_rt::test]
+async fn what_cannot_be_kept_is_not_promised() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("inner");
+    let store = ResponseStore::open(&inner.join("responses.redb"), StoreLimits::default(), 1).unwrap();
+    let mut plan = Plan { answer: harmony("She greets.", "Hello."), ..Plan::default() };
+    plan.http.responses = store.clone();
+    let world = World::open(plan).await;
+    let conversation = told(&world, PATH, json!({})).await;
+    std::fs::remove_dir_all(&inner).unwrap();
+    std::fs::write(&inner, "no folder").unwrap();
+    store.flush();
+    assert!(store.problem().is_some());
+    let plain = told(&world, "/v1/responses", json!({"input": "One?"})).await;
+    assert_eq!((&plain["status"], &plain["store"]), (&json!("completed"), &json!(false)));
+    for body in [json!({"input": "x", "background": true}), json!({"input": "x", "conversation": conversation["id"]})] {
+        let refused = post(world.address, "/v1/responses", &body.to_string()).await;
+        assert_eq!((refused.status, &refused.error()["code"]), (500, &json!("response_store_failed")), "{body}");
+    }
+    world.assert_empty().await;
+    world.close().await;
+}
