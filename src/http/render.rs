@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
 use crate::actors::budget::Reserved;
-use crate::actors::messages::{KeyId, ResponseInput};
+use crate::actors::messages::{KeyId, Refusal, ResponseInput};
 use crate::batch::TokenId;
 use crate::http::answer::encoder::to_json;
 use crate::http::answer::respond;
@@ -94,7 +94,7 @@ pub(super) struct Renderable {
 
 /// The handler of `POST /v1/chat/completions/render`.
 pub(super) async fn chat(request: HttpRequest, payload: Payload, state: Data<AppState>) -> Result<HttpResponse, ApiError> {
-    answer(state.clone(), read(&request, payload, &state).await?).await
+    answer(state.clone(), read(&request, payload, &state).await?, |refusal| refusal).await
 }
 
 /// The handler of `POST /apply-template`: the text alone.
@@ -120,10 +120,15 @@ async fn read(request: &HttpRequest, payload: Payload, state: &Data<AppState>) -
     Ok(Renderable { request_id, model, conversation, generation, stream, owner, memory })
 }
 
-/// What `asked` becomes.
-pub(super) async fn answer(state: Data<AppState>, asked: Renderable) -> Result<HttpResponse, ApiError> {
+/// What `asked` becomes; `as_asked` says a refusal by the names of the route's fields.
+pub(super) async fn answer(
+    state: Data<AppState>,
+    asked: Renderable,
+    as_asked: impl FnOnce(Refusal) -> Refusal,
+) -> Result<HttpResponse, ApiError> {
     let Renderable { request_id, model, conversation, generation, stream, owner, memory } = asked;
-    let tokens = state.backend.service.tokenize(ResponseInput::Chat(conversation), owner, Some(memory.clone())).await?;
+    let tokens = state.backend.service.tokenize(ResponseInput::Chat(conversation), owner, Some(memory.clone())).await;
+    let tokens = tokens.map_err(as_asked)?;
     let room = state.terms()?.context_tokens_max.saturating_sub(tokens.len());
     let bytes = 2 * TOKEN_BYTES * tokens.len() as u64;
     let write = move || {

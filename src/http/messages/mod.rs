@@ -65,10 +65,10 @@ pub(in crate::http) async fn render(
     state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (ReadBody { asked, memory }, sender) = read(&request, payload, &state, MessagesRoute::Create).await?;
-    let MessagesRequest { model, conversation, generation, streaming, .. } = asked;
+    let MessagesRequest { model, conversation, tool_places, generation, streaming, .. } = asked;
     let (request_id, stream, owner) = (response_id(&request, "msg_"), streaming.on, sender.owner);
     let asked = Renderable { request_id, model, conversation, generation, stream, owner, memory };
-    render::answer(state, asked).await
+    render::answer(state, asked, |refusal| as_asked(refusal, &tool_places)).await
 }
 
 /// The handler of `POST /v1/messages/count_tokens`.
@@ -79,8 +79,8 @@ pub(in crate::http) async fn count_tokens(
 ) -> Result<HttpResponse, ApiError> {
     let (ReadBody { asked, memory }, sender) = read(&request, payload, &state, MessagesRoute::Count).await?;
     let input = ResponseInput::Chat(asked.conversation);
-    let tokens = state.backend.service.tokenize(input, sender.owner, Some(memory.clone())).await?;
-    let input_tokens = tokens.len();
+    let tokens = state.backend.service.tokenize(input, sender.owner, Some(memory.clone())).await;
+    let input_tokens = tokens.map_err(|refusal| as_asked(refusal, &asked.tool_places))?.len();
     respond::json(memory, COUNT_BYTES, move || to_json(&TokensCount { input_tokens })).await
 }
 

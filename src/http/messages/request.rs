@@ -11,7 +11,7 @@ use crate::http::wire::form::FormRequest;
 use crate::http::wire::history::history;
 use crate::http::wire::parts::check_modalities;
 use crate::http::wire::reasoning::{Reasoning, effort};
-use crate::http::wire::sampling::{Generation, stop_strings};
+use crate::http::wire::sampling::{Generation, check_least, stop_strings};
 use crate::http::wire::streaming::Streaming;
 use crate::http::wire::tools::Tools;
 use crate::prompt::conversation::{Conversation, Message, ReasoningEffort, ThinkingLimits};
@@ -234,6 +234,8 @@ fn generation(fields: &mut RequestFields, route: MessagesRoute, terms: &Terms<'_
     check_user(fields)?;
     let stop_strings = stop_strings(fields, "stop_sequences")?;
     let generation = Generation::read(fields, terms)?;
+    // It saw no `max_tokens`: these may be more than the context holds.
+    check_least(fields, generation.sampling.min_tokens, max_tokens)?;
     if generation.choices_count != 1 {
         let message = "an answer is one message; ask again for another".to_owned();
         return Err(WireError::Unsupported { param: fields.path_of("n"), message });

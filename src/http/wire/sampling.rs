@@ -170,12 +170,18 @@ pub(crate) fn token_count(fields: &mut RequestFields, name: &str, terms: &Terms<
 fn min_tokens(fields: &mut RequestFields, max_tokens: Option<u32>, terms: &Terms<'_>) -> Result<u32, WireError> {
     let most = u32::try_from(terms.context_tokens_max).unwrap_or(u32::MAX);
     let least = fields.count("min_tokens", 0..=most)?.unwrap_or(0);
+    check_least(fields, least, max_tokens)?;
+    Ok(least)
+}
+
+/// Refuses an answer whose `min_tokens`, which are `least`, are more than it may have.
+pub(crate) fn check_least(fields: &RequestFields, least: u32, max_tokens: Option<u32>) -> Result<(), WireError> {
     match max_tokens {
         Some(max_tokens) if least > max_tokens => Err(WireError::Conflict {
             param: fields.path_of("min_tokens"),
             message: format!("{least} is more than the {max_tokens} tokens that the answer may have"),
         }),
-        _ => Ok(least),
+        _ => Ok(()),
     }
 }
 

@@ -219,6 +219,7 @@ async fn bad_input_is_named_before_any_stream() {
         (json!({"tool_choice": {"type": "any"}}), 400, "tool_choice.type"),
         (json!({"tools": tools(), "tool_choice": {"type": "tool", "name": "t"}}), 400, "tool_choice.name"),
         (json!({"stop": ["x"]}), 400, "stop"),
+        (json!({"max_tokens": 4, "min_tokens": 5}), 400, "min_tokens"),
     ] {
         for stream in [false, true] {
             let mut body = hi(&fields);
@@ -230,6 +231,15 @@ async fn bad_input_is_named_before_any_stream() {
             assert_eq!(error["type"], kind);
             assert!(error["message"].as_str().unwrap().contains(param) || param == "messages", "{error}");
         }
+    }
+    // A prompt that is not answered is refused for the same, by the same names.
+    let unkept = json!({"type": "object", "properties": {"a": {"type": "array", "uniqueItems": true}}});
+    let unique = json!([{"type": "advisor_20260301"}, {"name": "f", "strict": true, "input_schema": unkept}]);
+    for path in [PATH, "/v1/messages/render", COUNT] {
+        let reply = post(world.address, path, &hi(&json!({"tools": unique})).to_string()).await;
+        let (error, param) = (error(&reply), "tools[1].input_schema.properties.a.uniqueItems");
+        assert_eq!((reply.status, error["param"].as_str()), (400, Some(param)), "{path}: {reply:?}");
+        assert!(error["message"].as_str().unwrap().contains(param), "{path}: {error}");
     }
     // Claude Code shortens its conversation at these words.
     let long = post(world.address, PATH, &hi(&of(json!("long ".repeat(4000)))).to_string()).await;
