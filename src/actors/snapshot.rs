@@ -135,9 +135,9 @@ pub struct StepTrace {
     pub work: StepWork,
     /// Tokens that it drew for sequences that still wanted them.
     pub drawn_count: usize,
-    /// Tokens that were guessed for it, and how many of them were right.
+    /// Tokens that were guessed for it.
     pub draft_tokens: u32,
-    /// See there.
+    /// Those of them that were right.
     pub accepted_draft_tokens: u32,
     /// Sequences that were being prefilled once it was planned.
     pub prefilling_count: usize,
@@ -181,9 +181,9 @@ pub struct LiveRequest {
     pub prompt_tokens: usize,
     /// Tokens generated so far, all choices together.
     pub completion_tokens: u64,
-    /// Of its tokens so many were guessed before they were drawn, and so many of those were right.
+    /// Tokens that were guessed for it before they were drawn.
     pub draft_tokens: u64,
-    /// See there.
+    /// Those of them that were right.
     pub accepted_draft_tokens: u64,
     /// The conversation that it belongs to.
     pub session: Option<String>,

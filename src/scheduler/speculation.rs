@@ -3,8 +3,8 @@
 //! An answer that repeats its prompt or itself (code with a change, a quotation, a table) can be
 //! guessed: what followed its last tokens before is likely to follow again (`prompt_lookup`). Its
 //! slice gets those tokens as **drafts** behind its last one, and the engine draws after each of
-//! them. A draw depends on the tokens before it and on its index alone, so the draws are those of
-//! a sequence without drafts, as long as the drafts before them are what was drawn. **The longest
+//! them. A draw depends on the tokens before it and on its index alone. So the draws are those of a
+//! sequence without drafts, as long as the drafts before them are what was drawn. **The longest
 //! such run is taken, and one token more; the answer does not change by a bit.** What is stored
 //! behind it is overwritten by the next slice.
 //!
@@ -14,9 +14,9 @@
 //! drawn                  d e x ?   taken: d, e and x; the next slice begins with x
 //! ```
 //!
-//! A commit takes such a slice for as many slices of one token as are taken, one after another, so
-//! that blocks become known, windows slide and sequences end as without drafts: at a stop token
-//! among the drafts too.
+//! A commit takes such a slice for as many slices of one token as tokens are taken, one after
+//! another. So blocks become known, windows slide and sequences end as without drafts: at a stop
+//! token among the drafts too.
 //!
 //! * **Drafts take nothing from others**: tokens that the budget has left when all that runs and
 //!   waits has its share, blocks only while none waits and all have theirs.
@@ -25,8 +25,8 @@
 //! * A sequence guesses as far as its guesses were right lately. Where they do not pay it pauses,
 //!   longer each time.
 //! * Draws with a history follow from the draws before: those sequences do not guess. One with masks
-//!   guesses as far as its mask holds on (`MaskOutlook`), and up to a token that may change it. Nor
-//!   does one guess that returns, or that was in a lost step with drafts.
+//!   guesses as far as its mask holds on (`MaskOutlook`), and up to a token that may change it. A
+//!   sequence that returns does not guess, nor does one whose drafts were in a lost step.
 //! * A step with drafts is not followed by one that is planned ahead, and where a sequence could
 //!   guess no step is planned ahead of its next token (`ahead`).
 
@@ -38,8 +38,8 @@ use super::{Scheduler, SequenceEvent};
 use crate::batch::{Sampled, TokenId};
 
 /// What a row more adds to a step of one, as a share of it: a token must be right as often as that
-/// to pay. On the CPU a step of 32 rows takes 10 times that of one on the small shape, and a step
-/// of 8 rows 2.5 times on gpt-oss-20b's, which is 0.3 and 0.2 a row (docs/performance.md, decode).
+/// to pay. On the CPU a step of 32 rows takes 10 times that of one on the small shape: 0.3 a row.
+/// On gpt-oss-20b's a step of 8 rows takes 2.5 times, 0.2 a row (docs/performance.md, decode).
 const ROW_COST: f32 = 0.35;
 /// What is assumed of a sequence that has not guessed yet: tokens right, of so many.
 const ASSUMED: (f32, f32) = (3.0, 4.0);

@@ -116,7 +116,7 @@ impl KvBlocks {
 struct PrefixCacheCounts {
     queried_tokens: u64,
     hit_tokens: u64,
-    /// The share of them, 0 to 1.
+    /// The share of the queried tokens that were found, 0 to 1.
     hit_rate: f64,
     hits: u64,
     resumed: u64,
@@ -141,7 +141,7 @@ struct SpeculationCounts {
     drafts: u64,
     draft_tokens: u64,
     accepted_tokens: u64,
-    /// The share of them, 0 to 1.
+    /// The share of the drafted tokens that were right, 0 to 1.
     acceptance_rate: f64,
 }
 
