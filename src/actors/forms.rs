@@ -14,10 +14,14 @@ use crate::prompt::harmony::parser::ParserStart;
 /// What the answers to a prompt are held to.
 #[derive(Debug)]
 pub(super) enum HeldTo {
-    /// Nothing: every answer is taken.
+    /// Nothing: any token may be drawn.
     Nothing,
     /// The headers that harmony allows.
-    Headers(Arc<HeaderTable>),
+    Headers {
+        table: Arc<HeaderTable>,
+        /// It is of the functions that the request offers.
+        is_own: bool,
+    },
     /// Those, and forms of what stands behind them.
     Form(Arc<AnswerRules>),
 }
@@ -27,14 +31,20 @@ impl HeldTo {
     pub(super) fn masks(&self, threads: &MaskThreads, thinking: ThinkingBounds) -> Option<Masks> {
         match self {
             Self::Nothing => None,
-            Self::Headers(table) => Some(table.masks(thinking)),
+            Self::Headers { table, .. } => Some(table.masks(thinking)),
             Self::Form(rules) => Some(threads.masks(rules.begin_within(thinking))),
         }
     }
 
-    /// Memory that a sequence holds for it; tables of headers are shared.
+    /// Memory that each sequence holds for it.
     pub(super) fn sequence_bytes(&self) -> u64 {
         if let Self::Form(rules) = self { rules.sequence_bytes() } else { 0 }
+    }
+
+    /// Memory that all sequences of a prompt hold for it together: the table of a function list,
+    /// which others may not share. That of chats without functions is always there.
+    pub(super) fn shared_bytes(&self) -> u64 {
+        if let Self::Headers { table, is_own: true } = self { table.bytes() } else { 0 }
     }
 }
 
@@ -60,12 +70,14 @@ impl TextWork {
         let must_call = conversation.must_call || conversation.forced_tool.is_some();
         let is_held = must_call || conversation.callable.is_some() || conversation.offered().any(|(_, tool)| tool.strict);
         if answer.is_none() && !is_held {
-            let names = || conversation.offered().map(|(_, tool)| tool.name.clone()).collect::<Vec<_>>();
             // A bound that was asked for is kept, even where headers are the model's.
             let thinking = conversation.thinking;
             let is_bounded = thinking.budget_tokens.is_some() || thinking.answer_tokens.is_some_and(|tokens| tokens > 0);
             return Ok(match self.header_grammar || is_bounded {
-                true => HeldTo::Headers(self.headers.table(&names())),
+                true => {
+                    let names: Vec<String> = conversation.offered().map(|(_, tool)| tool.name.clone()).collect();
+                    HeldTo::Headers { table: self.headers.table(&names), is_own: !names.is_empty() }
+                }
                 false => HeldTo::Nothing,
             });
         }

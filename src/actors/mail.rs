@@ -78,7 +78,7 @@ pub(super) struct Prepared {
     pub(super) rules: Vec<TextRules>,
     /// What the client calls the prompt, for errors.
     pub(super) param: &'static str,
-    /// Memory of those whose answers are held to a form.
+    /// Memory of those whose answers are held to a form, or to headers that name functions.
     pub(super) answers_bytes: u64,
 }
 

@@ -115,7 +115,8 @@ impl TextWork {
                 });
             }
             prepared.param = prompt.param;
-            prepared.answers_bytes += u64::from(generate.choices_count) * prompt.answer.sequence_bytes();
+            let answer = &prompt.answer;
+            prepared.answers_bytes += u64::from(generate.choices_count) * answer.sequence_bytes() + answer.shared_bytes();
             prepared.reports.push(Arc::new(prompt.report));
         }
         Ok(prepared)

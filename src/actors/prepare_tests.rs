@@ -218,3 +218,26 @@ fn what_an_answer_in_a_form_takes_is_counted_for_each_choice() {
     assert!(one > 64 << 10, "{one}");
     assert_eq!(three, 3 * one);
 }
+
+#[test]
+fn the_table_of_a_function_list_is_counted_once_and_that_of_none_is_not() {
+    let work = TextWork { header_grammar: true, ..work() };
+    let free = TextWork { header_grammar: false, ..work.clone() };
+    let bytes = |work: &TextWork, functions_count: usize, choices_count| {
+        let name = |at| format!("{at:n>64}");
+        let tool = |at| Tool { name: name(at), description: None, parameters: None, strict: false };
+        let tools = (0..functions_count).map(tool).collect();
+        let conversation = Conversation { tools, ..Conversation::default() };
+        let limits = ModelLimits { context_tokens_max: 100_000, ..LIMITS };
+        let request = Generate { choices_count, ..generate(ResponseInput::Chat(conversation)) };
+        work.prepare(request, &limits).unwrap().bytes()
+    };
+    let table_bytes = |functions_count, choices_count| {
+        bytes(&work, functions_count, choices_count) - bytes(&free, functions_count, choices_count)
+    };
+    assert_eq!(table_bytes(0, 1), 0);
+    let names: Vec<String> = (0..16).map(|at| format!("{at:n>64}")).collect();
+    let expected = work.headers.table(&names).bytes();
+    assert!(expected > 4_000, "{expected}");
+    assert_eq!((table_bytes(16, 1), table_bytes(16, 3)), (expected, expected));
+}

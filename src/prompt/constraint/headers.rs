@@ -7,14 +7,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::grammar::Grammars;
 use crate::batch::{Allowed, TokenId};
 use crate::prompt::tokenizer::ControlTokens;
 
 /// Tables that are kept: those of the tools that clients sent last. One takes 25 KB for each of its
-/// masks of gpt-oss's vocabulary, 0.4 MB in all, and up to 2 MB for the names of 128 functions.
+/// masks of gpt-oss's vocabulary, and 80 bytes for each byte of a function's name that no other
+/// name begins with: 1.3 MB for 128 names of 128 bytes, the most that a route takes.
 const KEPT_MAX_COUNT: usize = 8;
 
 /// What a message is, as its header says.
@@ -46,6 +47,9 @@ enum Symbol {
     Byte(u8),
 }
 
+/// What may come at a node, and what follows it.
+type Edges = Box<[(Symbol, HeaderStep)]>;
+
 /// Where headers begin, in the table's nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeaderStarts {
@@ -58,7 +62,7 @@ pub(super) struct HeaderStarts {
 /// The headers that the answers to a chat may have. No two ways lead through the same symbols.
 #[derive(Debug)]
 pub struct HeaderTable {
-    nodes: Vec<Vec<(Symbol, HeaderStep)>>,
+    nodes: Box<[Edges]>,
     /// While the model may think, and once it may not.
     pub(super) open: HeaderStarts,
     pub(super) closing: HeaderStarts,
@@ -81,7 +85,7 @@ impl HeaderTable {
         let open = writer.starts(calls.as_ref(), true);
         let closing = writer.starts(calls.as_ref(), false);
         let mut table = Self {
-            nodes: writer.nodes,
+            nodes: writer.nodes.into_iter().map(Vec::into_boxed_slice).collect(),
             open,
             closing,
             masks: BTreeMap::new(),
@@ -98,6 +102,15 @@ impl HeaderTable {
         let often: Vec<usize> = starts.chain(channels).chain(names).collect();
         table.masks = often.into_iter().map(|node| (node, table.found(node))).collect();
         table
+    }
+
+    /// Memory that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let nodes = size_of_val(&*self.nodes) + self.nodes.iter().map(|edges| size_of_val(&**edges)).sum::<usize>();
+        let masks = self.masks.values().chain([&self.only_end, &self.only_return]);
+        let words = |mask: &Allowed| if let Allowed::Only(words) = mask { size_of_val(&**words) } else { 0 };
+        (nodes + masks.map(words).sum::<usize>()) as u64
     }
 
     /// What comes after `token` at `node`; nothing if it may not stand there.
@@ -299,7 +312,9 @@ impl TableWriter {
 #[derive(Debug)]
 pub struct HeaderTables {
     grammars: Arc<Grammars>,
-    /// Of a chat without functions, and of others by their functions, the one used last first.
+    /// Of chats without functions: one for all, always kept once it is made.
+    bare: OnceLock<Arc<HeaderTable>>,
+    /// Of others by their functions, the one used last first.
     kept: Mutex<VecDeque<(Vec<String>, Arc<HeaderTable>)>>,
 }
 
@@ -307,12 +322,15 @@ impl HeaderTables {
     /// Tables over the tokens of `grammars`; none is made yet.
     #[must_use]
     pub fn new(grammars: Arc<Grammars>) -> Self {
-        Self { grammars, kept: Mutex::default() }
+        Self { grammars, bare: OnceLock::new(), kept: Mutex::default() }
     }
 
     /// The table of a chat that may call `functions`.
     #[must_use]
     pub fn table(&self, functions: &[String]) -> Arc<HeaderTable> {
+        if functions.is_empty() {
+            return Arc::clone(self.bare.get_or_init(|| Arc::new(HeaderTable::new(&self.grammars, functions))));
+        }
         let find = |kept: &mut VecDeque<(Vec<String>, Arc<HeaderTable>)>| {
             let at = kept.iter().position(|(names, _)| names == functions)?;
             let found = kept.remove(at)?;

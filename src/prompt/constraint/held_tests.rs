@@ -337,3 +337,18 @@ fn a_table_is_made_once_for_the_same_functions() {
     (0..20).for_each(|at| drop(of(&[&format!("f{at}")])));
     assert!(!Arc::ptr_eq(&first, &of(&["a"])), "the oldest are forgotten");
 }
+
+#[test]
+fn a_table_takes_what_it_says_and_that_of_no_functions_is_always_kept() {
+    let tables = HeaderTables::new(Arc::clone(&table(&[]).grammars));
+    let names: Vec<String> = (0..128_u8).map(|at| format!("{}{}", char::from(at), "n".repeat(127))).collect();
+    let (mut made, bare) = (None, tables.table(&[]));
+    let taken = allocation_counter::measure(|| made = Some(tables.table(&names)));
+    let bytes = made.unwrap().bytes();
+    assert!((1_200_000..1_400_000).contains(&bytes), "{bytes}");
+    // Besides it: the names that it is found by, and the heads of its parts.
+    let held = u64::try_from(taken.bytes_current).unwrap();
+    assert!(held >= bytes && held - bytes < 40_000, "{held} {bytes}");
+    (0..20).for_each(|at| drop(tables.table(&[format!("f{at}")])));
+    assert!(Arc::ptr_eq(&bare, &tables.table(&[])), "it is shared, and nothing is reserved for it");
+}
