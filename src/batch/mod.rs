@@ -208,23 +208,23 @@ impl Allowed {
     }
 }
 
-/// How far the draws of a sequence may give the same tokens, whatever they give: so far a draw does
-/// not wait until the one before it is told, and most are not told at all.
+/// Until which draw the mask stays the same, unless one of some tokens is drawn. Draws before it are
+/// not told to the masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaskOutlook {
     /// The first draw that may not be so.
     pub until: u32,
     /// Tokens that change it at once: those whose id modulo 64 is a bit that is set here.
-    pub turns: u64,
+    pub changed_by: u64,
 }
 
 impl MaskOutlook {
     /// Of a sequence without masks: nothing ever changes.
-    pub const FREE: Self = Self { until: u32::MAX, turns: 0 };
+    pub const FREE: Self = Self { until: u32::MAX, changed_by: 0 };
     /// Each mask follows from the token before.
-    pub const NEXT: Self = Self { until: 0, turns: 0 };
+    pub const NEXT: Self = Self { until: 0, changed_by: 0 };
 
-    /// The bit of `token` in [`MaskOutlook::turns`].
+    /// The bit of `token` in [`MaskOutlook::changed_by`].
     #[must_use]
     pub const fn bit(token: TokenId) -> u64 {
         1 << (token.0 % u64::BITS)
@@ -239,7 +239,7 @@ impl MaskOutlook {
     /// Whether draw `index`, which gave `token`, has to be told.
     #[must_use]
     pub const fn heeds(&self, index: u32, token: TokenId) -> bool {
-        index.saturating_add(1) >= self.until && self.until < u32::MAX || self.turns & Self::bit(token) != 0
+        index.saturating_add(1) >= self.until && self.until < u32::MAX || self.changed_by & Self::bit(token) != 0
     }
 }
 
@@ -259,8 +259,8 @@ pub trait TokenMasks: std::fmt::Debug + Send + Sync {
 
     /// What draw `index` may give, all draws before it being told, or being covered by the outlook:
     /// asked by the engine when it has the logits, or before them. Waits until it is known, at most
-    /// for a time that the implementation bounds. What a draw that was covered and turns out not to
-    /// be gets here does not matter: it is computed again.
+    /// for a time that the implementation bounds. The mask of a void draw is not used: it is drawn
+    /// again.
     fn allowed(&self, index: u32) -> Allowed;
 }
 

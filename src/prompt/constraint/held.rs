@@ -20,7 +20,7 @@ enum HeldPlace {
     /// In a text, whose first token is draw number `began`.
     Text { kind: MessageKind, began: u32 },
     /// Behind a final message that ended as if another one followed.
-    Ended,
+    AwaitsReturn,
     /// Behind the answer.
     Over,
 }
@@ -70,7 +70,7 @@ impl HeldHeaders {
                 Some(HeaderStep::Text(kind)) => HeldPlace::Text { kind, began: index.saturating_add(1) },
                 None => HeldPlace::Over,
             },
-            HeldPlace::Text { kind: MessageKind::Final, .. } if token == control.end => HeldPlace::Ended,
+            HeldPlace::Text { kind: MessageKind::Final, .. } if token == control.end => HeldPlace::AwaitsReturn,
             HeldPlace::Text { kind, began } if token == control.end => {
                 if kind == MessageKind::Analysis {
                     self.thinking.note_end(index, began, thought);
@@ -79,7 +79,7 @@ impl HeldHeaders {
                 HeldPlace::Header(self.table.starts(&self.thinking, index.saturating_add(1), thought).later)
             }
             HeldPlace::Text { .. } if !control.ends_response(token) => state.place,
-            HeldPlace::Text { .. } | HeldPlace::Ended | HeldPlace::Over => HeldPlace::Over,
+            HeldPlace::Text { .. } | HeldPlace::AwaitsReturn | HeldPlace::Over => HeldPlace::Over,
         };
         HeldState { place, thought }
     }
@@ -95,11 +95,11 @@ impl TokenMasks for HeldHeaders {
         let control = self.table.grammars.tokenizer().control();
         let HeldState { place, thought } = self.state();
         match place {
-            HeldPlace::Header(_) | HeldPlace::Ended => MaskOutlook::NEXT,
+            HeldPlace::Header(_) | HeldPlace::AwaitsReturn => MaskOutlook::NEXT,
             HeldPlace::Text { kind, began } => {
                 let until = if kind == MessageKind::Analysis { self.thinking.until(began, thought) } else { u32::MAX };
                 let ends = control.response_ends().into_iter().chain([control.end]);
-                MaskOutlook { until, turns: ends.map(MaskOutlook::bit).fold(0, |bits, bit| bits | bit) }
+                MaskOutlook { until, changed_by: ends.map(MaskOutlook::bit).fold(0, |bits, bit| bits | bit) }
             }
             HeldPlace::Over => MaskOutlook::FREE,
         }
@@ -113,7 +113,7 @@ impl TokenMasks for HeldHeaders {
                 self.table.only_end.clone()
             }
             HeldPlace::Text { kind, .. } => self.table.text_mask(kind),
-            HeldPlace::Ended => self.table.only_return.clone(),
+            HeldPlace::AwaitsReturn => self.table.only_return.clone(),
             HeldPlace::Over => Allowed::All,
         }
     }

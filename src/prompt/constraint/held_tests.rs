@@ -236,8 +236,8 @@ fn of_a_text_only_its_end_is_told() {
     told.say_text("<|channel|>final<|message|>");
     let header = told.told_count;
     assert!(told.outlook.covers(1_000_000));
-    let turns = told.outlook.turns;
-    told.next().into_iter().filter(|token| turns & MaskOutlook::bit(*token) == 0).for_each(|token| told.say(token));
+    let changed_by = told.outlook.changed_by;
+    told.next().into_iter().filter(|token| changed_by & MaskOutlook::bit(*token) == 0).for_each(|token| told.say(token));
     assert_eq!(told.told_count, header);
     assert!(told.said.len() > 1_000);
     told.say_text("<|return|>");

@@ -282,10 +282,10 @@ impl TokenMasks for Turning {
 
     fn outlook(&self) -> MaskOutlook {
         let state = self.0.lock().unwrap();
-        let turns = (0..8).fold(0, |bits, at| bits | MaskOutlook::bit(TokenId(8 * at + 3)));
+        let changed_by = (0..8).fold(0, |bits, at| bits | MaskOutlook::bit(TokenId(8 * at + 3)));
         match state.turned {
             Some(_) => MaskOutlook::NEXT,
-            None => MaskOutlook { until: if state.is_past { u32::MAX } else { 12 }, turns },
+            None => MaskOutlook { until: if state.is_past { u32::MAX } else { 12 }, changed_by },
         }
     }
 
