@@ -17,7 +17,7 @@ use crate::http::wire::tools::Tools;
 use crate::prompt::conversation::{Conversation, Message, ReasoningEffort, ThinkingLimits};
 
 /// Fields of OpenAI's APIs, and what asks for the same here.
-const MOVED: [(&str, &str); 11] = [
+const MOVED: [(&str, &str); 14] = [
     ("stop", "stop_sequences"),
     ("max_completion_tokens", "max_tokens"),
     ("max_output_tokens", "max_tokens"),
@@ -29,13 +29,16 @@ const MOVED: [(&str, &str); 11] = [
     ("instructions", "system"),
     ("prompt", "messages"),
     ("format", "output_config.format"),
+    ("text", "output_config.format"),
+    ("previous_response_id", "messages, which hold what was said before"),
+    ("conversation", "messages, which hold what was said before"),
 ];
 /// The same for flags, which ask for something by being false too.
 const MOVED_FLAGS: [(&str, &str); 2] =
     [("include_reasoning", "thinking"), ("parallel_tool_calls", "tool_choice.disable_parallel_tool_use")];
 const OTHERS: &str = "other APIs";
 /// Fields that change what the prompt or the answer is, and are not served.
-const REFUSED: [&str; 5] = ["container", "mcp_servers", "thread", "logprobs", "top_logprobs"];
+const REFUSED: [&str; 6] = ["background", "container", "mcp_servers", "thread", "logprobs", "top_logprobs"];
 /// Fields that Anthropic's clients send unasked, or that say where and how fast an answer is made.
 const TOLERATED: [&str; 13] = [
     "anthropic_version",
