@@ -208,8 +208,8 @@ impl Allowed {
     }
 }
 
-/// Until which draw the mask stays the same, unless one of some tokens is drawn. Draws before it are
-/// not told to the masks.
+/// Until which draw the mask stays the same, unless one of some tokens is drawn. Draws before it
+/// are not told to the masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaskOutlook {
     /// The first draw that may not be so.

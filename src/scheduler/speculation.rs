@@ -24,9 +24,9 @@
 //!   that decode. So a large batch has none: there a row more costs what it brings.
 //! * A sequence guesses as far as its guesses were right lately. Where they do not pay it pauses,
 //!   longer each time.
-//! * Draws with a history follow from the draws before: those sequences do not guess. One with masks
-//!   guesses as far as its mask holds on (`MaskOutlook`), and up to a token that may change it. A
-//!   sequence that returns does not guess, nor does one whose drafts were in a lost step.
+//! * Draws with a history follow from the draws before: those sequences do not guess. One with
+//!   masks guesses as far as its mask holds on (`MaskOutlook`), and up to a token that may change
+//!   it. A sequence that returns does not guess, nor does one whose drafts were in a lost step.
 //! * A step with drafts is not followed by one that is planned ahead, and where a sequence could
 //!   guess no step is planned ahead of its next token (`ahead`).
 

@@ -15,7 +15,7 @@ use crate::prompt::tokenizer::ControlTokens;
 
 /// Tables that are kept: those of the tools that clients sent last. One takes 25 KB for each of its
 /// masks of gpt-oss's vocabulary, and 80 bytes for each byte of a function's name that no other
-/// name begins with: 1.3 MB for 128 names of 128 bytes, the most that a route takes.
+/// name begins with. That is 1.3 MB for 128 names of 128 bytes, the most that a route takes.
 const KEPT_MAX_COUNT: usize = 8;
 
 /// What a message is, as its header says.
