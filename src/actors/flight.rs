@@ -12,7 +12,7 @@ use crate::actors::snapshot::{PromptSlice, StepTrace};
 use crate::batch::{Micros, StepWork};
 use crate::scheduler::{DraftCounts, SchedulerCounts};
 
-/// Steps that are kept: 12 s of steps of 3 ms, each in less than 200 bytes and 24 a slice.
+/// Steps that are kept: 12 s of steps of 3 ms, each in less than 224 bytes and 24 a slice.
 const STEPS_MAX_COUNT: usize = 4_096;
 /// Slices of prompts that are kept of a step.
 const SLICES_MAX_COUNT: usize = 16;
@@ -126,7 +126,7 @@ mod tests {
             let planned = RecordedStep::planned(Micros(step), false, &counts, &counts);
             recorder.record(planned.ended(Some(2), Micros(step), Micros(step + 1)));
         }
-        assert!(size_of::<RecordedStep>() < 200 && size_of::<RecordedSlice>() == 24);
+        assert!(size_of::<RecordedStep>() < 224 && size_of::<RecordedSlice>() == 24);
         let steps = recorder.steps();
         assert_eq!((steps.len(), steps[0].number, steps[0].planned), (STEPS_MAX_COUNT, 4, Micros(3)));
         assert!(steps.is_sorted_by(|one, other| one.number + 1 == other.number && one.ended <= other.began));

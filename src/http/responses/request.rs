@@ -17,7 +17,7 @@ use crate::http::wire::form::FormRequest;
 use crate::http::wire::history::InputItem;
 use crate::http::wire::parts::check_modalities;
 use crate::http::wire::reasoning::Reasoning;
-use crate::http::wire::sampling::{Generation, TOP_LOGPROBS_MAX, token_count};
+use crate::http::wire::sampling::{Generation, TOP_LOGPROBS_MAX, check_least, token_count};
 use crate::http::wire::streaming::Streaming;
 use crate::http::wire::tools::{Tools, listed, note_tool, refuse_older, tool};
 use crate::prompt::conversation::{Conversation, Tool};
@@ -264,6 +264,7 @@ fn generation(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Generatio
         return Err(WireError::Conflict { param: fields.path_of(name), message });
     }
     generation.max_tokens = own.or(generation.max_tokens);
+    check_least(fields, generation.sampling.min_tokens, generation.max_tokens)?;
     if generation.choices_count != 1 {
         let message = "a response has one choice; ask again for another".to_owned();
         return Err(WireError::Unsupported { param: fields.path_of("n"), message });

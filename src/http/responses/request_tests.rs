@@ -98,6 +98,7 @@ fn complaints_name_the_parameter() {
         (r#","stream":true,"background":true"#, "background", "conflicting_parameters"),
         (r#","previous_response_id":7"#, "previous_response_id", "invalid_value"),
         (r#","conversation":1"#, "conversation", "invalid_value"),
+        (r#","max_output_tokens":5,"min_tokens":6"#, "min_tokens", "conflicting_parameters"),
         (r#","conversation":"conv_1","previous_response_id":"resp_1""#, "conversation", "conflicting_parameters"),
         (r#","prompt":{"id":"pmpt_1"}"#, "prompt", "unsupported_value"),
         (r#","response_format":{"type":"json_object"}"#, "response_format", "unsupported_value"),
