@@ -66,8 +66,8 @@ impl ConversationRecord {
     }
 
     /// Adds items, which get what they lack; as they are listed. A call that is there already, or
-    /// its output, is not added again: two turns at once may bring the same. An id that is taken, or
-    /// no id as clients write them, is replaced, for lists go on behind an id.
+    /// its output, is not added again: two turns at once may bring the same. An id that is taken,
+    /// empty or too long is replaced, for lists go on behind an id.
     fn add(&mut self, id: &str, items: Vec<Value>) -> &[Value] {
         let digits = id.strip_prefix(PREFIX).unwrap_or(id);
         let begin = self.items.len();
