@@ -48,7 +48,7 @@ def whole_and_streamed(client, model):
         seen = [event.type for event in stream]
         last = stream.get_final_response()
     assert last.output_text == whole.output_text and seen[-1] == "response.completed", (seen, last)
-    cut = client.responses.create(**{**call, "max_output_tokens": 16})
+    cut = client.responses.create(**{**call, "max_output_tokens": 4})
     assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens"), cut
 
 
