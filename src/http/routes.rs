@@ -1,7 +1,7 @@
 //! The route table. Each path answers to its methods; any other method gets 405 with `Allow`, any
 //! other path 404.
 
-use actix_web::guard;
+use actix_web::guard::{self, Guard};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Route};
 
@@ -24,23 +24,27 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(post("/v1/chat/completions/render", render::chat))
         .service(post("/v1/completions", completions::completions))
         .service(post("/v1/responses", responses::create))
-        .service(routed("/v1/responses/{id}", [on_get(kept::get), on_delete(kept::delete)], "GET, HEAD, DELETE"))
+        .service(routed("/v1/responses/{id}", [on(reads(), kept::get), on(guard::Delete(), kept::delete)], "GET, HEAD, DELETE"))
         .service(post("/v1/responses/{id}/cancel", kept::cancel))
         .service(get("/v1/responses/{id}/input_items", kept::input_items))
         .service(post("/v1/conversations", conversations::create))
         .service(routed(
             "/v1/conversations/{id}",
-            [on_get(conversations::get), on_post(conversations::update), on_delete(conversations::delete)],
+            [
+                on(reads(), conversations::get),
+                on(guard::Post(), conversations::update),
+                on(guard::Delete(), conversations::delete),
+            ],
             "GET, HEAD, POST, DELETE",
         ))
         .service(routed(
             "/v1/conversations/{id}/items",
-            [on_get(conversations::list_items), on_post(conversations::add_items)],
+            [on(reads(), conversations::list_items), on(guard::Post(), conversations::add_items)],
             "GET, HEAD, POST",
         ))
         .service(routed(
             "/v1/conversations/{id}/items/{item}",
-            [on_get(conversations::get_item), on_delete(conversations::delete_item)],
+            [on(reads(), conversations::get_item), on(guard::Delete(), conversations::delete_item)],
             "GET, HEAD, DELETE",
         ))
         .service(post("/v1/messages", messages::create))
@@ -68,7 +72,7 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    routed(path, [on_get(handler)], "GET, HEAD")
+    routed(path, [on(reads(), handler)], "GET, HEAD")
 }
 
 /// A path that answers to POST.
@@ -78,7 +82,7 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    routed(path, [on_post(handler)], "POST")
+    routed(path, [on(guard::Post(), handler)], "POST")
 }
 
 /// A path that answers to the methods of these routes, which `allowed` names.
@@ -86,32 +90,19 @@ fn routed<const N: usize>(path: &str, routes: [Route; N], allowed: &'static str)
     only(routes.into_iter().fold(web::resource(path), Resource::route), allowed)
 }
 
+/// The requests that `methods` lets through go to `handler`.
+fn on<F, Args>(methods: impl Guard + 'static, handler: F) -> Route
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    Route::new().guard(methods).to(handler)
+}
+
 /// GET, and HEAD with the same head.
-fn on_get<F, Args>(handler: F) -> Route
-where
-    F: Handler<Args>,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    Route::new().guard(guard::Any(guard::Get()).or(guard::Head())).to(handler)
-}
-
-fn on_post<F, Args>(handler: F) -> Route
-where
-    F: Handler<Args>,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    Route::new().guard(guard::Post()).to(handler)
-}
-
-fn on_delete<F, Args>(handler: F) -> Route
-where
-    F: Handler<Args>,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    Route::new().guard(guard::Delete()).to(handler)
+fn reads() -> impl Guard {
+    guard::Any(guard::Get()).or(guard::Head())
 }
 
 /// `resource`, which answers to no other methods than `allowed`.

@@ -64,6 +64,19 @@ pub(crate) struct Broken {
     pub(crate) message: String,
 }
 
+impl Broken {
+    /// # Errors
+    /// The failure that `part` tells of its choice, if it does.
+    pub(crate) fn check(part: &Part) -> Result<(), Self> {
+        match &part.kind {
+            PartKind::Finished(Finish { kind: FinishKind::Failed { code, message }, .. }) => {
+                Err(Self { code, message: message.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl GatheredAnswer {
     /// Nothing gathered yet.
     pub(crate) fn new(progress: AnswerProgress) -> Self {
@@ -79,6 +92,7 @@ impl GatheredAnswer {
 
 impl Gather for GatheredAnswer {
     fn take(&mut self, part: Part) -> Result<(), Broken> {
+        Broken::check(&part)?;
         self.progress.take(&part);
         let choice = &mut self.choices[part.choice as usize];
         choice.tokens.extend(part.tokens);
@@ -94,9 +108,6 @@ impl Gather for GatheredAnswer {
                 choice.calls.push(WholeCall { id, name, arguments: String::new() });
             }
             PartKind::ToolCallArguments { index, text } => choice.calls[index as usize].arguments.push_str(&text),
-            PartKind::Finished(Finish { kind: FinishKind::Failed { code, message }, .. }) => {
-                return Err(Broken { code, message });
-            }
             PartKind::Finished(finish) => {
                 choice.finish = Some(finish);
                 choice.end_logprobs = part.logprobs;

@@ -404,9 +404,7 @@ fn input(arguments: &str) -> Box<RawValue> {
 
 impl Gather for MessagesEncoder {
     fn take(&mut self, part: Part) -> Result<(), Broken> {
-        if let PartKind::Finished(Finish { kind: FinishKind::Failed { code, message }, .. }) = part.kind {
-            return Err(Broken { code, message });
-        }
+        Broken::check(&part)?;
         self.part(&part, &mut Vec::new());
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::actors::messages::{Cached, KeyId};
 use crate::http::answer::encoder::Encoder;
 use crate::http::messages::answer::*;
 use crate::http::messages::replay::joined;
-use crate::http::wire::samples::{content, finished, heading, metadata, part};
+use crate::http::wire::samples::{arguments, content, finished, heading, metadata, start, thought};
 use crate::store::ResponseStore;
 
 const STOP: FinishKind = FinishKind::Stop { matched: None };
@@ -57,18 +57,6 @@ fn message(thinking: ThinkingShown, parts: &[Part]) -> Value {
     let whole: Value = serde_json::from_str(&to_json(&whole.object())).unwrap();
     assert_eq!(unsigned(streamed), unsigned(whole.clone()), "the stream is the answer in one piece");
     whole
-}
-
-fn thought(text: &str) -> Part {
-    part(0, PartKind::Reasoning(text.to_owned()), &[1], 1)
-}
-
-fn start(index: u32, name: &str) -> Part {
-    part(0, PartKind::ToolCallStart { index, id: format!("call_{index}"), name: name.to_owned() }, &[1], 1)
-}
-
-fn arguments(index: u32, text: &str) -> Part {
-    part(0, PartKind::ToolCallArguments { index, text: text.to_owned() }, &[1], 1)
 }
 
 #[test]

@@ -319,9 +319,7 @@ impl ResponsesEncoder {
 
 impl Gather for ResponsesEncoder {
     fn take(&mut self, part: Part) -> Result<(), Broken> {
-        if let PartKind::Finished(Finish { kind: FinishKind::Failed { code, message }, .. }) = part.kind {
-            return Err(Broken { code, message });
-        }
+        Broken::check(&part)?;
         self.part(&part, &mut Vec::new());
         Ok(())
     }

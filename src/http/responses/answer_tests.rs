@@ -8,7 +8,7 @@ use crate::http::answer::encoder::Encoder;
 use crate::http::responses::answer::*;
 use crate::http::responses::replay::replayed;
 use crate::http::responses::request::ResponsesRequest;
-use crate::http::wire::samples::{content, finished, heading, metadata, part, terms, token_text, value};
+use crate::http::wire::samples::{arguments, content, finished, heading, metadata, start, terms, thought, token_text, value};
 
 const STOP: FinishKind = FinishKind::Stop { matched: None };
 
@@ -49,18 +49,6 @@ fn response(parts: &[Part]) -> Value {
     let whole: Value = serde_json::from_str(&to_json(&whole.object())).unwrap();
     assert_eq!(streamed, whole, "the stream is the answer in one piece");
     whole
-}
-
-fn thought(text: &str) -> Part {
-    part(0, PartKind::Reasoning(text.to_owned()), &[1], 1)
-}
-
-fn start(index: u32, name: &str) -> Part {
-    part(0, PartKind::ToolCallStart { index, id: format!("call_{index}"), name: name.to_owned() }, &[1], 1)
-}
-
-fn arguments(index: u32, text: &str) -> Part {
-    part(0, PartKind::ToolCallArguments { index, text: text.to_owned() }, &[1], 1)
 }
 
 #[test]

@@ -119,17 +119,18 @@ fn find(
     found.filter(|record| seen_by(access, record)).ok_or_else(|| unknown(id, param))
 }
 
-/// Changes the conversation `id` by `param` of a request; what `work` says of it. One change is
-/// made at a time.
+/// Changes the conversation `id` by `param` of a request, if `admit` lets its record be read; what
+/// `work` says of it. One change is made at a time.
 fn change<T>(
     store: &ResponseStore,
     id: &str,
     param: &str,
+    admit: impl FnOnce(&StoredRecord) -> Result<(), ApiError>,
     work: impl FnOnce(&mut ConversationRecord) -> Result<T, ApiError>,
 ) -> Result<T, ApiError> {
     let mut result = Err(unknown(id, None));
     let changed = store.update(id, clock::unix_seconds(), |record| {
-        let changed = ConversationRecord::read(record).and_then(|mut conversation| {
+        let changed = admit(record).and_then(|()| ConversationRecord::read(record)).and_then(|mut conversation| {
             let told = work(&mut conversation)?;
             Ok((told, conversation.bytes(param)?))
         });
@@ -188,10 +189,17 @@ pub(super) fn add_turn(store: &ResponseStore, access: Access, id: &str, input: &
         _ => Some(item),
     };
     let items = asked.into_iter().filter_map(itself).chain(output).collect();
-    let added = change(store, id, "conversation", |conversation| {
-        conversation.add(id, items);
-        Ok(())
-    });
+    // Whether the request may see it was found when it was read.
+    let added = change(
+        store,
+        id,
+        "conversation",
+        |_| Ok(()),
+        |conversation| {
+            conversation.add(id, items);
+            Ok(())
+        },
+    );
     // A conversation that was deleted meanwhile has no turns.
     if let Err(error) = added {
         tracing::warn!(id, %error, "a turn is not added to its conversation");
@@ -229,7 +237,7 @@ fn check_store(state: &AppState) -> Result<ResponseStore, ApiError> {
     Err(WireError::Unsupported { param: "conversation".to_owned(), message }.into())
 }
 
-/// Work with the conversation of the path, away from the workers, once `access` is known to see it.
+/// Work with the conversation of the path, away from the workers, if `access` may see it.
 async fn with<T: Send + 'static>(
     state: &Data<AppState>,
     access: Access,
@@ -242,6 +250,28 @@ async fn with<T: Send + 'static>(
         let record = find(&store, access, &id, None, clock::unix_seconds())?;
         memory.grow(Use::Request, BODY_FACTOR * record.bytes.len() as u64)?;
         work(&store, &id, record)
+    })
+    .await?
+}
+
+/// The same of work that changes it by `param` of the request.
+async fn changed<T: Send + 'static>(
+    state: &Data<AppState>,
+    access: Access,
+    id: &str,
+    param: &'static str,
+    work: impl FnOnce(&str, &mut ConversationRecord) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let (store, id) = (check_store(state)?, id.to_owned());
+    let memory = state.backend.service.budget().open();
+    away(true, move || {
+        let admit = |record: &StoredRecord| {
+            if !id.starts_with(PREFIX) || !seen_by(access, record) {
+                return Err(unknown(&id, None));
+            }
+            Ok(memory.grow(Use::Request, BODY_FACTOR * record.bytes.len() as u64)?)
+        };
+        change(&store, &id, param, admit, |conversation| work(&id, conversation))
     })
     .await?
 }
@@ -298,14 +328,12 @@ pub(in crate::http) async fn update(
         metadata.ok_or(WireError::Missing { param: path, expected: "an object of texts" })
     };
     let ReadBody { asked: metadata, memory } = read_json(&request, payload, &state, understand).await?;
-    let relabel = move |store: &ResponseStore, id: &str, _: StoredRecord| {
+    let relabel = move |id: &str, conversation: &mut ConversationRecord| {
         let _memory = memory;
-        change(store, id, "metadata", |conversation| {
-            conversation.metadata = metadata;
-            Ok(conversation.object(id))
-        })
+        conversation.metadata = metadata;
+        Ok(conversation.object(id))
     };
-    Ok(HttpResponse::Ok().json(with(&state, access(&request), &id, relabel).await?))
+    Ok(HttpResponse::Ok().json(changed(&state, access(&request), &id, "metadata", relabel).await?))
 }
 
 /// DELETE: the conversation is forgotten, with its items; responses that were added to it are not.
@@ -336,15 +364,13 @@ pub(in crate::http) async fn add_items(
         items.ok_or_else(|| unfit(&path, &Value::Array(Vec::new()), "at least one item"))
     };
     let ReadBody { asked: items, memory } = read_json(&request, payload, &state, understand).await?;
-    let add = move |store: &ResponseStore, id: &str, _: StoredRecord| {
+    let add = move |id: &str, conversation: &mut ConversationRecord| {
         let _memory = memory;
-        change(store, id, "items", |conversation| {
-            let mut added = conversation.add(id, items).to_vec();
-            let query = ItemsQuery { limit: Some(ITEMS_MAX.to_string()), order: Some("asc".to_owned()), after: None };
-            Ok(page(&mut added, &query)?)
-        })
+        let mut added = conversation.add(id, items).to_vec();
+        let query = ItemsQuery { limit: Some(ITEMS_MAX.to_string()), order: Some("asc".to_owned()), after: None };
+        Ok(page(&mut added, &query)?)
     };
-    Ok(HttpResponse::Ok().json(with(&state, access(&request), &id, add).await?))
+    Ok(HttpResponse::Ok().json(changed(&state, access(&request), &id, "items", add).await?))
 }
 
 /// GET …/items: the items, latest first unless asked otherwise.
@@ -384,12 +410,10 @@ pub(in crate::http) async fn delete_item(
     state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
     let (id, item_id) = path.into_inner();
-    let remove = move |store: &ResponseStore, id: &str, _: StoredRecord| {
-        change(store, id, "item", |conversation| {
-            let place = conversation.place_of(&item_id)?;
-            conversation.items.remove(place);
-            Ok(conversation.object(id))
-        })
+    let remove = move |id: &str, conversation: &mut ConversationRecord| {
+        let place = conversation.place_of(&item_id)?;
+        conversation.items.remove(place);
+        Ok(conversation.object(id))
     };
-    Ok(HttpResponse::Ok().json(with(&state, access(&request), &id, remove).await?))
+    Ok(HttpResponse::Ok().json(changed(&state, access(&request), &id, "item", remove).await?))
 }

@@ -74,6 +74,18 @@ pub(in crate::http) fn content(choice: u32, text: &str, completion_tokens: u32) 
     part(choice, PartKind::Content(text.to_owned()), &[completion_tokens], completion_tokens)
 }
 
+pub(in crate::http) fn thought(text: &str) -> Part {
+    part(0, PartKind::Reasoning(text.to_owned()), &[1], 1)
+}
+
+pub(in crate::http) fn start(index: u32, name: &str) -> Part {
+    part(0, PartKind::ToolCallStart { index, id: format!("call_{index}"), name: name.to_owned() }, &[1], 1)
+}
+
+pub(in crate::http) fn arguments(index: u32, text: &str) -> Part {
+    part(0, PartKind::ToolCallArguments { index, text: text.to_owned() }, &[1], 1)
+}
+
 pub(in crate::http) fn finished(choice: u32, kind: FinishKind, completion_tokens: u32) -> Part {
     let finish = Finish { kind, reasoning_tokens: 1, completion_tokens, thinking_stop: None };
     Part { reasoning_tokens: 1, ..part(choice, PartKind::Finished(finish), &[], completion_tokens) }

@@ -154,6 +154,13 @@ async fn a_conversation_is_its_owners_and_fits_the_store() {
         let asked = json!({"input": "x", "conversation": conversation["id"]}).to_string();
         assert_eq!(post_with(world.address, "/v1/responses", &by(key), &asked).await.status, status, "{key}");
     }
+    // What changes it is its owner's too, and a response is no conversation.
+    let (item, labels) =
+        (json!({"items": [{"role": "user", "content": "x"}]}).to_string(), json!({"metadata": {}}).to_string());
+    for (path, body) in [(format!("{path}/items"), &item), (path.clone(), &labels), (format!("{PATH}/resp_0"), &labels)] {
+        let refused = post_with(world.address, &path, &by("two"), body).await;
+        assert_eq!((refused.status, &refused.error()["code"]), (404, &json!("conversation_not_found")), "{path}");
+    }
     let large = json!({"items": [{"role": "user", "content": "x".repeat(25_000)}]}).to_string();
     let refused = post_with(world.address, &format!("{path}/items"), &by("one"), &large).await;
     assert_eq!((refused.status, &refused.error()["param"]), (400, &json!("items")));
