@@ -167,8 +167,21 @@ def told(events) -> list:
     return [(event.type, getattr(event, "delta", None)) for event in events] + items(events[-1].response)
 
 
+def anthropic(url: str, stream: bool) -> list:
+    """What Anthropic's route answers, or the events of its stream, without what a cache gave: that differs from answer to answer."""
+    body = {"model": MODEL, "max_tokens": 40, "temperature": 0, "stream": stream,
+            "messages": [{"role": "user", "content": "Count from 1 to 9"}]}
+    status, answer = ask(url, "/v1/messages", body)
+    assert status == 200, (status, answer)
+    if not stream:
+        return [answer["content"], answer["stop_reason"], answer["usage"]["output_tokens"]]
+    events = [json.loads(line.removeprefix("data: ")) for line in answer.decode().splitlines() if line.startswith("data: ")]
+    assert events[-1]["type"] == "message_stop", events[-1]
+    return [(event["type"], event.get("content_block"), event.get("delta")) for event in events]
+
+
 def answers(url: str) -> dict:
-    """What openai-python is told by the server at `url`."""
+    """What openai-python and a client of Anthropic's route are told by the server at `url`."""
     client = openai.OpenAI(base_url=url + "/v1", api_key=KEY, max_retries=0)
     said = [{"role": "user", "content": "Count from 1 to 9"}]
     weather = [{"role": "user", "content": "What is the weather in Paris?"}]
@@ -180,6 +193,8 @@ def answers(url: str) -> dict:
         "responses": items(client.responses.create(model=MODEL, input=said, temperature=0)),
         "streamed responses": told(client.responses.create(model=MODEL, input=said, temperature=0, stream=True)),
         "completions": choices(client.completions.create(model=MODEL, prompt="print", temperature=0, max_tokens=9)),
+        "messages": anthropic(url, stream=False),
+        "streamed messages": anthropic(url, stream=True),
     }
 
 
