@@ -22,8 +22,9 @@
 //!   waits has its share, blocks only while none waits and all have theirs.
 //! * A step has no more drafts than the profile says (`batch.draft_budget_tokens`), shared by those
 //!   that decode. So a large batch has none: there a row more costs what it brings.
-//! * A sequence guesses as far as its guesses were right lately. Where they do not pay it pauses,
-//!   longer each time.
+//! * A sequence guesses as far as its guesses were right lately, those where what was guessed before
+//!   was right and those where it begins anew each by themselves. Where they do not pay it pauses
+//!   with them, longer each time.
 //! * Draws with a history follow from the draws before: those sequences do not guess. One with
 //!   masks guesses as far as its mask holds on (`MaskOutlook`), and up to a token that may change
 //!   it. A sequence that returns does not guess, nor does one whose drafts were in a lost step.
@@ -32,7 +33,7 @@
 
 use super::block_tables::BlockTables;
 use super::geometry::{BlockCounts, Geometry};
-use super::prompt_lookup::RunTable;
+use super::prompt_lookup::{PromptLookup, Standing};
 use super::step::{Planned, StepUnderWay};
 use super::{Scheduler, SequenceEvent};
 use crate::batch::{Sampled, TokenId};
@@ -41,8 +42,10 @@ use crate::batch::{Sampled, TokenId};
 /// to pay. On the CPU a step of 32 rows takes 10 times that of one on the small shape: 0.3 a row.
 /// On gpt-oss-20b's a step of 8 rows takes 2.5 times, 0.2 a row (docs/performance.md, decode).
 const ROW_COST: f32 = 0.35;
-/// What is assumed of a sequence that has not guessed yet: tokens right, of so many.
-const ASSUMED: (f32, f32) = (3.0, 4.0);
+/// What is assumed before anything was verified: tokens right, of so many, where a place is read on
+/// that was right, and where one was just found.
+const ASSUMED_FOLLOWED: (f32, f32) = (9.0, 10.0);
+const ASSUMED_FOUND: (f32, f32) = (3.0, 4.0);
 /// What a verified slice leaves of the weight of those before it: some five count.
 const DECAY: f32 = 0.8;
 /// For so many tokens a sequence pauses whose guesses do not pay, at first; then twice as long each
@@ -64,32 +67,37 @@ pub struct DraftCounts {
 /// How a sequence guesses.
 #[derive(Debug)]
 pub(super) struct Drafting {
-    lookup: RunTable,
+    lookup: PromptLookup,
+    followed: Trust,
+    found: Trust,
+    /// It guesses no more.
+    is_stopped: bool,
+}
+
+/// How far guesses of one kind are trusted.
+#[derive(Debug)]
+struct Trust {
+    assumed: (f32, f32),
     /// Of the latest guesses, older ones weighing less: tokens that were right, and those that were
     /// verified behind none that was wrong.
     right: f32,
     tried: f32,
-    /// It pauses until it has so many tokens.
+    /// It pauses until the sequence has so many tokens.
     resumes_at: usize,
     pause_tokens: usize,
 }
 
-impl Drafting {
-    fn new(tokens_count: usize) -> Self {
-        let ((right, tried), lookup) = (ASSUMED, RunTable::new(tokens_count));
-        Self { lookup, right, tried, resumes_at: 0, pause_tokens: PAUSE_MIN_TOKENS }
-    }
-
-    /// What follows the first `tokens_count` tokens, at most `most` of it.
-    fn guess(&mut self, tokens_count: usize, most: usize, token: impl Fn(usize) -> TokenId) -> Vec<TokenId> {
-        if tokens_count < self.resumes_at {
-            return Vec::new();
-        }
-        self.lookup.guess(tokens_count, self.length(most), token)
+impl Trust {
+    fn new(assumed: (f32, f32)) -> Self {
+        let (right, tried) = assumed;
+        Self { assumed, right, tried, resumes_at: 0, pause_tokens: PAUSE_MIN_TOKENS }
     }
 
     /// How many tokens to guess: the last of them is right often enough to pay.
-    fn length(&self, most: usize) -> usize {
+    fn length(&self, tokens_count: usize, most: usize) -> usize {
+        if tokens_count < self.resumes_at {
+            return 0;
+        }
         let rate = self.right / self.tried;
         let shares = std::iter::successors(Some(rate), |share| Some(share * rate));
         shares.take(most).take_while(|share| *share >= ROW_COST).count()
@@ -105,7 +113,42 @@ impl Drafting {
         } else if self.right < ROW_COST * self.tried {
             self.resumes_at = tokens_count + self.pause_tokens;
             self.pause_tokens = (2 * self.pause_tokens).min(PAUSE_MAX_TOKENS);
-            (self.right, self.tried) = ASSUMED;
+            (self.right, self.tried) = self.assumed;
+        }
+    }
+}
+
+impl Drafting {
+    fn new(tokens_count: usize) -> Self {
+        Self {
+            lookup: PromptLookup::new(tokens_count),
+            followed: Trust::new(ASSUMED_FOLLOWED),
+            found: Trust::new(ASSUMED_FOUND),
+            is_stopped: false,
+        }
+    }
+
+    fn trust(&mut self, standing: Standing) -> &mut Trust {
+        match standing {
+            Standing::Followed => &mut self.followed,
+            Standing::Found => &mut self.found,
+        }
+    }
+
+    /// What follows the first `tokens_count` tokens, at most `most` of it.
+    fn guess(&mut self, tokens_count: usize, most: usize, token: impl Fn(usize) -> TokenId + Copy) -> Vec<TokenId> {
+        if self.is_stopped {
+            return Vec::new();
+        }
+        let Some(place) = self.lookup.find(tokens_count, token) else { return Vec::new() };
+        let length = self.trust(place.standing()).length(tokens_count, most);
+        place.read(length, token)
+    }
+
+    /// Of so many tokens guessed behind so many others so many were right.
+    fn note(&mut self, draft_tokens: usize, accepted_tokens: usize, tokens_count: usize) {
+        if let Some(standing) = self.lookup.standing() {
+            self.trust(standing).note(draft_tokens, accepted_tokens, tokens_count);
         }
     }
 }
@@ -173,7 +216,7 @@ impl Scheduler {
         }
         let drafting = sequences[runner.place].drafting.take();
         let mut drafting = drafting.unwrap_or_else(|| Box::new(Drafting::new(runner.tokens_count)));
-        let mut drafts = drafting.guess(runner.tokens_count, most, |position| runner.token(position, sequences));
+        let mut drafts = drafting.guess(runner.tokens_count, most, |position: usize| runner.token(position, sequences));
         drafts.truncate(runner.unheeded_count(&drafts));
         sequences[runner.place].drafting = Some(drafting);
         drafts
@@ -229,7 +272,7 @@ impl Scheduler {
             if !runner.is_gone()
                 && let Some(drafting) = &mut self.sequences[runner.place].drafting
             {
-                drafting.resumes_at = usize::MAX;
+                drafting.is_stopped = true;
             }
         }
     }
