@@ -40,6 +40,7 @@ fn load(runtime: &Runtime, address: SocketAddr, users_count: usize, times: usize
         output_tokens_min: 1,
         ignore_eos: false,
         temperature: 0.0,
+        extra_body: Default::default(),
         turns: 1,
         disconnect_rate: 0.0,
         abort_rate: 0.0,

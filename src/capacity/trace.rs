@@ -24,8 +24,7 @@ const TOKENS_MAX: u64 = 1 << 20;
 /// seconds are found so.
 const SPAN_MAX_MICROS: u64 = 366 * 86_400 * 1_000_000;
 
-const EXPECTED_COLUMNS: &str =
-    "TIMESTAMP, ContextTokens and GeneratedTokens (Azure), Timestamp, Request tokens and Response tokens (BurstGPT), or begun_s, \
+const EXPECTED_COLUMNS: &str = "TIMESTAMP, ContextTokens and GeneratedTokens (Azure), Timestamp, Request tokens and Response tokens (BurstGPT), or begun_s, \
      prompt_tokens and output_tokens (antiphon load)";
 const EXPECTED_TIME: &str = "seconds, or a date with a time such as 2023-11-16 18:15:46.68";
 const EXPECTED_TOKENS: &str = "a whole number from 1 to 1048576";
@@ -219,7 +218,8 @@ mod tests {
         let json = "{\"TIMESTAMP\": \"2024-05-10 00:00:00.5+00:00\", \"ContextTokens\": 7, \"GeneratedTokens\": 2}\n\
                     {\"timestamp\": \"2024-05-10 00:00:01+00:00\", \"context_tokens\": \"8\", \"generated_tokens\": 3, \"x\": [1]}\n";
         assert_eq!(read(json), Ok(vec![of(0, 7, 2), of(500_000, 8, 3)]));
-        let load = "index,turn,begun_s,late_ms,prompt_tokens,cached_tokens,output_tokens\n0,0,0.0,0.9,12,0,8\n1,0,0.25,0.1,7,0,9\n";
+        let load =
+            "index,turn,begun_s,late_ms,prompt_tokens,cached_tokens,output_tokens\n0,0,0.0,0.9,12,0,8\n1,0,0.25,0.1,7,0,9\n";
         assert_eq!(read(load), Ok(vec![of(0, 12, 8), of(250_000, 7, 9)]));
         let sessions = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n\
                         1,a,2,m,10,5,15,c\n2,b,2,m,10,5,15,c\n3,a,2,m,30,5,35,c\n4,,2,m,30,5,35,c\n";

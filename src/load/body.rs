@@ -39,7 +39,29 @@ pub(super) fn body(options: &LoadOptions, history: &[PromptMessage], index: usiz
     if matches!(options.api, Api::Chat | Api::Completions | Api::Generate) {
         body["stream_options"] = json!({"include_usage": true});
     }
+    for (name, value) in &options.extra_body {
+        body[name.as_str()] = value.clone();
+    }
     body.to_string().into()
+}
+
+/// Whether `name` is a field that [`body`] writes for one of the routes, so that no other value of it can be asked for.
+pub(crate) fn is_own_field(name: &str) -> bool {
+    const OWN: [&str; 12] = [
+        "model",
+        "temperature",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_output_tokens",
+        "ignore_eos",
+        "messages",
+        "prompt",
+        "input",
+        "user_id",
+        "model_type",
+    ];
+    OWN.contains(&name)
 }
 
 #[cfg(test)]
@@ -68,5 +90,20 @@ mod tests {
         assert!(all.iter().all(|asked| (10..=13).contains(asked)));
         assert_ne!(all, (0..100).map(|index| asked(2, index, 0)).collect::<Vec<_>>());
         assert_ne!(all, (0..100).map(|index| asked(1, index, 1)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn fields_that_are_asked_for_besides_are_in_each_body_and_what_a_body_has_is_its_own() {
+        let extra_body =
+            json!({"response_format": {"type": "json_object"}, "top_p": 0.5}).as_object().cloned().expect("an object");
+        for api in [Api::Chat, Api::Completions, Api::Responses, Api::Generate, Api::GenerateStream] {
+            let plain = LoadOptions { api, ignore_eos: true, ..options(Arrivals::Closed { concurrency: 1 }) };
+            let asked = LoadOptions { extra_body: extra_body.clone(), ..plain.clone() };
+            let [plain, asked] =
+                [plain, asked].map(|options| serde_json::from_slice::<Value>(&body(&options, &[], 0, 0)).expect("JSON"));
+            assert_eq!((&asked["response_format"]["type"], &asked["top_p"]), (&json!("json_object"), &json!(0.5)));
+            assert!(plain.as_object().expect("an object").keys().all(|name| is_own_field(name)), "{plain}");
+        }
+        assert!(extra_body.keys().all(|name| !is_own_field(name)));
     }
 }

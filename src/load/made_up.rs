@@ -20,6 +20,7 @@ pub(super) fn options(arrivals: Arrivals) -> LoadOptions {
         output_tokens_min: 8,
         ignore_eos: false,
         temperature: 0.0,
+        extra_body: Default::default(),
         turns: 1,
         disconnect_rate: 0.0,
         abort_rate: 0.0,

@@ -23,6 +23,7 @@ mod scrape;
 mod sweep;
 mod table;
 
+pub(crate) use body::is_own_field;
 pub use compare::{Comparison, compare};
 pub use csv_file::write_csv;
 pub use drive::drive;

@@ -105,6 +105,8 @@ pub struct LoadOptions {
     pub ignore_eos: bool,
     /// The temperature.
     pub temperature: f64,
+    /// Fields that every request has besides, such as `response_format`.
+    pub extra_body: serde_json::Map<String, serde_json::Value>,
     /// Requests of a conversation, each with the history of those before.
     pub turns: usize,
     /// The share of requests whose client leaves at a random moment.

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use serde_json::{Map, Value};
 
 use super::super::failure::CommandFailure;
 use super::super::presets::{self, Asked};
 use super::super::serve::setting_args;
 use super::super::settings::QUIET_LOG_HELP;
 use super::api;
-use crate::load::{Arrivals, GoodputTargets, LoadOptions, PromptSource, SweepOptions};
+use crate::load::{Arrivals, GoodputTargets, LoadOptions, PromptSource, SweepOptions, is_own_field};
 
 /// The settings of the server that `--embedded` starts.
 const SETTINGS: [&str; 7] = ["model", "profile", "device", "threads", "kv_bytes", "prompt_version", "log_level"];
@@ -80,6 +81,7 @@ pub(super) fn command() -> Command {
         .arg(value("output-tokens", "N|N-M", "Tokens of an answer at most, or a limit between the two for each [default: 64]"))
         .arg(flag("ignore-eos", "Answers of exactly so many tokens, where the server knows ignore_eos"))
         .arg(value("temperature", "T", "The temperature").default_value("0"))
+        .arg(value("extra-body", "JSON", "Fields of every request besides: {\"response_format\": {\"type\": \"json_object\"}}"))
         .arg(value("seed", "N", "What every random choice comes from").default_value("0"))
         .next_help_heading("Users that leave early")
         .arg(value("disconnect-rate", "SHARE", "Share of clients that leave at a random moment").default_value("0"))
@@ -173,6 +175,10 @@ impl LoadArguments {
         if self.prefix_tokens > 0 {
             text.push_str(&format!(", {} tokens shared by all", self.prefix_tokens));
         }
+        if !load.extra_body.is_empty() {
+            let names: Vec<&str> = load.extra_body.keys().map(String::as_str).collect();
+            text.push_str(&format!(", with {}", names.join(", ")));
+        }
         if load.turns > 1 {
             text.push_str(&format!(", {} turns a conversation", load.turns));
         }
@@ -214,6 +220,18 @@ fn arrivals(read: &Asked<'_>) -> Result<Arrivals, CommandFailure> {
     }
 }
 
+fn extra_body(read: &Asked<'_>) -> Result<Map<String, Value>, CommandFailure> {
+    let Some(text) = read.text("extra-body") else { return Ok(Map::new()) };
+    let fields: Map<String, Value> = serde_json::from_str(text)
+        .map_err(|error| CommandFailure::Usage(format!("--extra-body: {error}; expected an object of JSON")))?;
+    match fields.keys().find(|name| is_own_field(name)) {
+        Some(name) => Err(CommandFailure::Usage(format!(
+            "--extra-body has `{name}`, which the load writes itself; expected other fields, and its option for this one"
+        ))),
+        None => Ok(fields),
+    }
+}
+
 fn load(read: &Asked<'_>) -> Result<LoadOptions, CommandFailure> {
     let name = read.text("api").unwrap_or_default();
     let expected = "chat, completions, responses, generate or generate-stream";
@@ -237,6 +255,7 @@ fn load(read: &Asked<'_>) -> Result<LoadOptions, CommandFailure> {
         output_tokens_min,
         ignore_eos: read.flag("ignore-eos"),
         temperature: read.within("temperature", "a number from 0 to 2", 0.0, 2.0)?.unwrap_or(0.0),
+        extra_body: extra_body(read)?,
         turns: read.count("turns", 1)?.unwrap_or(1),
         disconnect_rate,
         abort_rate,

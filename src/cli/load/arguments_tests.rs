@@ -1,4 +1,4 @@
-//! When requests are sent, as the command line says it.
+//! When requests are sent and what they hold, as the command line says it.
 
 use super::*;
 
@@ -29,4 +29,21 @@ fn arrivals_that_contradict_each_other_are_refused() {
     }
     assert!(matches!(read(&["--arrivals", "often"]), Err(CommandFailure::Usage(said)) if said.contains("`often`")));
     assert!(matches!(read(&["--concurrency", "0"]), Err(CommandFailure::Usage(_))));
+}
+
+#[test]
+fn fields_of_a_body_are_an_object_without_those_that_the_load_writes() {
+    let read = |text: &str| {
+        let matches = command().try_get_matches_from(["load", "--extra-body", text]).expect("the option is known");
+        extra_body(&Asked::new(&matches)?)
+    };
+    assert_eq!(read(r#"{"top_p": 0.5}"#).expect("an object")["top_p"], 0.5);
+    for (text, part) in [
+        ("[1]", "expected an object of JSON"),
+        ("{", "expected an object of JSON"),
+        (r#"{"top_p": 1, "stream": false}"#, "has `stream`, which the load writes itself"),
+        (r#"{"messages": []}"#, "has `messages`"),
+    ] {
+        assert!(matches!(read(text), Err(CommandFailure::Usage(said)) if said.contains(part)), "{text}");
+    }
 }

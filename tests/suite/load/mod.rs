@@ -27,6 +27,7 @@ pub(crate) fn options(arrivals: Arrivals, requests: usize) -> LoadOptions {
         output_tokens_min: 8,
         ignore_eos: false,
         temperature: 0.0,
+        extra_body: Default::default(),
         turns: 1,
         disconnect_rate: 0.0,
         abort_rate: 0.0,
