@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::actors::compiler::Compiler;
 use crate::actors::masks::MaskThreads;
-use crate::actors::messages::{Coalescing, Generate, KeyId, ResponseInput, WrittenNumbers};
+use crate::actors::messages::{AnswerOptions, Coalescing, Generate, KeyId, ResponseInput, WrittenNumbers};
 use crate::actors::options::{SchedulingOptions, StartOptions};
 use crate::actors::prepare::TextWork;
 use crate::batch::{EngineLimits, Sampling};
@@ -114,6 +114,7 @@ pub(super) fn generate(input: ResponseInput) -> Generate {
         form: None,
         stop_strings: Vec::new(),
         ignore_eos: false,
+        answer: AnswerOptions::default(),
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },
         session: None,
         owner: KeyId::default(),

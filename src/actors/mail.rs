@@ -18,7 +18,7 @@ use crate::actors::ends::TextEnd;
 use crate::actors::messages::{Accepted, Cached, Generate, KeyId, PromptReport, Refusal, ResponseInput};
 use crate::actors::registry::{ResponseId, Ticket};
 use crate::actors::snapshot::{SchedulerLook, ViewSize};
-use crate::actors::text::TextRules;
+use crate::actors::text_rules::TextRules;
 use crate::batch::{PositionLogprobs, TokenId};
 use crate::metrics::RequestRecord;
 use crate::scheduler::NewSequence;

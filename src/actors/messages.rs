@@ -54,6 +54,14 @@ pub struct Coalescing {
     pub max_chars: usize,
 }
 
+/// How the tokens of an answer become its text and the lists beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AnswerOptions {
+    /// Log-probabilities are listed of every generated token, whatever it is, in the order of
+    /// [`Part::tokens`]: the lists of both agree.
+    pub logprobs_by_token: bool,
+}
+
 /// The numbers of a sampling that are part of a cache key, as the request writes them: a sampling
 /// holds the nearest f32, or zero for a temperature that no f32 can divide by.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -99,6 +107,8 @@ pub struct Generate {
     pub stop_strings: Vec<String>,
     /// Go on past the model's own end tokens.
     pub ignore_eos: bool,
+    /// How its tokens become text and lists.
+    pub answer: AnswerOptions,
     /// How to gather text.
     pub coalescing: Coalescing,
     /// The conversation that this belongs to (`X-Session-ID`).
@@ -220,7 +230,8 @@ pub struct Part {
     /// [`PartKind::Finished`]. A token whose text begins in a stop string or behind it has
     /// none; one that goes on into it has the bytes before it. They come with the text in which
     /// their tokens end, or, where a stop string cuts the last one, in a part without text; so
-    /// not always with `tokens`.
+    /// not always with `tokens`. With [`AnswerOptions::logprobs_by_token`] there is one for each of
+    /// `tokens`.
     pub logprobs: Vec<TokenText>,
     /// Tokens generated in this choice so far.
     pub completion_tokens: u32,

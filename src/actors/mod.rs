@@ -43,6 +43,7 @@ mod stream;
 mod stream_threads;
 mod supervision;
 mod text;
+mod text_rules;
 mod token_rate;
 mod ttft;
 

@@ -11,7 +11,7 @@ use crate::actors::masks::MaskThreads;
 use crate::actors::messages::{Generate, KeyId, PromptReport, Refusal, ResponseInput};
 use crate::actors::refusal::{context_exceeded, prompt_exceeds_context};
 use crate::actors::snapshot::ModelLimits;
-use crate::actors::text::{TextForm, TextRules};
+use crate::actors::text_rules::{TextForm, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::local_date;
 use crate::prompt::builder::{KeyParameters, PromptBuilder, PromptError, Salt};
@@ -112,6 +112,7 @@ impl TextWork {
                     stop: Arc::clone(&stop),
                     coalescing: generate.coalescing,
                     thinking,
+                    options: generate.answer,
                 });
             }
             prepared.param = prompt.param;

@@ -32,7 +32,7 @@ use crate::actors::status::Status;
 use crate::actors::stepper::{Next, Stepper};
 use crate::actors::stream::{PARTS_MAX_COUNT, StreamActor, StreamSetup};
 use crate::actors::stream_threads::StreamThreads;
-use crate::actors::text::TextRules;
+use crate::actors::text_rules::TextRules;
 use crate::batch::{Batch, Micros, Sampled, StepResult};
 use crate::clock::Clock;
 use crate::metrics::Metrics;

@@ -7,11 +7,11 @@ use actix::dev::channel;
 
 use super::*;
 use crate::actors::fixtures::{soon, start_options, tokenizer};
-use crate::actors::messages::Coalescing;
+use crate::actors::messages::{AnswerOptions, Coalescing};
 use crate::actors::registry::Registry;
 use crate::actors::service::Service;
 use crate::actors::start::start;
-use crate::actors::text::TextForm;
+use crate::actors::text_rules::TextForm;
 use crate::batch::TokenId;
 use crate::prompt::stop::StopSet;
 
@@ -36,6 +36,7 @@ fn rules(reading: TextForm, stop_strings: &[String]) -> TextRules {
         stop,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },
         thinking: crate::prompt::constraint::ThinkingBounds::free(),
+        options: AnswerOptions::default(),
     }
 }
 

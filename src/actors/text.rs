@@ -13,46 +13,20 @@ use std::sync::Arc;
 use crate::actors::coalesce::Coalescer;
 use crate::actors::ends::TextEnd;
 use crate::actors::held_logprobs::HeldLogprobs;
-use crate::actors::messages::{Cached, Coalescing, Finish, FinishKind, Part, PartKind, TokenText};
+use crate::actors::messages::{AnswerOptions, Cached, Finish, FinishKind, Part, PartKind, TokenText};
+use crate::actors::text_rules::{TextForm, TextRules};
 use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
 use crate::prompt::constraint::ThinkingBounds;
 use crate::prompt::detokenizer::Detokenizer;
-use crate::prompt::harmony::parser::{EventKind, ParsedEvent, Parser, ParserRules, ParserStart};
+use crate::prompt::harmony::parser::{EventKind, ParsedEvent, Parser};
 use crate::prompt::harmony::recovery::RecoveryCounts;
-use crate::prompt::stop::{StopSet, StopStrings};
+use crate::prompt::stop::StopStrings;
 use crate::prompt::tokenizer::Tokenizer;
 use crate::scheduler::FinishReason;
 
 /// What stands between the texts of two messages that are delivered as one: two of analysis, or a
 /// preamble and the answer. The model did not write it, so no stop string is searched in it.
 const BLANK_LINE: &str = "\n\n";
-
-/// What all choices of a response have in common.
-#[derive(Debug, Clone)]
-pub(super) struct TextRules {
-    /// Whose tokens these are.
-    pub(super) tokenizer: Arc<Tokenizer>,
-    /// What they are.
-    pub(super) reading: TextForm,
-    /// What ends the answer.
-    pub(super) stop: Arc<StopSet>,
-    /// How text is gathered.
-    pub(super) coalescing: Coalescing,
-    /// How far the analysis may go.
-    pub(super) thinking: ThinkingBounds,
-}
-
-/// What the tokens of an answer are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum TextForm {
-    /// Text.
-    Plain,
-    /// Harmony, of which the prompt holds the beginning, and what of it may be part of the answer.
-    Harmony(ParserStart, ParserRules),
-    /// Something at which the reader panics, to see what becomes of the others.
-    #[cfg(test)]
-    Poison,
-}
 
 /// What a choice needs after a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +64,7 @@ pub(super) struct ChoiceText {
     stop: StopStrings,
     coalescer: Coalescer,
     thinking: ThinkingBounds,
+    options: AnswerOptions,
     channel: TextPart,
     /// Whether a message is open of which something came.
     in_message: bool,
@@ -129,6 +104,7 @@ impl ChoiceText {
             stop: StopStrings::new(Arc::clone(&rules.stop)),
             coalescer: Coalescer::new(rules.coalescing),
             thinking: rules.thinking.clone(),
+            options: rules.options,
             channel: TextPart::Content,
             in_message: false,
             reasoned: false,
@@ -216,8 +192,10 @@ impl ChoiceText {
         let mut stop_logprobs = Vec::new();
         if let TextEnd::Finished(FinishReason::Stop(token)) = end {
             self.completion_tokens += 1;
-            self.unplaced.push_back((token, None));
-            stop_logprobs.extend(logprobs.map(|position| self.token_text(position)));
+            let text = logprobs.map(|position| self.token_text(position));
+            let (at_its_place, at_the_end) = if self.options.logprobs_by_token { (text, None) } else { (None, text) };
+            self.unplaced.push_back((token, at_its_place));
+            stop_logprobs.extend(at_the_end);
             if self.tokenizer.is_control(token) {
                 // It closes harmony's message. A stop token of the client's is no part of the
                 // answer, so it is not read.
@@ -356,13 +334,18 @@ impl ChoiceText {
     }
 
     /// The next part stands for `count` more tokens. Returns the log-probabilities of the last
-    /// `text_count` of them, its text; harmony's control tokens among them have none.
+    /// `text_count` of them, its text; harmony's control tokens among them have none. Where they
+    /// are listed by token, the next part has those of all.
     fn place(&mut self, count: usize, text_count: usize) -> Vec<TokenText> {
         let mut of_text = Vec::new();
         let count = count.min(self.unplaced.len());
         let text_at = count.saturating_sub(text_count);
         for (index, (token, logprobs)) in self.unplaced.drain(..count).enumerate() {
             self.tokens.push(token);
+            if self.options.logprobs_by_token {
+                self.logprobs.extend(logprobs);
+                continue;
+            }
             let is_text = matches!(self.reader, TokenReader::Plain(_)) || !self.tokenizer.is_control(token);
             if index >= text_at && is_text {
                 of_text.extend(logprobs);
@@ -428,7 +411,7 @@ impl ChoiceText {
 
     fn end(&mut self, kind: FinishKind, stop_logprobs: Vec<TokenText>, out: &mut Vec<Part>) {
         self.flush(out);
-        if !self.logprobs.is_empty() && self.channel == TextPart::Content {
+        if !self.logprobs.is_empty() && self.channel == TextPart::Content && !self.options.logprobs_by_token {
             // Their text was sent before it was known where a stop string cuts them.
             self.emit_text(String::new(), out);
         }

@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::actors::fixtures::{VOCAB_SIZE, tokenizer};
+use crate::actors::messages::Coalescing;
+use crate::prompt::harmony::parser::{ParserRules, ParserStart};
+use crate::prompt::stop::StopSet;
 
 fn rules(reading: TextForm, stop_strings: &[&str], coalescing: Coalescing) -> TextRules {
     let stop_strings: Vec<String> = stop_strings.iter().map(|string| (*string).to_owned()).collect();
@@ -13,6 +16,7 @@ fn rules(reading: TextForm, stop_strings: &[&str], coalescing: Coalescing) -> Te
         stop: Arc::new(StopSet::new(&stop_strings)),
         coalescing,
         thinking: ThinkingBounds::free(),
+        options: AnswerOptions::default(),
     }
 }
 

@@ -11,7 +11,9 @@ use crate::http::answer::heading::FINGERPRINT;
 use crate::http::answer::progress::AnswerProgress;
 use crate::http::answer::whole::{Gather, GatheredAnswer};
 use crate::http::chat::answer::{ChatAnswer, Shown};
+use crate::http::chat::calls::CallStyle;
 use crate::http::completions::answer::{CompletionAnswer, ShownPrompt};
+use crate::http::wire::lists::TokenLists;
 use crate::http::wire::samples::{content, finished, heading, metadata, part, token_text};
 
 const STOP: FinishKind = FinishKind::Stop { matched: None };
@@ -37,7 +39,9 @@ fn written(mut encoder: Encoder, parts: &[Part]) -> Vec<String> {
     frames.into_iter().map(line).collect()
 }
 
-const SHOWN: Shown = Shown { reasoning: true, logprobs: false, as_predecessor: false };
+const NO_LISTS: TokenLists = TokenLists { logprobs: None, prompt_logprobs: None, ids: false, as_ids: false };
+const LOGPROBS: TokenLists = TokenLists { logprobs: Some(20), ..NO_LISTS };
+const SHOWN: Shown = Shown { reasoning: true, call_style: CallStyle::Tools, lists: NO_LISTS, as_predecessor: false };
 
 fn chat(choices_count: usize, change: impl Fn(&mut ChatEncoder)) -> Encoder {
     let mut encoder = ChatEncoder {
@@ -134,7 +138,7 @@ fn continuous_usage_stands_in_every_chunk() {
 
 #[test]
 fn log_probabilities_that_were_asked_for_are_a_list_even_without_any() {
-    let shown = Shown { logprobs: true, reasoning: false, ..SHOWN };
+    let shown = Shown { lists: LOGPROBS, reasoning: false, ..SHOWN };
     let nothing = || whole(vec![part(0, PartKind::Reasoning("hm".into()), &[1], 1), finished(0, FinishKind::Length, 1)], 1);
     let answer = ChatAnswer { heading: heading(), metadata: metadata(), token_ids: None, shown };
     let json: serde_json::Value = serde_json::from_str(&answer.whole(&nothing())).unwrap();
@@ -156,7 +160,7 @@ fn log_probabilities_of_a_chat_are_those_of_its_text_alone() {
     for (number, part) in (0..).zip(&mut parts) {
         part.logprobs = vec![token_text(number, &format!("t{number}"), -1.0)];
     }
-    let shown = Shown { logprobs: true, ..SHOWN };
+    let shown = Shown { lists: LOGPROBS, ..SHOWN };
     let tokens = |choice: &serde_json::Value| -> Vec<String> {
         let listed = choice["logprobs"]["content"].as_array().into_iter().flatten();
         listed.map(|token| token["token"].as_str().unwrap().to_owned()).collect()
@@ -198,7 +202,7 @@ fn offsets_count_characters_of_the_text() {
     let echo = |answer: &mut CompletionAnswer| {
         answer.prompts[0] =
             ShownPrompt { echo: Some("안\u{fffd}".into()), first_token: b"\xec\x95".to_vec(), ..answer.prompts[0].clone() };
-        answer.logprobs = true;
+        answer.lists = LOGPROBS;
     };
     prompt.logprobs[0].bytes = b"\x88".to_vec();
     let parts = [prompt, text, stop];
@@ -259,9 +263,8 @@ fn completion_answer(change: impl Fn(&mut CompletionAnswer)) -> CompletionAnswer
         metadata: metadata(),
         prompts: vec![ShownPrompt { tokens, echo: None, first_token: b"p".to_vec() }],
         choices_a_prompt: 1,
-        logprobs: false,
         prompt_only: false,
-        return_token_ids: false,
+        lists: NO_LISTS,
     };
     change(&mut answer);
     answer
@@ -297,8 +300,7 @@ fn scored() -> Vec<Part> {
 
 fn echo_all(answer: &mut CompletionAnswer) {
     answer.prompts[0].echo = Some("pq".into());
-    answer.logprobs = true;
-    answer.return_token_ids = true;
+    answer.lists = TokenLists { ids: true, ..LOGPROBS };
 }
 
 #[test]

@@ -42,6 +42,7 @@ pub(in crate::http) fn order(
         form: generation.form.clone(),
         stop_strings: generation.stop_strings.clone(),
         ignore_eos: generation.ignore_eos,
+        answer: generation.answer,
         coalescing,
         session: sender.session,
         owner: sender.owner,

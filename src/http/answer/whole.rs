@@ -24,7 +24,7 @@ pub(crate) struct WholeChoice {
     pub(crate) reasoning: String,
     /// The calls.
     pub(crate) calls: Vec<WholeCall>,
-    /// Log-probabilities of the answer's tokens, if asked for.
+    /// Log-probabilities of the answer's tokens, or of all, if asked for.
     pub(crate) logprobs: Vec<TokenText>,
     /// Log-probabilities of tokens after the last text, the stop token's among them.
     pub(crate) end_logprobs: Vec<TokenText>,
@@ -41,6 +41,8 @@ pub(crate) struct GatheredAnswer {
     /// How far it is.
     pub(crate) progress: AnswerProgress,
     choices: Vec<WholeChoice>,
+    /// Log-probabilities are listed of every token.
+    lists_all: bool,
 }
 
 /// What an answer in one piece is gathered in.
@@ -81,7 +83,12 @@ impl GatheredAnswer {
     /// Nothing gathered yet.
     pub(crate) fn new(progress: AnswerProgress) -> Self {
         let choices = (0..progress.choices_count()).map(|_| WholeChoice::default()).collect();
-        Self { progress, choices }
+        Self { progress, choices, lists_all: false }
+    }
+
+    /// The same; if `lists_all`, log-probabilities are those of every token.
+    pub(crate) fn listing_all(self, lists_all: bool) -> Self {
+        Self { lists_all, ..self }
     }
 
     /// The choices that have ended, with how; all of them once [`AnswerProgress::is_done`].
@@ -91,10 +98,13 @@ impl GatheredAnswer {
 }
 
 impl Gather for GatheredAnswer {
-    fn take(&mut self, part: Part) -> Result<(), Broken> {
+    fn take(&mut self, mut part: Part) -> Result<(), Broken> {
         Broken::check(&part)?;
         self.progress.take(&part);
         let choice = &mut self.choices[part.choice as usize];
+        if self.lists_all && part.kind != PartKind::Prompt {
+            choice.logprobs.append(&mut part.logprobs);
+        }
         choice.tokens.extend(part.tokens);
         match part.kind {
             PartKind::Prompt => choice.prompt_logprobs = part.logprobs,

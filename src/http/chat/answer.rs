@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::actors::messages::{Finish, FinishKind, Part, PartKind};
+use crate::actors::messages::{Finish, FinishKind, Part, PartKind, TokenText};
 use crate::batch::TokenId;
 use crate::http::answer::encoder::{Frame, to_json};
 use crate::http::answer::heading::{FINGERPRINT, Heading, Metadata};
-use crate::http::answer::logprobs::ChatLogprobs;
+use crate::http::answer::logprobs::{ChatLogprobs, RankedPrompt};
 use crate::http::answer::progress::{AnswerProgress, Usage, stop_reason};
 use crate::http::answer::whole::{GatheredAnswer, WholeChoice};
+use crate::http::chat::calls::{CallStyle, CallsAnswer, CallsDelta};
 use crate::http::wire::error::{ErrorBody, ErrorObject};
+use crate::http::wire::lists::TokenLists;
 use crate::prompt::conversation::ThinkingStop;
 
 /// What an answer is made with.
@@ -32,8 +34,10 @@ pub(crate) struct ChatAnswer {
 pub(crate) struct Shown {
     /// The analysis.
     pub(crate) reasoning: bool,
-    /// Log-probabilities.
-    pub(crate) logprobs: bool,
+    /// Calls.
+    pub(crate) call_style: CallStyle,
+    /// Lists of tokens.
+    pub(crate) lists: TokenLists,
     /// The metadata are called `metadata`, as the predecessor called them. OpenAI's field of that
     /// name is a map of strings, which its clients check, so that its dialect has them as
     /// `antiphon`.
@@ -129,25 +133,8 @@ struct Delta<'a> {
     reasoning: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tool_calls: Option<[CallDelta<'a>; 1]>,
-}
-
-#[derive(Serialize)]
-struct CallDelta<'a> {
-    index: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<&'static str>,
-    function: FunctionDelta<'a>,
-}
-
-#[derive(Serialize)]
-struct FunctionDelta<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    arguments: &'a str,
+    #[serde(flatten)]
+    calls: CallsDelta<'a>,
 }
 
 /// What a chunk adds to its choices.
@@ -179,7 +166,9 @@ impl ChatEncoder {
             PartKind::Finished(finish) => self.finished(part, finish, out),
             kind => {
                 let hidden = matches!(kind, PartKind::Reasoning(_)) && !self.answer.shown.reasoning;
-                if let Some(delta) = delta(kind).map(|delta| if hidden { Delta::default() } else { delta }) {
+                if let Some(delta) =
+                    delta(kind, self.answer.shown.call_style).map(|delta| if hidden { Delta::default() } else { delta })
+                {
                     let text = if let PartKind::Content(text) = kind { text } else { "" };
                     let choice = ChunkChoice { delta, ..self.choice(part) };
                     // Parts without text are worth a chunk only for what else they bring.
@@ -197,8 +186,8 @@ impl ChatEncoder {
         let choice = ChunkChoice {
             // Said of every choice with log-probabilities, so that one without any text has a list
             // too.
-            logprobs: self.answer.shown.logprobs.then(|| ChatLogprobs::of(&[])),
-            finish_reason: Some(self.progress.finish_reason(part.choice, finish)),
+            logprobs: self.answer.logprobs(if self.answer.shown.lists.ids { part.logprobs.as_slice() } else { &[] }),
+            finish_reason: Some(self.answer.shown.call_style.finish_reason(self.progress.finish_reason(part.choice, finish))),
             stop_reason: stop_reason(finish),
             finish_details: FinishDetails::of(finish),
             ..self.choice(part)
@@ -240,10 +229,17 @@ impl ChatEncoder {
     fn choice(&self, part: &Part) -> ChunkChoice<'static> {
         ChunkChoice {
             index: part.choice,
-            logprobs: logprobs(part),
+            logprobs: self.logprobs(part),
             token_ids: self.answer.token_ids.as_ref().filter(|_| !part.tokens.is_empty()).map(|_| ids(&part.tokens)),
             ..ChunkChoice::default()
         }
+    }
+
+    /// Log-probabilities of a part: OpenAI lists those of the answer's text, not of the analysis,
+    /// calls or stop tokens. Beside ids they are of every token.
+    fn logprobs(&self, part: &Part) -> Option<ChatLogprobs> {
+        let lists = self.answer.shown.lists.ids || matches!(part.kind, PartKind::Content(_));
+        self.answer.logprobs(&part.logprobs).filter(|_| lists && !part.logprobs.is_empty())
     }
 
     fn extra(&self) -> Extra<'_> {
@@ -271,20 +267,16 @@ impl ChatEncoder {
 }
 
 /// What a part adds to the message; `None` for what is not part of a chat.
-fn delta(kind: &PartKind) -> Option<Delta<'_>> {
+fn delta(kind: &PartKind, style: CallStyle) -> Option<Delta<'_>> {
     match kind {
         PartKind::Prompt | PartKind::Finished(_) => None,
         PartKind::Content(text) => Some(Delta { content: Some(text), ..Delta::default() }),
         PartKind::Reasoning(text) => Some(Delta { reasoning: Some(text), reasoning_content: Some(text), ..Delta::default() }),
         PartKind::ToolCallStart { index, id, name } => {
-            let function = FunctionDelta { name: Some(name), arguments: "" };
-            let call = CallDelta { index: *index, id: Some(id), kind: Some("function"), function };
-            Some(Delta { tool_calls: Some([call]), ..Delta::default() })
+            Some(Delta { calls: CallsDelta::begun(style, *index, id, name), ..Delta::default() })
         }
         PartKind::ToolCallArguments { index, text } => {
-            let function = FunctionDelta { name: None, arguments: text };
-            let call = CallDelta { index: *index, id: None, kind: None, function };
-            Some(Delta { tool_calls: Some([call]), ..Delta::default() })
+            Some(Delta { calls: CallsDelta::more(style, *index, text), ..Delta::default() })
         }
     }
 }
@@ -294,13 +286,6 @@ fn is_empty(kind: &PartKind) -> bool {
         PartKind::Content(text) | PartKind::Reasoning(text) | PartKind::ToolCallArguments { text, .. } => text.is_empty(),
         PartKind::Prompt | PartKind::ToolCallStart { .. } | PartKind::Finished(_) => false,
     }
-}
-
-/// Log-probabilities of a part: OpenAI lists those of the answer's text, not of the analysis, calls
-/// or stop tokens.
-fn logprobs(part: &Part) -> Option<ChatLogprobs> {
-    let content = matches!(part.kind, PartKind::Content(_)) && !part.logprobs.is_empty();
-    content.then(|| ChatLogprobs::of(&part.logprobs))
 }
 
 /// Token ids as JSON has them.
@@ -319,6 +304,8 @@ struct Completion<'a> {
     usage: Usage,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<RankedPrompt>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<&'a Metadata>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -348,22 +335,8 @@ struct MessageAnswer<'a> {
     reasoning: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tool_calls: Vec<CallAnswer<'a>>,
-}
-
-#[derive(Serialize)]
-struct CallAnswer<'a> {
-    id: &'a str,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    function: FunctionAnswer<'a>,
-}
-
-#[derive(Serialize)]
-struct FunctionAnswer<'a> {
-    name: &'a str,
-    arguments: &'a str,
+    #[serde(flatten)]
+    calls: CallsAnswer<'a>,
 }
 
 impl ChatAnswer {
@@ -372,9 +345,9 @@ impl ChatAnswer {
         let NamedMetadata { metadata, antiphon } = self.named_metadata();
         let choices = whole.ended().enumerate().map(|(index, (choice, finish))| WholeChat {
             index,
-            message: message(choice, self.shown.reasoning),
-            logprobs: self.shown.logprobs.then(|| ChatLogprobs::of(&choice.logprobs)),
-            finish_reason: whole.progress.finish_reason(index as u32, finish),
+            message: message(choice, &self.shown),
+            logprobs: self.logprobs(&choice.logprobs),
+            finish_reason: self.shown.call_style.finish_reason(whole.progress.finish_reason(index as u32, finish)),
             stop_reason: stop_reason(finish),
             finish_details: FinishDetails::of(finish),
             token_ids: self.token_ids.as_ref().map(|_| ids(&choice.tokens)),
@@ -388,9 +361,21 @@ impl ChatAnswer {
             choices: choices.collect(),
             usage: whole.progress.usage(),
             prompt_token_ids: self.token_ids.as_deref().map(ids),
+            prompt_logprobs: self.prompt_logprobs(whole),
             metadata,
             antiphon,
         })
+    }
+
+    fn logprobs(&self, tokens: &[TokenText]) -> Option<ChatLogprobs> {
+        let lists = self.shown.lists;
+        lists.logprobs.is_some().then(|| ChatLogprobs::of(tokens, lists.listing()))
+    }
+
+    /// Of the prompt, which is that of each choice.
+    fn prompt_logprobs(&self, whole: &GatheredAnswer) -> Option<RankedPrompt> {
+        let top_max_count = self.shown.lists.prompt_logprobs?;
+        whole.ended().next().map(|(choice, _)| RankedPrompt::of(&choice.prompt_logprobs, top_max_count))
     }
 
     fn named_metadata(&self) -> NamedMetadata<'_> {
@@ -399,18 +384,10 @@ impl ChatAnswer {
     }
 }
 
-fn message(choice: &WholeChoice, shows_reasoning: bool) -> MessageAnswer<'_> {
-    let reasoning = Some(choice.reasoning.as_str()).filter(|text| shows_reasoning && !text.is_empty());
-    let tool_calls: Vec<_> = choice
-        .calls
-        .iter()
-        .map(|call| CallAnswer {
-            id: &call.id,
-            kind: "function",
-            function: FunctionAnswer { name: &call.name, arguments: &call.arguments },
-        })
-        .collect();
+fn message<'a>(choice: &'a WholeChoice, shown: &Shown) -> MessageAnswer<'a> {
+    let reasoning = Some(choice.reasoning.as_str()).filter(|text| shown.reasoning && !text.is_empty());
+    let calls = CallsAnswer::of(shown.call_style, &choice.calls);
     // OpenAI's content is null beside calls; without calls clients expect a string.
-    let content = Some(choice.content.as_str()).filter(|text| tool_calls.is_empty() || !text.is_empty());
-    MessageAnswer { role: "assistant", content, refusal: None, reasoning, reasoning_content: reasoning, tool_calls }
+    let content = Some(choice.content.as_str()).filter(|text| calls.is_empty() || !text.is_empty());
+    MessageAnswer { role: "assistant", content, refusal: None, reasoning, reasoning_content: reasoning, calls }
 }

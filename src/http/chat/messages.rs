@@ -10,7 +10,7 @@ use crate::http::wire::parts::{check_type, text_of};
 use crate::http::wire::tools::function_name;
 use crate::prompt::conversation::{Message, ToolCall};
 
-const ROLES: &str = "system, developer, user, assistant or tool";
+const ROLES: &str = "system, developer, user, assistant, tool or function";
 /// A part of type `text`, which holds it in a field of that name.
 const TEXT: (&str, &str) = ("text", "text");
 
@@ -36,7 +36,7 @@ fn message(mut fields: RequestFields, calls: &HashSet<String>) -> Result<Message
     let role_path = fields.path_of("role");
     let role = text(fields.required("role", ROLES)?, &role_path)?;
     // Harmony has no place for a name; it is accepted because OpenAI accepts it.
-    fields.text("name")?;
+    let name = fields.text("name")?;
     match role.as_str() {
         "system" => Ok(Message::System { content: content(&mut fields)? }),
         "developer" => Ok(Message::Developer { content: content(&mut fields)? }),
@@ -48,12 +48,31 @@ fn message(mut fields: RequestFields, calls: &HashSet<String>) -> Result<Message
             if !calls.contains(&call_id) {
                 return Err(unfit(&path, &Value::String(call_id), "the id of a call in an earlier assistant message"));
             }
-            // A function that returns nothing has null for its result.
-            let content = fields.take("content").map(|value| text_or_parts(value, &fields.path_of("content"))).transpose()?;
-            Ok(Message::Tool { call_id, content: content.unwrap_or_default() })
+            Ok(Message::Tool { call_id, content: result(&mut fields)? })
+        }
+        "function" => {
+            let path = fields.path_of("name");
+            let expected = "the name of a function that an earlier assistant message called by function_call";
+            let name = name.ok_or(WireError::Missing { param: path.clone(), expected })?;
+            let call_id = older_id(&name);
+            if !calls.contains(&call_id) {
+                return Err(unfit(&path, &Value::String(name), expected));
+            }
+            Ok(Message::Tool { call_id, content: result(&mut fields)? })
         }
         _ => Err(unfit(&role_path, &Value::String(role), ROLES)),
     }
+}
+
+/// What a function gave. One that returns nothing has null for its result.
+fn result(fields: &mut RequestFields) -> Result<String, WireError> {
+    let content = fields.take("content").map(|value| text_or_parts(value, &fields.path_of("content"))).transpose()?;
+    Ok(content.unwrap_or_default())
+}
+
+/// Calls of OpenAI's older form have no ids: a result names its function.
+fn older_id(function: &str) -> String {
+    format!("function_call {function}")
 }
 
 fn assistant(mut fields: RequestFields) -> Result<Message, WireError> {
@@ -72,13 +91,22 @@ fn assistant(mut fields: RequestFields) -> Result<Message, WireError> {
     let older = fields.text("reasoning_content")?;
     let reasoning = newer.filter(|text| older.is_none() || !text.is_empty()).or(older);
     let path = fields.path_of("tool_calls");
-    let tool_calls = fields
+    let older = fields.object("function_call")?;
+    let mut tool_calls: Vec<ToolCall> = fields
         .list("tool_calls")?
         .unwrap_or_default()
         .into_iter()
         .enumerate()
         .map(|(index, value)| tool_call(RequestFields::of(value, &format!("{path}[{index}]"))?))
         .collect::<Result<_, _>>()?;
+    if let Some(mut function) = older {
+        if !tool_calls.is_empty() {
+            let message = "is the older name of tool_calls, which are given too; give one of them".to_owned();
+            return Err(WireError::Conflict { param: fields.path_of("function_call"), message });
+        }
+        let (name, arguments) = called(&mut function)?;
+        tool_calls.push(ToolCall { id: older_id(&name), name, arguments });
+    }
     Ok(Message::Assistant { content, reasoning, tool_calls })
 }
 
@@ -88,13 +116,19 @@ fn tool_call(mut fields: RequestFields) -> Result<ToolCall, WireError> {
     let id = text(fields.required("id", "a string")?, &id_path)?;
     let mut function =
         RequestFields::of(fields.required("function", "an object with name and arguments")?, &fields.path_of("function"))?;
-    let name = function_name(&mut function)?;
+    let (name, arguments) = called(&mut function)?;
+    Ok(ToolCall { id, name, arguments })
+}
+
+/// The name and the arguments of a call.
+fn called(function: &mut RequestFields) -> Result<(String, String), WireError> {
+    let name = function_name(function)?;
     let arguments_path = function.path_of("arguments");
     let arguments = match function.required("arguments", "a string of JSON")? {
         object @ Value::Object(_) => object.to_string(),
         other => text(other, &arguments_path)?,
     };
-    Ok(ToolCall { id, name, arguments })
+    Ok((name, arguments))
 }
 
 fn content(fields: &mut RequestFields) -> Result<String, WireError> {

@@ -31,6 +31,27 @@ fn every_role_is_read() {
 }
 
 #[test]
+fn calls_and_results_of_the_older_form_are_calls_and_results() {
+    let messages = parse(
+        r#"[{"role":"assistant","content":null,"function_call":{"name":"f","arguments":"{\"a\":1}"}},
+            {"role":"function","name":"f","content":"4"},
+            {"role":"assistant","function_call":{"name":"g","arguments":"{}"},"tool_calls":[]},
+            {"role":"function","name":"g","content":null},{"role":"user","content":"u"}]"#,
+    )
+    .unwrap();
+    let call = |name: &str, arguments: &str| ToolCall {
+        id: format!("function_call {name}"),
+        name: name.to_owned(),
+        arguments: arguments.to_owned(),
+    };
+    let said = |call| Message::Assistant { content: None, reasoning: None, tool_calls: vec![call] };
+    let result =
+        |name: &str, content: &str| Message::Tool { call_id: format!("function_call {name}"), content: content.to_owned() };
+    let expected = [said(call("f", "{\"a\":1}")), result("f", "4"), said(call("g", "{}")), result("g", "")];
+    assert_eq!(messages[..4], expected);
+}
+
+#[test]
 fn complaints_name_the_place() {
     for (json, param, code) in [
         ("[]", "messages", "invalid_value"),
@@ -71,6 +92,19 @@ fn complaints_name_the_place() {
             r#"[{"role":"assistant","tool_calls":[{"id":"c","function":{"name":"f","arguments":[]}}]}]"#,
             "messages[0].tool_calls[0].function.arguments",
             "invalid_value",
+        ),
+        (r#"[{"role":"function","content":"x"}]"#, "messages[0].name", "missing_required_parameter"),
+        (r#"[{"role":"function","name":"f","content":"x"}]"#, "messages[0].name", "invalid_value"),
+        (
+            r#"[{"role":"assistant","function_call":{"name":"f"}}]"#,
+            "messages[0].function_call.arguments",
+            "missing_required_parameter",
+        ),
+        (
+            r#"[{"role":"assistant","function_call":{"name":"f","arguments":""},
+                "tool_calls":[{"id":"c","function":{"name":"f","arguments":""}}]}]"#,
+            "messages[0].function_call",
+            "conflicting_parameters",
         ),
         (
             r#"[{"role":"assistant","tool_calls":[{"id":"c","type":"custom"}]}]"#,

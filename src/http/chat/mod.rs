@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions`, and what `/generate` shares with it.
 
 pub(in crate::http) mod answer;
+pub(in crate::http) mod calls;
 pub(in crate::http) mod messages;
 pub(in crate::http) mod request;
 
@@ -14,6 +15,7 @@ use crate::http::answer::respond;
 use crate::http::answer::whole::GatheredAnswer;
 use crate::http::body::{ReadBody, read_json};
 use crate::http::chat::answer::{ChatAnswer, ChatEncoder, Shown};
+use crate::http::chat::calls::CallStyle;
 use crate::http::chat::request::{BodyRoute, ChatRequest};
 use crate::http::errors::ApiError;
 use crate::http::legacy::event_answer::EventEncoder;
@@ -51,7 +53,7 @@ pub(in crate::http) async fn answer(
 ) -> Result<HttpResponse, ApiError> {
     let asked = read(&request, payload, &state, manner).await.map_err(|error| state.refused(error))?;
     let (ReadBody { asked, memory }, sender) = asked;
-    let ChatRequest { model, conversation, generation, streaming, return_token_ids, include_reasoning } = asked;
+    let ChatRequest { model, conversation, generation, streaming, lists, include_reasoning, call_style } = asked;
     let id = response_id(&request, manner.id_prefix);
     let order =
         respond::order(id.clone(), vec![ResponseInput::Chat(conversation)], &generation, streaming.coalescing, sender, memory);
@@ -60,16 +62,12 @@ pub(in crate::http) async fn answer(
     let heading = respond::heading(&id, &model);
     let metadata = respond::metadata(&state, &heading, &generation, &reports);
     let progress = AnswerProgress::new(respond::prompt_tokens(&reports), generation.choices_count as usize);
-    let token_ids = respond::token_ids(return_token_ids, &reports[0]);
-    let shown = Shown {
-        reasoning: include_reasoning,
-        logprobs: generation.sampling.logprobs.is_some(),
-        as_predecessor: manner.dialect != Dialect::OpenAi,
-    };
+    let token_ids = respond::token_ids(lists.ids, &reports[0]);
+    let shown = Shown { reasoning: include_reasoning, call_style, lists, as_predecessor: manner.dialect != Dialect::OpenAi };
     if !streaming.on {
         let answer = ChatAnswer { heading, metadata, token_ids, shown };
-        return respond::in_one_piece(&state, &id, parts, GatheredAnswer::new(progress), move |whole| answer.whole(whole))
-            .await;
+        let gathered = GatheredAnswer::new(progress).listing_all(lists.ids);
+        return respond::in_one_piece(&state, &id, parts, gathered, move |whole| answer.whole(whole)).await;
     }
     let include_usage = streaming.include_usage;
     let encoder = match manner.dialect {
@@ -95,20 +93,23 @@ async fn read(
     manner: Manner,
 ) -> Result<(ReadBody<ChatRequest>, Sender), ApiError> {
     let chat = read_json(request, payload, state, move |body, terms| ChatRequest::read(body, manner.form, terms)).await?;
-    let ChatRequest { streaming, generation, conversation, .. } = &chat.asked;
+    let ChatRequest { streaming, generation, conversation, call_style, .. } = &chat.asked;
     if streaming.on {
-        check_dialect(manner.dialect, generation.choices_count, !conversation.tools.is_empty())?;
+        let field = if *call_style == CallStyle::Function { "functions" } else { "tools" };
+        let tools = (!conversation.tools.is_empty()).then_some(field);
+        check_dialect(manner.dialect, generation.choices_count, tools)?;
     }
     Ok((chat, Sender::of(request)?))
 }
 
-/// The typed events know one choice and no calls.
-fn check_dialect(dialect: Dialect, choices_count: u32, tools: bool) -> Result<(), WireError> {
+/// The typed events know one choice and no calls, of which there may be some if `tools`, the field
+/// that offers them, is there.
+fn check_dialect(dialect: Dialect, choices_count: u32, tools: Option<&'static str>) -> Result<(), WireError> {
     let refused = match dialect {
         Dialect::OpenAi => None,
         Dialect::Both | Dialect::Events if choices_count > 1 => Some(("n", "more than one choice")),
-        Dialect::Events if tools => Some(("tools", "function calls")),
-        Dialect::Both | Dialect::Events => None,
+        Dialect::Events => tools.map(|field| (field, "function calls")),
+        Dialect::Both => None,
     };
     match refused {
         None => Ok(()),
@@ -135,9 +136,9 @@ mod tests {
             (Dialect::Both, None, None, Some("n")),
             (Dialect::Events, None, Some("tools"), Some("n")),
         ] {
-            assert_eq!(refused(dialect, 1, false).as_deref(), one, "{dialect:?}");
-            assert_eq!(refused(dialect, 1, true).as_deref(), one_with_tools, "{dialect:?}");
-            assert_eq!(refused(dialect, 2, true).as_deref(), two, "{dialect:?}");
+            assert_eq!(refused(dialect, 1, None).as_deref(), one, "{dialect:?}");
+            assert_eq!(refused(dialect, 1, Some("tools")).as_deref(), one_with_tools, "{dialect:?}");
+            assert_eq!(refused(dialect, 2, Some("tools")).as_deref(), two, "{dialect:?}");
         }
     }
 }

@@ -3,12 +3,14 @@
 
 use serde_json::Value;
 
+use crate::http::chat::calls::CallStyle;
 use crate::http::chat::messages;
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::WireError;
 use crate::http::wire::fields::{RequestFields, note_unknown};
 use crate::http::wire::foreign;
 use crate::http::wire::form::FormRequest;
+use crate::http::wire::lists::TokenLists;
 use crate::http::wire::parts::check_modalities;
 use crate::http::wire::reasoning::Reasoning;
 use crate::http::wire::sampling::{Generation, TOP_LOGPROBS_MAX};
@@ -36,10 +38,12 @@ pub(crate) struct ChatRequest {
     pub(crate) generation: Generation,
     /// How the answer travels.
     pub(crate) streaming: Streaming,
-    /// The answer holds token ids.
-    pub(crate) return_token_ids: bool,
+    /// The lists beside its text.
+    pub(crate) lists: TokenLists,
     /// The answer holds the analysis.
     pub(crate) include_reasoning: bool,
+    /// How it tells calls.
+    pub(crate) call_style: CallStyle,
 }
 
 impl ChatRequest {
@@ -49,11 +53,11 @@ impl ChatRequest {
         let model = terms.model(&mut fields)?;
         let messages = history(&mut fields, form)?;
         let Reasoning { effort, include, thinking } = Reasoning::read(&mut fields)?;
-        let Tools { tools, callable, forced, must_call, single_call } = Tools::read(&mut fields)?;
+        let Tools { tools, callable, forced, must_call, single_call, as_functions } = Tools::read(&mut fields)?;
         let mut generation = Generation::read(&mut fields, terms)?;
-        generation.sampling.logprobs = logprobs(&mut fields)?;
+        let logprobs = logprobs(&mut fields)?;
         let streaming = Streaming::read(&mut fields, terms, form == BodyRoute::Generate)?;
-        let return_token_ids = fields.flag("return_token_ids")?.unwrap_or(false);
+        let lists = TokenLists::read(&mut fields, logprobs, streaming.on, &mut generation)?;
         let FormRequest { form, schema } = FormRequest::read(&mut fields)?;
         check_modalities(&mut fields)?;
         generation.set_form(form)?;
@@ -61,7 +65,8 @@ impl ChatRequest {
         note_unknown(fields);
         let conversation =
             Conversation { messages, tools, effort, thinking, forced_tool: forced, must_call, callable, single_call, schema };
-        Ok(Self { model, conversation, generation, streaming, return_token_ids, include_reasoning: include })
+        let call_style = if as_functions { CallStyle::Function } else { CallStyle::Tools };
+        Ok(Self { model, conversation, generation, streaming, lists, include_reasoning: include, call_style })
     }
 }
 

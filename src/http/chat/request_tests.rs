@@ -18,7 +18,7 @@ fn a_bare_chat_is_enough() {
     let request = read(r#","unheard_of":[1],"another":null"#).unwrap();
     assert_eq!(request.model, "tiny");
     assert_eq!(request.conversation.messages, [Message::User { content: "hi".into() }]);
-    assert!(!request.streaming.on && !request.return_token_ids);
+    assert!(!request.streaming.on && !request.lists.ids);
     assert_eq!(request.generation.sampling.logprobs, None);
 }
 

@@ -9,10 +9,11 @@ use crate::batch::TokenId;
 
 use crate::http::answer::encoder::{Frame, to_json};
 use crate::http::answer::heading::{FINGERPRINT, Heading, Metadata};
-use crate::http::answer::logprobs::CompletionLogprobs;
+use crate::http::answer::logprobs::{CompletionLogprobs, RankedPrompt};
 use crate::http::answer::progress::{AnswerProgress, Usage, stop_reason};
 use crate::http::answer::whole::{GatheredAnswer, WholeChoice};
 use crate::http::chat::answer::ids;
+use crate::http::wire::lists::TokenLists;
 use crate::prompt::detokenizer::TokenPositions;
 
 /// A prompt as its answer shows it.
@@ -37,12 +38,10 @@ pub(crate) struct CompletionAnswer {
     pub(crate) prompts: Vec<ShownPrompt>,
     /// Choices a prompt.
     pub(crate) choices_a_prompt: usize,
-    /// Log-probabilities are wanted.
-    pub(crate) logprobs: bool,
     /// Only the prompt is shown.
     pub(crate) prompt_only: bool,
-    /// Token ids are wanted.
-    pub(crate) return_token_ids: bool,
+    /// The lists beside its text.
+    pub(crate) lists: TokenLists,
 }
 
 /// Makes the chunks of a stream.
@@ -89,6 +88,15 @@ struct ChoiceShape<'a> {
     token_ids: Option<Vec<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<RankedPrompt>,
+}
+
+impl ShownPrompt {
+    /// The first token, with its bytes.
+    fn first(&self) -> (TokenId, &[u8]) {
+        (*self.tokens.first().expect("a prompt is not empty"), &self.first_token)
+    }
 }
 
 impl CompletionAnswer {
@@ -122,11 +130,12 @@ impl CompletionAnswer {
             ChoiceShape {
                 index: index as u32,
                 text: [echo, content].concat(),
-                logprobs: self.logprobs.then(|| self.whole_logprobs(prompt, choice)),
+                logprobs: self.lists.logprobs.is_some().then(|| self.whole_logprobs(prompt, choice)),
                 finish_reason: Some(whole.progress.finish_reason(index as u32, finish)),
                 stop_reason: stop_reason(finish),
-                token_ids: self.return_token_ids.then(|| if self.prompt_only { Vec::new() } else { ids(&choice.tokens) }),
-                prompt_token_ids: self.return_token_ids.then(|| ids(&prompt.tokens)),
+                token_ids: self.lists.ids.then(|| if self.prompt_only { Vec::new() } else { ids(&choice.tokens) }),
+                prompt_token_ids: self.lists.ids.then(|| ids(&prompt.tokens)),
+                prompt_logprobs: self.lists.prompt_logprobs.map(|top| RankedPrompt::of(&choice.prompt_logprobs, top)),
             }
         });
         to_json(&self.shape(choices.collect(), Some(self.usage(&whole.progress)), Some(&self.metadata)))
@@ -134,9 +143,9 @@ impl CompletionAnswer {
 
     fn whole_logprobs(&self, prompt: &ShownPrompt, choice: &WholeChoice) -> CompletionLogprobs {
         let mut places = TokenPositions::new();
-        let mut logprobs = CompletionLogprobs::default();
+        let mut logprobs = CompletionLogprobs::new(self.lists.listing());
         if prompt.echo.is_some() {
-            logprobs.push_prompt(&prompt.first_token, &choice.prompt_logprobs, &mut places);
+            logprobs.push_prompt(prompt.first(), &choice.prompt_logprobs, &mut places);
         }
         if !self.prompt_only {
             logprobs.push_generated(&choice.logprobs, &mut places);
@@ -156,7 +165,7 @@ impl CompletionEncoder {
 
     /// The echoed prompts; with log-probabilities they come with the choice's first part instead.
     pub(crate) fn begin(&mut self, out: &mut impl Extend<Frame>) {
-        if self.answer.logprobs {
+        if self.answer.lists.logprobs.is_some() {
             return;
         }
         for choice in 0..self.progress.choices_count() {
@@ -180,7 +189,7 @@ impl CompletionEncoder {
             }
             PartKind::Finished(finish) => self.finished(part, finish, out),
             PartKind::Content(text) => {
-                let worth = !text.is_empty() || !part.logprobs.is_empty() || self.answer.return_token_ids;
+                let worth = !text.is_empty() || !part.logprobs.is_empty() || self.answer.lists.ids;
                 if worth && !self.answer.prompt_only {
                     let shape = self.generated(part, text.clone());
                     out.extend([self.chunk(vec![shape])]);
@@ -220,20 +229,20 @@ impl CompletionEncoder {
 
     /// What a part of the answer adds to its choice.
     fn generated(&mut self, part: &Part, text: String) -> ChoiceShape<'static> {
-        let logprobs = (self.answer.logprobs && !part.logprobs.is_empty()).then(|| {
-            let mut logprobs = CompletionLogprobs::default();
+        let logprobs = (self.answer.lists.logprobs.is_some() && !part.logprobs.is_empty()).then(|| {
+            let mut logprobs = CompletionLogprobs::new(self.answer.lists.listing());
             logprobs.push_generated(&part.logprobs, &mut self.choices[part.choice as usize].places);
             logprobs
         });
-        let token_ids = self.answer.return_token_ids.then(|| ids(&part.tokens));
+        let token_ids = self.answer.lists.ids.then(|| ids(&part.tokens));
         ChoiceShape { token_ids, ..self.choice(part.choice, text, logprobs) }
     }
 
     fn prompt_logprobs(&mut self, part: &Part) -> CompletionLogprobs {
         let mut places = TokenPositions::new();
-        let mut logprobs = CompletionLogprobs::default();
+        let mut logprobs = CompletionLogprobs::new(self.answer.lists.listing());
         let prompt = self.answer.prompt(part.choice as usize);
-        logprobs.push_prompt(&prompt.first_token, &part.logprobs, &mut places);
+        logprobs.push_prompt(prompt.first(), &part.logprobs, &mut places);
         self.choices[part.choice as usize].places = places;
         logprobs
     }
@@ -250,7 +259,8 @@ impl CompletionEncoder {
             finish_reason: None,
             stop_reason: None,
             token_ids: None,
-            prompt_token_ids: (first && self.answer.return_token_ids).then(|| ids(&prompt.tokens)),
+            prompt_logprobs: None,
+            prompt_token_ids: (first && self.answer.lists.ids).then(|| ids(&prompt.tokens)),
         }
     }
 

@@ -41,13 +41,12 @@ pub(in crate::http) async fn completions(
         metadata,
         prompts: prompts(&state, &asked, &reports, &memory).await?,
         choices_a_prompt: generation.choices_count as usize,
-        logprobs: generation.sampling.logprobs.is_some(),
         prompt_only: asked.prompt_only,
-        return_token_ids: asked.return_token_ids,
+        lists: asked.lists,
     };
     if !streaming.on {
-        return respond::in_one_piece(&state, &id, parts, GatheredAnswer::new(progress), move |whole| answer.whole(whole))
-            .await;
+        let gathered = GatheredAnswer::new(progress).listing_all(asked.lists.ids);
+        return respond::in_one_piece(&state, &id, parts, gathered, move |whole| answer.whole(whole)).await;
     }
     let encoder = CompletionEncoder::new(answer, progress, streaming.include_usage, streaming.continuous_usage);
     Ok(respond::in_stream(&request, &state, &id, parts, Encoder::Completion(Box::new(encoder))))

@@ -8,6 +8,7 @@ use crate::http::wire::error::WireError;
 use crate::http::wire::fields::{RequestFields, note_unknown, unfit};
 use crate::http::wire::foreign;
 use crate::http::wire::form::FormRequest;
+use crate::http::wire::lists::TokenLists;
 use crate::http::wire::sampling::{CHOICES_MAX, Generation, TOP_LOGPROBS_MAX, token_ids};
 use crate::http::wire::streaming::Streaming;
 
@@ -31,8 +32,8 @@ pub(crate) struct CompletionRequest {
     /// Only the prompt is wanted: `echo` with `max_tokens: 0`, which is how evaluations score a
     /// text.
     pub(crate) prompt_only: bool,
-    /// The answer holds token ids.
-    pub(crate) return_token_ids: bool,
+    /// The lists beside its text.
+    pub(crate) lists: TokenLists,
 }
 
 impl CompletionRequest {
@@ -47,18 +48,18 @@ impl CompletionRequest {
         let unasked = if prompt_only { 1 } else { MAX_TOKENS };
         generation.max_tokens = generation.max_tokens.filter(|_| !prompt_only).or(Some(unasked));
         let streaming = Streaming::read(&mut fields, terms, false)?;
-        generation.sampling.logprobs = fields.count("logprobs", 0..=TOP_LOGPROBS_MAX)?;
-        generation.sampling.prompt_logprobs = echo && generation.sampling.logprobs.is_some();
+        let logprobs = fields.count("logprobs", 0..=TOP_LOGPROBS_MAX)?;
+        let lists = TokenLists::read(&mut fields, logprobs, streaming.on, &mut generation)?;
+        generation.sampling.prompt_logprobs |= echo && logprobs.is_some();
         check_choices(&mut fields, prompts.len(), generation.choices_count)?;
         if fields.text("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
             let message = "filling in before a suffix is not supported".to_owned();
             return Err(WireError::Unsupported { param: fields.path_of("suffix"), message });
         }
-        let return_token_ids = fields.flag("return_token_ids")?.unwrap_or(false);
         generation.set_form(FormRequest::read(&mut fields)?.form)?;
         foreign::refuse(&mut fields)?;
         note_unknown(fields);
-        Ok(Self { model, prompts, generation, streaming, echo, prompt_only, return_token_ids })
+        Ok(Self { model, prompts, generation, streaming, echo, prompt_only, lists })
     }
 }
 

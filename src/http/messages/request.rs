@@ -123,7 +123,7 @@ impl MessagesRequest {
         let limits = ThinkingLimits { budget_tokens: budget_tokens.or(thinking.budget_tokens), ..thinking };
         let thinking = if include { shown } else { ThinkingShown::Nothing };
         let (offered, tool_places) = tools::served(&mut fields)?;
-        let Tools { tools, callable, forced, must_call, single_call } = tools::chosen(offered, &mut fields)?;
+        let Tools { tools, callable, forced, must_call, single_call, as_functions: _ } = tools::chosen(offered, &mut fields)?;
         let mut generation = generation(&mut fields, route, terms)?;
         generation.has_cache_key |= is_marked;
         let streaming = Streaming::read(&mut fields, terms, false)?;

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::http::wire::error::{WireError, quoted};
 use crate::http::wire::fields::{RequestFields, text, unfit};
-use crate::http::wire::tools::{FunctionForm, Tools, known, listed, note_tool, refuse_older, tool_as};
+use crate::http::wire::functions;
+use crate::http::wire::tools::{FunctionForm, Tools, known, listed, note_tool, tool_as};
 use crate::prompt::conversation::Tool;
 
 /// How a function is written.
@@ -23,7 +24,7 @@ const CHOICES: &str = "auto, any, tool or none";
 
 /// The functions in `tools`, each with its place there.
 pub(super) fn served(fields: &mut RequestFields) -> Result<(Vec<Tool>, Vec<usize>), WireError> {
-    refuse_older(fields)?;
+    functions::refuse(fields)?;
     let (mut tools, mut places, mut names) = (Vec::new(), Vec::new(), HashSet::new());
     for (index, mut fields) in listed(fields)?.into_iter().enumerate() {
         let path = fields.path_of("type");
@@ -60,7 +61,7 @@ pub(super) fn chosen(tools: Vec<Tool>, fields: &mut RequestFields) -> Result<Too
         "any" => Tools::required(tools, path, "any")?,
         "tool" => {
             let path = choice.path_of("name");
-            let name = known(&tools, text(choice.required("name", "the name of a tool")?, &path)?, &path)?;
+            let name = known(&tools, text(choice.required("name", "the name of a tool")?, &path)?, &path, "tools")?;
             Tools { tools, forced: Some(name), ..Tools::default() }
         }
         _ => return Err(unfit(&path, &Value::String(kind), CHOICES)),

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::actors::budget::MEMORY_FULL;
 use crate::actors::messages::{
-    Accepted, Coalescing, FinishKind, Generate, KeyId, PartKind, Refusal, ResponseInput, WrittenNumbers,
+    Accepted, AnswerOptions, Coalescing, FinishKind, Generate, KeyId, PartKind, Refusal, ResponseInput, WrittenNumbers,
 };
 use crate::actors::snapshot::{ModelLimits, Snapshot};
 use crate::batch::{Sampling, TokenId};
@@ -262,6 +262,7 @@ fn one_token() -> Generate {
         form: None,
         stop_strings: Vec::new(),
         ignore_eos: true,
+        answer: AnswerOptions::default(),
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },
         session: None,
         owner: KeyId::default(),

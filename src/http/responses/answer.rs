@@ -10,7 +10,7 @@ use crate::actors::messages::{Finish, FinishKind, Part, PartKind, TokenText};
 use crate::clock;
 use crate::http::answer::blocks::{BlockCutter, TextKind};
 use crate::http::answer::encoder::{Frame, to_json};
-use crate::http::answer::logprobs::ChatToken;
+use crate::http::answer::logprobs::{ChatToken, TokenListing};
 use crate::http::answer::progress::AnswerProgress;
 use crate::http::answer::sealing::Sealing;
 use crate::http::answer::whole::{Broken, Gather};
@@ -276,7 +276,8 @@ impl ResponsesEncoder {
                 self.events.write("response.reasoning_text.delta", &body, out);
             }
             ItemKind::Message => {
-                let body = OfText { content_index: Some(0), logprobs: Some(ChatToken::list(logprobs)), ..body };
+                let logprobs = Some(ChatToken::list(logprobs, TokenListing::default()));
+                let body = OfText { content_index: Some(0), logprobs, ..body };
                 self.events.write("response.output_text.delta", &body, out);
             }
             ItemKind::Call { .. } => self.events.write("response.function_call_arguments.delta", &body, out),
@@ -300,7 +301,7 @@ impl ResponsesEncoder {
                 self.events.write("response.reasoning_text.done", &body, out);
             }
             ItemKind::Message => {
-                let logprobs = Some(ChatToken::list(&item.logprobs));
+                let logprobs = Some(ChatToken::list(&item.logprobs, TokenListing::default()));
                 let body = OfText { content_index: Some(0), text, logprobs, ..body };
                 self.events.write("response.output_text.done", &body, out);
             }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::actors::budget::MEMORY_FULL;
 use crate::actors::messages::TokenText;
 use crate::http::answer::heading::{Heading, Metadata};
-use crate::http::answer::logprobs::ChatToken;
+use crate::http::answer::logprobs::{ChatToken, TokenListing};
 use crate::http::answer::progress::Usage;
 use crate::http::responses::echoed::EchoedFields;
 
@@ -99,7 +99,7 @@ impl OutputItem {
         match self.kind {
             ItemKind::Reasoning => Some(PartObject::ReasoningText { text: &self.text }),
             ItemKind::Message => {
-                let logprobs = ChatToken::list(&self.logprobs);
+                let logprobs = ChatToken::list(&self.logprobs, TokenListing::default());
                 Some(PartObject::OutputText { text: &self.text, annotations: [], logprobs })
             }
             ItemKind::Call { .. } => None,

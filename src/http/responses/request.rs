@@ -14,12 +14,13 @@ use crate::http::wire::error::{WireError, quoted};
 use crate::http::wire::fields::{RequestFields, note_unknown, text, unfit};
 use crate::http::wire::foreign;
 use crate::http::wire::form::FormRequest;
+use crate::http::wire::functions;
 use crate::http::wire::history::InputItem;
 use crate::http::wire::parts::check_modalities;
 use crate::http::wire::reasoning::Reasoning;
 use crate::http::wire::sampling::{Generation, TOP_LOGPROBS_MAX, check_least, token_count};
 use crate::http::wire::streaming::Streaming;
-use crate::http::wire::tools::{Tools, listed, note_tool, refuse_older, tool};
+use crate::http::wire::tools::{Tools, listed, note_tool, tool};
 use crate::prompt::conversation::{Conversation, Tool};
 
 /// Tools that OpenAI runs itself, or that are no functions. Its clients offer them unasked, so they
@@ -166,7 +167,7 @@ impl ResponsesRequest {
         let Reasoning { effort, include, thinking } = Reasoning::read(&mut fields)?;
         let (offered, tool_places) = served_tools(&mut fields)?;
         let told_tools = told_tools(&offered);
-        let Tools { tools, callable, forced, must_call, single_call } = Tools::chosen(offered, &mut fields)?;
+        let Tools { tools, callable, forced, must_call, single_call, as_functions: _ } = Tools::chosen(offered, &mut fields)?;
         let mut generation = generation(&mut fields, terms)?;
         (generation.sampling.logprobs, keeping.seals) = included(&mut fields)?;
         let streaming = Streaming::read(&mut fields, terms, false)?;
@@ -215,7 +216,7 @@ impl ResponsesRequest {
 
 /// The functions in `tools`, each with its place there.
 fn served_tools(fields: &mut RequestFields) -> Result<(Vec<Tool>, Vec<usize>), WireError> {
-    refuse_older(fields)?;
+    functions::refuse(fields)?;
     let (mut tools, mut places, mut names) = (Vec::new(), Vec::new(), HashSet::new());
     for (index, mut fields) in listed(fields)?.into_iter().enumerate() {
         let path = fields.path_of("type");

@@ -66,6 +66,7 @@ const REFUSED: &[(&str, Neutral)] = &[
     ("lora_request", Empty),
     // What the answer shows.
     ("prompt_logprobs", Empty),
+    ("return_token_ids", Empty),
     ("return_tokens_as_token_ids", Empty),
     ("include_stop_str_in_output", Empty),
     ("skip_special_tokens", Flag(true)),

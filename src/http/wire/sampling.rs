@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::actors::messages::{AskedForm, WrittenNumbers};
+use crate::actors::messages::{AnswerOptions, AskedForm, WrittenNumbers};
 use crate::batch::{Sampling, TokenId};
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::document::join;
@@ -47,6 +47,8 @@ pub(crate) struct Generation {
     pub(crate) stop_strings: Vec<String>,
     /// Go on past the model's own end.
     pub(crate) ignore_eos: bool,
+    /// How its tokens become text and lists.
+    pub(crate) answer: AnswerOptions,
     /// Keeps the prompt apart from those built with another salt.
     pub(crate) cache_salt: Option<String>,
     /// It names a `prompt_cache_key`: others that begin alike will come.
@@ -92,6 +94,7 @@ impl Generation {
             form: None,
             stop_strings: stop_strings(fields, "stop")?,
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
+            answer: AnswerOptions::default(),
             cache_salt,
             has_cache_key: cache_key(fields)?,
             priority: priority(fields)?,

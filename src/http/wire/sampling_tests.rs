@@ -20,6 +20,7 @@ fn nothing_said_is_the_defaults_with_a_drawn_seed() {
         form: None,
         stop_strings: Vec::new(),
         ignore_eos: false,
+        answer: AnswerOptions::default(),
         cache_salt: None,
         has_cache_key: false,
         priority: 0,

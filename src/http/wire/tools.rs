@@ -7,10 +7,12 @@ use serde_json::Value;
 
 use crate::http::wire::error::{WireError, clip};
 use crate::http::wire::fields::{RequestFields, text, unfit};
+use crate::http::wire::functions;
 use crate::http::wire::parts::check_type;
 use crate::prompt::conversation::Tool;
 
-const TOOLS_MAX: usize = 128;
+/// Most tools that a request offers.
+pub(super) const TOOLS_MAX: usize = 128;
 const CHOICES: &str = "auto, none, required, or an object that names a function or allowed_tools";
 
 /// How an API writes a function.
@@ -47,12 +49,16 @@ pub(crate) struct Tools {
     pub(crate) must_call: bool,
     /// One call at most: `parallel_tool_calls: false`.
     pub(crate) single_call: bool,
+    /// They came as `functions`, and calls go out as `function_call`.
+    pub(crate) as_functions: bool,
 }
 
 impl Tools {
-    /// Reads the fields as a chat has them.
+    /// Reads the fields as a chat has them, by their names of now or before.
     pub(crate) fn read(fields: &mut RequestFields) -> Result<Self, WireError> {
-        refuse_older(fields)?;
+        if let Some(older) = functions::read(fields)? {
+            return Ok(older);
+        }
         let tools = tools(fields)?;
         Self::chosen(tools, fields)
     }
@@ -88,26 +94,6 @@ impl Tools {
             _ => Ok(Self { must_call: true, tools, ..Self::default() }),
         }
     }
-}
-
-/// The names that OpenAI gave these fields before. Functions of the older form are not served: they
-/// are taken where none may be called, and ignoring them elsewhere would answer without them.
-pub(in crate::http) fn refuse_older(fields: &mut RequestFields) -> Result<(), WireError> {
-    let asks = |value: &Value| !value.is_null() && !value.as_array().is_some_and(Vec::is_empty);
-    let (functions, choice) = (fields.take("functions"), fields.take("function_call"));
-    let none = choice.as_ref().is_some_and(|choice| choice == "none");
-    let (older, newer) = if choice.is_some_and(|choice| choice != "none" && choice != "auto") {
-        ("function_call", "tool_choice")
-    } else if none && fields.peek("tools").is_some_and(asks) {
-        // It says nothing of tools, and yet means them, it seems.
-        ("function_call", "tool_choice")
-    } else if !none && functions.as_ref().is_some_and(asks) {
-        ("functions", "tools")
-    } else {
-        return Ok(());
-    };
-    let message = format!("the older name is not supported; use {newer}");
-    Err(WireError::Unsupported { param: fields.path_of(older), message })
 }
 
 fn tools(fields: &mut RequestFields) -> Result<Vec<Tool>, WireError> {
@@ -238,14 +224,14 @@ fn known_name(tools: &[Tool], choice: &mut RequestFields) -> Result<String, Wire
             (function.required("name", "the name of a tool")?, function.path_of("name"))
         }
     };
-    known(tools, text(value.0, &value.1)?, &value.1)
+    known(tools, text(value.0, &value.1)?, &value.1, "tools")
 }
 
-/// `name`, given at `path`, which is that of one of `tools`.
-pub(in crate::http) fn known(tools: &[Tool], name: String, path: &str) -> Result<String, WireError> {
+/// `name`, given at `path`, which is that of one of `tools`, given in `field`.
+pub(in crate::http) fn known(tools: &[Tool], name: String, path: &str, field: &str) -> Result<String, WireError> {
     match tools.iter().any(|tool| tool.name == name) {
         true => Ok(name),
-        false => Err(unfit(path, &Value::String(clip(&name)), "the name of a function in tools")),
+        false => Err(unfit(path, &Value::String(clip(&name)), &format!("the name of a function in {field}"))),
     }
 }
 

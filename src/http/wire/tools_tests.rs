@@ -64,34 +64,6 @@ fn bad_tools_are_refused_by_place() {
 }
 
 #[test]
-fn functions_of_the_older_form_are_taken_where_none_may_be_called() {
-    let functions = r#","functions":[{"name":"f","parameters":{}}]"#;
-    let choice = |choice: &str| format!(r#","function_call":{choice}"#);
-    for rest in [
-        r#","functions":[]"#.to_owned(),
-        choice("null"),
-        choice(r#""auto""#),
-        choice(r#""none""#),
-        functions.to_owned() + &choice(r#""none""#),
-        r#","functions":[],"function_call":"auto""#.to_owned(),
-    ] {
-        assert_eq!(read("", &rest).unwrap(), Tools::default(), "{rest}");
-    }
-    for (tools, rest, param) in [
-        ("", functions.to_owned(), "functions"),
-        ("", functions.to_owned() + &choice(r#""auto""#), "functions"),
-        (F, functions.to_owned(), "functions"),
-        ("", choice(r#"{"name":"f"}"#), "function_call"),
-        ("", functions.to_owned() + &choice(r#"{"name":"f"}"#), "function_call"),
-        ("", choice(r#""f""#), "function_call"),
-        (F, choice(r#""none""#), "function_call"),
-    ] {
-        assert_eq!(blame(read(tools, &rest)), (param.into(), "unsupported_value"), "{rest}");
-    }
-    assert_eq!(read(F, &choice(r#""auto""#)).unwrap().tools.len(), 1);
-}
-
-#[test]
 fn some_tools_may_be_allowed_and_the_model_knows_of_all() {
     let read = |choice: &str| read(&format!("{F},{G}"), &format!(r#","tool_choice":{choice}"#));
     let g = r#"[{"type":"function","function":{"name":"g"}}]"#;

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use super::super::asking::TextChunk;
 use super::super::bench::Bench;
 use super::super::case::Halt;
-use crate::actors::messages::{Coalescing, FinishKind, Generate, KeyId, PartKind, ResponseInput, WrittenNumbers};
+use crate::actors::messages::{
+    AnswerOptions, Coalescing, FinishKind, Generate, KeyId, PartKind, ResponseInput, WrittenNumbers,
+};
 use crate::batch::Sampling;
 use crate::prompt::conversation::{Conversation, Message};
 
@@ -54,6 +56,7 @@ pub(super) async fn serve(
             form: None,
             stop_strings: Vec::new(),
             ignore_eos: false,
+            answer: AnswerOptions::default(),
             coalescing,
             session: None,
             owner: KeyId::default(),

@@ -92,7 +92,7 @@ impl Server {
     }
 
     /// The status and the body of an answer as it came, chunk sizes included.
-    pub(super) fn answer(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+    pub(crate) fn answer(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let mut answer = String::new();
         self.send(method, path, body).read_to_string(&mut answer).expect("an answer in UTF-8");
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());

@@ -9,9 +9,11 @@ mod answers;
 mod checkpoint;
 mod damage;
 mod forms;
+mod functions;
 mod headers;
 mod lists;
 mod script;
+mod tokens;
 
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -77,6 +79,10 @@ impl Puppet {
             {
                 said.call(call);
             }
+            for call in ["message", "delta"].iter().map(|part| &choice[part]["function_call"]).filter(|call| !call.is_null()) {
+                said.append("function", &call["name"]);
+                said.append("arguments", &call["arguments"]);
+            }
             said.extend("logprobs", &choice["logprobs"]["content"]);
         })
     }
@@ -92,6 +98,13 @@ impl Puppet {
                 said.extend(list, &choice["logprobs"][list]);
             }
         })
+    }
+
+    /// What a request is refused with.
+    fn refusal(&self, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.server.answer("POST", path, &body.to_string());
+        assert_eq!(status, 400, "{answer}");
+        serde_json::from_str::<Value>(&answer).expect("JSON")["error"].clone()
     }
 
     /// The choices of an answer in one piece, which is the same as the stream joined.
