@@ -7,8 +7,8 @@ use crate::actors::masks::MaskThreads;
 use crate::actors::messages::{AskedForm, Refusal};
 use crate::actors::prepare::TextWork;
 use crate::batch::Masks;
-use crate::prompt::constraint::{AnswerRules, Calls, Grammar, HeaderTable, ThinkingBounds};
-use crate::prompt::conversation::{AnswerForm, Conversation, Tool};
+use crate::prompt::constraint::{AnswerRules, Grammar, HeaderTable, OfferedCall, ThinkingBounds};
+use crate::prompt::conversation::{AnswerForm, CallKind, Conversation, CustomInput, Tool};
 use crate::prompt::harmony::parser::ParserStart;
 
 /// What the answers to a prompt are held to.
@@ -60,7 +60,8 @@ impl TextWork {
     /// What the answers to `conversation` must be, whose prompt ends at `start`.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`] with the path of what cannot be kept of a strict function's parameters.
+    /// [`Refusal::Invalid`] with the path of what cannot be kept of a strict function's parameters,
+    /// or of a custom tool's grammar.
     pub(super) fn chat_rules(
         &self,
         conversation: &Conversation,
@@ -68,24 +69,37 @@ impl TextWork {
         answer: Option<&Arc<Grammar>>,
     ) -> Result<HeldTo, Refusal> {
         let must_call = conversation.must_call || conversation.forced_tool.is_some();
-        let is_held = must_call || conversation.callable.is_some() || conversation.offered().any(|(_, tool)| tool.strict);
+        let has_form = |tool: &Tool| tool.strict || matches!(tool.custom, Some(CustomInput::Form(_)));
+        let is_held = must_call || conversation.callable.is_some() || conversation.offered().any(|(_, tool)| has_form(tool));
         if answer.is_none() && !is_held {
             // A bound that was asked for is kept, even where headers are the model's.
             let thinking = conversation.thinking;
             let is_bounded = thinking.budget_tokens.is_some() || thinking.answer_tokens.is_some_and(|tokens| tokens > 0);
             return Ok(match self.header_grammar || is_bounded {
                 true => {
-                    let names: Vec<String> = conversation.offered().map(|(_, tool)| tool.name.clone()).collect();
-                    HeldTo::Headers { table: self.headers.table(&names), is_own: !names.is_empty() }
+                    let names = |kind| {
+                        let of_kind = conversation.offered().filter(move |(_, tool)| tool.kind() == kind);
+                        of_kind.map(|(_, tool)| tool.name.clone()).collect::<Vec<String>>()
+                    };
+                    let (functions, customs) = (names(CallKind::Function), names(CallKind::Custom));
+                    let is_own = !(functions.is_empty() && customs.is_empty());
+                    HeldTo::Headers { table: self.headers.table(&functions, &customs), is_own }
                 }
                 false => HeldTo::Nothing,
             });
         }
         let call = |(index, tool): (usize, &Tool)| {
-            let grammar = (must_call || tool.strict).then(|| self.arguments(index, tool)).transpose()?;
-            Ok((tool.name.clone(), grammar))
+            let grammar = match &tool.custom {
+                Some(CustomInput::Text) => None,
+                Some(CustomInput::Form(form)) => {
+                    let param = format!("tools[{index}].custom.format.grammar.definition");
+                    Some(self.grammar(&AskedForm { form: form.clone(), param })?)
+                }
+                None => (must_call || tool.strict).then(|| self.arguments(index, tool)).transpose()?,
+            };
+            Ok(OfferedCall { name: tool.name.clone(), kind: tool.kind(), grammar })
         };
-        let calls: Calls = conversation.offered().map(call).collect::<Result<_, Refusal>>()?;
+        let calls = conversation.offered().map(call).collect::<Result<Vec<_>, Refusal>>()?;
         let rules = AnswerRules::of_chat(self.compiler.grammars(), start, answer.cloned(), &calls, must_call);
         Ok(HeldTo::Form(Arc::new(rules)))
     }

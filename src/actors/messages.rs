@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::actors::budget::Reserved;
 use crate::actors::parts::PartReceiver;
 use crate::batch::{Sampling, TokenId, TokenLogprob};
-use crate::prompt::conversation::{AnswerForm, Conversation, ThinkingStop};
+use crate::prompt::conversation::{AnswerForm, CallKind, Conversation, ThinkingStop};
 use crate::scheduler::Miss;
 
 /// Which key a request came with: tells keys apart and reveals none. The default is that of a
@@ -302,11 +302,15 @@ pub enum PartKind {
         id: String,
         /// The function.
         name: String,
+        /// What it holds.
+        kind: CallKind,
     },
     /// More of a function call's arguments.
     ToolCallArguments {
         /// Which call.
         index: u32,
+        /// What it holds.
+        kind: CallKind,
         /// The text as generated.
         text: String,
     },

@@ -147,6 +147,7 @@ mod tests {
     use crate::actors::budget::Budget;
     use crate::actors::messages::{Cached, Finish};
     use crate::batch::TokenId;
+    use crate::prompt::conversation::CallKind;
 
     fn outbox(most_bytes: u64) -> Outbox {
         Outbox::new(Arc::new(Budget::new(most_bytes)).open())
@@ -176,7 +177,9 @@ mod tests {
 
     #[test]
     fn arguments_of_two_calls_are_not_joined() {
-        let arguments = |index, text: &str| part(0, PartKind::ToolCallArguments { index, text: text.to_owned() }, 1);
+        let arguments = |index, text: &str| {
+            part(0, PartKind::ToolCallArguments { index, kind: CallKind::Function, text: text.to_owned() }, 1)
+        };
         let mut outbox = outbox(1 << 20);
         outbox.extend(vec![arguments(0, "{"), arguments(0, "}"), arguments(1, "{}")]).unwrap();
         assert_eq!(outbox.pop().unwrap().kind, arguments(0, "{}").kind);

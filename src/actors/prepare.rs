@@ -16,7 +16,7 @@ use crate::batch::{Sampling, TokenId};
 use crate::clock::local_date;
 use crate::prompt::builder::{KeyParameters, PromptBuilder, PromptError, Salt};
 use crate::prompt::constraint::{AnswerRules, Grammar, HeaderTables, ThinkingBounds};
-use crate::prompt::conversation::{Conversation, ThinkingLimits};
+use crate::prompt::conversation::{CallKind, Conversation, ThinkingLimits};
 use crate::prompt::harmony::parser::ParserRules;
 use crate::prompt::stop::StopSet;
 use crate::prompt::tokenizer::Tokenizer;
@@ -205,7 +205,9 @@ fn rules_of(conversation: &Conversation) -> ParserRules {
         Some(name) => [name.clone()].into(),
         None => conversation.offered().map(|(_, tool)| tool.name.clone()).collect(),
     };
-    ParserRules { functions, single_call: conversation.single_call, goes_on: false }
+    let customs = conversation.offered().filter(|(_, tool)| tool.kind() == CallKind::Custom);
+    let customs = customs.map(|(_, tool)| tool.name.clone()).collect();
+    ParserRules { functions, customs, single_call: conversation.single_call, goes_on: false }
 }
 
 /// What of a request is part of its cache key.

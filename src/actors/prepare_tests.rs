@@ -109,7 +109,7 @@ fn today_is_a_date() {
 
 #[test]
 fn the_answer_to_a_chat_may_call_what_was_offered() {
-    let tool = |name: &str| Tool { name: name.to_owned(), description: None, parameters: None, strict: false };
+    let tool = |name: &str| Tool { name: name.to_owned(), description: None, parameters: None, strict: false, custom: None };
     let both = Conversation { tools: vec![tool("f"), tool("g")], ..Conversation::default() };
     let rules = |conversation: Conversation, ignore_eos| {
         let request = Generate { ignore_eos, ..generate(ResponseInput::Chat(conversation)) };
@@ -225,7 +225,7 @@ fn the_table_of_a_function_list_is_counted_once_and_that_of_none_is_not() {
     let free = TextWork { header_grammar: false, ..work.clone() };
     let bytes = |work: &TextWork, functions_count: usize, choices_count| {
         let name = |at| format!("{at:n>64}");
-        let tool = |at| Tool { name: name(at), description: None, parameters: None, strict: false };
+        let tool = |at| Tool { name: name(at), description: None, parameters: None, strict: false, custom: None };
         let tools = (0..functions_count).map(tool).collect();
         let conversation = Conversation { tools, ..Conversation::default() };
         let limits = ModelLimits { context_tokens_max: 100_000, ..LIMITS };
@@ -237,7 +237,7 @@ fn the_table_of_a_function_list_is_counted_once_and_that_of_none_is_not() {
     };
     assert_eq!(table_bytes(0, 1), 0);
     let names: Vec<String> = (0..16).map(|at| format!("{at:n>64}")).collect();
-    let expected = work.headers.table(&names).bytes();
+    let expected = work.headers.table(&names, &[]).bytes();
     assert!(expected > 4_000, "{expected}");
     assert_eq!((table_bytes(16, 1), table_bytes(16, 3)), (expected, expected));
 }

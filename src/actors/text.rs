@@ -17,6 +17,7 @@ use crate::actors::messages::{AnswerOptions, Cached, Finish, FinishKind, Part, P
 use crate::actors::text_rules::{TextForm, TextRules};
 use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
 use crate::prompt::constraint::ThinkingBounds;
+use crate::prompt::conversation::CallKind;
 use crate::prompt::detokenizer::Detokenizer;
 use crate::prompt::harmony::parser::{EventKind, ParsedEvent, Parser};
 use crate::prompt::harmony::recovery::RecoveryCounts;
@@ -66,6 +67,9 @@ pub(super) struct ChoiceText {
     thinking: ThinkingBounds,
     options: AnswerOptions,
     channel: TextPart,
+    /// The custom tools that were offered, and what the call that began last holds.
+    customs: Arc<[String]>,
+    call_kind: CallKind,
     /// Whether a message is open of which something came.
     in_message: bool,
     /// Whether reasoning came, and whether content was given out.
@@ -106,6 +110,12 @@ impl ChoiceText {
             thinking: rules.thinking.clone(),
             options: rules.options,
             channel: TextPart::Content,
+            customs: if let TextForm::Harmony(_, of_answer) = &rules.reading {
+                Arc::clone(&of_answer.customs)
+            } else {
+                Arc::default()
+            },
+            call_kind: CallKind::Function,
             in_message: false,
             reasoned: false,
             answered: false,
@@ -303,7 +313,8 @@ impl ChoiceText {
                 self.flush(out);
                 self.place(tokens, text_tokens);
                 let id = format!("call_{}", &uuid::Uuid::new_v4().simple().to_string()[..24]);
-                let part = self.part(PartKind::ToolCallStart { index: self.tool_calls_count, id, name });
+                self.call_kind = if self.customs.contains(&name) { CallKind::Custom } else { CallKind::Function };
+                let part = self.part(PartKind::ToolCallStart { index: self.tool_calls_count, id, name, kind: self.call_kind });
                 out.push(part);
                 self.tool_calls_count += 1;
             }
@@ -386,7 +397,10 @@ impl ChoiceText {
         let kind = match self.channel {
             TextPart::Reasoning => PartKind::Reasoning(text),
             TextPart::Content => PartKind::Content(text),
-            TextPart::Arguments => PartKind::ToolCallArguments { index: self.tool_calls_count.saturating_sub(1), text },
+            TextPart::Arguments => {
+                let index = self.tool_calls_count.saturating_sub(1);
+                PartKind::ToolCallArguments { index, kind: self.call_kind, text }
+            }
         };
         let part = self.part(kind);
         out.push(part);

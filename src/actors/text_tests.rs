@@ -25,7 +25,7 @@ const AT_ONCE: Coalescing = Coalescing { max_ms: 0, max_chars: 0 };
 /// The answer of a model that was offered two functions.
 fn chat(single_call: bool) -> TextForm {
     let functions = ["a", "b"].map(str::to_owned);
-    let rules = ParserRules { functions: functions.into(), single_call, goes_on: false };
+    let rules = ParserRules { functions: functions.into(), single_call, ..ParserRules::default() };
     TextForm::Harmony(ParserStart::AssistantHeader, rules)
 }
 
@@ -70,7 +70,7 @@ fn shown(parts: &[Part]) -> String {
             PartKind::Prompt => ("prompt", ""),
             PartKind::Reasoning(text) => ("reasoning", text.as_str()),
             PartKind::Content(text) => ("content", text.as_str()),
-            PartKind::ToolCallStart { index, id, name } => {
+            PartKind::ToolCallStart { index, id, name, .. } => {
                 assert!(id.starts_with("call_") && id.len() == 29);
                 shown += &format!("[call {index} {name}]");
                 last = "call";

@@ -201,8 +201,10 @@ fn input_bytes(conversation: &Conversation, date: &str) -> Vec<u8> {
     // prompt, but for a call that is forced.
     let Conversation { messages, tools, effort, forced_tool, schema, thinking: _, must_call: _, callable: _, single_call: _ } =
         conversation;
-    let tools: Vec<_> =
-        tools.iter().map(|tool| (&tool.name, &tool.description, tool.parameters.as_ref().map(Value::to_string))).collect();
+    let tools: Vec<_> = tools
+        .iter()
+        .map(|tool| (&tool.name, &tool.description, tool.parameters.as_ref().map(Value::to_string), &tool.custom))
+        .collect();
     let schema = schema.as_ref().map(|named| (&named.name, &named.description, named.schema.to_string()));
     format!("{date:?}{effort:?}{forced_tool:?}{schema:?}{tools:?}{messages:?}").into_bytes()
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{BuiltPrompt, KeyParameters, PromptBuilder, PromptError, PromptSettings, PromptVersion, Salt};
-use crate::prompt::conversation::{Conversation, Message, NamedSchema, ReasoningEffort, Tool, ToolCall};
+use crate::prompt::conversation::{CallKind, Conversation, Message, NamedSchema, ReasoningEffort, Tool, ToolCall};
 use crate::prompt::harmony::parser::ParserStart;
 use crate::prompt::tokenizer::Tokenizer;
 
@@ -23,7 +23,7 @@ fn user(text: &str) -> Message {
 }
 
 fn tool(parameters: serde_json::Value) -> Tool {
-    Tool { name: "f".into(), description: None, parameters: Some(parameters), strict: false }
+    Tool { name: "f".into(), description: None, parameters: Some(parameters), strict: false, custom: None }
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn another_date_is_another_prompt() {
 #[test]
 fn an_answer_to_a_call_that_nobody_made_is_refused() {
     let answer = |call_id: &str| Message::Tool { call_id: call_id.into(), content: "x".into() };
-    let call = ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into() };
+    let call = ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into(), kind: CallKind::Function };
     let called = Message::Assistant { content: None, reasoning: None, tool_calls: vec![call] };
     let builder = builder(1 << 20);
     let build = |messages| builder.build(&Conversation { messages, ..Conversation::default() }, &KeyParameters::default(), "");

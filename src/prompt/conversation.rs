@@ -2,6 +2,16 @@
 
 use serde_json::{Value, json};
 
+/// What a call holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CallKind {
+    /// The arguments of a function, as JSON.
+    #[default]
+    Function,
+    /// The input of a custom tool, as text.
+    Custom,
+}
+
 /// A call of a function, with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolCall {
@@ -9,8 +19,10 @@ pub struct ToolCall {
     pub id: String,
     /// The function's name.
     pub name: String,
-    /// Its arguments, as the model wrote them.
+    /// Its arguments, as the model wrote them; of a custom tool its input.
     pub arguments: String,
+    /// Which of both.
+    pub kind: CallKind,
 }
 
 /// A message of the history.
@@ -65,7 +77,16 @@ impl Message {
     }
 }
 
-/// A function that the model may call.
+/// What a custom tool takes: a text.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CustomInput {
+    /// Any text.
+    Text,
+    /// One that a regular expression or a grammar takes.
+    Form(AnswerForm),
+}
+
+/// A function, or a custom tool, that the model may call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tool {
     /// Its name: `^[A-Za-z0-9_-]{1,128}$`.
@@ -76,9 +97,17 @@ pub struct Tool {
     pub parameters: Option<Value>,
     /// A call's arguments must be what `parameters` takes.
     pub strict: bool,
+    /// What it takes instead of arguments, if it is a custom tool and no function.
+    pub custom: Option<CustomInput>,
 }
 
 impl Tool {
+    /// What a call of it holds.
+    #[must_use]
+    pub fn kind(&self) -> CallKind {
+        if self.custom.is_some() { CallKind::Custom } else { CallKind::Function }
+    }
+
     /// The form of a call's arguments, which are an object: the only one that a strict function
     /// without parameters takes is empty.
     #[must_use]

@@ -125,6 +125,76 @@ def called(client, model):
         assert joined == made.function.arguments and Step(**json.loads(joined)), (joined, made)
 
 
+def older_functions(client, model):
+    """`functions` and `function_call`: the older form, whole and streamed."""
+    parameters = {"type": "object", "properties": {"city": {"enum": ["Oslo"]}}, "required": ["city"]}
+    call = {
+        "model": model,
+        "messages": [{"role": "user", "content": PROMPT}],
+        "temperature": 0,
+        "max_tokens": 200,
+        "functions": [{"name": "get_time", "parameters": {**parameters, "additionalProperties": False}}],
+        "function_call": {"name": "get_time"},
+    }
+    choice = client.chat.completions.create(**call).choices[0]
+    assert choice.finish_reason == "function_call" and choice.message.tool_calls is None, choice
+    made = choice.message.function_call
+    assert made.name == "get_time" and json.loads(made.arguments) == {"city": "Oslo"}, made
+    pieces = [event.choices[0].delta.function_call for event in client.chat.completions.create(**call, stream=True)]
+    assert "".join(piece.arguments for piece in pieces if piece) == made.arguments, pieces
+    history = [choice.message, {"role": "function", "name": "get_time", "content": "12:00"}]
+    client.chat.completions.create(**{**call, "messages": call["messages"] + history, "function_call": "none"})
+
+
+def custom_tools(client, model):
+    """A custom tool with a grammar, on chats and responses: the call holds what the grammar takes."""
+    grammar = {"syntax": "regex", "definition": "(left|right)!"}
+    custom = {"name": "turn", "format": {"type": "grammar", "grammar": grammar}}
+    answer = client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": PROMPT}],
+        temperature=0,
+        max_tokens=200,
+        tools=[{"type": "custom", "custom": custom}],
+        tool_choice={"type": "custom", "custom": {"name": "turn"}},
+    ).choices[0]
+    (made,) = answer.message.tool_calls
+    assert made.type == "custom" and made.custom.name == "turn" and made.custom.input in ("left!", "right!"), made
+    assert answer.finish_reason == "tool_calls", answer
+    call = {
+        "model": model,
+        "input": PROMPT,
+        "temperature": 0,
+        "max_output_tokens": 200,
+        "tools": [{"type": "custom", "name": "turn", "format": {"type": "grammar", **grammar}}],
+        "store": False,
+    }
+    choice = {"type": "custom", "name": "turn"}
+    with client.responses.stream(**call, tool_choice=choice) as stream:
+        kinds = [event.type for event in stream]
+        last = stream.get_final_response()
+    item = last.output[-1]
+    assert item.type == "custom_tool_call" and item.input == made.custom.input, last
+    assert "response.custom_tool_call_input.delta" in kinds and "response.custom_tool_call_input.done" in kinds, kinds
+    result = {"type": "custom_tool_call_output", "call_id": item.call_id, "output": "turned"}
+    items = [{"role": "user", "content": PROMPT}, item.to_dict(), result]
+    assert client.responses.create(**{**call, "input": items}).status in ("completed", "incomplete")
+
+
+def tokens(client, model):
+    """Ids in and out, with a log-probability for each token."""
+    call = {"model": model, "max_tokens": 8, "temperature": 0, "logprobs": 1}
+    ids = {"return_token_ids": True, "return_tokens_as_token_ids": True}
+    first = client.completions.create(**call, prompt="Hello", extra_body=ids).choices[0]
+    assert first.logprobs.tokens == [f"token_id:{token}" for token in first.token_ids], first
+    again = client.completions.create(**call, prompt=first.prompt_token_ids, extra_body=ids).choices[0]
+    assert again.token_ids == first.token_ids and again.text == first.text, (first, again)
+    chat = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": PROMPT}], temperature=0, max_tokens=30, logprobs=True, extra_body=ids
+    ).choices[0]
+    assert [item.token for item in chat.logprobs.content] == [f"token_id:{token}" for token in chat.token_ids], chat
+
+
 def main():
     # Strict: an answer that is not of the client's own types is an error, not an object of other types.
     client = openai.OpenAI(
@@ -137,7 +207,10 @@ def main():
     completion(client, model)
     parsed(client, model)
     called(client, model)
-    print(f"openai {openai.__version__} against {model}: 6 passed, 0 failed")
+    older_functions(client, model)
+    custom_tools(client, model)
+    tokens(client, model)
+    print(f"openai {openai.__version__} against {model}: 9 passed, 0 failed")
 
 
 if __name__ == "__main__":

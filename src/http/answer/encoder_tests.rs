@@ -15,6 +15,7 @@ use crate::http::chat::calls::CallStyle;
 use crate::http::completions::answer::{CompletionAnswer, ShownPrompt};
 use crate::http::wire::lists::TokenLists;
 use crate::http::wire::samples::{content, finished, heading, metadata, part, token_text};
+use crate::prompt::conversation::CallKind;
 
 const STOP: FinishKind = FinishKind::Stop { matched: None };
 const METADATA: &str = r#"{"prompt_version":"SYS/v1","model_id":"tiny","model_size":"tiny","dtype":"mxfp4","gpu_mode":"none","cache_key":"ab","cache_hit":false,"tokens_before":3,"tokens_after":3,"truncated":false,"truncation_info":null,"params":{"temperature":0.5,"top_p":1.0,"max_tokens":null,"seed":-1,"stop_sequences":[]},"timestamp":7,"request_id":"id-1"}"#;
@@ -61,8 +62,8 @@ fn as_the_predecessor(encoder: &mut ChatEncoder) {
 }
 
 fn kinds() -> Vec<Part> {
-    let start = PartKind::ToolCallStart { index: 0, id: "call_1".into(), name: "f".into() };
-    let arguments = PartKind::ToolCallArguments { index: 0, text: "{\"a\":1}".into() };
+    let start = PartKind::ToolCallStart { index: 0, id: "call_1".into(), name: "f".into(), kind: CallKind::Function };
+    let arguments = PartKind::ToolCallArguments { index: 0, kind: CallKind::Function, text: "{\"a\":1}".into() };
     vec![
         part(0, PartKind::Reasoning("hm".into()), &[1], 1),
         content(0, "Hé\"\n", 2),
@@ -95,14 +96,15 @@ fn chat_with_usage_ids_and_logprobs() {
     let encoder = chat(2, |encoder| {
         encoder.include_usage = true;
         encoder.answer.token_ids = Some(Arc::new([TokenId(8), TokenId(9)]));
+        encoder.answer.shown.lists = LOGPROBS;
     });
     let expected = [
         r#"{CHAT:[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}],"prompt_token_ids":[8,9]}"#,
         r#"{CHAT:[{"index":1,"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#,
         r#"{CHAT:[{"index":0,"delta":{"content":"a"},"logprobs":{"content":[{"token":"a","logprob":-1.5,"bytes":[97],"top_logprobs":[{"token":"top","logprob":-0.25,"bytes":[116,111,112]}]}],"refusal":null},"finish_reason":null,"token_ids":[1]}]}"#,
         r#"{CHAT:[{"index":1,"delta":{"content":"b"},"finish_reason":null,"token_ids":[1]}]}"#,
-        r#"{CHAT:[{"index":1,"delta":{},"finish_reason":"length"}]}"#,
-        r#"{CHAT:[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
+        r#"{CHAT:[{"index":1,"delta":{},"logprobs":{"content":[],"refusal":null},"finish_reason":"length"}]}"#,
+        r#"{CHAT:[{"index":0,"delta":{},"logprobs":{"content":[],"refusal":null},"finish_reason":"stop"}]}"#,
         r#"{CHAT:[],"usage":{"prompt_tokens":3,"completion_tokens":3,"total_tokens":6,"prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":2}},"antiphon":META}"#,
         "[DONE]",
     ];

@@ -3,6 +3,7 @@
 use crate::actors::messages::{Finish, FinishKind, Part, PartKind, TokenText};
 use crate::batch::TokenId;
 use crate::http::answer::progress::AnswerProgress;
+use crate::prompt::conversation::CallKind;
 
 /// A function call.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -11,8 +12,10 @@ pub(crate) struct WholeCall {
     pub(crate) id: String,
     /// The function.
     pub(crate) name: String,
-    /// The arguments, as generated.
+    /// The arguments, or the input of a custom tool, as generated.
     pub(crate) arguments: String,
+    /// Which of both.
+    pub(crate) kind: CallKind,
 }
 
 /// A choice.
@@ -113,11 +116,11 @@ impl Gather for GatheredAnswer {
                 choice.content.push_str(&text);
                 choice.logprobs.extend(part.logprobs);
             }
-            PartKind::ToolCallStart { index, id, name } => {
+            PartKind::ToolCallStart { index, id, name, kind } => {
                 assert_eq!(index as usize, choice.calls.len(), "calls are counted from zero, without gaps");
-                choice.calls.push(WholeCall { id, name, arguments: String::new() });
+                choice.calls.push(WholeCall { id, name, arguments: String::new(), kind });
             }
-            PartKind::ToolCallArguments { index, text } => choice.calls[index as usize].arguments.push_str(&text),
+            PartKind::ToolCallArguments { index, text, .. } => choice.calls[index as usize].arguments.push_str(&text),
             PartKind::Finished(finish) => {
                 choice.finish = Some(finish);
                 choice.end_logprobs = part.logprobs;

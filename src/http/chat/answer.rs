@@ -272,11 +272,11 @@ fn delta(kind: &PartKind, style: CallStyle) -> Option<Delta<'_>> {
         PartKind::Prompt | PartKind::Finished(_) => None,
         PartKind::Content(text) => Some(Delta { content: Some(text), ..Delta::default() }),
         PartKind::Reasoning(text) => Some(Delta { reasoning: Some(text), reasoning_content: Some(text), ..Delta::default() }),
-        PartKind::ToolCallStart { index, id, name } => {
-            Some(Delta { calls: CallsDelta::begun(style, *index, id, name), ..Delta::default() })
+        PartKind::ToolCallStart { index, id, name, kind } => {
+            Some(Delta { calls: CallsDelta::begun(style, *index, id, (*kind, name)), ..Delta::default() })
         }
-        PartKind::ToolCallArguments { index, text } => {
-            Some(Delta { calls: CallsDelta::more(style, *index, text), ..Delta::default() })
+        PartKind::ToolCallArguments { index, kind, text } => {
+            Some(Delta { calls: CallsDelta::more(style, *index, (*kind, text)), ..Delta::default() })
         }
     }
 }

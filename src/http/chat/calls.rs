@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::http::answer::whole::WholeCall;
+use crate::prompt::conversation::CallKind;
 
 /// How an answer tells its calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,23 @@ struct CallDelta<'a> {
     id: Option<&'a str>,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
-    function: FunctionDelta<'a>,
+    #[serde(flatten)]
+    called: CalledDelta<'a>,
+}
+
+/// A piece of a call, under the name of what is called.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum CalledDelta<'a> {
+    Function(FunctionDelta<'a>),
+    Custom(CustomDelta<'a>),
+}
+
+#[derive(Serialize)]
+struct CustomDelta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    input: &'a str,
 }
 
 #[derive(Serialize)]
@@ -50,24 +67,34 @@ struct FunctionDelta<'a> {
 }
 
 impl<'a> CallsDelta<'a> {
-    /// Call `index` begins.
-    pub(super) fn begun(style: CallStyle, index: u32, id: &'a str, name: &'a str) -> Self {
-        Self::of(style, index, Some(id), FunctionDelta { name: Some(name), arguments: "" })
+    /// Call `index` begins, of what has that name.
+    pub(super) fn begun(style: CallStyle, index: u32, id: &'a str, (kind, name): (CallKind, &'a str)) -> Self {
+        Self::of(style, index, Some(id), kind, (Some(name), ""))
     }
 
-    /// More arguments of call `index`.
-    pub(super) fn more(style: CallStyle, index: u32, arguments: &'a str) -> Self {
-        Self::of(style, index, None, FunctionDelta { name: None, arguments })
+    /// More text of call `index`.
+    pub(super) fn more(style: CallStyle, index: u32, (kind, text): (CallKind, &'a str)) -> Self {
+        Self::of(style, index, None, kind, (None, text))
     }
 
-    fn of(style: CallStyle, index: u32, id: Option<&'a str>, function: FunctionDelta<'a>) -> Self {
-        match style {
-            CallStyle::Function => Self { tool_calls: None, function_call: Some(function) },
-            CallStyle::Tools => {
-                let call = CallDelta { index, id, kind: id.map(|_| "function"), function };
-                Self { tool_calls: Some([call]), function_call: None }
+    fn of(style: CallStyle, index: u32, id: Option<&'a str>, kind: CallKind, (name, text): (Option<&'a str>, &'a str)) -> Self {
+        let called = match (style, kind) {
+            (CallStyle::Function, _) => {
+                return Self { tool_calls: None, function_call: Some(FunctionDelta { name, arguments: text }) };
             }
-        }
+            (CallStyle::Tools, CallKind::Function) => CalledDelta::Function(FunctionDelta { name, arguments: text }),
+            (CallStyle::Tools, CallKind::Custom) => CalledDelta::Custom(CustomDelta { name, input: text }),
+        };
+        let call = CallDelta { index, id, kind: id.map(|_| type_of(kind)), called };
+        Self { tool_calls: Some([call]), function_call: None }
+    }
+}
+
+/// `type` of a call.
+fn type_of(kind: CallKind) -> &'static str {
+    match kind {
+        CallKind::Function => "function",
+        CallKind::Custom => "custom",
     }
 }
 
@@ -85,7 +112,21 @@ struct CallAnswer<'a> {
     id: &'a str,
     #[serde(rename = "type")]
     kind: &'static str,
-    function: FunctionAnswer<'a>,
+    #[serde(flatten)]
+    called: CalledAnswer<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum CalledAnswer<'a> {
+    Function(FunctionAnswer<'a>),
+    Custom(CustomAnswer<'a>),
+}
+
+#[derive(Serialize)]
+struct CustomAnswer<'a> {
+    name: &'a str,
+    input: &'a str,
 }
 
 #[derive(Serialize)]
@@ -98,7 +139,11 @@ impl<'a> CallsAnswer<'a> {
     /// Those of `calls`.
     pub(super) fn of(style: CallStyle, calls: &'a [WholeCall]) -> Self {
         let function = |call: &'a WholeCall| FunctionAnswer { name: &call.name, arguments: &call.arguments };
-        let tool = |call: &'a WholeCall| CallAnswer { id: &call.id, kind: "function", function: function(call) };
+        let called = |call: &'a WholeCall| match call.kind {
+            CallKind::Function => CalledAnswer::Function(function(call)),
+            CallKind::Custom => CalledAnswer::Custom(CustomAnswer { name: &call.name, input: &call.arguments }),
+        };
+        let tool = |call: &'a WholeCall| CallAnswer { id: &call.id, kind: type_of(call.kind), called: called(call) };
         match style {
             CallStyle::Function => Self { function_call: calls.first().map(function), tool_calls: Vec::new() },
             CallStyle::Tools => Self { function_call: None, tool_calls: calls.iter().map(tool).collect() },

@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::http::wire::error::WireError;
 use crate::http::wire::fields::{RequestFields, text, unfit};
-use crate::http::wire::parts::{check_type, text_of};
-use crate::http::wire::tools::function_name;
-use crate::prompt::conversation::{Message, ToolCall};
+use crate::http::wire::parts::text_of;
+use crate::http::wire::tools::{call_kind, function_name};
+use crate::prompt::conversation::{CallKind, Message, ToolCall};
 
 const ROLES: &str = "system, developer, user, assistant, tool or function";
 /// A part of type `text`, which holds it in a field of that name.
@@ -105,19 +105,25 @@ fn assistant(mut fields: RequestFields) -> Result<Message, WireError> {
             return Err(WireError::Conflict { param: fields.path_of("function_call"), message });
         }
         let (name, arguments) = called(&mut function)?;
-        tool_calls.push(ToolCall { id: older_id(&name), name, arguments });
+        tool_calls.push(ToolCall { id: older_id(&name), name, arguments, kind: CallKind::Function });
     }
     Ok(Message::Assistant { content, reasoning, tool_calls })
 }
 
 fn tool_call(mut fields: RequestFields) -> Result<ToolCall, WireError> {
-    check_type(&mut fields, "function")?;
+    let kind = call_kind(&mut fields)?;
     let id_path = fields.path_of("id");
     let id = text(fields.required("id", "a string")?, &id_path)?;
+    if kind == CallKind::Custom {
+        let expected = "an object with name and input";
+        let mut custom = RequestFields::of(fields.required("custom", expected)?, &fields.path_of("custom"))?;
+        let (name, path) = (function_name(&mut custom)?, custom.path_of("input"));
+        return Ok(ToolCall { id, name, arguments: text(custom.required("input", "a string")?, &path)?, kind });
+    }
     let mut function =
         RequestFields::of(fields.required("function", "an object with name and arguments")?, &fields.path_of("function"))?;
     let (name, arguments) = called(&mut function)?;
-    Ok(ToolCall { id, name, arguments })
+    Ok(ToolCall { id, name, arguments, kind })
 }
 
 /// The name and the arguments of a call.

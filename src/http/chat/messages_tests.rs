@@ -16,7 +16,7 @@ fn every_role_is_read() {
             {"role":"tool","tool_call_id":"c1","content":"t"},
             {"role":"assistant","content":"a","reasoning":"new","reasoning_content":"old"}]"#,
     );
-    let call = ToolCall { id: "c1".into(), name: "f".into(), arguments: "{}".into() };
+    let call = ToolCall { id: "c1".into(), name: "f".into(), arguments: "{}".into(), kind: CallKind::Function };
     assert_eq!(
         messages.unwrap(),
         [
@@ -43,6 +43,7 @@ fn calls_and_results_of_the_older_form_are_calls_and_results() {
         id: format!("function_call {name}"),
         name: name.to_owned(),
         arguments: arguments.to_owned(),
+        kind: CallKind::Function,
     };
     let said = |call| Message::Assistant { content: None, reasoning: None, tool_calls: vec![call] };
     let result =
@@ -93,6 +94,14 @@ fn complaints_name_the_place() {
             "messages[0].tool_calls[0].function.arguments",
             "invalid_value",
         ),
+    ] {
+        assert_eq!(blame(parse(json)), (param.into(), code), "{json}");
+    }
+}
+
+#[test]
+fn complaints_about_older_and_custom_calls_name_the_place() {
+    for (json, param, code) in [
         (r#"[{"role":"function","content":"x"}]"#, "messages[0].name", "missing_required_parameter"),
         (r#"[{"role":"function","name":"f","content":"x"}]"#, "messages[0].name", "invalid_value"),
         (
@@ -108,6 +117,16 @@ fn complaints_name_the_place() {
         ),
         (
             r#"[{"role":"assistant","tool_calls":[{"id":"c","type":"custom"}]}]"#,
+            "messages[0].tool_calls[0].custom",
+            "missing_required_parameter",
+        ),
+        (
+            r#"[{"role":"assistant","tool_calls":[{"id":"c","type":"custom","custom":{"name":"f"}}]}]"#,
+            "messages[0].tool_calls[0].custom.input",
+            "missing_required_parameter",
+        ),
+        (
+            r#"[{"role":"assistant","tool_calls":[{"id":"c","type":"shell"}]}]"#,
             "messages[0].tool_calls[0].type",
             "unsupported_value",
         ),

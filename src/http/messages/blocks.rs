@@ -10,7 +10,7 @@ use crate::http::wire::fields::{RequestFields, text, unfit};
 use crate::http::wire::history::{CallWords, InputItem, Thought};
 use crate::http::wire::parts::text_of;
 use crate::http::wire::tools::name_as;
-use crate::prompt::conversation::{Message, ToolCall};
+use crate::prompt::conversation::{CallKind, Message, ToolCall};
 
 const ROLES: &str = "user, assistant or system";
 const CONTENT: &str = "a string, or an array of blocks";
@@ -158,7 +158,7 @@ fn call(mut block: RequestFields) -> Result<InputItem, WireError> {
         },
         other => return Err(unfit(&path, &other, "an object")),
     };
-    Ok(InputItem::Call { call: ToolCall { id, name, arguments }, param })
+    Ok(InputItem::Call { call: ToolCall { id, name, arguments, kind: CallKind::Function }, param })
 }
 
 fn result(mut block: RequestFields) -> Result<InputItem, WireError> {

@@ -16,6 +16,7 @@ fn said(content: Option<&str>, reasoning: Option<&str>, calls: &[(&str, &str)]) 
         id: (*id).to_owned(),
         name: "f".to_owned(),
         arguments: (*arguments).to_owned(),
+        kind: CallKind::Function,
     };
     Message::Assistant {
         content: content.map(str::to_owned),

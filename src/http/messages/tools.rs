@@ -8,7 +8,7 @@ use crate::http::wire::error::{WireError, quoted};
 use crate::http::wire::fields::{RequestFields, text, unfit};
 use crate::http::wire::functions;
 use crate::http::wire::tools::{FunctionForm, Tools, known, listed, note_tool, tool_as};
-use crate::prompt::conversation::Tool;
+use crate::prompt::conversation::{CallKind, Tool};
 
 /// How a function is written.
 pub(super) const FORM: FunctionForm = FunctionForm {
@@ -61,7 +61,13 @@ pub(super) fn chosen(tools: Vec<Tool>, fields: &mut RequestFields) -> Result<Too
         "any" => Tools::required(tools, path, "any")?,
         "tool" => {
             let path = choice.path_of("name");
-            let name = known(&tools, text(choice.required("name", "the name of a tool")?, &path)?, &path, "tools")?;
+            let name = known(
+                &tools,
+                CallKind::Function,
+                text(choice.required("name", "the name of a tool")?, &path)?,
+                &path,
+                "tools",
+            )?;
             Tools { tools, forced: Some(name), ..Tools::default() }
         }
         _ => return Err(unfit(&path, &Value::String(kind), CHOICES)),

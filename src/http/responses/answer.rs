@@ -21,6 +21,7 @@ use crate::http::responses::object::{
 };
 use crate::http::responses::stored::Saving;
 use crate::http::wire::error::{ErrorObject, SERVER};
+use crate::prompt::conversation::CallKind;
 
 /// How often a text is in memory at most while the end of its item waits to be read: kept, and in
 /// the three events that end the item and the one that ends the response.
@@ -93,6 +94,8 @@ struct OfText<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     arguments: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     logprobs: Option<Vec<ChatToken>>,
 }
 
@@ -162,10 +165,10 @@ impl ResponsesEncoder {
             PartKind::Reasoning(text) if self.shows_reasoning => self.text(TextKind::Reasoning, text, &[], out),
             PartKind::Reasoning(_) => {}
             PartKind::Content(text) => self.text(TextKind::Answer, text, &part.logprobs, out),
-            PartKind::ToolCallStart { id, name, .. } => {
+            PartKind::ToolCallStart { id, name, kind, .. } => {
                 self.cutter.end_block();
                 self.close(OutputStatus::Completed, out);
-                self.open(ItemKind::Call { call_id: id.clone(), name: name.clone() }, out);
+                self.open(ItemKind::Call { call_id: id.clone(), name: name.clone(), kind: *kind }, out);
             }
             PartKind::ToolCallArguments { text, .. } if text.is_empty() => {}
             PartKind::ToolCallArguments { text, .. } => self.more(text, &[], out),
@@ -248,7 +251,8 @@ impl ResponsesEncoder {
         let prefix = match kind {
             ItemKind::Reasoning => "rs",
             ItemKind::Message => "msg",
-            ItemKind::Call { .. } => "fc",
+            ItemKind::Call { kind: CallKind::Function, .. } => "fc",
+            ItemKind::Call { kind: CallKind::Custom, .. } => "ctc",
         };
         // The digits of the response's id, so that an item's id tells its response.
         let digits = self.response.heading.id.rsplit('_').next().unwrap_or_default();
@@ -280,7 +284,13 @@ impl ResponsesEncoder {
                 let body = OfText { content_index: Some(0), logprobs, ..body };
                 self.events.write("response.output_text.delta", &body, out);
             }
-            ItemKind::Call { .. } => self.events.write("response.function_call_arguments.delta", &body, out),
+            ItemKind::Call { kind, .. } => {
+                let event = match kind {
+                    CallKind::Function => "response.function_call_arguments.delta",
+                    CallKind::Custom => "response.custom_tool_call_input.delta",
+                };
+                self.events.write(event, &body, out);
+            }
         }
     }
 
@@ -305,9 +315,13 @@ impl ResponsesEncoder {
                 let body = OfText { content_index: Some(0), text, logprobs, ..body };
                 self.events.write("response.output_text.done", &body, out);
             }
-            ItemKind::Call { name, .. } => {
+            ItemKind::Call { name, kind: CallKind::Function, .. } => {
                 let body = OfText { name: Some(name), arguments: text, ..body };
                 self.events.write("response.function_call_arguments.done", &body, out);
+            }
+            ItemKind::Call { kind: CallKind::Custom, .. } => {
+                let body = OfText { input: text, ..body };
+                self.events.write("response.custom_tool_call_input.done", &body, out);
             }
         }
         if let Some(part) = item.part() {

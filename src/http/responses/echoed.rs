@@ -5,6 +5,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::actors::messages::AskedForm;
+use crate::http::wire::custom;
 use crate::http::wire::fields::RequestFields;
 use crate::prompt::conversation::{AnswerForm, NamedSchema, ReasoningEffort, Tool};
 
@@ -55,9 +56,16 @@ pub(crate) struct EffectiveValues {
     pub(crate) format: Value,
 }
 
-/// The functions among the tools, in this API's form.
+/// The functions and custom tools among the tools, in this API's form.
 pub(crate) fn told_tools(tools: &[Tool]) -> Value {
-    let told = |Tool { name, description, parameters, strict }: &Tool| json!({"type": "function", "name": name, "description": description, "parameters": parameters, "strict": strict});
+    let told = |Tool { name, description, parameters, strict, custom }: &Tool| match custom {
+        None => {
+            json!({"type": "function", "name": name, "description": description, "parameters": parameters, "strict": strict})
+        }
+        Some(input) => {
+            json!({"type": "custom", "name": name, "description": description, "format": custom::told_format(input)})
+        }
+    };
     tools.iter().map(told).collect()
 }
 
@@ -79,8 +87,9 @@ pub(crate) fn told_format(form: Option<&AskedForm>, named: Option<&NamedSchema>)
 /// `tool_choice` in this API's flat form, whichever it came in.
 fn told_choice(choice: &Value) -> Value {
     let function = |choice: &Value| {
-        let name = [&choice["name"], &choice["function"]["name"]].into_iter().find(|name| name.is_string());
-        json!({"type": "function", "name": name})
+        let kind = if choice["type"] == "custom" { "custom" } else { "function" };
+        let name = [&choice["name"], &choice[kind]["name"]].into_iter().find(|name| name.is_string());
+        json!({"type": kind, "name": name})
     };
     match choice {
         Value::Object(_) if choice["type"] == "allowed_tools" => {

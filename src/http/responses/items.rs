@@ -9,7 +9,7 @@ use crate::http::wire::fields::{RequestFields, text, unfit};
 use crate::http::wire::history::{CallWords, InputItem, Thought};
 use crate::http::wire::parts::text_of;
 use crate::http::wire::tools::function_name;
-use crate::prompt::conversation::{Message, ToolCall};
+use crate::prompt::conversation::{CallKind, Message, ToolCall};
 
 const INPUT: &str = "a string, or an array of items";
 const ROLES: &str = "system, developer, user or assistant";
@@ -58,7 +58,8 @@ fn item(mut fields: RequestFields) -> Result<InputItem, WireError> {
         None | Some("message") => message(fields).map(InputItem::Message),
         Some("reasoning") => reasoning(fields).map(InputItem::Reasoning),
         Some("function_call") => call(fields),
-        Some("function_call_output") => call_output(fields),
+        Some("custom_tool_call") => custom_call(fields),
+        Some("function_call_output" | "custom_tool_call_output") => call_output(fields),
         Some("item_reference") => {
             let param = fields.path_of("id");
             let id = text(fields.required("id", "the id of an item")?, &param)?;
@@ -66,7 +67,7 @@ fn item(mut fields: RequestFields) -> Result<InputItem, WireError> {
         }
         Some(other) => {
             let message = format!(
-                "items of type {} are not served; message, reasoning, function_call and function_call_output are",
+                "items of type {} are not served; message, reasoning, function_call, custom_tool_call and the outputs of both are",
                 quoted(other)
             );
             Err(WireError::Unsupported { param: path, message })
@@ -128,7 +129,15 @@ fn call(mut fields: RequestFields) -> Result<InputItem, WireError> {
         object @ Value::Object(_) => object.to_string(),
         other => text(other, &path)?,
     };
-    Ok(InputItem::Call { call: ToolCall { id, name, arguments }, param })
+    Ok(InputItem::Call { call: ToolCall { id, name, arguments, kind: CallKind::Function }, param })
+}
+
+fn custom_call(mut fields: RequestFields) -> Result<InputItem, WireError> {
+    let (id, param) = call_id(&mut fields, "an id of the call")?;
+    let name = function_name(&mut fields)?;
+    let path = fields.path_of("input");
+    let arguments = text(fields.required("input", "a string")?, &path)?;
+    Ok(InputItem::Call { call: ToolCall { id, name, arguments, kind: CallKind::Custom }, param })
 }
 
 fn call_output(mut fields: RequestFields) -> Result<InputItem, WireError> {

@@ -11,7 +11,12 @@ fn user(content: &str) -> Message {
 }
 
 fn said(content: Option<&str>, reasoning: Option<&str>, calls: &[&str]) -> Message {
-    let call = |id: &&str| ToolCall { id: (*id).to_owned(), name: "f".to_owned(), arguments: "{}".to_owned() };
+    let call = |id: &&str| ToolCall {
+        id: (*id).to_owned(),
+        name: "f".to_owned(),
+        arguments: "{}".to_owned(),
+        kind: CallKind::Function,
+    };
     Message::Assistant {
         content: content.map(str::to_owned),
         reasoning: reasoning.map(str::to_owned),

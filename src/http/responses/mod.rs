@@ -216,7 +216,8 @@ fn as_asked(refusal: Refusal, prompt_name: &str, tool_places: &[usize]) -> Refus
 /// `tools[0].function.parameters…` of the functions alone as the path in the request.
 fn tool_path(param: &str, tool_places: &[usize]) -> Option<String> {
     let (place, rest) = place_of(param, tool_places)?;
-    Some(format!("tools[{place}]{rest}"))
+    // A grammar stands beside its type here.
+    Some(format!("tools[{place}]{}", rest.replacen(".format.grammar.", ".format.", 1)))
 }
 
 /// The conversation that a body asks for, if it continues none; for the tests of other APIs.
@@ -263,5 +264,6 @@ mod tests {
         assert!(matches!(&told, Refusal::Invalid { param: Some(param), .. } if param == "instructions"), "{told:?}");
         assert_eq!(refused("text.format.schema.items"), "text.format.schema.items");
         assert_eq!(refused("tools[1].function.parameters.properties.a"), "tools[5].parameters.properties.a");
+        assert_eq!(refused("tools[0].custom.format.grammar.definition"), "tools[2].format.definition");
     }
 }

@@ -8,6 +8,7 @@ use crate::http::answer::heading::{Heading, Metadata};
 use crate::http::answer::logprobs::{ChatToken, TokenListing};
 use crate::http::answer::progress::Usage;
 use crate::http::responses::echoed::EchoedFields;
+use crate::prompt::conversation::CallKind;
 
 /// How far a response or an item of it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -32,12 +33,14 @@ pub(crate) enum ItemKind {
     Reasoning,
     /// Text of the answer.
     Message,
-    /// A call of a function.
+    /// A call of a function, or of a custom tool.
     Call {
         /// `call_…`.
         call_id: String,
         /// The function.
         name: String,
+        /// Which of both.
+        kind: CallKind,
     },
 }
 
@@ -46,11 +49,11 @@ pub(crate) enum ItemKind {
 pub(crate) struct OutputItem {
     /// What it is.
     pub(crate) kind: ItemKind,
-    /// `rs_…`, `msg_…` or `fc_…`.
+    /// `rs_…`, `msg_…`, `fc_…` or `ctc_…`.
     pub(crate) id: String,
     /// How far it is.
     pub(crate) status: OutputStatus,
-    /// Its text, or the arguments of a call.
+    /// Its text, or the arguments or the input of a call.
     pub(crate) text: String,
     /// Log-probabilities of a message's tokens, if asked for.
     pub(crate) logprobs: Vec<TokenText>,
@@ -82,6 +85,13 @@ pub(crate) enum ItemObject<'a> {
         call_id: &'a str,
         name: &'a str,
         arguments: &'a str,
+    },
+    CustomToolCall {
+        id: &'a str,
+        status: OutputStatus,
+        call_id: &'a str,
+        name: &'a str,
+        input: &'a str,
     },
 }
 
@@ -124,7 +134,12 @@ impl OutputItem {
                 ItemObject::Reasoning { id, summary: [], content, encrypted_content, status }
             }
             ItemKind::Message => ItemObject::Message { id, status, role: "assistant", content },
-            ItemKind::Call { call_id, name } => ItemObject::FunctionCall { id, status, call_id, name, arguments: &self.text },
+            ItemKind::Call { call_id, name, kind: CallKind::Function } => {
+                ItemObject::FunctionCall { id, status, call_id, name, arguments: &self.text }
+            }
+            ItemKind::Call { call_id, name, kind: CallKind::Custom } => {
+                ItemObject::CustomToolCall { id, status, call_id, name, input: &self.text }
+            }
         }
     }
 }

@@ -43,10 +43,11 @@ fn item(index: usize, added: &Value, events: &[(String, Value)]) -> Value {
         "reasoning" => ("reasoning_text", "rs_"),
         "message" => ("output_text", "msg_"),
         "function_call" => ("function_call_arguments", "fc_"),
+        "custom_tool_call" => ("custom_tool_call_input", "ctc_"),
         other => panic!("{other} is no item"),
     };
     assert!(begun["id"].as_str().is_some_and(|id| id.starts_with(prefix)), "{begun}");
-    let is_call = kind == "function_call_arguments";
+    let is_call = ["function_call_arguments", "custom_tool_call_input"].contains(&kind);
     let mut names = Vec::new();
     let (mut text, mut logprobs, mut done) = (String::new(), Vec::new(), Value::Null);
     for (name, event) in events {
@@ -64,9 +65,10 @@ fn item(index: usize, added: &Value, events: &[(String, Value)]) -> Value {
             names.push(name.as_str());
         }
         match name.rsplit('.').next() {
-            Some("done") if event.get("text").or(event.get("arguments")).is_some() => {
-                assert_eq!(event.get("text").or(event.get("arguments")), Some(&json!(text)), "{event}");
-                assert_eq!(event.get("name"), begun.get("name"), "{event}");
+            Some("done") if all_of(event).is_some() => {
+                assert_eq!(all_of(event), Some(&json!(text)), "{event}");
+                let told_name = begun.get("name").filter(|_| begun["type"] == "function_call");
+                assert_eq!(event.get("name"), told_name, "{event}");
             }
             Some("done") if name == "response.output_item.done" => done = event["item"].clone(),
             _ => {}
@@ -80,7 +82,7 @@ fn item(index: usize, added: &Value, events: &[(String, Value)]) -> Value {
         .flatten()
         .collect();
     assert_eq!(names, expected);
-    let whole = if is_call { &done["arguments"] } else { &done["content"][0]["text"] };
+    let whole = if is_call { all_of(&done).expect("a call has a text") } else { &done["content"][0]["text"] };
     assert_eq!(*whole, text, "{done}");
     if kind == "output_text" {
         assert_eq!(done["content"][0]["logprobs"], json!(logprobs));
@@ -89,4 +91,9 @@ fn item(index: usize, added: &Value, events: &[(String, Value)]) -> Value {
         assert_eq!(begun.get(field), done.get(field), "{field}");
     }
     done
+}
+
+/// All text of an item that ends, or of a call.
+fn all_of(value: &Value) -> Option<&Value> {
+    ["text", "arguments", "input"].iter().find_map(|field| value.get(field))
 }

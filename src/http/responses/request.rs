@@ -9,6 +9,7 @@ use crate::http::responses::echoed::{AskedFields, EchoedFields, EffectiveValues,
 use crate::http::responses::items;
 use crate::http::responses::labels;
 use crate::http::responses::stored::listed_input;
+use crate::http::wire::custom::custom_tool;
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::{WireError, quoted};
 use crate::http::wire::fields::{RequestFields, note_unknown, text, unfit};
@@ -23,14 +24,14 @@ use crate::http::wire::streaming::Streaming;
 use crate::http::wire::tools::{Tools, listed, note_tool, tool};
 use crate::prompt::conversation::{Conversation, Tool};
 
-/// Tools that OpenAI runs itself, or that are no functions. Its clients offer them unasked, so they
-/// are left out rather than refused: the model is not told of them, and calls none.
-const TOOLS_NOT_SERVED: [&str; 17] = [
+/// Tools that OpenAI runs itself, or that are neither functions nor custom. Its clients offer them
+/// unasked, so they are left out rather than refused: the model is not told of them, and calls
+/// none.
+const TOOLS_NOT_SERVED: [&str; 16] = [
     "apply_patch",
     "code_interpreter",
     "computer",
     "computer_use_preview",
-    "custom",
     "file_search",
     "image_generation",
     "local_shell",
@@ -214,20 +215,21 @@ impl ResponsesRequest {
     }
 }
 
-/// The functions in `tools`, each with its place there.
+/// The functions and custom tools in `tools`, each with its place there.
 fn served_tools(fields: &mut RequestFields) -> Result<(Vec<Tool>, Vec<usize>), WireError> {
     functions::refuse(fields)?;
     let (mut tools, mut places, mut names) = (Vec::new(), Vec::new(), HashSet::new());
     for (index, mut fields) in listed(fields)?.into_iter().enumerate() {
         let path = fields.path_of("type");
-        let kind = text(fields.required("type", "\"function\"")?, &path)?;
-        if kind == "function" {
-            tools.push(tool(&mut fields, &mut names)?);
+        let kind = text(fields.required("type", "\"function\" or \"custom\"")?, &path)?;
+        if kind == "function" || kind == "custom" {
+            let read = if kind == "function" { tool } else { custom_tool };
+            tools.push(read(&mut fields, &mut names)?);
             places.push(index);
         } else if let Some(known) = TOOLS_NOT_SERVED.iter().find(|known| **known == kind) {
             note_tool(known);
         } else {
-            let message = format!("{} is not supported; only \"function\" is", quoted(&kind));
+            let message = format!("{} is not supported; only \"function\" and \"custom\" are", quoted(&kind));
             return Err(WireError::Unsupported { param: path, message });
         }
     }

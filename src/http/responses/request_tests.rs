@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use crate::http::responses::request::*;
 use crate::http::wire::samples::{any_json, blame, terms, value};
-use crate::prompt::conversation::{AnswerForm, ReasoningEffort};
+use crate::prompt::conversation::{AnswerForm, CustomInput, ReasoningEffort};
 
 fn read(fields: &str) -> Result<ResponsesRequest, WireError> {
     ResponsesRequest::read(value(&format!(r#"{{"input":"hi"{fields}}}"#)), &terms(), "resp_00ff")
@@ -50,9 +50,7 @@ fn fields_reach_what_they_stand_for() {
 #[test]
 fn functions_are_offered_and_other_tools_are_left_out() {
     let f = r#"{"type":"function","name":"f","description":"d","parameters":{"type":"object"},"strict":true}"#;
-    let tools = format!(
-        r#","tools":[{{"type":"web_search"}},{f},{{"type":"custom","name":"patch"}},{{"type":"function","name":"g"}}]"#
-    );
+    let tools = format!(r#","tools":[{{"type":"web_search"}},{f},{{"type":"local_shell"}},{{"type":"function","name":"g"}}]"#);
     let asked = read(&tools).unwrap();
     let names: Vec<&str> = asked.conversation.tools.iter().map(|tool| tool.name.as_str()).collect();
     assert_eq!((names, asked.tool_places), (vec!["f", "g"], vec![1, 3]));
@@ -63,6 +61,40 @@ fn functions_are_offered_and_other_tools_are_left_out() {
     let allowed = r#","tool_choice":{"type":"allowed_tools","mode":"auto","tools":[{"type":"function","name":"f"}]}"#;
     assert_eq!(read(&format!("{tools}{allowed}")).unwrap().conversation.callable, Some(vec!["f".to_owned()]));
     assert_eq!(read(&format!(r#"{tools},"tool_choice":"none""#)).unwrap().conversation.tools, []);
+}
+
+#[test]
+fn custom_tools_are_offered_in_the_flat_form_and_told_again_so() {
+    let patch = r#"{"type":"custom","name":"patch","description":"d","format":{"type":"grammar","syntax":"lark","definition":"start: \"a\""}}"#;
+    let say = r#"{"type":"custom","name":"say"}"#;
+    let tools = format!(r#","tools":[{{"type":"web_search"}},{patch},{say}]"#);
+    let asked = read(&tools).unwrap();
+    assert_eq!(asked.tool_places, [1, 2]);
+    let custom: Vec<_> = asked.conversation.tools.iter().map(|tool| tool.custom.clone().unwrap()).collect();
+    let grammar = AnswerForm::Grammar("start: \"a\"".to_owned());
+    assert_eq!(custom, [CustomInput::Form(grammar), CustomInput::Text]);
+    let choice = r#","tool_choice":{"type":"custom","name":"say"}"#;
+    let forced = read(&format!("{tools}{choice}")).unwrap();
+    assert_eq!(forced.conversation.forced_tool.as_deref(), Some("say"));
+    let told = serde_json::to_value(&forced.echoed).unwrap();
+    let mut expected = value(&format!("[{patch},{say}]"));
+    expected[1]["description"] = Value::Null;
+    expected[1]["format"] = value(r#"{"type":"text"}"#);
+    assert_eq!((&told["tools"], &told["tool_choice"]), (&expected, &value(r#"{"type":"custom","name":"say"}"#)));
+    for (tools, param) in [
+        (r#"{"type":"custom"}"#, "tools[0].name"),
+        (r#"{"type":"custom","name":"p","format":{"type":"yaml"}}"#, "tools[0].format.type"),
+        (r#"{"type":"custom","name":"p","format":{"type":"grammar","syntax":"lark"}}"#, "tools[0].format.definition"),
+        (
+            r#"{"type":"custom","name":"p","format":{"type":"grammar","syntax":"ebnf","definition":"x"}}"#,
+            "tools[0].format.syntax",
+        ),
+        (r#"{"type":"custom","name":"p"},{"type":"function","name":"p"}"#, "tools[1].name"),
+    ] {
+        assert_eq!(blame(read(&format!(r#","tools":[{tools}]"#))).0, param, "{tools}");
+    }
+    let other = format!(r#"{tools},"tool_choice":{{"type":"function","name":"say"}}"#);
+    assert_eq!(blame(read(&other)).0, "tool_choice.name", "it is no function");
 }
 
 #[test]

@@ -135,6 +135,8 @@ pub(super) fn listed_item(mut item: Value, digits: &str, index: usize) -> Value 
         "reasoning" => "rs",
         "function_call" => "fc",
         "function_call_output" => "fco",
+        "custom_tool_call" => "ctc",
+        "custom_tool_call_output" => "ctco",
         _ => "msg",
     };
     match kind.as_str() {

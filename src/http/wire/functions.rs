@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::http::wire::error::WireError;
 use crate::http::wire::fields::{RequestFields, text, unfit};
 use crate::http::wire::tools::{TOOLS_MAX, Tools, known, tool};
+use crate::prompt::conversation::CallKind;
 
 const CHOICES: &str = "auto, none, or an object with the name of a function";
 
@@ -57,7 +58,7 @@ pub(super) fn read(fields: &mut RequestFields) -> Result<Option<Tools>, WireErro
             let mut choice = RequestFields::of(Value::Object(choice), &choice_path)?;
             let path = choice.path_of("name");
             let name = text(choice.required("name", "the name of a function")?, &path)?;
-            let forced = known(&offered.tools, name, &path, "functions")?;
+            let forced = known(&offered.tools, CallKind::Function, name, &path, "functions")?;
             Ok(Some(Tools { forced: Some(forced), ..offered }))
         }
         Some(other) => Err(unfit(&choice_path, &other, CHOICES)),

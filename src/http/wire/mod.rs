@@ -8,6 +8,7 @@
 //! Promises: unknown fields are accepted, null is as good as absent, and no input panics.
 //! Absent on purpose: sockets, clocks, randomness; ids, times and drawn seeds come in as arguments.
 
+pub(crate) mod custom;
 pub(crate) mod defaults;
 pub(crate) mod document;
 pub(crate) mod error;

@@ -5,13 +5,11 @@ use serde_json::Value;
 use crate::http::wire::error::{WireError, quoted};
 use crate::http::wire::fields::{RequestFields, text, unfit};
 
-/// `type`, which may be left out, must be `only`.
-pub(in crate::http) fn check_type(fields: &mut RequestFields, only: &str) -> Result<(), WireError> {
-    check_kind(fields, &[(only, "")]).map(|_| ())
-}
-
 /// `type`, which must be one of `kinds`; the first of them if it is left out.
-fn check_kind<'a>(fields: &mut RequestFields, kinds: &[(&'a str, &'a str)]) -> Result<(&'a str, &'a str), WireError> {
+pub(in crate::http) fn check_kind<'a>(
+    fields: &mut RequestFields,
+    kinds: &[(&'a str, &'a str)],
+) -> Result<(&'a str, &'a str), WireError> {
     let path = fields.path_of("type");
     let Some(kind) = fields.text("type")? else { return Ok(kinds[0]) };
     kinds.iter().find(|(known, _)| *known == kind).copied().ok_or_else(|| {

@@ -11,6 +11,7 @@ use crate::batch::{TokenId, TokenLogprob};
 use crate::http::answer::heading::{Heading, Metadata, Params};
 use crate::http::wire::defaults::{RequestDefaults, Terms};
 use crate::http::wire::error::WireError;
+use crate::prompt::conversation::CallKind;
 
 static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| vec!["tiny".to_owned(), "gpt-oss".to_owned()]);
 static PROFILES: LazyLock<BTreeMap<String, Coalescing>> =
@@ -79,11 +80,16 @@ pub(in crate::http) fn thought(text: &str) -> Part {
 }
 
 pub(in crate::http) fn start(index: u32, name: &str) -> Part {
-    part(0, PartKind::ToolCallStart { index, id: format!("call_{index}"), name: name.to_owned() }, &[1], 1)
+    part(
+        0,
+        PartKind::ToolCallStart { index, id: format!("call_{index}"), name: name.to_owned(), kind: CallKind::Function },
+        &[1],
+        1,
+    )
 }
 
 pub(in crate::http) fn arguments(index: u32, text: &str) -> Part {
-    part(0, PartKind::ToolCallArguments { index, text: text.to_owned() }, &[1], 1)
+    part(0, PartKind::ToolCallArguments { index, kind: CallKind::Function, text: text.to_owned() }, &[1], 1)
 }
 
 pub(in crate::http) fn finished(choice: u32, kind: FinishKind, completion_tokens: u32) -> Part {

@@ -5,11 +5,12 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
+use crate::http::wire::custom::custom_tool;
 use crate::http::wire::error::{WireError, clip};
 use crate::http::wire::fields::{RequestFields, text, unfit};
 use crate::http::wire::functions;
-use crate::http::wire::parts::check_type;
-use crate::prompt::conversation::Tool;
+use crate::http::wire::parts::check_kind;
+use crate::prompt::conversation::{CallKind, Tool};
 
 /// Most tools that a request offers.
 pub(super) const TOOLS_MAX: usize = 128;
@@ -100,12 +101,30 @@ fn tools(fields: &mut RequestFields) -> Result<Vec<Tool>, WireError> {
     let mut names = HashSet::new();
     let mut tools = Vec::new();
     for mut fields in listed(fields)? {
-        check_type(&mut fields, "function")?;
-        let mut function =
-            RequestFields::of(fields.required("function", "an object with a name")?, &fields.path_of("function"))?;
-        tools.push(tool(&mut function, &mut names)?);
+        let kind = call_kind(&mut fields)?;
+        let field = field_of(kind);
+        let mut inside = RequestFields::of(fields.required(field, "an object with a name")?, &fields.path_of(field))?;
+        tools.push(match kind {
+            CallKind::Function => tool(&mut inside, &mut names)?,
+            CallKind::Custom => custom_tool(&mut inside, &mut names)?,
+        });
     }
     Ok(tools)
+}
+
+/// `type` of a tool, a call or a choice; a function's if it is left out.
+pub(in crate::http) fn call_kind(fields: &mut RequestFields) -> Result<CallKind, WireError> {
+    let kinds = [("function", CallKind::Function), ("custom", CallKind::Custom)];
+    let (kind, _) = check_kind(fields, &kinds.map(|(name, _)| (name, "")))?;
+    Ok(kinds.into_iter().find(|(name, _)| *name == kind).map_or(CallKind::Function, |(_, kind)| kind))
+}
+
+/// The field in which what is called stands, which is its type too.
+fn field_of(kind: CallKind) -> &'static str {
+    match kind {
+        CallKind::Function => "function",
+        CallKind::Custom => "custom",
+    }
 }
 
 /// The objects in `tools`.
@@ -126,10 +145,11 @@ pub(in crate::http) fn note_tool(kind: &'static str) {
     }
 }
 
-/// Where a function stands in the request that `param` names as `tools[0].function…` among the
-/// functions alone, of which `places` tells the places; and the rest of the path.
+/// Where a tool stands in the request that `param` names as `tools[0].function…`, or `.custom…`,
+/// among those that are served, of which `places` tells the places; and the rest of the path.
 pub(in crate::http) fn place_of<'a>(param: &'a str, places: &[usize]) -> Option<(usize, &'a str)> {
-    let (index, rest) = param.strip_prefix("tools[")?.split_once("].function")?;
+    let (index, rest) = param.strip_prefix("tools[")?.split_once("].")?;
+    let rest = ["function", "custom"].iter().find_map(|field| rest.strip_prefix(field))?;
     Some((*places.get(index.parse::<usize>().ok()?)?, rest))
 }
 
@@ -144,19 +164,31 @@ pub(in crate::http) fn tool_as(
     function: &mut RequestFields,
     names: &mut HashSet<String>,
 ) -> Result<Tool, WireError> {
-    let name_path = function.path_of("name");
-    let name = name_as(form, function)?;
-    if !names.insert(name.clone()) {
-        let message = format!("{name:?} is the name of an earlier tool");
-        return Err(WireError::Conflict { param: name_path, message });
-    }
+    let name = new_name_as(form, function, names)?;
     let description = function.text("description")?;
     let strict = function.flag("strict")?.unwrap_or(false);
     let parameters = function.object(form.parameters)?.map(|schema| Value::Object(schema.into_rest()));
     if parameters.is_none() && form.needs_parameters {
         return Err(WireError::Missing { param: function.path_of(form.parameters), expected: "a JSON schema, as an object" });
     }
-    Ok(Tool { name, description, parameters, strict })
+    Ok(Tool { name, description, parameters, strict, custom: None })
+}
+
+/// `name` of a tool, which is none of `names`.
+pub(in crate::http) fn new_name(tool: &mut RequestFields, names: &mut HashSet<String>) -> Result<String, WireError> {
+    new_name_as(&OPENAI, tool, names)
+}
+
+fn new_name_as(form: &FunctionForm, tool: &mut RequestFields, names: &mut HashSet<String>) -> Result<String, WireError> {
+    let name_path = tool.path_of("name");
+    let name = name_as(form, tool)?;
+    match names.insert(name.clone()) {
+        true => Ok(name),
+        false => {
+            let message = format!("{name:?} is the name of an earlier tool");
+            Err(WireError::Conflict { param: name_path, message })
+        }
+    }
 }
 
 /// `name`: plain characters only, so that no name can hold harmony's control text.
@@ -176,10 +208,10 @@ pub(in crate::http) fn name_as(form: &FunctionForm, function: &mut RequestFields
 }
 
 fn named(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireError> {
-    if ["type", "name", "function"].iter().all(|name| choice.peek(name).is_none_or(Value::is_null)) {
-        return Err(WireError::Missing { param: choice.path_of("type"), expected: "\"function\" or \"allowed_tools\"" });
+    if ["type", "name", "function", "custom"].iter().all(|name| choice.peek(name).is_none_or(Value::is_null)) {
+        let expected = "\"function\", \"custom\" or \"allowed_tools\"";
+        return Err(WireError::Missing { param: choice.path_of("type"), expected });
     }
-    check_type(&mut choice, "function")?;
     let name = known_name(&tools, &mut choice)?;
     Ok(Tools { tools, forced: Some(name), ..Tools::default() })
 }
@@ -204,7 +236,6 @@ fn allowed(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireErr
     }
     let name_in = |(index, value)| {
         let mut choice = RequestFields::of(value, &format!("{path}[{index}]"))?;
-        check_type(&mut choice, "function")?;
         known_name(&tools, &mut choice)
     };
     let callable: Vec<String> = list.into_iter().enumerate().map(name_in).collect::<Result<_, _>>()?;
@@ -214,24 +245,34 @@ fn allowed(tools: Vec<Tool>, mut choice: RequestFields) -> Result<Tools, WireErr
     }
 }
 
-/// The name of a function in `tools`, within `function` or beside the type.
+/// The name of one of `tools`, within a field named as its type or beside the type.
 fn known_name(tools: &[Tool], choice: &mut RequestFields) -> Result<String, WireError> {
+    let kind = call_kind(choice)?;
+    let field = field_of(kind);
     let value = match choice.take("name") {
         Some(name) => (name, choice.path_of("name")),
         None => {
             let expected = "an object with a name";
-            let mut function = RequestFields::of(choice.required("function", expected)?, &choice.path_of("function"))?;
-            (function.required("name", "the name of a tool")?, function.path_of("name"))
+            let mut inside = RequestFields::of(choice.required(field, expected)?, &choice.path_of(field))?;
+            (inside.required("name", "the name of a tool")?, inside.path_of("name"))
         }
     };
-    known(tools, text(value.0, &value.1)?, &value.1, "tools")
+    known(tools, kind, text(value.0, &value.1)?, &value.1, "tools")
 }
 
-/// `name`, given at `path`, which is that of one of `tools`, given in `field`.
-pub(in crate::http) fn known(tools: &[Tool], name: String, path: &str, field: &str) -> Result<String, WireError> {
-    match tools.iter().any(|tool| tool.name == name) {
+/// `name`, given at `path`, which is that of one of `tools` that is of `kind`; they stand in
+/// `field`.
+pub(in crate::http) fn known(
+    tools: &[Tool],
+    kind: CallKind,
+    name: String,
+    path: &str,
+    field: &str,
+) -> Result<String, WireError> {
+    let what = if kind == CallKind::Custom { "custom tool" } else { "function" };
+    match tools.iter().any(|tool| tool.name == name && tool.kind() == kind) {
         true => Ok(name),
-        false => Err(unfit(path, &Value::String(clip(&name)), &format!("the name of a function in {field}"))),
+        false => Err(unfit(path, &Value::String(clip(&name)), &format!("the name of a {what} in {field}"))),
     }
 }
 

@@ -14,7 +14,7 @@ fn tools_are_read_with_their_key_order() {
     let tools = read(&format!("{F},{G}"), r#","parallel_tool_calls":true"#).unwrap();
     assert_eq!((tools.forced, tools.single_call), (None, false));
     assert_eq!(tools.tools[0].parameters.as_ref().unwrap().to_string(), r#"{"type":"object","a":1}"#);
-    assert_eq!(tools.tools[1], Tool { name: "g".into(), description: None, parameters: None, strict: false });
+    assert_eq!(tools.tools[1], Tool { name: "g".into(), description: None, parameters: None, strict: false, custom: None });
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::grammar::{Grammar, Grammars};
 use super::set;
 use super::thinking::ThinkingBounds;
 use crate::batch::{Allowed, TokenId};
+use crate::prompt::conversation::CallKind;
 use crate::prompt::harmony::parser::ParserStart;
 use crate::prompt::tokenizer::ControlTokens;
 
@@ -52,9 +53,16 @@ struct Place {
     written: usize,
 }
 
-/// The functions that an answer may call, each with the grammar of its arguments; without one they
-/// are any text.
-pub type Calls = Vec<(String, Option<Arc<Grammar>>)>;
+/// A function, or a custom tool, that an answer may call.
+#[derive(Debug, Clone)]
+pub struct OfferedCall {
+    /// Its name.
+    pub name: String,
+    /// What a call of it holds.
+    pub kind: CallKind,
+    /// The grammar of that; without one it is any text.
+    pub grammar: Option<Arc<Grammar>>,
+}
 
 /// What the answers to one prompt may be.
 #[derive(Debug)]
@@ -88,19 +96,18 @@ impl AnswerRules {
         grammars: &Arc<Grammars>,
         start: &ParserStart,
         answer: Option<Arc<Grammar>>,
-        calls: &Calls,
+        calls: &[OfferedCall],
         must_call: bool,
     ) -> Self {
         let writer = HeaderWriter { control: *grammars.tokenizer().control() };
         if let ParserStart::CallText { name } = start {
-            let grammar = calls.iter().find(|(called, _)| called == name).and_then(|(_, grammar)| grammar.clone());
+            let grammar = calls.iter().find(|call| call.name == *name).and_then(|call| call.grammar.clone());
             return Self::beginning(grammars, Begin::Text(writer.call_text(grammar)), Vec::new());
         }
         // Besides JSON of a schema there is nothing to say to the reader: a preamble would stand in
         // front of it.
         let says_more = answer.is_none() && !must_call && !calls.is_empty();
-        let mut openings: Vec<HeaderOpening> =
-            calls.iter().flat_map(|(name, grammar)| writer.call(name, grammar.as_ref())).collect();
+        let mut openings: Vec<HeaderOpening> = calls.iter().flat_map(|call| writer.call(call)).collect();
         if !must_call {
             openings.push(writer.last(answer));
         }
@@ -182,10 +189,14 @@ impl HeaderWriter {
 
     /// A call, in the forms in which the model writes its header: the recipient behind the channel
     /// or behind the role, the type of the text with a blank before it, without one, or left
-    /// out.
-    fn call(&self, name: &str, grammar: Option<&Arc<Grammar>>) -> Vec<HeaderOpening> {
+    /// out. A custom tool's text has no type.
+    fn call(&self, call: &OfferedCall) -> Vec<HeaderOpening> {
+        let OfferedCall { name, kind, grammar } = call;
         let json = [AnswerPart::Control(self.control.constrain), AnswerPart::Written("json".to_owned())];
-        let kinds = [(" ", &json[..]), ("", &json[..]), ("", &[])];
+        let kinds = match kind {
+            CallKind::Function => vec![(" ", &json[..]), ("", &json[..]), ("", &[])],
+            CallKind::Custom => vec![("", &[][..])],
+        };
         let recipient = format!(" to=functions.{name}");
         let forms = [(None, format!("commentary{recipient}")), (Some(recipient), "commentary".to_owned())];
         let header = |role: Option<&String>, channel: &str, (blank, kind): (&str, &[AnswerPart])| {
@@ -194,8 +205,8 @@ impl HeaderWriter {
             let end = [AnswerPart::Control(self.control.message)];
             role.into_iter().chain(channel).chain(kind.iter().cloned()).chain(end).collect()
         };
-        let headers = forms.iter().flat_map(|(role, channel)| kinds.map(|kind| header(role.as_ref(), channel, kind)));
-        headers.map(|header| HeaderOpening { header, text: self.call_text(grammar.cloned()) }).collect()
+        let headers = forms.iter().flat_map(|(role, channel)| kinds.iter().map(|kind| header(role.as_ref(), channel, *kind)));
+        headers.map(|header| HeaderOpening { header, text: self.call_text(grammar.clone()) }).collect()
     }
 
     fn call_text(&self, grammar: Option<Arc<Grammar>>) -> Text {

@@ -77,11 +77,11 @@ pub struct HeaderTable {
 }
 
 impl HeaderTable {
-    /// The headers of a chat that may call `functions`.
-    fn new(grammars: &Arc<Grammars>, functions: &[String]) -> Self {
+    /// The headers of a chat that may call `functions` and the custom tools `customs`.
+    fn new(grammars: &Arc<Grammars>, functions: &[String], customs: &[String]) -> Self {
         let control = *grammars.tokenizer().control();
         let mut writer = TableWriter { nodes: Vec::new(), control };
-        let calls = writer.calls(functions);
+        let calls = writer.calls(functions, customs);
         let open = writer.starts(calls.as_ref(), true);
         let closing = writer.starts(calls.as_ref(), false);
         let mut table = Self {
@@ -98,7 +98,9 @@ impl HeaderTable {
         let channels =
             channels.into_iter().filter_map(|step| if let Some(HeaderStep::Node(node)) = step { Some(node) } else { None });
         let starts = [open.given, open.later, closing.given, closing.later].into_iter();
-        let names = calls.iter().flat_map(|calls| [calls.behind_role, calls.behind_channel, calls.channel]);
+        let names = calls
+            .iter()
+            .flat_map(|calls| [calls.behind_role, calls.behind_channel].into_iter().chain(calls.channels.iter().copied()));
         let often: Vec<usize> = starts.chain(channels).chain(names).collect();
         table.masks = often.into_iter().map(|node| (node, table.found(node))).collect();
         table
@@ -193,8 +195,8 @@ struct CallHeaders {
     behind_role: usize,
     /// The same after the channel: a name, and then the header's end.
     behind_channel: usize,
-    /// Behind the `<|channel|>` of a header whose role has a recipient.
-    channel: usize,
+    /// Behind the `<|channel|>` of a header whose role has a recipient: a function, a custom tool.
+    channels: Vec<usize>,
 }
 
 /// Writes headers as the model does.
@@ -251,24 +253,32 @@ impl TableWriter {
     }
 
     /// The headers of calls. The recipient stands behind the role or behind the channel, and the
-    /// channel is commentary; the model writes analysis too, and means the same.
-    fn calls(&mut self, functions: &[String]) -> Option<CallHeaders> {
-        if functions.is_empty() {
+    /// channel is commentary; the model writes analysis too, and means the same. The input of a
+    /// custom tool has no type: what says `json` would be JSON.
+    fn calls(&mut self, functions: &[String], customs: &[String]) -> Option<CallHeaders> {
+        if functions.is_empty() && customs.is_empty() {
             return None;
         }
-        let end = self.end(MessageKind::Call, true);
-        let [behind_role, behind_channel, channel] = [(); 3].map(|()| self.node());
-        for name in ["commentary", "analysis"] {
-            let named = self.text(channel, name);
-            self.same(named, end);
+        let [behind_role, behind_channel] = [(); 2].map(|()| self.node());
+        let mut channels = Vec::new();
+        let typed = self.end(MessageKind::Call, true);
+        let bare = self.node();
+        self.edge(bare, Symbol::Control(self.control.message), HeaderStep::Text(MessageKind::Call));
+        for (names, end) in [(functions, typed), (customs, bare)].into_iter().filter(|(names, _)| !names.is_empty()) {
+            let channel = self.node();
+            for name in ["commentary", "analysis"] {
+                let named = self.text(channel, name);
+                self.same(named, end);
+            }
+            for name in names {
+                let addressed = self.text(behind_role, name);
+                self.edge(addressed, Symbol::Control(self.control.channel), HeaderStep::Node(channel));
+                let addressed = self.text(behind_channel, name);
+                self.same(addressed, end);
+            }
+            channels.push(channel);
         }
-        for name in functions {
-            let addressed = self.text(behind_role, name);
-            self.edge(addressed, Symbol::Control(self.control.channel), HeaderStep::Node(channel));
-            let addressed = self.text(behind_channel, name);
-            self.same(addressed, end);
-        }
-        Some(CallHeaders { behind_role, behind_channel, channel })
+        Some(CallHeaders { behind_role, behind_channel, channels })
     }
 
     /// ` to=functions.` at `from`, and then the names.
@@ -308,14 +318,17 @@ impl TableWriter {
     }
 }
 
+/// A table, and the names that it has.
+type KeptTable = ([Vec<String>; 2], Arc<HeaderTable>);
+
 /// Makes tables, and keeps those used last. May be called from several threads.
 #[derive(Debug)]
 pub struct HeaderTables {
     grammars: Arc<Grammars>,
     /// Of chats without functions: one for all, always kept once it is made.
     bare: OnceLock<Arc<HeaderTable>>,
-    /// Of others by their functions, the one used last first.
-    kept: Mutex<VecDeque<(Vec<String>, Arc<HeaderTable>)>>,
+    /// Of others by their functions and custom tools, the one used last first.
+    kept: Mutex<VecDeque<KeptTable>>,
 }
 
 impl HeaderTables {
@@ -325,14 +338,14 @@ impl HeaderTables {
         Self { grammars, bare: OnceLock::new(), kept: Mutex::default() }
     }
 
-    /// The table of a chat that may call `functions`.
+    /// The table of a chat that may call `functions` and the custom tools `customs`.
     #[must_use]
-    pub fn table(&self, functions: &[String]) -> Arc<HeaderTable> {
-        if functions.is_empty() {
-            return Arc::clone(self.bare.get_or_init(|| Arc::new(HeaderTable::new(&self.grammars, functions))));
+    pub fn table(&self, functions: &[String], customs: &[String]) -> Arc<HeaderTable> {
+        if functions.is_empty() && customs.is_empty() {
+            return Arc::clone(self.bare.get_or_init(|| Arc::new(HeaderTable::new(&self.grammars, &[], &[]))));
         }
-        let find = |kept: &mut VecDeque<(Vec<String>, Arc<HeaderTable>)>| {
-            let at = kept.iter().position(|(names, _)| names == functions)?;
+        let find = |kept: &mut VecDeque<KeptTable>| {
+            let at = kept.iter().position(|([named, texts], _)| named == functions && texts == customs)?;
             let found = kept.remove(at)?;
             let table = Arc::clone(&found.1);
             kept.push_front(found);
@@ -343,9 +356,9 @@ impl HeaderTables {
             return table;
         }
         // Not while the lock is held: other requests' tables are there.
-        let table = Arc::new(HeaderTable::new(&self.grammars, functions));
+        let table = Arc::new(HeaderTable::new(&self.grammars, functions, customs));
         let mut kept = locked();
-        kept.push_front((functions.to_vec(), Arc::clone(&table)));
+        kept.push_front(([functions.to_vec(), customs.to_vec()], Arc::clone(&table)));
         kept.truncate(KEPT_MAX_COUNT);
         table
     }

@@ -16,7 +16,7 @@ fn tables() -> &'static HeaderTables {
 }
 
 fn table(functions: &[&str]) -> Arc<HeaderTable> {
-    tables().table(&functions.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+    tables().table(&functions.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), &[])
 }
 
 /// A sequence that is told what a scheduler tells.
@@ -110,7 +110,7 @@ fn at_random(table: &Arc<HeaderTable>, thinking_max_tokens: u32, seed: u64) -> V
 
 /// The events of an answer, nothing of which had to be overlooked, and its tokens of analysis.
 fn read(tokens: &[TokenId], functions: &[&str]) -> (Vec<EventKind>, u32) {
-    let tokenizer = Arc::clone(tables().table(&[]).grammars.tokenizer());
+    let tokenizer = Arc::clone(tables().table(&[], &[]).grammars.tokenizer());
     let functions = functions.iter().map(|name| (*name).to_owned()).collect();
     let rules = ParserRules { functions, ..ParserRules::default() };
     let mut parser = Parser::new(Arc::clone(&tokenizer), ParserStart::AssistantHeader, rules);
@@ -119,6 +119,28 @@ fn read(tokens: &[TokenId], functions: &[&str]) -> (Vec<EventKind>, u32) {
     parser.finish(&mut events);
     assert_eq!(*parser.recoveries(), Default::default(), "{}", tokenizer.decode(tokens));
     (events.into_iter().map(|event| event.kind).collect(), parser.reasoning_tokens())
+}
+
+/// Behind the name of a custom tool stands no type, and behind a function's may.
+#[test]
+fn the_header_of_a_custom_tool_s_call_has_no_type() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let table = tables().table(&names(&["get"]), &names(&["get_patch"]));
+    let tokenizer = Arc::clone(table.grammars.tokenizer());
+    let allowed_behind = |header: &str| {
+        let masks = table.masks(ThinkingBounds::free());
+        for (index, token) in (0..).zip(tokenizer.encode_with_control(header)) {
+            assert!(masks.0.allowed(index).has(token), "{header}: {index}");
+            masks.0.drawn(index, token);
+        }
+        let index = u32::try_from(tokenizer.encode_with_control(header).len()).unwrap();
+        let control = *tokenizer.control();
+        [control.message, control.constrain].map(|token| masks.0.allowed(index).has(token))
+    };
+    for (name, may_have_type) in [("get", true), ("get_patch", false)] {
+        assert_eq!(allowed_behind(&format!("<|channel|>commentary to=functions.{name}")), [true, may_have_type]);
+        assert_eq!(allowed_behind(&format!(" to=functions.{name}<|channel|>commentary")), [true, may_have_type]);
+    }
 }
 
 const FUNCTIONS: [&str; 4] = ["get", "get_weather", "look-up", "x"];
@@ -330,7 +352,7 @@ fn an_answer_is_opened_while_it_has_room() {
 #[test]
 fn a_table_is_made_once_for_the_same_functions() {
     let tables = HeaderTables::new(Arc::clone(&table(&[]).grammars));
-    let of = |names: &[&str]| tables.table(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    let of = |names: &[&str]| tables.table(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), &[]);
     assert!(Arc::ptr_eq(&of(&["a"]), &of(&["a"])));
     assert!(!Arc::ptr_eq(&of(&["a"]), &of(&["b"])));
     let first = of(&["a"]);
@@ -342,13 +364,13 @@ fn a_table_is_made_once_for_the_same_functions() {
 fn a_table_takes_what_it_says_and_that_of_no_functions_is_always_kept() {
     let tables = HeaderTables::new(Arc::clone(&table(&[]).grammars));
     let names: Vec<String> = (0..128_u8).map(|at| format!("{}{}", char::from(at), "n".repeat(127))).collect();
-    let (mut made, bare) = (None, tables.table(&[]));
-    let taken = allocation_counter::measure(|| made = Some(tables.table(&names)));
+    let (mut made, bare) = (None, tables.table(&[], &[]));
+    let taken = allocation_counter::measure(|| made = Some(tables.table(&names, &[])));
     let bytes = made.unwrap().bytes();
     assert!((1_200_000..1_400_000).contains(&bytes), "{bytes}");
     // Besides it: the names that it is found by, and the heads of its parts.
     let held = u64::try_from(taken.bytes_current).unwrap();
     assert!(held >= bytes && held - bytes < 40_000, "{held} {bytes}");
-    (0..20).for_each(|at| drop(tables.table(&[format!("f{at}")])));
-    assert!(Arc::ptr_eq(&bare, &tables.table(&[])), "it is shared, and nothing is reserved for it");
+    (0..20).for_each(|at| drop(tables.table(&[format!("f{at}")], &[])));
+    assert!(Arc::ptr_eq(&bare, &tables.table(&[], &[])), "it is shared, and nothing is reserved for it");
 }

@@ -18,7 +18,7 @@ mod schema;
 mod tests;
 mod thinking;
 
-pub use answer::{AnswerRules, Calls, ConstrainedAnswer};
+pub use answer::{AnswerRules, ConstrainedAnswer, OfferedCall};
 pub use grammar::{Grammar, GrammarError, Grammars, STACK_BYTES};
 pub use headers::{HeaderTable, HeaderTables};
 pub use thinking::ThinkingBounds;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::batch::{Allowed, TokenId};
-use crate::prompt::conversation::AnswerForm;
+use crate::prompt::conversation::{AnswerForm, CallKind};
 use crate::prompt::harmony::parser::{EventKind, ParsedEvent, Parser, ParserRules, ParserStart};
 use crate::prompt::tokenizer::Tokenizer;
 
@@ -25,8 +25,13 @@ fn object(properties: &Value, required: &[&str]) -> Value {
 }
 
 /// What a model without any idea says: tokens at random out of those allowed, till the end; late in
-/// the text those that close it.
+/// the text those that close JSON.
 fn said_at_random(rules: &Arc<AnswerRules>, seed: u64) -> Vec<TokenId> {
+    said_closing(rules, seed, &[])
+}
+
+/// The same; late in the text the first of `closing` that may stand there, if there are some.
+fn said_closing(rules: &Arc<AnswerRules>, seed: u64, closing: &[&[u8]]) -> Vec<TokenId> {
     let tokenizer = grammars().tokenizer();
     let mut answer = rules.begin();
     let (mut tokens, mut state) = (Vec::new(), seed);
@@ -39,7 +44,12 @@ fn said_at_random(rules: &Arc<AnswerRules>, seed: u64) -> Vec<TokenId> {
             tokenizer.is_control(*token)
                 || matches!(tokenizer.bytes_of(*token), b"\"" | b"}" | b"]" | b"," | b":" | b"0" | b"1")
         };
-        let late: Vec<TokenId> = ids.iter().copied().filter(closes).collect();
+        let first = |bytes: &&[u8]| ids.iter().copied().find(|token| tokenizer.bytes_of(*token) == *bytes);
+        let late: Vec<TokenId> = match ids.iter().copied().find(|token| tokenizer.is_control(*token)) {
+            Some(control) if !closing.is_empty() => vec![control],
+            None if !closing.is_empty() => closing.iter().find_map(first).into_iter().collect(),
+            _ => ids.iter().copied().filter(closes).collect(),
+        };
         let ids = if tokens.len() > 40 && !late.is_empty() { late } else { ids };
         let token = ids[(state >> 33) as usize % ids.len()];
         answer.take(token).unwrap();
@@ -123,10 +133,14 @@ fn whatever_is_said_is_of_the_form() {
     assert!(text.starts_with('<') && text.ends_with('>'), "{text}");
 }
 
+fn function(name: &str, grammar: Option<&Arc<Grammar>>) -> OfferedCall {
+    OfferedCall { name: name.to_owned(), kind: CallKind::Function, grammar: grammar.cloned() }
+}
+
 /// The events of a chat's answer; its texts by kind, joined.
 fn read(start: &ParserStart, tokens: &[TokenId], functions: &[&str]) -> (String, String, Vec<(String, String)>) {
     let functions = functions.iter().map(|name| (*name).to_owned()).collect();
-    let rules = ParserRules { functions, single_call: false, goes_on: false };
+    let rules = ParserRules { functions, ..ParserRules::default() };
     let mut parser = Parser::new(Arc::clone(grammars().tokenizer()), start.clone(), rules);
     let mut events = Vec::new();
     tokens.iter().for_each(|token| parser.push(*token, &mut events));
@@ -149,7 +163,7 @@ fn read(start: &ParserStart, tokens: &[TokenId], functions: &[&str]) -> (String,
 fn a_chat_s_content_is_of_the_form_and_nothing_else_is_said_to_the_reader() {
     let start = ParserStart::AssistantHeader;
     let grammar = compiled(&AnswerForm::Json(object(&json!({"a": {"type": "boolean"}}), &["a"])));
-    let calls = vec![("f".to_owned(), None), ("g".to_owned(), Some(Arc::clone(&grammar)))];
+    let calls = [function("f", None), function("g", Some(&grammar))];
     let mut kinds = [0; 3];
     for seed in 0..60 {
         let rules = Arc::new(AnswerRules::of_chat(grammars(), &start, Some(Arc::clone(&grammar)), &calls, false));
@@ -173,7 +187,7 @@ fn a_chat_s_content_is_of_the_form_and_nothing_else_is_said_to_the_reader() {
 fn an_answer_that_must_call_calls_one_of_the_functions() {
     let start = ParserStart::AssistantHeader;
     let grammar = compiled(&AnswerForm::Json(object(&json!({"city": {"type": "string"}}), &["city"])));
-    let calls: Calls = ["look", "look_up"].map(|name| (name.to_owned(), Some(Arc::clone(&grammar)))).into();
+    let calls = ["look", "look_up"].map(|name| function(name, Some(&grammar)));
     let mut called = Vec::new();
     for seed in 0..30 {
         let rules = Arc::new(AnswerRules::of_chat(grammars(), &start, None, &calls, true));
@@ -189,6 +203,37 @@ fn an_answer_that_must_call_calls_one_of_the_functions() {
     let rules = Arc::new(AnswerRules::of_chat(grammars(), &start, None, &calls, true));
     let (_, _, said) = read(&start, &said_at_random(&rules, 1), &["look"]);
     assert!(serde_json::from_str::<Value>(&said[0].1).unwrap()["city"].is_string(), "{said:?}");
+}
+
+/// Codex's grammar of a patch, as it sends it.
+const PATCH: &str = include_str!("../../../tests/clients/apply_patch.lark");
+
+#[test]
+fn a_custom_tool_s_input_is_a_text_of_its_grammar_behind_a_header_without_a_type() {
+    let grammar = compiled(&AnswerForm::Grammar(PATCH.to_owned()));
+    let patch = OfferedCall { name: "apply_patch".to_owned(), kind: CallKind::Custom, grammar: Some(grammar) };
+    let calls = [patch, function("look", None)];
+    let constrain = grammars().tokenizer().control().constrain;
+    let mut patches = 0;
+    for seed in 0..40 {
+        let start = match seed % 2 {
+            0 => ParserStart::AssistantHeader,
+            _ => ParserStart::CallText { name: "apply_patch".to_owned() },
+        };
+        let rules = Arc::new(AnswerRules::of_chat(grammars(), &start, None, &calls, true));
+        let tokens = said_closing(&rules, seed, &[b"\n", b"*"]);
+        let (_, _, said) = read(&start, &tokens, &["apply_patch", "look"]);
+        let [(name, input)] = said.as_slice() else { panic!("{said:?}") };
+        if name == "apply_patch" {
+            let lines: Vec<&str> = input.lines().collect();
+            assert_eq!(lines.first(), Some(&"*** Begin Patch"), "{input}");
+            assert_eq!(lines.last(), Some(&"*** End Patch"), "{input}");
+            assert!(lines[1].starts_with("*** "), "{input}");
+            assert!(!tokens.contains(&constrain), "the header has no type");
+            patches += 1;
+        }
+    }
+    assert!(patches >= 20, "{patches}");
 }
 
 #[test]

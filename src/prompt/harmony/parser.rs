@@ -32,6 +32,8 @@ pub enum ParserStart {
 pub struct ParserRules {
     /// The functions that were offered, without `functions.`: only they are called.
     pub functions: Arc<[String]>,
+    /// Those of them that are custom tools, whose calls hold a text.
+    pub customs: Arc<[String]>,
     /// Ends the response at the header of a second call.
     pub single_call: bool,
     /// Lets no header end the response: the client wants all its tokens (`ignore_eos`).
@@ -396,7 +398,7 @@ impl Parser {
     fn end_message(&mut self, events: &mut Vec<ParsedEvent>) {
         let ParserState::Text(destination) = &self.state else { return };
         match destination {
-            Destination::Call(_) if !self.has_text => {
+            Destination::Call(name) if !self.has_text && !self.rules.customs.contains(name) => {
                 self.flush(events);
                 // A function without parameters is called without a text by some; clients parse the
                 // arguments as JSON.

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use super::parser::ParserStart;
 use super::schema::tools_section;
 use crate::batch::TokenId;
-use crate::prompt::conversation::{Conversation, Message, NamedSchema, ReasoningEffort};
+use crate::prompt::conversation::{CallKind, Conversation, Message, NamedSchema, ReasoningEffort};
 use crate::prompt::error::PromptError;
 use crate::prompt::tokenizer::{ControlTokens, Tokenizer};
 
@@ -57,7 +57,7 @@ pub fn render(
         }
     };
     writer.history(rest, conversation.messages.len() - rest.len())?;
-    let start = writer.answer(conversation.forced_tool.as_deref());
+    let start = writer.answer(conversation);
     if writer.is_full || writer.tokens.len() > tokens_max {
         return Err(PromptError::TooLong { tokens_max });
     }
@@ -155,8 +155,10 @@ impl Writer<'_> {
                     }
                     for call in tool_calls {
                         self.header("assistant", Some(&format!("functions.{}", call.name)), Some("commentary"));
-                        self.text(" ");
-                        self.json_type();
+                        if call.kind == CallKind::Function {
+                            self.text(" ");
+                            self.json_type();
+                        }
                         self.body(&call.arguments, self.control.call);
                         names.insert(&call.id, &call.name);
                     }
@@ -174,21 +176,22 @@ impl Writer<'_> {
     }
 
     /// What the model's answer begins with.
-    fn answer(&mut self, forced_tool: Option<&str>) -> ParserStart {
-        match forced_tool {
-            None => {
-                self.header("assistant", None, None);
-                ParserStart::AssistantHeader
-            }
-            Some(name) => {
-                // The whole header, in the order in which the model writes one: behind it, it can
-                // name no other function.
-                self.header("assistant", None, Some(&format!("commentary to=functions.{name} ")));
-                self.json_type();
-                self.tokens.push(self.control.message);
-                ParserStart::CallText { name: name.to_owned() }
-            }
+    fn answer(&mut self, conversation: &Conversation) -> ParserStart {
+        let Some(name) = &conversation.forced_tool else {
+            self.header("assistant", None, None);
+            return ParserStart::AssistantHeader;
+        };
+        // The whole header, in the order in which the model writes one: behind it, it can name no
+        // other function.
+        let header = format!("commentary to=functions.{name}");
+        if conversation.offered().any(|(_, tool)| tool.kind() == CallKind::Custom) {
+            self.header("assistant", None, Some(&header));
+        } else {
+            self.header("assistant", None, Some(&format!("{header} ")));
+            self.json_type();
         }
+        self.tokens.push(self.control.message);
+        ParserStart::CallText { name: name.clone() }
     }
 }
 

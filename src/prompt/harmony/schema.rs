@@ -12,7 +12,7 @@ use serde::Serialize as _;
 use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
 
-use crate::prompt::conversation::Tool;
+use crate::prompt::conversation::{AnswerForm, CustomInput, Tool};
 
 /// The section of a developer message that lists `tools`.
 pub(super) fn tools_section(tools: &[Tool]) -> String {
@@ -20,6 +20,10 @@ pub(super) fn tools_section(tools: &[Tool]) -> String {
     for tool in tools {
         for line in tool.description.as_deref().unwrap_or_default().lines() {
             line_to(&mut out, format_args!("// {line}"));
+        }
+        if let Some(input) = &tool.custom {
+            custom(&mut out, &tool.name, input);
+            continue;
         }
         match &tool.parameters {
             Some(schema) => {
@@ -31,6 +35,22 @@ pub(super) fn tools_section(tools: &[Tool]) -> String {
     }
     out.push_str("} // namespace functions");
     out
+}
+
+/// A custom tool, which harmony does not know: a function of a text, which stands in its call as it
+/// is. ADR 58 says why.
+fn custom(out: &mut String, name: &str, input: &CustomInput) {
+    line_to(out, format_args!("// Its input is the whole text of the call's message as it is, and no JSON."));
+    let form = match input {
+        CustomInput::Form(AnswerForm::Regex(expression)) => Some(("this regular expression", expression)),
+        CustomInput::Form(AnswerForm::Grammar(grammar)) => Some(("this grammar", grammar)),
+        CustomInput::Form(AnswerForm::Json(_) | AnswerForm::Choice(_)) | CustomInput::Text => None,
+    };
+    if let Some((what, text)) = form {
+        line_to(out, format_args!("// It is what {what} takes:"));
+        text.lines().for_each(|line| line_to(out, format_args!("// {line}")));
+    }
+    line_to(out, format_args!("type {name} = (_: string) => any;\n"));
 }
 
 /// The TypeScript type of `schema`; its lines but the first begin with `indent`.

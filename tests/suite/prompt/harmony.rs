@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use antiphon::batch::TokenId;
 use antiphon::prompt::builder::{KeyParameters, PromptBuilder, PromptSettings, PromptVersion};
-use antiphon::prompt::conversation::{Conversation, Message, NamedSchema, ReasoningEffort, Tool, ToolCall};
+use antiphon::prompt::conversation::{CallKind, Conversation, Message, NamedSchema, ReasoningEffort, Tool, ToolCall};
 use antiphon::prompt::harmony::parser::{EventKind, Parser, ParserRules, ParserStart};
 use serde_json::Value;
 
@@ -37,6 +37,7 @@ fn message(value: &Value) -> Message {
                 id: text(&call["id"]),
                 name: text(&call["name"]),
                 arguments: text(&call["arguments"]),
+                kind: CallKind::Function,
             };
             let tool_calls = value["tool_calls"].as_array().expect("a list of calls").iter().map(call).collect();
             Message::Assistant { content, reasoning: optional(&value["reasoning"]), tool_calls }
@@ -51,6 +52,7 @@ fn conversation(case: &Value) -> Conversation {
         description: optional(&tool["description"]),
         parameters: Some(tool["parameters"].clone()).filter(|parameters| !parameters.is_null()),
         strict: false,
+        custom: None,
     };
     Conversation {
         messages: case["messages"].as_array().expect("a list of messages").iter().map(message).collect(),
@@ -108,7 +110,7 @@ fn control_tokens_come_from_the_form_alone() {
                 Message::Assistant {
                     content: Some(said()),
                     reasoning: Some(said()),
-                    tool_calls: vec![ToolCall { id: "c".into(), name: said(), arguments: said() }],
+                    tool_calls: vec![ToolCall { id: "c".into(), name: said(), arguments: said(), kind: CallKind::Function }],
                 },
                 Message::Tool { call_id: "c".into(), content: said() },
                 Message::Developer { content: said() },
@@ -121,6 +123,7 @@ fn control_tokens_come_from_the_form_alone() {
                     "type": "string", "default": text, "title": text, "examples": [text], "oneOf": [{"description": text}]}}}),
                 ),
                 strict: false,
+                custom: None,
             }],
             effort: ReasoningEffort::Low,
             forced_tool: Some(said()),

@@ -7,6 +7,7 @@
 
 mod answers;
 mod checkpoint;
+mod custom;
 mod damage;
 mod forms;
 mod functions;
