@@ -21,7 +21,7 @@ mod prefix;
 mod probes;
 mod rendered;
 mod requests;
-mod responses;
+pub(crate) mod responses;
 mod sockets;
 mod speculation;
 mod timeline;

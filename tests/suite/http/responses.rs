@@ -11,7 +11,7 @@ use super::client::{Reply, post, post_with, request};
 use super::world::{Plan, World, harmony};
 
 #[path = "../../../src/http/responses/replay.rs"]
-pub(super) mod replay;
+pub(crate) mod replay;
 
 use replay::replayed;
 

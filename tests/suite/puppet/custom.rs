@@ -4,11 +4,7 @@ use serde_json::{Value, json};
 
 use super::{ASKED, Puppet, extend};
 use crate::embedded::events;
-
-#[path = "../../../src/http/responses/replay.rs"]
-mod replay;
-
-use replay::replayed;
+use crate::http::responses::replay::replayed;
 
 /// Codex's grammar of a patch, as it sends it.
 const PATCH: &str = include_str!("../../clients/apply_patch.lark");
@@ -119,7 +115,7 @@ fn a_response_has_the_call_as_an_item_and_takes_it_back() {
     assert_eq!((&call["type"], &call["name"]), (&json!("custom_tool_call"), &json!("say")), "{response}");
     assert_eq!(response["tools"], json!([expected(&say()), expected(&apply_patch())]));
     // The next turn: all items, and what the tool gave.
-    let mut next = body.clone();
+    let mut next = body;
     let input = next["input"].as_array_mut().expect("a list");
     input.extend(items.iter().cloned());
     input.push(json!({"type": "custom_tool_call_output", "call_id": call["call_id"], "output": "Said."}));

@@ -109,7 +109,7 @@ fn the_prompt_s_log_probabilities_are_those_of_an_echo() {
     assert!(ranked.len() == ids.len() && ranked[0].is_null(), "{chat}");
     assert!(ranked.iter().zip(ids).skip(1).all(|(place, id)| place[id.to_string()]["rank"].is_u64()), "{chat}");
     assert_eq!(chat["choices"][0]["logprobs"], Value::Null, "those of the answer were not asked for");
-    let mut streamed = body.clone();
+    let mut streamed = body;
     streamed["stream"] = json!(true);
     assert_eq!(puppet.refusal("/v1/chat/completions", &streamed)["param"], "prompt_logprobs");
 }
