@@ -127,6 +127,8 @@ pub struct BatchProfile {
     pub growth_reserve_percent: Bounded<0, 100>,
     /// Most tokens of a step that are guessed, over all sequences that decode.
     pub draft_budget_tokens: Bounded<0, 4_096>,
+    /// The gap between an answer's tokens that prompts beside it are sliced for; zero: none.
+    pub itl_target_ms: Bounded<0, 10_000>,
 }
 
 impl Default for BatchProfile {
@@ -139,6 +141,7 @@ impl Default for BatchProfile {
             prefill_slice_tokens: Bounded(256),
             growth_reserve_percent: Bounded(10),
             draft_budget_tokens: Bounded(16),
+            itl_target_ms: Bounded(0),
         }
     }
 }

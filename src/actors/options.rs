@@ -77,6 +77,8 @@ pub struct SchedulingOptions {
     pub growth_reserve_percent: usize,
     /// Most tokens of a step that are guessed; zero: none.
     pub draft_budget_tokens: usize,
+    /// How long a step should take in which answers go on beside prompts; zero: however long.
+    pub itl_target: Duration,
     /// Whether what prompts have in common with earlier ones is kept and found computed.
     pub prefix_cache: bool,
 }
@@ -96,6 +98,7 @@ impl Default for SchedulingOptions {
             priority_level: Duration::ZERO,
             growth_reserve_percent: 0,
             draft_budget_tokens: 0,
+            itl_target: Duration::ZERO,
             prefix_cache: false,
         }
     }
@@ -119,6 +122,7 @@ impl SchedulingOptions {
             growth_reserve_percent: self.growth_reserve_percent,
             draft_budget_tokens: self.draft_budget_tokens,
             slice_drafts_max: engine.slice_drafts_max,
+            itl_target_micros: micros(self.itl_target),
             prefix_cache: self.prefix_cache.then(hash_key),
             ..SchedulerLimits::default()
         };

@@ -197,6 +197,7 @@ fn scheduling(profile: &Profile, prefix_cache: bool) -> SchedulingOptions {
         priority_level: Duration::from_secs(queue.priority_seconds.get()),
         growth_reserve_percent: batch.growth_reserve_percent.count(),
         draft_budget_tokens: batch.draft_budget_tokens.count(),
+        itl_target: Duration::from_millis(batch.itl_target_ms.get()),
         prefix_cache,
     }
 }

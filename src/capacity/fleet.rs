@@ -59,6 +59,7 @@ impl FleetOptions {
             waiting_max_micros: 1_000_000 * queue.waiting_max_seconds.get(),
             priority_micros: 1_000_000 * queue.priority_seconds.get(),
             growth_reserve_percent: batch.growth_reserve_percent.count(),
+            itl_target_micros: 1_000 * batch.itl_target_ms.get(),
             prefix_cache: self.prefix_cache.then_some(HashKey([0; 2])),
             ..SchedulerLimits::default()
         };

@@ -177,3 +177,33 @@ fn little_memory_makes_sequences_give_way() {
     assert!(report.preemptions > 0 && report.kv.max_share > 0.9, "{} {:?}", report.preemptions, report.kv);
     assert!(report.kv.mean_share < report.kv.max_share && report.kv.mean_share > 0.3, "{:?}", report.kv);
 }
+
+/// A prompt of 16,384 tokens comes while four answers run on a CPU with gpt-oss-20b, or eight on an
+/// H200; the gaps of those answers, and how long the prompt takes.
+#[test]
+fn a_long_prompt_leaves_the_gaps_of_answers_below_twice_what_they_are() {
+    let latency_first = Profile::load("latency_first").expect("it is built in");
+    let unbounded = latency_first.overlaid("batch", "itl_target_ms", toml::Value::Integer(0)).expect("within bounds");
+    let slow = options([110_000.0, 10_000.0, 45_000.0, 2.0, 0.05], &[]);
+    let quick = FleetOptions { cost: CostModel::load("h200-20b").expect("it is built in"), ..slow.clone() };
+    let figures = |options: &FleetOptions, profile: &Profile, streams: usize, long: bool| {
+        let mut requests: Vec<TraceRequest> = (0..streams).map(|_| request(0, 100, 900, None)).collect();
+        requests.extend(long.then(|| request(1_000_000, 16_384, 1, None)));
+        let options =
+            FleetOptions { kv_bytes: Some(1 << 30), prefix_cache: false, profile: profile.clone(), ..options.clone() };
+        let report = run(&OfferedLoad::Trace(requests), &options);
+        assert_eq!(report.counts.completed, (streams + usize::from(long)) as u64);
+        (report.itl.expect("answers").p99, report.ttft.expect("all").max)
+    };
+    let (alone, _) = figures(&slow, &latency_first, 4, false);
+    let (disturbed, long_before) = figures(&slow, &unbounded, 4, true);
+    let (steady, long_after) = figures(&slow, &latency_first, 4, true);
+    assert!(disturbed > 5.0 * alone, "without a target gaps grow from {alone} to {disturbed} ms");
+    assert!(steady < 2.0 * alone, "{alone}, {steady} ms");
+    assert!(long_after < 2.5 * long_before, "the prompt takes {long_before}, then {long_after} ms");
+    let (alone, _) = figures(&quick, &latency_first, 8, false);
+    let (_, long_before) = figures(&quick, &unbounded, 8, true);
+    let (steady, long_after) = figures(&quick, &latency_first, 8, true);
+    assert!(steady < 2.0 * alone, "{alone}, {steady} ms");
+    assert!(long_after < 1.1 * long_before, "where steps are quick the prompt loses nothing: {long_before}, {long_after} ms");
+}

@@ -15,13 +15,14 @@ const ROUNDS_MAX: usize = 3;
 const MORE: f64 = 1.001;
 
 /// The settings, and what is tried.
-const CANDIDATES: [(&str, &[i64]); 6] = [
+const CANDIDATES: [(&str, &[i64]); 7] = [
     ("running_max_count", &[4, 8, 16, 32, 64, 128, 256, 512, 1_024]),
     ("token_budget_tokens", &[64, 128, 256, 512, 1_024, 2_048, 4_096, 8_192]),
     ("prefill_slice_tokens", &[64, 128, 256, 512, 1_024, 2_048, 4_096]),
     ("prefill_window_ms", &[0, 2, 5, 10, 25, 50]),
     ("decode_window_ms", &[0, 2, 5, 10]),
     ("growth_reserve_percent", &[0, 10, 25, 50, 100]),
+    ("itl_target_ms", &[0, 5, 10, 20, 50, 100]),
 ];
 
 /// A bound for a quantile of a latency.

@@ -167,6 +167,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     over("batch", "prefill_slice_tokens", "most tokens of one prompt in a step"),
     over("batch", "growth_reserve_percent", "how much of what answers are expected to grow by stays free for them"),
     over("batch", "draft_budget_tokens", "most tokens of a step that are guessed from what answers repeat; 0 guesses none"),
+    over("batch", "itl_target_ms", "how long a step should take in which answers go on beside prompts; 0 is however long"),
     over("queue", "waiting_max_count", "most sequences that wait"),
     over("queue", "waiting_max_tokens", "most prompt tokens that wait"),
     over("queue", "waiting_max_seconds", "how long a sequence may wait; 0 is for ever"),

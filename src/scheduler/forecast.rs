@@ -292,7 +292,7 @@ impl Scheduler {
 
     fn run(&self) -> QueueRun<'_> {
         let decoding = self.limits.running_max().min(self.running.count() + self.waiting.count());
-        let room_tokens = self.limits.token_budget_tokens.saturating_sub(decoding).max(1);
+        let room_tokens = self.paced(self.limits.token_budget_tokens.saturating_sub(decoding)).max(1);
         let slices = room_tokens.div_ceil(self.geometry.slice_tokens_max).min(SLICES_MAX_COUNT);
         QueueRun {
             core: self,

@@ -50,6 +50,9 @@ pub struct SchedulerLimits {
     pub draft_budget_tokens: usize,
     /// Most drafts of a slice, by the engine; zero: it verifies none.
     pub slice_drafts_max: usize,
+    /// How long a step should take at most in which sequences decode, as far as that is a matter of
+    /// what is prefilled beside them; zero: however long it takes.
+    pub itl_target_micros: u64,
     /// The key under which filled blocks are kept for prompts that begin the same; `None` keeps
     /// none.
     pub prefix_cache: Option<HashKey>,
@@ -77,6 +80,7 @@ impl Default for SchedulerLimits {
             growth_reserve_percent: 0,
             draft_budget_tokens: 0,
             slice_drafts_max: 0,
+            itl_target_micros: 0,
             prefix_cache: None,
         }
     }

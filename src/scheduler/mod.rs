@@ -30,6 +30,7 @@ use self::reuse::Reuse;
 use self::running::RunningSequences;
 use self::sequence::{SequenceIndex, Sequences};
 use self::step::{PlannedStep, StepUnderWay};
+use self::step_time::StepTimes;
 use self::suspects::Suspects;
 use self::turns::Turns;
 use self::windows::HeldTime;
@@ -59,6 +60,7 @@ mod running;
 mod sequence;
 mod speculation;
 mod step;
+mod step_time;
 mod suspects;
 mod table;
 #[cfg(test)]
@@ -155,6 +157,7 @@ pub struct Scheduler {
     /// What is to be reported of those that began to run, were sent back, or run again.
     moves: Vec<SequenceEvent>,
     observed: RecentSteps,
+    times: StepTimes,
     step: PlannedStep,
     /// Steps that are not committed, oldest first: none, one, or one and the step planned ahead.
     under_way: Vec<StepUnderWay>,
@@ -192,6 +195,7 @@ impl Scheduler {
             held: HeldTime::default(),
             moves: Vec::new(),
             observed: RecentSteps::default(),
+            times: StepTimes::default(),
             step: PlannedStep::default(),
             under_way: Vec::new(),
             ids: SeqIds::new(limits.priority_micros),
@@ -313,6 +317,9 @@ impl Scheduler {
         let began = step.given.max(self.committed_at);
         self.committed_at = self.advance(now);
         self.totals.steps += 1;
+        if matches!(result, StepResult::Done(_)) {
+            self.times.note(step.prefill_tokens(), step.decoding_count(), self.committed_at.since(began));
+        }
         match result {
             StepResult::Done(reports) => {
                 let (prefill_tokens, decoding_count) = (step.prefill_tokens(), step.decoding_count());

@@ -41,7 +41,7 @@ impl Scheduler {
     /// service instead, so that the first gets on, and a sequence that is preempted has no slice
     /// in this step yet.
     pub(super) fn catch_up(&mut self, decoding_count: usize, is_candidate: impl Fn(&Self, &Runner) -> bool) -> usize {
-        let mut room = self.limits.token_budget_tokens - decoding_count;
+        let mut room = self.prefill_room(decoding_count);
         let mut next = 0;
         // The line may become shorter on the way.
         while next < self.running.line_len() {
