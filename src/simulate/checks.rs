@@ -170,8 +170,9 @@ impl World {
     /// No sequence has waited too long for its first step.
     pub(super) fn check_late(&self) -> Result<(), String> {
         let max = self.config.limits.waiting_max_micros;
-        let late =
-            |client: &&SimulatedClient| max > 0 && !client.ran && !client.is_later && client.arrived.plus(max) <= self.told;
+        let late = |client: &&SimulatedClient| {
+            max > 0 && client.is_fresh() && !client.is_later && client.arrived.plus(max) <= self.told
+        };
         let late = self.clients.values().find(late);
         expect(late.is_none(), || format!("one that came at {:?} still waits", late.map(|client| client.arrived)))
     }

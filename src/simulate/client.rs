@@ -73,6 +73,11 @@ impl SimulatedClient {
         self.returns_to = self.returns_to.filter(|computed| end <= *computed);
     }
 
+    /// Whether it waits and never ran.
+    pub(super) fn is_fresh(&self) -> bool {
+        !self.ran && self.began.is_none()
+    }
+
     /// Whether its next slice is a decode slice.
     pub(super) fn decodes(&self) -> bool {
         let is_complete = self.generated() == self.new.max_tokens as usize;
@@ -184,6 +189,8 @@ impl SimulatedClient {
                 expect(self.began.replace(*cached_tokens).is_none() && !self.ran, || "began twice".into()).map(|()| false)
             }
             SequenceEvent::SentBack { .. } => {
+                // It may have begun in a step that was withdrawn, and never had a slice.
+                self.ran = true;
                 expect(!std::mem::replace(&mut self.away, true) && self.began.is_some(), || "was sent back twice".into())
                     .map(|()| false)
             }

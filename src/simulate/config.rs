@@ -72,13 +72,15 @@ fn answer(rng: &mut Rng, guesses: bool) -> FakeAnswer {
 }
 
 impl Config {
-    pub(super) fn new(rng: &mut Rng) -> Self {
+    /// With `every_feature` no feature of the core is switched off.
+    pub(super) fn new(rng: &mut Rng, every_feature: bool) -> Self {
+        let on = |rng: &mut Rng, share: f64| rng.chance(share) || every_feature;
         let block_tokens = rng.magnitude(1..=32);
         let global_blocks = rng.magnitude(8..=512);
         let sliding_blocks = rng.magnitude(8..=512);
         let token_budget_tokens = rng.magnitude(16..=4096);
-        let guesses = rng.chance(0.5);
-        let micros = |rng: &mut Rng, max: usize| if rng.chance(0.5) { 0 } else { rng.magnitude(1..=max) as u64 };
+        let guesses = on(rng, 0.5);
+        let micros = |rng: &mut Rng, max: usize| if on(rng, 0.5) { rng.magnitude(1..=max) as u64 } else { 0 };
         let limits = SchedulerLimits {
             block_tokens,
             global_blocks,
@@ -97,12 +99,12 @@ impl Config {
             growth_reserve_percent: rng.pick(&[0, 25, 100]),
             draft_budget_tokens: if guesses { rng.magnitude(1..=256) } else { 0 },
             slice_drafts_max: if guesses { rng.magnitude(1..=31) } else { 0 },
-            prefix_cache: rng.chance(0.8).then(|| HashKey([rng.uniform(0..=usize::MAX - 1) as u64, 7])),
+            itl_target_micros: micros(rng, 50_000),
+            prefix_cache: on(rng, 0.8).then(|| HashKey([rng.uniform(0..=usize::MAX - 1) as u64, 7])),
         };
-        let sometimes =
-            |rng: &mut Rng, most: f64| if rng.chance(0.5) { 0.0 } else { most * rng.uniform(0..=100) as f64 / 100.0 };
+        let sometimes = |rng: &mut Rng, most: f64| if on(rng, 0.5) { most * rng.uniform(0..=100) as f64 / 100.0 } else { 0.0 };
         let (shared, salts) = (sometimes(rng, 0.9), rng.uniform(1..=3));
-        let priority_max = if rng.chance(0.5) { 0 } else { rng.magnitude(1..=120) as i32 };
+        let priority_max = if on(rng, 0.5) { rng.magnitude(1..=120) as i32 } else { 0 };
         let mut config = Self {
             priority_max,
             shared,

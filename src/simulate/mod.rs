@@ -30,12 +30,15 @@ mod world;
 pub struct Options {
     /// Plans of the first part.
     pub turns: usize,
+    /// Whether every feature of the core is on in every world. Else each is off in some, so that
+    /// others are driven to their corners.
+    pub every_feature: bool,
 }
 
 impl Default for Options {
     /// Long enough for queues to fill and empty many times.
     fn default() -> Self {
-        Self { turns: 80 }
+        Self { turns: 80, every_feature: false }
     }
 }
 
@@ -105,7 +108,7 @@ impl WorldReport {
 /// Lives through the world of `seed`. A scheduler that panics is a failure like any other.
 #[must_use]
 pub fn run(seed: u64, options: &Options) -> WorldReport {
-    let mut world = World::new(seed);
+    let mut world = World::new(seed, options.every_feature);
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         for _ in 0..options.turns {
             world.turn()?;

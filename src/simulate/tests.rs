@@ -8,7 +8,7 @@ use crate::batch::{Batch, BlockId, Sampled, SeqId, StepResult, TokenId};
 /// spoilt said.
 fn spoilt(mut spoil: impl FnMut(&mut Batch, &mut Vec<Sampled>) -> bool, before_computing: bool) -> String {
     for seed in 0..50 {
-        let mut world = World::new(seed);
+        let mut world = World::new(seed, false);
         // What is spoilt must matter: a step planned ahead is in part computed for sequences that
         // have ended.
         world.config.ahead = 0.0;

@@ -51,9 +51,9 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, every_feature: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let config = Config::new(&mut rng);
+        let config = Config::new(&mut rng, every_feature);
         let engine = FakeEngine::new(config.engine());
         Self {
             limits: engine.limits(),
