@@ -13,7 +13,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use antiphon::actors::messages::{AnswerOptions, Coalescing, Generate, KeyId, ResponseInput, WrittenNumbers};
+use antiphon::actors::messages::{AnswerOptions, AskedTokens, Coalescing, Generate, KeyId, ResponseInput, WrittenNumbers};
 use antiphon::actors::service::Service;
 use antiphon::actors::{SchedulingOptions, StartOptions, start};
 use antiphon::batch::{Batch, EngineLimits, Sampled, Sampling, TokenId};
@@ -143,6 +143,8 @@ fn request(index: usize, turn: u32) -> Generate {
         stop_strings: Vec::new(),
         ignore_eos: false,
         answer: AnswerOptions::default(),
+        tokens: AskedTokens::default(),
+        cut: None,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },
         session: None,
         owner: KeyId::default(),

@@ -41,11 +41,24 @@ impl Use {
 
 /// The budget has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoRoom;
+pub enum NoRoom {
+    /// Others hold what is wanted.
+    Now,
+    /// There is less for this use in all.
+    Ever {
+        /// What is wanted.
+        bytes: u64,
+        /// What there is.
+        most_bytes: u64,
+    },
+}
 
 impl From<NoRoom> for Refusal {
-    fn from(_: NoRoom) -> Self {
-        Self::Unavailable { retry_after_seconds: RETRY_SECONDS, code: MEMORY_FULL }
+    fn from(none: NoRoom) -> Self {
+        match none {
+            NoRoom::Now => Self::Unavailable { retry_after_seconds: RETRY_SECONDS, code: MEMORY_FULL },
+            NoRoom::Ever { bytes, most_bytes } => Self::TooLarge { bytes, most_bytes },
+        }
     }
 }
 
@@ -106,7 +119,7 @@ impl Budget {
         let most = self.most_for(wanted);
         let more = |reserved: u64| reserved.checked_add(bytes).filter(|sum| *sum <= most);
         let taken = self.reserved_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        let before = taken.map_err(|_| NoRoom)?;
+        let before = taken.map_err(|_| NoRoom::Now)?;
         self.peak_bytes.fetch_max(before + bytes, Ordering::Relaxed);
         Ok(())
     }
@@ -139,9 +152,14 @@ impl Reserved {
     /// Makes it larger.
     ///
     /// # Errors
-    /// [`NoRoom`]; then it is as it was.
+    /// [`NoRoom`]; then it is as it was. What could never have room is told so.
     pub fn grow(&self, wanted: Use, bytes: u64) -> Result<(), NoRoom> {
         if bytes > 0 {
+            let (all, most_bytes) = (self.bytes().saturating_add(bytes), self.0.budget.most_for(wanted));
+            // How long an answer gets is not known when it is asked for: it may be shorter later.
+            if all > most_bytes && wanted != Use::Answer {
+                return Err(NoRoom::Ever { bytes: all, most_bytes });
+            }
             self.0.budget.take(wanted, bytes)?;
             self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
@@ -175,21 +193,22 @@ mod tests {
     fn what_is_reserved_is_given_back_by_its_last_holder() {
         let budget = Arc::new(Budget::new(1_000));
         let one = budget.reserve(Use::Request, 600).unwrap();
-        assert_eq!(budget.reserve(Use::Request, 151).unwrap_err(), NoRoom);
+        assert_eq!(budget.reserve(Use::Request, 151).unwrap_err(), NoRoom::Now);
+        assert_eq!(budget.reserve(Use::Request, 751).unwrap_err(), NoRoom::Ever { bytes: 751, most_bytes: 750 });
         let two = one.clone();
         drop(one);
         assert_eq!(budget.reserved_bytes(), 600);
         two.shrink(200);
         assert_eq!((two.bytes(), budget.reserved_bytes()), (400, 400));
         two.set(Use::Request, 750).unwrap();
-        assert_eq!(two.set(Use::Request, 751), Err(NoRoom));
+        assert_eq!(two.set(Use::Request, 751), Err(NoRoom::Ever { bytes: 751, most_bytes: 750 }));
         assert_eq!((two.bytes(), budget.reserved_bytes()), (750, 750), "a refusal changes nothing");
         two.shrink(10_000);
         assert_eq!((two.bytes(), budget.reserved_bytes()), (0, 0));
         two.grow(Use::Answer, 1_000).unwrap();
         drop(two);
         assert_eq!(budget.reserved_bytes(), 0);
-        assert_eq!(budget.reserve(Use::Answer, u64::MAX).unwrap_err(), NoRoom);
+        assert_eq!(budget.reserve(Use::Answer, u64::MAX).unwrap_err(), NoRoom::Now);
         assert_eq!((budget.peak_since_bytes(), budget.peak_since_bytes()), (1_000, 0), "a peak is told once");
     }
 
@@ -197,11 +216,11 @@ mod tests {
     fn large_bodies_leave_room_for_requests_and_those_for_answers() {
         let budget = Arc::new(Budget::new(400));
         let large = budget.reserve(Use::LargeBody, 200).unwrap();
-        assert_eq!(large.grow(Use::LargeBody, 1), Err(NoRoom));
+        assert_eq!(large.grow(Use::LargeBody, 1), Err(NoRoom::Ever { bytes: 201, most_bytes: 200 }));
         let small = budget.reserve(Use::Request, 100).unwrap();
-        assert_eq!(small.grow(Use::Request, 1), Err(NoRoom));
+        assert_eq!(small.grow(Use::Request, 1), Err(NoRoom::Now));
         let answer = budget.reserve(Use::Answer, 100).unwrap();
-        assert_eq!(answer.grow(Use::Answer, 1), Err(NoRoom));
+        assert_eq!(answer.grow(Use::Answer, 1), Err(NoRoom::Now));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::actors::compiler::Compiler;
 use crate::actors::masks::MaskThreads;
-use crate::actors::messages::{AnswerOptions, Coalescing, Generate, KeyId, ResponseInput, WrittenNumbers};
+use crate::actors::messages::{AnswerOptions, AskedTokens, Coalescing, Generate, KeyId, ResponseInput, WrittenNumbers};
 use crate::actors::options::{SchedulingOptions, StartOptions};
 use crate::actors::prepare::TextWork;
 use crate::batch::{EngineLimits, Sampling};
@@ -115,6 +115,8 @@ pub(super) fn generate(input: ResponseInput) -> Generate {
         stop_strings: Vec::new(),
         ignore_eos: false,
         answer: AnswerOptions::default(),
+        tokens: AskedTokens::default(),
+        cut: None,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },
         session: None,
         owner: KeyId::default(),

@@ -19,6 +19,8 @@ pub(super) enum HeldTo {
     /// The headers that harmony allows.
     Headers {
         table: Arc<HeaderTable>,
+        /// Where the prompt ends.
+        start: ParserStart,
         /// It is of the functions that the request offers.
         is_own: bool,
     },
@@ -31,7 +33,7 @@ impl HeldTo {
     pub(super) fn masks(&self, threads: &MaskThreads, thinking: ThinkingBounds) -> Option<Masks> {
         match self {
             Self::Nothing => None,
-            Self::Headers { table, .. } => Some(table.masks(thinking)),
+            Self::Headers { table, start, .. } => Some(table.masks(start, thinking)),
             Self::Form(rules) => Some(threads.masks(rules.begin_within(thinking))),
         }
     }
@@ -44,7 +46,7 @@ impl HeldTo {
     /// Memory that all sequences of a prompt hold for it together: the table of a function list,
     /// which others may not share. That of chats without functions is always there.
     pub(super) fn shared_bytes(&self) -> u64 {
-        if let Self::Headers { table, is_own: true } = self { table.bytes() } else { 0 }
+        if let Self::Headers { table, is_own: true, .. } = self { table.bytes() } else { 0 }
     }
 }
 
@@ -83,7 +85,7 @@ impl TextWork {
                     };
                     let (functions, customs) = (names(CallKind::Function), names(CallKind::Custom));
                     let is_own = !(functions.is_empty() && customs.is_empty());
-                    HeldTo::Headers { table: self.headers.table(&functions, &customs), is_own }
+                    HeldTo::Headers { table: self.headers.table(&functions, &customs), start: start.clone(), is_own }
                 }
                 false => HeldTo::Nothing,
             });

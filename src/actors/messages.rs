@@ -60,6 +60,42 @@ pub struct AnswerOptions {
     /// Log-probabilities are listed of every generated token, whatever it is, in the order of
     /// [`Part::tokens`]: the lists of both agree.
     pub logprobs_by_token: bool,
+    /// The stop string that ends a text is part of it.
+    pub keeps_stop: bool,
+    /// Stop strings end the analysis too, and the answer with it.
+    pub stops_in_reasoning: bool,
+    /// What is said again and again ends the choice.
+    pub repetition: Option<RepetitionLimits>,
+}
+
+/// When tokens count as repeated: the same `pattern` of them so often in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RepetitionLimits {
+    /// Shortest pattern, in tokens; at least 1.
+    pub pattern_min_tokens: u32,
+    /// Longest pattern, in tokens.
+    pub pattern_max_tokens: u32,
+    /// How often it comes; at least 2.
+    pub min_count: u32,
+}
+
+/// Which tokens answers may hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AskedTokens {
+    /// Only these; `None` is all.
+    pub allowed: Option<Vec<TokenId>>,
+    /// Texts whose tokens are not drawn one after another.
+    pub unwanted: Vec<String>,
+}
+
+/// How a prompt that is too long is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PromptCut {
+    /// So many tokens are left; `None`: as many as the context has room for, beside those that the
+    /// answer may have.
+    pub tokens_max: Option<u32>,
+    /// The first ones are left, and not the last.
+    pub keeps_first: bool,
 }
 
 /// The numbers of a sampling that are part of a cache key, as the request writes them: a sampling
@@ -109,6 +145,10 @@ pub struct Generate {
     pub ignore_eos: bool,
     /// How its tokens become text and lists.
     pub answer: AnswerOptions,
+    /// Which tokens they are.
+    pub tokens: AskedTokens,
+    /// How prompts that are no chats are cut; `None` leaves them as they are.
+    pub cut: Option<PromptCut>,
     /// How to gather text.
     pub coalescing: Coalescing,
     /// The conversation that this belongs to (`X-Session-ID`).
@@ -148,6 +188,8 @@ pub struct Accepted {
 pub struct PromptReport {
     /// The tokens (for `echo` and `return_token_ids`).
     pub tokens: Arc<[TokenId]>,
+    /// How many they were before they were cut.
+    pub uncut_tokens: usize,
     /// SHA-256 of the request's normalised form; empty for inputs that are not chats.
     pub cache_key: String,
     /// Whether the prompt was built before.
@@ -167,6 +209,13 @@ pub enum Refusal {
         code: Option<&'static str>,
         /// What was wrong, and what was expected.
         message: String,
+    },
+    /// It needs more memory than it can ever have here (413).
+    TooLarge {
+        /// What it needs.
+        bytes: u64,
+        /// The most that there is for a request.
+        most_bytes: u64,
     },
     /// Too much waits already (429).
     QueueFull {
@@ -330,6 +379,8 @@ pub enum FinishKind {
     Length,
     /// The model called a function.
     ToolCalls,
+    /// It said the same again and again.
+    Repetition,
     /// Cancelled by `POST /cancel/{id}` or by a drain that ran out of time.
     Cancelled,
     /// It failed; the stream ends with this error.

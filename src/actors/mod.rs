@@ -31,6 +31,7 @@ pub mod parts;
 mod prepare;
 mod refusal;
 mod registry;
+mod repetition;
 mod request;
 mod routes;
 mod scheduling;

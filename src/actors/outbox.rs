@@ -132,7 +132,7 @@ fn join(last: &mut PartKind, next: &PartKind) {
 
 fn outcome(kind: &FinishKind) -> RequestOutcome {
     match kind {
-        FinishKind::Stop { .. } | FinishKind::ToolCalls => RequestOutcome::Stop,
+        FinishKind::Stop { .. } | FinishKind::ToolCalls | FinishKind::Repetition => RequestOutcome::Stop,
         FinishKind::Length => RequestOutcome::Length,
         FinishKind::Cancelled => RequestOutcome::Cancelled,
         FinishKind::Failed { .. } => RequestOutcome::Failed,

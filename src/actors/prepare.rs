@@ -8,14 +8,14 @@ use crate::actors::compiler::Compiler;
 use crate::actors::forms::HeldTo;
 use crate::actors::mail::Prepared;
 use crate::actors::masks::MaskThreads;
-use crate::actors::messages::{Generate, KeyId, PromptReport, Refusal, ResponseInput};
+use crate::actors::messages::{Generate, KeyId, PromptCut, PromptReport, Refusal, ResponseInput};
 use crate::actors::refusal::{context_exceeded, prompt_exceeds_context};
 use crate::actors::snapshot::ModelLimits;
 use crate::actors::text_rules::{TextForm, TextRules};
 use crate::batch::{Sampling, TokenId};
 use crate::clock::local_date;
 use crate::prompt::builder::{KeyParameters, PromptBuilder, PromptError, Salt};
-use crate::prompt::constraint::{AnswerRules, Grammar, HeaderTables, ThinkingBounds};
+use crate::prompt::constraint::{AnswerRules, Grammar, HeaderTables, ThinkingBounds, WantedTokens};
 use crate::prompt::conversation::{CallKind, Conversation, ThinkingLimits};
 use crate::prompt::harmony::parser::ParserRules;
 use crate::prompt::stop::StopSet;
@@ -68,7 +68,8 @@ impl TextWork {
         }
         let key = key_parameters(&generate);
         let form = generate.form.as_ref().map(|form| self.grammar(form)).transpose()?;
-        let build = |input| self.prompt(input, &key, limits.vocab_size, limits.context_tokens_max, form.as_ref());
+        let cut = generate.cut.map(|cut| within(cut, generate.max_tokens, limits));
+        let build = |input| self.prompt(input, &key, limits.vocab_size, limits.context_tokens_max, form.as_ref(), cut);
         let prompts: Result<Vec<AnyPrompt>, Refusal> = generate.inputs.into_iter().map(build).collect();
         let mut prepared =
             Prepared { reports: Vec::new(), sequences: Vec::new(), rules: Vec::new(), param: "prompt", answers_bytes: 0 };
@@ -76,7 +77,8 @@ impl TextWork {
         if !generate.ignore_eos {
             sampling.stop_tokens.extend(self.tokenizer.control().response_ends());
         }
-        let stop = Arc::new(StopSet::new(&generate.stop_strings));
+        let stop = Arc::new(StopSet::new(&generate.stop_strings).keeping(generate.answer.keeps_stop));
+        let wanted = WantedTokens::new(&self.tokenizer, generate.tokens.allowed, &generate.tokens.unwanted);
         for prompt in prompts? {
             let max_tokens = match generate.max_tokens {
                 Some(max_tokens) if !generate.cuts_at_context => max_tokens,
@@ -97,7 +99,7 @@ impl TextWork {
             for _ in 0..generate.choices_count {
                 let seed = sampling.seed.wrapping_add(prepared.sequences.len() as u64);
                 let thinking = ThinkingBounds::new(prompt.thinking, max_tokens, self.header_grammar, &self.tokenizer);
-                let masks = prompt.answer.masks(&self.masks, thinking.clone());
+                let masks = wanted.masks(prompt.answer.masks(&self.masks, thinking.clone()), reading.begins_in_text());
                 prepared.sequences.push(NewSequence {
                     prompt: prompt.report.tokens.to_vec(),
                     max_tokens,
@@ -129,7 +131,7 @@ impl TextWork {
     /// As there.
     pub(super) fn tokenize(&self, input: ResponseInput, owner: KeyId, vocab_size: usize) -> Result<Vec<TokenId>, Refusal> {
         let key = KeyParameters { salt: Salt::of(owner.0.as_ref(), None), ..KeyParameters::default() };
-        let prompt = self.prompt(input, &key, vocab_size, usize::MAX, None)?;
+        let prompt = self.prompt(input, &key, vocab_size, usize::MAX, None, None)?;
         Ok(prompt.report.tokens.to_vec())
     }
 
@@ -152,10 +154,12 @@ impl TextWork {
         vocab_size: usize,
         tokens_max: usize,
         form: Option<&Arc<Grammar>>,
+        cut: Option<PromptCut>,
     ) -> Result<AnyPrompt, Refusal> {
         let plain = |tokens: Vec<TokenId>| AnyPrompt {
             report: PromptReport {
-                tokens: tokens.into(),
+                uncut_tokens: tokens.len(),
+                tokens: left_of(&tokens, cut).into(),
                 cache_key: String::new(),
                 cache_hit: false,
                 prompt_version: String::new(),
@@ -175,6 +179,7 @@ impl TextWork {
                     error => Refusal::Invalid { param: Some("messages".into()), code: None, message: error.to_string() },
                 })?;
                 let report = PromptReport {
+                    uncut_tokens: built.tokens.len(),
                     tokens: built.tokens,
                     cache_key: built.cache_key,
                     cache_hit: built.cache_hit,
@@ -186,6 +191,8 @@ impl TextWork {
             }
             ResponseInput::Text(text) => {
                 let mut tokens = Vec::new();
+                // Of one that is cut the end counts, which only the tokens before it tell.
+                let tokens_max = if cut.is_some() { usize::MAX } else { tokens_max };
                 match self.tokenizer.encode_text_within(&text, tokens_max, &mut tokens) {
                     true => Ok(plain(tokens)),
                     false => Err(prompt_exceeds_context(tokens_max, "prompt")),
@@ -208,6 +215,19 @@ fn rules_of(conversation: &Conversation) -> ParserRules {
     let customs = conversation.offered().filter(|(_, tool)| tool.kind() == CallKind::Custom);
     let customs = customs.map(|(_, tool)| tool.name.clone()).collect();
     ParserRules { functions, customs, single_call: conversation.single_call, goes_on: false }
+}
+
+/// A cut that says no number leaves what the context has room for beside the answer.
+fn within(cut: PromptCut, max_tokens: Option<u32>, limits: &ModelLimits) -> PromptCut {
+    let room = limits.context_tokens_max.saturating_sub(max_tokens.unwrap_or(1) as usize).max(1);
+    PromptCut { tokens_max: cut.tokens_max.or(Some(u32::try_from(room).unwrap_or(u32::MAX))), ..cut }
+}
+
+/// What is left of a prompt that is cut.
+fn left_of(tokens: &[TokenId], cut: Option<PromptCut>) -> &[TokenId] {
+    let most = cut.and_then(|cut| cut.tokens_max).map_or(usize::MAX, |most| most as usize);
+    let gone = tokens.len().saturating_sub(most);
+    if cut.is_some_and(|cut| cut.keeps_first) { &tokens[..tokens.len() - gone] } else { &tokens[gone..] }
 }
 
 /// What of a request is part of its cache key.

@@ -90,7 +90,7 @@ pub(super) fn refuse(refusal: Refusal, visitor: Visitor, reply: Reply, now: Micr
 /// How the metrics name a refusal; `None` for a failure of ours.
 fn reject_kind(refusal: &Refusal) -> Option<RejectKind> {
     match refusal {
-        Refusal::Invalid { .. } => Some(RejectKind::Invalid),
+        Refusal::Invalid { .. } | Refusal::TooLarge { .. } => Some(RejectKind::Invalid),
         Refusal::QueueFull { .. } => Some(RejectKind::QueueFull),
         Refusal::Unavailable { code: MEMORY_FULL, .. } => Some(RejectKind::Memory),
         Refusal::Unavailable { .. } => Some(RejectKind::Unavailable),

@@ -90,7 +90,7 @@ impl Service {
             Ok(pass) => pass,
             Err(refusal) => {
                 let kind = match refusal {
-                    Refusal::Invalid { .. } => RejectKind::Invalid,
+                    Refusal::Invalid { .. } | Refusal::TooLarge { .. } => RejectKind::Invalid,
                     Refusal::QueueFull { .. } => RejectKind::QueueFull,
                     Refusal::Unavailable { .. } | Refusal::Internal { .. } => RejectKind::Unavailable,
                 };

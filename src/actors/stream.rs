@@ -103,7 +103,7 @@ impl StreamActor {
         }
         match guarded(|| work(self)) {
             Ok(Ok(())) => {}
-            Ok(Err(NoRoom)) => {
+            Ok(Err(_)) => {
                 self.outbox.forget_texts();
                 self.end(MEMORY_FULL, "The server has no memory left for this answer, which waits to be read.");
             }

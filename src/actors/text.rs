@@ -5,7 +5,8 @@
 //! on when they were sent; their tokens joined are those taken, in order, and so are the text's
 //! log-probabilities; the last part is [`PartKind::Finished`]. Absent on purpose: channels.
 //!
-//! Stop strings end the final channel, preambles and plain text; reasoning and calls may hold them.
+//! Stop strings end the final channel, preambles and plain text, and reasoning if they are to.
+//! Calls may hold them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::actors::coalesce::Coalescer;
 use crate::actors::ends::TextEnd;
 use crate::actors::held_logprobs::HeldLogprobs;
 use crate::actors::messages::{AnswerOptions, Cached, Finish, FinishKind, Part, PartKind, TokenText};
+use crate::actors::repetition::RepetitionSearch;
 use crate::actors::text_rules::{TextForm, TextRules};
 use crate::batch::{Micros, PositionLogprobs, TokenId, TokenLogprob};
 use crate::prompt::constraint::ThinkingBounds;
@@ -63,6 +65,9 @@ pub(super) struct ChoiceText {
     tokenizer: Arc<Tokenizer>,
     reader: TokenReader,
     stop: StopStrings,
+    /// The search in the analysis, if stop strings act there.
+    thought_stop: Option<StopStrings>,
+    repetition: Option<RepetitionSearch>,
     coalescer: Coalescer,
     thinking: ThinkingBounds,
     options: AnswerOptions,
@@ -106,6 +111,8 @@ impl ChoiceText {
             tokenizer: Arc::clone(&rules.tokenizer),
             reader,
             stop: StopStrings::new(Arc::clone(&rules.stop)),
+            thought_stop: rules.options.stops_in_reasoning.then(|| StopStrings::new(Arc::clone(&rules.stop))),
+            repetition: rules.options.repetition.map(RepetitionSearch::new),
             coalescer: Coalescer::new(rules.coalescing),
             thinking: rules.thinking.clone(),
             options: rules.options,
@@ -186,6 +193,11 @@ impl ChoiceText {
             self.release_stop(now);
             let kind = self.complete();
             self.end(kind, Vec::new(), out);
+            return AfterToken::Stopped;
+        }
+        if self.repetition.as_mut().is_some_and(|search| search.ends_with(token)) {
+            self.release_stop(now);
+            self.end(FinishKind::Repetition, Vec::new(), out);
             return AfterToken::Stopped;
         }
         if let Some(text) = self.coalescer.take_due(now) {
@@ -293,7 +305,14 @@ impl ChoiceText {
                 if std::mem::replace(&mut self.reasoned, true) && begins {
                     self.coalescer.push(BLANK_LINE, now);
                 }
-                self.coalescer.push(&text, now);
+                let Some(search) = &mut self.thought_stop else {
+                    self.coalescer.push(&text, now);
+                    return None;
+                };
+                let mut kept = String::new();
+                let matched = search.push(&text, &mut kept);
+                self.coalescer.push(&kept, now);
+                return matched;
             }
             EventKind::Content(text) => {
                 self.enter(TextPart::Content, out);
@@ -381,6 +400,11 @@ impl ChoiceText {
 
     /// What was held back for a stop string is text after all.
     fn release_stop(&mut self, now: Micros) {
+        if let Some(search) = &mut self.thought_stop {
+            let mut thought = String::new();
+            search.flush(&mut thought);
+            self.coalescer.push(&thought, now);
+        }
         let mut text = String::new();
         self.stop.flush(&mut text);
         self.keep(&text, now);

@@ -25,6 +25,13 @@ pub(super) struct TextRules {
     pub(super) options: AnswerOptions,
 }
 
+impl TextForm {
+    /// Whether the first token of an answer is text, and no header's.
+    pub(super) fn begins_in_text(&self) -> bool {
+        !matches!(self, Self::Harmony(ParserStart::AssistantHeader | ParserStart::WholeHeader, _))
+    }
+}
+
 /// What the tokens of an answer are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TextForm {

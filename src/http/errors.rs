@@ -104,6 +104,9 @@ pub(super) enum ApiError {
         /// The parameter that names it, if it is none of the path.
         param: Option<&'static str>,
     },
+    /// Nothing is kept here, so there are no conversations.
+    #[error("this server keeps no conversations (--response-store off); send the items with each request")]
+    KeepsNothing,
     /// The store of responses cannot be used.
     #[error("the responses that were kept cannot be read or written; the log tells more")]
     StoreFailed,
@@ -160,6 +163,9 @@ impl ApiError {
                 code: *code,
                 ..Face::new(StatusCode::BAD_REQUEST, INVALID, "invalid_value")
             },
+            Self::Refused(Refusal::TooLarge { .. }) => {
+                Face { close: true, ..Face::new(StatusCode::PAYLOAD_TOO_LARGE, INVALID, "request_too_large") }
+            }
             Self::Refused(Refusal::QueueFull { retry_after_seconds, .. }) => Face {
                 retry_seconds: Some((*retry_after_seconds).max(1)),
                 ..Face::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full")
@@ -183,6 +189,7 @@ impl ApiError {
                 let code = if *what == "Item" { "item_not_found" } else { "conversation_not_found" };
                 Face { param: param.map(str::to_owned), ..Face::new(StatusCode::NOT_FOUND, NOT_FOUND, code) }
             }
+            Self::KeepsNothing => Face::new(StatusCode::BAD_REQUEST, INVALID, "unsupported_value"),
             Self::StoreFailed => Face::new(StatusCode::INTERNAL_SERVER_ERROR, SERVER, "response_store_failed"),
             Self::WrongMethod { .. } => Face::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_allowed"),
             Self::MediaType { .. } => Face::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, INVALID, "unsupported_media_type"),
@@ -232,7 +239,7 @@ fn key_message(given: bool) -> &'static str {
     if given {
         "the API key given is none of this server's; expected Authorization: Bearer KEY, or X-Api-Key: KEY"
     } else {
-        "this server needs an API key: Authorization: Bearer KEY"
+        "this server needs an API key: Authorization: Bearer KEY, or X-Api-Key: KEY"
     }
 }
 
@@ -249,6 +256,10 @@ fn refusal_message(refusal: &Refusal) -> String {
             "queue_timeout" => "the request waited too long".to_owned(),
             other => format!("the server is not available: {other}"),
         },
+        Refusal::TooLarge { bytes, most_bytes } => format!(
+            "the request needs {bytes} bytes of memory, and never has more than {most_bytes} here; make it smaller (--memory-budget \
+             says how much there is for all)"
+        ),
         Refusal::Internal { error_id } => format!("something broke inside; the log tells more under {error_id}"),
     }
 }
@@ -330,6 +341,9 @@ mod tests {
             let (status, kind, said, retry, _) = seen(&broken(code));
             assert_eq!((status, kind.as_str(), said.as_str(), retry), (500, SERVER, code, None));
         }
+        let too_large = Refusal::TooLarge { bytes: 9, most_bytes: 8 };
+        let expected = (413, INVALID.to_owned(), "request_too_large".to_owned(), None, false);
+        assert_eq!(seen(&too_large.into()), expected, "coming back is of no use");
         let internal = Refusal::Internal { error_id: "e".to_owned() };
         assert_eq!(seen(&internal.into()).0, 500);
         let invalid = Refusal::Invalid { param: Some("prompt".into()), code: None, message: String::new() };

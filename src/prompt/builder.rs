@@ -199,14 +199,24 @@ impl PromptBuilder {
 fn input_bytes(conversation: &Conversation, date: &str) -> Vec<u8> {
     // Which calls the answer may hold, how many, and how long it may think, is no part of the
     // prompt, but for a call that is forced.
-    let Conversation { messages, tools, effort, forced_tool, schema, thinking: _, must_call: _, callable: _, single_call: _ } =
-        conversation;
+    let Conversation {
+        messages,
+        tools,
+        effort,
+        forced_tool,
+        schema,
+        end,
+        thinking: _,
+        must_call: _,
+        callable: _,
+        single_call: _,
+    } = conversation;
     let tools: Vec<_> = tools
         .iter()
         .map(|tool| (&tool.name, &tool.description, tool.parameters.as_ref().map(Value::to_string), &tool.custom))
         .collect();
     let schema = schema.as_ref().map(|named| (&named.name, &named.description, named.schema.to_string()));
-    format!("{date:?}{effort:?}{forced_tool:?}{schema:?}{tools:?}{messages:?}").into_bytes()
+    format!("{date:?}{effort:?}{forced_tool:?}{end:?}{schema:?}{tools:?}{messages:?}").into_bytes()
 }
 
 #[cfg(test)]

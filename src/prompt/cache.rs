@@ -43,7 +43,7 @@ impl CacheEntry {
         // them, and a sixth more.
         let places = size_of::<(Arc<str>, Self)>() + 1 + size_of::<(u64, Arc<str>)>() + PIECE_BYTES;
         let name = match &self.prompt.start {
-            ParserStart::AssistantHeader => 0,
+            ParserStart::AssistantHeader | ParserStart::WholeHeader | ParserStart::FinalText => 0,
             ParserStart::CallText { name } => name.capacity() + PIECE_BYTES,
         };
         let key = ARC_BYTES + key.len() + PIECE_BYTES;

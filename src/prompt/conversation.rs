@@ -191,6 +191,18 @@ pub enum ThinkingStop {
     Answer,
 }
 
+/// How a prompt ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PromptEnd {
+    /// With the beginning of the answer's header, or with that of a forced call.
+    #[default]
+    Opened,
+    /// Behind the last message: the answer begins with its header.
+    Bare,
+    /// Within the last message, which is the assistant's: the answer goes on with its text.
+    FinalText,
+}
+
 /// What a prompt is built from, and what its answer may be.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Conversation {
@@ -213,6 +225,8 @@ pub struct Conversation {
     pub single_call: bool,
     /// The schema that the answer will have, for the model to read.
     pub schema: Option<NamedSchema>,
+    /// How the prompt ends; a forced call has its own way.
+    pub end: PromptEnd,
 }
 
 impl Conversation {

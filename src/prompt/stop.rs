@@ -3,7 +3,8 @@
 //! Owns: an automaton over all stop strings of a response (Aho & Corasick 1975), and the text held
 //! back. Promises: time linear in the text, however many stop strings there are; the same cut,
 //! however the text was split. The stop string that is complete first wins; of several that are
-//! complete at once, the longest. Text before it is given out, text of it and after it never.
+//! complete at once, the longest. Text before it is given out, text after it never, and text of it
+//! only where it is to be kept.
 //! Absent on purpose: limits on stop strings, which text they apply to.
 
 use std::collections::VecDeque;
@@ -31,6 +32,8 @@ const NONE: u32 = u32::MAX;
 pub struct StopSet {
     strings: Vec<String>,
     nodes: Vec<Node>,
+    /// The stop string itself is given out too.
+    keeps: bool,
 }
 
 impl StopSet {
@@ -41,12 +44,18 @@ impl StopSet {
     pub fn new(strings: &[String]) -> Self {
         let strings: Vec<String> = strings.iter().filter(|string| !string.is_empty()).cloned().collect();
         let root = Node { byte: 0, first_child: NONE, next_sibling: NONE, suffix: ROOT, depth: 0, ends: NONE };
-        let mut set = Self { strings, nodes: vec![root] };
+        let mut set = Self { strings, nodes: vec![root], keeps: false };
         for index in 0..set.strings.len() {
             set.insert(index);
         }
         set.link_suffixes();
         set
+    }
+
+    /// The same; if `keeps`, the stop string that is found is part of the text.
+    #[must_use]
+    pub fn keeping(self, keeps: bool) -> Self {
+        Self { keeps, ..self }
     }
 
     /// Whether there is nothing to look for.
@@ -155,7 +164,8 @@ impl StopStrings {
             let ends = self.set.nodes[self.at as usize].ends;
             if ends != NONE {
                 let found = &self.set.strings[ends as usize];
-                out.push_str(&self.held[..held_before + offset + 1 - found.len()]);
+                let cut = if self.set.keeps { 0 } else { found.len() };
+                out.push_str(&self.held[..held_before + offset + 1 - cut]);
                 self.held.clear();
                 self.matched = true;
                 return Some(found.clone());

@@ -37,7 +37,7 @@ pub(crate) struct Metadata {
     pub(crate) tokens_before: usize,
     /// Tokens of the prompt as it was taken.
     pub(crate) tokens_after: usize,
-    /// Whether it was cut; here a prompt that is too long is refused instead.
+    /// Whether it was cut, which only happens to one that asks for it.
     pub(crate) truncated: bool,
     /// How it was cut.
     pub(crate) truncation_info: Option<()>,

@@ -135,16 +135,19 @@ impl AnswerProgress {
             FinishKind::Stop { .. } => "stop",
             FinishKind::Length => "length",
             FinishKind::ToolCalls => "tool_calls",
+            FinishKind::Repetition => "repetition",
             FinishKind::Cancelled => "cancelled",
             FinishKind::Failed { .. } => "error",
         }
     }
 }
 
-/// The stop string that ended a choice.
+/// The stop string that ended a choice, or what else did.
 pub(crate) fn stop_reason(finish: &Finish) -> Option<&str> {
     match &finish.kind {
         FinishKind::Stop { matched } => matched.as_deref(),
+        // vLLM's word.
+        FinishKind::Repetition => Some("repetition_detected"),
         _ => None,
     }
 }

@@ -43,6 +43,8 @@ pub(in crate::http) fn order(
         stop_strings: generation.stop_strings.clone(),
         ignore_eos: generation.ignore_eos,
         answer: generation.answer,
+        tokens: generation.tokens.clone(),
+        cut: generation.cut,
         coalescing,
         session: sender.session,
         owner: sender.owner,
@@ -150,6 +152,7 @@ pub(in crate::http) fn metadata(
     let model = &state.options.model;
     let first = reports.first().expect("a request has a prompt");
     let tokens = prompt_tokens(reports);
+    let tokens_before = reports.iter().map(|report| report.uncut_tokens).sum();
     let chat = !first.prompt_version.is_empty();
     Metadata {
         // A text is answered under no version of its own.
@@ -160,9 +163,9 @@ pub(in crate::http) fn metadata(
         gpu_mode: model.gpu_mode.clone(),
         cache_key: first.cache_key.clone(),
         cache_hit: first.cache_hit,
-        tokens_before: tokens,
+        tokens_before,
         tokens_after: tokens,
-        truncated: false,
+        truncated: tokens_before > tokens,
         truncation_info: None,
         params: Params {
             temperature: generation.written.temperature,

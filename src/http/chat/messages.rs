@@ -8,7 +8,7 @@ use crate::http::wire::error::WireError;
 use crate::http::wire::fields::{RequestFields, text, unfit};
 use crate::http::wire::parts::text_of;
 use crate::http::wire::tools::{call_kind, function_name};
-use crate::prompt::conversation::{CallKind, Message, ToolCall};
+use crate::prompt::conversation::{CallKind, Message, PromptEnd, ToolCall};
 
 const ROLES: &str = "system, developer, user, assistant, tool or function";
 /// A part of type `text`, which holds it in a field of that name.
@@ -29,6 +29,27 @@ pub(crate) fn read(list: Vec<Value>, path: &str) -> Result<Vec<Message>, WireErr
         messages.push(message);
     }
     Ok(messages)
+}
+
+/// vLLM's `continue_final_message` and `add_generation_prompt`: where the prompt of `messages`
+/// ends.
+pub(crate) fn prompt_end(fields: &mut RequestFields, messages: &[Message]) -> Result<PromptEnd, WireError> {
+    let param = fields.path_of("continue_final_message");
+    let continues = fields.flag("continue_final_message")?.unwrap_or(false);
+    let conflict = |message: &str| Err(WireError::Conflict { param, message: message.to_owned() });
+    match (continues, fields.flag("add_generation_prompt")?) {
+        (false, None | Some(true)) => Ok(PromptEnd::Opened),
+        (false, Some(false)) => Ok(PromptEnd::Bare),
+        (true, Some(true)) => {
+            conflict("goes on with the last message, and add_generation_prompt: true begins another; give one of them")
+        }
+        (true, None | Some(false)) => match messages.last() {
+            Some(Message::Assistant { content: Some(text), tool_calls, .. }) if !text.is_empty() && tool_calls.is_empty() => {
+                Ok(PromptEnd::FinalText)
+            }
+            _ => conflict("needs a last message of the assistant's, with a text and without calls"),
+        },
+    }
 }
 
 /// One message; `calls` are the ids of the calls before it.

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::actors::messages::AskedForm;
 use crate::http::chat::calls::CallStyle;
 use crate::http::chat::messages;
 use crate::http::wire::defaults::Terms;
@@ -10,13 +11,14 @@ use crate::http::wire::error::WireError;
 use crate::http::wire::fields::{RequestFields, note_unknown};
 use crate::http::wire::foreign;
 use crate::http::wire::form::FormRequest;
+use crate::http::wire::limits;
 use crate::http::wire::lists::TokenLists;
 use crate::http::wire::parts::check_modalities;
 use crate::http::wire::reasoning::Reasoning;
 use crate::http::wire::sampling::{Generation, TOP_LOGPROBS_MAX};
 use crate::http::wire::streaming::Streaming;
 use crate::http::wire::tools::Tools;
-use crate::prompt::conversation::{Conversation, Message};
+use crate::prompt::conversation::{Conversation, Message, PromptEnd};
 
 /// Which route's body it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,22 +54,37 @@ impl ChatRequest {
         let mut fields = RequestFields::of(body, "")?;
         let model = terms.model(&mut fields)?;
         let messages = history(&mut fields, form)?;
+        let end = messages::prompt_end(&mut fields, &messages)?;
         let Reasoning { effort, include, thinking } = Reasoning::read(&mut fields)?;
-        let Tools { tools, callable, forced, must_call, single_call, as_functions } = Tools::read(&mut fields)?;
+        let chosen = Tools::read(&mut fields)?;
         let mut generation = Generation::read(&mut fields, terms)?;
         let logprobs = logprobs(&mut fields)?;
         let streaming = Streaming::read(&mut fields, terms, form == BodyRoute::Generate)?;
         let lists = TokenLists::read(&mut fields, logprobs, streaming.on, &mut generation)?;
         let FormRequest { form, schema } = FormRequest::read(&mut fields)?;
         check_modalities(&mut fields)?;
+        check_end(end, &chosen, form.as_ref())?;
         generation.set_form(form)?;
+        limits::read(&mut fields, &mut generation)?;
         foreign::refuse(&mut fields)?;
         note_unknown(fields);
-        let conversation =
-            Conversation { messages, tools, effort, thinking, forced_tool: forced, must_call, callable, single_call, schema };
-        let call_style = if as_functions { CallStyle::Function } else { CallStyle::Tools };
+        let said = Conversation { messages, effort, thinking, schema, end, ..Conversation::default() };
+        let call_style = if chosen.as_functions { CallStyle::Function } else { CallStyle::Tools };
+        let conversation = chosen.offered_in(said);
         Ok(Self { model, conversation, generation, streaming, lists, include_reasoning: include, call_style })
     }
+}
+
+/// A prompt that ends in another way leaves no room for what must begin anew.
+fn check_end(end: PromptEnd, chosen: &Tools, form: Option<&AskedForm>) -> Result<(), WireError> {
+    let (is_forced, must_call) = (chosen.forced.is_some(), chosen.must_call);
+    let (param, other) = match end {
+        PromptEnd::Bare if is_forced => ("add_generation_prompt", "tool_choice, for a forced call's header ends the prompt"),
+        PromptEnd::FinalText if is_forced || must_call => ("continue_final_message", "tool_choice, for a call is no answer"),
+        PromptEnd::FinalText if form.is_some() => ("continue_final_message", "a form, which is that of a whole message"),
+        PromptEnd::Opened | PromptEnd::Bare | PromptEnd::FinalText => return Ok(()),
+    };
+    Err(WireError::Conflict { param: param.to_owned(), message: format!("contradicts {other}") })
 }
 
 fn history(fields: &mut RequestFields, form: BodyRoute) -> Result<Vec<Message>, WireError> {

@@ -5,7 +5,7 @@ use crate::actors::messages::{AskedForm, Coalescing};
 use crate::http::chat::request::*;
 use crate::http::errors::ApiError;
 use crate::http::wire::samples::{any_json, blame, terms, value};
-use crate::prompt::conversation::{AnswerForm, ReasoningEffort};
+use crate::prompt::conversation::{AnswerForm, PromptEnd, ReasoningEffort};
 
 const MESSAGES: &str = r#""messages":[{"role":"user","content":"hi"}]"#;
 
@@ -87,8 +87,10 @@ fn what_would_be_ignored_is_refused() {
         (r#","guided_whitespace_pattern":" ""#, "guided_whitespace_pattern"),
         (r#","structural_tag":{"a":1}"#, "structural_tag"),
         (r#","continue_final_message":true"#, "continue_final_message"),
-        (r#","add_generation_prompt":false"#, "add_generation_prompt"),
-        (r#","bad_words":["x"]"#, "bad_words"),
+        (r#","add_generation_prompt":0"#, "add_generation_prompt"),
+        (r#","bad_words":["x",7]"#, "bad_words[1]"),
+        (r#","allowed_token_ids":[1]"#, "allowed_token_ids"),
+        (r#","truncate_prompt_tokens":1"#, "truncate_prompt_tokens"),
         (r#","prompt_logprobs":21"#, "prompt_logprobs"),
         (r#","prompt_logprobs":1,"stream":true"#, "prompt_logprobs"),
         (r#","echo":true"#, "echo"),
@@ -98,6 +100,42 @@ fn what_would_be_ignored_is_refused() {
         assert_eq!(blame(read(rest)).0, param, "{rest}");
     }
     assert!(read(r#","response_format":{"type":"text"},"modalities":["text"]"#).is_ok());
+}
+
+#[test]
+fn a_prompt_ends_where_it_is_asked_to_and_what_contradicts_that_is_refused() {
+    let of = |last: &str, rest: &str| {
+        let messages = format!(r#"[{{"role":"user","content":"x"}}{last}]"#);
+        ChatRequest::read(value(&format!(r#"{{"messages":{messages}{rest}}}"#)), BodyRoute::Chat, &terms())
+    };
+    let said = r#",{"role":"assistant","content":"On"}"#;
+    let end = |last: &str, rest: &str| of(last, rest).unwrap().conversation.end;
+    assert_eq!(end("", r#","add_generation_prompt":true,"continue_final_message":false"#), PromptEnd::Opened);
+    assert_eq!(end("", r#","add_generation_prompt":false"#), PromptEnd::Bare);
+    for rest in ["", r#","add_generation_prompt":false"#] {
+        assert_eq!(end(said, &format!(r#","continue_final_message":true{rest}"#)), PromptEnd::FinalText);
+    }
+    let tools = r#","tools":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}]"#;
+    let continues = r#","continue_final_message":true"#;
+    for (last, rest, param) in [
+        (said, format!(r#"{continues},"add_generation_prompt":true"#), "continue_final_message"),
+        (r#",{"role":"assistant","content":""}"#, continues.to_owned(), "continue_final_message"),
+        (
+            r#",{"role":"assistant","content":"x","tool_calls":[{"id":"c","function":{"name":"f","arguments":"{}"}}]}"#,
+            continues.to_owned(),
+            "continue_final_message",
+        ),
+        (said, format!(r#"{continues}{tools},"tool_choice":"required""#), "continue_final_message"),
+        (said, format!(r#"{continues},"response_format":{{"type":"json_object"}}"#), "continue_final_message"),
+        (
+            "",
+            format!(r#","add_generation_prompt":false{tools},"tool_choice":{{"type":"function","function":{{"name":"f"}}}}"#),
+            "add_generation_prompt",
+        ),
+    ] {
+        assert_eq!(blame(of(last, &rest)).0, param, "{rest}");
+    }
+    assert!(of("", &format!(r#","add_generation_prompt":false{tools},"tool_choice":"required""#)).is_ok());
 }
 
 fn of_type(kind: &str) -> AnswerForm {

@@ -71,9 +71,9 @@ async fn prompts(
     for (input, report) in asked.prompts.iter().zip(reports) {
         let echo = match input {
             _ if !asked.echo => None,
-            ResponseInput::Text(text) => Some(text.clone()),
-            ResponseInput::Tokens(tokens) => {
-                Some(state.backend.service.detokenize(tokens.clone(), Some(memory.clone())).await?)
+            ResponseInput::Text(text) if report.tokens.len() == report.uncut_tokens => Some(text.clone()),
+            ResponseInput::Text(_) | ResponseInput::Tokens(_) => {
+                Some(state.backend.service.detokenize(report.tokens.to_vec(), Some(memory.clone())).await?)
             }
             ResponseInput::Chat(_) => unreachable!("a text completion has no chats"),
         };

@@ -8,6 +8,7 @@ use crate::http::wire::error::WireError;
 use crate::http::wire::fields::{RequestFields, note_unknown, unfit};
 use crate::http::wire::foreign;
 use crate::http::wire::form::FormRequest;
+use crate::http::wire::limits;
 use crate::http::wire::lists::TokenLists;
 use crate::http::wire::sampling::{CHOICES_MAX, Generation, TOP_LOGPROBS_MAX, token_ids};
 use crate::http::wire::streaming::Streaming;
@@ -41,7 +42,8 @@ impl CompletionRequest {
     pub(crate) fn read(body: Value, terms: &Terms<'_>) -> Result<Self, WireError> {
         let mut fields = RequestFields::of(body, "")?;
         let model = terms.model(&mut fields)?;
-        let prompts = prompts(&mut fields, terms)?;
+        let cut = limits::cut(&mut fields, terms)?;
+        let prompts = prompts(&mut fields, terms, cut.is_some())?;
         let echo = fields.flag("echo")?.unwrap_or(false);
         let prompt_only = echo && take_zero(&mut fields);
         let mut generation = Generation::read(&mut fields, terms)?;
@@ -57,6 +59,8 @@ impl CompletionRequest {
             return Err(WireError::Unsupported { param: fields.path_of("suffix"), message });
         }
         generation.set_form(FormRequest::read(&mut fields)?.form)?;
+        generation.cut = cut;
+        limits::read_of_text(&mut fields, terms, &mut generation)?;
         foreign::refuse(&mut fields)?;
         note_unknown(fields);
         Ok(Self { model, prompts, generation, streaming, echo, prompt_only, lists })
@@ -73,15 +77,16 @@ fn take_zero(fields: &mut RequestFields) -> bool {
     zero
 }
 
-fn prompts(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Vec<ResponseInput>, WireError> {
+/// The prompts; `are_cut`: longer ones than the context are taken.
+fn prompts(fields: &mut RequestFields, terms: &Terms<'_>, are_cut: bool) -> Result<Vec<ResponseInput>, WireError> {
     let path = fields.path_of("prompt");
     match fields.required("prompt", PROMPT_EXPECTED)? {
-        Value::String(text) => Ok(vec![prompt(Value::String(text), &path, terms)?]),
+        Value::String(text) => Ok(vec![prompt(Value::String(text), &path, terms, are_cut)?]),
         Value::Array(list) => match list.first() {
-            Some(Value::Number(_)) => Ok(vec![prompt(Value::Array(list), &path, terms)?]),
+            Some(Value::Number(_)) => Ok(vec![prompt(Value::Array(list), &path, terms, are_cut)?]),
             Some(Value::String(_) | Value::Array(_)) if list.len() <= CHOICES_MAX as usize => {
                 let at = |index| format!("{path}[{index}]");
-                list.into_iter().enumerate().map(|(index, one)| prompt(one, &at(index), terms)).collect()
+                list.into_iter().enumerate().map(|(index, one)| prompt(one, &at(index), terms, are_cut)).collect()
             }
             Some(Value::String(_) | Value::Array(_)) => {
                 Err(unfit(&path, &Value::Array(list), &format!("at most {CHOICES_MAX} prompts")))
@@ -93,10 +98,10 @@ fn prompts(fields: &mut RequestFields, terms: &Terms<'_>) -> Result<Vec<Response
 }
 
 /// One prompt, not empty: this vocabulary has no token that begins every text.
-fn prompt(value: Value, path: &str, terms: &Terms<'_>) -> Result<ResponseInput, WireError> {
+fn prompt(value: Value, path: &str, terms: &Terms<'_>, is_cut: bool) -> Result<ResponseInput, WireError> {
     match value {
         Value::String(text) if !text.is_empty() => Ok(ResponseInput::Text(text)),
-        Value::Array(list) if list.len() > terms.context_tokens_max => {
+        Value::Array(list) if list.len() > terms.context_tokens_max && !is_cut => {
             Err(unfit(path, &Value::Array(list), &format!("at most {} token ids", terms.context_tokens_max)))
         }
         Value::Array(list) if !list.is_empty() => Ok(ResponseInput::Tokens(token_ids(&list, path, terms)?)),

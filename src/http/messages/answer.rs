@@ -362,7 +362,8 @@ impl MessagesEncoder {
         self.stop_reason = match (&finish.kind, self.progress.finish_reason(0, finish)) {
             (FinishKind::Stop { matched: Some(_) }, _) => Some("stop_sequence"),
             (_, "tool_calls") => Some("tool_use"),
-            (FinishKind::Stop { .. } | FinishKind::ToolCalls, _) => Some("end_turn"),
+            // What repeats ends no message: the route refuses to look for it.
+            (FinishKind::Stop { .. } | FinishKind::ToolCalls | FinishKind::Repetition, _) => Some("end_turn"),
             (FinishKind::Length, _) if self.max_tokens.is_some_and(|most| finish.completion_tokens < most) => {
                 Some("model_context_window_exceeded")
             }

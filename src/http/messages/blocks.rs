@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use crate::http::messages::tools;
-use crate::http::wire::error::{WireError, quoted};
+use crate::http::wire::error::{WireError, clip, quoted};
 use crate::http::wire::fields::{RequestFields, text, unfit};
 use crate::http::wire::history::{CallWords, InputItem, Thought};
 use crate::http::wire::parts::text_of;
@@ -14,7 +14,7 @@ use crate::prompt::conversation::{CallKind, Message, ToolCall};
 
 const ROLES: &str = "user, assistant or system";
 const CONTENT: &str = "a string, or an array of blocks";
-const CALL_ID: &str = "the id of an earlier tool_use";
+const CALL_ID: &str = "the id of a tool_use in the assistant's message before";
 /// A block of text, which holds it in a field of that name.
 const TEXT: [(&str, &str); 1] = [("text", "text")];
 /// The field of a call's input in which text stands that is no object of JSON. The name is
@@ -37,14 +37,69 @@ pub(super) const CALLS: CallWords = CallWords {
     blamed: None,
 };
 
+/// The calls of the assistant's last turn. Their results stand in the user's turn behind it, one
+/// each, before anything else that the user says.
+#[derive(Debug, Default)]
+struct CallsOfTurn {
+    /// Ids without a result, each with its path.
+    open: Vec<(String, String)>,
+    answered: Vec<String>,
+    /// The user has said something else.
+    is_past: bool,
+    /// The last message is the assistant's.
+    is_said: bool,
+}
+
+impl CallsOfTurn {
+    /// A message of that role comes.
+    fn enter(&mut self, role: &str) -> Result<(), WireError> {
+        let is_said = role == "assistant";
+        if is_said && !std::mem::replace(&mut self.is_said, is_said) {
+            if let Some((id, param)) = self.open.first() {
+                let [before, behind] = CALLS.unanswered;
+                return Err(WireError::Conflict { param: param.clone(), message: format!("{before}{}{behind}", clip(id)) });
+            }
+            *self = Self { is_said, ..Self::default() };
+        }
+        self.is_said = is_said;
+        Ok(())
+    }
+
+    fn call(&mut self, id: &str, param: &str) {
+        self.open.push((id.to_owned(), param.to_owned()));
+    }
+
+    /// The result of call `id`, which is named at `param`.
+    fn result(&mut self, id: &str, param: &str) -> Result<(), WireError> {
+        let conflict = |message: String| Err(WireError::Conflict { param: param.to_owned(), message });
+        match self.open.iter().position(|(open, _)| open == id) {
+            _ if self.answered.iter().any(|answered| answered == id) => {
+                // Anthropic's words, as are those of the next one.
+                conflict(format!(
+                    "each tool_use must have a single result. Found multiple `tool_result` blocks with id: {}",
+                    clip(id)
+                ))
+            }
+            None => Err(unfit(param, &Value::String(id.to_owned()), CALL_ID)),
+            Some(_) if self.is_past => {
+                conflict("`tool_result` blocks stand behind their calls, before anything else that the user says".to_owned())
+            }
+            Some(place) => {
+                self.answered.push(self.open.swap_remove(place).0);
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Reads `messages`, which stand at `path`.
 pub(super) fn read(list: Vec<Value>, path: &str) -> Result<Vec<InputItem>, WireError> {
     if list.is_empty() {
         return Err(unfit(path, &Value::Array(list), "at least one message"));
     }
-    let mut items = Vec::with_capacity(list.len());
+    let (mut items, mut calls) = (Vec::with_capacity(list.len()), CallsOfTurn::default());
     for (index, value) in list.into_iter().enumerate() {
-        message(RequestFields::of(value, &format!("{path}[{index}]"))?, &mut items)?;
+        message(RequestFields::of(value, &format!("{path}[{index}]"))?, &mut calls, &mut items)?;
     }
     Ok(items)
 }
@@ -75,9 +130,10 @@ fn is_accounting(text: &Value) -> bool {
     text.as_str().is_some_and(|text| text.starts_with(ACCOUNTING))
 }
 
-fn message(mut fields: RequestFields, items: &mut Vec<InputItem>) -> Result<(), WireError> {
+fn message(mut fields: RequestFields, calls: &mut CallsOfTurn, items: &mut Vec<InputItem>) -> Result<(), WireError> {
     let path = fields.path_of("role");
     let role = text(fields.required("role", ROLES)?, &path)?;
+    calls.enter(&role)?;
     let said: fn(String) -> Message = match role.as_str() {
         "user" => |content| Message::User { content },
         "system" => |content| Message::System { content },
@@ -87,6 +143,7 @@ fn message(mut fields: RequestFields, items: &mut Vec<InputItem>) -> Result<(), 
     let path = fields.path_of("content");
     let blocks = match fields.required("content", CONTENT)? {
         Value::String(text) => {
+            calls.is_past |= role == "user";
             items.push(InputItem::Message(said(text)));
             return Ok(());
         }
@@ -106,12 +163,13 @@ fn message(mut fields: RequestFields, items: &mut Vec<InputItem>) -> Result<(), 
         let kind = block.text("type")?;
         let item = match (role.as_str(), kind.as_deref()) {
             (_, None | Some("text")) => {
+                calls.is_past |= role == "user";
                 let path = block.path_of("text");
                 open.get_or_insert_default().push_str(&text(block.required("text", "a string")?, &path)?);
                 continue;
             }
-            ("user", Some("tool_result")) => result(block)?,
-            ("assistant", Some("tool_use")) => call(block)?,
+            ("user", Some("tool_result")) => result(block, calls)?,
+            ("assistant", Some("tool_use")) => call(block, calls)?,
             ("assistant", Some("thinking")) => {
                 let path = block.path_of("thinking");
                 let thought = text(block.required("thinking", "a string")?, &path)?;
@@ -142,12 +200,13 @@ fn served(role: &str) -> &'static str {
     }
 }
 
-fn call(mut block: RequestFields) -> Result<InputItem, WireError> {
+fn call(mut block: RequestFields, calls: &mut CallsOfTurn) -> Result<InputItem, WireError> {
     let param = block.path_of("id");
     let id = match text(block.required("id", "the id of the call")?, &param)? {
         empty if empty.is_empty() => return Err(unfit(&param, &Value::String(empty), "the id of the call")),
         id => id,
     };
+    calls.call(&id, &param);
     let name = name_as(&tools::FORM, &mut block)?;
     let path = block.path_of("input");
     let arguments = match block.required("input", "an object")? {
@@ -161,9 +220,10 @@ fn call(mut block: RequestFields) -> Result<InputItem, WireError> {
     Ok(InputItem::Call { call: ToolCall { id, name, arguments, kind: CallKind::Function }, param })
 }
 
-fn result(mut block: RequestFields) -> Result<InputItem, WireError> {
+fn result(mut block: RequestFields, calls: &mut CallsOfTurn) -> Result<InputItem, WireError> {
     let param = block.path_of("tool_use_id");
     let call_id = text(block.required("tool_use_id", CALL_ID)?, &param)?;
+    calls.result(&call_id, &param)?;
     let path = block.path_of("content");
     let output = match block.take("content") {
         // A function that returns nothing.

@@ -159,6 +159,59 @@ fn what_cannot_be_is_blamed_by_its_place() {
     assert!(dangling.contains("`tool_use` ids were found without `tool_result` blocks immediately after: a."), "{dangling}");
 }
 
+/// Where Anthropic's results stand: behind their calls, once each, before anything else.
+#[test]
+fn results_stand_once_and_directly_behind_their_calls() {
+    let call = |id: &str| format!(r#"{{"type":"tool_use","id":"{id}","name":"f","input":{{}}}}"#);
+    let result = |id: &str| format!(r#"{{"type":"tool_result","tool_use_id":"{id}","content":"4"}}"#);
+    let message = |role: &str, blocks: &[String]| format!(r#"{{"role":"{role}","content":[{}]}}"#, blocks.join(","));
+    let text = r#"{"type":"text","text":"x"}"#.to_owned();
+    let asked = |ids: &[&str]| message("assistant", &ids.iter().map(|id| call(id)).collect::<Vec<_>>());
+    let read = |list: &[String]| messages(&format!("[{}]", list.join(",")));
+    for taken in [
+        vec![asked(&["a", "b"]), message("user", &[result("b"), result("a"), text.clone()])],
+        // Messages of one role side by side are one turn.
+        vec![asked(&["a"]), asked(&["b"]), message("user", &[result("a")]), message("user", &[result("b")])],
+        vec![asked(&["a"]), message("user", &[result("a")]), asked(&["b"]), message("user", &[result("b")])],
+    ] {
+        assert!(read(&taken).is_ok(), "{taken:?}");
+    }
+    for (refused, param, code) in [
+        (
+            vec![asked(&["a"]), message("user", &[result("a"), result("a")])],
+            "messages[1].content[1].tool_use_id",
+            "conflicting_parameters",
+        ),
+        (
+            vec![asked(&["a"]), message("user", &[result("a")]), message("user", &[result("a")])],
+            "messages[2].content[0].tool_use_id",
+            "conflicting_parameters",
+        ),
+        (
+            vec![asked(&["a"]), message("user", &[text.clone(), result("a")])],
+            "messages[1].content[1].tool_use_id",
+            "conflicting_parameters",
+        ),
+        (
+            vec![asked(&["a"]), r#"{"role":"user","content":"x"}"#.to_owned(), message("user", &[result("a")])],
+            "messages[2].content[0].tool_use_id",
+            "conflicting_parameters",
+        ),
+        (
+            vec![asked(&["a"]), message("user", &[text.clone()]), asked(&["b"]), message("user", &[result("a"), result("b")])],
+            "messages[0].content[0].id",
+            "conflicting_parameters",
+        ),
+        (
+            vec![asked(&["a"]), message("user", &[result("a")]), asked(&["b"]), message("user", &[result("a"), result("b")])],
+            "messages[3].content[0].tool_use_id",
+            "invalid_value",
+        ),
+    ] {
+        assert_eq!(blame(read(&refused)), (param.to_owned(), code), "{refused:?}");
+    }
+}
+
 fn value_of(json: &str) -> Value {
     value(json)
 }

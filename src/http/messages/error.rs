@@ -75,7 +75,7 @@ fn status(status: StatusCode, code: Option<&str>) -> StatusCode {
 
 fn kind(object: &ErrorObject) -> &'static str {
     match (object.kind, object.code) {
-        (INVALID, Some("body_too_large")) => "request_too_large",
+        (INVALID, Some("body_too_large" | "request_too_large")) => "request_too_large",
         (UNAVAILABLE, _) => "overloaded_error",
         (SERVER, _) => "api_error",
         (kind, _) => kind,

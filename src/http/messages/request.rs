@@ -13,7 +13,6 @@ use crate::http::wire::parts::check_modalities;
 use crate::http::wire::reasoning::{Reasoning, effort};
 use crate::http::wire::sampling::{Generation, check_least, stop_strings};
 use crate::http::wire::streaming::Streaming;
-use crate::http::wire::tools::Tools;
 use crate::prompt::conversation::{Conversation, Message, ReasoningEffort, ThinkingLimits};
 
 /// Fields of OpenAI's APIs, and what asks for the same here.
@@ -123,7 +122,7 @@ impl MessagesRequest {
         let limits = ThinkingLimits { budget_tokens: budget_tokens.or(thinking.budget_tokens), ..thinking };
         let thinking = if include { shown } else { ThinkingShown::Nothing };
         let (offered, tool_places) = tools::served(&mut fields)?;
-        let Tools { tools, callable, forced, must_call, single_call, as_functions: _ } = tools::chosen(offered, &mut fields)?;
+        let chosen = tools::chosen(offered, &mut fields)?;
         let mut generation = generation(&mut fields, route, terms)?;
         generation.has_cache_key |= is_marked;
         let streaming = Streaming::read(&mut fields, terms, false)?;
@@ -134,17 +133,8 @@ impl MessagesRequest {
         foreign::refuse(&mut fields)?;
         TOLERATED.iter().for_each(|name| drop(fields.take(name)));
         note_unknown(fields);
-        let conversation = Conversation {
-            messages,
-            tools,
-            effort,
-            thinking: limits,
-            forced_tool: forced,
-            must_call,
-            callable,
-            single_call,
-            schema,
-        };
+        let said = Conversation { messages, effort, thinking: limits, schema, ..Conversation::default() };
+        let conversation = chosen.offered_in(said);
         Ok(Self { model, conversation, tool_places, generation, streaming, thinking })
     }
 }

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use crate::actors::budget::MEMORY_FULL;
 use crate::actors::messages::{
-    Accepted, AnswerOptions, Coalescing, FinishKind, Generate, KeyId, PartKind, Refusal, ResponseInput, WrittenNumbers,
+    Accepted, AnswerOptions, AskedTokens, Coalescing, FinishKind, Generate, KeyId, PartKind, Refusal, ResponseInput,
+    WrittenNumbers,
 };
 use crate::actors::snapshot::{ModelLimits, Snapshot};
 use crate::batch::{Sampling, TokenId};
@@ -263,6 +264,8 @@ fn one_token() -> Generate {
         stop_strings: Vec::new(),
         ignore_eos: true,
         answer: AnswerOptions::default(),
+        tokens: AskedTokens::default(),
+        cut: None,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },
         session: None,
         owner: KeyId::default(),
@@ -281,7 +284,7 @@ async fn failure(mut accepted: Accepted) -> Option<String> {
                 FinishKind::Length => None,
                 FinishKind::Failed { message, .. } => Some(message),
                 FinishKind::Cancelled => Some("the probe's request was cancelled".to_owned()),
-                FinishKind::Stop { .. } | FinishKind::ToolCalls => {
+                FinishKind::Stop { .. } | FinishKind::ToolCalls | FinishKind::Repetition => {
                     Some("the probe's request ended without its token".to_owned())
                 }
             };

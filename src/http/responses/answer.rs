@@ -200,7 +200,8 @@ impl ResponsesEncoder {
 
     fn finish(&mut self, finish: &Finish, out: &mut impl Extend<Frame>) {
         let (item_status, status, reason, event) = match finish.kind {
-            FinishKind::Stop { .. } | FinishKind::ToolCalls => {
+            // What repeats ends no response: the route refuses to look for it.
+            FinishKind::Stop { .. } | FinishKind::ToolCalls | FinishKind::Repetition => {
                 (OutputStatus::Completed, OutputStatus::Completed, None, "response.completed")
             }
             FinishKind::Length => {

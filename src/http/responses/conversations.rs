@@ -233,8 +233,7 @@ fn check_store(state: &AppState) -> Result<ResponseStore, ApiError> {
     if state.options.responses.is_on() {
         return Ok(state.options.responses.clone());
     }
-    let message = "this server keeps no conversations (--response-store off); send the items with each request".to_owned();
-    Err(WireError::Unsupported { param: "conversation".to_owned(), message }.into())
+    Err(ApiError::KeepsNothing)
 }
 
 /// Work with the conversation of the path, away from the workers, if `access` may see it.

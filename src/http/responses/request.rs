@@ -168,7 +168,7 @@ impl ResponsesRequest {
         let Reasoning { effort, include, thinking } = Reasoning::read(&mut fields)?;
         let (offered, tool_places) = served_tools(&mut fields)?;
         let told_tools = told_tools(&offered);
-        let Tools { tools, callable, forced, must_call, single_call, as_functions: _ } = Tools::chosen(offered, &mut fields)?;
+        let chosen = Tools::chosen(offered, &mut fields)?;
         let mut generation = generation(&mut fields, terms)?;
         (generation.sampling.logprobs, keeping.seals) = included(&mut fields)?;
         let streaming = Streaming::read(&mut fields, terms, false)?;
@@ -190,15 +190,13 @@ impl ResponsesRequest {
                 temperature: generation.sampling.temperature,
                 top_p: generation.sampling.top_p,
                 top_logprobs: generation.sampling.logprobs.unwrap_or(0),
-                single_call,
+                single_call: chosen.single_call,
                 effort,
                 tools: told_tools,
                 format: told_format(generation.form.as_ref(), schema.as_ref()),
             },
         );
-        let messages = Vec::new();
-        let conversation =
-            Conversation { messages, tools, effort, thinking, forced_tool: forced, must_call, callable, single_call, schema };
+        let conversation = chosen.offered_in(Conversation { effort, thinking, schema, ..Conversation::default() });
         Ok(Self {
             model,
             conversation,

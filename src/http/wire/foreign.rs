@@ -42,6 +42,7 @@ const REFUSED: &[(&str, Neutral)] = &[
     ("allowed_token_ids", Empty),
     ("logits_processors", Empty),
     ("custom_logit_processor", Empty),
+    ("repetition_detection", Empty),
     ("thinking_token_budget", Empty),
     ("max_thinking_tokens", Empty),
     // How it is drawn.
@@ -68,7 +69,6 @@ const REFUSED: &[(&str, Neutral)] = &[
     ("prompt_logprobs", Empty),
     ("return_token_ids", Empty),
     ("return_tokens_as_token_ids", Empty),
-    ("include_stop_str_in_output", Empty),
     ("skip_special_tokens", Flag(true)),
     ("detokenize", Flag(true)),
     ("separate_reasoning", Flag(true)),

@@ -17,6 +17,7 @@ pub(crate) mod foreign;
 pub(crate) mod form;
 pub(crate) mod functions;
 pub(crate) mod history;
+pub(crate) mod limits;
 pub(crate) mod lists;
 pub(crate) mod models;
 pub(crate) mod parts;

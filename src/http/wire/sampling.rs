@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::actors::messages::{AnswerOptions, AskedForm, WrittenNumbers};
+use crate::actors::messages::{AnswerOptions, AskedForm, AskedTokens, PromptCut, WrittenNumbers};
 use crate::batch::{Sampling, TokenId};
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::document::join;
@@ -49,6 +49,10 @@ pub(crate) struct Generation {
     pub(crate) ignore_eos: bool,
     /// How its tokens become text and lists.
     pub(crate) answer: AnswerOptions,
+    /// Which tokens they are.
+    pub(crate) tokens: AskedTokens,
+    /// How its prompts are cut.
+    pub(crate) cut: Option<PromptCut>,
     /// Keeps the prompt apart from those built with another salt.
     pub(crate) cache_salt: Option<String>,
     /// It names a `prompt_cache_key`: others that begin alike will come.
@@ -94,7 +98,9 @@ impl Generation {
             form: None,
             stop_strings: stop_strings(fields, "stop")?,
             ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
-            answer: AnswerOptions::default(),
+            answer: stop_options(fields)?,
+            tokens: AskedTokens::default(),
+            cut: None,
             cache_salt,
             has_cache_key: cache_key(fields)?,
             priority: priority(fields)?,
@@ -186,6 +192,15 @@ pub(crate) fn check_least(fields: &RequestFields, least: u32, max_tokens: Option
         }),
         _ => Ok(()),
     }
+}
+
+/// What becomes of a stop string, and where it is searched.
+fn stop_options(fields: &mut RequestFields) -> Result<AnswerOptions, WireError> {
+    Ok(AnswerOptions {
+        keeps_stop: fields.flag("include_stop_str_in_output")?.unwrap_or(false),
+        stops_in_reasoning: fields.flag("stop_in_reasoning")?.unwrap_or(false),
+        ..AnswerOptions::default()
+    })
 }
 
 /// Texts that end a choice, as the field `name` has them.

@@ -21,6 +21,8 @@ fn nothing_said_is_the_defaults_with_a_drawn_seed() {
         stop_strings: Vec::new(),
         ignore_eos: false,
         answer: AnswerOptions::default(),
+        tokens: AskedTokens::default(),
+        cut: None,
         cache_salt: None,
         has_cache_key: false,
         priority: 0,

@@ -10,6 +10,7 @@ use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::WireError;
 use crate::http::wire::fields::{RequestFields, note_unknown};
 use crate::http::wire::foreign;
+use crate::http::wire::form::FormRequest;
 use crate::http::wire::reasoning::Reasoning;
 use crate::http::wire::sampling::token_ids;
 use crate::http::wire::tools::Tools;
@@ -35,9 +36,21 @@ impl TokenizeRequest {
             (Some(text), None) => ResponseInput::Text(text),
             (None, Some(list)) => {
                 let messages = messages::read(list, &fields.path_of("messages"))?;
+                let end = messages::prompt_end(&mut fields, &messages)?;
                 let Reasoning { effort, .. } = Reasoning::read(&mut fields)?;
                 let Tools { tools, forced, .. } = Tools::read(&mut fields)?;
-                ResponseInput::Chat(Conversation { messages, tools, effort, forced_tool: forced, ..Conversation::default() })
+                // The model is told of a schema that has a name; other forms change no prompt.
+                let FormRequest { schema, .. } = FormRequest::read(&mut fields)?;
+                let forced_tool = forced;
+                ResponseInput::Chat(Conversation {
+                    messages,
+                    tools,
+                    effort,
+                    forced_tool,
+                    schema,
+                    end,
+                    ..Conversation::default()
+                })
             }
             (Some(_), Some(_)) => {
                 let message = "stands in place of messages; give one of them".to_owned();

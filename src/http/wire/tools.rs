@@ -10,7 +10,7 @@ use crate::http::wire::error::{WireError, clip};
 use crate::http::wire::fields::{RequestFields, text, unfit};
 use crate::http::wire::functions;
 use crate::http::wire::parts::check_kind;
-use crate::prompt::conversation::{CallKind, Tool};
+use crate::prompt::conversation::{CallKind, Conversation, Tool};
 
 /// Most tools that a request offers.
 pub(super) const TOOLS_MAX: usize = 128;
@@ -84,6 +84,12 @@ impl Tools {
             Some(other) => return Err(unfit(&path, &other, CHOICES)),
         };
         Ok(Self { single_call, ..chosen })
+    }
+
+    /// `conversation`, in which they are offered.
+    pub(in crate::http) fn offered_in(self, conversation: Conversation) -> Conversation {
+        let Self { tools, callable, forced, must_call, single_call, as_functions: _ } = self;
+        Conversation { tools, callable, forced_tool: forced, must_call, single_call, ..conversation }
     }
 
     /// One of the functions must be called, as the choice `said` at `path` has it. Of a single one

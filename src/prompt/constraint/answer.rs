@@ -104,6 +104,9 @@ impl AnswerRules {
             let grammar = calls.iter().find(|call| call.name == *name).and_then(|call| call.grammar.clone());
             return Self::beginning(grammars, Begin::Text(writer.call_text(grammar)), Vec::new());
         }
+        if *start == ParserStart::FinalText {
+            return Self::beginning(grammars, Begin::Text(writer.last(answer).text), Vec::new());
+        }
         // Besides JSON of a schema there is nothing to say to the reader: a preamble would stand in
         // front of it.
         let says_more = answer.is_none() && !must_call && !calls.is_empty();
@@ -115,7 +118,11 @@ impl AnswerRules {
             openings.push(writer.message("commentary"));
         }
         let analysis = writer.message("analysis");
-        let first = openings.iter().cloned().chain([analysis.clone()]).collect();
+        let first = openings.iter().cloned().chain([analysis.clone()]);
+        let first = match start {
+            ParserStart::WholeHeader => first.map(|opening| writer.later(opening)).collect(),
+            _ => first.collect(),
+        };
         if says_more {
             openings.push(analysis);
         }

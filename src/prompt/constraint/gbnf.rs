@@ -11,6 +11,10 @@ use std::str::Chars;
 
 use super::grammar::clipped;
 
+/// What complaints say besides.
+pub(super) const SUPPORTED: &str =
+    "supported are rules, texts, classes of characters, groups, alternatives, *, +, ? and {m,n} as llama.cpp has them";
+
 /// A piece of a grammar.
 #[derive(Debug, PartialEq)]
 enum Piece {
@@ -32,17 +36,25 @@ pub(super) fn is_gbnf(text: &str) -> bool {
 /// # Errors
 /// What is no such grammar, as a sentence that the grammar is the subject of.
 pub(super) fn to_lark(text: &str) -> Result<String, String> {
-    let pieces = Reader { rest: text.chars().peekable() }.pieces()?;
+    let mut reader = Reader { rest: text.chars().peekable() };
+    let pieces = reader.pieces().map_err(|message| {
+        // What was read last is what is wrong.
+        let read_count = text.chars().count() - reader.rest.count();
+        format!("{message}, {}; {SUPPORTED}", place(text, read_count.saturating_sub(1)))
+    })?;
     let mut names = BTreeMap::new();
     for piece in &pieces {
         if let Piece::Define(name) = piece {
             let number = names.len();
             if names.insert(name.as_str(), number).is_some() {
-                return Err(format!("defines {:?} twice", clipped(name)));
+                return Err(format!("defines {:?} twice; {SUPPORTED}", clipped(name)));
             }
         }
     }
-    let number = |name: &str| names.get(name).copied().ok_or_else(|| format!("has no rule {:?}", clipped(name)));
+    let number = |name: &str| {
+        let at = || word_at(text, name).map_or(String::new(), |at| format!(", which is meant {}", place(text, at)));
+        names.get(name).copied().ok_or_else(|| format!("has no rule {:?}{}; {SUPPORTED}", clipped(name), at()))
+    };
     let mut lark = format!("start: r{}", number("root")?);
     for piece in &pieces {
         let written = match piece {
@@ -55,12 +67,41 @@ pub(super) fn to_lark(text: &str) -> Result<String, String> {
     Ok(lark)
 }
 
+/// In which rule of `text` line `line` of its translation is: `start`, and then each rule in a
+/// line of its own.
+pub(super) fn rule_at(text: &str, line: usize) -> String {
+    let pieces = Reader { rest: text.chars().peekable() }.pieces().unwrap_or_default();
+    let mut names = pieces.into_iter().filter_map(|piece| if let Piece::Define(name) = piece { Some(name) } else { None });
+    match line.checked_sub(2).and_then(|at| names.nth(at)) {
+        Some(name) => format!("in the rule {:?}", clipped(&name)),
+        None => "in its rules".to_owned(),
+    }
+}
+
+/// Character `at` of `text` in words.
+fn place(text: &str, at: usize) -> String {
+    let before: String = text.chars().take(at).collect();
+    let line = 1 + before.matches('\n').count();
+    let column = 1 + before.rsplit('\n').next().unwrap_or_default().chars().count();
+    format!("at line {line}, column {column}")
+}
+
+/// The first character of `name` where it stands alone in `text`.
+fn word_at(text: &str, name: &str) -> Option<usize> {
+    let is_alone = |at: &usize| {
+        let (before, behind) = (&text[..*at], &text[at + name.len()..]);
+        !before.ends_with(is_of_name) && !behind.starts_with(is_of_name)
+    };
+    let at = text.match_indices(name).map(|(at, _)| at).find(is_alone)?;
+    Some(text[..at].chars().count())
+}
+
 struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
 }
 
 impl Reader<'_> {
-    fn pieces(mut self) -> Result<Vec<Piece>, String> {
+    fn pieces(&mut self) -> Result<Vec<Piece>, String> {
         let mut pieces = Vec::new();
         while let Some(character) = self.rest.next() {
             match character {

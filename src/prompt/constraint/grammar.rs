@@ -10,7 +10,7 @@ use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokR
 use llguidance::{JsonCompileOptions, Matcher, ParserFactory, regex_to_lark};
 use serde_json::{Value, json};
 
-use super::{gbnf, schema};
+use super::{complaint, gbnf, schema};
 use crate::batch::TokenId;
 use crate::prompt::conversation::AnswerForm;
 use crate::prompt::tokenizer::Tokenizer;
@@ -49,8 +49,6 @@ const KEPT_MAX_BYTES: usize = 64 << 20;
 /// matcher.
 const COMPILED_BYTES: usize = 80 << 10;
 const COMPILED_BYTES_EACH: usize = 64;
-/// Longest part of the compiler's message that a client sees, in characters.
-const MESSAGE_MAX_CHARS: usize = 300;
 /// Longest echo of a path, a name or a value of the form, in characters.
 const ECHO_MAX_CHARS: usize = 120;
 
@@ -185,7 +183,7 @@ impl Grammars {
         let mut start = Matcher::new(factory.create_parser(grammar));
         // The first mask too: a grammar that cannot begin is none, and every matcher begins with
         // what that found out.
-        start.compute_mask_or_eos().map_err(|error| GrammarError::of_all(said_of(&error)))?;
+        start.compute_mask_or_eos().map_err(|error| GrammarError::of_all(complaint::of(form, &error.to_string())))?;
         let grammar = Arc::new(Grammar { start, bytes: bytes_of(&key) });
         self.keep(key, &grammar);
         Ok(grammar)
@@ -308,7 +306,7 @@ fn factory(tokenizer: &Tokenizer) -> Result<ParserFactory, String> {
     let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
     let slices = SlicedBiasComputer::general_slices();
     let factory = ParserFactory::new(&environment, InferenceCapabilities::default(), &slices);
-    let mut factory = factory.map_err(|error| said_of(&error))?;
+    let mut factory = factory.map_err(|error| error.to_string())?;
     factory.quiet();
     let limits = factory.limits_mut();
     limits.initial_lexer_fuel = COMPILE_FUEL;
@@ -318,15 +316,6 @@ fn factory(tokenizer: &Tokenizer) -> Result<ParserFactory, String> {
     limits.max_lexer_states = LEXER_STATES_MAX;
     limits.verbose_errors = false;
     Ok(factory)
-}
-
-/// The compiler's message, as a client may see it: its first lines hold what is wrong, the rest is
-/// for its own developers.
-fn said_of(error: &dyn std::fmt::Display) -> String {
-    let text = error.to_string();
-    let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or("it was not taken").trim();
-    let line: String = line.chars().take(MESSAGE_MAX_CHARS).collect();
-    format!("cannot be turned into a grammar: {line}")
 }
 
 /// `text`, which is the client's and of any length, cut for an echo.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::headers::{HeaderStarts, HeaderStep, HeaderTable, MessageKind};
 use super::thinking::ThinkingBounds;
 use crate::batch::{Allowed, MaskOutlook, Masks, TokenId, TokenMasks};
+use crate::prompt::harmony::parser::ParserStart;
 
 /// Where in its answer a sequence is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,10 +42,16 @@ struct HeldHeaders {
 }
 
 impl HeaderTable {
-    /// The masks of one sequence, before its first token, which thinks within `thinking`.
+    /// The masks of one sequence, before its first token, which thinks within `thinking`. Its
+    /// prompt ends at `start`.
     #[must_use]
-    pub fn masks(self: &Arc<Self>, thinking: ThinkingBounds) -> Masks {
-        let place = HeldPlace::Header(self.starts(&thinking, 0, 0).given);
+    pub fn masks(self: &Arc<Self>, start: &ParserStart, thinking: ThinkingBounds) -> Masks {
+        let place = match start {
+            ParserStart::AssistantHeader => HeldPlace::Header(self.starts(&thinking, 0, 0).given),
+            ParserStart::WholeHeader => HeldPlace::Header(self.starts(&thinking, 0, 0).later),
+            ParserStart::FinalText => HeldPlace::Text { kind: MessageKind::Final, began: 0 },
+            ParserStart::CallText { .. } => HeldPlace::Text { kind: MessageKind::Call, began: 0 },
+        };
         let state = Mutex::new(HeldState { place, thought: 0 });
         Masks(Arc::new(HeldHeaders { table: Arc::clone(self), thinking, state }))
     }

@@ -33,7 +33,7 @@ impl Told {
     fn of(table: &Arc<HeaderTable>, thinking_max_tokens: u32) -> Self {
         let limits = ThinkingLimits { budget_tokens: Some(thinking_max_tokens), ..ThinkingLimits::default() };
         let thinking = ThinkingBounds::new(limits, u32::MAX, false, table.grammars.tokenizer());
-        let masks = table.masks(thinking.clone());
+        let masks = table.masks(&ParserStart::AssistantHeader, thinking.clone());
         Self { table: Arc::clone(table), thinking, outlook: masks.0.outlook(), masks, said: Vec::new(), told_count: 0 }
     }
 
@@ -128,7 +128,7 @@ fn the_header_of_a_custom_tool_s_call_has_no_type() {
     let table = tables().table(&names(&["get"]), &names(&["get_patch"]));
     let tokenizer = Arc::clone(table.grammars.tokenizer());
     let allowed_behind = |header: &str| {
-        let masks = table.masks(ThinkingBounds::free());
+        let masks = table.masks(&ParserStart::AssistantHeader, ThinkingBounds::free());
         for (index, token) in (0..).zip(tokenizer.encode_with_control(header)) {
             assert!(masks.0.allowed(index).has(token), "{header}: {index}");
             masks.0.drawn(index, token);
@@ -311,7 +311,7 @@ fn an_answer_is_opened_while_it_has_room() {
     for (max_tokens, kept) in [(8, None), (16, None), (40, None), (400, None), (4_000, None), (60, Some(20)), (60, Some(0))] {
         let limits = ThinkingLimits { answer_tokens: kept, ..ThinkingLimits::default() };
         let thinking = ThinkingBounds::new(limits, max_tokens, true, &tokenizer);
-        let masks = table.masks(thinking.clone());
+        let masks = table.masks(&ParserStart::AssistantHeader, thinking.clone());
         // A model that thinks for ever, and answers when it must.
         let (mut said, mut outlook, control) = (Vec::new(), masks.0.outlook(), *tokenizer.control());
         let word = |text: &str| tokenizer.encode_text(text)[0];

@@ -9,6 +9,7 @@
 //! The grammars are those of the `llguidance` crate, over the bytes of this server's own tokenizer.
 
 mod answer;
+mod complaint;
 mod gbnf;
 mod grammar;
 mod headers;
@@ -17,11 +18,13 @@ mod schema;
 #[cfg(test)]
 mod tests;
 mod thinking;
+mod wanted;
 
 pub use answer::{AnswerRules, ConstrainedAnswer, OfferedCall};
 pub use grammar::{Grammar, GrammarError, Grammars, STACK_BYTES};
 pub use headers::{HeaderTable, HeaderTables};
 pub use thinking::ThinkingBounds;
+pub use wanted::WantedTokens;
 
 use crate::batch::TokenId;
 

@@ -20,6 +20,10 @@ use crate::prompt::tokenizer::{ControlTokens, Tokenizer};
 pub enum ParserStart {
     /// After `<|start|>assistant`: the model chooses channel and recipient.
     AssistantHeader,
+    /// Behind a message that ended: the model writes a whole header.
+    WholeHeader,
+    /// Within a final message.
+    FinalText,
     /// Behind the header of a call of this function, `<|message|>` included: its arguments follow.
     CallText {
         /// The function.
@@ -115,6 +119,8 @@ impl Parser {
     pub fn new(tokenizer: Arc<Tokenizer>, start: ParserStart, rules: ParserRules) -> Self {
         let (state, given_call) = match start {
             ParserStart::AssistantHeader => (ParserState::Header(MessageHeader::new(Opening::Given, None)), None),
+            ParserStart::WholeHeader => (ParserState::Header(MessageHeader::new(Opening::Bare, None)), None),
+            ParserStart::FinalText => (ParserState::Text(Destination::Final), None),
             ParserStart::CallText { name } => (ParserState::Text(Destination::Call(name.clone())), Some(name)),
         };
         Self {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use super::parser::ParserStart;
 use super::schema::tools_section;
 use crate::batch::TokenId;
-use crate::prompt::conversation::{CallKind, Conversation, Message, NamedSchema, ReasoningEffort};
+use crate::prompt::conversation::{CallKind, Conversation, Message, NamedSchema, PromptEnd, ReasoningEffort};
 use crate::prompt::error::PromptError;
 use crate::prompt::tokenizer::{ControlTokens, Tokenizer};
 
@@ -56,8 +56,17 @@ pub fn render(
             &conversation.messages
         }
     };
-    writer.history(rest, conversation.messages.len() - rest.len())?;
-    let start = writer.answer(conversation);
+    let first = conversation.messages.len() - rest.len();
+    let start = match rest.split_last() {
+        Some((last, said)) if conversation.end == PromptEnd::FinalText => {
+            writer.history(said, first)?;
+            writer.open(last)
+        }
+        _ => {
+            writer.history(rest, first)?;
+            writer.answer(conversation)
+        }
+    };
     if writer.is_full || writer.tokens.len() > tokens_max {
         return Err(PromptError::TooLong { tokens_max });
     }
@@ -175,9 +184,25 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// The final message that the answer goes on with, without its end.
+    fn open(&mut self, message: &Message) -> ParserStart {
+        if let Message::Assistant { content, reasoning, .. } = message {
+            if let Some(reasoning) = reasoning.as_deref().filter(|text| !text.is_empty()) {
+                self.message("assistant", Some("analysis"), reasoning);
+            }
+            self.header("assistant", None, Some("final"));
+            self.tokens.push(self.control.message);
+            self.text(content.as_deref().unwrap_or_default());
+        }
+        ParserStart::FinalText
+    }
+
     /// What the model's answer begins with.
     fn answer(&mut self, conversation: &Conversation) -> ParserStart {
         let Some(name) = &conversation.forced_tool else {
+            if conversation.end == PromptEnd::Bare {
+                return ParserStart::WholeHeader;
+            }
             self.header("assistant", None, None);
             return ParserStart::AssistantHeader;
         };

@@ -6,7 +6,7 @@ use super::super::asking::TextChunk;
 use super::super::bench::Bench;
 use super::super::case::Halt;
 use crate::actors::messages::{
-    AnswerOptions, Coalescing, FinishKind, Generate, KeyId, PartKind, ResponseInput, WrittenNumbers,
+    AnswerOptions, AskedTokens, Coalescing, FinishKind, Generate, KeyId, PartKind, ResponseInput, WrittenNumbers,
 };
 use crate::batch::Sampling;
 use crate::prompt::conversation::{Conversation, Message};
@@ -57,6 +57,8 @@ pub(super) async fn serve(
             stop_strings: Vec::new(),
             ignore_eos: false,
             answer: AnswerOptions::default(),
+            tokens: AskedTokens::default(),
+            cut: None,
             coalescing,
             session: None,
             owner: KeyId::default(),

@@ -5,7 +5,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use antiphon::actors::messages::{
-    Accepted, AnswerOptions, Coalescing, Finish, FinishKind, Generate, KeyId, Part, PartKind, ResponseInput, WrittenNumbers,
+    Accepted, AnswerOptions, AskedTokens, Coalescing, Finish, FinishKind, Generate, KeyId, Part, PartKind, ResponseInput,
+    WrittenNumbers,
 };
 use antiphon::actors::parts::PartReceiver;
 use antiphon::actors::service::Service;
@@ -333,6 +334,8 @@ pub(super) fn plain(request_id: &str, prompt: &str, max_tokens: u32) -> Generate
         stop_strings: Vec::new(),
         ignore_eos: false,
         answer: AnswerOptions::default(),
+        tokens: AskedTokens::default(),
+        cut: None,
         coalescing: Coalescing { max_ms: 0, max_chars: 0 },
         session: None,
         owner: KeyId::default(),

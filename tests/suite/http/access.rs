@@ -66,7 +66,10 @@ async fn without_the_key_only_probes_are_answered() {
     let refusal = async |header: &str| {
         exchange(world.address, &request("GET", "/v1/models", header, "")).await.error()["message"].as_str().map(str::to_owned)
     };
-    assert_eq!(refusal("").await.as_deref(), Some("this server needs an API key: Authorization: Bearer KEY"));
+    assert_eq!(
+        refusal("").await.as_deref(),
+        Some("this server needs an API key: Authorization: Bearer KEY, or X-Api-Key: KEY")
+    );
     let wrong = refusal("Authorization: Bearer Simsim\r\n").await.expect("a message");
     assert!(wrong.contains("is none of this server's") && !wrong.contains("Simsim"), "{wrong}");
     for (key, status) in [("Sesame", 200), ("sesame", 401), ("Sesame1", 401), ("", 401)] {

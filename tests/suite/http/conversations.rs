@@ -173,6 +173,7 @@ async fn a_conversation_is_its_owners_and_fits_the_store() {
     let refused = post(world.address, PATH, "{}").await;
     assert_eq!(refused.status, 400);
     assert!(refused.error()["message"].as_str().unwrap().contains("--response-store off"), "{refused:?}");
+    assert_eq!(refused.error()["param"], json!(null), "nothing of the body is at fault");
     world.close().await;
 }
 

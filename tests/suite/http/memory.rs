@@ -94,8 +94,30 @@ async fn chunked_bodies_pay_as_they_grow() {
     until_free(&world).await;
     assert!(first >= BODY_FACTOR * 0x8000, "{first}");
     let metrics = get(world.address, "/metrics").await.body;
-    let counted = metrics.lines().find(|line| line.contains("rejected_total") && line.contains("kind=\"memory\"")).unwrap();
+    // More than a body can ever have is the client's to change, and no want of memory.
+    let counted = metrics.lines().find(|line| line.contains("rejected_total") && line.contains("kind=\"invalid\"")).unwrap();
     assert!(counted.ends_with(" 1"), "{counted}");
+    world.close().await;
+}
+
+/// A client that comes back with what can never have room is refused for ever: it is not told to.
+#[actix_rt::test]
+async fn a_body_that_never_has_room_is_not_told_to_come_back() {
+    let world = World::open(Plan { memory_budget_bytes: 64 << 20, ..Plan::default() }).await;
+    // 48 MB, of which a large body may have 33 in an empty server.
+    let reply = read(&mut announce(&world, "Content-Length: 2000000", b"{").await).await;
+    let error = reply.error();
+    assert_eq!((reply.status, &error["code"]), (413, &"request_too_large".into()), "{reply:?}");
+    assert!(reply.header("retry-after").is_none() && reply.header("connection") == Some("close"), "{reply:?}");
+    assert!(
+        error["message"].as_str().is_some_and(|said| said.contains("48000000 bytes") && said.contains("33554432")),
+        "{error}"
+    );
+    // The same of a small body that is full of values.
+    let values = format!(r#"{{"prompt":[{}1]}}"#, "1,".repeat(120_000));
+    let reply = post(world.address, "/v1/completions", &values).await;
+    assert_eq!((reply.status, &reply.error()["code"]), (413, &"request_too_large".into()), "{reply:?}");
+    until_free(&world).await;
     world.close().await;
 }
 

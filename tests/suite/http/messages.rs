@@ -393,11 +393,11 @@ async fn a_server_that_is_full_or_leaves_says_so_in_the_form() {
     }
     world.close().await;
 
-    // Without room for its prompt, and for what an answer keeps to be sealed.
+    // Without room for its prompt, ever, and for what an answer keeps to be sealed.
     let world = World::open(Plan { endless: true, memory_budget_bytes: 100_000, ..Plan::default() }).await;
     let full = post(world.address, PATH, &hi(&json!({"system": "x".repeat(5_000)})).to_string()).await;
-    assert_eq!((full.status, error(&full)["type"].as_str()), (529, Some("overloaded_error")));
-    assert!(full.header("retry-after").is_some(), "{full:?}");
+    assert_eq!((full.status, error(&full)["type"].as_str()), (413, Some("request_too_large")));
+    assert!(full.header("retry-after").is_none(), "{full:?}");
     world.assert_empty().await;
     world.close().await;
 }

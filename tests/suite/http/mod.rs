@@ -10,6 +10,7 @@ mod draining;
 mod kept;
 mod keys;
 mod leaving;
+mod limits;
 mod lists;
 mod loaded;
 mod memory;

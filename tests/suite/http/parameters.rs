@@ -43,9 +43,10 @@ const VALUES: &[&str] = &[
 const SHARED: &str = "model temperature top_p top_k min_p seed stop stop_token_ids max_tokens max_completion_tokens n \
     repetition_penalty presence_penalty frequency_penalty logit_bias ignore_eos min_tokens user metadata cache_salt \
     prompt_cache_key priority \
-    return_token_ids profile stream_options logprobs unheard_of";
-const CHATS: &str =
-    "top_logprobs tools tool_choice parallel_tool_calls response_format reasoning_effort modalities functions function_call";
+    return_token_ids return_tokens_as_token_ids bad_words repetition_detection include_stop_str_in_output stop_in_reasoning profile \
+    stream_options logprobs unheard_of";
+const CHATS: &str = "top_logprobs tools tool_choice parallel_tool_calls response_format reasoning_effort modalities functions function_call \
+     continue_final_message add_generation_prompt";
 
 const RESPONSES: &str = "model temperature top_p seed stop max_output_tokens n user metadata cache_salt stream_options \
     instructions parallel_tool_calls truncation store service_tier safety_identifier prompt_cache_key top_logprobs \
@@ -144,7 +145,13 @@ async fn chats() {
 async fn completions() {
     let world = world().await;
     check(&table(&world, "/v1/completions", r#""prompt":"hi""#, SHARED).await);
-    let rows = table(&world, "/v1/completions", r#""prompt":"hi""#, "prompt echo suffix best_of").await;
+    let rows = table(
+        &world,
+        "/v1/completions",
+        r#""prompt":"hi""#,
+        "prompt echo suffix best_of prompt_logprobs allowed_token_ids truncate_prompt_tokens truncation_side",
+    )
+    .await;
     for row in &rows {
         let param = row.error.as_ref().and_then(|error| error["param"].as_str()).unwrap_or_default();
         assert!(row.status == 200 || (row.status == 400 && param.starts_with(row.field)), "{row:?}");

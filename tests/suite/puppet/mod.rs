@@ -12,6 +12,7 @@ mod damage;
 mod forms;
 mod functions;
 mod headers;
+mod limits;
 mod lists;
 mod script;
 mod tokens;

@@ -113,3 +113,26 @@ fn the_prompt_s_log_probabilities_are_those_of_an_echo() {
     streamed["stream"] = json!(true);
     assert_eq!(puppet.refusal("/v1/chat/completions", &streamed)["param"], "prompt_logprobs");
 }
+
+/// What /tokenize counts is what a chat becomes, with whatever the model is told.
+#[test]
+fn a_chat_s_tokens_are_counted_with_its_schema() {
+    let puppet = Puppet::chat("<|channel|>final<|message|>Hi.<|return|>");
+    let schema = json!({"type": "json_schema", "json_schema": {"name": "time", "schema": {"type": "object"}}});
+    let mut lengths = Vec::new();
+    for fields in [
+        json!({}),
+        json!({"response_format": {"type": "json_object"}}),
+        json!({"response_format": schema}),
+        json!({"functions": [{"name": "f"}]}),
+        json!({"tools": [tool("f")], "response_format": schema, "tool_choice": "required", "reasoning_effort": "high"}),
+    ] {
+        let mut body = json!({"messages": [{"role": "user", "content": ASKED}]});
+        super::extend(&mut body, &fields);
+        let counted = answer(&puppet, "/tokenize", &body);
+        let rendered = answer(&puppet, "/v1/chat/completions/render", &body);
+        assert_eq!(counted["tokens"], rendered["token_ids"], "{fields}");
+        lengths.push(counted["count"].as_u64());
+    }
+    assert!(lengths[0] == lengths[1] && lengths[1] < lengths[2] && lengths[0] < lengths[3], "{lengths:?}");
+}
