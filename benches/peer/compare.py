@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs antiphon and llama.cpp, with `--mistral` mistral.rs too, in turn on the same weights and prints the ratios of their speeds.
+"""Runs antiphon and llama.cpp, with `--ik` ik_llama.cpp and with `--mistral` mistral.rs too, in turn on the same weights and prints the ratios of their speeds.
 
     cargo build --release --bin antiphon --bench forward
     benches/peer/build FOLDER
@@ -70,6 +70,23 @@ def llama_speed(asked, work):
     sys.exit(f"{' '.join(map(str, command))}: no line of figures in three runs")
 
 
+def ik_speed(asked, work):
+    """ik_llama.cpp with its weights repacked at the start; it fuses a token's experts unless told otherwise."""
+    kind, count = work.split("=")
+    programs = pathlib.Path(asked.folder) / "ik/bin"
+    model = ["-m", asked.gguf, "-t", asked.threads]
+    if kind == "prefill":
+        runs = 1 if asked.seconds < 1 else 3
+        text = output(programs / "llama-bench", *model, "-p", count, "-n", 0, "-r", runs, "-rtr", 1, "-fmoe", 1, "-o", "json")
+        return json.loads(text)[0]["avg_ts"]
+    size = ["-c", 128 * int(count), "-b", max(512, int(count)), "-ub", 512, "-npp", 64, "-ntg", 64, "-npl", count]
+    # A table: of its last row the last speed but one is that of decoding.
+    command = [str(word) for word in [programs / "llama-batched-bench", *model, *size, "-rtr"]]
+    text = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+    row = [line for line in text.splitlines() if line.startswith("|")][-1]
+    return float(row.split("|")[8])
+
+
 def mistral_speed(asked, work):
     python, program = pathlib.Path(asked.folder) / "venv/bin/python", pathlib.Path(__file__).with_name("mistral.py")
     return float(output(python, program, asked.model, work, 1, env={**os.environ, "RAYON_NUM_THREADS": str(asked.threads)}))
@@ -125,7 +142,7 @@ def http(asked, users):
 def show(name, ours, theirs, unit, peer="llama.cpp"):
     a, b = statistics.median(ours), statistics.median(theirs)
     spread = ", ".join(f"{min(values):.1f} to {max(values):.1f}" for values in (ours, theirs))
-    print(f"{name:<20} antiphon {a:>9.1f}  {peer:<10} {b:>9.1f} {unit:<9} ratio {a / b:5.2f}   ({spread})", flush=True)
+    print(f"{name:<20} antiphon {a:>9.1f}  {peer:<12} {b:>9.1f} {unit:<9} ratio {a / b:5.2f}   ({spread})", flush=True)
 
 
 def main():
@@ -140,6 +157,7 @@ def main():
     parser.add_argument("--math", default="int16", choices=["exact", "int16", "fast"])
     parser.add_argument("--dense", default="bf16", choices=["bf16", "int8"])
     parser.add_argument("--isa", help="antiphon's instructions, such as AVX2; the fastest unless told otherwise")
+    parser.add_argument("--ik", action="store_true", help="run ik_llama.cpp as well, but for http=N")
     parser.add_argument("--mistral", action="store_true", help="run mistral.rs as well, but for http=N")
     parser.add_argument("--profile", default="balanced")
     parser.add_argument("--llama", default="", help="more arguments for llama.cpp's programs, such as --llama=--no-repack")
@@ -156,7 +174,8 @@ def main():
                 value = lambda run: run["latencies"][key][point]
                 show(f"  {name}", of(ours, value), of(theirs, value), "ms")
             continue
-        peers = {"llama.cpp": llama_speed, **({"mistral.rs": mistral_speed} if asked.mistral else {})}
+        peers = {"llama.cpp": llama_speed, **({"ik_llama.cpp": ik_speed} if asked.ik else {})}
+        peers |= {"mistral.rs": mistral_speed} if asked.mistral else {}
         turns = [[speed(asked, work) for speed in (antiphon_speed, *peers.values())] for _ in range(asked.turns)]
         ours, *theirs = zip(*turns)
         for peer, speeds in zip(peers, theirs):
