@@ -116,6 +116,7 @@ fn begin(sequences_count: usize, step_time: Duration, steps_max: usize, told: &m
             waiting_max_count: sequences_count,
             ..SchedulingOptions::default()
         },
+        kv_store: None,
         date: None,
         header_grammar: false,
         text_threads: 1,

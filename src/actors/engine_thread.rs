@@ -2,19 +2,34 @@
 //!
 //! Owns: the engine and its factory, and the steps that it was given. Promises: exactly one report
 //! for each [`EngineJob::Build`] and [`EngineJob::Wait`], in order, whatever the engine does. A
-//! panic is caught here. The engine that panicked or failed is dropped with all steps that it was
-//! given, and the next [`EngineJob::Build`] makes another one. Absent on purpose: the decision
-//! whether to build again, which is the SchedulerActor's.
+//! panic is caught here. Copies run between the steps that were sent before and after them, and one
+//! that fails loses the step after it. The engine that panicked or failed is dropped with all steps
+//! that it was given, and the next [`EngineJob::Build`] makes another one. Absent on purpose: the
+//! decision whether to build again, which is the SchedulerActor's.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::actors::guard::panic_message;
-use crate::batch::{Batch, EngineLimits, Sampled};
+use crate::actors::offload::CopyJob;
+use crate::batch::{Batch, EngineLimits, Sampled, Spill, StoredBlock};
+use crate::engine::kv_store::{KvStore, KvStoreOptions, OpenedStore};
 use crate::engine::warm_up::warm_up;
 use crate::engine::{Engine, EngineError, EngineFactory};
+
+/// How long the end of the process waits for blocks to be stored.
+const KEEP_MAX: Duration = Duration::from_secs(5);
+
+/// A store that is to be opened with the first engine.
+#[derive(Debug)]
+pub(super) struct NewStore {
+    pub(super) options: KvStoreOptions,
+    /// The key of its hashes, if it is new.
+    pub(super) key: [u64; 2],
+}
 
 /// What the thread is asked to do.
 #[derive(Debug)]
@@ -25,13 +40,22 @@ pub(super) enum EngineJob {
     Step(Batch),
     /// Wait for the oldest step, and report it.
     Wait,
+    /// Copy blocks, after the steps that were begun and before the next one.
+    Copy(CopyJob),
+    /// Store these blocks, in a bounded time: the last job.
+    Keep(Vec<Spill>),
 }
 
 /// What came of a job.
 #[derive(Debug)]
 pub(super) enum JobReport {
     /// An engine is built, and has drawn a token to show that it can.
-    Built(EngineLimits),
+    Built {
+        /// What it can.
+        limits: EngineLimits,
+        /// The store for its blocks, with the first engine.
+        store: Option<OpenedStore>,
+    },
     /// No engine could be built.
     NotBuilt {
         /// Why.
@@ -60,25 +84,41 @@ pub(super) enum JobReport {
 pub(super) fn start(
     factory: EngineFactory,
     reports: tokio::sync::mpsc::Sender<JobReport>,
+    store: Option<NewStore>,
 ) -> std::io::Result<mpsc::Sender<EngineJob>> {
     let (jobs, inbox) = mpsc::channel();
-    thread::Builder::new().name("engine".to_owned()).spawn(move || run(&factory, &inbox, &reports))?;
+    thread::Builder::new().name("engine".to_owned()).spawn(move || run(&factory, &inbox, &reports, store))?;
     Ok(jobs)
 }
 
-fn run(factory: &EngineFactory, jobs: &mpsc::Receiver<EngineJob>, reports: &tokio::sync::mpsc::Sender<JobReport>) {
+fn run(
+    factory: &EngineFactory,
+    jobs: &mpsc::Receiver<EngineJob>,
+    reports: &tokio::sync::mpsc::Sender<JobReport>,
+    mut new_store: Option<NewStore>,
+) {
     let mut station = Station::default();
     while let Ok(job) = jobs.recv() {
         let report = match job {
             EngineJob::Build => match build(factory) {
                 Ok((built, limits)) => {
-                    station.engine = Some(built);
-                    JobReport::Built(limits)
+                    let new_store = new_store.take();
+                    let store = new_store.and_then(|new| KvStore::open(&new.options, built.as_ref(), new.key));
+                    station.built(built, store.as_ref());
+                    JobReport::Built { limits, store }
                 }
                 Err(message) => JobReport::NotBuilt { message },
             },
             EngineJob::Step(batch) => {
                 station.begin(batch);
+                continue;
+            }
+            EngineJob::Copy(job) => {
+                station.copy(job);
+                continue;
+            }
+            EngineJob::Keep(spills) => {
+                station.keep(&spills);
                 continue;
             }
             EngineJob::Wait => station.finish(),
@@ -87,7 +127,10 @@ fn run(factory: &EngineFactory, jobs: &mpsc::Receiver<EngineJob>, reports: &toki
             break;
         }
     }
-    discard(station.engine);
+    discard(station.engine.take());
+    if let Some(store) = station.store {
+        store.close(station.kept_until.unwrap_or_else(Instant::now));
+    }
 }
 
 /// Builds an engine and lets it draw one token, so that an engine that is built but cannot compute,
@@ -108,11 +151,57 @@ fn build(factory: &EngineFactory) -> Result<(Box<dyn Engine>, EngineLimits), Str
 struct Station {
     engine: Option<Box<dyn Engine>>,
     under_way: VecDeque<(Batch, Result<(), String>)>,
+    store: Option<Arc<KvStore>>,
+    /// Why copies failed that the next step needs.
+    not_copied: Option<String>,
+    /// Till when what is to be kept is written.
+    kept_until: Option<Instant>,
 }
 
 impl Station {
+    fn built(&mut self, engine: Box<dyn Engine>, store: Option<&OpenedStore>) {
+        self.engine = Some(engine);
+        self.not_copied = None;
+        self.store = store.map(|opened| Arc::clone(&opened.store)).or(self.store.take());
+    }
+
+    fn copy(&mut self, CopyJob { spills, restores }: CopyJob) {
+        let Some(store) = self.store.clone() else { return };
+        let copied = self.attempt(|engine| {
+            for Spill { block, stored } in spills {
+                let mut bytes = Vec::new();
+                engine.read_block(stored.group, block, &mut bytes)?;
+                store.offer(stored, bytes);
+            }
+            restores.into_iter().try_for_each(|(group, block, bytes)| engine.write_block(group, block, &bytes))
+        });
+        self.not_copied = copied.err();
+    }
+
+    /// Writes as many of these as may be in [`KEEP_MAX`]; the rest is computed again one day.
+    fn keep(&mut self, spills: &[Spill]) {
+        let Some(store) = self.store.clone() else { return };
+        let until = Instant::now() + KEEP_MAX;
+        self.kept_until = Some(until);
+        let (count, mut blocks) = (spills.len(), spills.iter().map(|spill| spill.block));
+        let kept = self.attempt(|engine| {
+            let read = |stored: &StoredBlock| {
+                let mut bytes = Vec::new();
+                let read = engine.read_block(stored.group, blocks.next()?, &mut bytes);
+                read.is_ok().then_some(bytes)
+            };
+            let kept_count = store.keep(spills.iter().map(|spill| spill.stored.clone()), until, read);
+            tracing::info!(kept_count, count, "cached KV blocks go to the KV store");
+            Ok(())
+        });
+        if let Err(message) = kept {
+            tracing::warn!(message, "cached KV blocks are not kept");
+        }
+    }
+
     fn begin(&mut self, batch: Batch) {
         let begun = match self.under_way.back() {
+            _ if self.not_copied.is_some() => Err(self.not_copied.take().unwrap_or_default()),
             // The earlier step lost the KV memory, so this one cannot run.
             Some((_, Err(_))) => Err("the step before could not be begun".to_owned()),
             _ => self.attempt(|engine| engine.begin(&batch)),

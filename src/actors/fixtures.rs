@@ -89,6 +89,7 @@ pub(super) fn start_options() -> StartOptions {
             prefix_cache: true,
             ..SchedulingOptions::default()
         },
+        kv_store: None,
         date: Some("2025-11-22".to_owned()),
         header_grammar: false,
         text_threads: 1,

@@ -295,8 +295,8 @@ pub struct Part {
 pub struct Cached {
     /// So many of its tokens, from the first on.
     pub tokens: u32,
-    /// Why none were: `short`, `prompt_logprobs`, `not_cached` or `window`; `None` if some were, if
-    /// the choice ended before it began, or if prefixes are not kept.
+    /// Why none were: `short`, `prompt_logprobs`, `not_cached`, `window` or `not_restored`; `None`
+    /// if some were, if the choice ended before it began, or if prefixes are not kept.
     pub miss: Option<&'static str>,
 }
 
@@ -308,6 +308,7 @@ impl Cached {
             Miss::PromptLogprobs => "prompt_logprobs",
             Miss::Unknown => "not_cached",
             Miss::Window => "window",
+            Miss::NotRestored => "not_restored",
         };
         Self { tokens: u32::try_from(tokens).unwrap_or(u32::MAX), miss: miss.map(name) }
     }

@@ -25,6 +25,7 @@ mod held_logprobs;
 mod mail;
 mod masks;
 pub mod messages;
+mod offload;
 mod options;
 mod outbox;
 pub mod parts;

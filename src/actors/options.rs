@@ -7,6 +7,7 @@ use crate::actors::snapshot::ModelLimits;
 use crate::batch::EngineLimits;
 use crate::clock::Clock;
 use crate::engine::EngineFactory;
+use crate::engine::kv_store::KvStoreOptions;
 use crate::metrics::Metrics;
 use crate::prompt::builder::PromptBuilder;
 use crate::prompt::tokenizer::Tokenizer;
@@ -26,6 +27,8 @@ pub struct StartOptions {
     pub clock: Clock,
     /// How steps are filled, and what may wait.
     pub scheduling: SchedulingOptions,
+    /// Where blocks go that KV memory has no room for; `None`: nowhere. Only with a prefix cache.
+    pub kv_store: Option<KvStoreOptions>,
     /// The date that the model is told (`2025-11-22`); `None`: today's, where the machine is.
     pub date: Option<String>,
     /// Whether the headers of every chat's answer are held to what harmony allows.
@@ -145,7 +148,7 @@ impl SchedulingOptions {
 }
 
 /// A key that is not known outside.
-fn hash_key() -> HashKey {
+pub(super) fn hash_key() -> HashKey {
     let (high, low) = uuid::Uuid::new_v4().as_u64_pair();
     HashKey([high, low])
 }

@@ -23,6 +23,7 @@ use crate::actors::mail::{
     Cancel, CancelChoice, CancelledBy, ChoiceEvent, ChoiceEventKind, EndAll, Feed, Look, Stop, Submit, Visitor,
 };
 use crate::actors::messages::{Accepted, Part, Refusal};
+use crate::actors::offload::{Fetched, Offloading};
 use crate::actors::options::SchedulingOptions;
 use crate::actors::parts::PartReceiver;
 use crate::actors::refusal::{of_reject, refuse};
@@ -72,6 +73,7 @@ pub(super) struct SchedulerActor {
     /// Batches to be filled for the next steps.
     spares: Vec<Batch>,
     timer: Option<(Micros, SpawnHandle)>,
+    offloading: Offloading,
     /// Takes nothing more.
     closed: bool,
     /// The engine's thread has ended.
@@ -97,6 +99,7 @@ impl SchedulerActor {
             seat: EngineSeat::new(),
             spares: Vec::new(),
             timer: None,
+            offloading: Offloading::default(),
             closed: false,
             thread_ended: false,
             stopped: None,
@@ -129,10 +132,12 @@ impl SchedulerActor {
         let (now, mut batch) = (self.clock.now(), self.spares.pop().unwrap_or_default());
         match stepper.plan(now, &mut batch) {
             Next::Step => {
+                self.copy();
                 self.work(EngineJob::Step(batch));
                 self.follow(now);
             }
             Next::Idle(until) => {
+                self.copy();
                 self.spares.push(batch);
                 self.arm(until, ctx);
             }
@@ -146,6 +151,7 @@ impl SchedulerActor {
         if let Some(stepper) = self.stepper.as_mut().filter(|_| self.seat.takes_two_steps()) {
             let mut batch = self.spares.pop().unwrap_or_default();
             ahead = stepper.plan_ahead(began, &mut batch);
+            self.copy();
             if ahead {
                 self.work(EngineJob::Step(batch));
             } else {
@@ -154,6 +160,13 @@ impl SchedulerActor {
         }
         self.seat.step_begun(began, ahead);
         self.work(EngineJob::Wait);
+    }
+
+    /// Has blocks copied, before the step that was planned with it is sent.
+    fn copy(&mut self) {
+        if let Some(job) = self.stepper.as_mut().and_then(|stepper| self.offloading.begin(stepper)) {
+            self.work(EngineJob::Copy(job));
+        }
     }
 
     fn work(&mut self, job: EngineJob) {
@@ -183,7 +196,10 @@ impl SchedulerActor {
         let now = self.clock.now();
         self.status.beat(now);
         let command = match report {
-            JobReport::Built(limits) => self.seat.built(limits),
+            JobReport::Built { limits, store } => {
+                self.offloading.opened(store);
+                self.seat.built(limits)
+            }
             JobReport::NotBuilt { message } => self.seat.not_built(message, now),
             JobReport::Done { batch, sampled } => {
                 self.commit_done(batch, sampled, now);
@@ -223,8 +239,10 @@ impl SchedulerActor {
         match command {
             SeatCommand::Nothing => {}
             SeatCommand::Start(limits) => {
-                let core = self.options.core_limits(&limits);
-                self.stepper = Some(Stepper::new(core, Arc::clone(&self.status), self.metrics.clone()));
+                let core = self.offloading.limits(self.options.core_limits(&limits));
+                let mut stepper = Stepper::new(core, Arc::clone(&self.status), self.metrics.clone());
+                self.offloading.attach(&mut stepper, &self.status);
+                self.stepper = Some(stepper);
                 self.status.set_limits(self.options.model_limits(&limits));
                 self.status.set_engine(EngineState::Ready);
             }
@@ -351,6 +369,7 @@ impl Actor for SchedulerActor {
         if let Some(reports) = self.reports.take() {
             Self::add_stream(ReceiverStream::new(reports), ctx);
         }
+        self.offloading.answers_to(ctx.address());
         self.work(EngineJob::Build);
         self.beat(ctx);
     }
@@ -385,6 +404,19 @@ impl Handler<Submit> for SchedulerActor {
 
     fn handle(&mut self, submit: Submit, ctx: &mut Context<Self>) {
         self.protected(|actor| actor.submit(submit, ctx));
+    }
+}
+
+impl Handler<Fetched> for SchedulerActor {
+    type Result = ();
+
+    fn handle(&mut self, fetched: Fetched, ctx: &mut Context<Self>) {
+        self.protected(|actor| {
+            if let Some(stepper) = &mut actor.stepper {
+                actor.offloading.arrived(fetched, stepper, actor.clock.now());
+            }
+            actor.pump(ctx);
+        });
     }
 }
 
@@ -450,6 +482,10 @@ impl Handler<Stop> for SchedulerActor {
     fn handle(&mut self, Stop { stopped }: Stop, ctx: &mut Context<Self>) {
         self.closed = true;
         self.seat.stop();
+        if let Some(stepper) = &mut self.stepper {
+            let spills = self.offloading.last_spills(stepper);
+            self.work(EngineJob::Keep(spills));
+        }
         self.jobs = None;
         self.stopped = Some(stopped);
         if self.thread_ended {

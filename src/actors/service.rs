@@ -190,7 +190,12 @@ impl Service {
         let (status, now) = (&inner.status, inner.clock.now());
         let (engine, draining, age) = (status.engine(), status.leaving(), status.heartbeat_age_micros(now));
         let alive = engine != EngineState::Dead && age <= status.watchdog_micros();
-        let scheduler = status.counts();
+        let mut scheduler = status.counts();
+        if let Some(store) = status.store() {
+            scheduler.offload.dropped_total = store.dropped_total;
+            scheduler.offload.written_bytes_total = store.written_bytes_total;
+            scheduler.offload.read_bytes_total = store.read_bytes_total;
+        }
         let blocks = scheduler.blocks();
         let kv_bytes = status.limits().map_or(0, |limits| limits.kv_bytes);
         Snapshot {

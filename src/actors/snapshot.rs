@@ -5,7 +5,9 @@ use crate::actors::messages::KeyId;
 use crate::batch::{BlockUse, Micros, StepWork};
 use crate::metrics::RequestOutcome;
 pub use crate::prompt::builder::BuilderCounts;
-pub use crate::scheduler::{BlockMap, DraftCounts, PrefixCounts, SchedulerCounts, SchedulerView, SequenceView, ViewSize};
+pub use crate::scheduler::{
+    BlockMap, DraftCounts, OffloadCounts, PrefixCounts, SchedulerCounts, SchedulerView, SequenceView, ViewSize,
+};
 
 /// What the engine is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,13 +5,14 @@
 //! and every mailbox is full.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::actors::flight::FlightRecorder;
 use crate::actors::snapshot::{EngineState, ModelLimits};
 use crate::batch::Micros;
+use crate::engine::kv_store::{KvStore, KvStoreCounts};
 use crate::scheduler::SchedulerCounts;
 
 /// The watchdog allows a step this many times the longest one seen, if that is more than its limit.
@@ -35,6 +36,8 @@ pub(super) struct Status {
     /// Bits of an f64.
     tokens_per_second: AtomicU64,
     counts: Mutex<SchedulerCounts>,
+    /// Where evicted blocks go.
+    store: OnceLock<Arc<KvStore>>,
     /// When a client that was refused was told to come back, in seconds, and when it was told.
     retry_after: Mutex<Option<(u64, Micros)>>,
     flight: FlightRecorder,
@@ -55,6 +58,7 @@ impl Status {
             restarts: AtomicU64::new(0),
             tokens_per_second: AtomicU64::new(0),
             counts: Mutex::new(SchedulerCounts::default()),
+            store: OnceLock::new(),
             retry_after: Mutex::new(None),
             flight: FlightRecorder::default(),
             watchdog_micros,
@@ -108,6 +112,17 @@ impl Status {
     pub(super) fn set_limits(&self, limits: ModelLimits) {
         // A rebuilt engine has the same limits; the SchedulerActor checks.
         let _ = self.limits.set(limits);
+    }
+
+    /// Evicted blocks go to this store.
+    pub(super) fn set_store(&self, store: Arc<KvStore>) {
+        // There is one core, and it has one store.
+        let _ = self.store.set(store);
+    }
+
+    /// What came of the store of evicted blocks; `None` without one.
+    pub(super) fn store(&self) -> Option<KvStoreCounts> {
+        self.store.get().map(|store| store.counts())
     }
 
     /// Whether requests are better sent elsewhere: a drain is announced, or has begun.

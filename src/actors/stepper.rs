@@ -20,7 +20,7 @@ use crate::actors::routes::Routes;
 use crate::actors::snapshot::{SchedulerLook, SequenceView, ViewSize};
 use crate::actors::status::Status;
 use crate::actors::token_rate::TokenRate;
-use crate::batch::{Batch, Micros, SeqId, StepResult};
+use crate::batch::{Batch, KvCopies, Micros, SeqId, Spill, StepResult, StoredBlock};
 use crate::metrics::{Metrics, StepRecord};
 use crate::scheduler::{FinishReason, NewSequence, Plan, Reject, Scheduler, SchedulerCounts, SchedulerLimits, SequenceEvent};
 
@@ -60,6 +60,32 @@ impl Stepper {
         };
         stepper.publish();
         stepper
+    }
+
+    /// Evicted blocks go to a store of so many places, which holds these.
+    pub(super) fn offload_to(&mut self, places: usize, stored: Vec<StoredBlock>) {
+        self.core.offload_to(places, stored);
+        self.publish();
+    }
+
+    /// What is to be copied beside the step that was planned.
+    pub(super) fn take_copies(&mut self) -> KvCopies {
+        self.core.take_copies()
+    }
+
+    /// The sequence that waits for what is read of the store.
+    pub(super) fn awaits_fetched(&self) -> Option<SeqId> {
+        self.core.awaits_fetched()
+    }
+
+    /// What was read for it.
+    pub(super) fn fetched(&mut self, seq: SeqId, is_read: Vec<bool>, now: Micros) {
+        self.core.fetched(seq, is_read, now);
+    }
+
+    /// What is to be stored at the end.
+    pub(super) fn spill_cached(&mut self) -> Vec<Spill> {
+        self.core.spill_cached()
     }
 
     /// Takes all sequences of a response, or none; their events go to `feed`, choice by choice.

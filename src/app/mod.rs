@@ -24,6 +24,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+pub use crate::engine::kv_store::{KvStoreOptions, KvStorePlace};
 pub use crate::http::{AllowedOrigin, Dialect, MetricsAccess};
 pub use keys::{KeySources, KeyTexts, read_key_file};
 pub use model::{Model, ModelError};

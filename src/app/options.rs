@@ -9,6 +9,7 @@ use crate::cost::CostModel;
 use crate::engine::checkpoint::LinkPolicy;
 use crate::engine::cpu::{Format, Isa, Math};
 use crate::engine::cuda::MatrixInstruction;
+use crate::engine::kv_store::KvStoreOptions;
 use crate::engine::place::Device;
 use crate::http::{AllowedOrigin, Dialect, MetricsAccess};
 use crate::profile::Profile;
@@ -137,6 +138,8 @@ pub struct ServeOptions {
     /// KV memory; `None` takes what a GPU has left beside the weights, or on the CPU a quarter of
     /// what is free, 8 GiB at most.
     pub kv_bytes: Option<u64>,
+    /// Where blocks go that KV memory has no room for; `None`: nowhere.
+    pub kv_store: Option<KvStoreOptions>,
     /// The date that the model is told (`2026-11-22`); `None` is today, where the machine is.
     pub system_date: Option<String>,
     /// The default instructions: `SYS/v0` (none), `SYS/v1` or `SYS/v2`.

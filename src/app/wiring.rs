@@ -101,6 +101,7 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: OpenedModel) 
         metrics: metrics.clone(),
         clock,
         scheduling: scheduling(&options.profile, options.prefix_cache),
+        kv_store: options.kv_store.clone(),
         date: options.system_date.clone(),
         header_grammar: options.header_grammar,
         text_threads: options.text_threads_count,

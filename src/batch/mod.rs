@@ -8,11 +8,13 @@
 //!
 //! Absent on purpose: text, wire shapes, time.
 
+mod copies;
 mod work;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use copies::{Fetch, KvCopies, Restore, Spill, StoredBlock};
 pub use work::StepWork;
 
 /// A point in time, in microseconds since the server's clock was started.

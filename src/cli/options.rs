@@ -7,8 +7,8 @@ use super::failure::CommandFailure;
 use super::layers::{Given, Layers, Origin, SettingError};
 use super::settings::{API_KEY_VARIABLE, SETTINGS, Setting};
 use crate::app::{
-    AllowedOrigin, Dialect, KeySources, KeyTexts, MetricsAccess, ResponseStorePlace, Secret, ServeOptions, ShownValue,
-    read_key_file,
+    AllowedOrigin, Dialect, KeySources, KeyTexts, KvStoreOptions, KvStorePlace, MetricsAccess, ResponseStorePlace, Secret,
+    ServeOptions, ShownValue, read_key_file,
 };
 use crate::cost::{CostError, CostModel, built_in_names};
 use crate::engine::checkpoint::LinkPolicy;
@@ -81,13 +81,8 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         admin_keys,
         key_sources,
         metrics_access: layers.read("metrics_access", "key, admin or open", metrics_access)?,
-        connections_max_count: layers
-            .read("connections_max_count", "a whole number from 1 to 1048576", |text| within(text, 1, 1 << 20))?,
-        address_connections_max_count: layers.read(
-            "address_connections_max_count",
-            "a whole number from 1 to 1048576",
-            |text| within(text, 1, 1 << 20),
-        )?,
+        connections_max_count: connections(layers, "connections_max_count")?,
+        address_connections_max_count: connections(layers, "address_connections_max_count")?,
         memory_budget_bytes: layers.read("memory_budget", "auto or a size from 64MiB", |text| {
             automatic(text, |text| size_within(text, 64 << 20, u64::MAX))
         })?,
@@ -117,6 +112,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         kv_bytes: layers.read("kv_bytes", "auto or a size from 1MiB", |text| {
             automatic(text, |text| size_within(text, 1 << 20, u64::MAX))
         })?,
+        kv_store: kv_store(layers)?,
         system_date: layers.read("system_date", "today or a date such as 2026-11-22", date)?,
         prompt_version: layers.read("prompt_version", "SYS/v0, SYS/v1 or SYS/v2", prompt_version)?,
         prompt_cache_bytes: layers.read("prompt_cache_bytes", "a size to 1TiB", |text| size_within(text, 0, 1 << 40))?,
@@ -153,6 +149,35 @@ fn simulated(layers: &Layers) -> Result<Option<CostModel>, OptionsError> {
         (false, _) => wrong("--device sim beside it, for no other device waits as a cost model says".to_owned()),
         (true, text) => CostModel::load(text).map(Some).map_err(|error| OptionsError::CostModel { error, origin }),
     }
+}
+
+/// Where evicted blocks go.
+fn kv_store(layers: &Layers) -> Result<Option<KvStoreOptions>, SettingError> {
+    let offload_bytes = layers.read("kv_offload_bytes", "0 or a size from 1MiB", |text| {
+        if text == "0" { Some(0) } else { size_within(text, 1 << 20, u64::MAX) }
+    })?;
+    let store_bytes = layers.read("kv_store_bytes", "a size from 1MiB", |text| size_within(text, 1 << 20, u64::MAX))?;
+    let Given { text: path, origin } = layers.value("kv_store");
+    let options = match (path.as_str(), offload_bytes) {
+        ("none", 0) => return Ok(None),
+        ("none", bytes_max) => KvStoreOptions { place: KvStorePlace::Memory, bytes_max },
+        (path, _) => KvStoreOptions { place: KvStorePlace::File(PathBuf::from(path)), bytes_max: store_bytes },
+    };
+    let wrong = |expected: &str| {
+        Err(SettingError { name: "kv_store", value: path.clone(), expected: expected.to_owned(), origin: origin.clone() })
+    };
+    if path != "none" && offload_bytes > 0 {
+        return wrong("no kv_offload_bytes beside a file, which the system keeps in memory while there is room");
+    }
+    if !layers.read("prefix_cache", "on or off", switch)? {
+        return wrong("prefix_cache on beside it, for blocks are found by the prefixes that they hold");
+    }
+    Ok(Some(options))
+}
+
+/// A count of connections.
+fn connections(layers: &Layers, name: &'static str) -> Result<usize, SettingError> {
+    layers.read(name, "a whole number from 1 to 1048576", |text| within(text, 1, 1 << 20))
 }
 
 /// A count of threads.

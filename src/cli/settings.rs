@@ -139,6 +139,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         "auto",
         "KV memory, such as 8GiB; auto takes what a GPU has left, or a quarter of the free memory, 8GiB at most, on the CPU",
     ),
+    plain(
+        "kv_offload_bytes",
+        "SIZE",
+        "0",
+        "memory of the host for blocks that KV memory has no room for, such as 16GiB; 0 keeps none",
+    ),
+    plain("kv_store", "FILE", "none", "file for blocks that KV memory has no room for; it outlives the server"),
+    plain("kv_store_bytes", "SIZE", "4GiB", "most bytes of that file"),
     plain("system_date", "DATE", "today", "date that the model is told, such as 2026-11-22; today is the machine's"),
     plain("prompt_version", "VERSION", "SYS/v1", "default instructions: SYS/v0 (none), SYS/v1 or SYS/v2"),
     plain(

@@ -4,15 +4,17 @@
 //! else is in the batch, on the number of threads, or on how its prompt was sliced. Absent on
 //! purpose: sequences, text, time.
 
-use crate::batch::{Batch, BlockId, EngineLimits, Sampled};
+use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, Sampled};
 use std::ops::Range;
 
 pub mod checkpoint;
+mod checksum;
 pub mod config;
 pub mod cpu;
 pub mod cuda;
 pub mod fake;
 mod kv_pools;
+pub mod kv_store;
 pub mod place;
 pub mod sampling;
 pub mod simulated;
@@ -47,6 +49,37 @@ pub trait Engine: Send {
     /// # Panics
     /// If none is under way.
     fn finish(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError>;
+
+    /// What the bytes of its KV blocks mean, in words: the model, its weights, the arithmetic, the
+    /// form of keys and values. Engines of one form can take each other's blocks, bit for bit.
+    /// `None` if blocks cannot be copied.
+    fn kv_form(&self) -> Option<String> {
+        None
+    }
+
+    /// Appends the keys and values of a block, over all layers of its group, to `bytes`: those that
+    /// the steps begun before store.
+    ///
+    /// # Errors
+    /// As [`Engine::begin`].
+    ///
+    /// # Panics
+    /// If [`Engine::kv_form`] is `None`, or there is no such block.
+    fn read_block(&mut self, group: KvGroup, block: BlockId, _bytes: &mut Vec<u8>) -> Result<(), EngineError> {
+        panic!("{group:?} block {} is to be read of an engine that copies none", block.0)
+    }
+
+    /// Makes the keys and values of a block those that [`Engine::read_block`] of an engine of the
+    /// same form gave, before the steps begun after this.
+    ///
+    /// # Errors
+    /// As [`Engine::begin`].
+    ///
+    /// # Panics
+    /// As [`Engine::read_block`], or if `bytes` are not as many as a block has.
+    fn write_block(&mut self, group: KvGroup, block: BlockId, _bytes: &[u8]) -> Result<(), EngineError> {
+        panic!("{group:?} block {} is to be written of an engine that copies none", block.0)
+    }
 
     /// Begins a step and waits for it, when no other is under way.
     ///

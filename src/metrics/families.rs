@@ -10,6 +10,7 @@ use prometheus::{GaugeVec, IntCounter, IntCounterVec, IntGauge, Registry};
 
 use super::gpus::{Gpu, GpuFamilies};
 use super::maker::{CounterNames, Gauges, HistogramNames, Maker};
+use super::offload::OffloadFamilies;
 use super::{ModelTags, RejectKind, RequestOutcome, gauge, lock};
 use crate::scheduler::SchedulerCounts;
 
@@ -37,6 +38,7 @@ pub(super) struct Families {
     pub(super) requests: RequestFamilies,
     pub(super) steps: StepFamilies,
     pub(super) state: StateFamilies,
+    pub(super) offload: OffloadFamilies,
     pub(super) prompts: PromptFamilies,
     pub(super) faults: FaultFamilies,
     pub(super) gpus: GpuFamilies,
@@ -47,9 +49,9 @@ impl Families {
         let make = Maker::new(tags);
         let (requests, steps) = (RequestFamilies::new(&make), StepFamilies::new(&make));
         let (state, prompts, faults) = (StateFamilies::new(&make), PromptFamilies::new(&make), FaultFamilies::new(&make));
-        let gpus = GpuFamilies::new(&make, gpus);
+        let (gpus, offload) = (GpuFamilies::new(&make, gpus), OffloadFamilies::new(&make));
         constants(&make);
-        Self { registry: make.into_registry(), requests, steps, state, prompts, faults, gpus }
+        Self { registry: make.into_registry(), requests, steps, state, offload, prompts, faults, gpus }
     }
 }
 

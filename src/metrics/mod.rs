@@ -13,6 +13,7 @@ mod gpus;
 mod ladder;
 mod log_watch;
 mod maker;
+mod offload;
 mod process;
 mod record;
 mod stats;
@@ -171,6 +172,7 @@ impl Metrics {
     /// sequences hold of the KV memory.
     pub fn scheduler(&self, counts: &SchedulerCounts, block_tokens: usize, kv_in_use_bytes: u64) {
         self.inner.families.state.set(counts, block_tokens, kv_in_use_bytes);
+        self.inner.families.offload.set(counts);
     }
 
     /// A prompt was looked up in the builder's cache, which then holds `entries_count` prompts.

@@ -198,6 +198,7 @@ impl Scheduler {
             return None;
         }
         let found = self.find_computed(place);
+        let found = self.find_stored(place, found)?;
         let growth = BlockCounts { global: self.growth_blocks(self.running.count()), sliding: 0 };
         if !demand.blocks.without_global(found.held_blocks).plus(growth).fit(self.available()) {
             return None;
@@ -213,9 +214,10 @@ impl Scheduler {
         });
         let len = runner.pending().min(self.geometry.slice_tokens_max).min(room);
         let mut missing = runner.tables.missing(runner.computed + len, &self.geometry);
-        missing.global = demand.blocks.global - found.blocks;
+        missing.global = demand.blocks.global - found.taken_blocks;
         runner.tables.grow(missing, &mut self.tables, &mut self.pools);
         let at = self.running.enter(runner);
+        self.restore_taken(at);
         self.step.prefills.push((at, len));
         Some(len)
     }

@@ -1,6 +1,7 @@
 //! Which blocks are free, which sequences hold, and which only the prefix cache holds.
 
 use super::geometry::BlockCounts;
+use super::offload::Offload;
 use super::prefix_cache::{Prefix, PrefixCache};
 use super::recency::Recency;
 use crate::batch::{BlockId, BlockUse, KvGroup};
@@ -25,6 +26,8 @@ pub(super) struct BlockPool {
     preferred: Recency,
     /// Whether a session has used each block since it is known.
     prefers: Flags,
+    /// Whether each cached block was not given up: what is worth storing elsewhere.
+    worth: Flags,
 }
 
 impl BlockPool {
@@ -38,6 +41,7 @@ impl BlockPool {
             cached: Recency::new(if caches { blocks } else { 0 }),
             preferred: Recency::new(if caches { blocks } else { 0 }),
             prefers: Flags::new(blocks),
+            worth: Flags::new(blocks),
         }
     }
 
@@ -132,6 +136,7 @@ impl BlockPool {
     pub(super) fn give(&mut self, block: BlockId) {
         if self.release(block) {
             self.line(block).push_newest(block);
+            self.worth.set(block, true);
         }
         // The preferred must not keep all others from being found.
         if self.preferred.count() > self.total_count() / 2
@@ -148,6 +153,7 @@ impl BlockPool {
     pub(super) fn give_up(&mut self, block: BlockId) {
         if self.release(block) {
             self.prefers.set(block, false);
+            self.worth.set(block, false);
             self.cached.push_oldest(block);
         }
     }
@@ -231,13 +237,14 @@ pub(super) struct BlockPools {
     pub(super) global: BlockPool,
     pub(super) sliding: BlockPool,
     pub(super) cache: PrefixCache,
+    pub(super) offload: Offload,
 }
 
 impl BlockPools {
     pub(super) fn new(totals: BlockCounts, cache: PrefixCache) -> Self {
         let pool = |group, blocks| BlockPool::new(group, blocks, cache.is_on());
         let (global, sliding) = (pool(KvGroup::Global, totals.global), pool(KvGroup::Sliding, totals.sliding));
-        Self { global, sliding, cache }
+        Self { global, sliding, cache, offload: Offload::default() }
     }
 
     /// Blocks that no sequence holds.
@@ -249,12 +256,30 @@ impl BlockPools {
     pub(super) fn make_room(&mut self, wanted: BlockCounts) {
         let counted = "what is available was counted before room is made";
         while self.global.free_count() < wanted.global {
-            self.forget(self.global.first_to_go().expect(counted));
+            let global = self.global.first_to_go().expect(counted);
+            self.spill(global);
+            self.forget(global);
         }
         while self.sliding.free_count() < wanted.sliding {
             let sliding = self.sliding.first_to_go().expect(counted);
+            if self.sliding.worth.get(sliding) {
+                self.offload.spill(KvGroup::Sliding, sliding, self.cache.chain_end(self.cache.beside(sliding)));
+            }
             self.cache.detach(sliding);
             self.sliding.forget(sliding);
+        }
+    }
+
+    /// A cached global block goes to the store, and the sliding block beside it if that is worth
+    /// it.
+    pub(super) fn spill(&mut self, global: BlockId) {
+        if !self.offload.is_on() {
+            return;
+        }
+        let chain = self.cache.chain_end(global);
+        self.offload.spill(KvGroup::Global, global, chain);
+        if let Some(sliding) = self.cache.sliding(global).filter(|sliding| self.sliding.worth.get(*sliding)) {
+            self.offload.spill(KvGroup::Sliding, sliding, chain);
         }
     }
 
@@ -290,5 +315,6 @@ impl BlockPools {
         self.global.check(global);
         self.sliding.check(sliding);
         self.cache.check(self);
+        self.offload.check();
     }
 }

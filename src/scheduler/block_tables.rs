@@ -64,21 +64,33 @@ impl BlockTables {
     }
 
     /// Takes known global blocks, from the first on, and the sliding blocks that the token behind
-    /// them sees; the tables are empty.
-    pub(super) fn adopt(&mut self, chain: &[BlockId], geometry: &Geometry, tables: &mut Tables, pools: &mut BlockPools) {
-        let sliding_first = geometry.sliding_first(chain.len() * geometry.block_tokens);
-        let BlockPools { global, sliding, cache } = pools;
-        let mut blocks = chain.iter().copied();
+    /// `blocks` of them sees: the known ones beside them, and others for what is restored. The
+    /// tables are empty.
+    pub(super) fn adopt(
+        &mut self,
+        chain: &[BlockId],
+        blocks: usize,
+        geometry: &Geometry,
+        tables: &mut Tables,
+        pools: &mut BlockPools,
+    ) {
+        let sliding_first = geometry.sliding_first(blocks * geometry.block_tokens);
+        let BlockPools { global, sliding, cache, .. } = pools;
+        let mut taken = chain.iter().copied();
         tables.global.extend(&mut self.global, chain.len(), || {
-            let block = blocks.next().expect("as many as were counted");
+            let block = taken.next().expect("as many as were counted");
             global.share(block);
             block
         });
-        let mut blocks = chain[sliding_first..].iter().map(|block| cache.sliding(*block).expect("the window was found whole"));
-        tables.sliding.extend(&mut self.sliding, chain.len() - sliding_first, || {
-            let block = blocks.next().expect("as many as were counted");
-            sliding.share(block);
-            block
+        let known = |index: usize| chain.get(index).and_then(|block| cache.sliding(*block));
+        let window: Vec<Option<BlockId>> = (sliding_first..blocks).map(known).collect();
+        window.iter().flatten().for_each(|block| sliding.share(*block));
+        // Not before those are held, for it must evict none of them.
+        let missing = window.iter().filter(|block| block.is_none()).count();
+        pools.make_room(BlockCounts { global: 0, sliding: missing });
+        let mut window = window.into_iter();
+        tables.sliding.extend(&mut self.sliding, window.len(), || {
+            window.next().expect("as many as were counted").unwrap_or_else(|| pools.sliding.take())
         });
         self.sliding_first = u32::try_from(sliding_first).expect("a group has at most 2^32 blocks");
     }

@@ -84,6 +84,7 @@ impl Scheduler {
         self.finish(at, reason, logprobs, events);
         if reason == FinishReason::NotFinite {
             self.forget_computed();
+            self.forget_stored();
         }
     }
 

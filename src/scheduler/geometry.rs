@@ -66,10 +66,10 @@ impl Geometry {
     }
 
     /// Whether a block is in the window that a token sees which stands at `end`, or up to a block
-    /// before it.
+    /// before it: a prompt that is asked again computes its last token.
     pub(super) fn is_in_window(&self, block: usize, end: usize) -> bool {
-        let whole = end / self.block_tokens;
-        block <= whole && block >= self.sliding_first(whole * self.block_tokens)
+        let again = end.saturating_sub(1) / self.block_tokens;
+        block <= end / self.block_tokens && block >= self.sliding_first(again * self.block_tokens)
     }
 
     /// The most blocks that a sequence holds at any moment while its first `tokens` tokens are

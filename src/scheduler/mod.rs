@@ -11,7 +11,8 @@
 //! some are left free (`growth`); when the engine fails all do, and the sequences of the lost step
 //! are tried alone (`suspects`). Steps may be held for company (`windows`). What a prompt has in
 //! common with earlier ones is found computed (`reuse`). Priorities are in the order of ids
-//! (`ids`). What a sequence repeats is guessed, and several of its tokens are computed in one step
+//! (`ids`). What is evicted may be stored elsewhere (`offload`), and comes back (`restoring`). What
+//! a sequence repeats is guessed, and several of its tokens are computed in one step
 //! (`speculation`). The sequences of one request take turns with those of others, and fail together
 //! (`turns`).
 //!
@@ -26,6 +27,7 @@ use self::geometry::{BlockCounts, Geometry};
 use self::ids::SeqIds;
 use self::prefix_cache::PrefixCache;
 use self::queue::WaitingQueue;
+use self::restoring::Restoring;
 use self::reuse::Reuse;
 use self::running::RunningSequences;
 use self::sequence::{SequenceIndex, Sequences};
@@ -49,12 +51,14 @@ mod geometry;
 mod growth;
 mod ids;
 mod limits;
+mod offload;
 mod planning;
 mod preemption;
 mod prefix_cache;
 mod prompt_lookup;
 mod queue;
 mod recency;
+mod restoring;
 mod reuse;
 mod running;
 mod sequence;
@@ -73,6 +77,7 @@ pub use self::admission::{NewSequence, Reject};
 pub use self::chain_hash::{CacheSalt, HashKey};
 pub use self::event::{FinishReason, SequenceEvent};
 pub use self::limits::SchedulerLimits;
+pub use self::offload::OffloadCounts;
 pub use self::reuse::{Miss, PrefixCounts};
 pub use self::speculation::DraftCounts;
 pub use self::view::{BlockCell, BlockMap, SchedulerView, SequenceView, ViewSize};
@@ -117,6 +122,8 @@ pub struct SchedulerCounts {
     pub prefix_cache: PrefixCounts,
     /// What was guessed.
     pub drafts: DraftCounts,
+    /// What was kept outside of KV memory, and came back.
+    pub offload: OffloadCounts,
 }
 
 impl SchedulerCounts {
@@ -152,6 +159,7 @@ pub struct Scheduler {
     suspects: Suspects,
     turns: Turns,
     reuse: Reuse,
+    restoring: Restoring,
     drafts: DraftCounts,
     held: HeldTime,
     /// What is to be reported of those that began to run, were sent back, or run again.
@@ -191,6 +199,7 @@ impl Scheduler {
             suspects: Suspects::default(),
             turns: Turns::default(),
             reuse: Reuse::default(),
+            restoring: Restoring::default(),
             drafts: DraftCounts::default(),
             held: HeldTime::default(),
             moves: Vec::new(),
@@ -270,9 +279,10 @@ impl Scheduler {
         self.take_turns(events);
         let held_until = self.choose(now);
         let is_given = self.hand_out();
+        let fetch_until = self.restoring.waits_until();
         events.append(&mut self.moves);
         assert!(
-            is_given || held_until.is_some() || self.sequences.count() == 0,
+            is_given || held_until.is_some() || fetch_until.is_some() || self.sequences.count() == 0,
             "sequences wait or run, nothing holds them, and the step is empty"
         );
         self.check_in_debug();
@@ -280,7 +290,7 @@ impl Scheduler {
             Plan::Step(&mut self.step.batch)
         } else {
             let deadline = self.first_deadline().map(|(_, deadline)| deadline);
-            Plan::Idle { until: held_until.into_iter().chain(deadline).min() }
+            Plan::Idle { until: held_until.into_iter().chain(deadline).chain(fetch_until).min() }
         }
     }
 
@@ -326,7 +336,9 @@ impl Scheduler {
                 let drawn_before = self.totals.decode_tokens;
                 self.commit_done(step, reports, events);
                 let drawn_count = self.totals.decode_tokens - drawn_before;
-                self.observed.note_step(prefill_tokens, decoding_count, drawn_count, self.committed_at.since(began));
+                let micros = self.committed_at.since(began);
+                self.observed.note_step(prefill_tokens, decoding_count, drawn_count, micros);
+                self.restoring.note_step(prefill_tokens, micros);
             }
             StepResult::Lost => self.commit_lost(step, events),
         }
@@ -351,6 +363,7 @@ impl Scheduler {
             decode_tokens_total: self.totals.decode_tokens,
             prefix_cache: self.reuse.counts,
             drafts: self.drafts,
+            offload: self.pools.offload.counts(),
         }
     }
 
@@ -390,6 +403,7 @@ impl Scheduler {
     fn forget(&mut self, seq: SeqId, place: SequenceIndex) -> Option<SeqId> {
         let request = self.sequences.remove(place).request;
         self.suspects.forget(seq);
+        self.restoring.forget(seq);
         if let Some(first) = request {
             self.turns.leave(first, seq);
         }

@@ -12,6 +12,7 @@
 
 use super::block_pool::BlockPools;
 use super::chain_hash::{CacheSalt, ChainHash, HashKey};
+use super::offload::ChainEnd;
 use crate::batch::{BlockId, TokenId};
 
 /// Stands for no block.
@@ -91,6 +92,26 @@ impl PrefixCache {
     /// The hash under which a known block is found.
     pub(super) fn hash_of(&self, global: BlockId) -> ChainHash {
         self.entries[global.0 as usize].hash
+    }
+
+    /// The hash of no token under this salt: what stands before the first block of a chain.
+    ///
+    /// # Panics
+    /// If the cache is off.
+    pub(super) fn root(&self, salt: CacheSalt) -> ChainHash {
+        ChainHash::root(self.key.expect("a cache that is off is asked for nothing"), salt)
+    }
+
+    /// The chain that a known global block ends.
+    pub(super) fn chain_end(&self, global: BlockId) -> ChainEnd<'_> {
+        let Entry { hash, salt, before, .. } = self.entries[global.0 as usize];
+        let before = block(before).map_or_else(|| self.root(salt), |before| self.hash_of(before));
+        ChainEnd { hash, before, salt, tokens: self.tokens_of(global) }
+    }
+
+    /// The known global block that a known sliding block is beside.
+    pub(super) fn beside(&self, sliding: BlockId) -> BlockId {
+        BlockId(self.beside[sliding.0 as usize])
     }
 
     /// The sliding block beside a known global block, if that is known too.

@@ -38,6 +38,9 @@ pub enum Miss {
     Unknown,
     /// Blocks are known that begin as it does, and no whole window before their end.
     Window,
+    /// Blocks are stored outside of KV memory that begin as it does, and were not restored: to
+    /// compute them is faster, or they could not be read.
+    NotRestored,
 }
 
 /// What came of looking prompts up, since the start.
@@ -58,13 +61,15 @@ pub struct PrefixCounts {
 pub(super) struct Found {
     /// Leading blocks that both groups can serve.
     pub(super) blocks: usize,
+    /// Those of them whose global block is known; the others are restored.
+    pub(super) taken_blocks: usize,
     /// Those of them that take no room, because running sequences hold them.
     pub(super) held_blocks: usize,
     /// Leading global blocks that are known.
     pub(super) known_blocks: usize,
     /// Tokens of its other blocks, but for one that is not whole: a cache with everything has them.
-    missed_tokens: usize,
-    miss: Option<Miss>,
+    pub(super) missed_tokens: usize,
+    pub(super) miss: Option<Miss>,
 }
 
 /// What is kept for looking up, between calls.
@@ -72,7 +77,7 @@ pub(super) struct Found {
 pub(super) struct Reuse {
     pub(super) counts: PrefixCounts,
     /// The known global blocks of the sequence that was looked up last.
-    chain: Vec<BlockId>,
+    pub(super) chain: Vec<BlockId>,
     /// The tokens of a block.
     tokens: Vec<TokenId>,
 }
@@ -101,7 +106,7 @@ impl Scheduler {
                 None => break,
             }
         }
-        let blocks = served(chain, geometry, |block| cache.sliding(block).is_some());
+        let blocks = served(chain.len(), geometry, |index| cache.sliding(chain[index]).is_some());
         let miss = match (blocks, chain.len()) {
             (0, 0) if computed_max < geometry.block_tokens => Some(Miss::Short),
             (0, 0) => Some(Miss::Unknown),
@@ -110,7 +115,7 @@ impl Scheduler {
         };
         let held_blocks = chain[..blocks].iter().filter(|block| pools.global.holders(**block) > 0).count();
         let missed_tokens = (computed_max / geometry.block_tokens - blocks) * geometry.block_tokens;
-        Found { blocks, held_blocks, known_blocks: chain.len(), missed_tokens, miss }
+        Found { blocks, taken_blocks: blocks, held_blocks, known_blocks: chain.len(), missed_tokens, miss }
     }
 
     /// Gives a sequence that begins to run what was just found of it.
@@ -119,9 +124,9 @@ impl Scheduler {
         if !pools.cache.is_on() {
             return;
         }
-        runner.tables.adopt(&reuse.chain[..found.blocks], geometry, tables, pools);
+        runner.tables.adopt(&reuse.chain[..found.taken_blocks], found.blocks, geometry, tables, pools);
         if sequences[runner.place].in_session {
-            (0..found.blocks).for_each(|index| runner.tables.prefer(index, tables, pools));
+            (0..found.taken_blocks).for_each(|index| runner.tables.prefer(index, tables, pools));
         }
         runner.computed = found.blocks * geometry.block_tokens;
         runner.fills_at = runner.computed + geometry.block_tokens;
@@ -188,12 +193,12 @@ impl Scheduler {
     }
 }
 
-/// How many leading blocks of `chain` both groups can serve, if the sliding group has those that
-/// `has_sliding`.
-fn served(chain: &[BlockId], geometry: &Geometry, has_sliding: impl Fn(BlockId) -> bool) -> usize {
+/// How many of `blocks` leading blocks, all of which the global group has, both groups can serve,
+/// if the sliding group has those that `has_sliding`.
+pub(super) fn served(blocks: usize, geometry: &Geometry, mut has_sliding: impl FnMut(usize) -> bool) -> usize {
     let (mut served, mut unbroken_from) = (0, 0);
-    for (index, block) in chain.iter().enumerate() {
-        if !has_sliding(*block) {
+    for index in 0..blocks {
+        if !has_sliding(index) {
             unbroken_from = index + 1;
         }
         if geometry.sliding_first((index + 1) * geometry.block_tokens) >= unbroken_from {

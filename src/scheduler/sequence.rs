@@ -47,6 +47,8 @@ pub(super) struct Sequence {
     pub(super) advances_at: usize,
     /// While it waits: the hashes of its leading blocks, as far as they were looked up.
     pub(super) hashes: Vec<ChainHash>,
+    /// While it waits: whether what the store has of it was asked for, or computing was chosen.
+    pub(super) has_asked_store: bool,
     /// What its drafts are taken from, once there were any to look for.
     pub(super) drafting: Option<Box<Drafting>>,
 }
@@ -72,6 +74,7 @@ impl Sequence {
             has_run: false,
             advances_at: 0,
             hashes: Vec::new(),
+            has_asked_store: false,
             drafting: None,
         }
     }

@@ -153,6 +153,11 @@ impl KvMemory {
         &self.stored
     }
 
+    /// Its shape, and what it holds.
+    pub(super) fn parts_mut(&mut self) -> (&KvLayout, &mut Stored) {
+        (&self.layout, &mut self.stored)
+    }
+
     /// The key of (`block`, `head`, `slot`), `[head_dim]`.
     ///
     /// # Panics

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+mod copies;
 mod memory;
 
 pub use memory::{KvFormat, KvMemory};

@@ -109,6 +109,12 @@ impl MappedFile {
         &self.map
     }
 
+    /// When the file was last written to before it was mapped, if its file system tells.
+    #[must_use]
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.modified
+    }
+
     /// How many bytes.
     #[must_use]
     pub fn len(&self) -> usize {

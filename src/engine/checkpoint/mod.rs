@@ -7,6 +7,7 @@
 
 mod error;
 mod files;
+mod fingerprint;
 mod header;
 mod layout;
 mod shards;

@@ -7,6 +7,7 @@
 //! sequences, time.
 
 mod available;
+mod copies;
 mod cores;
 mod forward;
 mod memory;
@@ -23,7 +24,7 @@ use super::kv_pools::KvPools;
 use super::sampling::Sampler;
 use super::wanted::{Wanted, list_wanted};
 use super::{Engine, EngineError, check_batch};
-use crate::batch::{Batch, EngineLimits, KvGroup, Sampled, Slice};
+use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, Sampled, Slice};
 use antiphon_kernels::cpu::Cpu;
 use antiphon_kernels::kv::KvMemory;
 use antiphon_kernels::rope::Rope;
@@ -51,6 +52,8 @@ pub struct CpuEngine {
     wanted: Vec<Wanted>,
     /// What the step reports that was begun.
     sampled: Option<Vec<Sampled>>,
+    math: Math,
+    dense: Format,
 }
 
 /// Packed weights, which engines after each other share; cheap to clone.
@@ -108,6 +111,8 @@ impl CpuEngine {
             sampler: Sampler::new(config.vocab_size),
             wanted: Vec::new(),
             sampled: None,
+            math: options.math,
+            dense: options.dense,
             checkpoint,
         }
     }
@@ -179,6 +184,20 @@ impl Engine for CpuEngine {
 
     fn finish(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
         sampled.append(&mut self.sampled.take().expect("a step is waited for that was begun"));
+        Ok(())
+    }
+
+    fn kv_form(&self) -> Option<String> {
+        Some(self.copied_form())
+    }
+
+    fn read_block(&mut self, group: KvGroup, block: BlockId, bytes: &mut Vec<u8>) -> Result<(), EngineError> {
+        self.append_block(group, block, bytes);
+        Ok(())
+    }
+
+    fn write_block(&mut self, group: KvGroup, block: BlockId, bytes: &[u8]) -> Result<(), EngineError> {
+        self.take_block(group, block, bytes);
         Ok(())
     }
 }

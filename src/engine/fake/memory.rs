@@ -142,6 +142,19 @@ impl FakeMemory {
         Self { limits: *limits, global, sliding, latest: BTreeMap::new(), step: 0 }
     }
 
+    /// Tokens in a block.
+    pub(super) fn block_tokens(&self) -> usize {
+        self.limits.block_tokens
+    }
+
+    /// All slots of a group.
+    pub(super) fn slots(&mut self, group: KvGroup) -> &mut [Option<SlotContent>] {
+        match group {
+            KvGroup::Global => &mut self.global,
+            KvGroup::Sliding => &mut self.sliding,
+        }
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.global.fill(None);

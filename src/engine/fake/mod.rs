@@ -31,9 +31,10 @@ use std::time::{Duration, Instant};
 
 use self::memory::{FakeMemory, SliceReading};
 use super::{Engine, EngineError};
-use crate::batch::{Batch, DrawError, EngineLimits, Sampled, SeqId, Slice, TokenId};
+use crate::batch::{Batch, BlockId, DrawError, EngineLimits, KvGroup, Sampled, SeqId, Slice, TokenId};
 
 mod answer;
+mod copies;
 mod memory;
 #[cfg(test)]
 mod tests;
@@ -297,6 +298,22 @@ impl FakeEngine {
 impl Engine for FakeEngine {
     fn limits(&self) -> EngineLimits {
         self.options.limits
+    }
+
+    fn kv_form(&self) -> Option<String> {
+        Some(format!("fake, blocks of {} tokens", self.options.limits.block_tokens))
+    }
+
+    fn read_block(&mut self, group: KvGroup, block: BlockId, bytes: &mut Vec<u8>) -> Result<(), EngineError> {
+        let EngineLimits { global_block_bytes, sliding_block_bytes, .. } = self.options.limits;
+        let block_bytes = if group == KvGroup::Global { global_block_bytes } else { sliding_block_bytes };
+        self.memory.append_block(group, block, block_bytes, bytes);
+        Ok(())
+    }
+
+    fn write_block(&mut self, group: KvGroup, block: BlockId, bytes: &[u8]) -> Result<(), EngineError> {
+        self.memory.take_block(group, block, bytes);
+        Ok(())
     }
 
     /// # Panics

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::actors::snapshot::{DraftCounts, ModelLimits, PrefixCounts, Snapshot};
+use crate::actors::snapshot::{DraftCounts, ModelLimits, OffloadCounts, PrefixCounts, Snapshot};
 use crate::batch::BlockUse;
 use crate::http::observe::health::ModelReport;
 use crate::metrics::{Gpu, ModelTags, RequestCounts, Stats};
@@ -36,6 +36,7 @@ pub(super) struct StatsReport<'a> {
     gpu_routing: GpuRouting<'a>,
     kv: GroupedBlocks,
     prefix_cache: PrefixCacheCounts,
+    kv_store: Option<KvStoreReport>,
     speculation: SpeculationCounts,
     scheduler: SequenceCounts,
 }
@@ -135,6 +136,43 @@ impl PrefixCacheCounts {
     }
 }
 
+/// What is kept outside of KV memory, and what came back, since the start.
+#[derive(Debug, Serialize)]
+struct KvStoreReport {
+    places: usize,
+    stored: usize,
+    spilled_blocks: u64,
+    written_bytes: u64,
+    dropped_blocks: u64,
+    /// Sequences of which blocks came back.
+    hits: u64,
+    restored_blocks: u64,
+    restored_tokens: u64,
+    read_bytes: u64,
+    failed_blocks: u64,
+    /// Sequences that were computed because that was faster.
+    declined: u64,
+}
+
+impl KvStoreReport {
+    /// `None` without a store.
+    fn of(counts: OffloadCounts) -> Option<Self> {
+        (counts.places_count > 0).then_some(Self {
+            places: counts.places_count,
+            stored: counts.stored_count,
+            spilled_blocks: counts.spilled_total,
+            written_bytes: counts.written_bytes_total,
+            dropped_blocks: counts.dropped_total,
+            hits: counts.hits_total,
+            restored_blocks: counts.restored_total,
+            restored_tokens: counts.restored_tokens_total,
+            read_bytes: counts.read_bytes_total,
+            failed_blocks: counts.failed_total,
+            declined: counts.declined_total,
+        })
+    }
+}
+
 /// What was guessed of answers before it was drawn, since the start.
 #[derive(Debug, Serialize)]
 struct SpeculationCounts {
@@ -212,6 +250,7 @@ pub(super) fn report<'a>(
             sliding: KvBlocks::of(scheduler.sliding_blocks),
         },
         prefix_cache: PrefixCacheCounts::of(scheduler.prefix_cache),
+        kv_store: KvStoreReport::of(scheduler.offload),
         speculation: SpeculationCounts::of(scheduler.drafts),
         scheduler: SequenceCounts {
             waiting: scheduler.waiting_count,

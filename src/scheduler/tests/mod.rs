@@ -12,6 +12,7 @@ mod checks;
 mod forecast;
 mod losses;
 mod memory;
+mod offload;
 mod prefix;
 mod priorities;
 mod results;

@@ -3,11 +3,11 @@
 use super::*;
 
 /// As [`limits`], with a cache.
-fn caching() -> SchedulerLimits {
+pub(super) fn caching() -> SchedulerLimits {
     SchedulerLimits { prefix_cache: Some(HashKey([1, 2])), ..limits() }
 }
 
-fn prompt(tokens: impl IntoIterator<Item = u32>) -> NewSequence {
+pub(super) fn prompt(tokens: impl IntoIterator<Item = u32>) -> NewSequence {
     let prompt = tokens.into_iter().map(TokenId).collect();
     NewSequence {
         prompt,
@@ -20,7 +20,7 @@ fn prompt(tokens: impl IntoIterator<Item = u32>) -> NewSequence {
 }
 
 impl Stage {
-    fn take(&mut self, new: NewSequence) -> SeqId {
+    pub(super) fn take(&mut self, new: NewSequence) -> SeqId {
         self.scheduler.submit(new, self.now).expect("the queue has room")
     }
 
@@ -31,7 +31,7 @@ impl Stage {
         self.found(seq)
     }
 
-    fn found(&self, seq: SeqId) -> (usize, Option<Miss>) {
+    pub(super) fn found(&self, seq: SeqId) -> (usize, Option<Miss>) {
         let found = self.events.iter().find_map(|event| match event {
             SequenceEvent::Began { seq: of, cached_tokens, miss, .. } if *of == seq => Some((*cached_tokens, *miss)),
             _ => None,
@@ -45,7 +45,7 @@ impl Stage {
     }
 }
 
-const UNKNOWN: (usize, Option<Miss>) = (0, Some(Miss::Unknown));
+pub(super) const UNKNOWN: (usize, Option<Miss>) = (0, Some(Miss::Unknown));
 
 #[test]
 fn a_prompt_finds_the_whole_blocks_that_it_has_in_common_with_another() {

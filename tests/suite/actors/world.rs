@@ -200,6 +200,7 @@ impl World {
             metrics: metrics.clone(),
             clock,
             scheduling: plan.scheduling,
+            kv_store: None,
             date: Some("2025-11-22".to_owned()),
             header_grammar: false,
             text_threads: 2,

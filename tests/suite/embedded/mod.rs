@@ -10,6 +10,7 @@ mod memory;
 mod predecessor;
 mod quiet;
 mod requests;
+mod restored;
 mod server;
 mod stopping;
 mod storm;

@@ -85,6 +85,39 @@ fn cold_equals_warm_bit_for_bit() {
     check((Math::Fast, Format::Int8), 12);
 }
 
+/// What was evicted into a file comes back with the same bits, in this process and in the next.
+fn check_restored(math: (Math, Format), count: usize) {
+    let golden = Golden::tiny();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("kv");
+    let prompts = prompts(count, golden.checkpoint.config().vocab_size);
+    let mut cold = Server::start(&golden, Served { blocks: 512, math, ..Served::default() });
+    let cold: Vec<Answer> = prompts.iter().map(|prompt| cold.serve(&[prompt], ANSWER_TOKENS).0.remove(0)).collect();
+    // So few blocks that what one prompt leaves is evicted two prompts later.
+    let served = Served { blocks: 48, caches: true, math, ..Served::default() };
+    for process in 0..3 {
+        let mut server = Server::with_store(&golden, served, Some(&file));
+        for round in 0..2 {
+            for (index, prompt) in prompts.iter().enumerate() {
+                let (answers, found) = server.serve(&[prompt], ANSWER_TOKENS);
+                let what = || format!("prompt {index}, process {process}, round {round}, {} tokens found", found[0]);
+                assert!(answers[0] == cold[index], "{}", what());
+                let whole = (prompt.len() - 1) / CpuOptions::BLOCK_TOKENS * CpuOptions::BLOCK_TOKENS;
+                assert!(process + round == 0 || found[0] == whole, "of {whole}: {}", what());
+            }
+        }
+        let counts = server.core.counts().offload;
+        assert!(counts.hits_total >= count as u64 && counts.failed_total == 0, "{counts:?}");
+        server.end();
+    }
+}
+
+#[test]
+fn restored_equals_cold_bit_for_bit() {
+    check_restored((Math::Int16, Format::Bf16), 40);
+    check_restored((Math::Exact, Format::Bf16), 8);
+}
+
 /// The n-th turn of a conversation computes what is new: its own tokens, and at most a block of
 /// what is old.
 #[test]

@@ -1,10 +1,14 @@
 //! The core on the embedded model, step by step.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
-use antiphon::batch::{Batch, Micros, Sampled, Sampling, SeqId, StepResult, TokenId};
+use antiphon::batch::{Batch, Micros, Sampled, Sampling, SeqId, Spill, StepResult, TokenId};
 use antiphon::engine::Engine;
 use antiphon::engine::cpu::{CpuEngine, CpuOptions, Format, Math};
+use antiphon::engine::kv_store::{KvStore, KvStoreOptions, KvStorePlace, OpenedStore};
 use antiphon::scheduler::{CacheSalt, HashKey, NewSequence, Plan, Scheduler, SchedulerLimits, SequenceEvent};
 
 use super::files::Golden;
@@ -36,10 +40,18 @@ pub(super) struct Server {
     engine: CpuEngine,
     now: Micros,
     events: Vec<SequenceEvent>,
+    store: Option<Arc<KvStore>>,
+    /// What was read of it for the sequence that waits.
+    read: Vec<Option<Vec<u8>>>,
 }
 
 impl Server {
     pub(super) fn start(golden: &Golden, served: Served) -> Self {
+        Self::with_store(golden, served, None)
+    }
+
+    /// The same with a store for evicted blocks, in this file.
+    pub(super) fn with_store(golden: &Golden, served: Served, path: Option<&Path>) -> Self {
         let Served { blocks, caches, draft_budget_tokens, math: (math, dense) } = served;
         let options = CpuOptions {
             threads: 2,
@@ -70,7 +82,52 @@ impl Server {
             prefix_cache: caches.then_some(HashKey([3, 5])),
             ..SchedulerLimits::default()
         };
-        Self { core: Scheduler::new(limits), engine, now: Micros(0), events: Vec::new() }
+        let opened = path.map(|path| {
+            let options = KvStoreOptions { place: KvStorePlace::File(path.to_owned()), bytes_max: 64 << 20 };
+            KvStore::open(&options, &engine, [3, 5]).expect("the file serves")
+        });
+        let mut core = Scheduler::new(limits);
+        let store = opened.map(|OpenedStore { store, blocks }| {
+            core.offload_to(store.places(), blocks);
+            store
+        });
+        Self { core, engine, now: Micros(0), events: Vec::new(), store, read: Vec::new() }
+    }
+
+    /// Copies what the core asks for, and reads what it waits for.
+    fn copy(&mut self) {
+        let Some(store) = &self.store else { return };
+        let copies = self.core.take_copies();
+        for Spill { block, stored } in copies.spills {
+            let mut bytes = Vec::new();
+            self.engine.read_block(stored.group, block, &mut bytes).expect("the CPU does not fail");
+            store.offer(stored, bytes);
+        }
+        for restore in copies.restores {
+            let bytes = self.read[restore.fetched].as_ref().expect("it was read");
+            self.engine.write_block(restore.group, restore.block, bytes).expect("the CPU does not fail");
+        }
+        if let Some(fetch) = copies.fetch {
+            let (told, waiting) = channel();
+            store.fetch(fetch.blocks, move |read| told.send(read).expect("the test waits"));
+            self.read = waiting.recv().expect("the store answers");
+            self.core.fetched(fetch.seq, self.read.iter().map(Option::is_some).collect(), self.now);
+        }
+    }
+
+    /// Stores what is cached, and ends.
+    pub(super) fn end(mut self) {
+        let spills = self.core.spill_cached();
+        let store = self.store.take().expect("it has a store");
+        let mut blocks = spills.iter().map(|spill| spill.block);
+        let until = Instant::now() + Duration::from_secs(60);
+        let kept = store.keep(spills.iter().map(|spill| spill.stored.clone()), until, |stored| {
+            let mut bytes = Vec::new();
+            self.engine.read_block(stored.group, blocks.next()?, &mut bytes).ok()?;
+            Some(bytes)
+        });
+        assert_eq!(kept, spills.len());
+        store.close(until);
     }
 
     fn submit(&mut self, prompt: &[TokenId], max_tokens: u32, sampling: Sampling) -> SeqId {
@@ -81,8 +138,13 @@ impl Server {
 
     fn step(&mut self) -> bool {
         self.now = self.now.plus(1_000);
-        let Plan::Step(batch) = self.core.plan(self.now, &mut self.events) else { return false };
-        let batch: Batch = batch.clone();
+        let planned = match self.core.plan(self.now, &mut self.events) {
+            Plan::Step(batch) => Some(batch.clone()),
+            Plan::Idle { .. } => None,
+        };
+        let waits = self.core.awaits_fetched().is_some();
+        self.copy();
+        let Some(batch): Option<Batch> = planned else { return waits };
         let mut sampled: Vec<Sampled> = Vec::new();
         self.engine.execute(&batch, &mut sampled).expect("the CPU does not fail");
         self.core.commit(StepResult::Done(sampled), self.now, &mut self.events);

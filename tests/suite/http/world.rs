@@ -108,6 +108,7 @@ impl World {
                 prefix_cache: true,
                 ..SchedulingOptions::default()
             },
+            kv_store: None,
             date: Some("2025-11-22".to_owned()),
             header_grammar: false,
             text_threads: 1,
