@@ -7,6 +7,7 @@
 //! memory is taken when the model is loaded and the engine made, to the byte that [`CudaPlan`]
 //! says, not when it steps. Absent on purpose: kernels, sequences, time.
 
+mod copies;
 mod error;
 mod forward;
 mod graphs;
@@ -32,6 +33,7 @@ use super::sampling::Sampler;
 use super::wanted::{Wanted, list_wanted};
 use crate::batch::{Batch, EngineLimits};
 use antiphon_kernels::cuda::{Arena, Communicator, CudaError, Device, KvRegion};
+use copies::CopyStage;
 use graphs::Graphs;
 use layout::{HostStep, StepRegions, StepSizes};
 use memory::{block_bytes, head_shape};
@@ -52,6 +54,8 @@ pub struct CudaModel {
     share: RankShare,
     device: Device,
     weights: Weights,
+    /// Of the checkpoint; zero of weights that mean nothing.
+    fingerprint: u64,
 }
 
 impl CudaModel {
@@ -78,7 +82,9 @@ impl CudaModel {
         // To read a page that the file no longer has would end the process.
         checkpoint.check_unchanged()?;
         let weights = weights::load(&device, checkpoint, share, progress)?;
-        Ok(Self { config: checkpoint.config().clone(), share, device, weights })
+        // Its pages were read just now.
+        let fingerprint = checkpoint.fingerprint();
+        Ok(Self { config: checkpoint.config().clone(), share, device, weights, fingerprint })
     }
 
     /// A model of this shape whose weights mean nothing: for measurements.
@@ -87,7 +93,7 @@ impl CudaModel {
     /// [`CudaEngineError`] if the device has not the memory or fails.
     pub fn noise(device: Device, config: &ModelConfig) -> Result<Self, CudaEngineError> {
         let weights = weights::noise(&device, config)?;
-        Ok(Self { config: config.clone(), share: RankShare::ALONE, device, weights })
+        Ok(Self { config: config.clone(), share: RankShare::ALONE, device, weights, fingerprint: 0 })
     }
 }
 
@@ -103,6 +109,8 @@ pub struct CudaEngine {
     limits: EngineLimits,
     /// One for each layer, as many blocks as its group has.
     kv: Vec<KvRegion>,
+    /// Where blocks pass that are copied to the host and back.
+    copy_stage: Option<CopyStage>,
     scratch: Scratch,
     step: HostStep,
     round: HostRound,
@@ -155,6 +163,7 @@ impl CudaEngine {
             graphs: Graphs::default(),
             limits: EngineLimits { steps_max, ..limits },
             kv,
+            copy_stage: None,
             scratch: Scratch::new(device, config, options, model.share)?,
             step: HostStep::default(),
             round: HostRound::new(config.vocab_size),

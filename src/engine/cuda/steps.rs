@@ -9,7 +9,7 @@
 use super::CudaEngine;
 use super::layout::{StepRegions, StepSizes};
 use super::rounds::{RoundRegions, RoundSizes, put_report, read_logprobs, reported_token};
-use crate::batch::{Batch, DrawError, EngineLimits, Sampled, TokenId};
+use crate::batch::{Batch, BlockId, DrawError, EngineLimits, KvGroup, Sampled, TokenId};
 use crate::engine::wanted::{Wanted, list_wanted};
 use crate::engine::{Engine, EngineError, check_batch};
 use antiphon_kernels::cuda::{CudaError, Queue, REPORT_WORDS, TOP_MAX, drawn_token};
@@ -242,6 +242,18 @@ impl Engine for CudaEngine {
         check_batch(&self.limits, batch);
         let device = |error: CudaError| EngineError::Device { slices: batch.slices.len(), message: error.to_string() };
         self.begin(batch).map_err(device)
+    }
+
+    fn kv_form(&self) -> Option<String> {
+        Some(self.copied_form())
+    }
+
+    fn read_block(&mut self, group: KvGroup, block: BlockId, bytes: &mut Vec<u8>) -> Result<(), EngineError> {
+        self.append_block(group, block, bytes).map_err(|error| EngineError::Device { slices: 0, message: error.to_string() })
+    }
+
+    fn write_block(&mut self, group: KvGroup, block: BlockId, bytes: &[u8]) -> Result<(), EngineError> {
+        self.take_block(group, block, bytes).map_err(|error| EngineError::Device { slices: 0, message: error.to_string() })
     }
 
     fn finish(&mut self, sampled: &mut Vec<Sampled>) -> Result<(), EngineError> {
