@@ -175,7 +175,10 @@ impl Station {
             }
             restores.into_iter().try_for_each(|(group, block, bytes)| engine.write_block(group, block, &bytes))
         });
-        self.not_copied = copied.err();
+        // The first error is the one that counts, and no later copy mends it.
+        if let Err(message) = copied {
+            self.not_copied.get_or_insert(message);
+        }
     }
 
     /// Writes as many of these as may be in [`KEEP_MAX`]; the rest is computed again one day.

@@ -135,6 +135,9 @@ impl World {
             let is_empty = self.clients.is_empty() && self.requests.is_empty();
             return expect(is_empty, || format!("idle for ever with {} sequences", self.clients.len()));
         };
+        if self.scheduler.awaits_fetched().is_some() {
+            return expect(until > self.told, || format!("waits for what is stored until {until:?}, which is past"));
+        }
         expect(until > self.told, || format!("idle until {until:?}, which is past at {:?}", self.told))?;
         expect(self.clients.values().all(|client| client.accused_until.is_none()), || "idle with suspects".into())?;
         let fresh = self.clients.values().filter(|client| !client.ran).map(|client| client.arrived);

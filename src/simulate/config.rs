@@ -57,6 +57,8 @@ pub(super) struct Config {
     documents: Vec<Vec<TokenId>>,
     /// Requests have priorities from minus this to this.
     priority_max: i32,
+    /// Blocks that the store takes; zero: there is none.
+    pub(super) store_places: usize,
     /// How many kinds of clients find nothing that another kind has computed.
     salts: usize,
 }
@@ -109,6 +111,7 @@ impl Config {
             priority_max,
             shared,
             salts,
+            store_places: 0,
             documents: Vec::new(),
             limits,
             answer: answer(rng, guesses),
@@ -126,6 +129,7 @@ impl Config {
             max_tokens: rng.magnitude(1..=200),
         };
         config.documents = (0..rng.uniform(1..=3)).map(|_| config.filled(rng, LONG_TOKENS / 2)).collect();
+        config.store_places = if rng.chance(0.5) { 0 } else { rng.magnitude(1..=1_000) };
         config
     }
 
@@ -150,8 +154,8 @@ impl Config {
                 vocab_size: VOCAB_SIZE,
                 slice_drafts_max: self.limits.slice_drafts_max,
                 steps_max: 2,
-                global_block_bytes: 1,
-                sliding_block_bytes: 1,
+                global_block_bytes: 32 * self.limits.block_tokens,
+                sliding_block_bytes: 32 * self.limits.block_tokens,
             },
             answer: self.answer.clone(),
             faults,

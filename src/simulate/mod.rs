@@ -21,6 +21,7 @@ mod client;
 mod config;
 mod order;
 mod rng;
+mod store;
 #[cfg(test)]
 mod tests;
 mod world;
@@ -73,6 +74,8 @@ pub struct WorldReport {
     pub hit_tokens_total: u64,
     /// Preempted sequences of which some were.
     pub resumed_total: u64,
+    /// Blocks that came back from the store.
+    pub restored_total: u64,
     /// Tokens that were guessed.
     pub draft_tokens_total: u64,
     /// Those of them that were right.
@@ -99,6 +102,7 @@ impl WorldReport {
         self.hits_total += other.hits_total;
         self.hit_tokens_total += other.hit_tokens_total;
         self.resumed_total += other.resumed_total;
+        self.restored_total += other.restored_total;
         self.held_total += other.held_total;
         self.draft_tokens_total += other.draft_tokens_total;
         self.accepted_tokens_total += other.accepted_tokens_total;

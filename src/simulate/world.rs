@@ -6,6 +6,7 @@ use super::WorldReport;
 use super::client::{SimulatedClient, expect};
 use super::config::Config;
 use super::rng::Rng;
+use super::store::SimulatedStore;
 use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, Micros, Sampled, SeqId, StepResult};
 use crate::engine::Engine;
 use crate::engine::fake::{FakeEngine, FakeError};
@@ -30,10 +31,11 @@ pub(super) struct SimulatedRequest {
 pub(super) struct World {
     pub(super) config: Config,
     pub(super) limits: EngineLimits,
-    rng: Rng,
+    pub(super) rng: Rng,
     pub(super) scheduler: Scheduler,
-    engine: FakeEngine,
-    now: Micros,
+    pub(super) engine: FakeEngine,
+    pub(super) store: SimulatedStore,
+    pub(super) now: Micros,
     /// The latest time that the scheduler was told in a plan or before.
     pub(super) told: Micros,
     pub(super) committed_at: Micros,
@@ -55,10 +57,11 @@ impl World {
         let mut rng = Rng::new(seed);
         let config = Config::new(&mut rng, every_feature);
         let engine = FakeEngine::new(config.engine());
-        Self {
+        let mut world = Self {
             limits: engine.limits(),
             scheduler: Scheduler::new(config.limits),
             engine,
+            store: SimulatedStore::default(),
             rng,
             config,
             now: Micros(0),
@@ -72,7 +75,9 @@ impl World {
             ended: Vec::new(),
             arriving: 0.0,
             report: WorldReport { seed, ..WorldReport::default() },
-        }
+        };
+        world.open_store();
+        world
     }
 
     /// One turn with everything that may happen: arrivals, cancels, losses.
@@ -83,6 +88,7 @@ impl World {
             self.arrive()?;
         }
         self.cancel()?;
+        self.deliver(false);
         if let Some(batch) = self.next(false)? {
             self.plan_ahead(&batch)?;
             // A sequence that was cancelled meanwhile is computed all the same; no client gets its
@@ -117,6 +123,7 @@ impl World {
         while !self.clients.is_empty() || !self.requests.is_empty() || self.ahead.is_some() {
             expect(plans_left > 0, || format!("{} sequences do not end", self.clients.len()))?;
             plans_left -= 1;
+            self.deliver(true);
             if let Some(batch) = self.next(true)? {
                 self.plan_ahead(&batch)?;
                 let result = self.compute(&batch, false)?;
@@ -264,6 +271,9 @@ impl World {
         self.told = self.told.max(self.now);
         let ahead = self.scheduler.plan_ahead(self.now, &mut events).cloned();
         self.scheduler.check_all();
+        if ahead.is_some() {
+            self.note_copies(true);
+        }
         self.take_events(&events, &BTreeSet::new())?;
         self.check_moves(&running)?;
         if let Some(ahead) = &ahead {
@@ -297,6 +307,7 @@ impl World {
             Plan::Idle { until } => Err(until),
         };
         self.scheduler.check_all();
+        self.note_copies(planned.is_ok());
         self.take_events(&events, &BTreeSet::new())?;
         self.check_moves(&running)?;
         let batch = match planned {
@@ -319,6 +330,7 @@ impl World {
 
     pub(super) fn compute(&mut self, batch: &Batch, lost: bool) -> Result<StepResult, String> {
         self.now = self.now.plus(self.rng.magnitude(1..=30_000) as u64);
+        self.copy_planned();
         let mut sampled: Vec<Sampled> = Vec::new();
         match self.engine.compute(batch, &mut sampled) {
             Ok(()) if !lost => Ok(StepResult::Done(sampled)),
@@ -340,6 +352,7 @@ impl World {
         self.clients.values_mut().for_each(SimulatedClient::settle);
         if !done {
             self.ahead = None;
+            self.forget_planned_copies();
         }
         self.report.steps_total += 1;
         self.report.slices_total += batch.slices.len() as u64;

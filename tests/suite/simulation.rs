@@ -70,6 +70,7 @@ fn assert_eventful(sum: &WorldReport, least: u64) {
         sum.hits_total,
         sum.hit_tokens_total,
         sum.resumed_total,
+        sum.restored_total,
         sum.accepted_tokens_total,
         sum.draft_tokens_total - sum.accepted_tokens_total,
     ];
