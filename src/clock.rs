@@ -41,6 +41,14 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Nanoseconds since 1970-01-01 UTC, for spans; zero if the system clock lies before that.
+#[must_use]
+pub fn unix_nanos() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // 2^64 nanoseconds end in the year 2554.
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// Now in UTC, as RFC 3339 writes it (`2025-11-22T08:30:00.5Z`).
 #[must_use]
 pub fn utc_timestamp() -> String {

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod http;
 pub mod load;
 pub mod metrics;
+pub mod otel;
 pub mod profile;
 pub mod prompt;
 pub mod scheduler;

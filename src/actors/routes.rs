@@ -118,6 +118,9 @@ impl Routes {
             SequenceEvent::PromptLogprobs { seq, logprobs } => self.add(seq, ChoiceEventKind::Prompt(logprobs)),
             SequenceEvent::Token { seq, token, logprobs } => self.add(seq, ChoiceEventKind::Token { token, logprobs }),
             SequenceEvent::Finished { seq, reason, logprobs } => {
+                if let (FinishReason::Stop(_), Some((live, _))) = (reason, self.live(seq)) {
+                    live.add_completion_tokens(1);
+                }
                 self.add(seq, ChoiceEventKind::Ended { end: TextEnd::Finished(reason), logprobs });
                 self.forget(seq);
             }

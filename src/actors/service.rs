@@ -323,6 +323,15 @@ impl Service {
         Err(Refusal::Unavailable { retry_after_seconds: 1, code })
     }
 
+    /// Whether new work of any kind is taken, that which generates nothing too.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`] with the code `draining`.
+    pub fn takes_work(&self) -> Result<(), Refusal> {
+        let refusal = Refusal::Unavailable { retry_after_seconds: 1, code: "draining" };
+        if self.inner.status.draining() { Err(refusal) } else { Ok(()) }
+    }
+
     /// Refuses a request of more sequences than may ever wait: to come back later would not help
     /// it.
     fn possible(&self, generate: &Generate) -> Result<(), Refusal> {

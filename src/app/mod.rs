@@ -71,6 +71,12 @@ pub enum AppError {
     /// Responses cannot be kept where it was asked for.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The collector of spans has no address that can be asked.
+    #[error("spans cannot be told: {message}")]
+    Collector {
+        /// What is wrong with the address.
+        message: String,
+    },
     /// No client can connect.
     #[error(transparent)]
     Listen(#[from] ServeError),

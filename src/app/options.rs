@@ -117,6 +117,8 @@ pub struct ServeOptions {
     pub response_store_bytes: u64,
     /// For how many days after their last use.
     pub response_store_days: u64,
+    /// The collector that spans are told to; `None` tells none.
+    pub otlp_endpoint: Option<String>,
     /// Where to compute, unless that is simulated.
     pub device: Device,
     /// How long steps take in place of computing them; `None` computes.

@@ -19,6 +19,7 @@ use crate::engine::simulated::MadeUpWords;
 use crate::http::observe::{LatencyTargets, ObservedState, ServerFacts, ShownSetting};
 use crate::http::{self, Backend, HttpOptions, KeyRing, RequestDefaults, ServerHandle};
 use crate::metrics::{Gpu, LogWatch, Metrics, ModelTags};
+use crate::otel::SpanSender;
 use crate::profile::{Profile, StreamProfile, built_in_names};
 use crate::prompt::builder::{PromptBuilder, PromptSettings, PromptVersion};
 use crate::prompt::tokenizer::Tokenizer;
@@ -122,6 +123,12 @@ pub(super) fn start(options: &ServeOptions, log: &LogWatch, found: OpenedModel) 
     http.body_max_bytes = memory::body_max_bytes(options, memory_budget_bytes);
     http.unlisted_names = source::names(&options.model, &full_name);
     http.responses = responses.clone();
+    http.spans = options
+        .otlp_endpoint
+        .as_deref()
+        .map(SpanSender::start)
+        .transpose()
+        .map_err(|error| AppError::Collector { message: error.to_string() })?;
     let server = http::serve(backend, http, observed, |_| {})?;
     Ok(Wired { service, server, keys, responses })
 }

@@ -1,4 +1,4 @@
-//! The command line: `serve`, `inspect`, `simulate`, `chat`, `load`, `verify`, `synth`,
+//! The command line: `serve`, `inspect`, `simulate`, `chat`, `batch`, `load`, `verify`, `synth`,
 //! `health`.
 //!
 //! Owns: the settings and their layers (flag, environment, file, profile), the log, the exit code.
@@ -7,6 +7,7 @@
 //! died for good while it served. Absent on purpose: what the commands do, which is the other
 //! rooms' part.
 
+mod batch;
 mod chat;
 mod failure;
 mod file;
@@ -39,7 +40,7 @@ fn command() -> Command {
         .version(version)
         .subcommand_required(true)
         .subcommands([serve::command(), inspect::command(), simulate::command(), chat::command()])
-        .subcommands([load::command(), verify::command(), synth::command(), health::command()])
+        .subcommands([batch::command(), load::command(), verify::command(), synth::command(), health::command()])
 }
 
 /// Runs the command that the process was started with.
@@ -68,6 +69,7 @@ fn dispatch() -> Result<(), CommandFailure> {
         Some(("inspect", matches)) => inspect::run(matches),
         Some(("simulate", matches)) => simulate::run(matches),
         Some(("chat", matches)) => chat::run(matches),
+        Some(("batch", matches)) => batch::run(matches),
         Some(("load", matches)) => load::run(matches),
         Some(("verify", matches)) => verify::run(matches),
         Some(("synth", matches)) => synth::run(matches),

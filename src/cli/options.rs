@@ -10,6 +10,7 @@ use crate::app::{
     AllowedOrigin, Dialect, KeySources, KeyTexts, KvStoreOptions, KvStorePlace, MetricsAccess, ResponseStorePlace, Secret,
     ServeOptions, ShownValue, read_key_file,
 };
+use crate::client::BaseUrl;
 use crate::cost::{CostError, CostModel, built_in_names};
 use crate::engine::checkpoint::LinkPolicy;
 use crate::engine::cpu::{Format, Isa, Math};
@@ -63,7 +64,6 @@ impl OptionsError {
 /// The options of a server.
 pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<String>) -> Result<ServeOptions, OptionsError> {
     let profile = profile(layers)?;
-    let shown = shown(layers, &profile);
     let (KeyTexts { users: api_keys, admins: admin_keys }, key_sources) = keys(layers, variable)?;
     Ok(ServeOptions {
         model: layers.read("model", "a model", non_empty)?,
@@ -95,6 +95,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
             .read("response_store_bytes", "a size from 1MiB to 1TiB", |text| size_within(text, 1 << 20, 1 << 40))?,
         response_store_days: layers
             .read("response_store_days", "a whole number from 1 to 36500", |text| within(text, 1, 36_500))?,
+        otlp_endpoint: layers.read("otlp_endpoint", "off or an address such as http://127.0.0.1:4318", collector)?,
         device: layers.read("device", "auto, cpu, cuda:N or sim", computing_device)?,
         simulated: simulated(layers)?,
         threads: layers
@@ -123,8 +124,8 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
             .read("drain_timeout_seconds", "a whole number to 86400", |text| within(text, 0, 86_400))?,
         interrupt_stops: true,
         watchdog_seconds: layers.read("watchdog_seconds", "a whole number from 1 to 86400", |text| within(text, 1, 86_400))?,
+        shown: shown(layers, &profile),
         profile,
-        shown,
     })
 }
 
@@ -173,6 +174,14 @@ fn kv_store(layers: &Layers) -> Result<Option<KvStoreOptions>, SettingError> {
         return wrong("prefix_cache on beside it, for blocks are found by the prefixes that they hold");
     }
     Ok(Some(options))
+}
+
+/// The address of a collector; `None` is none.
+fn collector(text: &str) -> Option<Option<String>> {
+    if text == "off" {
+        return Some(None);
+    }
+    BaseUrl::parse(text).ok().map(|_| Some(text.to_owned()))
 }
 
 /// A count of connections.

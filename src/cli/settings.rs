@@ -105,6 +105,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     plain("response_store_bytes", "SIZE", "64MiB", "most that is kept of them; the least recently used go"),
     plain("response_store_days", "DAYS", "30", "how long after their last use they are kept"),
     plain(
+        "otlp_endpoint",
+        "URL",
+        "off",
+        "collector that spans of requests are told to, by OTLP over HTTP: off, or an address such as http://127.0.0.1:4318",
+    ),
+    plain(
         "device",
         "DEVICE",
         "auto",

@@ -36,6 +36,9 @@ pub fn largest_body_bytes(budget_bytes: u64) -> usize {
     usize::try_from(Budget::new(budget_bytes).most_for(Use::LargeBody) / BODY_FACTOR).unwrap_or(usize::MAX)
 }
 
+/// The type of a body of JSON.
+const JSON: &str = "application/json, without encoding";
+
 /// A body that was read, and what it holds of the server's memory.
 pub(super) struct ReadBody<T> {
     pub(super) asked: T,
@@ -55,6 +58,34 @@ pub(super) async fn read_json<T: Send + 'static>(
     understand: impl FnOnce(Value, &Terms<'_>) -> Result<T, WireError> + Send + 'static,
 ) -> Result<ReadBody<T>, ApiError> {
     check_media_type(request.headers())?;
+    let (bytes, memory) = read_bytes(request, payload, state).await?;
+    let (large, state) = (bytes.len() > HERE_MAX_BYTES, state.clone());
+    // Goes with the work, which goes on if the client leaves.
+    let parsers = Arc::clone(&state.parsers);
+    let parser = if large { Some(parsers.acquire_owned().await.expect("the semaphore is never closed")) } else { None };
+    away(large, move || {
+        let _parser = parser;
+        let wanted = kind(bytes.len());
+        let values_bytes = VALUE_BYTES * values_count(&bytes).min(document::VALUES_MAX) as u64;
+        memory.set(wanted, BODY_FACTOR * bytes.len() as u64 + values_bytes)?;
+        let json = document::parse(&bytes)?;
+        drop(bytes);
+        Ok(ReadBody { asked: understand(json, &state.terms()?)?, memory })
+    })
+    .await?
+}
+
+/// The bytes of a body, and the memory that is reserved for them and what becomes of them. A server
+/// that leaves reads none.
+///
+/// # Errors
+/// [`ApiError`]: too large, too slow, or broken off; no memory for it; the server drains.
+pub(super) async fn read_bytes(
+    request: &HttpRequest,
+    payload: Payload,
+    state: &Data<AppState>,
+) -> Result<(Vec<u8>, Reserved), ApiError> {
+    state.backend.service.takes_work()?;
     let max_bytes = state.options.body_max_bytes;
     // A declared size is believed at once: nothing of what is too large is read.
     let declared = declared_bytes(request.headers());
@@ -64,25 +95,10 @@ pub(super) async fn read_json<T: Send + 'static>(
     let mut body = IncomingBody { bytes: Vec::new(), max_bytes, memory: state.backend.service.budget().open() };
     body.make_room(declared.map_or(0, |bytes| bytes as usize))?;
     let deadline = state.options.body_deadline;
-    let body = match tokio::time::timeout(deadline, body.read(payload)).await {
-        Ok(body) => body?,
-        Err(_elapsed) => return Err(ApiError::BodyTooSlow { seconds: seconds(deadline) }),
-    };
-    let (large, state) = (body.bytes.len() > HERE_MAX_BYTES, state.clone());
-    // Goes with the work, which goes on if the client leaves.
-    let parsers = Arc::clone(&state.parsers);
-    let parser = if large { Some(parsers.acquire_owned().await.expect("the semaphore is never closed")) } else { None };
-    away(large, move || {
-        let _parser = parser;
-        let IncomingBody { bytes, memory, .. } = body;
-        let wanted = kind(bytes.len());
-        let values_bytes = VALUE_BYTES * values_count(&bytes).min(document::VALUES_MAX) as u64;
-        memory.set(wanted, BODY_FACTOR * bytes.len() as u64 + values_bytes)?;
-        let json = document::parse(&bytes)?;
-        drop(bytes);
-        Ok(ReadBody { asked: understand(json, &state.terms()?)?, memory })
-    })
-    .await?
+    match tokio::time::timeout(deadline, body.read(payload)).await {
+        Ok(body) => body.map(|IncomingBody { bytes, memory, .. }| (bytes, memory)),
+        Err(_elapsed) => Err(ApiError::BodyTooSlow { seconds: seconds(deadline) }),
+    }
 }
 
 /// No fewer than the values that `json` holds: each but the first stands behind one of these.
@@ -142,14 +158,15 @@ pub(super) async fn away<T: Send + 'static>(large: bool, work: impl FnOnce() -> 
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let text = |name: HeaderName| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_owned());
     if let Some(encoding) = text(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        return Err(ApiError::MediaType { found: format!("encoded as {}", quoted(&encoding)) });
+        let found = format!("encoded as {}", quoted(&encoding));
+        return Err(ApiError::MediaType { expected: JSON, found });
     }
     let Some(found) = text(CONTENT_TYPE) else { return Ok(()) };
     let essence = found.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence == "application/json" || essence.ends_with("+json") {
         Ok(())
     } else {
-        Err(ApiError::MediaType { found: quoted(&found) })
+        Err(ApiError::MediaType { expected: JSON, found: quoted(&found) })
     }
 }
 

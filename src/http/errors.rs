@@ -65,9 +65,11 @@ pub(super) enum ApiError {
         /// The methods that there are, as in `Allow`.
         allowed: &'static str,
     },
-    /// The body is no JSON, as its own header says.
-    #[error("the body must be application/json, without encoding; it is {found}")]
+    /// The body is not of the type that the route reads, as its own header says.
+    #[error("the body must be {expected}; it is {found}")]
     MediaType {
+        /// The type that the route reads.
+        expected: &'static str,
         /// What the header says.
         found: String,
     },
@@ -94,10 +96,10 @@ pub(super) enum ApiError {
         /// The parameter that names it, if it is none of the path.
         param: Option<&'static str>,
     },
-    /// No conversation, or no item of it, of that id is kept for this client.
+    /// No conversation, item of one, file or batch of that id is kept for this client.
     #[error("{what} with id {id:?} not found.")]
-    UnknownConversation {
-        /// What is not there: `Conversation` or `Item`.
+    UnknownKept {
+        /// What is not there: `Conversation`, `Item`, `File` or `Batch`.
         what: &'static str,
         /// The id asked for.
         id: String,
@@ -185,8 +187,13 @@ impl ApiError {
                 let code = if param.is_some() { "previous_response_not_found" } else { "response_not_found" };
                 Face { param: param.map(str::to_owned), ..Face::new(StatusCode::NOT_FOUND, NOT_FOUND, code) }
             }
-            Self::UnknownConversation { what, param, .. } => {
-                let code = if *what == "Item" { "item_not_found" } else { "conversation_not_found" };
+            Self::UnknownKept { what, param, .. } => {
+                let code = match *what {
+                    "Item" => "item_not_found",
+                    "File" => "file_not_found",
+                    "Batch" => "batch_not_found",
+                    _ => "conversation_not_found",
+                };
                 Face { param: param.map(str::to_owned), ..Face::new(StatusCode::NOT_FOUND, NOT_FOUND, code) }
             }
             Self::KeepsNothing => Face::new(StatusCode::BAD_REQUEST, INVALID, "unsupported_value"),

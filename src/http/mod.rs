@@ -13,6 +13,7 @@
 //! answer, unless its origin is named.
 
 mod answer;
+mod batches;
 mod body;
 mod chat;
 mod completions;
@@ -23,6 +24,7 @@ mod messages;
 mod middleware;
 mod models;
 pub mod observe;
+mod openapi;
 mod options;
 mod page;
 mod render;

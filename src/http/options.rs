@@ -11,6 +11,7 @@ use crate::http::middleware::key::{KeyRing, MetricsAccess};
 use crate::http::wire::defaults::RequestDefaults;
 use crate::http::wire::streaming::Dialect;
 use crate::metrics::{Metrics, ModelTags};
+use crate::otel::SpanSender;
 use crate::store::{ResponseStore, StoreLimits};
 
 /// What http stands in front of.
@@ -61,6 +62,8 @@ pub struct HttpOptions {
     pub profiles: BTreeMap<String, Coalescing>,
     /// Where responses are kept.
     pub responses: ResponseStore,
+    /// Where spans of requests are told, if they are.
+    pub spans: Option<SpanSender>,
     /// Largest body.
     pub body_max_bytes: usize,
     /// How long a body may take to arrive.
@@ -104,6 +107,7 @@ impl HttpOptions {
             text_coalescing: Coalescing { max_ms: 55, max_chars: 50 },
             profiles: BTreeMap::new(),
             responses: ResponseStore::in_memory(StoreLimits::default()),
+            spans: None,
             body_max_bytes: 8 << 20,
             body_deadline: Duration::from_secs(10),
             head_deadline: Duration::from_secs(5),

@@ -5,12 +5,14 @@ use actix_web::guard::{self, Guard};
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{FromRequest, Handler, HttpRequest, Resource, Responder, Route};
 
+use crate::http::batches::{self, files};
 use crate::http::chat;
 use crate::http::completions;
 use crate::http::errors::ApiError;
 use crate::http::legacy::generate;
 use crate::http::messages;
 use crate::http::models;
+use crate::http::openapi;
 use crate::http::page;
 use crate::http::render;
 use crate::http::responses::{self, conversations, kept};
@@ -50,6 +52,12 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(post("/v1/messages", messages::create))
         .service(post("/v1/messages/count_tokens", messages::count_tokens))
         .service(post("/v1/messages/render", messages::render))
+        .service(routed("/v1/files", [on(reads(), files::list), on(guard::Post(), files::upload)], "GET, HEAD, POST"))
+        .service(routed("/v1/files/{id}", [on(reads(), files::get), on(guard::Delete(), files::delete)], "GET, HEAD, DELETE"))
+        .service(get("/v1/files/{id}/content", files::content))
+        .service(routed("/v1/batches", [on(reads(), batches::list), on(guard::Post(), batches::create)], "GET, HEAD, POST"))
+        .service(get("/v1/batches/{id}", batches::get))
+        .service(post("/v1/batches/{id}/cancel", batches::cancel))
         .service(post("/apply-template", render::apply_template))
         .service(post("/generate", generate::generate))
         .service(post("/generate/stream", generate::stream))
@@ -60,7 +68,9 @@ pub(super) fn configure(config: &mut ServiceConfig) {
         .service(get("/v1/models/{model:.+}", models::one))
         .service(get("/models", models::list))
         .service(get("/version", models::version))
+        .service(get("/openapi.json", openapi::document))
         .service(get("/", page::root))
+        .service(get("/docs", page::docs))
         .service(get("/page/settings.json", page::settings))
         .service(get("/page/{file}", page::file));
 }
@@ -87,6 +97,8 @@ where
 
 /// A path that answers to the methods of these routes, which `allowed` names.
 fn routed<const N: usize>(path: &str, routes: [Route; N], allowed: &'static str) -> Resource {
+    #[cfg(test)]
+    TABLE.with_borrow_mut(|table| table.push((path.to_owned(), allowed)));
     only(routes.into_iter().fold(web::resource(path), Resource::route), allowed)
 }
 
@@ -117,4 +129,18 @@ fn only(resource: Resource, allowed: &'static str) -> Resource {
 /// The answer to a path that is not in the table.
 pub(super) async fn unknown(request: HttpRequest) -> Result<String, ApiError> {
     Err(ApiError::UnknownPath { path: clip(request.path()) })
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Each path that this thread has made a resource of, with its methods.
+    static TABLE: std::cell::RefCell<Vec<(String, &'static str)>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// The whole table: each path with its methods, as `Allow` has them.
+#[cfg(test)]
+pub(in crate::http) fn tabled() -> Vec<(String, &'static str)> {
+    TABLE.take();
+    let _app = actix_web::App::new().configure(configure).configure(crate::http::observe::configure);
+    TABLE.take()
 }

@@ -1,15 +1,17 @@
 //! What every handler works with: the door to the actors, the options, and the id of the request at
 //! hand.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use actix_web::http::StatusCode;
+use actix_web::web::Bytes;
 use actix_web::{HttpMessage, HttpRequest, ResponseError};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::actors::budget::MEMORY_FULL;
 use crate::actors::messages::{KeyId, Refusal};
+use crate::http::batches::runner::Batches;
 use crate::http::errors::ApiError;
 use crate::http::middleware::key::Access;
 use crate::http::options::{Backend, HttpOptions};
@@ -19,6 +21,8 @@ use crate::http::wire::error::WireError;
 use crate::http::wire::streaming::Dialect;
 use crate::metrics::RejectKind;
 
+/// How the ids of what is generated begin; the request's own follows.
+pub(in crate::http) const ID_PREFIXES: [&str; 5] = ["chatcmpl-", "cmpl-", "gen-", "msg_", "resp_"];
 const SESSION_MAX_BYTES: usize = 128;
 /// How long loading may still take, where that is not known.
 const LOADING_RETRY_SECONDS: u64 = 5;
@@ -36,6 +40,10 @@ pub(in crate::http) struct AppState {
     pub(in crate::http) parsers: Arc<Semaphore>,
     /// Responses that are generated with no client waiting.
     pub(in crate::http) background: BackgroundRuns,
+    /// Batches that run.
+    pub(in crate::http) batches: Batches,
+    /// `/openapi.json`, once it was asked for.
+    pub(in crate::http) document: OnceLock<Bytes>,
 }
 
 /// The id that the border gave to a request: 32 hexadecimal digits.

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ pub(super) struct DatabaseSlot {
     state: Mutex<SlotState>,
     /// Why nothing can be kept; apart from the state, so that a probe need not wait for a disk.
     problem: Mutex<Option<String>>,
+    /// The file was opened again, and no change has been made since.
+    is_reopened: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -57,7 +60,14 @@ impl DatabaseSlot {
     pub(super) fn new(database: Database, path: Option<&Path>, retry: Duration) -> Result<Self, StoreError> {
         let key = read_key(&database, None)?;
         let state = Mutex::new(SlotState::Open(Arc::new(database), path.and_then(identity)));
-        Ok(Self { path: path.map(Path::to_owned), retry, key, state, problem: Mutex::default() })
+        Ok(Self {
+            path: path.map(Path::to_owned),
+            retry,
+            key,
+            state,
+            problem: Mutex::default(),
+            is_reopened: AtomicBool::new(false),
+        })
     }
 
     /// What reasoning is sealed with.
@@ -87,6 +97,7 @@ impl DatabaseSlot {
                     let database = Arc::new(database);
                     *state = SlotState::Open(Arc::clone(&database), self.path.as_deref().and_then(identity));
                     *locked(&self.problem) = None;
+                    self.is_reopened.store(true, Ordering::SeqCst);
                     tracing::warn!("the response store is written again; what was put while it failed is lost");
                     return Ok(database);
                 }
@@ -97,6 +108,11 @@ impl DatabaseSlot {
             }
         }
         Err(StoreError::Failed(self.problem().unwrap_or_default()))
+    }
+
+    /// Whether this is the first call since the file was opened again.
+    pub(super) fn take_reopened(&self) -> bool {
+        self.is_reopened.swap(false, Ordering::SeqCst)
     }
 
     fn opened_again(&self) -> Result<Database, String> {

@@ -210,6 +210,10 @@ impl ResponseStore {
             return Err(StoreError::TooLarge { bytes: size, bytes_max });
         }
         self.change(|tables| {
+            // What was under way when the file failed has perhaps ended since.
+            if self.0.slot.as_ref().is_some_and(|slot| slot.take_reopened()) {
+                tables.settle(now_seconds)?;
+            }
             tables.remove(id)?;
             tables.insert(id, owner, used, bytes)?;
             tables.evict(self.0.limits, now_seconds)
@@ -267,6 +271,36 @@ impl ResponseStore {
         Ok(found.flatten())
     }
 
+    /// How much is kept.
+    #[must_use]
+    pub fn limits(&self) -> StoreLimits {
+        self.0.limits
+    }
+
+    /// Shows `look` each record whose id begins with `prefix`, by id: its id, its owner, what it
+    /// says. Records that are too old are left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Storage`].
+    pub fn visit(&self, prefix: &str, now_seconds: u64, mut look: impl FnMut(&str, &[u8], &[u8])) -> Result<(), StoreError> {
+        let oldest = now_seconds.saturating_sub(self.0.limits.age_max_seconds);
+        self.read(|read| {
+            let table = read.open_table(RECORDS).map_err(storage)?;
+            for entry in table.range(prefix..).map_err(storage)? {
+                let (id, record) = entry.map_err(storage)?;
+                let (owner, used, bytes) = record.value();
+                if !id.value().starts_with(prefix) {
+                    break;
+                }
+                if used >= oldest {
+                    look(id.value(), owner, bytes);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
     /// Counts records as used now, so that a conversation that goes on keeps its beginning.
     ///
     /// # Errors
@@ -309,15 +343,21 @@ impl ResponseStore {
         Ok(found)
     }
 
+    /// Forgets all records whose ids begin with `prefix`.
+    ///
+    /// # Errors
+    /// [`StoreError::Storage`].
+    pub fn delete_all(&self, prefix: &str) -> Result<(), StoreError> {
+        let mut ids = Vec::new();
+        self.visit(prefix, 0, |id, _, _| ids.push(id.to_owned()))?;
+        self.change(|tables| ids.iter().try_for_each(|id| tables.remove(id).map(drop)))
+    }
+
     /// Forgets what is too old or too much. What was under way when the server before stopped
     /// counts as used now.
     fn begin_anew(&self, now_seconds: u64) -> Result<(), StoreError> {
         self.change(|tables| {
-            for id in tables.under_way()? {
-                if let Some(StoredRecord { owner, bytes }) = tables.remove(&id)? {
-                    tables.insert(&id, &owner, now_seconds, &bytes)?;
-                }
-            }
+            tables.settle(now_seconds)?;
             tables.evict(self.0.limits, now_seconds)
         })
     }
@@ -400,9 +440,17 @@ impl RecordTables<'_> {
         Ok(Some(StoredRecord { owner, bytes }))
     }
 
-    fn under_way(&self) -> Result<Vec<String>, StoreError> {
+    /// Counts what is under way as used now: it has an age from now on.
+    fn settle(&mut self, now_seconds: u64) -> Result<(), StoreError> {
         let found = self.by_use.range((UNDER_WAY, "")..).map_err(storage)?;
-        found.map(|entry| Ok(entry.map_err(storage)?.0.value().1.to_owned())).collect()
+        let ids: Result<Vec<String>, StoreError> =
+            found.map(|entry| Ok(entry.map_err(storage)?.0.value().1.to_owned())).collect();
+        for id in ids? {
+            if let Some(StoredRecord { owner, bytes }) = self.remove(&id)? {
+                self.insert(&id, &owner, now_seconds, &bytes)?;
+            }
+        }
+        Ok(())
     }
 
     fn total(&self) -> Result<u64, StoreError> {

@@ -28,6 +28,23 @@ fn what_is_put_is_found_until_it_is_deleted() {
 }
 
 #[test]
+fn records_are_shown_and_forgotten_by_how_their_ids_begin() {
+    let store = ResponseStore::in_memory(SMALL);
+    for id in ["a", "b_2", "b_1", "ba", "c"] {
+        store.put(id, b"one", id.as_bytes(), NOW).unwrap();
+    }
+    let seen = |prefix: &str, now| {
+        let mut ids = Vec::new();
+        store.visit(prefix, now, |id, owner, bytes| ids.push(format!("{id}{}{}", owner.len(), bytes.len()))).unwrap();
+        ids
+    };
+    assert_eq!(seen("b_", NOW), ["b_133", "b_233"]);
+    assert_eq!(seen("b_", NOW + SMALL.age_max_seconds + 1), [""; 0]);
+    store.delete_all("b_").unwrap();
+    assert_eq!((seen("b", NOW), seen("", NOW).len()), (vec!["ba32".to_owned()], 3));
+}
+
+#[test]
 fn a_store_that_is_off_keeps_nothing() {
     let store = ResponseStore::off();
     store.put("a", b"", b"x", NOW).unwrap();
@@ -245,7 +262,9 @@ fn a_full_disk_is_told_and_keeping_goes_on_once_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("responses.redb");
     // What is found at the path is the file that the store is opened from again.
-    drop(ResponseStore::open(&path, SMALL, NOW).unwrap());
+    let before = ResponseStore::open(&path, SMALL, NOW).unwrap();
+    before.put_under_way("u", b"", b"never ended", NOW).unwrap();
+    drop(before);
     let is_full = Arc::new(AtomicBool::new(false));
     let backend = FullDisk { inner: InMemoryBackend::new(), is_full: Arc::clone(&is_full) };
     let database = Builder::new().create_with_backend(backend).unwrap();
@@ -262,6 +281,9 @@ fn a_full_disk_is_told_and_keeping_goes_on_once_there_is_room() {
     store.put("c", b"", b"goes on", NOW).unwrap();
     assert_eq!(text(&store, "c", NOW).as_deref(), Some("goes on"));
     assert_eq!(store.seal().open(b"one", &sealed).as_deref(), Some("said before"));
+    // What was under way has an age from then on.
+    let later = |seconds| text(&store, "u", NOW + SMALL.age_max_seconds + seconds);
+    assert_eq!((later(0).as_deref(), later(1)), (Some("never ended"), None));
 }
 
 #[test]

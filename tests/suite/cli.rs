@@ -52,7 +52,7 @@ fn help_and_version_are_answers() {
     let (code, version, error) = ended(&mut antiphon(&["--version"]));
     assert_eq!((code, error.as_str()), (0, ""));
     assert!(version.starts_with(&format!("antiphon {}", env!("CARGO_PKG_VERSION"))), "{version}");
-    for command in ["serve", "inspect", "simulate", "chat", "load", "verify", "synth", "health"] {
+    for command in ["serve", "inspect", "simulate", "chat", "batch", "load", "verify", "synth", "health"] {
         let (code, help, error) = ended(&mut antiphon(&[command, "--help"]));
         assert_eq!((code, error.as_str()), (0, ""));
         assert!(help.contains(&format!("Usage: antiphon {command}")), "{help}");

@@ -1,6 +1,7 @@
 //! The integration tests, in one binary.
 
 mod actors;
+mod batch;
 mod chat;
 mod cli;
 mod client;

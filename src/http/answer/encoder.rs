@@ -90,10 +90,18 @@ impl Encoder {
     }
 
     /// What must be done, where it may wait for a disk, before the frames that end the stream are
-    /// sent.
-    pub(crate) fn last_work(&mut self) -> Option<impl FnOnce() + Send + use<>> {
+    /// sent; false if they are not true then.
+    pub(crate) fn last_work(&mut self) -> Option<impl FnOnce() -> bool + Send + use<>> {
         match self {
             Self::Responses(encoder) => encoder.last_work(),
+            Self::Chat(_) | Self::Completion(_) | Self::Events(_) | Self::Messages(_) | Self::Text(_) => None,
+        }
+    }
+
+    /// The last frame of an answer whose last work failed, in place of the one that there is.
+    pub(crate) fn end_unkept(&mut self) -> Option<Frame> {
+        match self {
+            Self::Responses(encoder) => encoder.end_unkept(),
             Self::Chat(_) | Self::Completion(_) | Self::Events(_) | Self::Messages(_) | Self::Text(_) => None,
         }
     }

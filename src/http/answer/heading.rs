@@ -14,6 +14,8 @@ pub(crate) struct Heading {
     pub(crate) created: u64,
     /// The model's name, as the client asked for it.
     pub(crate) model: String,
+    /// What the client calls the request.
+    pub(crate) client_request_id: Option<String>,
 }
 
 /// The `metadata` object of an answer, or of a stream's last chunk.
@@ -47,6 +49,9 @@ pub(crate) struct Metadata {
     pub(crate) timestamp: u64,
     /// The request's id.
     pub(crate) request_id: String,
+    /// What the client calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_request_id: Option<String>,
 }
 
 /// The parameters that the cache key is made of.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use actix_web::http::header::{CONTENT_TYPE, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 
 use crate::actors::budget::{Reserved, Use};
 use crate::actors::messages::{Coalescing, Generate, PromptReport, ResponseInput};
@@ -17,6 +17,7 @@ use crate::http::answer::whole::Gather;
 use crate::http::body::{HERE_MAX_BYTES, away};
 use crate::http::errors::ApiError;
 use crate::http::middleware::checks::REQUEST_ID;
+use crate::http::middleware::client_ids::ClientRequestId;
 use crate::http::middleware::unread_body::until_sent;
 use crate::http::state::{AppState, Sender};
 use crate::http::wire::sampling::Generation;
@@ -138,8 +139,9 @@ pub(in crate::http) fn prompt_tokens(reports: &[Arc<PromptReport>]) -> usize {
 }
 
 /// The head of an answer.
-pub(in crate::http) fn heading(id: &str, model: &str) -> Heading {
-    Heading { id: id.to_owned(), created: clock::unix_seconds(), model: model.to_owned() }
+pub(in crate::http) fn heading(request: &HttpRequest, id: &str, model: &str) -> Heading {
+    let client_request_id = request.extensions().get::<ClientRequestId>().map(|ClientRequestId(id)| id.clone());
+    Heading { id: id.to_owned(), created: clock::unix_seconds(), model: model.to_owned(), client_request_id }
 }
 
 /// The end of an answer. With several prompts the key is the first one's.
@@ -176,6 +178,7 @@ pub(in crate::http) fn metadata(
         },
         timestamp: heading.created,
         request_id: heading.id.clone(),
+        client_request_id: heading.client_request_id.clone(),
     }
 }
 

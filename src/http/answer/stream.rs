@@ -49,7 +49,7 @@ struct Events {
     frames: VecDeque<Frame>,
     over: bool,
     /// What must be done before the last frames are sent, on another thread.
-    last_work: Option<JoinHandle<()>>,
+    last_work: Option<JoinHandle<bool>>,
     /// Fires after silence. Our own, because actix-web-lab's also fires at once, and into a busy
     /// stream.
     silence: Interval,
@@ -109,9 +109,15 @@ impl Stream for Events {
         let this = self.get_mut();
         loop {
             // It says itself what went wrong; the reader gets its answer all the same.
-            let works = this.last_work.as_mut().is_some_and(|work| Pin::new(work).poll(context).is_pending());
-            if works {
-                return this.silent(context);
+            match this.last_work.as_mut().map(|work| Pin::new(work).poll(context)) {
+                Some(Poll::Pending) => return this.silent(context),
+                Some(Poll::Ready(Ok(false))) => {
+                    if let Some(frame) = this.encoder.end_unkept() {
+                        this.frames.pop_back();
+                        this.frames.push_back(frame);
+                    }
+                }
+                Some(Poll::Ready(_)) | None => {}
             }
             this.last_work = None;
             if let Some(frame) = this.frames.pop_front() {

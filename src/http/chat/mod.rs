@@ -59,7 +59,7 @@ pub(in crate::http) async fn answer(
         respond::order(id.clone(), vec![ResponseInput::Chat(conversation)], &generation, streaming.coalescing, sender, memory);
     let Accepted { prompts: reports, parts } = state.backend.service.generate(order).await?;
 
-    let heading = respond::heading(&id, &model);
+    let heading = respond::heading(&request, &id, &model);
     let metadata = respond::metadata(&state, &heading, &generation, &reports);
     let progress = AnswerProgress::new(respond::prompt_tokens(&reports), generation.choices_count as usize);
     let token_ids = respond::token_ids(lists.ids, &reports[0]);

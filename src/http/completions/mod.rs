@@ -32,7 +32,7 @@ pub(in crate::http) async fn completions(
 
     let order = respond::order(id.clone(), asked.prompts.clone(), generation, streaming.coalescing, sender, memory.clone());
     let Accepted { prompts: reports, parts } = state.backend.service.generate(order).await?;
-    let heading = respond::heading(&id, &asked.model);
+    let heading = respond::heading(&request, &id, &asked.model);
     let metadata = respond::metadata(&state, &heading, generation, &reports);
     let choices_count = reports.len() * generation.choices_count as usize;
     let progress = AnswerProgress::new(respond::prompt_tokens(&reports), choices_count).of_prompts(reports.len());

@@ -12,7 +12,8 @@ use crate::http::chat::{self, Manner};
 use crate::http::errors::ApiError;
 use crate::http::legacy::text_answer::TextEncoder;
 use crate::http::legacy::text_request::TextRequest;
-use crate::http::state::{AppState, Sender, access, response_id};
+use crate::http::middleware::checks::Border;
+use crate::http::state::{AppState, ID_PREFIXES, Sender, access, response_id};
 use crate::http::wire::defaults::Terms;
 use crate::http::wire::error::clip;
 use crate::http::wire::models::CancelAnswer;
@@ -53,14 +54,25 @@ async fn read(
 }
 
 /// `/cancel/{request_id}`: the owner's requests, or any with an admin's key. Another's is not
-/// found.
-pub(in crate::http) async fn cancel(request: HttpRequest, request_id: Path<String>, state: Data<AppState>) -> HttpResponse {
+/// found. What a client calls its requests names them too.
+pub(in crate::http) async fn cancel(
+    request: HttpRequest,
+    request_id: Path<String>,
+    state: Data<AppState>,
+    border: Data<Border>,
+) -> HttpResponse {
     let (request_id, access) = (request_id.as_str(), access(&request));
     let service = &state.backend.service;
-    let found = match access.is_admin {
-        true => service.cancel(request_id).await,
-        false => service.cancel_own(request_id, access.key).await,
+    let end = async |id: &str| match access.is_admin {
+        true => service.cancel(id).await,
+        false => service.cancel_own(id, access.key).await,
     };
+    let mut found = end(request_id).await;
+    for id in border.named.ids(request_id, access) {
+        for prefix in ID_PREFIXES {
+            found |= end(&format!("{prefix}{id}")).await;
+        }
+    }
     let status = if found { "cancelled" } else { "not_found" };
     HttpResponse::Ok().json(CancelAnswer { status, request_id: &clip(request_id) })
 }

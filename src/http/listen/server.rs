@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
@@ -18,12 +18,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Semaphore;
 
 use crate::clock;
+use crate::http::batches::runner::{self, Batches};
 use crate::http::body::PARSERS_COUNT;
 use crate::http::listen::accept::{self, Accepting, Acceptor};
 use crate::http::listen::connection::{self, Connection, ConnectionPlace, ConnectionPlaces};
 use crate::http::listen::probe::Probes;
 use crate::http::listen::workers::{Stopping, Workers};
 use crate::http::middleware::checks::{self, Border};
+use crate::http::middleware::client_ids::NamedRequests;
+use crate::http::middleware::spans::Spans;
+use crate::http::middleware::unread;
 use crate::http::middleware::unread_body::PIECE_MAX_BYTES;
 use crate::http::observe::{self, ObservedState};
 use crate::http::options::{Backend, HttpOptions};
@@ -80,6 +84,8 @@ pub struct ServerHandle {
     state: Data<AppState>,
     accepting: Accepting,
     workers: Workers,
+    /// What asks the lines of batches.
+    batches: tokio::task::JoinHandle<()>,
 }
 
 impl ServerHandle {
@@ -101,6 +107,9 @@ impl ServerHandle {
     /// new requests.
     pub async fn stop(self) {
         self.accepting.stop().await;
+        // Lines that have no outcome are asked by the next server.
+        self.batches.abort();
+        let _ = self.batches.await;
         // What no client waits for is made on the workers too.
         self.state.background.ended().await;
         self.workers.stop(SHUTDOWN_MAX).await;
@@ -134,13 +143,27 @@ where
         cors_origins: options.cors_origins.clone(),
         simulated: options.simulated.as_ref().and_then(|name| HeaderValue::from_str(name).ok()),
         metrics: backend.metrics.clone(),
+        named: NamedRequests::default(),
+        spans: options
+            .spans
+            .clone()
+            .map(|sender| Spans::start(sender, backend.service.clone(), options.model.model_id.clone())),
     });
     let most = (options.connections_max_count, options.address_connections_max_count);
     let places = Arc::new(ConnectionPlaces::new(most.0, most.1, backend.metrics.clone()));
     let names = options.model_names();
     let parsers = Arc::new(Semaphore::new(PARSERS_COUNT));
     let (started, background) = (clock::unix_seconds(), BackgroundRuns::default());
-    let state = Data::new(AppState { backend, options: Arc::clone(&options), names, started, parsers, background });
+    let state = Data::new(AppState {
+        backend,
+        options: Arc::clone(&options),
+        names,
+        started,
+        parsers,
+        background,
+        batches: Batches::default(),
+        document: OnceLock::new(),
+    });
     let probes = Probes { border: border.clone(), observed: observed.clone() };
     let (shared, observe) = (Arc::clone(&options), move |config: &mut ServiceConfig| {
         config.app_data(observed.clone());
@@ -153,7 +176,8 @@ where
     let HttpOptions { idle_deadline, send_deadline, .. } = *options;
     let acceptor = Acceptor { workers: workers.clone(), places, probes, idle_deadline, send_deadline };
     let accepting = accept::start(listeners, acceptor).map_err(ServeError::Threads)?;
-    Ok(ServerHandle { addresses, state, accepting, workers })
+    let batches = actix_rt::spawn(runner::run(state.clone()));
+    Ok(ServerHandle { addresses, state, accepting, workers, batches })
 }
 
 /// What a worker does with each connection: HTTP/1.1, and the routes.
@@ -170,6 +194,8 @@ where
     let app = App::new()
         .app_data(border.clone())
         .app_data(state.clone())
+        .app_data(unread::query())
+        .app_data(unread::path())
         .wrap(from_fn(checks::pass))
         .configure(routes::configure)
         .configure(&observe)

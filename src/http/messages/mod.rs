@@ -3,6 +3,7 @@
 pub(in crate::http) mod answer;
 mod blocks;
 pub(in crate::http) mod error;
+pub(in crate::http) mod noted;
 #[cfg(test)]
 mod replay;
 mod request;
@@ -46,7 +47,7 @@ pub(in crate::http) async fn create(
     let accepted = state.backend.service.generate(order).await;
     let Accepted { prompts: reports, parts } = accepted.map_err(|refusal| as_asked(refusal, &tool_places))?;
 
-    let heading = respond::heading(&id, &model);
+    let heading = respond::heading(&request, &id, &model);
     let metadata = respond::metadata(&state, &heading, &generation, &reports);
     let progress = AnswerProgress::new(respond::prompt_tokens(&reports), 1);
     let paid = streaming.on.then(|| state.backend.service.budget().open());

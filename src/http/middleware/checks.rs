@@ -18,16 +18,18 @@ use futures_util::FutureExt;
 use crate::http::errors::{ApiError, Complaint};
 use crate::http::listen::connection::Answering;
 use crate::http::messages::error as messages_error;
+use crate::http::middleware::client_ids::{ClientRequestId, NamedEntry, NamedRequests, TRACEPARENT, TraceContext};
 use crate::http::middleware::cors::{Allowance, AllowedOrigin};
 use crate::http::middleware::key::{Access, KeyRing, MetricsAccess, is_given};
+use crate::http::middleware::spans::{OpenSpan, Spans};
 use crate::http::middleware::unread_body::{BodyShare, until_sent};
 use crate::http::observe::ObservedState;
 use crate::http::page;
-use crate::http::state::RequestId;
+use crate::http::state::{RequestId, access};
 use crate::http::wire::error::{clip, quoted};
 use crate::metrics::Metrics;
 
-/// The header under which every answer tells its id.
+/// The header under which every answer tells its id, or what the client calls it.
 pub(in crate::http) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The header that names the cost model of a simulated engine.
@@ -50,6 +52,10 @@ pub(in crate::http) struct Border {
     pub(in crate::http) simulated: Option<HeaderValue>,
     /// Counts the panics.
     pub(in crate::http) metrics: Metrics,
+    /// What is being answered, by what clients call it.
+    pub(in crate::http) named: NamedRequests,
+    /// Where spans begin, if they are told.
+    pub(in crate::http) spans: Option<Spans>,
 }
 
 /// Takes a request through the checks to its route, and its answer back with an id.
@@ -60,6 +66,11 @@ pub(in crate::http) async fn pass(
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let id = RequestId::new();
     request.extensions_mut().insert(id.clone());
+    let client_id = ClientRequestId::of(request.headers(), REQUEST_ID);
+    let (trace, span) = border.trace(&request);
+    if let Some(client_id) = &client_id {
+        request.extensions_mut().insert(client_id.clone());
+    }
     let (answering, held) = (Answering::of(&request), BodyShare::of(&mut request));
     let line = format!("{} {}", clip(request.method().as_str()), quoted(request.path()));
     let allowance = Allowance::of(&border.cors_origins, &request);
@@ -69,6 +80,10 @@ pub(in crate::http) async fn pass(
     let mut visit = Visit {
         line,
         id: id_text,
+        client_id,
+        trace,
+        span,
+        named: None,
         status: None,
         complaint: None,
         answering,
@@ -82,6 +97,10 @@ pub(in crate::http) async fn pass(
     if let Some(response) = border.turn_back(&request, visit.allowance.as_ref()) {
         let (request, _) = request.into_parts();
         return Ok(ServiceResponse::new(request, visit.leave(response)));
+    }
+    if let Some(client_id) = &visit.client_id {
+        let owner = access(request.request()).key;
+        visit.named = Some(border.named.enter(client_id, owner, &id.0));
     }
     let error = match AssertUnwindSafe(next.call(request)).catch_unwind().await {
         Ok(Ok(response)) => {
@@ -107,6 +126,14 @@ pub(in crate::http) async fn pass(
 struct Visit {
     line: String,
     id: String,
+    /// What the client calls it.
+    client_id: Option<ClientRequestId>,
+    /// The trace that it is part of.
+    trace: Option<TraceContext>,
+    /// Its span, if it is told.
+    span: Option<OpenSpan>,
+    /// It is found by that name until its answer is sent.
+    named: Option<NamedEntry>,
     status: Option<u16>,
     complaint: Option<Complaint>,
     answering: Option<Answering>,
@@ -137,7 +164,17 @@ impl Visit {
         if self.is_messages {
             response = messages_error::of_route(response, self.complaint.as_ref(), &self.id);
         }
-        self.status = Some(response.status().as_u16());
+        if let Some(client_id) = &self.client_id {
+            response.headers_mut().insert(REQUEST_ID, client_id.header());
+        }
+        if let Some(trace) = &self.trace {
+            response.headers_mut().insert(TRACEPARENT, trace.header());
+        }
+        let status = response.status().as_u16();
+        if let Some(span) = &mut self.span {
+            span.answered(&self.id, status);
+        }
+        self.status = Some(status);
         if let Some(simulated) = self.simulated.take() {
             response.headers_mut().insert(SIMULATED, simulated);
         }
@@ -150,7 +187,7 @@ impl Visit {
             response.head_mut().no_chunking(true);
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
-        let kept = (self.held.take(), self.answering.take());
+        let kept = (self.held.take(), self.answering.take(), self.named.take(), self.span.take());
         response.map_body(|_, body| until_sent(body, kept))
     }
 }
@@ -165,10 +202,13 @@ impl Drop for Visit {
         let status = self.status.unwrap_or(499);
         // Probes and scrapes that succeed come every few seconds, and would hide the rest of the
         // log.
+        let client_request_id = self.client_id.as_ref().map(|ClientRequestId(id)| id);
+        let (trace_id, span_id) =
+            (self.trace.as_ref().map(|trace| &trace.trace_id), self.trace.as_ref().map(|trace| &trace.span_id));
         if self.routine && (200..300).contains(&status) {
-            tracing::debug!(request_id = self.id, status, code, param, "{}", self.line);
+            tracing::debug!(request_id = self.id, client_request_id, trace_id, span_id, status, code, param, "{}", self.line);
         } else {
-            tracing::info!(request_id = self.id, status, code, param, "{}", self.line);
+            tracing::info!(request_id = self.id, client_request_id, trace_id, span_id, status, code, param, "{}", self.line);
         }
     }
 }
@@ -189,6 +229,25 @@ impl Border {
             }
             Err(error) => Some(error.error_response()),
         })
+    }
+
+    /// The trace of a request, and its span in it: one that it brings, or one that begins here if
+    /// spans are told.
+    fn trace(&self, request: &ServiceRequest) -> (Option<TraceContext>, Option<OpenSpan>) {
+        let given = TraceContext::of(request.headers());
+        let Some(spans) = &self.spans else { return (given, None) };
+        let span_of = |trace: &TraceContext| spans.begin(request.path(), trace);
+        match given {
+            Some(given) => {
+                let span = span_of(&given);
+                (Some(given), span)
+            }
+            None => {
+                let root = TraceContext::root();
+                let span = span_of(&root);
+                (span.is_some().then_some(root), span)
+            }
+        }
     }
 
     /// Whether a request may name this host.

@@ -27,6 +27,8 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 const FONT: &str = "font/woff2";
 const SETTINGS_PATH: &str = "/page/settings.json";
+/// What the page at `/docs` shows; it tells no more than the settings do.
+const DOCUMENT_PATH: &str = "/openapi.json";
 
 /// A file of the page.
 struct PageFile {
@@ -42,8 +44,10 @@ macro_rules! files {
 }
 
 /// Everything that the page is made of.
-static FILES: [PageFile; 15] = files! {
+static FILES: [PageFile; 17] = files! {
     "/" HTML "index.html";
+    "/docs" HTML "docs.html";
+    "/page/docs.js" SCRIPT "docs.js";
     "/page/app.js" SCRIPT "app.js";
     "/page/server.js" SCRIPT "server.js";
     "/page/chat.js" SCRIPT "chat.js";
@@ -71,7 +75,7 @@ static TAGS: LazyLock<BTreeMap<&str, String>> = LazyLock::new(|| {
 
 /// Whether a path is part of the page, and so needs no key.
 pub(in crate::http) fn is_open(path: &str) -> bool {
-    path == SETTINGS_PATH || find(path).is_some()
+    path == SETTINGS_PATH || path == DOCUMENT_PATH || find(path).is_some()
 }
 
 fn find(path: &str) -> Option<&'static PageFile> {
@@ -81,6 +85,11 @@ fn find(path: &str) -> Option<&'static PageFile> {
 /// `GET /`.
 pub(in crate::http) async fn root(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     answer(&request, "/")
+}
+
+/// `GET /docs`.
+pub(in crate::http) async fn docs(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    answer(&request, "/docs")
 }
 
 /// `GET /page/{file}`.
@@ -152,7 +161,7 @@ mod tests {
     #[test]
     fn the_page_is_small_and_names_only_itself() {
         let bytes: usize = FILES.iter().map(|file| file.bytes.len()).sum();
-        assert!(bytes < 260_000, "the page has {bytes} bytes");
+        assert!(bytes < 270_000, "the page has {bytes} bytes");
         let texts = FILES.iter().filter(|file| file.kind != FONT);
         for (path, text) in texts.map(|file| (file.path, std::str::from_utf8(file.bytes).expect("text is UTF-8"))) {
             // The library names its home in a comment, and what a bare address begins with; it asks

@@ -48,6 +48,8 @@ pub(crate) struct ResponsesEncoder {
 struct EventWriter {
     is_stream: bool,
     next: u64,
+    /// The last event that held the response.
+    last: &'static str,
 }
 
 #[derive(Serialize)]
@@ -118,7 +120,7 @@ impl ResponsesEncoder {
         shows_reasoning: bool,
         memory: Option<Reserved>,
     ) -> Self {
-        let events = EventWriter { is_stream: memory.is_some(), next: 0 };
+        let events = EventWriter { is_stream: memory.is_some(), next: 0, last: "" };
         let cutter = BlockCutter::default();
         Self { response, progress, shows_reasoning, events, cutter, memory, sealing: None, saving: None }
     }
@@ -133,11 +135,26 @@ impl ResponsesEncoder {
         self.saving = saving;
     }
 
-    /// Keeps the response as it is, where it is to be kept. May wait for the disk.
-    pub(crate) fn last_work(&mut self) -> Option<impl FnOnce() + Send + use<>> {
+    /// Keeps the response as it is, where it is to be kept; false if what it says of that is not
+    /// so. May wait for the disk.
+    pub(crate) fn last_work(&mut self) -> Option<impl FnOnce() -> bool + Send + use<>> {
         let saving = self.saving.take()?;
         let response = to_json(&self.object());
         Some(move || saving.save(response, clock::unix_seconds()))
+    }
+
+    /// The response was not kept, whatever it says.
+    pub(crate) fn set_unkept(&mut self) {
+        self.response.echoed.set_unkept();
+    }
+
+    /// The last event of a response that was not kept, in place of the one that says it is.
+    pub(crate) fn end_unkept(&mut self) -> Option<Frame> {
+        self.set_unkept();
+        self.events.next = self.events.next.saturating_sub(1);
+        let mut frames = Vec::new();
+        self.tell_response(self.events.last, &mut frames);
+        frames.pop()
     }
 
     /// The response as JSON has it; its usage once it has ended.
@@ -225,6 +242,7 @@ impl ResponsesEncoder {
 
     fn tell_response(&mut self, kind: &'static str, out: &mut impl Extend<Frame>) {
         let usage = self.progress.is_done().then(|| self.progress.usage());
+        self.events.last = kind;
         self.events.write(kind, &OfResponse { response: self.response.object(usage) }, out);
     }
 

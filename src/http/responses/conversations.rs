@@ -93,13 +93,13 @@ impl ConversationRecord {
     }
 
     fn place_of(&self, item_id: &str) -> Result<usize, ApiError> {
-        let unknown = || ApiError::UnknownConversation { what: "Item", id: clip(item_id), param: None };
+        let unknown = || ApiError::UnknownKept { what: "Item", id: clip(item_id), param: None };
         self.items.iter().position(|item| item["id"] == item_id).ok_or_else(unknown)
     }
 }
 
 fn unknown(id: &str, param: Option<&'static str>) -> ApiError {
-    ApiError::UnknownConversation { what: "Conversation", id: clip(id), param }
+    ApiError::UnknownKept { what: "Conversation", id: clip(id), param }
 }
 
 fn too_large(param: &str, bytes_max: u64) -> ApiError {
@@ -153,7 +153,7 @@ fn stored(param: &str, error: StoreError) -> ApiError {
 /// What was said in the conversation `id`, oldest first; `memory` pays for it.
 ///
 /// # Errors
-/// [`ApiError::UnknownConversation`] with the parameter `conversation`.
+/// [`ApiError::UnknownKept`] with the parameter `conversation`.
 pub(super) fn said(
     store: &ResponseStore,
     access: Access,
@@ -228,6 +228,32 @@ fn metadata_of(fields: &mut RequestFields) -> Result<Option<Map<String, Value>>,
     Ok(fields.object("metadata")?.map(RequestFields::into_rest))
 }
 
+/// The body of a new conversation: its items and its labels.
+pub(super) fn read_created(body: Value) -> Result<(Vec<Value>, Map<String, Value>), WireError> {
+    let mut fields = RequestFields::of(body, "")?;
+    let read = (items_of(&mut fields)?.unwrap_or_default(), metadata_of(&mut fields)?.unwrap_or_default());
+    note_unknown(fields);
+    Ok(read)
+}
+
+/// A body with other labels.
+pub(super) fn read_labels(body: Value) -> Result<Map<String, Value>, WireError> {
+    let mut fields = RequestFields::of(body, "")?;
+    let path = fields.path_of("metadata");
+    let metadata = metadata_of(&mut fields)?;
+    note_unknown(fields);
+    metadata.ok_or(WireError::Missing { param: path, expected: "an object of texts" })
+}
+
+/// A body with items to add.
+pub(super) fn read_added(body: Value) -> Result<Vec<Value>, WireError> {
+    let mut fields = RequestFields::of(body, "")?;
+    let path = fields.path_of("items");
+    let items = items_of(&mut fields)?.filter(|items| !items.is_empty());
+    note_unknown(fields);
+    items.ok_or_else(|| unfit(&path, &Value::Array(Vec::new()), "at least one item"))
+}
+
 /// Refuses what needs a store, by a server that keeps nothing.
 fn check_store(state: &AppState) -> Result<ResponseStore, ApiError> {
     if state.options.responses.is_on() {
@@ -283,12 +309,7 @@ pub(in crate::http) async fn create(
 ) -> Result<HttpResponse, ApiError> {
     let store = check_store(&state)?;
     let owner = Sender::of(&request)?.owner;
-    let understand = |body, _: &Terms<'_>| {
-        let mut fields = RequestFields::of(body, "")?;
-        let read = (items_of(&mut fields)?.unwrap_or_default(), metadata_of(&mut fields)?.unwrap_or_default());
-        note_unknown(fields);
-        Ok(read)
-    };
+    let understand = |body, _: &Terms<'_>| read_created(body);
     let ReadBody { asked: (items, metadata), memory } = read_json(&request, payload, &state, understand).await?;
     let object = away(true, move || {
         let _memory = memory;
@@ -319,13 +340,7 @@ pub(in crate::http) async fn update(
     id: Path<String>,
     state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let understand = |body, _: &Terms<'_>| {
-        let mut fields = RequestFields::of(body, "")?;
-        let path = fields.path_of("metadata");
-        let metadata = metadata_of(&mut fields)?;
-        note_unknown(fields);
-        metadata.ok_or(WireError::Missing { param: path, expected: "an object of texts" })
-    };
+    let understand = |body, _: &Terms<'_>| read_labels(body);
     let ReadBody { asked: metadata, memory } = read_json(&request, payload, &state, understand).await?;
     let relabel = move |id: &str, conversation: &mut ConversationRecord| {
         let _memory = memory;
@@ -355,13 +370,7 @@ pub(in crate::http) async fn add_items(
     id: Path<String>,
     state: Data<AppState>,
 ) -> Result<HttpResponse, ApiError> {
-    let understand = |body, _: &Terms<'_>| {
-        let mut fields = RequestFields::of(body, "")?;
-        let path = fields.path_of("items");
-        let items = items_of(&mut fields)?.filter(|items| !items.is_empty());
-        note_unknown(fields);
-        items.ok_or_else(|| unfit(&path, &Value::Array(Vec::new()), "at least one item"))
-    };
+    let understand = |body, _: &Terms<'_>| read_added(body);
     let ReadBody { asked: items, memory } = read_json(&request, payload, &state, understand).await?;
     let add = move |id: &str, conversation: &mut ConversationRecord| {
         let _memory = memory;

@@ -197,6 +197,11 @@ impl EchoedFields {
         Self { store, background, ..self }
     }
 
+    /// The response could not be kept.
+    pub(crate) fn set_unkept(&mut self) {
+        self.store = false;
+    }
+
     /// Memory that it holds at most, about, with the events that wait to be read; `is_saved`: the
     /// response is written to the store too.
     pub(crate) fn bytes(&self, is_saved: bool) -> u64 {

@@ -188,13 +188,13 @@ async fn call_off(state: &AppState, id: &str) {
 
 #[derive(Debug, Deserialize)]
 pub(in crate::http) struct ItemsQuery {
-    pub(super) limit: Option<String>,
-    pub(super) order: Option<String>,
-    pub(super) after: Option<String>,
+    pub(in crate::http) limit: Option<String>,
+    pub(in crate::http) order: Option<String>,
+    pub(in crate::http) after: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct ItemList {
+pub(in crate::http) struct ItemList {
     object: &'static str,
     data: Vec<Value>,
     first_id: Option<Value>,
@@ -215,7 +215,7 @@ pub(in crate::http) async fn input_items(
 }
 
 /// The page of `items`, oldest first, that is asked for.
-pub(super) fn page(items: &mut Vec<Value>, query: &ItemsQuery) -> Result<ItemList, WireError> {
+pub(in crate::http) fn page(items: &mut Vec<Value>, query: &ItemsQuery) -> Result<ItemList, WireError> {
     let unfit = |param: &str, found: &str, expected: &str| WireError::Unfit {
         param: param.to_owned(),
         found: format!("the string {}", quoted(found)),

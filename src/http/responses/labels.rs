@@ -51,7 +51,7 @@ pub(super) fn read(fields: &mut RequestFields) -> Result<(), WireError> {
     }
 }
 
-pub(super) fn check_metadata(fields: &RequestFields) -> Result<(), WireError> {
+pub(in crate::http) fn check_metadata(fields: &RequestFields) -> Result<(), WireError> {
     let path = fields.path_of("metadata");
     let Some(Value::Object(map)) = fields.peek("metadata") else { return Ok(()) };
     if map.len() > PAIRS_MAX {

@@ -6,7 +6,8 @@ pub(in crate::http) mod conversations;
 mod echoed;
 mod items;
 pub(in crate::http) mod kept;
-mod labels;
+pub(in crate::http) mod labels;
+pub(in crate::http) mod noted;
 mod object;
 #[cfg(test)]
 mod replay;
@@ -65,7 +66,7 @@ pub(in crate::http) async fn create(
     let accepted = state.backend.service.generate(order).await;
     let Accepted { prompts: reports, parts } = accepted.map_err(|refusal| as_asked(refusal, prompt_name, &tool_places))?;
 
-    let heading = respond::heading(&id, &model);
+    let heading = respond::heading(&request, &id, &model);
     let metadata = respond::metadata(&state, &heading, &generation, &reports);
     let progress = AnswerProgress::new(respond::prompt_tokens(&reports), 1);
     let response = ResponseState::new(
@@ -84,15 +85,16 @@ pub(in crate::http) async fn create(
         return Ok(respond::in_stream(&request, &state, &id, parts, Encoder::Responses(Box::new(encoder))));
     }
     let gathering = state.backend.service.budget().open();
-    let whole = respond::gathered(parts, encoder, &gathering).await?;
+    let mut whole = respond::gathered(parts, encoder, &gathering).await?;
     let (bytes, is_kept) = (gathering.bytes(), saving.is_some());
     let write = move || {
         let _kept = kept;
         let json = to_json(&whole.object());
-        if let Some(saving) = saving {
-            saving.save(json.clone(), clock::unix_seconds());
+        if saving.is_none_or(|saving| saving.save(json.clone(), clock::unix_seconds())) {
+            return json;
         }
-        json
+        whole.set_unkept();
+        to_json(&whole.object())
     };
     respond::json_from(gathering, bytes, is_kept, write).await.map(|response| respond::named(response, &id))
 }

@@ -69,17 +69,17 @@ pub(crate) struct Saving {
 }
 
 impl Saving {
-    /// Keeps the response, whose JSON this is. May wait for the disk. A store that fails costs the
-    /// client nothing but the next turn.
-    pub(crate) fn save(&self, response: String, now_seconds: u64) {
+    /// Keeps the response, whose JSON this is; false if it was to be kept, and is not. May wait for
+    /// the disk. A store that fails costs the client nothing but the next turn.
+    pub(crate) fn save(&self, response: String, now_seconds: u64) -> bool {
         let response = RawValue::from_string(response).expect("a response is written as JSON");
-        if self.keeps_response {
-            // It is logged.
-            let _ = self.save_by(&response, |owner, record| self.store.put(&self.id, owner, record, now_seconds));
-        }
+        let put = |owner: &[u8], record: &[u8]| self.store.put(&self.id, owner, record, now_seconds);
+        // What goes wrong is logged.
+        let is_kept = !self.keeps_response || self.save_by(&response, put).is_ok();
         if let Some(conversation) = &self.conversation {
             conversations::add_turn(&self.store, self.access, conversation, &self.input, &response);
         }
+        is_kept
     }
 
     /// The same for a response that is kept again once it has ended.

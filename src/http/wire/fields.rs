@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::http::wire::document::join;
 use crate::http::wire::error::{WireError, clip, quoted};
+use crate::http::wire::noted::{NotedKind, note};
 
 /// Integers beyond this are not exact as floats, and a float beyond it was perhaps another integer
 /// in the text.
@@ -43,6 +44,16 @@ impl RequestFields {
 
     /// Takes a field out, whatever it holds; `None` if it is absent or null.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.take_for(name, || NotedKind::Any)
+    }
+
+    /// Takes a field out that is known and not served.
+    pub(crate) fn take_refused(&mut self, name: &str) -> Option<Value> {
+        self.take_for(name, || NotedKind::Refused)
+    }
+
+    fn take_for(&mut self, name: &str, kind: impl FnOnce() -> NotedKind) -> Option<Value> {
+        note(&self.path, name, kind);
         self.map.swap_remove(name).filter(|value| !value.is_null())
     }
 
@@ -58,12 +69,12 @@ impl RequestFields {
 
     /// A text.
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, WireError> {
-        self.take(name).map(|value| text(value, &self.path_of(name))).transpose()
+        self.take_for(name, || NotedKind::Text).map(|value| text(value, &self.path_of(name))).transpose()
     }
 
     /// True or false.
     pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, WireError> {
-        match self.take(name) {
+        match self.take_for(name, || NotedKind::Flag) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(flag)),
             Some(other) => Err(unfit(&self.path_of(name), &other, "true or false")),
@@ -72,7 +83,8 @@ impl RequestFields {
 
     /// An integer in `range`.
     pub(crate) fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, WireError> {
-        self.take(name).map(|value| integer(&value, &self.path_of(name), range)).transpose()
+        let taken = self.take_for(name, || NotedKind::Integer(*range.start(), *range.end()));
+        taken.map(|value| integer(&value, &self.path_of(name), range)).transpose()
     }
 
     /// A count in `range`, which is one of `u32`.
@@ -99,12 +111,13 @@ impl RequestFields {
         expected: &str,
         accepts: impl Fn(f32) -> bool,
     ) -> Result<Option<f64>, WireError> {
-        self.take(name).map(|value| number(&value, &self.path_of(name), expected, accepts)).transpose()
+        let taken = self.take_for(name, || NotedKind::Number(expected.to_owned()));
+        taken.map(|value| number(&value, &self.path_of(name), expected, accepts)).transpose()
     }
 
     /// A list.
     pub(crate) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, WireError> {
-        match self.take(name) {
+        match self.take_for(name, || NotedKind::List) {
             None => Ok(None),
             Some(Value::Array(list)) => Ok(Some(list)),
             Some(other) => Err(unfit(&self.path_of(name), &other, "an array")),
@@ -113,7 +126,8 @@ impl RequestFields {
 
     /// An object inside this one.
     pub(crate) fn object(&mut self, name: &str) -> Result<Option<RequestFields>, WireError> {
-        self.take(name).map(|value| RequestFields::of(value, &self.path_of(name))).transpose()
+        let taken = self.take_for(name, || NotedKind::Object);
+        taken.map(|value| RequestFields::of(value, &self.path_of(name))).transpose()
     }
 
     /// What was not taken: the fields that this server does not know, and the nulls among those

@@ -88,7 +88,7 @@ pub(crate) fn refuse_these(fields: &mut RequestFields, names: &[&str]) -> Result
 
 fn refuse_one(fields: &mut RequestFields, name: &str, neutral: Neutral) -> Result<(), WireError> {
     let param = fields.path_of(name);
-    if fields.take(name).is_some_and(|value| !asks_for_nothing(&value, neutral)) {
+    if fields.take_refused(name).is_some_and(|value| !asks_for_nothing(&value, neutral)) {
         let message = "this server does not do that, and an answer without it would be another one; leave it out".to_owned();
         return Err(WireError::Unsupported { param, message });
     }

@@ -20,6 +20,7 @@ pub(crate) mod history;
 pub(crate) mod limits;
 pub(crate) mod lists;
 pub(crate) mod models;
+pub(crate) mod noted;
 pub(crate) mod parts;
 pub(crate) mod reasoning;
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub(in crate::http) fn blame<T: std::fmt::Debug>(result: Result<T, WireError>) -
 }
 
 pub(crate) fn heading() -> Heading {
-    Heading { id: "id-1".to_owned(), created: 7, model: "tiny".to_owned() }
+    Heading { id: "id-1".to_owned(), created: 7, model: "tiny".to_owned(), client_request_id: None }
 }
 
 pub(crate) fn metadata() -> Metadata {
@@ -62,6 +62,7 @@ pub(crate) fn metadata() -> Metadata {
         params: Params { temperature: 0.5, top_p: 1.0, max_tokens: None, seed: Some(-1), stop_sequences: Vec::new() },
         timestamp: 7,
         request_id: "id-1".to_owned(),
+        client_request_id: None,
     }
 }
 

@@ -53,12 +53,17 @@ fn the_log_names_what_was_refused() {
     let mut server = Server::start();
     let body = r#"{"messages":[{"role":"user","content":"hush-hush"}],"temperature":"hush-hush"}"#;
     assert_eq!(server.answer("POST", "/v1/chat/completions", body).0, 400);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let headers = format!("X-Request-Id: order-66\r\ntraceparent: 00-{trace}-00f067aa0ba902b7-01\r\n");
+    assert_eq!(server.answer_with("GET", "/version", &headers).0, 200);
     server.signal("-TERM");
     let (_, log) = server.end();
     let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let line = lines.find(|line| line["status"] == 400).unwrap_or_else(|| panic!("no line has the status: {log}"));
     assert_eq!((&line["code"], &line["param"]), (&"invalid_value".into(), &"temperature".into()), "{line}");
     assert!(!log.contains("hush"), "{log}");
+    let traced = lines.find(|line| line["client_request_id"] == "order-66").unwrap_or_else(|| panic!("no id: {log}"));
+    assert_eq!((&traced["trace_id"], traced["span_id"].as_str().map(str::len)), (&trace.into(), Some(16)), "{traced}");
 }
 
 #[test]

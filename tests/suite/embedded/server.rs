@@ -99,6 +99,17 @@ impl Server {
         (status.unwrap_or_else(|| panic!("no status: {answer}")), answer.split_once("\r\n\r\n").expect("a head").1.to_owned())
     }
 
+    /// The answer to a request without a body, with more headers, each with its line's end.
+    pub(super) fn answer_with(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer in UTF-8");
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("no status: {answer}")), answer)
+    }
+
     /// The body of an answer that is a success.
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> String {
         let (status, body) = self.answer(method, path, body);

@@ -21,6 +21,17 @@ async fn what_runs_is_finished_and_what_comes_is_refused() {
     let refused = post(address, "/v1/completions", BODY).await;
     assert_eq!((refused.status, &refused.error()["code"]), (503, &"draining".into()));
     assert!(refused.header("retry-after").is_some() && refused.header("connection") == Some("close"), "{refused:?}");
+    // What generates nothing is work too.
+    for (path, body) in [
+        ("/v1/conversations", "{}"),
+        ("/v1/messages/count_tokens", r#"{"messages":[{"role":"user","content":"x"}]}"#),
+        ("/v1/batches", r#"{"input_file_id":"file-0","endpoint":"/v1/responses"}"#),
+        ("/tokenize", r#"{"prompt":"x"}"#),
+        ("/apply-template", r#"{"messages":[{"role":"user","content":"x"}]}"#),
+    ] {
+        let refused = post(address, path, body).await;
+        assert_eq!((refused.status, &refused.json()["error"]["code"]), (503, &"draining".into()), "{path}");
+    }
     assert_eq!(get(address, "/health/ready").await.status, 503);
     assert_eq!(get(address, "/health/live").await.status, 200);
     assert_eq!(world.service.drained(Duration::from_secs(60)).await.ended_count, 0);

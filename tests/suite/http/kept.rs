@@ -244,3 +244,22 @@ async fn a_file_is_read_by_the_next_server() {
     delete(&world, &path_of(&begun)).await;
     world.close().await;
 }
+
+/// A response that has no room in the store is not there afterwards, and does not say that it is.
+#[actix_rt::test]
+async fn a_response_that_could_not_be_kept_says_so() {
+    let mut plan = Plan { answer: harmony("She greets.", "Hello."), ..Plan::default() };
+    plan.http.responses = ResponseStore::in_memory(StoreLimits { bytes_max: 600, ..StoreLimits::default() });
+    let world = World::open(plan).await;
+    let whole = ask(&world, json!({"input": "One?"})).await;
+    let events = named(&post(world.address, PATH, &json!({"input": "One?", "stream": true}).to_string()).await);
+    let numbers: Vec<u64> = events.iter().map(|(_, event)| event["sequence_number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (0..events.len() as u64).collect::<Vec<_>>());
+    let streamed = replayed(&events);
+    for response in [&whole, &streamed] {
+        assert_eq!((&response["status"], &response["store"]), (&json!("completed"), &json!(false)));
+        assert_eq!(response["output"][1]["content"][0]["text"], "Hello.");
+        assert_eq!(get(world.address, &path_of(response)).await.status, 404);
+    }
+    world.close().await;
+}

@@ -1,12 +1,14 @@
 //! The HTTP border over real sockets, with real actors and the fake engine behind it.
 
 mod access;
+mod batches;
 mod calls;
 mod client;
 mod connections;
 mod conversations;
 mod dialects;
 mod draining;
+mod ids;
 mod kept;
 mod keys;
 mod leaving;
@@ -16,6 +18,7 @@ mod loaded;
 mod memory;
 mod messages;
 mod observe;
+mod openapi;
 mod page;
 mod parameters;
 mod prefix;
@@ -26,5 +29,6 @@ pub(crate) mod responses;
 mod sockets;
 mod speculation;
 mod timeline;
+mod traces;
 mod turns;
 mod world;
