@@ -432,6 +432,24 @@ test('a key is asked for, kept in the tab alone, and used', async ({ browser }) 
   }
 });
 
+test('the API is shown by its operations, and found by its fields', async ({ url, browser }) => {
+  const { page, check } = await open(browser, `${url}/docs`);
+  const chat = page.locator('.api-operation:has-text("POST/v1/chat/completionsAnswer")');
+  await chat.locator('summary').click();
+  assert.match(await chat.textContent(), /stream_options\.include_usage/);
+  assert.match(await chat.textContent(), /temperature.*from 0 to 2/);
+  const count = await page.locator('.api-operation:visible').count();
+  assert.ok(count > 50, `${count} operations`);
+  await page.fill('#find', 'input_file_id');
+  assert.deepEqual(await page.locator('.api-operation:visible code').first().textContent(), '/v1/batches');
+  assert.equal(await page.locator('.api-operation:visible').count(), 1);
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.fill('#find', '');
+  assert.ok(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth) <= 0, 'it fits a phone');
+  if (pictures) await page.screenshot({ path: join(pictures, 'api.png') });
+  await check();
+});
+
 test('it fits a phone and the dark', async ({ url, browser }) => {
   const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
   for (const [name, options] of [['desktop-light', {}], ['desktop-dark', { colorScheme: 'dark' }], ['phone-dark', { ...phone, colorScheme: 'dark' }], ['phone-light', phone]]) {

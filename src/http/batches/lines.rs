@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::http::body::BODY_FACTOR;
 use crate::http::wire::document;
 use crate::http::wire::error::{clip, quoted};
 
@@ -20,8 +21,8 @@ const CUSTOM_ID_MAX_BYTES: usize = 512;
 pub(super) struct BatchLine {
     /// The name that the client gave it, of which there is no other in its file.
     pub(super) custom_id: String,
-    /// The request.
-    pub(super) body: Value,
+    /// The request, as JSON.
+    pub(super) body: String,
 }
 
 /// What is wrong with a line.
@@ -38,6 +39,12 @@ impl LineFault {
     fn new(code: &str, line: Option<usize>, param: Option<&str>, message: String) -> Self {
         Self { code: code.to_owned(), line, message, param: param.map(str::to_owned) }
     }
+}
+
+/// What reading `content` may hold in memory: its lines, and the longest while it is parsed.
+pub(super) fn reading_bytes(content: &[u8]) -> u64 {
+    let longest = content.split(|byte| *byte == b'\n').map(<[u8]>::len).max().unwrap_or(0);
+    2 * content.len() as u64 + BODY_FACTOR * longest as u64
 }
 
 /// The lines of `content`, all of which ask `endpoint`. Blank lines are passed over.
@@ -102,7 +109,7 @@ fn read_line(text: &[u8], line: usize, endpoint: &str) -> Result<BatchLine, Line
         None => return Err(fault("invalid_url", "url", format!("expected {endpoint}"))),
     }
     match fields.swap_remove("body") {
-        Some(body @ Value::Object(_)) => Ok(BatchLine { custom_id, body }),
+        Some(body @ Value::Object(_)) => Ok(BatchLine { custom_id, body: body.to_string() }),
         _ => Err(fault("invalid_body", "body", "expected an object, the request".to_owned())),
     }
 }
@@ -162,6 +169,12 @@ mod tests {
         let content = format!("{}\r\n\n  \n{}", line("a", CHAT), line("b", CHAT));
         let read = read(content.as_bytes(), CHAT).unwrap();
         assert_eq!(read.iter().map(|line| line.custom_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn memory_is_reserved_for_the_longest_line() {
+        assert_eq!(reading_bytes(b""), 0);
+        assert_eq!(reading_bytes(b"1234\n12"), 2 * 7 + BODY_FACTOR * 4);
     }
 
     #[test]

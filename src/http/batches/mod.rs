@@ -13,6 +13,7 @@ use actix_web::web::{Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Map, Value};
 
+use crate::actors::budget::Use;
 use crate::clock;
 use crate::http::answer::sealing::owner_bytes;
 use crate::http::batches::files::{check_store, listed, owner_of};
@@ -79,6 +80,7 @@ pub(in crate::http) async fn create(
     let begin = move || {
         let BatchRequest { endpoint, input_file_id, metadata } = asked;
         let file = files::find(&store, access, &input_file_id, Some("input_file_id"), &memory)?;
+        memory.grow(Use::Request, lines::reading_bytes(&file.content))?;
         let (read, now) = (lines::read(&file.content, &endpoint), clock::unix_seconds());
         let batch = BatchObject::new(&endpoint, &input_file_id, metadata, read.map(|lines| lines.len()), now);
         let (owner, record) = (owner_bytes(access.key), to_record(&batch));

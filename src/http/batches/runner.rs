@@ -26,6 +26,7 @@ use super::files::{self, OUTPUT, owner_of};
 use super::lines::{self, BatchLine, LineError, LineFault, LineResponse, LineResult, held_body};
 use super::object::{BatchObject, BatchStatus, LineCounts, PREFIX};
 use super::{changed, to_record};
+use crate::actors::budget::Use;
 use crate::actors::messages::KeyId;
 use crate::clock;
 use crate::http::answer::encoder::to_json;
@@ -134,9 +135,13 @@ async fn run_one(state: &Data<AppState>, batch: BatchObject, owner: KeyId) -> Re
     let (store, access) = (state.options.responses.clone(), Access { key: owner, is_admin: false });
     let memory = state.backend.service.budget().open();
     let (looked, file_id, held) = (store.clone(), batch.input_file_id.clone(), memory.clone());
-    let read = away(true, move || files::find(&looked, access, &file_id, None, &held)).await?;
     let (prefix, endpoint) = (outcomes_prefix(&batch.id), batch.endpoint.clone());
-    let lines = match read.map(|file| lines::read(&file.content, &endpoint)) {
+    let read = move || {
+        let file = files::find(&looked, access, &file_id, None, &held)?;
+        held.grow(Use::Request, lines::reading_bytes(&file.content))?;
+        Ok(lines::read(&file.content, &endpoint))
+    };
+    let lines = match away(true, read).await? {
         Ok(Ok(lines)) => lines,
         Err(ApiError::UnknownKept { .. }) | Ok(Err(_)) => {
             return ended(state, &batch.id, None, LinesEnd::All, owner).await;
@@ -205,9 +210,10 @@ async fn ask(state: &Data<AppState>, owner: KeyId, endpoint: &str, index: usize,
     let request_id = RequestId::new();
     let result_id = format!("batch_req_{}", request_id.0);
     loop {
-        let response = match refused(&line.body) {
+        let body: Value = serde_json::from_str(&line.body).expect("it was written as JSON");
+        let response = match refused(&body) {
             Some(error) => error.error_response(),
-            None => answered(state, owner, endpoint, &line.body, request_id.clone()).await,
+            None => answered(state, owner, endpoint, body, request_id.clone()).await,
         };
         let status = response.status();
         if [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE].contains(&status) {
@@ -230,8 +236,7 @@ fn refused(body: &Value) -> Option<ApiError> {
 }
 
 /// The answer of the route.
-async fn answered(state: &Data<AppState>, owner: KeyId, endpoint: &str, body: &Value, id: RequestId) -> HttpResponse {
-    let mut body = body.clone();
+async fn answered(state: &Data<AppState>, owner: KeyId, endpoint: &str, mut body: Value, id: RequestId) -> HttpResponse {
     body["priority"] = PRIORITY.into();
     let bytes = Bytes::from(body.to_string());
     let request = TestRequest::post().uri(endpoint).insert_header((CONTENT_TYPE, "application/json")).set_payload(bytes);
@@ -280,11 +285,24 @@ async fn ended(
     end: LinesEnd,
     owner: KeyId,
 ) -> Result<(), ApiError> {
-    let (store, written) = (state.options.responses.clone(), id.to_owned());
-    let status = away(true, move || write(&store, &written, lines.as_deref(), end, owner)).await??;
+    let (store, written, memory) = (state.options.responses.clone(), id.to_owned(), state.backend.service.budget().open());
+    let status = away(true, move || {
+        let outcomes_bytes = outcomes_bytes(&store, &written)?;
+        // Twice, for the record of a file is made of its bytes.
+        memory.grow(Use::Answer, 2 * outcomes_bytes)?;
+        Ok::<_, ApiError>(write(&store, &written, lines.as_deref(), end, owner)?)
+    })
+    .await??;
     state.batches.forget(id);
     tracing::info!(id, ?status, "a batch has ended");
     Ok(())
+}
+
+/// How large the outcomes of a batch are.
+fn outcomes_bytes(store: &ResponseStore, id: &str) -> Result<u64, StoreError> {
+    let mut bytes = 0;
+    store.visit(&outcomes_prefix(id), clock::unix_seconds(), |_, _, record| bytes += record.len() as u64)?;
+    Ok(bytes)
 }
 
 fn write(

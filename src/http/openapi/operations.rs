@@ -83,7 +83,7 @@ use OperationAnswer::{Bytes, Events, Json, JsonOrEvents};
 
 /// The operations, in the order of the page.
 pub(super) const OPERATIONS: &[Operation] = &[
-    posts("/v1/chat/completions", "Chat", "OperationAnswer a conversation", BodyForm::Chat, JsonOrEvents("ChatCompletion"))
+    posts("/v1/chat/completions", "Chat", "Answer a conversation", BodyForm::Chat, JsonOrEvents("ChatCompletion"))
         .with(GENERATES)
         .asking(DIALECT),
     posts("/v1/chat/completions/render", "Chat", "The prompt that a conversation becomes", BodyForm::Chat, Json("Rendered")),
@@ -91,7 +91,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     posts("/v1/completions", "Completions", "Continue texts or token ids", BodyForm::Completion, JsonOrEvents("Completion"))
         .with(GENERATES)
         .asking(SESSION),
-    posts("/v1/responses", "Responses", "OperationAnswer with a list of items", BodyForm::Response, JsonOrEvents("Response"))
+    posts("/v1/responses", "Responses", "Answer with a list of items", BodyForm::Response, JsonOrEvents("Response"))
         .with(GENERATES)
         .asking(SESSION),
     reads("/v1/responses/{id}", "Responses", "A response that was kept", Json("Response")).with(KEPT).asking(&["stream"]),
@@ -118,11 +118,11 @@ pub(super) const OPERATIONS: &[Operation] = &[
     reads("/v1/files/{id}", "Batches", "What a file is", Json("File")).with(KEPT),
     reads("/v1/files/{id}/content", "Batches", "What a file holds", Bytes("application/octet-stream")).with(KEPT),
     deletes("/v1/files/{id}", "Batches", "Forget a file"),
-    posts("/v1/batches", "Batches", "OperationAnswer the requests of a file", BodyForm::Batch, Json("Batch")).with(KEPT),
+    posts("/v1/batches", "Batches", "Answer the requests of a file", BodyForm::Batch, Json("Batch")).with(KEPT),
     reads("/v1/batches", "Batches", "The batches", Json("ItemList")).with(KEPT).asking(PAGE),
     reads("/v1/batches/{id}", "Batches", "A batch, as far as it is", Json("Batch")).with(KEPT),
     posts("/v1/batches/{id}/cancel", "Batches", "Call off a batch", BodyForm::None, Json("Batch")).with(KEPT),
-    posts("/v1/messages", "Messages", "OperationAnswer as Anthropic's API does", BodyForm::Message, JsonOrEvents("Message"))
+    posts("/v1/messages", "Messages", "Answer as Anthropic's API does", BodyForm::Message, JsonOrEvents("Message"))
         .with(MESSAGES)
         .asking(SESSION),
     posts("/v1/messages/count_tokens", "Messages", "Count a prompt's tokens", BodyForm::CountedMessage, Json("TokensCount"))

@@ -256,8 +256,8 @@ fn plan(path: &Path, step_time: Duration) -> Plan {
 async fn a_batch_goes_on_after_a_restart_with_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("responses.redb");
-    let world = World::open(plan(&path, Duration::from_millis(1))).await;
-    let short = json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 60});
+    let world = World::open(plan(&path, Duration::from_millis(5))).await;
+    let short = json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 8});
     let content: String = (0..200).map(|index| line(&format!("id-{index}"), CHAT, &short)).collect();
     let batch = begin(&world, CHAT, &content).await;
     until(&world, &batch, |batch| batch["request_counts"]["completed"].as_u64().unwrap() >= 3).await;
