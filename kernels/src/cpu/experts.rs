@@ -96,6 +96,7 @@ impl Cpu {
         let hidden = experts.hidden;
         assert_eq!(x.len(), stream.len(), "as many outputs as inputs");
         assert_eq!(x.len(), routes.tokens() * hidden, "{hidden} values for each of {} tokens", routes.tokens());
+        self.begin_operation("experts: groups, rounding", 0);
         let mut mixture = std::mem::take(&mut self.mixture);
         let Mixture { groups, outer, values, inner } = &mut mixture;
         groups.fill(routes, experts.count);
@@ -160,6 +161,7 @@ impl Cpu {
         P::X: Sync + 'x,
         Q::X: Send,
     {
+        self.begin_operation("experts: gate_up", groups.hit.len() * experts.gate_up.bytes() / experts.count);
         let units = experts.intermediate / MXFP4_BLOCK;
         let pairs_each = groups.tokens.len() / groups.hit.len().max(1);
         let out = Outputs::new(room);
@@ -192,6 +194,7 @@ impl Cpu {
     ) where
         P::X: Sync + 'x,
     {
+        self.begin_operation("experts: down", groups.hit.len() * experts.down.bytes() / experts.count);
         let out = Outputs::new(stream);
         let isa = self.isa;
         let pairs = groups.tokens.len();

@@ -16,9 +16,12 @@ mod product;
 mod router;
 mod rows;
 mod simd;
+mod timing;
 
 pub use packed::{Format, Packed, PackedExperts};
-pub use simd::Isa;
+pub use simd::{Ahead, Isa};
+pub use timing::OperationTime;
+use timing::Timing;
 
 /// How exactly MXFP4 weights are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -110,6 +113,25 @@ impl Cpu {
     #[must_use]
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// Times operations from now on, by a clock of nanoseconds.
+    pub fn start_timing(&mut self, clock: fn() -> u64) {
+        *self.pool.timing() = Some(Timing::start(clock));
+    }
+
+    /// Begins an operation that reads so many bytes of weights, if operations are timed.
+    #[inline]
+    pub fn begin_operation(&mut self, name: &'static str, bytes: usize) {
+        if let Some(timing) = self.pool.timing() {
+            timing.begin(name, bytes);
+        }
+    }
+
+    /// What was timed, in order; from then on nothing is. The first entry, "checks", is
+    /// what came before any operation was begun.
+    pub fn take_timing(&mut self) -> Vec<OperationTime> {
+        self.pool.timing().take().map_or_else(Vec::new, Timing::finish)
     }
 
     /// The instructions that the kernels use.

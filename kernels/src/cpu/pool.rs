@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::PoisonError;
 
+use super::timing::Timing;
 use crate::sync::{
     Arc, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, Ordering, SPINS, UnsafePlace, spin_loop, yield_now,
 };
@@ -121,6 +122,7 @@ pub(super) struct Pool {
     shared: Arc<Shared>,
     helpers: Vec<JoinHandle<()>>,
     jobs: u64,
+    timing: Option<Timing>,
 }
 
 impl std::fmt::Debug for Pool {
@@ -147,12 +149,17 @@ impl Pool {
             started.unwrap_or_else(|error| panic!("cannot start thread {index} of {threads} for the CPU's kernels: {error}"))
         };
         let helpers = (1..threads).map(start).collect();
-        Self { shared, helpers, jobs: 0 }
+        Self { shared, helpers, jobs: 0, timing: None }
     }
 
     /// How many threads compute, the caller's among them.
     pub(super) fn threads(&self) -> usize {
         self.helpers.len() + 1
+    }
+
+    /// What is timed, if anything is.
+    pub(super) fn timing(&mut self) -> &mut Option<Timing> {
+        &mut self.timing
     }
 
     /// Calls `work` with ranges that together are `0..items`, each at most `grain` long, on all
@@ -169,6 +176,15 @@ impl Pool {
             }
             return;
         }
+        let Some(mut timing) = self.timing.take() else { return self.share(items, grain, &work) };
+        let share = timing.share(self.threads());
+        self.share(items, grain, &|range| share.piece(|| work(range)));
+        timing.add(share);
+        self.timing = Some(timing);
+    }
+
+    /// Hands out the pieces, of which there are several, and waits for all of them.
+    fn share(&mut self, items: usize, grain: usize, work: &(dyn Fn(Range<usize>) + Sync)) {
         let next = AtomicUsize::new(0);
         let panicked: Mutex<Option<Box<dyn Any + Send>>> = Mutex::new(None);
         let claim = || {

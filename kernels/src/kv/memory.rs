@@ -158,6 +158,11 @@ impl KvMemory {
         (&self.layout, &mut self.stored)
     }
 
+    /// What the kernels write.
+    pub(crate) fn stored_mut(&mut self) -> &mut Stored {
+        &mut self.stored
+    }
+
     /// The key of (`block`, `head`, `slot`), `[head_dim]`.
     ///
     /// # Panics

@@ -21,6 +21,7 @@ impl CpuEngine {
     pub(super) fn forward(&mut self, batch: &Batch, hidden: &mut dyn FnMut(usize, &[f32])) {
         let config = self.checkpoint.config();
         let tokens = batch.tokens.len();
+        self.cpu.begin_operation("embedding", 0);
         self.scratch.begin(batch, &self.rope);
         let mut step = ForwardStep::new(config, &mut self.cpu, &mut self.scratch, tokens);
         step.cpu.embed(&self.weights.embedding.view(), step.tokens, step.stream);
@@ -41,6 +42,7 @@ impl CpuEngine {
     /// Computes the logits of the stream's `rows`, at most as many as the scratch memory has room
     /// for, from its first row on.
     pub(super) fn compute_logits(&mut self, rows: impl Iterator<Item = usize>) {
+        self.cpu.begin_operation("norms", 0);
         let hidden = self.checkpoint.config().hidden;
         let Scratch { stream, picked, picked_normed, logits, .. } = &mut self.scratch;
         let mut count = 0;
@@ -52,6 +54,7 @@ impl CpuEngine {
         let eps = self.checkpoint.config().rms_norm_eps;
         self.cpu.rms_norm(picked, &self.weights.final_norm, eps, normed);
         let output = &self.weights.output;
+        self.cpu.begin_operation("lm_head", output.bytes());
         self.cpu.linear(normed, output, None, &mut logits[..count * output.rows()]);
     }
 }
@@ -99,9 +102,12 @@ impl<'a> ForwardStep<'a> {
     fn attention(&mut self, layer: &Layer, memory: &mut KvMemory, slices: &[KvSlice<'_>], window: Option<usize>) {
         let ModelConfig { heads, kv_heads, head_dim, rms_norm_eps, .. } = *self.config;
         let cpu = &mut *self.cpu;
+        cpu.begin_operation("norms", 0);
         cpu.rms_norm(self.stream, &layer.attention_norm, rms_norm_eps, self.normed);
         let projections = &layer.projections;
+        cpu.begin_operation("q, k, v", projections.weight.bytes());
         cpu.linear(self.normed, &projections.weight, projections.bias.as_deref(), self.projected);
+        cpu.begin_operation("rotary embedding", 0);
         let (query, kv) = (self.config.query_width(), self.config.kv_width());
         for (token, row) in self.projected.chunks_exact(query + 2 * kv).enumerate() {
             self.queries[token * query..][..query].copy_from_slice(&row[..query]);
@@ -110,15 +116,20 @@ impl<'a> ForwardStep<'a> {
         }
         cpu.rotary(self.queries, heads, head_dim, self.angles);
         cpu.rotary(self.keys, kv_heads, head_dim, self.angles);
-        memory.store(slices, self.keys, self.values);
+        cpu.begin_operation("KV store", 0);
+        cpu.store_kv(memory, slices, self.keys, self.values);
+        cpu.begin_operation(if window.is_some() { "attention, sliding" } else { "attention, full" }, 0);
         cpu.attention(self.queries, &layer.sinks, window, memory, slices, self.attended);
+        cpu.begin_operation("o", layer.output.weight.bytes());
         cpu.linear_add(self.attended, &layer.output.weight, layer.output.bias.as_deref(), self.stream);
     }
 
     /// Adds the experts to the stream.
     fn experts(&mut self, layer: &Layer) {
         let cpu = &mut *self.cpu;
+        cpu.begin_operation("norms", 0);
         cpu.rms_norm(self.stream, &layer.expert_norm, self.config.rms_norm_eps, self.normed);
+        cpu.begin_operation("router", layer.router.bytes());
         cpu.route(self.normed, &layer.router, &layer.router_bias, self.routes);
         cpu.experts_add(self.normed, &layer.experts, self.routes, self.stream);
     }

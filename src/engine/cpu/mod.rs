@@ -14,7 +14,7 @@ mod memory;
 mod scratch;
 mod weights;
 
-pub use antiphon_kernels::cpu::{Format, Isa, Math};
+pub use antiphon_kernels::cpu::{Ahead, Format, Isa, Math, OperationTime};
 pub use available::available_bytes;
 pub use memory::{CpuOptions, MemoryPlan};
 
@@ -26,7 +26,7 @@ use super::wanted::{Wanted, list_wanted};
 use super::{Engine, EngineError, check_batch};
 use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, Sampled, Slice};
 use antiphon_kernels::cpu::Cpu;
-use antiphon_kernels::kv::KvMemory;
+use antiphon_kernels::kv::{KvLayout, KvMemory, KvSlice};
 use antiphon_kernels::rope::Rope;
 use memory::{LOGIT_ROWS_MAX, block_bytes, kv_format, kv_layout};
 use scratch::Scratch;
@@ -149,6 +149,30 @@ impl CpuEngine {
         }
     }
 
+    /// Times the operations of steps from now on, by a clock of nanoseconds.
+    pub fn start_timing(&mut self, clock: fn() -> u64) {
+        self.cpu.start_timing(clock);
+    }
+
+    /// What was timed, in order, and ends it; [`Cpu::take_timing`] says what an entry is.
+    pub fn take_timing(&mut self) -> Vec<OperationTime> {
+        self.cpu.take_timing()
+    }
+
+    /// Fills all KV memory with `number` after `number`, as if every block were computed: what is
+    /// read of memory that was never written comes from a cache, and a bench would measure that.
+    pub fn fill_kv_memory(&mut self, mut number: impl FnMut() -> f32) {
+        for memory in &mut self.kv {
+            let KvLayout { blocks, block_tokens, kv_heads, head_dim } = *memory.layout();
+            for block in 0..u32::try_from(blocks).expect("a block's number has 32 bits") {
+                let slice = KvSlice { rows: 0..block_tokens, start: 0, blocks: &[block], first_block: 0 };
+                let [keys, values] =
+                    [(); 2].map(|()| (0..block_tokens * kv_heads * head_dim).map(|_| number()).collect::<Vec<_>>());
+                memory.store(&[slice], &keys, &values);
+            }
+        }
+    }
+
     /// Reports what the batch asks for of the rows that [`Self::forward`] has left in the residual
     /// stream.
     fn report(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) {
@@ -156,6 +180,7 @@ impl CpuEngine {
         list_wanted(batch, sampled, &mut wanted);
         for rows in wanted.chunks(LOGIT_ROWS_MAX) {
             self.compute_logits(rows.iter().map(|wanted| wanted.row));
+            self.cpu.begin_operation("sampling", 0);
             for (wanted, logits) in rows.iter().zip(self.scratch.logits.chunks_exact(self.limits.vocab_size)) {
                 report_row(&mut self.sampler, &batch.slices[wanted.slice], *wanted, logits, &mut sampled[wanted.report]);
             }
@@ -176,6 +201,7 @@ impl Engine for CpuEngine {
         self.forward(batch, &mut |_, _| {});
         let mut sampled = Vec::with_capacity(batch.slices.len());
         self.report(batch, &mut sampled);
+        self.cpu.begin_operation("checks", 0);
         // Of a file that is cut meanwhile zeros are read: nothing of such a step may get out.
         self.checkpoint.check_unchanged().map_err(changed)?;
         self.sampled = Some(sampled);

@@ -4,6 +4,10 @@
 #[allow(dead_code, reason = "a model uses what it needs of the file")]
 mod shipped;
 
+#[path = "../../../kernels/src/cpu/timing.rs"]
+#[allow(dead_code, unreachable_pub, reason = "no model times anything")]
+mod timing;
+
 /// Models of the pool.
 pub mod pool {
     use loom::cell::UnsafeCell;

@@ -4,8 +4,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::rows::prefetches_alone;
-use super::{Kernel, Simd};
+use super::{Ahead, Kernel, Simd};
 
 const LANES: usize = 8;
 
@@ -13,7 +12,7 @@ const LANES: usize = 8;
 /// [`Avx2::detect_with_vnni`] make one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Avx2 {
-    prefetches_alone: bool,
+    ahead: Ahead,
     vnni: bool,
 }
 
@@ -22,7 +21,7 @@ impl Avx2 {
     pub(super) fn detect() -> Option<Self> {
         // Every CPU with AVX2 has the other two, but that is not written anywhere.
         let detected = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-        detected.then(|| Self { prefetches_alone: prefetches_alone(), vnni: false })
+        detected.then(|| Self { ahead: Ahead::of_this_cpu(), vnni: false })
     }
 
     /// The same, if the CPU has the instruction that multiplies bytes beside them: AVX-VNNI.
@@ -41,9 +40,14 @@ impl Avx2 {
         self.vnni
     }
 
-    /// Whether to prefetch weights that a single token is multiplied with.
-    pub(super) fn prefetches_alone(self) -> bool {
-        self.prefetches_alone
+    /// How far ahead weights are prefetched.
+    pub(super) fn ahead(self) -> Ahead {
+        self.ahead
+    }
+
+    /// The same with weights prefetched as far ahead as `ahead` says.
+    pub(super) fn with_ahead(self, ahead: Ahead) -> Self {
+        Self { ahead, ..self }
     }
 }
 
@@ -147,5 +151,11 @@ impl Simd for Avx2 {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        // SAFETY: `self` exists, so SSE is there; nothing is read from the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }

@@ -9,6 +9,7 @@
 
 use std::arch::x86_64::*;
 
+use super::Ahead;
 use super::avx_vnni_rows::{int8_int8 as int8_int8_vnni, mxfp4_int8 as mxfp4_int8_vnni};
 use super::avx2::Avx2;
 use super::rows::{Band, DOUBLED, RAISED, Rows, Sums, check, prefetch, prefetch_block};
@@ -16,25 +17,26 @@ use crate::cpu::activations::Block;
 use crate::cpu::packed::{BF16_BYTES, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
 
 /// Calls a kernel once for all of a band, or once for each half of its groups; the last of its
-/// constants says whether weights are asked for ahead.
+/// constants says whether weights are prefetched.
 macro_rules! by_halves {
-    ($self:ident, $kernel:ident $([$parts:tt])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
+    ($self:ident, $kernel:ident $([$parts:tt])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {{
+        let Ahead { integers, several, .. } = $self.ahead();
         // SAFETY: `self` exists, so AVX2 and FMA were detected, and AVX-VNNI if `self.vnni()`,
         // which is asked before a kernel is named that needs it; `check` has seen that groups and
         // activations are so long.
         unsafe {
             if const { T > 1 } {
                 for (group, rows) in $band.into_iter().zip([0, 2]) {
-                    $kernel::<T, 1, 1, $($parts,)? true>([group], $xs, $blocks, rows, 0, $sums);
-                    $kernel::<T, 1, 1, $($parts,)? false>([group], $xs, $blocks, rows, 1, $sums);
+                    $kernel::<T, 1, 1, $($parts,)? true>([group], $xs, $blocks, several, rows, 0, $sums);
+                    $kernel::<T, 1, 1, $($parts,)? false>([group], $xs, $blocks, several, rows, 1, $sums);
                 }
-            } else if $self.prefetches_alone() {
-                $kernel::<T, 2, 2, $($parts,)? true>($band, $xs, $blocks, 0, 0, $sums);
+            } else if integers > 0 {
+                $kernel::<T, 2, 2, $($parts,)? true>($band, $xs, $blocks, integers, 0, 0, $sums);
             } else {
-                $kernel::<T, 2, 2, $($parts,)? false>($band, $xs, $blocks, 0, 0, $sums);
+                $kernel::<T, 2, 2, $($parts,)? false>($band, $xs, $blocks, integers, 0, 0, $sums);
             }
         }
-    };
+    }};
 }
 
 impl Rows for Avx2 {
@@ -44,16 +46,19 @@ impl Rows for Avx2 {
     #[inline]
     fn bf16_f32<const T: usize>(self, band: Band<'_>, xs: &[&[f32]; T], sums: &mut [Sums; T]) {
         let pairs = check(band, xs, BF16_BYTES, 2);
+        let Ahead { bf16, several, .. } = self.ahead();
         // SAFETY: `self` exists, so AVX2 and FMA were detected; `check` has seen that groups and
         // activations are so long.
         unsafe {
             if const { T > 2 } {
-                bf16_f32::<T, 1, true>([band[0]], xs, pairs, 0, sums);
-                bf16_f32::<T, 1, true>([band[1]], xs, pairs, 2, sums);
-            } else if const { T > 1 } || self.prefetches_alone() {
-                bf16_f32::<T, 2, true>(band, xs, pairs, 0, sums);
+                bf16_f32::<T, 1, true>([band[0]], xs, pairs, several, 0, sums);
+                bf16_f32::<T, 1, true>([band[1]], xs, pairs, several, 2, sums);
+            } else if const { T > 1 } {
+                bf16_f32::<T, 2, true>(band, xs, pairs, several, 0, sums);
+            } else if bf16 > 0 {
+                bf16_f32::<T, 2, true>(band, xs, pairs, bf16, 0, sums);
             } else {
-                bf16_f32::<T, 2, false>(band, xs, pairs, 0, sums);
+                bf16_f32::<T, 2, false>(band, xs, pairs, bf16, 0, sums);
             }
         }
     }
@@ -103,14 +108,16 @@ unsafe fn bf16_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
     xs: &[&[f32]; T],
     pairs: usize,
+    ahead: usize,
     rows: usize,
     sums: &mut [Sums; T],
 ) {
+    let ahead = ahead.min(pairs * BF16_BYTES);
     let mut totals = [[[_mm256_setzero_ps(); 2]; G]; T];
     let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
     for pair in 0..pairs {
         if PREFETCHES {
-            prefetch(groups, pair * BF16_BYTES, BF16_BYTES, pairs * BF16_BYTES);
+            prefetch(groups, pair * BF16_BYTES, BF16_BYTES, pairs * BF16_BYTES, ahead);
         }
         for g in 0..G {
             for h in 0..2 {
@@ -183,6 +190,7 @@ unsafe fn mxfp4_f32<const T: usize, const G: usize, const H: usize, const PREFET
     groups: [&[u8]; G],
     xs: &[&[f32]; T],
     blocks: usize,
+    ahead: usize,
     rows: usize,
     first: usize,
     sums: &mut [Sums; T],
@@ -190,10 +198,11 @@ unsafe fn mxfp4_f32<const T: usize, const G: usize, const H: usize, const PREFET
     // SAFETY: the table has sixteen bytes.
     let table = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(DOUBLED.as_ptr().cast())) };
     let nibble = _mm256_set1_epi8(15);
+    let ahead = ahead.min(blocks * MXFP4_BYTES);
     let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
     for block in 0..blocks {
         if PREFETCHES {
-            prefetch_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
+            prefetch_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block, ahead);
         }
         for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
             let mut low = [_mm256_setzero_ps(); T];
@@ -261,14 +270,16 @@ macro_rules! define_integer_kernel {
             groups: [&[u8]; G],
             xs: &[&[Block<PARTS>]; T],
             blocks: usize,
+            ahead: usize,
             rows: usize,
             first: usize,
             sums: &mut [Sums; T],
         ) {
+            let ahead = ahead.min(blocks * $bytes);
             let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
             for block in 0..blocks {
                 if PREFETCHES {
-                    prefetch_block::<G, $bytes, $scale_bytes>(groups, blocks, block);
+                    prefetch_block::<G, $bytes, $scale_bytes>(groups, blocks, block, ahead);
                 }
                 for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
                     // SAFETY: `block` is below `blocks`, to which the caller has checked groups and
@@ -337,15 +348,17 @@ unsafe fn int8_int8<const T: usize, const G: usize, const H: usize, const PREFET
     groups: [&[u8]; G],
     xs: &[&[Block<1>]; T],
     blocks: usize,
+    ahead: usize,
     rows: usize,
     first: usize,
     sums: &mut [Sums; T],
 ) {
     let (raised, ones) = (_mm256_set1_epi8(i8::MIN), _mm256_set1_epi16(1));
+    let ahead = ahead.min(blocks * INT8_BYTES);
     let mut totals = [[[_mm256_setzero_ps(); H]; G]; T];
     for block in 0..blocks {
         if PREFETCHES {
-            prefetch_block::<G, INT8_BYTES, INT8_SCALES>(groups, blocks, block);
+            prefetch_block::<G, INT8_BYTES, INT8_SCALES>(groups, blocks, block, ahead);
         }
         for (g, h) in (0..G * H).map(|half| (half / H, half % H)) {
             let mut parts = [_mm256_setzero_si256(); T];

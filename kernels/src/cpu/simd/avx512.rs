@@ -5,8 +5,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::amx::Amx;
-use super::rows::prefetches_alone;
-use super::{Kernel, Simd};
+use super::{Ahead, Kernel, Simd};
 
 const LANES: usize = 16;
 
@@ -14,7 +13,7 @@ const LANES: usize = 16;
 /// makes one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Avx512 {
-    prefetches_alone: bool,
+    ahead: Ahead,
     amx: Option<Amx>,
 }
 
@@ -30,7 +29,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma");
-        detected.then(|| Self { prefetches_alone: prefetches_alone(), amx: None })
+        detected.then(|| Self { ahead: Ahead::of_this_cpu(), amx: None })
     }
 
     /// The same, if the CPU has tiles beside them: AMX.
@@ -49,9 +48,14 @@ impl Avx512 {
         self.amx
     }
 
-    /// Whether to prefetch weights that a single token is multiplied with.
-    pub(super) fn prefetches_alone(self) -> bool {
-        self.prefetches_alone
+    /// How far ahead weights are prefetched.
+    pub(super) fn ahead(self) -> Ahead {
+        self.ahead
+    }
+
+    /// The same with weights prefetched as far ahead as `ahead` says.
+    pub(super) fn with_ahead(self, ahead: Ahead) -> Self {
+        Self { ahead, ..self }
     }
 }
 
@@ -160,5 +164,11 @@ impl Simd for Avx512 {
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
         }
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        // SAFETY: `self` exists, so SSE is there; nothing is read from the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }

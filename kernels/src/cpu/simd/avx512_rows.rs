@@ -13,22 +13,21 @@ use crate::cpu::activations::Block;
 use crate::cpu::packed::{BF16_BYTES, GROUP, INT8_BYTES, INT8_SCALES, MXFP4_BYTES, MXFP4_SCALES};
 
 /// Calls a kernel for both groups of a band; the last of its constants says whether weights are
-/// asked for ahead.
+/// prefetched, `$alone` how far ahead for a single token.
 macro_rules! both_groups {
-    ($self:ident, $kernel:ident $([$parts:ident])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr) => {
+    ($self:ident, $kernel:ident $([$parts:ident])?, $band:expr, $xs:expr, $blocks:expr, $sums:expr, $alone:ident) => {{
+        let ahead = if T > 1 { $self.ahead().several } else { $self.ahead().$alone };
         // SAFETY: `self` exists, so the features were detected; `check` has seen that groups and
         // activations are so long.
         unsafe {
             // A constant, so that only what can be called is compiled.
-            if const { T > 1 } {
-                $kernel::<T, 2, $($parts,)? true>($band, $xs, $blocks, 0, $sums);
-            } else if $self.prefetches_alone() {
-                $kernel::<T, 2, $($parts,)? true>($band, $xs, $blocks, 0, $sums);
+            if const { T > 1 } || ahead > 0 {
+                $kernel::<T, 2, $($parts,)? true>($band, $xs, $blocks, ahead, 0, $sums);
             } else {
-                $kernel::<T, 2, $($parts,)? false>($band, $xs, $blocks, 0, $sums);
+                $kernel::<T, 2, $($parts,)? false>($band, $xs, $blocks, ahead, 0, $sums);
             }
         }
-    };
+    }};
 }
 
 impl Rows for Avx512 {
@@ -37,7 +36,7 @@ impl Rows for Avx512 {
     #[inline]
     fn bf16_f32<const T: usize>(self, band: Band<'_>, xs: &[&[f32]; T], sums: &mut [Sums; T]) {
         let pairs = check(band, xs, BF16_BYTES, 2);
-        both_groups!(self, bf16_f32, band, xs, pairs, sums);
+        both_groups!(self, bf16_f32, band, xs, pairs, sums, bf16);
     }
 
     #[inline]
@@ -47,23 +46,23 @@ impl Rows for Avx512 {
             for (first, group) in band.into_iter().enumerate() {
                 // SAFETY: `self` exists, so the features were detected; `check` has seen that group
                 // and activations are so long.
-                unsafe { mxfp4_f32::<T, 1, true>([group], xs, blocks, first, sums) };
+                unsafe { mxfp4_f32::<T, 1, true>([group], xs, blocks, self.ahead().several, first, sums) };
             }
         } else {
-            both_groups!(self, mxfp4_f32, band, xs, blocks, sums);
+            both_groups!(self, mxfp4_f32, band, xs, blocks, sums, integers);
         }
     }
 
     #[inline]
     fn mxfp4_int8<const T: usize, const PARTS: usize>(self, band: Band<'_>, xs: &[&[Block<PARTS>]; T], sums: &mut [Sums; T]) {
         let blocks = check(band, xs, MXFP4_BYTES + MXFP4_SCALES, 1);
-        both_groups!(self, mxfp4_int8[PARTS], band, xs, blocks, sums);
+        both_groups!(self, mxfp4_int8[PARTS], band, xs, blocks, sums, integers);
     }
 
     #[inline]
     fn int8_int8<const T: usize>(self, band: Band<'_>, xs: &[&[Block<1>]; T], sums: &mut [Sums; T]) {
         let blocks = check(band, xs, INT8_BYTES + INT8_SCALES, 1);
-        both_groups!(self, int8_int8, band, xs, blocks, sums);
+        both_groups!(self, int8_int8, band, xs, blocks, sums, integers);
     }
 }
 
@@ -84,14 +83,16 @@ unsafe fn bf16_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
     xs: &[&[f32]; T],
     pairs: usize,
+    ahead: usize,
     first: usize,
     sums: &mut [Sums; T],
 ) {
+    let ahead = ahead.min(pairs * BF16_BYTES);
     let mut totals = [[_mm512_setzero_ps(); G]; T];
     let high = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
     for pair in 0..pairs {
         if PREFETCHES {
-            prefetch(groups, pair * BF16_BYTES, BF16_BYTES, pairs * BF16_BYTES);
+            prefetch(groups, pair * BF16_BYTES, BF16_BYTES, pairs * BF16_BYTES, ahead);
         }
         // SAFETY: `pair` is below `pairs`, to which the caller has checked groups and activations.
         unsafe {
@@ -138,16 +139,18 @@ unsafe fn mxfp4_f32<const T: usize, const G: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
     xs: &[&[f32]; T],
     blocks: usize,
+    ahead: usize,
     first: usize,
     sums: &mut [Sums; T],
 ) {
     let table = DOUBLED.map(f32::from);
     // SAFETY: the table has sixteen values.
     let table = unsafe { _mm512_loadu_ps(table.as_ptr()) };
+    let ahead = ahead.min(blocks * MXFP4_BYTES);
     let mut totals = [[_mm512_setzero_ps(); G]; T];
     for block in 0..blocks {
         if PREFETCHES {
-            prefetch_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
+            prefetch_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block, ahead);
         }
         for g in 0..G {
             let mut low = [_mm512_setzero_ps(); T];
@@ -239,16 +242,18 @@ unsafe fn mxfp4_int8<const T: usize, const G: usize, const PARTS: usize, const P
     groups: [&[u8]; G],
     xs: &[&[Block<PARTS>]; T],
     blocks: usize,
+    ahead: usize,
     first: usize,
     sums: &mut [Sums; T],
 ) {
     // SAFETY: the table has sixteen bytes.
     let table = unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(RAISED.as_ptr().cast())) };
     let nibble = _mm512_set1_epi8(15);
+    let ahead = ahead.min(blocks * MXFP4_BYTES);
     let mut totals = [[_mm512_setzero_ps(); G]; T];
     for block in 0..blocks {
         if PREFETCHES {
-            prefetch_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block);
+            prefetch_block::<G, MXFP4_BYTES, MXFP4_SCALES>(groups, blocks, block, ahead);
         }
         for g in 0..G {
             let mut weights = [_mm512_setzero_si512(); 8];
@@ -282,13 +287,15 @@ unsafe fn int8_int8<const T: usize, const G: usize, const PREFETCHES: bool>(
     groups: [&[u8]; G],
     xs: &[&[Block<1>]; T],
     blocks: usize,
+    ahead: usize,
     first: usize,
     sums: &mut [Sums; T],
 ) {
+    let ahead = ahead.min(blocks * INT8_BYTES);
     let mut totals = [[_mm512_setzero_ps(); G]; T];
     for block in 0..blocks {
         if PREFETCHES {
-            prefetch_block::<G, INT8_BYTES, INT8_SCALES>(groups, blocks, block);
+            prefetch_block::<G, INT8_BYTES, INT8_SCALES>(groups, blocks, block, ahead);
         }
         for g in 0..G {
             let mut weights = [_mm512_setzero_si512(); 8];

@@ -10,6 +10,7 @@
 //! rounds products, the others fuse them, and AMX, which is AVX-512 for all but bf16 weights, adds
 //! up the parts of activations.
 
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -28,6 +29,7 @@ mod portable;
 mod portable_rows;
 mod rows;
 
+pub use ahead::Ahead;
 #[cfg(target_arch = "x86_64")]
 pub(super) use amx::Amx;
 #[cfg(target_arch = "x86_64")]
@@ -87,6 +89,9 @@ pub(super) trait Simd: Rows {
     fn power(self, shifted: Self::V) -> Self::V;
     /// The sum of all lanes, in one fixed order.
     fn sum(self, v: Self::V) -> f32;
+
+    /// Brings the cache line at an address near, if the instructions can. Nothing is read.
+    fn prefetch<T>(self, at: *const T);
 }
 
 /// `e^x` in each lane, within 2e-7 relative; zero below -87.7, infinite above 88.37, NaN for NaN.
@@ -177,6 +182,35 @@ impl Isa {
             Set::Avx2(simd) => simd.name(),
             #[cfg(target_arch = "x86_64")]
             Set::Avx512(simd) => simd.name(),
+        }
+    }
+
+    /// How far ahead weights are prefetched; `None` if the instructions cannot.
+    #[must_use]
+    pub fn ahead(self) -> Option<Ahead> {
+        match self.0 {
+            Set::Portable(_) => None,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2(simd) => Some(simd.ahead()),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(simd) => Some(simd.ahead()),
+        }
+    }
+
+    /// The same instructions with weights prefetched as far ahead as `ahead` says, if they can: a
+    /// bench compares distances so.
+    ///
+    /// # Panics
+    /// If there is no distance for several tokens.
+    #[must_use]
+    pub fn with_ahead(self, ahead: Ahead) -> Self {
+        assert!(ahead.several > 0, "weights that several tokens are multiplied with are always prefetched");
+        match self.0 {
+            Set::Portable(_) => self,
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2(simd) => Self(Set::Avx2(simd.with_ahead(ahead))),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(simd) => Self(Set::Avx512(simd.with_ahead(ahead))),
         }
     }
 

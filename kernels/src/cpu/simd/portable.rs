@@ -107,4 +107,7 @@ impl Simd for Portable {
     fn sum(self, v: Self::V) -> f32 {
         ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
     }
+
+    #[inline(always)]
+    fn prefetch<T>(self, _: *const T) {}
 }

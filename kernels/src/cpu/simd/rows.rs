@@ -12,7 +12,8 @@
 //! other tokens are. AVX2, AVX-VNNI and AVX-512 give the same bits; the portable path rounds
 //! products before it adds them.
 //!
-//! Weights are prefetched [`AHEAD`] bytes before they are multiplied. The processor's own
+//! Weights are prefetched before they are multiplied, as far ahead as
+//! [`Ahead`](super::Ahead) says. The processor's own
 //! prefetching stops at every page of 4 KiB, and a loop that multiplies each line with several
 //! tokens fills the window in which loads run ahead of it. Without asking, eight tokens were seen
 //! to read at two fifths of the bandwidth. Two groups side by side are two streams of weights, and
@@ -49,19 +50,14 @@ pub(in crate::cpu) trait Rows: Copy {
     fn int8_int8<const T: usize>(self, band: Band<'_>, xs: &[&[Block<1>]; T], sums: &mut [Sums; T]);
 }
 
-/// How far ahead weights are prefetched, in bytes. Of 512 to 8,192, this and its double were seen
-/// to be the fastest.
-#[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 2048;
-
-/// Prefetches the `bytes` bytes of each group that are [`AHEAD`] of byte `at`, of groups that are
-/// read side by side and whose values end at byte `end`. Behind a group's values come those of the
-/// group that is read after it.
+/// Prefetches the `bytes` bytes of each group that are `ahead` of byte `at`, of groups that are
+/// read side by side and whose values end at byte `end`; `ahead` is at most `end`. Behind a group's
+/// values come those of the group that is read after it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn prefetch<const G: usize>(groups: [&[u8]; G], at: usize, bytes: usize, end: usize) {
+pub(super) fn prefetch<const G: usize>(groups: [&[u8]; G], at: usize, bytes: usize, end: usize, ahead: usize) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    let to = at + AHEAD;
+    let to = at + ahead;
     let to = if to < end { to } else { to - end + G * groups[0].len() };
     for group in groups {
         for line in (0..bytes).step_by(64) {
@@ -81,9 +77,10 @@ pub(super) fn prefetch_block<const G: usize, const VALUES: usize, const SCALES: 
     groups: [&[u8]; G],
     blocks: usize,
     block: usize,
+    ahead: usize,
 ) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    prefetch(groups, block * VALUES, VALUES, blocks * VALUES);
+    prefetch(groups, block * VALUES, VALUES, blocks * VALUES, ahead);
     if (block * SCALES).is_multiple_of(64) {
         for group in groups {
             let at = blocks * VALUES + block * SCALES + G * group.len();
@@ -91,17 +88,6 @@ pub(super) fn prefetch_block<const G: usize, const VALUES: usize, const SCALES: 
             unsafe { _mm_prefetch::<_MM_HINT_T0>(group.as_ptr().wrapping_add(at).cast()) };
         }
     }
-}
-
-/// Whether to prefetch weights that a single token is multiplied with.
-///
-/// Intel's cores (Emerald Rapids) were seen to read a third faster with it. On AMD's (Zen 3) it
-/// made a plain read a quarter slower: there the processor's own prefetching keeps up with so
-/// little work.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn prefetches_alone() -> bool {
-    let vendor = std::arch::x86_64::__cpuid(0);
-    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"
 }
 
 /// E2M1 doubled, which makes it an integer, by all four bits.

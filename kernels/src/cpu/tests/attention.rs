@@ -159,6 +159,56 @@ proptest! {
     }
 }
 
+/// A context of three spans: whether its spans are computed one after the other or by many threads,
+/// and whether a position is computed alone or beside others, the bits are the same.
+#[test]
+fn spans_that_threads_compute_apart_change_no_bit() {
+    for format in FORMATS {
+        let world = gpt_oss(format, None, vec![4_300, 40]);
+        let width = world.shape.width();
+        // Around the beginnings of spans, and at the end.
+        for positions in [2_044..2_052, 4_090..4_100, 4_299..4_300] {
+            let parts = [positions.clone(), 39..40];
+            let (q, slices) = (world.queries(&parts), world.slices(&parts));
+            let twin = reference::attention(&q, &world.sinks, None, &world.memory, &slices);
+            for isa in Isa::available() {
+                let expected = world.attend(&mut Cpu::with_isa(1, isa), &parts);
+                assert_near(&expected, &twin, |_| 1e-5, isa.name());
+                for threads in [2, 3, 7, 16] {
+                    let mut cpu = Cpu::with_isa(threads, isa);
+                    assert_eq!(bits(&world.attend(&mut cpu, &parts)), bits(&expected), "{threads} threads on {isa:?}");
+                    let alone = world.attend(&mut cpu, &[positions.end - 1..positions.end, 0..0]);
+                    let last = positions.len() - 1;
+                    assert_eq!(bits(&alone), bits(&expected[last * width..][..width]), "{threads} threads on {isa:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_and_values_are_stored_as_their_twin_stores_them() {
+    for format in FORMATS {
+        let layout = KvLayout { blocks: 9, block_tokens: 5, kv_heads: 3, head_dim: 10 };
+        let mut numbers = Numbers(8);
+        let slices = [
+            KvSlice { rows: 0..17, start: 3, blocks: &[7, 2, 0, 5], first_block: 0 },
+            KvSlice { rows: 18..20, start: 14, blocks: &[3, 8], first_block: 2 },
+        ];
+        let (keys, values) = (numbers.values(20 * 30), numbers.values(20 * 30));
+        let mut twin = KvMemory::with_format(layout, format);
+        twin.store(&slices, &keys, &values);
+        for threads in [1, 2, 5] {
+            let mut memory = KvMemory::with_format(layout, format);
+            Cpu::new(threads).store_kv(&mut memory, &slices, &keys, &values);
+            for (block, head, slot) in (0..9).flat_map(|block| (0..15).map(move |at| (block, at / 5, at % 5))) {
+                assert!(memory.key(block, head, slot).eq(twin.key(block, head, slot)), "key {block} {head} {slot}");
+                assert!(memory.value(block, head, slot).eq(twin.value(block, head, slot)), "value {block} {head} {slot}");
+            }
+        }
+    }
+}
+
 fn gpt_oss(format: KvFormat, window: Option<usize>, lens: Vec<usize>) -> World {
     let blocks = lens.iter().map(|len| len.div_ceil(16)).sum();
     World::new(Shape {

@@ -179,6 +179,38 @@ fn the_choice_of_experts_at_its_edges() {
     }
 }
 
+/// A distance shorter than a line, one behind the end of a group and of the matrix, none.
+#[test]
+fn how_far_ahead_weights_are_prefetched_changes_no_bit() {
+    let mut numbers = Numbers(31);
+    let layer = Layer::new(&mut numbers, 3, 96, 64);
+    let bytes = numbers.bf16(50 * 96);
+    for (tokens, isa) in [1, 2, 9].into_iter().flat_map(|tokens| Isa::available().into_iter().map(move |isa| (tokens, isa))) {
+        let x = numbers.values(tokens * 96);
+        let routes = layer.routes(&mut numbers, tokens, 2);
+        let compute = |isa: Isa, math: Math| {
+            let mut cpu = Cpu::with_isa(2, isa).with_math(math);
+            let packed = cpu.pack_experts(&layer.experts());
+            let mut out = vec![0.0; tokens * 96];
+            cpu.experts_add(&x, &packed, &routes, &mut out);
+            for format in Format::DENSE {
+                let weight = cpu.pack(&[Bf16Matrix::new(&bytes, 50, 96).unwrap()], format);
+                let mut logits = vec![0.0; tokens * 50];
+                cpu.linear(&x, &weight, None, &mut logits);
+                out.extend(logits);
+            }
+            bits(&out)
+        };
+        for math in Math::ALL {
+            let expected = compute(isa, math);
+            for distance in [0, 1, 4096, 1 << 20] {
+                let ahead = Ahead { bf16: distance, integers: distance, several: distance.max(1) };
+                assert_eq!(compute(isa.with_ahead(ahead), math), expected, "{distance} bytes, {math:?} on {isa:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_broken_token_breaks_itself_alone() {
     let mut numbers = Numbers(9);

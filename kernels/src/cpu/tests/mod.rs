@@ -5,8 +5,9 @@ mod attention;
 mod experts;
 mod linear;
 mod rows;
+mod timing;
 
-use super::{Cpu, Format, Isa, Math, Packed};
+use super::{Ahead, Cpu, Format, Isa, Math, Packed};
 
 /// Numbers that look random and come again from the same seed.
 struct Numbers(u64);
