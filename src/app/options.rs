@@ -131,6 +131,9 @@ pub struct ServeOptions {
     pub cpu_dense: Format,
     /// The instructions that the CPU computes with; `None` takes the fastest.
     pub cpu_isa: Option<Isa>,
+    /// Whether the CPU's packed weights are kept in a file beside the checkpoint, which the next
+    /// start maps.
+    pub keep_packed_weights: bool,
     /// The share of a GPU's memory that may be used, in (0, 1].
     pub gpu_memory_utilization: f64,
     /// How GPUs multiply steps of many tokens.

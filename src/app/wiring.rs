@@ -158,6 +158,7 @@ fn place_options(options: &ServeOptions) -> PlaceOptions {
         cpu_math: options.cpu_math,
         cpu_dense: options.cpu_dense,
         cpu_isa: options.cpu_isa,
+        keep_packed_weights: options.keep_packed_weights,
     }
 }
 

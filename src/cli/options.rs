@@ -105,6 +105,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
         cpu_isa: layers.read("cpu_isa", "auto, or portable, avx2, avx-vnni, avx-512 or amx where the CPU has it", |text| {
             automatic(text, isa)
         })?,
+        keep_packed_weights: layers.read("keep_packed_weights", "on or off", switch)?,
         gpu_memory_utilization: layers.read("gpu_memory_utilization", "a number above 0, at most 1", |text| {
             text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0)
         })?,

@@ -97,6 +97,7 @@ fn nonsense_is_refused_with_what_was_expected_and_who_gave_it() {
         ("cpu_math", "quick", "exact, int16 or fast"),
         ("cpu_dense", "mxfp4", "bf16 or int8"),
         ("cpu_isa", "mmx", "auto, or portable, avx2, avx-vnni, avx-512 or amx where the CPU has it"),
+        ("keep_packed_weights", "yes", "on or off"),
         ("cuda_prefill", "tma", "mma or wgmma"),
         ("threads", "0", "auto or a whole number from 1 to 1024"),
         ("kv_bytes", "4 parsecs", "auto or a size from 1MiB"),

@@ -131,6 +131,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     plain("cpu_dense", "FORMAT", "bf16", "how the CPU keeps attention's projections and the lm_head: bf16 or int8"),
     plain("cpu_isa", "NAME", "auto", "instructions of the CPU: auto, portable, avx2, avx-vnni, avx-512 or amx"),
+    plain(
+        "keep_packed_weights",
+        "on|off",
+        "off",
+        "keep the CPU's packed weights in a file beside the model (as large as the model), which the next start maps",
+    ),
     plain("gpu_memory_utilization", "SHARE", "0.9", "share of a GPU's memory that may be used, above 0 and at most 1"),
     plain(
         "cuda_prefill",

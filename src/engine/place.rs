@@ -64,6 +64,8 @@ pub struct PlaceOptions {
     pub cpu_dense: Format,
     /// The instructions that the CPU computes with; `None` takes the fastest.
     pub cpu_isa: Option<Isa>,
+    /// Whether the CPU's packed weights are kept in a file beside the checkpoint.
+    pub keep_packed_weights: bool,
 }
 
 /// Where a model is computed.
@@ -266,7 +268,7 @@ fn cpu_engine(options: &PlaceOptions, model: &str, checkpoint: &Arc<Checkpoint>)
     let PlaceOptions { sequences_max, step_tokens_max, .. } = *options;
     let mut cpu = CpuOptions::within(checkpoint.config(), options.cpu_math, kv_bytes, sequences_max, step_tokens_max);
     cpu.threads = options.threads.unwrap_or(cpu.threads);
-    (cpu.dense, cpu.isa) = (options.cpu_dense, options.cpu_isa);
+    (cpu.dense, cpu.isa, cpu.keep_packed) = (options.cpu_dense, options.cpu_isa, options.keep_packed_weights);
     let plan = MemoryPlan::of(checkpoint, &cpu);
     warn_if_cut(options.kv_bytes, plan.global_kv_bytes + plan.sliding_kv_bytes, sequences_max);
     plan.check(available).map_err(|error| PlaceError::Memory { model: model.to_owned(), message: error.to_string() })?;
@@ -275,6 +277,7 @@ fn cpu_engine(options: &PlaceOptions, model: &str, checkpoint: &Arc<Checkpoint>)
         tracing::warn!("this CPU has no AVX2, or it is not to be used: the portable path is some ten times slower");
     }
     tracing::info!(threads = cpu.threads, isa = isa.name(), math = ?cpu.math, dense = ?cpu.dense, %plan, "computing on the CPU");
+    tracing::debug!(ahead_bytes = ?isa.ahead(), "weights are prefetched");
     let checkpoint = Arc::clone(checkpoint);
     // An engine after the first takes over its weights.
     let packed = RefCell::new(None);

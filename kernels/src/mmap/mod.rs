@@ -109,12 +109,6 @@ impl MappedFile {
         &self.map
     }
 
-    /// When the file was last written to before it was mapped, if its file system tells.
-    #[must_use]
-    pub fn modified(&self) -> Option<SystemTime> {
-        self.modified
-    }
-
     /// How many bytes.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -131,6 +125,19 @@ impl MappedFile {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Seconds and nanoseconds of the last change of its bytes or its entry, which no program can
+    /// set; `None` where the system does not tell.
+    #[must_use]
+    pub fn changed(&self) -> Option<(i64, i64)> {
+        #[cfg(unix)]
+        return {
+            use std::os::unix::fs::MetadataExt as _;
+            self.file.metadata().ok().map(|metadata| (metadata.ctime(), metadata.ctime_nsec()))
+        };
+        #[cfg(not(unix))]
+        None
     }
 
     /// Lets the system take back the memory of a part of the file that will hardly be read again; a

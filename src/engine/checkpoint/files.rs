@@ -141,6 +141,11 @@ impl CheckpointFiles {
         Self(FileSource::Heads(heads))
     }
 
+    /// The folder where the files lie, if they do.
+    pub(super) fn root(&self) -> Option<&Path> {
+        if let FileSource::Directory { root, .. } = &self.0 { Some(root) } else { None }
+    }
+
     /// The bytes of a file, mapped if it lies on disk; `None` if there is no such file.
     ///
     /// # Errors

@@ -1,4 +1,6 @@
-//! What tells one checkpoint from another, for what is kept of its computations.
+//! What tells one checkpoint from every other, for what is kept of its computations.
+
+use sha2::{Digest as _, Sha256};
 
 use super::{Checkpoint, FileBytes};
 use crate::engine::checksum::checksum;
@@ -12,40 +14,52 @@ const PIECES: usize = 16;
 /// So many bytes each.
 const PIECE_BYTES: usize = 256;
 
-impl Checkpoint {
-    /// A number that stands for the model: its config, and names, types, shapes and all bytes of
-    /// the tensors of a small checkpoint; of a large one samples of the bytes, and when its files
-    /// were last written.
+/// A number that stands for a checkpoint, and for what is made of it. Shown in hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Its bytes.
     #[must_use]
-    pub fn fingerprint(&self) -> u64 {
+    pub fn bytes(self) -> [u8; 32] {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Checkpoint {
+    /// The checkpoint's fingerprint: of the config, and of names, types, shapes and all bytes of the tensors of a small
+    /// checkpoint; of a large one of samples of the bytes, and of each file's length and last
+    /// change. `form` says what is made of the checkpoint.
+    ///
+    /// A file that is replaced, written to or copied has another time of change, which no program
+    /// can set back.
+    #[must_use]
+    pub fn fingerprint(&self, form: &str) -> Fingerprint {
         let is_small = self.tensor_bytes() <= WHOLE_BYTES_MAX;
-        let mut seen = Vec::new();
-        let mut see = |text: &str, number: u64| {
-            seen.extend_from_slice(text.as_bytes());
-            seen.extend_from_slice(&number.to_le_bytes());
-        };
-        // Rotary embeddings and norms take numbers from there.
-        see("config", checksum(format!("{:?}", self.config()).as_bytes()));
+        // Rotary embeddings and norms take numbers from the config.
+        let mut digest = Sha256::new_with_prefix(format!("form {form}\nconfig {:?}\n", self.config()));
         for entry in self.tensors() {
-            see(entry.name, entry.bytes as u64);
-            see(&entry.dtype, checksum(format!("{:?}", entry.shape).as_bytes()));
+            digest.update(format!("tensor {} {} {:?} {} {}\n", entry.name, entry.dtype, entry.shape, entry.file, entry.bytes));
             let bytes = self.raw(entry.name);
             if is_small {
-                see("", checksum(&bytes));
+                digest.update(checksum(&bytes).to_le_bytes());
                 continue;
             }
             let last = bytes.len().saturating_sub(PIECE_BYTES);
-            for piece in 0..PIECES {
-                let from = last * piece / (PIECES - 1);
-                see("", checksum(&bytes[from..bytes.len().min(from + PIECE_BYTES)]));
+            for from in (0..PIECES).map(|piece| last * piece / (PIECES - 1)) {
+                digest.update(&bytes[from..bytes.len().min(from + PIECE_BYTES)]);
             }
         }
-        if !is_small {
-            for (name, file) in &self.files {
-                let modified = if let FileBytes::Mapped(file) = file { file.modified() } else { None };
-                see(name, checksum(format!("{modified:?}").as_bytes()));
-            }
+        for (name, file) in self.files.iter().filter(|_| !is_small) {
+            let changed = if let FileBytes::Mapped(mapped) = file { mapped.changed() } else { None };
+            digest.update(format!("file {name} {} {changed:?}\n", file.len()));
         }
-        checksum(&seen)
+        Fingerprint(digest.finalize().into())
     }
 }

@@ -15,6 +15,7 @@ mod synth;
 
 pub use error::CheckpointError;
 pub use files::{CheckpointFiles, FileBytes, FileHead, LinkPolicy};
+pub use fingerprint::Fingerprint;
 pub use layout::ExpertForm;
 pub(crate) use layout::{EMBEDDING, FINAL_NORM, OUTPUT, in_layer};
 pub use synth::{SHARD_BYTES_MAX, Synth, SynthError};
@@ -29,6 +30,7 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use shards::{Shards, Stored};
 use std::collections::HashMap;
 use std::ops::{Deref, Range};
+use std::path::{Path, PathBuf};
 
 /// What a checkpoint is, as its config and its shards' headers say: enough to plan an engine's
 /// memory.
@@ -46,6 +48,7 @@ pub struct Outline {
 pub struct Checkpoint {
     outline: Outline,
     files: Vec<(String, FileBytes)>,
+    directory: Option<PathBuf>,
 }
 
 impl Deref for Checkpoint {
@@ -215,11 +218,18 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`] for whatever keeps the checkpoint from being served.
     pub fn open(files: &CheckpointFiles) -> Result<Self, CheckpointError> {
+        let directory = files.root().map(Path::to_owned);
         let (outline, files) = Outline::with_files(files)?;
         match files.iter().find(|(_, bytes)| matches!(bytes, FileBytes::Head(_))) {
             Some((file, _)) => Err(only_a_head(file)),
-            None => Ok(Self { outline, files }),
+            None => Ok(Self { outline, files, directory }),
         }
+    }
+
+    /// The folder that its files were found in; `None` if it is in the binary.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     /// A matrix in bf16, or the bytes of MXFP4: what [`Self::open`] has checked, where it lies. F16

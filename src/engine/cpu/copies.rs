@@ -10,12 +10,12 @@ impl CpuEngine {
         let config = self.checkpoint.config();
         let layout = self.kv[0].layout();
         format!(
-            "antiphon {}, CPU {} {} dense {:?}, weights {:016x}, layers {}, heads {} of {}, blocks of {} tokens and {} + {} bytes",
+            "antiphon {}, CPU {} {} dense {:?}, weights {}, layers {}, heads {} of {}, blocks of {} tokens and {} + {} bytes",
             env!("CARGO_PKG_VERSION"),
             self.cpu.isa().name(),
             self.math.name(),
             self.dense,
-            self.checkpoint.fingerprint(),
+            self.checkpoint.fingerprint("keys and values"),
             config.layers.len(),
             layout.kv_heads,
             layout.head_dim,

@@ -34,6 +34,8 @@ pub struct CpuOptions {
     pub dense: Format,
     /// The instructions; `None` takes the fastest.
     pub isa: Option<Isa>,
+    /// Whether packed weights are kept in a file beside the checkpoint, for the next start to map.
+    pub keep_packed: bool,
 }
 
 impl CpuOptions {
@@ -68,6 +70,7 @@ impl CpuOptions {
             math,
             dense: Self::DENSE,
             isa: None,
+            keep_packed: false,
         }
     }
 }
@@ -96,10 +99,7 @@ impl MemoryPlan {
         let pool = |group, blocks: usize| {
             (blocks as u64).saturating_mul(block_bytes(config, kv_format(options.math), options.block_tokens, group) as u64)
         };
-        let experts = match checkpoint.expert_form() {
-            ExpertForm::Mxfp4 => Format::Mxfp4,
-            ExpertForm::Dense => Format::Bf16,
-        };
+        let experts = expert_format(checkpoint);
         let (embedding, is_mapped) = (2 * (config.vocab_size * config.hidden) as u64, checkpoint.is_in_place(EMBEDDING));
         Self {
             mapped_weight_bytes: if is_mapped { embedding } else { 0 },
@@ -176,16 +176,43 @@ pub(super) fn values_per_token(config: &ModelConfig) -> usize {
     2 * config.hidden + 3 * config.query_width() + 4 * config.kv_width()
 }
 
-/// Bytes of the packed weights and the vectors beside them.
-fn packed_bytes(config: &ModelConfig, dense: Format, expert: Format) -> u64 {
+/// How the experts of a checkpoint are packed.
+fn expert_format(checkpoint: &Outline) -> Format {
+    match checkpoint.expert_form() {
+        ExpertForm::Mxfp4 => Format::Mxfp4,
+        ExpertForm::Dense => Format::Bf16,
+    }
+}
+
+/// Bytes of each packed matrix of a layer: attention's two, the router, the experts' two.
+fn layer_bytes(config: &ModelConfig, dense: Format, expert: Format) -> [usize; 5] {
     let (hidden, inner, experts) = (config.hidden, config.intermediate, config.experts);
     let (query, kv) = (config.query_width(), config.kv_width());
-    let matrices = dense.bytes(query + 2 * kv, hidden)
-        + dense.bytes(hidden, query)
-        + Format::Bf16.bytes(experts, hidden)
-        + expert.bytes(experts * 2 * inner, hidden)
-        + expert.bytes(experts * hidden, inner);
-    let vectors = 3 * hidden + query + 2 * kv + config.heads + experts * (2 * inner + hidden + 1);
+    [
+        dense.bytes(query + 2 * kv, hidden),
+        dense.bytes(hidden, query),
+        Format::Bf16.bytes(experts, hidden),
+        expert.bytes(experts * 2 * inner, hidden),
+        expert.bytes(experts * hidden, inner),
+    ]
+}
+
+/// Bytes of every packed matrix, in the order in which they are packed.
+pub(super) fn matrix_bytes(checkpoint: &Outline, dense: Format) -> impl Iterator<Item = usize> {
+    let config = checkpoint.config();
+    let layer = layer_bytes(config, dense, expert_format(checkpoint));
+    std::iter::once(dense.bytes(config.vocab_size, config.hidden)).chain(config.layers.iter().flat_map(move |_| layer))
+}
+
+/// Bytes of the packed weights and the vectors beside them.
+fn packed_bytes(config: &ModelConfig, dense: Format, expert: Format) -> u64 {
+    let (hidden, experts) = (config.hidden, config.experts);
+    let matrices: usize = layer_bytes(config, dense, expert).into_iter().sum();
+    let vectors = 3 * hidden
+        + config.query_width()
+        + 2 * config.kv_width()
+        + config.heads
+        + experts * (2 * config.intermediate + hidden + 1);
     let layer = matrices + size_of::<f32>() * vectors;
     (config.layers.len() * layer + dense.bytes(config.vocab_size, hidden) + size_of::<f32>() * hidden) as u64
 }

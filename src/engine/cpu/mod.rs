@@ -11,6 +11,7 @@ mod copies;
 mod cores;
 mod forward;
 mod memory;
+mod packed_file;
 mod scratch;
 mod weights;
 
@@ -18,7 +19,7 @@ pub use antiphon_kernels::cpu::{Ahead, Format, Isa, Math, OperationTime};
 pub use available::available_bytes;
 pub use memory::{CpuOptions, MemoryPlan};
 
-use super::checkpoint::{Checkpoint, CheckpointError, LoadProgress};
+use super::checkpoint::{Checkpoint, LoadProgress};
 use super::config::ModelConfig;
 use super::kv_pools::KvPools;
 use super::sampling::Sampler;
@@ -173,6 +174,14 @@ impl CpuEngine {
         }
     }
 
+    /// Checks that what weights are mapped from was not written to.
+    fn check_files(&self, batch: &Batch) -> Result<(), EngineError> {
+        let changed = |message| EngineError::Device { slices: batch.slices.len(), message };
+        self.checkpoint.check_unchanged().map_err(|error| changed(error.to_string()))?;
+        let file = self.weights.file.as_ref();
+        file.map_or(Ok(()), |file| file.check_unchanged()).map_err(|error| changed(error.to_string()))
+    }
+
     /// Reports what the batch asks for of the rows that [`Self::forward`] has left in the residual
     /// stream.
     fn report(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) {
@@ -196,14 +205,13 @@ impl Engine for CpuEngine {
 
     fn begin(&mut self, batch: &Batch) -> Result<(), EngineError> {
         check_batch(&self.limits, batch);
-        let changed = |error: CheckpointError| EngineError::Device { slices: batch.slices.len(), message: error.to_string() };
-        self.checkpoint.check_unchanged().map_err(changed)?;
+        self.check_files(batch)?;
         self.forward(batch, &mut |_, _| {});
         let mut sampled = Vec::with_capacity(batch.slices.len());
         self.report(batch, &mut sampled);
         self.cpu.begin_operation("checks", 0);
         // Of a file that is cut meanwhile zeros are read: nothing of such a step may get out.
-        self.checkpoint.check_unchanged().map_err(changed)?;
+        self.check_files(batch)?;
         self.sampled = Some(sampled);
         Ok(())
     }

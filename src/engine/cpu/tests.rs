@@ -8,7 +8,7 @@ fn golden(name: &str) -> Arc<Checkpoint> {
     Arc::new(Checkpoint::open(&CheckpointFiles::directory(&directory).unwrap()).unwrap())
 }
 
-const OPTIONS: CpuOptions = CpuOptions {
+pub(super) const OPTIONS: CpuOptions = CpuOptions {
     threads: 1,
     block_tokens: 16,
     global_blocks: 10,
@@ -18,10 +18,11 @@ const OPTIONS: CpuOptions = CpuOptions {
     math: Math::Exact,
     dense: Format::Bf16,
     isa: None,
+    keep_packed: false,
 };
 
 /// One sequence's first tokens.
-fn batch_of(tokens: &[u32], sampling: Sampling) -> Batch {
+pub(super) fn batch_of(tokens: &[u32], sampling: Sampling) -> Batch {
     let slice = Slice {
         seq: SeqId(1),
         tokens: 0..tokens.len(),

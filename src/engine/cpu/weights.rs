@@ -2,14 +2,19 @@
 //!
 //! Owns: matrices and experts, packed in the order in which they are read, and the small vectors in
 //! f32. The embedding alone stays where the checkpoint has it. The checkpoint's pages are given
-//! back as soon as they are packed, so that a model is in memory once.
+//! back as soon as they are packed, so that a model is in memory once. Packed weights may be kept
+//! in a file ([`super::packed_file`]), which the next start maps.
 
-use super::memory::CpuOptions;
+use super::memory::{CpuOptions, matrix_bytes};
+use super::packed_file::{self, Key, PackedFile};
 use crate::batch::KvGroup;
 use crate::engine::checkpoint::{Checkpoint, EMBEDDING, ExpertForm, FINAL_NORM, LoadProgress, OUTPUT, TensorBytes, in_layer};
 use crate::engine::config::ModelConfig;
 use antiphon_kernels::cpu::{Cpu, Format, Packed, PackedExperts};
+use antiphon_kernels::mmap::MappedFile;
 use antiphon_kernels::weights::{Bf16Matrix, Bf16Stack, Experts, Mxfp4Stack, SwiGlu};
+use std::path::Path;
+use std::sync::Arc;
 
 /// Why a view of a checked tensor cannot fail.
 const CHECKED: &str = "the checkpoint's layout has checked the shape of every tensor";
@@ -58,6 +63,8 @@ pub(super) struct Weights {
     pub(super) layers: Vec<Layer>,
     pub(super) final_norm: Vec<f32>,
     pub(super) output: Packed,
+    /// The file that packed weights lie in, if they do.
+    pub(super) file: Option<Arc<MappedFile>>,
 }
 
 /// Views the blocks, scales and biases of a layer's experts.
@@ -72,6 +79,8 @@ struct Packer<'a> {
     checkpoint: &'a Checkpoint,
     cpu: &'a mut Cpu,
     dense: Format,
+    /// What was packed before.
+    packed: Option<PackedFile>,
     done_bytes: u64,
     progress: &'a mut dyn FnMut(LoadProgress),
 }
@@ -88,6 +97,9 @@ impl Packer<'_> {
 
     /// Packs matrices of one width, one below the other.
     fn matrices(&mut self, parts: &[(String, usize)], cols: usize, format: Format) -> Packed {
+        if let Some(packed) = &mut self.packed {
+            return packed.take(format, parts.iter().map(|(_, rows)| rows).sum(), cols);
+        }
         let tensors: Vec<TensorBytes> = parts.iter().map(|(name, _)| self.checkpoint.tensor(name)).collect();
         let views = tensors.iter().zip(parts).map(|(bytes, (_, rows))| Bf16Matrix::new(bytes, *rows, cols).expect(CHECKED));
         let packed = self.cpu.pack(&views.collect::<Vec<_>>(), format);
@@ -117,9 +129,20 @@ impl Packer<'_> {
             (stack, Bf16Matrix::new(bias, experts, rows).expect(CHECKED))
         };
         let (gate_up, down) = (pair(up, up_bias, 2 * intermediate, hidden), pair(low, low_bias, hidden, intermediate));
-        let packed = self.cpu.pack_dense_experts(gate_up, down, swiglu);
+        let packed = match self.packed_experts(Format::Bf16) {
+            Some([first, second]) => PackedExperts::new((first, gate_up.1), (second, down.1), swiglu),
+            None => self.cpu.pack_dense_experts(gate_up, down, swiglu),
+        };
         self.done(&tensors.each_ref());
         packed
+    }
+
+    /// The next layer's matrices of experts, if they were packed before.
+    fn packed_experts(&mut self, format: Format) -> Option<[Packed; 2]> {
+        let ModelConfig { hidden, intermediate, experts, .. } = *self.checkpoint.config();
+        let packed = self.packed.as_mut()?;
+        let first = packed.take(format, experts * 2 * intermediate, hidden);
+        Some([first, packed.take(format, experts * hidden, intermediate)])
     }
 
     fn experts(&mut self, layer: usize) -> PackedExperts {
@@ -135,7 +158,10 @@ impl Packer<'_> {
         let swiglu = SwiGlu { alpha: swiglu_alpha, limit: swiglu_limit };
         let (up, up_bias) = stack(&gate_up, [experts, 2 * intermediate, hidden]);
         let (low, low_bias) = stack(&down, [experts, hidden, intermediate]);
-        let packed = self.cpu.pack_experts(&Experts::new(up, up_bias, low, low_bias, swiglu).expect(CHECKED));
+        let packed = match self.packed_experts(Format::Mxfp4) {
+            Some([first, second]) => PackedExperts::new((first, up_bias), (second, low_bias), swiglu),
+            None => self.cpu.pack_experts(&Experts::new(up, up_bias, low, low_bias, swiglu).expect(CHECKED)),
+        };
         self.done(&gate_up.iter().chain(&down).collect::<Vec<_>>());
         packed
     }
@@ -170,7 +196,12 @@ impl Weights {
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Self {
         let config = checkpoint.config();
-        let mut packer = Packer { checkpoint, cpu, dense: options.dense, done_bytes: 0, progress };
+        let folder = checkpoint.directory().filter(|_| options.keep_packed);
+        let key = || Key::of(checkpoint, options.dense);
+        let body_bytes = packed_file::body_bytes(matrix_bytes(checkpoint, options.dense));
+        let packed = folder.and_then(|folder| PackedFile::open(folder, key(), body_bytes, options.threads));
+        let file = packed.as_ref().map(|packed| Arc::clone(packed.file()));
+        let mut packer = Packer { checkpoint, cpu, dense: options.dense, packed, done_bytes: 0, progress };
         let embedding = Matrix { bytes: checkpoint.tensor(EMBEDDING), rows: config.vocab_size, cols: config.hidden };
         // The largest matrix goes first: while it is packed it is in memory twice, and nothing else
         // is there yet.
@@ -180,6 +211,28 @@ impl Weights {
         // What is left is the embedding, of which a row is read now and then, and small vectors.
         let total_bytes = checkpoint.tensor_bytes();
         progress(LoadProgress { done_bytes: total_bytes, total_bytes });
-        Self { embedding, layers, final_norm: checkpoint.vector(FINAL_NORM), output }
+        let weights = Self { embedding, layers, final_norm: checkpoint.vector(FINAL_NORM), output, file };
+        if let (Some(folder), None) = (folder, &weights.file) {
+            weights.keep(folder, key());
+        }
+        weights
+    }
+
+    /// Writes the packed weights into a file in `folder`; a failure is told and does no harm.
+    fn keep(&self, folder: &Path, key: Key) {
+        let place = folder.join(packed_file::FILE);
+        match packed_file::write(folder, key, self.matrices()) {
+            Ok(()) => tracing::info!(file = %place.display(), "kept the packed weights for the next start"),
+            Err(error) => tracing::warn!("{} cannot be written, the next start packs anew: {error}", place.display()),
+        }
+    }
+
+    /// Every packed matrix, in the order in which they are packed.
+    fn matrices<'a>(&'a self) -> impl Iterator<Item = &'a Packed> + Clone {
+        let of_layer = |layer: &'a Layer| {
+            let [first, second] = layer.experts.matrices();
+            [&layer.projections.weight, &layer.output.weight, &layer.router, first, second]
+        };
+        std::iter::once(&self.output).chain(self.layers.iter().flat_map(of_layer))
     }
 }

@@ -23,7 +23,7 @@ impl CudaEngine {
     pub(super) fn copied_form(&self) -> String {
         let (config, facts) = (&self.model.config, self.model.device.facts());
         format!(
-            "antiphon {}, CUDA {} prefill {:?}, weights {:016x}, layers {}, heads {} of {}, f16, blocks of {} tokens and {} + {} bytes",
+            "antiphon {}, CUDA {} prefill {:?}, weights {}, layers {}, heads {} of {}, f16, blocks of {} tokens and {} + {} bytes",
             env!("CARGO_PKG_VERSION"),
             facts.name,
             self.options.prefill,

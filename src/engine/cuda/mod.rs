@@ -55,7 +55,7 @@ pub struct CudaModel {
     device: Device,
     weights: Weights,
     /// Of the checkpoint; zero of weights that mean nothing.
-    fingerprint: u64,
+    fingerprint: Fingerprint,
 }
 
 impl CudaModel {
@@ -83,7 +83,7 @@ impl CudaModel {
         checkpoint.check_unchanged()?;
         let weights = weights::load(&device, checkpoint, share, progress)?;
         // Its pages were read just now.
-        let fingerprint = checkpoint.fingerprint();
+        let fingerprint = checkpoint.fingerprint("keys and values");
         Ok(Self { config: checkpoint.config().clone(), share, device, weights, fingerprint })
     }
 
@@ -93,7 +93,7 @@ impl CudaModel {
     /// [`CudaEngineError`] if the device has not the memory or fails.
     pub fn noise(device: Device, config: &ModelConfig) -> Result<Self, CudaEngineError> {
         let weights = weights::noise(&device, config)?;
-        Ok(Self { config: config.clone(), share: RankShare::ALONE, device, weights, fingerprint: 0 })
+        Ok(Self { config: config.clone(), share: RankShare::ALONE, device, weights, fingerprint: Fingerprint::default() })
     }
 }
 

@@ -99,6 +99,7 @@ impl Driver<CpuEngine> {
             math,
             dense,
             isa: None,
+            keep_packed: false,
         };
         Self::over(CpuEngine::load(Arc::clone(&golden.checkpoint), &options, &mut |_| {}), seed)
     }

@@ -63,6 +63,7 @@ impl Server {
             math,
             dense,
             isa: None,
+            keep_packed: false,
         };
         let engine = CpuEngine::load(Arc::clone(&golden.checkpoint), &options, &mut |_| {});
         let engine_limits = engine.limits();

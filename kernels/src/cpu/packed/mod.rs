@@ -13,8 +13,11 @@
 //!   each. Of the scales 0, 252 to 254 and 255, which no model uses, the kernels make zeros,
 //!   infinities and what is not finite.
 
+use std::sync::Arc;
+
 use super::Cpu;
 use super::simd::Band;
+use crate::mmap::MappedFile;
 use crate::pages::Pages;
 use crate::weights::{Bf16Matrix, Bf16Stack, Experts, MXFP4_BLOCK, Mxfp4Stack, SwiGlu};
 
@@ -86,17 +89,50 @@ pub struct Packed {
     rows: usize,
     cols: usize,
     group_bytes: usize,
-    bytes: Pages<u8>,
+    place: Place,
+}
+
+/// Where packed bytes lie.
+#[derive(Debug)]
+enum Place {
+    /// In memory of their own.
+    Pages(Pages<u8>),
+    /// In a file, from a byte on.
+    File(Arc<MappedFile>, usize),
 }
 
 impl Packed {
-    /// Room for a matrix, full of zeros.
+    /// A matrix whose groups `fill` fills, from zeros.
     ///
     /// # Panics
     /// If the system does not give the memory.
-    fn new(format: Format, rows: usize, cols: usize) -> Self {
-        let bytes = Pages::new(format.bytes(rows, cols), "weights");
-        Self { format, rows, cols, group_bytes: format.group_bytes(cols), bytes }
+    fn new(format: Format, rows: usize, cols: usize, fill: impl FnOnce(&mut [u8])) -> Self {
+        let bytes = format.bytes(rows, cols);
+        let mut pages = Pages::new(bytes, "weights");
+        fill(&mut pages[..bytes]);
+        Self { format, rows, cols, group_bytes: format.group_bytes(cols), place: Place::Pages(pages) }
+    }
+
+    /// A matrix that was packed before and lies in a file from byte `start` on. The file's owner
+    /// checks that it does not change ([`MappedFile::check_unchanged`]).
+    ///
+    /// # Panics
+    /// If the file does not hold so many bytes, or they do not begin at a cache line.
+    #[must_use]
+    pub fn in_file(format: Format, rows: usize, cols: usize, file: &Arc<MappedFile>, start: usize) -> Self {
+        let end = start + format.bytes(rows, cols);
+        assert!(end <= file.len() && start.is_multiple_of(64), "bytes {start}..{end} of {}", file.len());
+        Self { format, rows, cols, group_bytes: format.group_bytes(cols), place: Place::File(Arc::clone(file), start) }
+    }
+
+    /// Its groups, one behind the other.
+    #[must_use]
+    pub fn groups_bytes(&self) -> &[u8] {
+        let bytes: &[u8] = match &self.place {
+            Place::Pages(pages) => pages,
+            Place::File(file, start) => &file.bytes()[*start..],
+        };
+        &bytes[..self.bytes()]
     }
 
     /// How they are stored.
@@ -135,7 +171,8 @@ impl Packed {
 
     /// The groups of band `band`. If the last band has one group only, it stands for both.
     pub(super) fn band(&self, band: usize) -> Band<'_> {
-        let group = |group: usize| &self.bytes[group * self.group_bytes..][..self.group_bytes];
+        let bytes = self.groups_bytes();
+        let group = |group: usize| &bytes[group * self.group_bytes..][..self.group_bytes];
         [group(2 * band), group((2 * band + 1).min(self.groups() - 1))]
     }
 }
@@ -157,6 +194,33 @@ pub struct PackedExperts {
 }
 
 impl PackedExperts {
+    /// Experts of matrices that were packed, each with its biases `[E, outputs]`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit together.
+    #[must_use]
+    pub fn new(gate_up: (Packed, Bf16Matrix<'_>), down: (Packed, Bf16Matrix<'_>), swiglu: SwiGlu) -> Self {
+        let (count, intermediate, hidden) = (gate_up.1.rows(), gate_up.1.cols() / 2, down.1.cols());
+        let shapes = [&gate_up.0, &down.0].map(|packed| (packed.rows(), packed.cols()));
+        assert_eq!(shapes, [(count * 2 * intermediate, hidden), (count * hidden, intermediate)], "experts of one shape");
+        Self {
+            count,
+            hidden,
+            intermediate,
+            gate_up_bias: widen(&gate_up.1, gated_row),
+            down_bias: widen(&down.1, |row| row),
+            gate_up: gate_up.0,
+            down: down.0,
+            swiglu,
+        }
+    }
+
+    /// The packed matrices: of the first projection, of the second one.
+    #[must_use]
+    pub fn matrices(&self) -> [&Packed; 2] {
+        [&self.gate_up, &self.down]
+    }
+
     /// Bytes of the packed matrices and biases.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -193,17 +257,14 @@ impl Cpu {
         let cols = parts.first().expect("at least one matrix").cols();
         assert!(parts.iter().all(|part| part.cols() == cols), "matrices of one width");
         let rows: Vec<&[u8]> = parts.iter().flat_map(|part| (0..part.rows()).map(|row| part.row(row))).collect();
-        let mut packed = Packed::new(format, rows.len(), cols);
-        let width = packed.group_bytes;
-        let used = width * packed.groups();
-        self.pool.for_rows(&mut packed.bytes[..used], width, 1, |group, out| {
+        let pack = |group: usize, out: &mut [u8]| {
             let rows = &rows[group * GROUP..rows.len().min(group * GROUP + GROUP)];
             match format {
                 Format::Bf16 => fill::bf16(rows, out),
                 Format::Int8 | Format::Mxfp4 => fill::int8(rows, cols, out),
             }
-        });
-        packed
+        };
+        Packed::new(format, rows.len(), cols, |bytes| self.pool.for_rows(bytes, format.group_bytes(cols), 1, pack))
     }
 
     /// Packs the experts of a layer.
@@ -212,16 +273,9 @@ impl Cpu {
     /// If the system does not give the memory.
     #[must_use]
     pub fn pack_experts(&mut self, experts: &Experts<'_>) -> PackedExperts {
-        PackedExperts {
-            count: experts.count(),
-            hidden: experts.hidden(),
-            intermediate: experts.intermediate(),
-            gate_up_bias: widen(experts.gate_up_bias(), gated_row),
-            down_bias: widen(experts.down_bias(), |row| row),
-            gate_up: self.pack_stack(experts.gate_up(), gated_row),
-            down: self.pack_stack(experts.down(), |row| row),
-            swiglu: experts.swiglu(),
-        }
+        let gate_up = self.pack_stack(experts.gate_up(), gated_row);
+        let down = self.pack_stack(experts.down(), |row| row);
+        PackedExperts::new((gate_up, *experts.gate_up_bias()), (down, *experts.down_bias()), experts.swiglu())
     }
 
     /// Packs the experts of a layer that are bf16, value for value; each with its biases `[E,
@@ -236,29 +290,17 @@ impl Cpu {
         down: (Bf16Stack<'_>, Bf16Matrix<'_>),
         swiglu: SwiGlu,
     ) -> PackedExperts {
-        let [count, rows, hidden] = gate_up.0.shape();
-        let [_, _, intermediate] = down.0.shape();
-        assert!(rows == 2 * intermediate && down.0.shape() == [count, hidden, intermediate], "experts of one shape");
-        PackedExperts {
-            count,
-            hidden,
-            intermediate,
-            gate_up_bias: widen(&gate_up.1, gated_row),
-            down_bias: widen(&down.1, |row| row),
-            gate_up: self.pack_dense_stack(&gate_up.0, gated_row),
-            down: self.pack_dense_stack(&down.0, |row| row),
-            swiglu,
-        }
+        let packed = [self.pack_dense_stack(&gate_up.0, gated_row), self.pack_dense_stack(&down.0, |row| row)];
+        let [first, second] = packed;
+        PackedExperts::new((first, gate_up.1), (second, down.1), swiglu)
     }
 
     fn pack_dense_stack(&mut self, stack: &Bf16Stack<'_>, order: impl Fn(usize) -> usize + Sync) -> Packed {
         let [experts, rows, cols] = stack.shape();
         // As for MXFP4: an expert's gates and ups are packed in whole blocks.
         assert!(rows.is_multiple_of(MXFP4_BLOCK) && cols.is_multiple_of(2), "{rows} rows of {cols} are no whole blocks");
-        let mut packed = Packed::new(Format::Bf16, experts * rows, cols);
-        let width = packed.group_bytes;
-        let used = width * packed.groups();
-        self.pool.for_rows(&mut packed.bytes[..used], width, 1, |group, out| {
+        let width = Format::Bf16.group_bytes(cols);
+        let pack = |group: usize, out: &mut [u8]| {
             let first = group * GROUP;
             let value = |lane: usize, col: usize| stack.value(first / rows, order(first % rows + lane), col);
             for (pair, vector) in out.as_chunks_mut::<BF16_BYTES>().0.iter_mut().enumerate() {
@@ -267,8 +309,8 @@ impl Cpu {
                     four[2..].copy_from_slice(&value(lane, 2 * pair + 1));
                 }
             }
-        });
-        packed
+        };
+        Packed::new(Format::Bf16, experts * rows, cols, |bytes| self.pool.for_rows(bytes, width, 1, pack))
     }
 
     /// Packs the matrices of all experts; row `row` of an expert's packed matrix is its row
@@ -277,15 +319,13 @@ impl Cpu {
         let [experts, rows, cols] = stack.shape();
         // MXFP4 knows whole blocks only, and an expert's outputs are the next matrix's inputs.
         assert!(rows.is_multiple_of(MXFP4_BLOCK), "{rows} rows of experts are no whole blocks");
-        let mut packed = Packed::new(Format::Mxfp4, experts * rows, cols);
-        let width = packed.group_bytes;
-        let used = width * packed.groups();
-        self.pool.for_rows(&mut packed.bytes[..used], width, 4, |group, out| {
+        let width = Format::Mxfp4.group_bytes(cols);
+        let pack = |group: usize, out: &mut [u8]| {
             let first = group * GROUP;
             let matrix = stack.expert(first / rows);
             let row = |lane: usize| order(first % rows + lane);
             fill::mxfp4(|lane| (matrix.row_blocks(row(lane)), matrix.row_scales(row(lane))), out);
-        });
-        packed
+        };
+        Packed::new(Format::Mxfp4, experts * rows, cols, |bytes| self.pool.for_rows(bytes, width, 4, pack))
     }
 }
