@@ -129,7 +129,7 @@ impl Config {
             max_tokens: rng.magnitude(1..=200),
         };
         config.documents = (0..rng.uniform(1..=3)).map(|_| config.filled(rng, LONG_TOKENS / 2)).collect();
-        config.store_places = if rng.chance(0.5) { 0 } else { rng.magnitude(1..=1_000) };
+        config.store_places = if on(rng, 0.5) { rng.magnitude(1..=1_000) } else { 0 };
         config
     }
 

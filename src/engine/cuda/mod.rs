@@ -26,7 +26,7 @@ pub use memory::{CudaOptions, CudaPlan, DeviceMemory};
 pub use ranks::CudaRanks;
 
 use super::check_batch;
-use super::checkpoint::{Checkpoint, LoadProgress};
+use super::checkpoint::{Checkpoint, Fingerprint, LoadProgress};
 use super::config::ModelConfig;
 use super::kv_pools::KvPools;
 use super::sampling::Sampler;
