@@ -127,8 +127,7 @@ impl<'a, N: Number> Piece<'a, N> {
         let mut sums = Sums::new(self.tokens.len() * self.group(), self.layout.value_stride());
         let mut chunk = Chunk::new(self.layout, self.chunk_blocks());
         let all = self.chunks();
-        let chunks =
-            if self.window.is_some() { all } else { span * SPAN_CHUNKS..all.end.min((span + 1) * SPAN_CHUNKS) };
+        let chunks = if self.window.is_some() { all } else { span * SPAN_CHUNKS..all.end.min((span + 1) * SPAN_CHUNKS) };
         for number in chunks.clone() {
             chunk.base = self.read(number, &mut chunk.keys, &mut chunk.values) * self.layout.block_tokens;
             if number + 1 < chunks.end {
