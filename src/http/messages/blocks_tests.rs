@@ -198,7 +198,7 @@ fn results_stand_once_and_directly_behind_their_calls() {
             "conflicting_parameters",
         ),
         (
-            vec![asked(&["a"]), message("user", &[text.clone()]), asked(&["b"]), message("user", &[result("a"), result("b")])],
+            vec![asked(&["a"]), message("user", &[text]), asked(&["b"]), message("user", &[result("a"), result("b")])],
             "messages[0].content[0].id",
             "conflicting_parameters",
         ),
