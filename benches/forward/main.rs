@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench forward -- [--model DIR] [--threads N] [--math exact|int16|fast] [--dense
 //! bf16|int8] [--isa NAME] [--seconds S] [--steps N] [--context N] [--explain yes] [prefill=N]
-//! [decode=N] ..`: without a model the embedded one, without works a few usual ones, without NAME
-//! (`AVX-512`) the fastest instructions. A prefill is one step; a decode goes on by `--steps` tokens
+//! [decode=N] ..`. Without a model it takes the embedded one, without works a few usual ones,
+//! without NAME (`AVX-512`) the fastest instructions. A prefill is one step; a decode goes on by `--steps` tokens
 //! behind a prompt of 64 for each sequence, or behind `--context` positions whose keys and values
 //! are made up. Tokens are random, so that experts are hit as by many users. A line is a work:
 //! median, smallest and largest of its rounds, which last `--seconds` together.

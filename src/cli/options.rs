@@ -61,6 +61,9 @@ impl OptionsError {
     }
 }
 
+/// What `cpu_isa` may be.
+const ISAS: &str = "auto, or portable, avx2, avx-vnni, avx-512 or amx where the CPU has it";
+
 /// The options of a server.
 pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<String>) -> Result<ServeOptions, OptionsError> {
     let profile = profile(layers)?;
@@ -102,9 +105,7 @@ pub(super) fn serve_options(layers: &Layers, variable: &dyn Fn(&str) -> Option<S
             .read("threads", "auto or a whole number from 1 to 1024", |text| automatic(text, |text| within(text, 1, 1024)))?,
         cpu_math: layers.read("cpu_math", "exact, int16 or fast", cpu_math)?,
         cpu_dense: layers.read("cpu_dense", "bf16 or int8", cpu_dense)?,
-        cpu_isa: layers.read("cpu_isa", "auto, or portable, avx2, avx-vnni, avx-512 or amx where the CPU has it", |text| {
-            automatic(text, isa)
-        })?,
+        cpu_isa: layers.read("cpu_isa", ISAS, |text| automatic(text, isa))?,
         keep_packed_weights: layers.read("keep_packed_weights", "on or off", switch)?,
         gpu_memory_utilization: layers.read("gpu_memory_utilization", "a number above 0, at most 1", |text| {
             text.parse().ok().filter(|share| *share > 0.0 && *share <= 1.0)

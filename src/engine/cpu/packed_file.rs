@@ -144,7 +144,7 @@ fn verify(file: &MappedFile, key: Key, body_bytes: usize, threads: usize) -> Res
         }
     };
     std::thread::scope(|scope| {
-        (1..threads).for_each(|_| _ = scope.spawn(&check));
+        (1..threads).for_each(|_| _ = scope.spawn(check));
         check();
     });
     if damaged.into_inner() {

@@ -14,8 +14,9 @@
 //! maximum and sums of its own, and joins those before it in order. Without a window
 //! [`SPAN_CHUNKS`] chunks make a span, which joins those before it in order too, so that a long
 //! context can be computed by many threads. So the order of operations for a query follows from its
-//! position, the window and the block size, whatever else is computed beside it. What a token does not see is never multiplied with a value, so that stale or broken
-//! values in a block cannot leak in as `0 * NaN`.
+//! position, the window and the block size, whatever else is computed beside it. What a token does
+//! not see is never multiplied with a value, so that stale or broken values in a block cannot leak
+//! in as `0 * NaN`.
 
 use std::ops::Range;
 
