@@ -54,6 +54,7 @@ impl Engine for Pacemaker {
             context_tokens_max: 4_096,
             vocab_size: VOCAB_SIZE,
             slice_drafts_max: 0,
+            copies_blocks: false,
             steps_max: self.steps_max,
             global_block_bytes: 1,
             sliding_block_bytes: 1,

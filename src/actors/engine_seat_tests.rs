@@ -11,6 +11,7 @@ const LIMITS: EngineLimits = EngineLimits {
     context_tokens_max: 128,
     vocab_size: 100,
     slice_drafts_max: 0,
+    copies_blocks: false,
     steps_max: 1,
     global_block_bytes: 1,
     sliding_block_bytes: 1,

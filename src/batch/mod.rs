@@ -364,6 +364,20 @@ impl Slice {
     }
 }
 
+/// The beginning of a block that is copied into another before anything of the step is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockCopy {
+    /// Whose layers' keys and values.
+    pub group: KvGroup,
+    /// The block that holds them.
+    pub from: BlockId,
+    /// The block that gets them.
+    pub to: BlockId,
+    /// How many of its first tokens are to be copied at least; what stands behind them in `to`
+    /// means nothing.
+    pub tokens: usize,
+}
+
 /// What one step computes. Flat, so that it is filled again and again without allocating.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
@@ -378,6 +392,8 @@ pub struct Batch {
     /// Tokens that the step before still draws; none unless this one was planned while that one was
     /// computed.
     pub awaited: Vec<Awaited>,
+    /// Blocks that are copied first, in this order; none unless [`EngineLimits::copies_blocks`].
+    pub copies: Vec<BlockCopy>,
 }
 
 /// A token that the step before draws: the engine puts it in its place. A draw that fails gives
@@ -465,6 +481,8 @@ pub struct EngineLimits {
     pub vocab_size: usize,
     /// Most drafts of a slice; zero if it verifies none.
     pub slice_drafts_max: usize,
+    /// Whether it copies blocks.
+    pub copies_blocks: bool,
     /// Most steps that may be under way: 2 if it takes the next one while it computes one, else 1.
     pub steps_max: usize,
     /// Bytes of one global block over all its layers, keys and values.

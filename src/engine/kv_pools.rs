@@ -110,6 +110,7 @@ impl KvPools {
             context_tokens_max: model.context_tokens_max,
             vocab_size: model.vocab_size,
             slice_drafts_max: 0,
+            copies_blocks: false,
             steps_max: 1,
             global_block_bytes: block_bytes(KvGroup::Global),
             sliding_block_bytes: block_bytes(KvGroup::Sliding),

@@ -135,6 +135,11 @@ fn check_batch(limits: &EngineLimits, batch: &Batch) {
         let sliding = covers(&slice.sliding_blocks, slice.sliding_first, first_seen);
         assert!(sliding, "{:?}: the sliding block table does not cover {first_seen}..={last}", slice.seq);
     }
+    let count = |group| if group == KvGroup::Global { limits.global_blocks } else { limits.sliding_blocks };
+    for copy in &batch.copies {
+        let is_there = [copy.from, copy.to].iter().all(|block| (block.0 as usize) < count(copy.group));
+        assert!(limits.copies_blocks && is_there && copy.tokens <= limits.block_tokens, "it cannot be copied: {copy:?}");
+    }
     assert_eq!(next, tokens, "every token of a step belongs to a slice");
     assert!(limits.steps_max > 1 || batch.awaited.is_empty(), "one step at a time: nothing is awaited of the one before");
     let in_step = batch.awaited.iter().all(|awaited| awaited.token < tokens);

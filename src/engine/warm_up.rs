@@ -131,6 +131,7 @@ fn draw(engine: &mut dyn Engine, tokens: &[TokenId], start: usize) -> Result<Tok
         sliding_blocks: table[sliding_first..].to_vec(),
         global_blocks: table,
         awaited: Vec::new(),
+        copies: Vec::new(),
     };
     let mut sampled: Vec<Sampled> = Vec::with_capacity(1);
     engine.execute(&batch, &mut sampled)?;

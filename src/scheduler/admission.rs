@@ -198,14 +198,18 @@ impl Scheduler {
             return None;
         }
         let found = self.find_computed(place);
-        let found = self.find_stored(place, found)?;
+        let mut found = self.find_stored(place, found)?;
         let growth = BlockCounts { global: self.growth_blocks(self.running.count()), sliding: 0 };
-        if !demand.blocks.without_global(found.held_blocks).plus(growth).fit(self.available()) {
+        let (wanted, available) = (demand.blocks.without_global(found.held_blocks).plus(growth), self.available());
+        if !wanted.fit(available) {
             return None;
         }
+        // What is copied is held meanwhile; where there is no room for that it is computed.
+        found.begun = found.begun.filter(|begun| wanted.plus(begun.held).fit(available));
         self.waiting.leave(&self.sequences[place], &self.geometry);
         let mut runner = Runner::new(place, &self.sequences[place]);
         self.take_found(&mut runner, found);
+        self.hold_begun(&mut runner, &found);
         let has_run = std::mem::replace(&mut self.sequences[place].has_run, true);
         self.note_found(found, runner.tokens_count, has_run);
         self.moves.push(match has_run {
@@ -216,6 +220,7 @@ impl Scheduler {
         let mut missing = runner.tables.missing(runner.computed + len, &self.geometry);
         missing.global = demand.blocks.global - found.taken_blocks;
         runner.tables.grow(missing, &mut self.tables, &mut self.pools);
+        self.copy_begun(&runner, &found);
         let at = self.running.enter(runner);
         self.restore_taken(at);
         self.step.prefills.push((at, len));

@@ -105,19 +105,25 @@ impl BlockTables {
 
     /// Makes the filled block at `index` known, in both groups. If what it holds is known already,
     /// the known blocks take its place.
-    pub(super) fn know(&mut self, index: usize, prefix: Prefix<'_>, tables: &mut Tables, pools: &mut BlockPools) {
+    ///
+    /// Returns whether the next one may become known: not if others hold the block whose place was
+    /// taken, because they may hold what is behind it too, and then a known block would have
+    /// holders that do not hold the one before it.
+    pub(super) fn know(&mut self, index: usize, prefix: Prefix<'_>, tables: &mut Tables, pools: &mut BlockPools) -> bool {
         let own = self.global(tables)[index];
         let known = pools.cache.find(prefix).unwrap_or_else(|| {
             pools.know(own, prefix);
             own
         });
-        if known != own {
+        let is_exchanged = known != own;
+        if is_exchanged {
             pools.global.share(known);
             pools.global.give(own);
             tables.global.exchange(&self.global, index, known);
         }
+        let goes_on = !is_exchanged || pools.global.holders(own) == 0;
         // What is behind the window is not held any more: only of blocks that are made known anew.
-        let Some(entry) = index.checked_sub(self.sliding_first()) else { return };
+        let Some(entry) = index.checked_sub(self.sliding_first()) else { return goes_on };
         let own = self.sliding(tables)[entry];
         match pools.cache.sliding(known) {
             None => pools.attach(known, own),
@@ -128,6 +134,7 @@ impl BlockTables {
             }
             Some(_) => {}
         }
+        goes_on
     }
 
     /// Gives back the sliding blocks that neither the token at `next` nor a later one sees. Those

@@ -50,6 +50,8 @@ pub struct SchedulerLimits {
     pub draft_budget_tokens: usize,
     /// Most drafts of a slice, by the engine; zero: it verifies none.
     pub slice_drafts_max: usize,
+    /// Whether the engine copies blocks.
+    pub copies_blocks: bool,
     /// How long a step should take at most in which sequences decode, as far as that is a matter of
     /// what is prefilled beside them; zero: however long it takes.
     pub itl_target_micros: u64,
@@ -80,6 +82,7 @@ impl Default for SchedulerLimits {
             growth_reserve_percent: 0,
             draft_budget_tokens: 0,
             slice_drafts_max: 0,
+            copies_blocks: false,
             itl_target_micros: 0,
             prefix_cache: None,
         }
@@ -103,6 +106,7 @@ impl SchedulerLimits {
             token_budget_tokens,
             prefill_slice_tokens: self.prefill_slice_tokens.min(token_budget_tokens),
             running_max_count: self.running_max_count.min(engine.step_slices_max),
+            copies_blocks: engine.copies_blocks,
             ..self
         }
     }

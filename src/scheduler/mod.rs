@@ -52,6 +52,7 @@ mod growth;
 mod ids;
 mod limits;
 mod offload;
+mod partial;
 mod planning;
 mod preemption;
 mod prefix_cache;
@@ -62,6 +63,7 @@ mod restoring;
 mod reuse;
 mod running;
 mod sequence;
+mod siblings;
 mod speculation;
 mod step;
 mod step_time;
@@ -187,7 +189,8 @@ impl Scheduler {
     pub fn new(limits: SchedulerLimits) -> Self {
         limits.check();
         let totals = BlockCounts { global: limits.global_blocks, sliding: limits.sliding_blocks };
-        let cache = PrefixCache::new(limits.prefix_cache, limits.block_tokens, totals.global, totals.sliding);
+        let cache = PrefixCache::new(limits.prefix_cache, limits.block_tokens, totals.global, totals.sliding)
+            .with_siblings(limits.copies_blocks);
         Self {
             limits,
             geometry: Geometry::new(&limits),

@@ -73,6 +73,7 @@ impl Scheduler {
         if self.step.is_empty() {
             return false;
         }
+        self.let_go_of_copied();
         let Self { step, running, sequences, tables, geometry, now, .. } = self;
         self.under_way.push(step.complete(Material { running, sequences, tables, geometry }, *now));
         true

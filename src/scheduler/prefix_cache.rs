@@ -13,6 +13,7 @@
 use super::block_pool::BlockPools;
 use super::chain_hash::{CacheSalt, ChainHash, HashKey};
 use super::offload::ChainEnd;
+use super::siblings::Siblings;
 use crate::batch::{BlockId, TokenId};
 
 /// Stands for no block.
@@ -59,6 +60,7 @@ pub(super) struct PrefixCache {
     /// The global block, by the sliding one beside it.
     beside: Vec<u32>,
     slots: Slots,
+    siblings: Siblings,
 }
 
 impl PrefixCache {
@@ -72,7 +74,18 @@ impl PrefixCache {
             tokens: vec![TokenId(0); global_blocks * block_tokens],
             beside: vec![NONE; sliding_blocks],
             slots: Slots::new(global_blocks),
+            siblings: Siblings::default(),
         }
+    }
+
+    /// The same; with lists of the blocks that stand behind each, if they are asked for.
+    pub(super) fn with_siblings(self, asked: bool) -> Self {
+        Self { siblings: Siblings::new(if asked { self.entries.len() } else { 0 }), ..self }
+    }
+
+    /// Known blocks behind `before`, or at the beginning under `salt`, the latest first.
+    pub(super) fn behind(&self, before: Option<BlockId>, salt: CacheSalt) -> impl Iterator<Item = BlockId> {
+        self.siblings.iter(before, salt)
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -132,13 +145,14 @@ impl PrefixCache {
             && self.tokens_of(global) == prefix.tokens
     }
 
-    fn tokens_of(&self, global: BlockId) -> &[TokenId] {
+    pub(super) fn tokens_of(&self, global: BlockId) -> &[TokenId] {
         &self.tokens[global.0 as usize * self.block_tokens..][..self.block_tokens]
     }
 
     /// Knows a block from now on. It must not be known, nor another that holds the same.
     pub(super) fn insert(&mut self, global: BlockId, prefix: Prefix<'_>) {
         let Prefix { hash, salt, before, tokens } = prefix;
+        self.siblings.enter(global, before, salt);
         let before = before.map_or(NONE, |before| before.0);
         self.entries[global.0 as usize] = Entry { hash, salt, before, sliding: NONE };
         self.tokens[global.0 as usize * self.block_tokens..][..self.block_tokens].copy_from_slice(tokens);
@@ -148,6 +162,8 @@ impl PrefixCache {
     /// Knows a block no more; the sliding block that was beside it.
     pub(super) fn remove(&mut self, global: BlockId) -> Option<BlockId> {
         self.slots.remove(self.hash_of(global), global);
+        let Entry { before, salt, .. } = self.entries[global.0 as usize];
+        self.siblings.leave(global, block(before), salt);
         self.sliding(global)
     }
 

@@ -229,6 +229,7 @@ impl Scheduler {
         let taken_blocks = reuse.chain.len().min(blocks);
         let held_blocks = reuse.chain[..taken_blocks].iter().filter(|block| pools.global.holders(**block) > 0).count();
         Found {
+            begun: None,
             blocks,
             taken_blocks,
             held_blocks,

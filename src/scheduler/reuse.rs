@@ -9,6 +9,7 @@
 //!   window is not whole the chain is cut to where one is, and what is behind it is computed again.
 //!   To compute the last window alone would not do, because what it holds depends on the windows
 //!   before it.
+//! * Behind that chain it goes on inside a block that begins as it does, by a copy (`partial`).
 //! * **The last token is always computed**, for its logits; of one that was preempted the last two,
 //!   so that it begins with a prefill slice like all that are admitted. Where log-probabilities of
 //!   the prompt are gathered, every token is.
@@ -21,6 +22,7 @@
 
 use super::chain_hash::ChainHash;
 use super::geometry::Geometry;
+use super::partial::{Begun, find_begun};
 use super::prefix_cache::Prefix;
 use super::running::Runner;
 use super::sequence::{PromptLogprobs, Sequence, SequenceIndex};
@@ -67,6 +69,8 @@ pub(super) struct Found {
     pub(super) held_blocks: usize,
     /// Leading global blocks that are known.
     pub(super) known_blocks: usize,
+    /// What is known of the block behind them.
+    pub(super) begun: Option<Begun>,
     /// Tokens of its other blocks, but for one that is not whole: a cache with everything has them.
     pub(super) missed_tokens: usize,
     pub(super) miss: Option<Miss>,
@@ -85,7 +89,7 @@ pub(super) struct Reuse {
 impl Scheduler {
     /// What is known of the tokens of the sequence at `place`, which waits.
     pub(super) fn find_computed(&mut self, place: SequenceIndex) -> Found {
-        let Self { reuse, pools, geometry, sequences, .. } = self;
+        let Self { reuse, pools, geometry, sequences, limits, under_way, .. } = self;
         let (chain, cache, sequence) = (&mut reuse.chain, &pools.cache, &mut sequences[place]);
         chain.clear();
         if !cache.is_on() {
@@ -115,7 +119,11 @@ impl Scheduler {
         };
         let held_blocks = chain[..blocks].iter().filter(|block| pools.global.holders(**block) > 0).count();
         let missed_tokens = (computed_max / geometry.block_tokens - blocks) * geometry.block_tokens;
-        Found { blocks, taken_blocks: blocks, held_blocks, known_blocks: chain.len(), missed_tokens, miss }
+        // A step that is planned ahead may be withdrawn, and what it copies with it.
+        let may_copy = limits.copies_blocks && under_way.is_empty() && blocks == chain.len();
+        let rest = &tokens[blocks * geometry.block_tokens..computed_max];
+        let begun = if may_copy { find_begun(pools, chain.last().copied(), *salt, rest) } else { None };
+        Found { blocks, taken_blocks: blocks, held_blocks, known_blocks: chain.len(), begun, missed_tokens, miss }
     }
 
     /// Gives a sequence that begins to run what was just found of it.
@@ -139,7 +147,8 @@ impl Scheduler {
         if !self.pools.cache.is_on() {
             return;
         }
-        let (counts, cached_tokens) = (&mut self.reuse.counts, found.blocks * self.geometry.block_tokens);
+        let (counts, begun_tokens) = (&mut self.reuse.counts, found.begun.map_or(0, |begun| begun.tokens));
+        let cached_tokens = found.blocks * self.geometry.block_tokens + begun_tokens;
         let is_hit = u64::from(cached_tokens > 0);
         self.observed.note_found(tokens_count, cached_tokens);
         if has_run {
@@ -158,8 +167,8 @@ impl Scheduler {
             seq: runner.seq,
             prompt_tokens: runner.tokens_count,
             cached_tokens: runner.computed,
-            missed_tokens: found.missed_tokens,
-            miss: found.miss,
+            missed_tokens: found.missed_tokens.saturating_sub(found.begun.map_or(0, |begun| begun.tokens)),
+            miss: found.miss.filter(|_| found.begun.is_none()),
             held_micros: self.held.at(self.now) - held_before_micros,
         }
     }
@@ -176,11 +185,11 @@ impl Scheduler {
             let before = index.checked_sub(1).map(|before| runner.tables.global(tables)[before]);
             let hash_before: Option<ChainHash> = before.map(|before| pools.cache.hash_of(before));
             let hash = pools.cache.hash(hash_before, salt, &reuse.tokens);
-            runner.tables.know(index, Prefix { hash, salt, before, tokens: &reuse.tokens }, tables, pools);
+            let goes_on = runner.tables.know(index, Prefix { hash, salt, before, tokens: &reuse.tokens }, tables, pools);
             if in_session {
                 runner.tables.prefer(index, tables, pools);
             }
-            runner.fills_at += geometry.block_tokens;
+            runner.fills_at = if goes_on { runner.fills_at + geometry.block_tokens } else { usize::MAX };
         }
     }
 

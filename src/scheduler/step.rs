@@ -122,6 +122,7 @@ impl PlannedStep {
         self.batch.global_blocks.clear();
         self.batch.sliding_blocks.clear();
         self.batch.awaited.clear();
+        self.batch.copies.clear();
     }
 
     /// The step stays empty after all.

@@ -101,6 +101,7 @@ impl Config {
             growth_reserve_percent: rng.pick(&[0, 25, 100]),
             draft_budget_tokens: if guesses { rng.magnitude(1..=256) } else { 0 },
             slice_drafts_max: if guesses { rng.magnitude(1..=31) } else { 0 },
+            copies_blocks: on(rng, 0.7),
             itl_target_micros: micros(rng, 50_000),
             prefix_cache: on(rng, 0.8).then(|| HashKey([rng.uniform(0..=usize::MAX - 1) as u64, 7])),
         };
@@ -153,6 +154,7 @@ impl Config {
                 context_tokens_max: self.limits.context_tokens_max,
                 vocab_size: VOCAB_SIZE,
                 slice_drafts_max: self.limits.slice_drafts_max,
+                copies_blocks: self.limits.copies_blocks,
                 steps_max: 2,
                 global_block_bytes: 32 * self.limits.block_tokens,
                 sliding_block_bytes: 32 * self.limits.block_tokens,

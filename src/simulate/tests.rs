@@ -111,3 +111,17 @@ fn a_token_that_differs_from_a_run_alone_is_noticed() {
     );
     assert!(wrong.contains("alone it gets"), "{wrong}");
 }
+
+#[test]
+fn a_copy_that_is_not_made_is_noticed() {
+    let wrong = spoilt(
+        |batch, _| {
+            // A block that was never written holds nothing that could be right by chance.
+            let had = !batch.copies.is_empty();
+            batch.copies.clear();
+            had
+        },
+        true,
+    );
+    assert!(wrong.contains("should hold position"), "{wrong}");
+}

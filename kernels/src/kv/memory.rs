@@ -75,6 +75,13 @@ impl<T: KvNumber> Planes<T> {
         size_of_val(&*self.keys) + size_of_val(&*self.values)
     }
 
+    fn copy_block(&mut self, layout: &KvLayout, from: u32, to: u32) {
+        for head in 0..layout.kv_heads {
+            self.keys.copy_within(layout.keys(from, head), layout.keys(to, head).start);
+            self.values.copy_within(layout.values(from, head), layout.values(to, head).start);
+        }
+    }
+
     fn store(&mut self, layout: &KvLayout, slices: &[KvSlice<'_>], keys: &[f32], values: &[f32]) {
         let width = layout.kv_heads * layout.head_dim;
         let (mut key_row, mut value_row) = (vec![T::default(); width], vec![T::default(); width]);
@@ -187,6 +194,17 @@ impl KvMemory {
             Stored::F32(planes) => planes.values[at],
             Stored::F16(planes) => planes.values[at].to_f32(),
         })
+    }
+
+    /// Makes what the block `to` holds what `from` holds, to the bit.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn copy_block(&mut self, from: u32, to: u32) {
+        match &mut self.stored {
+            Stored::F32(planes) => planes.copy_block(&self.layout, from, to),
+            Stored::F16(planes) => planes.copy_block(&self.layout, from, to),
+        }
     }
 
     /// Stores the keys and values that a step computed for `slices`: `keys`, `values`

@@ -102,6 +102,7 @@ impl CpuEngine {
         Self {
             limits: EngineLimits {
                 slice_drafts_max: SLICE_DRAFTS_MAX,
+                copies_blocks: true,
                 ..pools.limits(config, step_tokens_max, step_slices_max, block_bytes)
             },
             weights: weights.0,
@@ -140,6 +141,7 @@ impl CpuEngine {
     /// If the batch is not one that the engine's limits allow.
     pub fn inspect(&mut self, batch: &Batch, hidden: &mut dyn FnMut(usize, &[f32]), logits: &mut dyn FnMut(usize, &[f32])) {
         check_batch(&self.limits, batch);
+        self.copy_blocks(batch);
         self.forward(batch, hidden);
         let all: Vec<usize> = (0..batch.tokens.len()).collect();
         for rows in all.chunks(LOGIT_ROWS_MAX) {
@@ -182,6 +184,14 @@ impl CpuEngine {
         file.map_or(Ok(()), |file| file.check_unchanged()).map_err(|error| changed(error.to_string()))
     }
 
+    /// Copies the blocks that the batch's sequences begin with.
+    fn copy_blocks(&mut self, batch: &Batch) {
+        for copy in &batch.copies {
+            let layers = self.kv.iter_mut().zip(&self.weights.layers).filter(|(_, layer)| layer.group == copy.group);
+            layers.for_each(|(memory, _)| memory.copy_block(copy.from.0, copy.to.0));
+        }
+    }
+
     /// Reports what the batch asks for of the rows that [`Self::forward`] has left in the residual
     /// stream.
     fn report(&mut self, batch: &Batch, sampled: &mut Vec<Sampled>) {
@@ -206,6 +216,7 @@ impl Engine for CpuEngine {
     fn begin(&mut self, batch: &Batch) -> Result<(), EngineError> {
         check_batch(&self.limits, batch);
         self.check_files(batch)?;
+        self.copy_blocks(batch);
         self.forward(batch, &mut |_, _| {});
         let mut sampled = Vec::with_capacity(batch.slices.len());
         self.report(batch, &mut sampled);

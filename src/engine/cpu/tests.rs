@@ -40,6 +40,7 @@ pub(super) fn batch_of(tokens: &[u32], sampling: Sampling) -> Batch {
         global_blocks: vec![BlockId(9)],
         sliding_blocks: vec![BlockId(19)],
         awaited: Vec::new(),
+        copies: Vec::new(),
     }
 }
 

@@ -39,6 +39,7 @@ fn step(engine: &mut CudaEngine, tokens: &[TokenId], start: usize, global: &[u32
         prompt_targets: None,
     };
     let batch = Batch {
+        copies: Vec::new(),
         tokens: tokens.to_vec(),
         slices: vec![slice],
         global_blocks: global,

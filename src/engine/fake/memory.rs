@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::answer::mix;
-use crate::batch::{Batch, BlockId, EngineLimits, KvGroup, MaskOutlook, PromptTargets, SeqId, Slice, TokenId};
+use crate::batch::{Batch, BlockCopy, BlockId, EngineLimits, KvGroup, MaskOutlook, PromptTargets, SeqId, Slice, TokenId};
 
 /// What a slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +166,7 @@ impl FakeMemory {
     /// before it attends.
     pub(super) fn write(&mut self, step: u64, batch: &Batch) -> Result<(), Violation> {
         self.check_shape(batch)?;
+        batch.copies.iter().for_each(|copy| self.copy(copy));
         // Before the first is written: what one slice writes another must not build on.
         let contexts: Result<Vec<u64>, Violation> =
             batch.slices.iter().map(|slice| self.context_before(batch, slice)).collect();
@@ -191,6 +192,13 @@ impl FakeMemory {
             self.latest.insert(slice.seq, (slice.end(), context));
         }
         Ok(())
+    }
+
+    /// Copies what is asked for and no more: what stands behind it means nothing.
+    fn copy(&mut self, copy: &BlockCopy) {
+        let slots = if copy.group == KvGroup::Global { &mut self.global } else { &mut self.sliding };
+        let first = |block: BlockId| block.0 as usize * self.limits.block_tokens;
+        slots.copy_within(first(copy.from)..first(copy.from) + copy.tokens, first(copy.to));
     }
 
     /// What stands for all tokens before the slice, if they are there.

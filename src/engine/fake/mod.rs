@@ -101,6 +101,7 @@ impl Default for FakeOptions {
                 context_tokens_max: 4096,
                 vocab_size: 512,
                 slice_drafts_max: 15,
+                copies_blocks: false,
                 steps_max: 2,
                 global_block_bytes: 4096,
                 sliding_block_bytes: 4096,

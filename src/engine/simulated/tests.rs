@@ -68,6 +68,7 @@ fn step(tokens: &[u32], start: usize, awaited: bool) -> Batch {
         global_blocks: vec![BlockId(0)],
         sliding_blocks: vec![BlockId(0)],
         awaited: if awaited { vec![Awaited { token: 0, slice: 0 }] } else { Vec::new() },
+        copies: Vec::new(),
     }
 }
 

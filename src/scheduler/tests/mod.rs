@@ -13,6 +13,7 @@ mod forecast;
 mod losses;
 mod memory;
 mod offload;
+mod partial;
 mod prefix;
 mod priorities;
 mod results;

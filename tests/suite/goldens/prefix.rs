@@ -44,19 +44,21 @@ fn check(math: (Math, Format), count: usize) -> u64 {
     // Room for all of them: first answers, which find what others have computed, then second ones,
     // which find nearly everything.
     let mut warm = Server::start(&golden, Served { blocks: 25 * count, caches: true, math, ..Served::default() });
-    let (mut middle_count, mut found_all) = (0, 0);
+    let (mut middle_count, mut found_all, mut copied_count) = (0, 0, 0);
     for (index, prompt) in all.iter().enumerate() {
         let (answers, found) = warm.serve(&[prompt], ANSWER_TOKENS);
         assert!(answers[0] == cold[index], "prompt {index}, of which {} tokens were found the first time", found[0]);
         middle_count += usize::from(found[0] > 0);
+        copied_count += usize::from(!found[0].is_multiple_of(CpuOptions::BLOCK_TOKENS));
     }
     for (index, prompt) in all.iter().enumerate() {
         let (answers, found) = warm.serve(&[prompt], ANSWER_TOKENS);
         assert!(answers[0] == cold[index], "prompt {index}, of which {} tokens were found", found[0]);
         let whole = (prompt.len() - 1) / CpuOptions::BLOCK_TOKENS * CpuOptions::BLOCK_TOKENS;
-        found_all += usize::from(found[0] == whole);
+        found_all += usize::from(found[0] >= whole);
     }
     assert!(middle_count > count / 5, "{middle_count} of {count} prompts went on from the middle of another");
+    assert!(copied_count > count / 5, "{copied_count} of {count} prompts went on from the middle of a block");
     assert_eq!(found_all, count, "the second time everything but the last block is found");
     // Beside others, in a memory so small that blocks are evicted and sequences preempted.
     let mut tight = Server::start(&golden, Served { blocks: 48, caches: true, math, ..Served::default() });
@@ -103,7 +105,7 @@ fn check_restored(math: (Math, Format), count: usize) {
                 let what = || format!("prompt {index}, process {process}, round {round}, {} tokens found", found[0]);
                 assert!(answers[0] == cold[index], "{}", what());
                 let whole = (prompt.len() - 1) / CpuOptions::BLOCK_TOKENS * CpuOptions::BLOCK_TOKENS;
-                assert!(process + round == 0 || found[0] == whole, "of {whole}: {}", what());
+                assert!(process + round == 0 || found[0] >= whole, "of {whole}: {}", what());
             }
         }
         let counts = server.core.counts().offload;

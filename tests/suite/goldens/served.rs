@@ -80,6 +80,7 @@ impl Server {
             waiting_max_tokens: 1 << 20,
             draft_budget_tokens,
             slice_drafts_max: engine_limits.slice_drafts_max,
+            copies_blocks: engine_limits.copies_blocks,
             prefix_cache: caches.then_some(HashKey([3, 5])),
             ..SchedulerLimits::default()
         };
