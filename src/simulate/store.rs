@@ -104,3 +104,50 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::StepResult;
+
+    /// Spoils what the next step copies in one world after another; what the first one said of it.
+    fn spoilt(mut spoil: impl FnMut(&mut PlannedCopies) -> bool) -> String {
+        for seed in 0..400 {
+            let mut world = World::new(seed, false);
+            // One step's copies at a time, in worlds that have some.
+            world.config.ahead = 0.0;
+            for _ in 0..if world.config.store_places > 0 { 120 } else { 0 } {
+                assert_eq!(world.turn(), Ok(()), "the world of seed {seed} fails unspoilt");
+                world.deliver(true);
+                let Ok(Some(batch)) = world.plan(true) else { continue };
+                let is_spoilt = world.store.planned.front_mut().is_some_and(&mut spoil);
+                match world.compute(&batch, false) {
+                    Ok(result) => {
+                        let counts = !is_spoilt || matches!(result, StepResult::Lost);
+                        assert!(counts, "the world of seed {seed} noticed nothing");
+                        assert_eq!(world.commit(&batch, result), Ok(()), "the world of seed {seed}");
+                    }
+                    Err(wrong) => return wrong,
+                }
+            }
+        }
+        panic!("there was nothing to spoil in any world");
+    }
+
+    #[test]
+    fn a_copy_that_is_not_made_is_noticed() {
+        let wrong = spoilt(|planned| !std::mem::take(&mut planned.restores).is_empty());
+        assert!(wrong.contains("should hold position"), "{wrong}");
+    }
+
+    #[test]
+    fn copies_to_each_others_places_are_noticed() {
+        let wrong = spoilt(|planned| {
+            let mut global = planned.restores.iter_mut().filter(|(group, ..)| *group == KvGroup::Global);
+            let (Some(first), Some(second)) = (global.next(), global.next()) else { return false };
+            std::mem::swap(&mut first.2, &mut second.2);
+            true
+        });
+        assert!(wrong.contains("should hold position"), "{wrong}");
+    }
+}
