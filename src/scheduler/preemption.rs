@@ -7,6 +7,7 @@
 //! push it out gain a block at a time.
 
 use super::geometry::BlockCounts;
+use super::running::Runner;
 use super::sequence::{PromptLogprobs, SequenceIndex};
 use super::{Scheduler, SequenceEvent};
 
@@ -57,8 +58,17 @@ impl Scheduler {
     fn kept(&self, but: usize) -> BlockCounts {
         let returning = self.running.returning().iter().filter_map(|seq| self.running.find(*seq)).filter(|at| *at != but);
         returning.map(|at| &self.running[at]).fold(BlockCounts::default(), |kept, runner| {
-            kept.plus(self.geometry.need(runner.tokens_count).less(runner.tables.counts()))
+            kept.plus(self.geometry.need(runner.tokens_count).less(self.own_blocks(runner)))
         })
+    }
+
+    /// The blocks of a running sequence that serve its later tokens too: the global ones, and the
+    /// sliding ones that it holds alone. One that others hold is not free once it leaves the
+    /// window.
+    fn own_blocks(&self, runner: &Runner) -> BlockCounts {
+        let sliding = runner.tables.sliding(&self.tables).iter();
+        let own = sliding.filter(|block| self.pools.sliding.holders(**block) == 1).count();
+        BlockCounts { sliding: own, ..runner.tables.counts() }
     }
 
     /// Panics unless what is kept for sequences that return is there.

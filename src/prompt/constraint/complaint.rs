@@ -156,7 +156,7 @@ mod tests {
             (regex("a$b"), ["character 2 (\"$b\")", "anchor", "not look-around"]),
             (lark("root ::= a\na ::= \"x\" nothing"), ["line 2, column 11", "nothing", "llama.cpp"]),
             (lark("root ::= \"x\" %"), ["line 1, column 14", "%", "llama.cpp"]),
-            (lark("root ::= [a"), ["line 1, column 12", "class of characters", "llama.cpp"]),
+            (lark("root ::= [a"), ["line 1, column 11", "class of characters", "llama.cpp"]),
         ] {
             for part in parts {
                 assert!(message.contains(part), "{part:?} is not in: {message}");
