@@ -1,11 +1,13 @@
 //! Tokens per second of the CPU engine: prefill of one prompt, decode of some sequences.
 //!
-//! `cargo bench --bench forward -- [--model DIR] [--threads N] [--math exact|int16|fast] [--dense
-//! bf16|int8] [--isa NAME] [--seconds S] [--steps N] [--context N] [--explain yes] [prefill=N]
-//! [decode=N] ..`. Without a model it takes the embedded one, without works a few usual ones,
-//! without NAME (`AVX-512`) the fastest instructions. A prefill is one step; a decode goes on by `--steps` tokens
-//! behind a prompt of 64 for each sequence, or behind `--context` positions whose keys and values
-//! are made up. Tokens are random, so that experts are hit as by many users. A line is a work:
+//! `cargo bench --bench forward -- [--model DIR] [--threads N] [--math exact|int16|fast]
+//! [--dense bf16|int8] [--isa NAME] [--seconds S] [--steps N] [--context N] [--explain yes]
+//! [prefill=N] [decode=N] ..`
+//!
+//! Without a model it takes the embedded one, without works a few usual ones, without NAME
+//! (`AVX-512`) the fastest instructions. A prefill is one step; a decode goes on by `--steps`
+//! tokens behind a prompt of 64 for each sequence, or behind `--context` positions whose keys and
+//! values are made up. Tokens are random, so that experts are hit as by many users. A line is a work:
 //! median, smallest and largest of its rounds, which last `--seconds` together.
 //! With `--explain` a table says where the time of a work's steps goes ([`explain`]).
 //! Run as a test (without `--bench`) it does one short round of each.

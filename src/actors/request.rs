@@ -19,7 +19,7 @@ use crate::actors::snapshot::ModelLimits;
 use crate::actors::status::Status;
 use crate::batch::TokenId;
 use crate::clock::Clock;
-use crate::metrics::{Metrics, PromptLookup};
+use crate::metrics::{Metrics, PromptCacheLookup};
 
 /// One thread of text work.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ impl RequestActor {
         let are_chats: Vec<bool> = generate.inputs.iter().map(|input| matches!(input, ResponseInput::Chat(_))).collect();
         let prepared = self.text.prepare(generate, &self.limits()?)?;
         for (report, _) in prepared.reports.iter().zip(are_chats).filter(|(_, is_chat)| *is_chat) {
-            let lookup = if report.cache_hit { PromptLookup::Hit } else { PromptLookup::Miss };
+            let lookup = if report.cache_hit { PromptCacheLookup::Hit } else { PromptCacheLookup::Miss };
             self.metrics.prompt_looked_up(lookup, self.text.builder.counts().cache_size);
         }
         let memory = self.budget.reserve(Use::Request, prepared.bytes())?;

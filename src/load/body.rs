@@ -45,7 +45,8 @@ pub(super) fn body(options: &LoadOptions, history: &[PromptMessage], index: usiz
     body.to_string().into()
 }
 
-/// Whether `name` is a field that [`body`] writes for one of the routes, so that no other value of it can be asked for.
+/// Whether `name` is a field that [`body`] writes for one of the routes, so that no other value of
+/// it can be asked for.
 pub(crate) fn is_own_field(name: &str) -> bool {
     const OWN: [&str; 12] = [
         "model",

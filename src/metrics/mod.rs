@@ -68,7 +68,7 @@ pub struct StepRecord {
 
 /// What became of a prompt in the builder's cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PromptLookup {
+pub enum PromptCacheLookup {
     /// Found, with equal tokens.
     Hit,
     /// Not found, so it was built.
@@ -176,10 +176,10 @@ impl Metrics {
     }
 
     /// A prompt was looked up in the builder's cache, which then holds `entries_count` prompts.
-    pub fn prompt_looked_up(&self, lookup: PromptLookup, entries_count: usize) {
+    pub fn prompt_looked_up(&self, lookup: PromptCacheLookup, entries_count: usize) {
         match lookup {
-            PromptLookup::Hit => self.inner.families.prompts.hits.inc(),
-            PromptLookup::Miss => self.inner.families.prompts.misses.inc(),
+            PromptCacheLookup::Hit => self.inner.families.prompts.hits.inc(),
+            PromptCacheLookup::Miss => self.inner.families.prompts.misses.inc(),
         }
         self.inner.prompt_cache_entries.store(entries_count as u64, Ordering::Relaxed);
     }

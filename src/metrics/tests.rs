@@ -151,8 +151,8 @@ fn each_recorder_counts_under_its_own_names() {
     (0..3).for_each(|_| metrics.request_panicked());
     (0..4).for_each(|_| metrics.connection_refused("all"));
     (0..5).for_each(|_| metrics.connection_refused("address"));
-    (0..6).for_each(|_| metrics.prompt_looked_up(PromptLookup::Hit, 40));
-    (0..2).for_each(|_| metrics.prompt_looked_up(PromptLookup::Miss, 41));
+    (0..6).for_each(|_| metrics.prompt_looked_up(PromptCacheLookup::Hit, 40));
+    (0..2).for_each(|_| metrics.prompt_looked_up(PromptCacheLookup::Miss, 41));
     (0..9).for_each(|_| log.dropped());
     assert_eq!(metrics.log().dropped_total(), 9);
     assert!(format!("{metrics:?}").contains("gpt-oss-tiny"), "it says whose numbers it holds");

@@ -1,8 +1,8 @@
 //! Where what a sequence says now was said before: what followed there is a guess at what follows
 //! now.
 //!
-//! Owns: a table of places, by the hash of the [`RUN_TOKENS`] tokens before each, and the place that
-//! is read. Promises: a token costs one entry, whatever the sequence's length, and memory is
+//! Owns: a table of places, by the hash of the [`RUN_TOKENS`] tokens before each, and the place
+//! that is read. Promises: a token costs one entry, whatever the sequence's length, and memory is
 //! bounded: later places take the room of earlier ones. Tokens are compared on a find, so that a
 //! collision finds nothing wrong. The same tokens give the same guesses. Absent on purpose: whether
 //! a guess pays.
@@ -70,13 +70,13 @@ pub(super) enum Standing {
 
 /// A guess at what follows.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct ReadPlace {
     source: Source,
     /// Tokens that were right since it was found.
     right_tokens: usize,
 }
 
-impl Place {
+impl ReadPlace {
     fn found(at: usize, index: usize) -> Self {
         Self { source: Source { at, index }, right_tokens: 0 }
     }
@@ -98,7 +98,7 @@ impl Place {
 pub(super) struct PromptLookup {
     runs: RunTable,
     /// What the latest tokens were expected to be, or are.
-    place: Option<Place>,
+    place: Option<ReadPlace>,
     /// Where a place was left: its token was not what was said there.
     left: Option<Source>,
 }
@@ -112,7 +112,7 @@ impl PromptLookup {
     /// Where that was said which follows the first `tokens_count` tokens; `token` gives those by
     /// their positions. To be asked with more tokens each time, none of which changes, or with the
     /// same.
-    pub(super) fn find(&mut self, tokens_count: usize, token: impl Fn(usize) -> TokenId + Copy) -> Option<Place> {
+    pub(super) fn find(&mut self, tokens_count: usize, token: impl Fn(usize) -> TokenId + Copy) -> Option<ReadPlace> {
         self.runs.enter(tokens_count, token);
         if self.place.is_none_or(|place| place.source.index != tokens_count) {
             self.place = self.follow(tokens_count, token).or_else(|| self.look_up(tokens_count, token));
@@ -126,26 +126,26 @@ impl PromptLookup {
     }
 
     /// The place that was read, if it was right.
-    fn follow(&mut self, tokens_count: usize, token: impl Fn(usize) -> TokenId + Copy) -> Option<Place> {
-        let Place { source, right_tokens } = self.place.take()?;
+    fn follow(&mut self, tokens_count: usize, token: impl Fn(usize) -> TokenId + Copy) -> Option<ReadPlace> {
+        let ReadPlace { source, right_tokens } = self.place.take()?;
         let wrong = source.wrong_before(tokens_count, token);
         let right_tokens = right_tokens + (wrong.unwrap_or(tokens_count) - source.index);
         match wrong {
-            None => return Some(Place { source: source.later(tokens_count), right_tokens }),
+            None => return Some(ReadPlace { source: source.later(tokens_count), right_tokens }),
             Some(index) if right_tokens >= SETTLED_TOKENS || self.left.is_none() => self.left = Some(source.later(index)),
             Some(_) => {}
         }
         None
     }
 
-    fn look_up(&mut self, tokens_count: usize, token: impl Fn(usize) -> TokenId + Copy) -> Option<Place> {
+    fn look_up(&mut self, tokens_count: usize, token: impl Fn(usize) -> TokenId + Copy) -> Option<ReadPlace> {
         self.left = self.left.filter(|left| tokens_count - left.index <= NEAR_TOKENS);
         let rejoined = self.left.and_then(|left| rejoined(left, tokens_count, token));
         let at = rejoined.or_else(|| self.runs.longest(tokens_count, token)).or_else(|| {
             // One token was said in the place of another.
             self.left.filter(|left| left.index + 1 == tokens_count).map(|left| left.at + 1)
         })?;
-        Some(Place::found(at, tokens_count))
+        Some(ReadPlace::found(at, tokens_count))
     }
 }
 

@@ -1,8 +1,8 @@
 //! How much is prefilled beside sequences that decode, so that their tokens come steadily.
 //!
-//! A step takes as long as all that is in it. So a slice of a long prompt is a gap in every answer
-//! that runs, and how long a gap follows from the machine: 128 tokens of a prompt take 2 ms on a
-//! GPU, and more than a second on a CPU. The profile says which gap is wanted
+//! A step takes as long as all that is in it, so a slice of a long prompt is a gap in every answer
+//! that runs. How long a gap follows from the machine: 128 tokens of a prompt take 2 ms on a GPU,
+//! and more than a second on a CPU. The profile says which gap is wanted
 //! (`batch.itl_target_ms`), and steps tell how long they took: what fits below the target is
 //! prefilled in the next one.
 //!

@@ -33,9 +33,9 @@ impl std::fmt::Display for Fingerprint {
 }
 
 impl Checkpoint {
-    /// The checkpoint's fingerprint: of the config, and of names, types, shapes and all bytes of the tensors of a small
-    /// checkpoint; of a large one of samples of the bytes, and of each file's length and last
-    /// change. `form` says what is made of the checkpoint.
+    /// The checkpoint's fingerprint: of the config, and of names, types, shapes and all bytes of
+    /// the tensors of a small checkpoint; of a large one of samples of the bytes, and of each
+    /// file's length and last change. `form` says what is made of the checkpoint.
     ///
     /// A file that is replaced, written to or copied has another time of change, which no program
     /// can set back.
