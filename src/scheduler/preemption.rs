@@ -7,7 +7,6 @@
 //! push it out gain a block at a time.
 
 use super::geometry::BlockCounts;
-use super::running::Runner;
 use super::sequence::{PromptLogprobs, SequenceIndex};
 use super::{Scheduler, SequenceEvent};
 
@@ -54,21 +53,23 @@ impl Scheduler {
         self.pools.available().less(self.kept(at))
     }
 
-    /// Blocks that are kept for sequences that return, but for the one at `but`.
+    /// Blocks that are kept for sequences that return, but for the one at `but`: what they need, but
+    /// for the blocks that serve their later tokens too. Those are the global ones that they hold,
+    /// and the sliding ones that no other sequence holds: one that another holds is not free once
+    /// it leaves their window.
     fn kept(&self, but: usize) -> BlockCounts {
         let returning = self.running.returning().iter().filter_map(|seq| self.running.find(*seq)).filter(|at| *at != but);
-        returning.map(|at| &self.running[at]).fold(BlockCounts::default(), |kept, runner| {
-            kept.plus(self.geometry.need(runner.tokens_count).less(self.own_blocks(runner)))
-        })
-    }
-
-    /// The blocks of a running sequence that serve its later tokens too: the global ones, and the
-    /// sliding ones that it holds alone. One that others hold is not free once it leaves the
-    /// window.
-    fn own_blocks(&self, runner: &Runner) -> BlockCounts {
-        let sliding = runner.tables.sliding(&self.tables).iter();
-        let own = sliding.filter(|block| self.pools.sliding.holders(**block) == 1).count();
-        BlockCounts { sliding: own, ..runner.tables.counts() }
+        let (mut kept, mut sliding) = (BlockCounts::default(), Vec::new());
+        for runner in returning.map(|at| &self.running[at]) {
+            let held = BlockCounts { sliding: 0, ..runner.tables.counts() };
+            kept = kept.plus(self.geometry.need(runner.tokens_count).less(held));
+            sliding.extend_from_slice(runner.tables.sliding(&self.tables));
+        }
+        // What they hold together is free once all of them are past it.
+        sliding.sort_unstable_by_key(|block| block.0);
+        let same = sliding.chunk_by(|block, next| block == next);
+        let own_count = same.filter(|same| self.pools.sliding.holders(same[0]) as usize == same.len()).count();
+        kept.less(BlockCounts { global: 0, sliding: own_count })
     }
 
     /// Panics unless what is kept for sequences that return is there.
