@@ -16,10 +16,16 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::StoreShape;
 use crate::batch::{KvGroup, StoredBlock, TokenId};
 use crate::engine::checksum::checksum;
+
+/// A process that ends, or one that is just being started by another, keeps a lock for a moment
+/// more: half a second's tries tell it from a server.
+const LOCK_TRIES_MAX: usize = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 const MAGIC: &[u8; 16] = b"antiphon kv  1\n\0";
 const HEAD_BYTES: usize = 4096;
@@ -198,10 +204,14 @@ fn locked(path: &Path) -> Result<File, StoreFileError> {
     }
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(StoreFileError::InUse(path.to_owned())),
-        Err(TryLockError::Error(source)) => return Err(failed(source)),
+    let mut tries = 0;
+    while let Err(error) = file.try_lock() {
+        match error {
+            TryLockError::Error(source) => return Err(failed(source)),
+            TryLockError::WouldBlock if tries == LOCK_TRIES_MAX => return Err(StoreFileError::InUse(path.to_owned())),
+            TryLockError::WouldBlock => std::thread::sleep(LOCK_PAUSE),
+        }
+        tries += 1;
     }
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(file)
