@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use antiphon::batch::Micros;
-use antiphon::metrics::{Metrics, ModelTags, Names, PromptLookup, RejectKind, RequestOutcome, StepRecord};
+use antiphon::metrics::{Metrics, ModelTags, Names, PromptCacheLookup, RejectKind, RequestOutcome, StepRecord};
 use antiphon::scheduler::SchedulerCounts;
 
 /// Names that the servers antiphon replaces, and vLLM, gave their metrics.
@@ -66,7 +66,7 @@ fn exposition(names: Names) -> String {
     RejectKind::ALL.into_iter().for_each(|kind| metrics.received(Micros(0)).rejected(kind));
     metrics.step_committed(StepRecord { slices_count: 1, prefill_tokens: 9, decode_tokens: 1, seconds: 0.01 }, Micros(1000));
     metrics.scheduler(&SchedulerCounts { preemptions_total: 1, ..SchedulerCounts::default() }, 16, 0);
-    metrics.prompt_looked_up(PromptLookup::Hit, 1);
+    metrics.prompt_looked_up(PromptCacheLookup::Hit, 1);
     metrics.parser_recovered("header", 1);
     metrics.exposition(names, Micros(4000))
 }
