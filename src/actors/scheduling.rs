@@ -171,9 +171,7 @@ impl SchedulerActor {
 
     fn work(&mut self, job: EngineJob) {
         // If the thread is gone, its reports end, and `finished` below says so.
-        if let Some(jobs) = &self.jobs {
-            let _ = jobs.send(job);
-        }
+        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
     }
 
     /// Sets the one timer to when the core wants to plan again.

@@ -107,8 +107,8 @@ impl BlockTables {
     /// the known blocks take its place.
     ///
     /// Returns whether the next one may become known: not if others hold the block whose place was
-    /// taken, because they may hold what is behind it too, and then a known block would have
-    /// holders that do not hold the one before it.
+    /// taken. They may hold what is behind it too, and then a known block would have holders that
+    /// do not hold the one before it.
     pub(super) fn know(&mut self, index: usize, prefix: Prefix<'_>, tables: &mut Tables, pools: &mut BlockPools) -> bool {
         let own = self.global(tables)[index];
         let known = pools.cache.find(prefix).unwrap_or_else(|| {

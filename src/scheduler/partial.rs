@@ -29,7 +29,7 @@ const COMPARED_MAX_COUNT: usize = 32;
 
 /// Known blocks of which the first tokens are those that a sequence goes on with.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Begun {
+pub(super) struct BegunBlock {
     global: BlockId,
     sliding: BlockId,
     pub(super) tokens: usize,
@@ -38,9 +38,14 @@ pub(super) struct Begun {
 }
 
 /// The blocks behind `before`, or at the beginning under `salt`, that begin with most of `tokens`.
-pub(super) fn find_begun(pools: &BlockPools, before: Option<BlockId>, salt: CacheSalt, tokens: &[TokenId]) -> Option<Begun> {
+pub(super) fn find_begun(
+    pools: &BlockPools,
+    before: Option<BlockId>,
+    salt: CacheSalt,
+    tokens: &[TokenId],
+) -> Option<BegunBlock> {
     let cache = &pools.cache;
-    let mut longest: Option<Begun> = None;
+    let mut longest: Option<BegunBlock> = None;
     for global in cache.behind(before, salt).take(COMPARED_MAX_COUNT) {
         let Some(sliding) = cache.sliding(global) else { continue };
         let common_tokens = cache.tokens_of(global).iter().zip(tokens).take_while(|(known, own)| known == own).count();
@@ -48,7 +53,7 @@ pub(super) fn find_begun(pools: &BlockPools, before: Option<BlockId>, salt: Cach
             let is_free = |holders: u32| usize::from(holders == 0);
             let (global_held, sliding_held) = (is_free(pools.global.holders(global)), is_free(pools.sliding.holders(sliding)));
             let held = BlockCounts { global: global_held, sliding: sliding_held };
-            longest = Some(Begun { global, sliding, tokens: common_tokens, held });
+            longest = Some(BegunBlock { global, sliding, tokens: common_tokens, held });
         }
     }
     longest
@@ -57,7 +62,7 @@ pub(super) fn find_begun(pools: &BlockPools, before: Option<BlockId>, salt: Cach
 impl Scheduler {
     /// Holds what a sequence that begins to run has found of a block, before its tables grow.
     pub(super) fn hold_begun(&mut self, runner: &mut Runner, found: &Found) {
-        let Some(Begun { global, sliding, tokens, .. }) = found.begun else { return };
+        let Some(BegunBlock { global, sliding, tokens, .. }) = found.begun else { return };
         self.pools.global.share(global);
         self.pools.sliding.share(sliding);
         runner.computed += tokens;
@@ -66,7 +71,7 @@ impl Scheduler {
 
     /// Has it copied, once its tables have grown.
     pub(super) fn copy_begun(&mut self, runner: &Runner, found: &Found) {
-        let Some(Begun { global, sliding, tokens, .. }) = found.begun else { return };
+        let Some(BegunBlock { global, sliding, tokens, .. }) = found.begun else { return };
         let (tables, copies) = (&self.tables, &mut self.step.batch.copies);
         let own = runner.tables.global(tables)[found.blocks];
         copies.push(BlockCopy { group: KvGroup::Global, from: global, to: own, tokens });

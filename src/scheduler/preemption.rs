@@ -53,10 +53,10 @@ impl Scheduler {
         self.pools.available().less(self.kept(at))
     }
 
-    /// Blocks that are kept for sequences that return, but for the one at `but`: what they need, but
-    /// for the blocks that serve their later tokens too. Those are the global ones that they hold,
-    /// and the sliding ones that no other sequence holds: one that another holds is not free once
-    /// it leaves their window.
+    /// Blocks that are kept for sequences that return, but for the one at `but`: what they need,
+    /// but for the blocks that serve their later tokens too. Those are the global ones that they
+    /// hold, and the sliding ones that no other sequence holds: one that another holds is not free
+    /// once it leaves their window.
     fn kept(&self, but: usize) -> BlockCounts {
         let returning = self.running.returning().iter().filter_map(|seq| self.running.find(*seq)).filter(|at| *at != but);
         let (mut kept, mut sliding) = (BlockCounts::default(), Vec::new());

@@ -22,7 +22,7 @@
 
 use super::chain_hash::ChainHash;
 use super::geometry::Geometry;
-use super::partial::{Begun, find_begun};
+use super::partial::{BegunBlock, find_begun};
 use super::prefix_cache::Prefix;
 use super::running::Runner;
 use super::sequence::{PromptLogprobs, Sequence, SequenceIndex};
@@ -70,7 +70,7 @@ pub(super) struct Found {
     /// Leading global blocks that are known.
     pub(super) known_blocks: usize,
     /// What is known of the block behind them.
-    pub(super) begun: Option<Begun>,
+    pub(super) begun: Option<BegunBlock>,
     /// Tokens of its other blocks, but for one that is not whole: a cache with everything has them.
     pub(super) missed_tokens: usize,
     pub(super) miss: Option<Miss>,

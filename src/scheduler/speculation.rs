@@ -22,9 +22,9 @@
 //!   waits has its share, blocks only while none waits and all have theirs.
 //! * A step has no more drafts than the profile says (`batch.draft_budget_tokens`), shared by those
 //!   that decode. So a large batch has none: there a row more costs what it brings.
-//! * A sequence guesses as far as its guesses were right lately, those where what was guessed before
-//!   was right and those where it begins anew each by themselves. Where they do not pay it pauses
-//!   with them, longer each time.
+//! * A sequence guesses as far as its guesses were right lately, those where what was guessed
+//!   before was right and those where it begins anew each by themselves. Where they do not pay it
+//!   pauses with them, longer each time.
 //! * Draws with a history follow from the draws before: those sequences do not guess. One with
 //!   masks guesses as far as its mask holds on (`MaskOutlook`), and up to a token that may change
 //!   it. A sequence that returns does not guess, nor does one whose drafts were in a lost step.

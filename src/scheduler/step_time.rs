@@ -12,9 +12,9 @@
 //! * A machine whose steps are longer than the target without any prompt would prefill nothing. So
 //!   **prompts get three quarters of what decoding takes, at least**: gaps stay below twice what
 //!   they are alone, and a prompt has more than a third of the time.
-//! * While prompts are prefilled no step decodes alone. Every 32nd does, and one after the number of
-//!   sequences that decode has changed by more than a quarter, **to be measured**: only where the
-//!   bound bites, and never in place of a sequence that returns or lacks blocks.
+//! * While prompts are prefilled no step decodes alone. Every 32nd does, and one after the number
+//!   of sequences that decode has changed by more than a quarter, **to be measured**: only where
+//!   the bound bites, and never in place of a sequence that returns or lacks blocks.
 //! * Nothing is bounded where none decodes.
 //!
 //! Nothing here changes which tokens are drawn: only how prompts are sliced.
