@@ -236,7 +236,7 @@ pub(super) async fn half_way(bench: &Bench, checks: &mut Checks) -> Result<(), H
     let cancelled = count(&bench.ask("/stats").await?)?;
     let mut stream = endless(bench).await?;
     let half = usize::try_from(bench.long_tokens() / 2).unwrap_or(usize::MAX);
-    // Pieces may hold several tokens each: half of the time is as good as half of the pieces.
+    // A piece is a token or a few: half of the time is as good as half of the pieces.
     let deadline = Instant::now() + Duration::from_secs(60);
     while stream.heard.content.len() < half && Instant::now() < deadline {
         if !stream.more(None).await? {
