@@ -171,7 +171,9 @@ impl SchedulerActor {
 
     fn work(&mut self, job: EngineJob) {
         // If the thread is gone, its reports end, and `finished` below says so.
-        let _ = self.jobs.as_ref().map(|jobs| jobs.send(job));
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(job);
+        }
     }
 
     /// Sets the one timer to when the core wants to plan again.
@@ -312,8 +314,7 @@ impl SchedulerActor {
                 let (sender, parts) = mpsc::channel(PARTS_MAX_COUNT);
                 let parts = PartReceiver::new(parts, self.budget.open());
                 self.open_stream(visitor, prepared.rules, (sender, parts.memory()), inbox, ctx.address());
-                // If the caller left, the receiver is dropped here, which the stream takes for a
-                // reader that left.
+                // If the caller left, this drops the receiver, and the stream sees a reader that left.
                 let _ = reply.send(Ok(Accepted { prompts: prepared.reports, parts }));
             }
             Err(refusal) => refuse(refusal, visitor, reply, self.clock.now()),
