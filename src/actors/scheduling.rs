@@ -314,7 +314,7 @@ impl SchedulerActor {
                 let (sender, parts) = mpsc::channel(PARTS_MAX_COUNT);
                 let parts = PartReceiver::new(parts, self.budget.open());
                 self.open_stream(visitor, prepared.rules, (sender, parts.memory()), inbox, ctx.address());
-                // If the caller left, this drops the receiver, and the stream sees a reader that left.
+                // If the caller left, the receiver is dropped: to the stream, a reader left.
                 let _ = reply.send(Ok(Accepted { prompts: prepared.reports, parts }));
             }
             Err(refusal) => refuse(refusal, visitor, reply, self.clock.now()),

@@ -88,8 +88,8 @@ impl Bench {
         with(body, more)
     }
 
-    /// An answer that goes on and on, as plain text. With a penalty each draw follows from all before
-    /// it, so that a server which guesses what repeats sends it token by token too.
+    /// An answer that goes on and on, as plain text. With a penalty each draw follows from all
+    /// before it, so that a server which guesses what repeats sends it token by token too.
     pub(super) fn endless(&self) -> Value {
         json!({"model": self.model, "prompt": "1, 2, 3, 4,", "max_tokens": self.long_tokens(), "ignore_eos": true,
                "presence_penalty": 0.1, "temperature": 0, "stream": true})
